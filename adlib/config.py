@@ -1,0 +1,163 @@
+"""The parameters of a run: one frozen dataclass, read from a notebook or a YAML file, and checked.
+
+Every knob of the study is a field of `Config`, and nothing else is a knob. The notebooks' parameter cells list the
+same names with the same defaults (a test keeps them in step).
+"""
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import os
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+MODELS = ("cae", "resnet18")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("float32", "bf16")
+
+
+class InputError(ValueError):
+    """Something a person gave us is wrong. The message is one sentence: what, where, and what to do."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython's hook: in a notebook, show the sentence and not the stack
+        return [f"InputError: {self}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run of the study. Field order is the order of the parameter cells; the comments are their help texts."""
+
+    category: str = ""  # which part to study; empty = the first category found in the data
+    name: str = "cae_mse"  # name of this configuration, and of its folder
+    model: str = "cae"  # cae | resnet18
+    weights: str = "imagenet"  # for resnet18: imagenet | none | path of a state dict
+    weights_fallback: bool = False  # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
+    ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 = MSE only
+    image_size: int = 128  # pixels, divisible by 32
+    epochs: int = 100  # passes over the training images
+    batch_size: int = 32  # images per training step
+    lr: float = 1e-3  # Adam's learning rate
+    held_out: float = 0.1  # share of the good training images kept apart to steer the learning rate; 0 = none
+    seed: int = 0  # of the initial weights, the split and the order of the images
+    precision: str = "float32"  # float32 | bf16 (networks only; SSIM and metrics stay float32)
+    device: str = "auto"  # auto | cpu | cuda | mps
+    data_root: str = ""  # folder of the data; empty = ADLIB_DATA, else data/, else the synthetic set
+    reports: str = ""  # folder of the results; empty = reports/ of the project
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        _one_of("model", self.model, MODELS)
+        _one_of("device", self.device, DEVICES)
+        _one_of("precision", self.precision, PRECISIONS)
+        _demand(self.image_size >= 32 and self.image_size % 32 == 0,
+                f"image_size is {self.image_size}; give a positive multiple of 32 (both networks halve the image five times)")
+        _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE only) to 1 (SSIM only)")
+        _demand(0 <= self.held_out < 1, f"held_out is {self.held_out}; give a share from 0 to below 1")
+        _demand(self.epochs >= 1, f"epochs is {self.epochs}; give at least 1")
+        _demand(self.batch_size >= 2, f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
+        _demand(self.lr > 0, f"lr is {self.lr}; give a learning rate above 0, such as 1e-3")
+        _demand(self.seed >= 0, f"seed is {self.seed}; give 0 or more")
+        _demand(bool(self.name) and not set(self.name) & set('/\\\0') and self.name not in (".", ".."),
+                f"name is {self.name!r}; give a name that can be a folder's")
+
+    @classmethod
+    def from_mapping(cls, values: typing.Mapping[str, object], where: str = "parameters") -> Config:
+        """Check a mapping (a YAML file's content, say) and make a Config of it. `where` names it in errors.
+
+        Raises InputError for an unknown key (naming the nearest known one), a wrong type or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise InputError(f"{where}: unknown parameter {key!r}{did_you_mean(str(key), known)}")
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
+    @classmethod
+    def from_notebook(cls) -> Config:
+        """The Config that the running notebook's parameter cells describe.
+
+        Reads the assignments of every executed cell that begins with '# Parameters': the notebook's own, and the one
+        papermill injects below it, where a name that is no parameter would otherwise pass with a mere warning.
+        """
+        from IPython import get_ipython  # only notebooks need IPython
+
+        shell = get_ipython()
+        if shell is None:
+            raise InputError("Config.from_notebook() was called outside a notebook; use Config(...) in a script")
+        values: dict[str, object] = {}
+        for source in shell.user_ns["In"]:
+            if source.lstrip().startswith("# Parameters"):
+                values |= {name: shell.user_ns[name] for name in _assigned(source)}
+        return cls.from_mapping(values, "notebook parameters")
+
+    def as_dict(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+
+def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+    """The tail of an error about an unknown word: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known are: {', '.join(known)}" if known else ""
+
+
+def project_root() -> Path:
+    """The study's folder: the nearest one at or above the working directory that holds notebooks/ and params/.
+
+    JupyterLab starts kernels in notebooks/ and papermill in the caller's folder: both must find the same reports/.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    return here
+
+
+def cache_dir() -> Path:
+    """Where decoded images and the like are kept (ADLIB_CACHE, else the user's cache folder). Safe to delete."""
+    base = os.environ.get("ADLIB_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
+
+
+def _assigned(source: str) -> list[str]:
+    names = []
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _typed(field: dataclasses.Field, value: object) -> object:
+    kind = {"str": str, "int": int, "float": float, "bool": bool}[str(field.type)]
+    if kind is str and value is None:
+        return ""
+    if kind is str and isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind in (int, float) and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            number = float(value)  # YAML 1.1 reads 1e-3 as a string
+        except ValueError:
+            number = float("nan")
+        if number == number and abs(number) != float("inf") and (kind is float or number == int(number)):
+            return kind(number)
+    raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{key} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
+
+
+def _demand(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
