@@ -1,0 +1,219 @@
+"""All runs side by side, read from their folders alone: the performance table, and what it says in words."""
+from __future__ import annotations
+
+import html
+import math
+import typing
+from pathlib import Path
+
+import pandas as pd
+
+from adlib import files, runs
+from adlib.config import InputError
+
+# The seed's four rows, in its order: what its README claims, and what the per-image scores that its author published
+# give for the one configuration they were published for. Only for its own two categories, and only on its own images.
+SEED_ROWS = {"cae_mse": "CAE + MSE", "cae_ssim": "CAE + SSIM", "resnet_mse": "ResNet18 + MSE", "resnet_ssim": "ResNet18 + SSIM"}
+SEED_CLAIMS = {
+    ("hazelnut", "cae_mse"): (0.70, 0.80), ("zipper", "cae_mse"): (0.60, 0.70),
+    ("hazelnut", "cae_ssim"): (0.75, 0.85), ("zipper", "cae_ssim"): (0.65, 0.75),
+    ("hazelnut", "resnet_mse"): (0.80, 0.85), ("zipper", "resnet_mse"): (0.70, 0.80),
+    ("hazelnut", "resnet_ssim"): (0.85, 0.90), ("zipper", "resnet_ssim"): (0.75, 0.85)}
+SEED_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"): 0.717}
+COLUMNS = ("category", "name", "label", "seed", "status", "reason", "auroc", "low", "high", "n_good", "n_anomalous",
+           "bad_auroc", "bad_low", "bad_high", "n_bad", "claim_low", "claim_high", "verdict", "published", "epochs",
+           "train_seconds", "device", "precision", "weights", "brightness_correlation", "synthetic", "layout", "fingerprint", "git", "folder")
+
+
+def performance(reports: Path) -> pd.DataFrame:
+    """One row a run, planned runs that are missing or failed included; sorted by category, then the seed's order.
+
+    AUROCs are NaN where a run has none; `reason` then says why. Raises InputError when there is no run at all.
+    """
+    rows = {path: _row(path, reports) for path in runs.all_runs(reports)}
+    for planned in _planned(reports):
+        path = reports / planned["folder"]
+        if path not in rows:
+            rows[path] = _row(path, reports)
+    if not rows:
+        raise InputError(f"there is no run in {reports / 'runs'}; run a notebook, or `adlib run params/quick.yaml`, first")
+    order = {name: i for i, name in enumerate(SEED_ROWS)}
+    found = sorted(rows.values(), key=lambda row: (row["category"], order.get(row["name"], 99), row["name"], row["seed"]))
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def results_of(table: pd.DataFrame, reports: Path, name: str = "all_results.csv") -> dict[tuple[str, str], pd.DataFrame]:
+    """{(category, label): a CSV of the run} for the finished runs of `table`; runs of several seeds are told apart."""
+    several = table["seed"].nunique() > 1
+    found = {}
+    for row in table[table["status"] == "finished"].itertuples():
+        label = f"{row.label}, seed {row.seed}" if several else row.label
+        found[row.category, label] = pd.read_csv(reports / row.folder / name)
+    return found
+
+
+def answer(table: pd.DataFrame) -> str:
+    """What the table says, in plain sentences made from its numbers."""
+    sentences = []
+    done = table[table["auroc"].notna()]
+    for category, rows in done.groupby("category", sort=False):
+        best = rows.loc[rows["auroc"].idxmax()]
+        rivals = rows[(rows["high"] >= best["low"]) & (rows.index != best.name)]
+        text = f"On {category}, {best['label']} ranks best with an AUROC of {_interval(best, 'auroc', 'low', 'high')}"
+        if len(rivals):
+            text += (f"; with {best['n_anomalous']:.0f} anomalous test images its interval overlaps that of "
+                     f"{_join(rivals['label'])}, so this order is not settled")
+        sentences.append(text + ".")
+    judged = done[done["verdict"] != ""]
+    if len(judged):
+        counts = judged["verdict"].value_counts()
+        words = [f"{counts[verdict]} {verdict}" for verdict in ("reached", "exceeded", "missed") if verdict in counts]
+        sentences.append(f"Of the {len(judged)} AUROC ranges that the seed claims for these cells, {_join(words)}.")
+    absent = table[table["auroc"].isna()]
+    if len(absent):
+        names = [f"{row.category} / {row.label} ({row.status}: {row.reason})" for row in absent.itertuples()]
+        sentences.append(f"Without a result: {'; '.join(names)}.")
+    return " ".join(sentences)
+
+
+def provenance(table: pd.DataFrame) -> str:
+    """Where the numbers come from: data, device, weights; synthetic data and weights that were not the asked-for ones first."""
+    done = table[table["status"] == "finished"]
+    text = []
+    if (done["synthetic"] == True).any():  # noqa: E712  (a column of True, False and nothing)
+        text.append("SYNTHETIC DATA: these images were drawn by a program; nothing here is a result on real parts.")
+    random = sorted({weights for weights in done["weights"] if weights.startswith("RANDOM")})
+    if random:
+        text.append(f"The ResNet18 rows did not have ImageNet weights: {'; '.join(random)}.")
+    text.append(f"{len(done)} of {len(table)} runs finished, on {_join(sorted(set(done['device'])))}. Data fingerprints: "
+                + ", ".join(f"{category} {rows['fingerprint'].iloc[0]}" for category, rows in done.groupby("category")) + ".")
+    return " ".join(text)
+
+
+def bars_sentence(table: pd.DataFrame) -> str:
+    text = "AUROC per configuration with its 95 % interval"
+    if table["claim_low"].notna().any():
+        text += "; the grey bands are the ranges that the seed claims"
+    return text + ". " + " ".join(
+        f"{category}: " + ", ".join(f"{row.label} {row.auroc:.2f}" for row in rows.itertuples() if row.auroc == row.auroc) + "."
+        for category, rows in table.groupby("category", sort=False))
+
+
+def roc_sentence(table: pd.DataFrame) -> str:
+    return "ROC curves of all configurations: the nearer to the upper left corner, the more defects are found at few false alarms."
+
+
+def distributions_sentence(results: dict[tuple[str, str], pd.DataFrame]) -> str:
+    """How many anomalous images hide among the good ones, per run."""
+    parts = []
+    for (category, label), table in results.items():
+        test = table[table["split"] == "test"]
+        good, bad = test.loc[test["label"] == 0, "score"], test.loc[test["label"] == 1, "score"]
+        if len(good) and len(bad):
+            parts.append(f"{category} {label} {int((bad <= good.max()).sum())}/{len(bad)}")
+    return "Anomalous test images that score no higher than the highest good one: " + (", ".join(parts) or "no labels") + "."
+
+
+def epochs_sentence(curves: dict[tuple[str, str], pd.DataFrame]) -> str:
+    parts = [f"{category} {label} {known.iloc[0]['auroc']:.2f} (epoch {known.iloc[0]['epoch']:.0f}) to {known.iloc[-1]['auroc']:.2f} "
+             f"(epoch {known.iloc[-1]['epoch']:.0f})" for (category, label), table in curves.items() if len(known := table.dropna())]
+    return "From the first epoch to the last: " + ("; ".join(parts) or "no labels") + "."
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """The performance table as an HTML table that a screen reader can read; every run's name links to its page."""
+    head = ("Category", "Configuration", "AUROC, test [95 % interval]", "Seed claims", "Claim", "AUROC, test good against train/bad",
+            "Epochs", "Training", "Device", "Weights", "Status")
+    show_seed = table["seed"].nunique() > 1
+    lines = ['<table class="performance"><caption>Image AUROC of every run; 0.5 is guessing, 1 is perfect. The interval is for the '
+             'finite test set (DeLong).</caption><thead><tr>', *(f'<th scope="col">{name}</th>' for name in head), "</tr></thead><tbody>"]
+    for row in table.itertuples():
+        name = html.escape(row.label + (f", seed {row.seed}" if show_seed else ""))
+        cells = [html.escape(row.category), f'<a href="{html.escape(row.folder)}/index.html">{name}</a>',
+                 _interval(row._asdict(), "auroc", "low", "high"), _claim(row), row.verdict,
+                 _interval(row._asdict(), "bad_auroc", "bad_low", "bad_high"), _number(row.epochs, "{:.0f}"),
+                 _seconds(row.train_seconds), html.escape(row.device), html.escape(row.weights),
+                 html.escape(row.status + (f": {row.reason}" if row.reason and row.status != "finished" else ""))]
+        kinds = ["td", "th", *["td"] * 9]
+        lines.append(f'<tr class="{row.status}">' + "".join(
+            f'<{kind}{" scope=row" if kind == "th" else ""}>{cell}</{kind}>' for kind, cell in zip(kinds, cells, strict=True)) + "</tr>")
+    return "\n".join([*lines, "</tbody></table>"])
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """The performance table for a terminal or a markdown file."""
+    lines = ["| category | configuration | AUROC, test [95 % interval] | seed claims | claim | seed's published scores | "
+             "AUROC, good against train/bad | epochs | training | device | weights | status |", "|" + "---|" * 12]
+    show_seed = table["seed"].nunique() > 1
+    for row in table.itertuples():
+        name = row.label + (f", seed {row.seed}" if show_seed else "")
+        lines.append("| " + " | ".join([
+            row.category, name, _interval(row._asdict(), "auroc", "low", "high"), _claim(row), row.verdict,
+            _number(row.published, "{:.3f}"), _interval(row._asdict(), "bad_auroc", "bad_low", "bad_high"),
+            _number(row.epochs, "{:.0f}"), _seconds(row.train_seconds), row.device, row.weights,
+            row.status + (f": {row.reason}" if row.status != "finished" else "")]) + " |")
+    return "\n".join(lines)
+
+
+def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
+    category, name, seed = path.parts[-3], path.parts[-2], path.parts[-1].removeprefix("seed-")
+    status = runs.status(path)
+    manifest = runs.manifest(path)
+    params, about = manifest.get("params", {}), manifest.get("data", {})
+    row = {"category": category, "name": name, "label": SEED_ROWS.get(name, name), "seed": int(seed) if seed.isdigit() else -1,
+           "status": status.state, "reason": status.reason, "epochs": math.nan, "train_seconds": math.nan,
+           "device": manifest.get("device", ""), "weights": manifest.get("weights", ""), "git": manifest.get("git", ""),
+           "precision": params.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
+           "fingerprint": about.get("fingerprint", ""), "folder": path.relative_to(reports).as_posix(), "verdict": ""}
+    if about.get("layout") == "seed":  # the claims are about the seed's own images
+        row["claim_low"], row["claim_high"] = SEED_CLAIMS.get((category, name), (math.nan, math.nan))
+        row["published"] = SEED_PUBLISHED.get((category, name), math.nan)
+    if status.state == "finished":
+        measured = files.read_json(path / "metrics.json")
+        test, bad = measured["auroc"]["test"], measured["auroc"]["train_bad"]
+        row |= {"auroc": _nan(test["value"]), "low": _nan(test["low"]), "high": _nan(test["high"]), "n_good": test["n_good"],
+                "n_anomalous": test["n_anomalous"], "reason": test["why_absent"] or "", "bad_auroc": _nan(bad["value"]),
+                "bad_low": _nan(bad["low"]), "bad_high": _nan(bad["high"]), "n_bad": bad["n_anomalous"],
+                "epochs": measured["epochs"], "train_seconds": _nan(manifest.get("train_seconds")),
+                "brightness_correlation": _nan(measured.get("brightness_correlation"))}
+        row["verdict"] = _verdict(row)
+    return {column: row.get(column, math.nan) for column in COLUMNS}
+
+
+def _planned(reports: Path) -> list[dict[str, typing.Any]]:
+    if not (reports / "batch.json").exists():
+        return []
+    return [task for task in files.read_json(reports / "batch.json") if task.get("name") and task.get("folder", "").startswith("runs/")]
+
+
+def _verdict(row: dict[str, typing.Any]) -> str:
+    low = row.get("claim_low", math.nan)
+    if math.isnan(low) or math.isnan(row["auroc"]):
+        return ""
+    value = round(row["auroc"], 2)  # the claims have two decimals
+    return "missed" if value < low else "exceeded" if value > row["claim_high"] else "reached"
+
+
+def _claim(row: typing.Any) -> str:
+    return "" if math.isnan(row.claim_low) else f"{row.claim_low:.2f}-{row.claim_high:.2f}"
+
+
+def _interval(row: typing.Mapping[str, float], value: str, low: str, high: str) -> str:
+    return "" if math.isnan(row[value]) else f"{row[value]:.3f} [{row[low]:.2f}, {row[high]:.2f}]"
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else form.format(value)
+
+
+def _seconds(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _join(words: typing.Iterable[str]) -> str:
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

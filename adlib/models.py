@@ -1,0 +1,157 @@
+"""The networks, and nothing about training: a convolutional autoencoder, and one on a pretrained ResNet18 encoder.
+
+Both map images [N,3,S,S] in [0,1] to reconstructions of the same shape and range, for any S divisible by 32. The seed
+gives the architecture in words; the constants it leaves open are those of its code.
+"""
+from __future__ import annotations
+
+import hashlib
+import pickle
+import urllib.error
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from adlib.config import Config, InputError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class CAE(nn.Module):
+    """Convolutional autoencoder: five strided blocks down to [N,512,S/32,S/32], five transposed ones back up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        down, up = (3, 64, 128, 256, 512, 512), (512, 512, 256, 128, 64, 3)
+        self.encoder = nn.Sequential(*[
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+            for a, b in zip(down, down[1:], strict=False)])
+        self.decoder = _decoder(up, kernel=3, output_padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [N,3,S,S] -> [N,3,S,S]
+        return self.decoder(self.encoder(x))
+
+
+class ResNetAE(nn.Module):
+    """Autoencoder on torchvision's ResNet18 to layer4, [N,512,S/32,S/32]; conv1, bn1 and layer1 are frozen.
+
+    Frozen includes the running statistics of batch norm: those stages stay in eval mode whatever `train()` is told.
+    ImageNet's mean and deviation are applied inside, so that callers only ever see [0,1].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import resnet18  # here, because the CAE should not pay for this import
+
+        net = resnet18(weights=None)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.encoder = nn.Sequential(OrderedDict(
+            (name, getattr(net, name)) for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")))
+        self.decoder = _decoder((512, 256, 128, 64, 32, 3), kernel=4)
+        self.frozen = (self.encoder.conv1, self.encoder.bn1, self.encoder.layer1)
+        for stage in self.frozen:
+            stage.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ResNetAE:
+        super().train(mode)
+        for stage in self.frozen:
+            stage.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [N,3,S,S] -> [N,3,S,S]
+        return self.decoder(self.encoder((x - self.mean) / self.std))
+
+
+def build(config: Config) -> tuple[nn.Module, str]:
+    """The network that `config` asks for, its random parts seeded by config.seed, and where its weights came from.
+
+    Raises InputError when weights were asked for and cannot be had, unless config.weights_fallback allows random ones.
+    """
+    torch.manual_seed(config.seed)
+    if config.model == "cae":
+        return CAE(), "none (trained from scratch)"
+    model = ResNetAE()
+    if config.weights == "none":
+        return model, "none (trained from scratch)"
+    if config.weights != "imagenet":
+        path = Path(config.weights)
+        load_encoder(model, read_state(path), str(path))
+        return model, f"file {path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    try:
+        state = _imagenet_state()
+    except InputError as error:
+        if not config.weights_fallback:
+            raise
+        return model, f"RANDOM, not ImageNet's ({error.__cause__})"
+    load_encoder(model, state, "torchvision IMAGENET1K_V1")
+    return model, "torchvision IMAGENET1K_V1"
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from a file, as float32; never runs code from it (`weights_only`). InputError if that fails."""
+    if not path.is_file():
+        raise InputError(f"weights file {path} is {'a folder' if path.is_dir() else 'missing'}; give the path of a "
+                         "ResNet18 state dict, or weights: imagenet or none")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"weights file {path} is not a plain state dict: it holds Python objects, which could run code "
+                         "when loaded, so it was refused; save model.state_dict() and give that") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"weights file {path} cannot be read as a torch state dict ({_first_line(error)}); it may be "
+                         "truncated or of another kind") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"weights file {path} holds no state dict (names and tensors); save model.state_dict() and give that")
+    return {str(name).removeprefix("module."): v.float() if v.is_floating_point() else v for name, v in state.items()}
+
+
+def load_encoder(model: ResNetAE, state: dict[str, torch.Tensor], where: str) -> None:
+    """Load a torchvision ResNet18 state dict into the encoder; its classifier (fc) is not needed and left out.
+
+    Raises InputError that lists what is missing, what is too many and what has another shape.
+    """
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    wanted = {name: tensor for name, tensor in model.encoder.state_dict().items()}
+    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    differences = {
+        "missing": sorted(needed - set(state)),
+        "unexpected": sorted(set(state) - set(wanted)),
+        "of another shape": [f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+                             for name in sorted(set(state) & set(wanted)) if state[name].shape != wanted[name].shape]}
+    words = [f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+             for kind, names in differences.items() if names]
+    if words:
+        raise InputError(f"weights {where} do not fit ResNet18: {'; '.join(words)}; give a torchvision ResNet18 state dict")
+    model.encoder.load_state_dict(state, strict=False)
+
+
+def _imagenet_state() -> dict[str, torch.Tensor]:
+    from torchvision.models import ResNet18_Weights
+
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
+        raise InputError(
+            f"ImageNet weights are out of reach ({_first_line(error)}); three ways out: give a state dict with "
+            f"weights: PATH, put torchvision's file at {cached}, or start from random weights with weights: none") from error
+
+
+def _decoder(channels: tuple[int, ...], kernel: int, output_padding: int = 0) -> nn.Sequential:
+    """Transposed convolutions that double the side each time; batch norm and ReLU between, a sigmoid at the end."""
+    layers: list[nn.Module] = []
+    for a, b in zip(channels, channels[1:], strict=False):
+        layers.append(nn.ConvTranspose2d(a, b, kernel, stride=2, padding=1, output_padding=output_padding))
+        layers += [nn.BatchNorm2d(b), nn.ReLU(inplace=True)] if b != channels[-1] else [nn.Sigmoid()]
+    return nn.Sequential(*layers)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

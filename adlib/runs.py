@@ -1,0 +1,228 @@
+"""A run's folder, its manifest, and its life: start, progress, finish, fail.
+
+The folder is the only thing notebooks hand to each other. `metrics.json` is written last: a run without it has not
+finished, whatever else it says. The lock tells a running run from one that was killed.
+"""
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import typing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import filelock
+
+from adlib import data, files
+from adlib.config import Config, InputError, project_root
+
+# What the numbers depend on. A changed figure, page or comment makes no finished run stale; a changed score does.
+NUMERIC_ROOMS = ("ssim", "metrics", "images", "models", "train", "score", "evaluate")
+NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"}
+NOT_INPUTS = ("category", "data_root", "reports")  # where things lie decides no number; what lies there does
+
+
+@dataclass(frozen=True)
+class Status:
+    state: str  # missing | running | finished | failed | interrupted
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under way, owned by this process until `finish`."""
+
+    folder: Path
+    config: Config
+    identity: str  # hash of everything the numbers depend on
+    lock: filelock.FileLock
+
+    def progress(self, state: dict[str, typing.Any]) -> None:
+        """Say how far training is ({"epoch", "epochs", "loss", "seconds_left"}), for whoever watches the folder."""
+        files.write_json(self.folder / "progress.json", state)
+
+    def finish(self, metrics: dict[str, typing.Any], *, train_seconds: float) -> None:
+        """Record the metrics and the end of the run; drop what only an unfinished run needs.
+
+        Times go into the manifest and not into metrics.json, which is the same, byte for byte, for equal inputs.
+        """
+        about = files.read_json(self.folder / "run.json")
+        now = datetime.now(timezone.utc)
+        seconds = (now - datetime.fromisoformat(about["started"])).total_seconds()
+        about |= {"status": "finished", "finished": now.isoformat(), "seconds": seconds, "train_seconds": train_seconds}
+        files.write_json(self.folder / "run.json", about)
+        files.write_json(self.folder / "metrics.json", metrics)
+        _clear_work(self.folder)
+        self.lock.release(force=True)  # also when a cell was run twice
+
+
+def reports_dir(reports: str = "") -> Path:
+    return Path(reports) if reports else project_root() / "reports"
+
+
+def folder(config: Config) -> Path:
+    return reports_dir(config.reports) / "runs" / config.category / config.name / f"seed-{config.seed}"
+
+
+def inputs(config: Config, category: data.Category) -> dict[str, typing.Any]:
+    """Everything the run's numbers depend on; two runs of equal inputs have equal numbers (on one machine, on CPU)."""
+    params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS}
+    weights = params.pop("weights") if config.model == "resnet18" else "none"
+    if weights not in ("imagenet", "none"):
+        path = Path(weights)
+        weights = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else f"missing {path}"
+    return {"params": params, "data": data.fingerprint(category), "weights": weights, "code": _code(NOTEBOOKS[config.model])}
+
+
+def start(config: Config, category: data.Category, *, source: str, weights: str, device: str, threads: int) -> Run:
+    """Take the run's folder, and write down what is about to be run.
+
+    source: the sentence of data.find_root. weights: the word of models.build. Keeps the checkpoint of a killed run
+    with the same inputs. Raises InputError when another process is at work in the folder.
+    """
+    here = folder(config)
+    lock = _take(here)
+    known = inputs(config, category)
+    identity = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    if manifest(here).get("inputs") != known:
+        _clear_work(here)
+    (here / "metrics.json").unlink(missing_ok=True)
+    files.write_json(here / "run.json", {
+        "status": "running", "pid": os.getpid(), "host": platform.node(), "params": config.as_dict(), "inputs": known,
+        "data": {"root": str(category.root.resolve()), "layout": category.layout, "synthetic": category.synthetic, "source": source,
+                 "fingerprint": known["data"], "counts": {"train": len(category.train), "test": len(category.test),
+                                                          "train_bad": len(category.train_bad)}},
+        "weights": weights, "device": device, "threads": threads, "versions": versions(), "git": _git(),
+        "started": datetime.now(timezone.utc).isoformat()})
+    return Run(here, config, identity, lock)
+
+
+def status(run_folder: Path) -> Status:
+    """What became of a run. Never raises: a folder that cannot be understood is a failed run, with the reason."""
+    if not (run_folder / "run.json").exists():
+        return Status("missing", "never run")
+    about = manifest(run_folder)
+    said = about.get("status")
+    if said == "failed":
+        return Status("failed", str(about.get("error", "no reason recorded")))
+    if said == "finished":
+        try:
+            if "auroc" in files.read_json(run_folder / "metrics.json"):
+                return Status("finished")
+            return Status("failed", f"{run_folder / 'metrics.json'} holds no AUROC; run it again")
+        except InputError as error:
+            return Status("failed", str(error))
+    if said == "running":
+        return Status("running") if _locked(run_folder) else Status("interrupted", "its process ended before it finished")
+    return Status("failed", f"{run_folder / 'run.json'} cannot be understood; run it again")
+
+
+def fail(run_folder: Path, reason: str) -> None:
+    """The runner's verdict that a run failed; it stands above what the notebook said of itself."""
+    files.write_json(run_folder / "run.json", manifest(run_folder) | {"status": "failed", "error": reason})
+    (run_folder / "progress.json").unlink(missing_ok=True)
+
+
+def stale(run_folder: Path, now: dict[str, typing.Any]) -> str | None:
+    """Why a finished run no longer answers what is asked (`now`: runs.inputs), in words; None when it does."""
+    before = manifest(run_folder).get("inputs")
+    if not isinstance(before, dict) or not isinstance(before.get("params"), dict):
+        return "it was made by another version of adlib"
+    if before == now:
+        return None
+    old, new = before["params"], now["params"]
+    changed = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    words = {"data": "the data changed", "weights": "the weights changed", "code": "the code that makes the numbers changed"}
+    changed += [text for key, text in words.items() if before.get(key) != now[key]]
+    return "; ".join(changed)
+
+
+def all_runs(reports: Path) -> list[Path]:
+    """The folders of all runs, finished or not, in the order of category, configuration and seed."""
+    return sorted(path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json"))
+
+
+def versions() -> dict[str, str]:
+    names = ("torch", "torchvision", "numpy", "scikit-learn", "pillow", "papermill", "nbconvert", "adlib")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _take(here: Path) -> filelock.FileLock:
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(here / ".lock", is_singleton=True)  # a cell run again in one kernel takes its own lock
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"another process is working on {here}; wait for it, or end it") from None
+    except OSError as error:
+        raise InputError(f"cannot write in {here}: {error.strerror or error}; make it writable or choose another reports "
+                         "folder") from error
+    return lock
+
+
+def _locked(here: Path) -> bool:
+    try:
+        with filelock.FileLock(here / ".lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def manifest(here: Path) -> dict[str, typing.Any]:
+    """What run.json says; {} when it is missing or cannot be understood."""
+    try:
+        about = files.read_json(here / "run.json")
+    except InputError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _clear_work(here: Path) -> None:
+    for name in ("progress.json", "checkpoint.pt"):
+        (here / name).unlink(missing_ok=True)
+    shutil.rmtree(here / "snapshots", ignore_errors=True)
+
+
+@functools.cache
+def _code(notebook: str) -> str:
+    """Hash of the code that makes the numbers: comments, docstrings and layout do not count."""
+    rooms = Path(__file__).parent
+    parts = [_bare(rooms.joinpath(f"{room}.py").read_text()) for room in NUMERIC_ROOMS]
+    path = project_root() / "notebooks" / notebook
+    if path.is_file():
+        parts += ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]
+                  if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _bare(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _git() -> str:
+    """The revision, with '+' when the working tree differs from it; 'unknown' outside a checkout."""
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

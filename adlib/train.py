@@ -1,0 +1,170 @@
+"""Training: the loss, the loop, its schedule, its history, and a checkpoint that a killed run goes on from."""
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+import typing
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from adlib import files, images, ssim
+from adlib.config import Config, InputError
+
+CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work; where it falls does not change the numbers
+SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs, next to the last epoch
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: CUDA if there is one, then Apple's MPS, then the CPU. InputError if a device asked for is not there."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if found[device])
+    if not found[name]:
+        raise InputError(f"device is {name!r}, but torch {torch.__version__} sees none here; use device: auto or cpu")
+    return torch.device(name)
+
+
+def split(n: int, held_out: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of n good training images -> (to train on, held out), both int64 and sorted; decided by `seed` alone.
+
+    A positive share holds out at least one image and leaves at least two to train on (batch norm needs two).
+    Raises InputError when n is too small for that.
+    """
+    count = max(1, round(n * held_out)) if held_out > 0 else 0
+    if n - count < 2:
+        raise InputError(f"{n} good training images with held_out {held_out} leave {n - count} to train on; "
+                         "give more images or a smaller held_out")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[count:].sort().values, order[:count].sort().values
+
+
+def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor, ssim_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1-a)*MSE + a*(1-SSIM) and its MSE part: scalars, float32, of two [N,3,H,W] tensors in [0,1]; a = `ssim_weight`."""
+    mse = nn.functional.mse_loss(reconstruction.float(), x)
+    if ssim_weight == 0:
+        return mse, mse
+    dissimilarity = 1 - ssim.ssim_index(x, reconstruction.float(), data_range=1.0).mean()
+    return (1 - ssim_weight) * mse + ssim_weight * dissimilarity, mse
+
+
+def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Path, identity: str,
+        progress: typing.Callable[[dict], None] = lambda state: None, say: typing.Callable[[str], None] = print) -> list[dict]:
+    """Train `model` in place and return its history, one row an epoch.
+
+    Adam with ReduceLROnPlateau (factor 0.5, patience 10) on the loss of the held-out normals, or on the training loss
+    where none are held out (the seed's way). The last epoch is the result: nothing is chosen by looking at a test image.
+
+    pictures: uint8 [N,3,S,S], good images only. folder: gets checkpoint.pt (removed by runs.finish), snapshots/ (weights
+    at some epochs) and history.csv. identity: what the numbers depend on; a checkpoint of another identity is not used.
+    Raises InputError on a loss that is not finite, naming the epoch and the likely cause.
+    """
+    device = pick_device(config.device)
+    model.to(device, memory_format=torch.channels_last)
+    train_index, held_index = split(len(pictures), config.held_out, config.seed)
+    pictures = pictures.to(device)  # decoded images stay on the device: the loop copies nothing
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=config.lr, fused=True)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
+    history = _resume(folder / "checkpoint.pt", identity, model, optimiser, scheduler)
+    if history:
+        say(f"going on after epoch {len(history)}, from {folder / 'checkpoint.pt'}")
+    last_save = time.monotonic()
+    for epoch in range(len(history) + 1, config.epochs + 1):
+        started = time.perf_counter()
+        row = {"epoch": epoch, **_one_epoch(model, optimiser, pictures, train_index, config, epoch)}
+        row["held_out_loss"] = _held_out_loss(model, pictures, held_index, config)
+        row["lr"] = optimiser.param_groups[0]["lr"]
+        scheduler.step(row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
+        row["seconds"] = time.perf_counter() - started
+        history.append(row)
+        left = (config.epochs - epoch) * sum(r["seconds"] for r in history) / len(history)
+        progress({"epoch": epoch, "epochs": config.epochs, "loss": row["loss"], "seconds_left": left})
+        say(f"epoch {epoch:4d}/{config.epochs}  loss {row['loss']:.5f}  held out {row['held_out_loss']:.5f}  "
+            f"lr {row['lr']:.1e}  {left:5.0f} s left")
+        if epoch in SNAPSHOT_EPOCHS or epoch == config.epochs:
+            _save(folder / "snapshots" / f"epoch-{epoch:05d}.pt", model.state_dict())
+        if time.monotonic() - last_save > CHECKPOINT_EVERY_S and epoch < config.epochs:
+            _save(folder / "checkpoint.pt", {"identity": identity, "history": history, "model": model.state_dict(),
+                                             "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict()})
+            last_save = time.monotonic()
+    write_history(folder / "history.csv", history)
+    return history
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    with files.atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """bf16 where it was asked for. The loss casts back: SSIM in bf16 is off by a tenth."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def _one_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, pictures: torch.Tensor, index: torch.Tensor,
+               config: Config, epoch: int) -> dict[str, float]:
+    model.train()
+    # The order depends on the seed and the epoch alone, so a resumed run sees the same batches as an unbroken one.
+    order = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch))]
+    total = torch.zeros(2, device=pictures.device)
+    for batch in _batches(order, config.batch_size):
+        x = images.to_float(pictures[batch.to(pictures.device)]).contiguous(memory_format=torch.channels_last)
+        with autocast(config, pictures.device):
+            reconstruction = model(x)
+        loss, mse = loss_terms(x, reconstruction, config.ssim_weight)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        total += len(batch) * torch.stack([loss.detach(), mse.detach()])
+    loss, mse = (total / len(order)).tolist()
+    if not math.isfinite(loss):
+        raise InputError(f"the loss became {loss} in epoch {epoch}; the learning rate {config.lr} is probably too high "
+                         "(or, with precision bf16, try float32)")
+    return {"loss": loss, "mse": mse}
+
+
+@torch.inference_mode()
+def _held_out_loss(model: nn.Module, pictures: torch.Tensor, index: torch.Tensor, config: Config) -> float:
+    if len(index) == 0:
+        return float("nan")
+    model.eval()
+    total = 0.0
+    for batch in index.split(config.batch_size):
+        x = images.to_float(pictures[batch.to(pictures.device)]).contiguous(memory_format=torch.channels_last)
+        with autocast(config, pictures.device):
+            reconstruction = model(x)
+        total += len(batch) * loss_terms(x, reconstruction, config.ssim_weight)[0].item()
+    return total / len(index)
+
+
+def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Split into batches; a last batch of one joins its neighbour, since batch norm cannot train on a single image."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def _save(path: Path, state: dict) -> None:
+    with files.atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(path: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer,
+            scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau) -> list[dict]:
+    if not path.exists():
+        return []
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if state["identity"] != identity:
+        os.remove(path)  # the parameters, the data or the code changed since
+        return []
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    scheduler.load_state_dict(state["scheduler"])
+    return state["history"]
