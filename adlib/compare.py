@@ -217,3 +217,30 @@ def _nan(value: float | None) -> float:
 def _join(words: typing.Iterable[str]) -> str:
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def markdown(table: pd.DataFrame, reports: Path) -> str:
+    """docs/results.md: the table, the answer, AUROC over epochs and what the score follows, all from the run folders."""
+    done = table[table["status"] == "finished"]
+    lines = ["# Measured results", "", f"Written by `adlib report --markdown FILE` from the run folders in `{reports.name}/`; not by hand.",
+             "", provenance(table), "", answer(table), "", "## Performance", "", table_text(table), "",
+             "AUROC with the 95 % interval for the finite test set (DeLong). *Seed claims*: the range in the seed's README; "
+             "*seed's published scores*: the AUROC of the per-image scores its author published for that configuration, on these test images.",
+             "", "## AUROC over epochs, and what the score follows", "",
+             "Test-split AUROC had training stopped there (a diagnosis: no epoch is chosen by it), and the rank correlation of the final "
+             "score with the brightness of the image.", ""]
+    epochs = results_of(table, reports, "epochs.csv")
+    columns = sorted({int(epoch) for curve in epochs.values() for epoch in curve["epoch"]})
+    lines += [f"| category | configuration | {' | '.join(f'epoch {epoch}' for epoch in columns)} | score vs brightness |",
+              "|" + "---|" * (len(columns) + 3)]
+    correlations = dict(zip(epochs, done["brightness_correlation"], strict=True))
+    for (category, label), curve in epochs.items():
+        at = dict(zip(curve["epoch"].astype(int), curve["auroc"], strict=True))
+        cells = [f"{at[epoch]:.3f}" if epoch in at else "" for epoch in columns]
+        lines.append(f"| {category} | {label} | {' | '.join(cells)} | {correlations[category, label]:+.2f} |")
+    lines += ["", "## How it was measured", ""]
+    for row in done.itertuples():
+        about = runs.manifest(reports / row.folder)
+        lines.append(f"- {row.category} / {row.label}: {row.epochs:.0f} epochs, {row.precision}, {row.device} ({about['threads']} threads), "
+                     f"torch {about['versions']['torch']}, git {row.git}, data fingerprint {row.fingerprint}")
+    return "\n".join(lines) + "\n"

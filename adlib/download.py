@@ -5,6 +5,7 @@ Everything in work lies in ROOT/.downloads; a category appears in ROOT only when
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import lzma
 import re
@@ -49,6 +50,8 @@ LICENSE = ("MVTec AD is under CC BY-NC-SA 4.0 (https://creativecommons.org/licen
 
 MAX_BYTES = 16 * 2**30  # unpacked; the real whole is about 5 GB
 MAX_MEMBERS = 100_000  # the real archive has about 7,000
+
+
 class _BadArchive(Exception):
     """The archive is damaged, hostile or another one than expected: not to be used, and not worth keeping."""
 
@@ -77,12 +80,11 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
         return [root / name for name in names]
     if not accept_license:
         raise InputError(f"{LICENSE}; if you accept that, add --accept-license (from Python: accept_license=True)")
-    whole = len(names) == len(CATEGORIES)
-    jobs = [(url or ARCHIVES["all"], missing)] if url or whole else [(ARCHIVES[name], [name]) for name in missing]
-    if sha256 is not None and len(jobs) > 1:
-        raise InputError(f"sha256 is for one archive and {len(jobs)} are asked for; get the categories one by one")
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise InputError(f"sha256 is {sha256!r}; give 64 hexadecimal digits")
+    if url or len(names) == len(CATEGORIES):
+        jobs = [(url or ARCHIVES["all"], missing)]
+    else:
+        jobs = [(ARCHIVES[name], [name]) for name in missing]
+    _check_sha256(sha256, len(jobs))
     work = root / ".downloads"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -92,8 +94,8 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
     except filelock.Timeout:
         raise InputError(f"another download into {root} is running; wait until it is done") from None
     except OSError as error:
-        raise InputError(f"cannot read or write {error.filename or work}: {error.strerror or error}; free some space or "
-                         "choose another folder and try again (what was downloaded is kept)") from error
+        raise InputError(f"cannot read or write {error.filename or work}: {error.strerror or error}; free some space "
+                         "or choose another folder and try again (what was downloaded is kept)") from error
     return [root / name for name in names]
 
 
@@ -103,6 +105,13 @@ def _names(categories: Sequence[str]) -> list[str]:
         if name not in ARCHIVES:
             raise InputError(f"MVTec AD has no category {name!r}{did_you_mean(name, ARCHIVES)}")
     return list(CATEGORIES) if not names or "all" in names else names
+
+
+def _check_sha256(sha256: str | None, archives: int) -> None:
+    if sha256 is not None and archives > 1:
+        raise InputError(f"sha256 is for one archive and {archives} are asked for; get the categories one by one")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise InputError(f"sha256 is {sha256!r}; give 64 hexadecimal digits")
 
 
 def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str | None, say: Callable) -> None:
@@ -142,12 +151,13 @@ def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str
 def _local_path(source: str) -> Path | None:
     if "://" not in source:
         return Path(source).expanduser()
-    scheme, address = source.split("://", 1)
-    if scheme == "file":
-        return Path(urllib.request.url2pathname(urlsplit(source).path))
-    if scheme not in ("http", "https") or not address.strip("/"):
-        raise InputError(f"cannot download from {source!r}; give an http(s) or file address, or the path of a .tar.xz")
-    return None
+    with contextlib.suppress(ValueError):  # of a malformed host
+        parts = urlsplit(source)
+        if parts.scheme == "file":
+            return Path(urllib.request.url2pathname(parts.path))
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return None
+    raise InputError(f"cannot download from {source!r}; give an http(s) or file address, or the path of a .tar.xz")
 
 
 def _unpack(archive: Path, wanted: list[str], root: Path, temporary: Path) -> None:
@@ -186,8 +196,8 @@ def _extract(archive: Path, wanted: set[str], target: Path) -> None:
                 _refuse_hostile(member)
                 total += member.size
                 if total > MAX_BYTES or count > MAX_MEMBERS:
-                    raise _BadArchive(f"would unpack to more than {fetch.megabytes(MAX_BYTES)} or {MAX_MEMBERS:,} files at "
-                                      f"{member.name!r}, so it is not MVTec AD")
+                    raise _BadArchive(f"would unpack to more than {fetch.megabytes(MAX_BYTES)} or {MAX_MEMBERS:,} "
+                                      f"files (at {member.name!r}), so it is not MVTec AD")
                 if member.isreg() and wanted.intersection(PurePosixPath(member.name).parts[:2]):
                     tar.extract(member, target, set_attrs=False, **safe)
             if stream.read(1 << 20).strip(b"\0") or stream.read(1):  # reads on to xz's own checksum at the end

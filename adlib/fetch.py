@@ -1,6 +1,6 @@
 """One file over HTTP into one file on disk: resumed, retried, and never taken for whole when it is not.
 
-Beside the file, <file>.json notes where the bytes come from and how many there should be: what resuming must agree with.
+Beside the file, <file>.json notes where the bytes come from and how many there should be, for resuming to agree with.
 """
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ MAX_BYTES = 16 * 2**30  # more than this is refused; the largest archive has abo
 _BLOCK = 1 << 16
 
 
-
-
 class _Broken(Exception):
     """The transfer failed in a way that another try may mend."""
 
@@ -44,8 +42,8 @@ def fetch(url: str, part: Path, say: Callable) -> Path:
             size = _size(part)
             furthest, idle = (size, 0) if size > furthest else (furthest, idle + 1)
             if idle >= len(PAUSES):
-                raise InputError(f"could not download {url}: {error}; run the same command again to go on "
-                                 f"from {megabytes(size)}, or fetch it by other means and give its path as the url") from None
+                raise InputError(f"could not download {url}: {error}; run the same command again to go on from "
+                                 f"{megabytes(size)}, or get it by other means and give its path as the url") from None
             say(f"{error}; next try in {PAUSES[idle]:g} s")
             time.sleep(PAUSES[idle])
 
@@ -63,7 +61,7 @@ def _transfer(url: str, part: Path, say: Callable) -> None:
             headers["If-Range"] = notes["validator"]
     with _open(url, headers, part) as response:
         if response.status == 206:
-            total = _resumed_total(response, start, notes["total"] if start else None, part)
+            total = _resumed_total(response, start, notes.get("total"), part)
         else:  # a fresh start, or a server that ignores Range or has another version by now
             start, total = 0, response.length
         with open(part, "ab" if start else "wb") as file:
@@ -73,7 +71,7 @@ def _transfer(url: str, part: Path, say: Callable) -> None:
                 file.write(block)
                 if max(file.tell(), total or 0) > MAX_BYTES:
                     discard(part)
-                    raise InputError(f"{url} sends more than {megabytes(MAX_BYTES)}, too much for MVTec AD; check the url")
+                    raise InputError(f"{url} sends more than {megabytes(MAX_BYTES)}, too much to be right; check it")
     size = _size(part)
     if total is not None and size != total:
         raise _Broken(f"the connection broke off after {size:,} of the {total:,} bytes that the server announced")
@@ -90,8 +88,8 @@ def _open(url: str, headers: dict[str, str], part: Path) -> Iterator[http.client
             discard(part)
         if error.code in (408, 416, 429) or error.code >= 500:
             raise _Broken(f"the server answered {error.code} {error.reason}") from None
-        raise InputError(f"the server answered {error.code} {error.reason} for {url}; fetch it by other means and give its "
-                         "path as the url, or get 'all' (the addresses of single categories are older)") from None
+        raise InputError(f"the server answered {error.code} {error.reason} for {url}; fetch it by other means and give "
+                         "its path as the url, or get 'all' (the addresses of single categories are older)") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, (ssl.SSLCertVerificationError, http.client.InvalidURL, UnicodeError)):

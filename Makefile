@@ -1,0 +1,41 @@
+# Everything a person types. Needs Python >= 3.10, make and git; the rest is installed into .venv.
+PYTHON ?= python3
+PARAMS ?= params/quick.yaml
+DATA ?=
+WEIGHTS ?=
+JOBS ?= 1
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install study report test lab check clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/.installed  ## make .venv and install everything into it
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed; give one with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@
+
+study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/study.yaml JOBS=1]
+	$(BIN)/adlib run $(PARAMS) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
+
+report: install  ## render the report again from the runs that are there
+	$(BIN)/adlib report
+
+test: install  ## lint, then the whole test suite
+	$(BIN)/ruff check adlib tests
+	$(BIN)/python -m pytest
+
+lab: install  ## open JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+check: install  ## could a study run here?
+	$(BIN)/adlib check $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+clean:  ## remove .venv and caches (not reports/ and data/)
+	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .hypothesis
