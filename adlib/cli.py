@@ -74,12 +74,12 @@ def _check_device(args: argparse.Namespace) -> str:
 
 
 def _check_data(args: argparse.Namespace) -> str:
-    from adlib import data
+    from adlib import data, datacheck
 
     root, source = data.find_root(args.data)
     lines = [source]
     for name in data.categories(root):
-        findings = data.check(data.open_category(root, name))
+        findings = datacheck.check(data.open_category(root, name))
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in findings.rows())]
         lines += [f"    problem: {problem}" for problem in findings.problems()]
         if findings.unreadable:

@@ -9,9 +9,10 @@ import numpy as np
 
 from adlib import data, images
 from adlib.data import Category
+from adlib.datacheck import Findings
 
 
-def card(findings: data.Findings) -> typing.Any:
+def card(findings: Findings) -> typing.Any:
     """The data card: what was found, and every problem, as an HTML table."""
     from IPython.display import HTML
 
@@ -60,7 +61,7 @@ def brightness_sentence(found: dict[str, np.ndarray]) -> str:
     return "Median grey value: " + ", ".join(f"{kind} {np.median(values):.3f}" for kind, values in found.items()) + "."
 
 
-def answer(category: Category, findings: data.Findings) -> str:
+def answer(category: Category, findings: Findings) -> str:
     problems = findings.problems()
     text = f"{category.name} has {len(category.train)} good images to learn from and {len(category.test)} test images"
     if category.train_bad:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from adlib import data, evaluate, files, images, plots, score, train
+from adlib import data, files, images, plots, score, train
 from adlib.config import Config
 
 
@@ -21,9 +21,9 @@ def say(text: str) -> None:
     """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup."""
     from html import escape
 
-    from IPython.display import HTML, display
+    from IPython.display import display
 
-    display(HTML(f"<p>{escape(text, quote=False)}</p>"))
+    display({"text/html": f"<p>{escape(text, quote=False)}</p>", "text/plain": text}, raw=True)
 
 
 def banner(category: data.Category, source: str) -> None:

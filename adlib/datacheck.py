@@ -1,0 +1,100 @@
+"""Is this folder of images fit for a study? Counts, sizes, modes, labels, duplicates, and every file that cannot be read."""
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from adlib import data
+from adlib.config import InputError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `check` found. Paths are keys (below the data root)."""
+
+    counts: dict[str, int]  # images per split
+    sizes: dict[str, int]  # "256x256" -> images
+    modes: dict[str, int]  # Pillow's mode -> images
+    labels: dict[str, int]  # defect -> test images
+    duplicates: tuple[tuple[str, ...], ...]  # groups of byte-identical images within train or within test
+    leaks: tuple[tuple[str, ...], ...]  # such groups with members in train/good and outside
+    unreadable: tuple[str, ...]  # "key (why)"
+    ignored: int  # files that are no images
+    label_problem: str  # what is wrong with the labels, or ""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The findings in words, for a table."""
+        def spell(counts: dict[str, int]) -> str:
+            return ", ".join(f"{key} {value}" for key, value in counts.items()) or "none"
+        return [("images", spell(self.counts)), ("sizes in pixels", spell(self.sizes)), ("modes", spell(self.modes)),
+                ("test labels", spell(self.labels)), ("identical images within a split", str(len(self.duplicates))),
+                ("identical images in train and evaluation", str(len(self.leaks))), ("unreadable", str(len(self.unreadable))),
+                ("files that are no images", str(self.ignored))]
+
+    def problems(self) -> list[str]:
+        """What a person should look at, a sentence each; empty if nothing."""
+        found = [f"cannot be read: {name}" for name in self.unreadable]
+        found += [f"the same image in training and in evaluation, which flatters every number: {', '.join(group)}" for group in self.leaks]
+        found += [f"the same image more than once: {', '.join(group)}" for group in self.duplicates]
+        if self.label_problem:
+            found.append(self.label_problem)
+        if not self.labels:
+            found.append("the test images have no labels: they are scored, without an AUROC")
+        elif len({name == "good" for name in self.labels}) == 1:
+            found.append(f"the test images are all {'good' if 'good' in self.labels else 'anomalous'}: there will be no AUROC")
+        return found
+
+
+def check(category: data.Category) -> Findings:
+    """Look at every file of a category. Raises nothing for bad images or labels: they are findings."""
+    splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
+    paths = [path for group in splits.values() for path in group]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looked = dict(zip(paths, pool.map(_look, paths), strict=True))
+    readable = [about for about in looked.values() if about[0]]
+    try:
+        label_problem, labels = "", data.read_labels(category)
+    except InputError as error:
+        label_problem, labels = str(error), {}
+    kinds = Counter(labels[key].defect for key in map(category.key, category.test) if key in labels)
+    same, leaks = _identical(category)
+    return Findings(
+        counts={name: len(group) for name, group in splits.items() if group or name != "train/bad"},
+        sizes=dict(Counter(size for size, _, _ in readable).most_common()), modes=dict(Counter(m for _, m, _ in readable).most_common()),
+        labels=dict(sorted(kinds.items(), key=lambda item: (item[0] != "good", item[0]))), duplicates=same, leaks=leaks,
+        unreadable=tuple(f"{category.key(path)} ({why})" for path, (size, _, why) in looked.items() if not size),
+        ignored=_ignored(category), label_problem=label_problem)
+
+
+def _look(path: Path) -> tuple[str, str, str]:
+    """(size, mode, "") of an image that decodes to its end, or ("", "", why)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return f"{image.width}x{image.height}", image.mode, ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return "", "", (str(error) or type(error).__name__).replace(str(path), path.name)
+
+
+def _identical(category: data.Category) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+    groups: dict[str, list[Path]] = {}
+    for path, digest in data.content_hashes([*category.train, *category.test, *category.train_bad]).items():
+        groups.setdefault(digest, []).append(path)
+    train = set(category.train)
+    same, leaks = [], []
+    for group in groups.values():
+        if len(group) > 1:
+            crossing = len({path in train for path in group}) == 2
+            (leaks if crossing else same).append(tuple(category.key(path) for path in group))
+    return tuple(same), tuple(leaks)
+
+
+def _ignored(category: data.Category) -> int:
+    here = category.root / category.name
+    return sum(1 for part in ("train", "test") for path in (here / part).rglob("*")
+               if path.is_file() and path.suffix.lower() not in data.SUFFIXES and not path.name.startswith("."))

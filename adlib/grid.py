@@ -1,0 +1,222 @@
+"""Reading a grid (params/*.yaml) and planning it: which notebooks, with which parameters, into which folders."""
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from adlib import data, runs
+from adlib.config import Config, InputError, did_you_mean, project_root
+
+KEYS = ("configs", "categories", "seeds", "set", "overrides")
+PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
+OWNED = {"name": "configs", "category": "categories", "seed": "seeds", "data_root": "--data", "reports": "--reports"}
+ONLY = ("category", "config", "seed")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One notebook to execute in a process of its own."""
+
+    kind: str  # eda | run | comparison
+    title: str
+    notebook: Path
+    output: Path  # the executed notebook; its log and parameters lie beside it
+    params: dict[str, typing.Any]
+    config: Config | None  # of a run; None for the others
+    retry: str  # the command that does this task again
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a file of params/ says, checked for unknown names; `configs` are the plain mappings of its configurations."""
+
+    path: Path
+    configs: dict[str, dict[str, typing.Any]]
+    categories: list[str]  # empty = all
+    seeds: list[int]
+    common: dict[str, typing.Any]
+    overrides: list[tuple[dict[str, typing.Any], dict[str, typing.Any]]]  # (when, set), in the file's order
+    data_root: str = ""  # only a single configuration's own file may say
+
+
+def read(path: Path | str) -> Grid:
+    """Read a grid, or a single configuration's flat file as a grid of one.
+
+    Raises InputError when the file, or a configuration it names, is missing, is not YAML or holds an unknown name.
+    """
+    path = Path(path)
+    content = _mapping(path)
+    if not any(key in content for key in KEYS):
+        return _single(path, content)
+    _known(content, KEYS, str(path))
+    names = _list(content, "configs", path)
+    seeds = _list(content, "seeds", path) if "seeds" in content else [0]
+    wanted = content.get("categories", "all")
+    categories = [] if wanted == "all" else [str(name) for name in _list(content, "categories", path)]
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
+        raise InputError(f"{path}: seeds is {seeds!r}; give whole numbers, such as [0, 1, 2]")
+    common = _settings(content.get("set"), f"{path}: set")
+    overrides = content.get("overrides") or []
+    if not isinstance(overrides, list):
+        raise InputError(f"{path}: overrides is {overrides!r}; give a list of entries with `when:` and `set:`")
+    pairs = [_override(entry, f"{path}: override {number}") for number, entry in enumerate(overrides, 1)]
+    configs = {str(name): _config_file(path, str(name)) for name in names}
+    return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common, pairs)
+
+
+def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only: str = "", weights: str = "") -> list[Task]:
+    """All tasks of a grid in order: for every category a look at the data, then its runs; the comparison at the end.
+
+    data_root, reports: empty means the defaults of `data.find_root` and `runs.reports_dir`.
+    only: "category=zipper,config=cae_ssim,seed=0"; a key may be repeated for several values. weights: for the ResNets.
+    Raises InputError for anything in the grid, or in `only`, that is unknown or wrong.
+    """
+    grid = read(grid_path)
+    base = Path.cwd() if data_root else project_root()
+    data_root = str((base / Path(data_root or grid.data_root).expanduser()).absolute()) if data_root or grid.data_root else ""
+    found = data.categories(data.find_root(data_root)[0])
+    for name in grid.categories:
+        if name not in found:
+            raise InputError(f"{grid.path}: the data holds no category {name!r}{did_you_mean(name, found)}")
+    place = {"data_root": data_root, "reports": str(runs.reports_dir(reports).absolute())}
+    configs = [_config(grid, name, category, seed, place, weights)
+               for category in grid.categories or found for name in grid.configs for seed in grid.seeds]
+    configs = _filter(configs, only)
+    command = _command(grid_path, data_root, reports, weights)
+    notebooks, folder = project_root() / "notebooks", Path(place["reports"])
+    tasks = []
+    for category in dict.fromkeys(config.category for config in configs):
+        own = [config for config in configs if config.category == category]
+        params = {"category": category, **place, "image_size": own[0].image_size}
+        tasks.append(Task("eda", f"{category}: the data", notebooks / "01_eda.ipynb", folder / "eda" / category / "notebook.ipynb",
+                          params, None, command(f"category={category}")))
+        tasks += [Task("run", f"{category} {config.name} seed {config.seed}", notebooks / runs.NOTEBOOKS[config.model],
+                       runs.folder(config) / "notebook.ipynb", config.as_dict(), config,
+                       command(f"category={category},config={config.name},seed={config.seed}")) for config in own]
+    return [*tasks, Task("comparison", "comparison", notebooks / "04_comparison.ipynb", folder / "comparison.ipynb",
+                         {"reports": place["reports"]}, None, command(only))]
+
+
+def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, str], weights: str) -> Config:
+    where = f"{grid.path}, {name} on {category}"
+    values = grid.configs[name] | grid.common | {"name": name, "category": category, "seed": seed} | place
+    model = values.get("model", Config.model)
+    if weights and model == "resnet18":
+        values["weights"] = weights if weights in ("imagenet", "none") else str(Path(weights).expanduser().absolute())
+    before = Config.from_mapping(values, where)
+    for when, changes in grid.overrides:
+        if all(getattr(before, key) == value for key, value in when.items()):
+            values |= changes
+    config = Config.from_mapping(values, where)
+    if config.weights in ("imagenet", "none"):
+        return config
+    # The notebook and this process may stand in different folders: a relative path is one from the project's.
+    return dataclasses.replace(config, weights=str((project_root() / Path(config.weights).expanduser()).absolute()))
+
+
+def _filter(configs: list[Config], only: str) -> list[Config]:
+    wanted: dict[str, set[str]] = {}
+    for part in filter(None, (part.strip() for part in only.split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or key not in ONLY:
+            raise InputError(f"--only {only}: {part!r} is not KEY=VALUE with a known key{did_you_mean(key, ONLY)}")
+        known = sorted({_facets(config)[key] for config in configs})
+        if value not in known:
+            raise InputError(f"--only {only}: the grid has no {key} {value!r}{did_you_mean(value, known)}")
+        wanted.setdefault(key, set()).add(value)
+    kept = [config for config in configs if all(_facets(config)[key] in values for key, values in wanted.items())]
+    if not kept:
+        raise InputError(f"--only {only} leaves no run" if only else "the grid describes no run; name some configs")
+    return kept
+
+
+def _facets(config: Config) -> dict[str, str]:
+    return {"category": config.category, "config": config.name, "seed": str(config.seed)}
+
+
+def _command(grid_path: Path | str, data_root: str, reports: str, weights: str) -> typing.Callable[[str], str]:
+    words = ["adlib", "run", str(grid_path)]
+    if reports and Path(reports).absolute() != runs.reports_dir().absolute():
+        words += ["--reports", reports]
+    words += ["--data", data_root] if data_root else []
+    words += ["--weights", weights] if weights else []
+    return lambda only: shlex.join(words + (["--only", only] if only else []))
+
+
+def _single(path: Path, content: dict[str, typing.Any]) -> Grid:
+    _known(content, (*PARAMETERS, *(key for key in KEYS if key in content)), str(path))
+    _named_like_file(path, content)
+    if content.get("reports"):
+        raise InputError(f"{path}: reports is decided by the command line; take it out and use --reports")
+    config = Config.from_mapping(content, str(path))
+    rest = {key: value for key, value in content.items() if key not in OWNED}
+    return Grid(path, {path.stem: rest}, [config.category] if config.category else [], [config.seed], {}, [], config.data_root)
+
+
+def _config_file(grid: Path, name: str) -> dict[str, typing.Any]:
+    path = grid.parent / f"{name}.yaml"
+    if not path.is_file():
+        beside = [other.stem for other in grid.parent.glob("*.yaml") if other != grid]
+        raise InputError(f"{grid}: there is no configuration file {path}{did_you_mean(name, beside)}")
+    content = _mapping(path)
+    _known(content, PARAMETERS, str(path))
+    _named_like_file(path, content)
+    return _settings({key: value for key, value in content.items() if key != "name"}, str(path))
+
+
+def _named_like_file(path: Path, content: dict[str, typing.Any]) -> None:
+    if content.get("name", path.stem) != path.stem:
+        raise InputError(f"{path}: name is {content['name']!r}; a configuration's name must be that of its file, {path.stem!r}")
+
+
+def _override(entry: object, where: str) -> tuple[dict[str, typing.Any], dict[str, typing.Any]]:
+    if not isinstance(entry, dict) or not entry.get("when") or not entry.get("set"):
+        raise InputError(f"{where} is {entry!r}; give a mapping with `when:` and `set:`")
+    _known(entry, ("when", "set"), where)
+    if not isinstance(entry["when"], dict):
+        raise InputError(f"{where}: when is {entry['when']!r}; give a mapping such as {{category: zipper}}")
+    _known(entry["when"], PARAMETERS, f"{where}: when")
+    return entry["when"], _settings(entry["set"], f"{where}: set")
+
+
+def _settings(values: object, where: str) -> dict[str, typing.Any]:
+    """A mapping of parameters, none of which is the grid's or the command line's to decide."""
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}; give a mapping such as {{epochs: 12}}")
+    _known(values, PARAMETERS, where)
+    for key in values:
+        if key in OWNED:
+            raise InputError(f"{where}: {key} cannot be set here; use {OWNED[key]} of the grid or the command line")
+    return values
+
+
+def _known(values: dict[str, typing.Any], known: typing.Iterable[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            raise InputError(f"{where}: unknown key {key!r}{did_you_mean(str(key), known)}")
+
+
+def _list(content: dict[str, typing.Any], key: str, path: Path) -> list[typing.Any]:
+    if not isinstance(content.get(key), list) or not content[key]:
+        raise InputError(f"{path}: {key} is {content.get(key)!r}; give a list with at least one entry")
+    return content[key]
+
+
+def _mapping(path: Path) -> dict[str, typing.Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        near = [str(other) for other in path.parent.glob("*.yaml")]
+        raise InputError(f"cannot read {path}: {error.strerror}{did_you_mean(str(path), near)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path} holds no mapping; give `key: value` lines (see params/quick.yaml)")
+    return content
