@@ -14,7 +14,7 @@ from adlib.config import Config, InputError, did_you_mean, project_root
 
 KEYS = ("configs", "categories", "seeds", "set", "overrides")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
-OWNED = {"name": "configs", "category": "categories", "seed": "seeds", "data_root": "--data", "reports": "--reports"}
+OWNED = {"name": "configs:", "category": "categories:", "seed": "seeds:", "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
 
 
@@ -89,6 +89,8 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     configs = _filter(configs, only)
     command = _command(grid_path, data_root, reports, weights)
     notebooks, folder = project_root() / "notebooks", Path(place["reports"])
+    if not notebooks.is_dir():
+        raise InputError(f"there is no folder {notebooks}; run adlib inside the project's folder")
     tasks = []
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
@@ -149,7 +151,7 @@ def _command(grid_path: Path | str, data_root: str, reports: str, weights: str) 
 
 
 def _single(path: Path, content: dict[str, typing.Any]) -> Grid:
-    _known(content, (*PARAMETERS, *(key for key in KEYS if key in content)), str(path))
+    _known(content, (*PARAMETERS, *KEYS), str(path))
     _named_like_file(path, content)
     if content.get("reports"):
         raise InputError(f"{path}: reports is decided by the command line; take it out and use --reports")
@@ -193,7 +195,7 @@ def _settings(values: object, where: str) -> dict[str, typing.Any]:
     _known(values, PARAMETERS, where)
     for key in values:
         if key in OWNED:
-            raise InputError(f"{where}: {key} cannot be set here; use {OWNED[key]} of the grid or the command line")
+            raise InputError(f"{where}: {key} cannot be set here; use {OWNED[key]}{' in the grid' if OWNED[key][-1] == ':' else ''}")
     return values
 
 

@@ -117,7 +117,7 @@ def load_encoder(model: ResNetAE, state: dict[str, torch.Tensor], where: str) ->
     Raises InputError that lists what is missing, what is too many and what has another shape.
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-    wanted = {name: tensor for name, tensor in model.encoder.state_dict().items()}
+    wanted = dict(model.encoder.state_dict())
     needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
     differences = {
         "missing": sorted(needed - set(state)),
