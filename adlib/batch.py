@@ -1,0 +1,267 @@
+"""Which runs are due, each executed in a papermill process of its own; what failed and why.
+
+The runner owns the status. After a kernel was killed the notebook itself says that every cell completed, so a run counts
+as finished only when its process ended with 0 and its folder holds the metrics of this very attempt.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import psutil
+import yaml
+
+from adlib import data, files, runs
+from adlib.config import InputError, project_root
+from adlib.grid import Task
+
+POLL_S = 0.1
+LIVE_S, PLAIN_S = 1.0, 30.0  # how often progress is shown: on a terminal, elsewhere
+LOG_LINES = 10  # of a failed run's log, repeated on the screen
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+Say = typing.Callable[[str], None]
+
+
+@dataclass
+class Job:
+    """A task under way."""
+
+    task: Task
+    process: subprocess.Popen
+    before: object  # run.json's `started` before this attempt
+    began: float = field(default_factory=time.monotonic)
+    timed_out: bool = False
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+@dataclass
+class Outcome:
+    status: str  # waiting | finished | failed | interrupted
+    reason: str = ""
+
+
+def run(tasks: list[Task], *, reports: Path, jobs: int = 1, dry_run: bool = False, force: bool = False,
+        timeout_s: float = 3600.0, say: Say = print) -> int:
+    """Execute the tasks of `grid.plan` that are due, `jobs` at a time, the comparison last; write reports/batch.json.
+
+    Returns 0 when everything succeeded (or was up to date), 1 when something failed, 130 when it was interrupted; then
+    what had finished stays. timeout_s: for each task. force: also what is up to date. dry_run: only say what is due.
+    Raises InputError when `reports` cannot be written or another batch is at work there.
+    """
+    if jobs < 1 or timeout_s <= 0:
+        raise InputError(f"jobs is {jobs} and the time limit {timeout_s:g} s; give at least 1 job and more than 0 s")
+    if dry_run:
+        for task, reason in due(tasks, force).items():
+            say(f"would run {task.title}: {reason}" if reason else f"{task.title}: up to date")
+        return 0
+    with _locked(reports):
+        reasons = due(tasks, force)
+        outcomes = {task: Outcome("waiting", reason) if reason else Outcome("finished") for task, reason in reasons.items()}
+        for task in tasks:
+            say(f"due: {task.title} ({reasons[task]})" if reasons[task] else f"{task.title}: up to date")
+        board = Board(sum(map(bool, reasons.values())), say)
+        with _stop_signals() as stop:
+            for last in (False, True):  # the comparison reads what the others left, and batch.json
+                queue = [task for task in tasks if reasons[task] and (task.kind == "comparison") == last]
+                _work(queue, outcomes, board, jobs=jobs, timeout_s=timeout_s, stop=stop)
+                _write_batch(reports, outcomes)
+        if stop.is_set():
+            say("stopped; everything that had finished is kept, and the same command goes on from here")
+            return 130
+    return int(any(outcome.status == "failed" for outcome in outcomes.values()))
+
+
+def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
+    """Why each task has to run, in words; "" where it is up to date."""
+    opened: dict[tuple[str, str], data.Category] = {}
+    return {task: "the comparison is always made anew" if task.kind == "comparison" else
+            _due(task, opened) or ("asked for with --force" if force else "") for task in tasks}
+
+
+def _due(task: Task, opened: dict[tuple[str, str], data.Category]) -> str:
+    state = runs.status(task.output.parent) if task.kind == "run" else None
+    if state and state.state != "finished":
+        return state.reason if state.state == "missing" else f"{state.state}: {state.reason}".rstrip(": ")
+    try:
+        key = (task.params["data_root"], task.params["category"])
+        if key not in opened:
+            opened[key] = data.open_category(data.find_root(key[0])[0], key[1])
+        if task.kind == "run":
+            return runs.stale(task.output.parent, runs.inputs(task.config, opened[key])) or ""
+        path = task.output.parent / "eda.json"
+        if not path.is_file() or not task.output.is_file():
+            return "never run"
+        before, now = files.read_json(path), _eda_inputs(task, opened[key])
+        return "; ".join(f"the {name} changed" for name in now if before.get(name) != now[name])
+    except InputError as error:  # the notebook will meet it too, and the failure is recorded with its own task
+        return f"could not be checked: {error}"
+
+
+def _eda_inputs(task: Task, category: data.Category) -> dict[str, typing.Any]:
+    notebook = hashlib.sha256(task.notebook.read_bytes()).hexdigest()[:16]
+    return {"data": data.fingerprint(category), "notebook": notebook, "image_size": task.params["image_size"]}
+
+
+def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, jobs: int, timeout_s: float,
+          stop: threading.Event) -> None:
+    """Run the queue to its end, or to `stop`. Whatever happens, no process of it is left behind."""
+    running: list[Job] = []
+    try:
+        while (queue or running) and not stop.is_set():
+            while queue and len(running) < jobs:
+                task = queue.pop(0)
+                if task.kind == "run" and runs.status(task.output.parent).state == "running":
+                    outcomes[task] = Outcome("failed", f"another process is at work in {task.output.parent}")
+                    board.failed(task, outcomes[task].reason, show_log=False)
+                    continue
+                running.append(_start(task, jobs))
+                board.started(task)
+            for job in list(running):
+                if job.process.poll() is None and job.seconds() > timeout_s:
+                    job.timed_out = True
+                    _kill_tree(job.process)
+                if job.process.poll() is not None:
+                    running.remove(job)
+                    outcomes[job.task] = _settle(job, timeout_s)
+                    board.ended(job, outcomes[job.task])
+            board.progress(running)
+            time.sleep(POLL_S)
+    finally:
+        for job in running:
+            _kill_tree(job.process)
+            _keep_notebook(job.task)
+            outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
+
+
+def _start(task: Task, jobs: int) -> Job:
+    folder = task.output.parent
+    files.write_text(folder / "params.yaml", yaml.safe_dump(task.params, sort_keys=False))
+    _temporary(task).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "papermill", str(task.notebook), str(_temporary(task)), "-f", str(folder / "params.yaml"),
+               "-k", "python3", "--log-output", "--no-progress-bar"]
+    env = os.environ | {"OMP_NUM_THREADS": str(max(1, _cores() // jobs)), "JUPYTER_PREFER_ENV_PATH": "1"}
+    if env.get("ADLIB_DATA"):  # the notebook stands in the project's folder, the person perhaps elsewhere
+        env["ADLIB_DATA"] = os.path.abspath(env["ADLIB_DATA"])
+    before = runs.manifest(folder).get("started")
+    try:
+        with (folder / "log.txt").open("wb") as log:
+            # A session of its own: Ctrl-C reaches this process alone, which then ends the children in order.
+            process = subprocess.Popen(command, cwd=project_root(), env=env, stdin=subprocess.DEVNULL, stdout=log,
+                                       stderr=subprocess.STDOUT, start_new_session=True)
+    except OSError as error:
+        raise InputError(f"cannot start {task.title} in {folder}: {error.strerror or error}; free some space or choose a "
+                         "folder that can be written") from error
+    return Job(task, process, before)
+
+
+def _settle(job: Job, timeout_s: float) -> Outcome:
+    """The runner's verdict on a process that ended, written where it belongs."""
+    task, folder, code = job.task, job.task.output.parent, job.process.returncode
+    error = _keep_notebook(task)
+    if job.timed_out:
+        reason = f"time limit of {timeout_s:g} s"
+    elif code:
+        reason = error or _reason_of_exit(code, folder / "log.txt")
+    elif task.kind == "run" and (runs.status(folder).state != "finished" or runs.manifest(folder).get("started") == job.before):
+        reason = "the notebook ended without writing metrics.json"
+    else:
+        if task.kind == "eda":
+            category = data.open_category(data.find_root(task.params["data_root"])[0], task.params["category"])
+            files.write_json(folder / "eda.json", _eda_inputs(task, category))
+        return Outcome("finished")
+    if task.kind == "run":
+        runs.fail(folder, reason)
+    elif task.kind == "eda":
+        (folder / "eda.json").unlink(missing_ok=True)
+    return Outcome("failed", reason)
+
+
+def _keep_notebook(task: Task) -> str:
+    """Put the executed notebook, even a partial one, in its place; return the error it shows, "" if none."""
+    try:
+        cells = files.read_json(_temporary(task))["cells"]
+    except (InputError, KeyError, TypeError):
+        return ""  # nothing, or cut off in the middle of a write
+    _temporary(task).replace(task.output)
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if output.get("output_type") == "error"]
+    text = " ".join(ANSI.sub("", f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}").split()) if outputs else ""
+    return text if len(text) <= 500 else text[:497] + "..."
+
+
+def _reason_of_exit(code: int, log: Path) -> str:
+    if code == 138:  # papermill's own code
+        return "the kernel died (out of memory?)"
+    if code < 0:
+        return f"killed by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    return f"papermill ended with exit code {code}: " + ("".join(_log_end(log)[-1:]) or "its log is empty")
+
+
+def _kill_tree(process: subprocess.Popen) -> None:
+    """End a process with all its descendants; kernels have sessions of their own, so no process group holds them all."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        parent.suspend()  # so that it starts no further child while they are counted
+        family = [*parent.children(recursive=True), parent]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family[:-1], timeout=5)
+    process.wait()
+
+
+def _write_batch(reports: Path, outcomes: dict[Task, Outcome]) -> None:
+    entries = [{"kind": task.kind, "title": task.title, "category": task.params.get("category", ""),
+                "name": task.config.name if task.config else "", "seed": task.config.seed if task.config else None,
+                "folder": task.output.parent.relative_to(reports.absolute()).as_posix(), "status": outcome.status,
+                "reason": outcome.reason, "retry": task.retry} for task, outcome in outcomes.items()]
+    files.write_json(reports / "batch.json", entries)
+
+
+@contextlib.contextmanager
+def _locked(reports: Path) -> typing.Iterator[None]:
+    try:
+        reports.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(reports / ".batch.lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"another batch is at work in {reports}; wait for it, or give this one another --reports") from None
+    except OSError as error:
+        raise InputError(f"cannot write in {reports}: {error.strerror or error}; make it writable or give another "
+                         "--reports") from error
+    with lock:
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@contextlib.contextmanager
+def _stop_signals() -> typing.Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and a closed terminal set, instead of a traceback in the middle of something."""
+    stop = threading.Event()
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}  # nohup stays nohup
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    try:
+        for number in before:
+            signal.signal(number, lambda *_: stop.set())
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
