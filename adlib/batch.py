@@ -7,45 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import psutil
-import yaml
 
-from adlib import data, files, runs
-from adlib.config import InputError, project_root
+from adlib import data, files, process, runs
+from adlib.board import Board, Say
+from adlib.config import InputError
 from adlib.grid import Task
+from adlib.process import Job
 
 POLL_S = 0.1
-LIVE_S, PLAIN_S = 1.0, 30.0  # how often progress is shown: on a terminal, elsewhere
-LOG_LINES = 10  # of a failed run's log, repeated on the screen
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-Say = typing.Callable[[str], None]
-
-
-@dataclass
-class Job:
-    """A task under way."""
-
-    task: Task
-    process: subprocess.Popen
-    before: object  # run.json's `started` before this attempt
-    began: float = field(default_factory=time.monotonic)
-    timed_out: bool = False
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
 
 
 @dataclass
@@ -74,7 +50,7 @@ def run(tasks: list[Task], *, reports: Path, jobs: int = 1, dry_run: bool = Fals
         for task in tasks:
             say(f"due: {task.title} ({reasons[task]})" if reasons[task] else f"{task.title}: up to date")
         board = Board(sum(map(bool, reasons.values())), say)
-        with _stop_signals() as stop:
+        with process.stop_signals() as stop:
             for last in (False, True):  # the comparison reads what the others left, and batch.json
                 queue = [task for task in tasks if reasons[task] and (task.kind == "comparison") == last]
                 _work(queue, outcomes, board, jobs=jobs, timeout_s=timeout_s, stop=stop)
@@ -126,101 +102,50 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, job
                 task = queue.pop(0)
                 if task.kind == "run" and runs.status(task.output.parent).state == "running":
                     outcomes[task] = Outcome("failed", f"another process is at work in {task.output.parent}")
-                    board.failed(task, outcomes[task].reason, show_log=False)
+                    board.failed(task, outcomes[task].reason, log=False)
                     continue
-                running.append(_start(task, jobs))
+                running.append(process.start(task, jobs))
                 board.started(task)
             for job in list(running):
                 if job.process.poll() is None and job.seconds() > timeout_s:
                     job.timed_out = True
-                    _kill_tree(job.process)
+                    process.kill_tree(job.process)
                 if job.process.poll() is not None:
                     running.remove(job)
-                    outcomes[job.task] = _settle(job, timeout_s)
-                    board.ended(job, outcomes[job.task])
+                    reason = _settle(job, timeout_s)
+                    outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
+                    if reason:
+                        board.failed(job.task, reason)
+                    else:
+                        board.finished(job)
             board.progress(running)
             time.sleep(POLL_S)
     finally:
+        board.clear()
         for job in running:
-            _kill_tree(job.process)
-            _keep_notebook(job.task)
+            process.kill_tree(job.process)
+            process.keep_notebook(job.task)
             outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
 
 
-def _start(task: Task, jobs: int) -> Job:
-    folder = task.output.parent
-    files.write_text(folder / "params.yaml", yaml.safe_dump(task.params, sort_keys=False))
-    _temporary(task).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "papermill", str(task.notebook), str(_temporary(task)), "-f", str(folder / "params.yaml"),
-               "-k", "python3", "--log-output", "--no-progress-bar"]
-    env = os.environ | {"OMP_NUM_THREADS": str(max(1, _cores() // jobs)), "JUPYTER_PREFER_ENV_PATH": "1"}
-    if env.get("ADLIB_DATA"):  # the notebook stands in the project's folder, the person perhaps elsewhere
-        env["ADLIB_DATA"] = os.path.abspath(env["ADLIB_DATA"])
-    before = runs.manifest(folder).get("started")
-    try:
-        with (folder / "log.txt").open("wb") as log:
-            # A session of its own: Ctrl-C reaches this process alone, which then ends the children in order.
-            process = subprocess.Popen(command, cwd=project_root(), env=env, stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=subprocess.STDOUT, start_new_session=True)
-    except OSError as error:
-        raise InputError(f"cannot start {task.title} in {folder}: {error.strerror or error}; free some space or choose a "
-                         "folder that can be written") from error
-    return Job(task, process, before)
-
-
-def _settle(job: Job, timeout_s: float) -> Outcome:
-    """The runner's verdict on a process that ended, written where it belongs."""
+def _settle(job: Job, timeout_s: float) -> str:
+    """Why a task whose process ended has failed, "" if it has not; the verdict is written where it belongs."""
     task, folder, code = job.task, job.task.output.parent, job.process.returncode
-    error = _keep_notebook(task)
+    error, reason = process.keep_notebook(task), ""
     if job.timed_out:
         reason = f"time limit of {timeout_s:g} s"
     elif code:
-        reason = error or _reason_of_exit(code, folder / "log.txt")
+        reason = error or process.reason_of_exit(code, folder)
     elif task.kind == "run" and (runs.status(folder).state != "finished" or runs.manifest(folder).get("started") == job.before):
         reason = "the notebook ended without writing metrics.json"
-    else:
-        if task.kind == "eda":
-            category = data.open_category(data.find_root(task.params["data_root"])[0], task.params["category"])
-            files.write_json(folder / "eda.json", _eda_inputs(task, category))
-        return Outcome("finished")
-    if task.kind == "run":
+    if task.kind == "run" and reason:
         runs.fail(folder, reason)
-    elif task.kind == "eda":
+    elif task.kind == "eda" and reason:
         (folder / "eda.json").unlink(missing_ok=True)
-    return Outcome("failed", reason)
-
-
-def _keep_notebook(task: Task) -> str:
-    """Put the executed notebook, even a partial one, in its place; return the error it shows, "" if none."""
-    try:
-        cells = files.read_json(_temporary(task))["cells"]
-    except (InputError, KeyError, TypeError):
-        return ""  # nothing, or cut off in the middle of a write
-    _temporary(task).replace(task.output)
-    outputs = [output for cell in cells for output in cell.get("outputs", []) if output.get("output_type") == "error"]
-    text = " ".join(ANSI.sub("", f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}").split()) if outputs else ""
-    return text if len(text) <= 500 else text[:497] + "..."
-
-
-def _reason_of_exit(code: int, log: Path) -> str:
-    if code == 138:  # papermill's own code
-        return "the kernel died (out of memory?)"
-    if code < 0:
-        return f"killed by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-    return f"papermill ended with exit code {code}: " + ("".join(_log_end(log)[-1:]) or "its log is empty")
-
-
-def _kill_tree(process: subprocess.Popen) -> None:
-    """End a process with all its descendants; kernels have sessions of their own, so no process group holds them all."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(process.pid)
-        parent.suspend()  # so that it starts no further child while they are counted
-        family = [*parent.children(recursive=True), parent]
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(family[:-1], timeout=5)
-    process.wait()
+    elif task.kind == "eda":
+        category = data.open_category(data.find_root(task.params["data_root"])[0], task.params["category"])
+        files.write_json(folder / "eda.json", _eda_inputs(task, category))
+    return reason
 
 
 def _write_batch(reports: Path, outcomes: dict[Task, Outcome]) -> None:
@@ -242,26 +167,7 @@ def _locked(reports: Path) -> typing.Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot write in {reports}: {error.strerror or error}; make it writable or give another "
                          "--reports") from error
-    with lock:
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-@contextlib.contextmanager
-def _stop_signals() -> typing.Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set, instead of a traceback in the middle of something."""
-    stop = threading.Event()
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}  # nohup stays nohup
-    if threading.current_thread() is not threading.main_thread():
-        before = {}
     try:
-        for number in before:
-            signal.signal(number, lambda *_: stop.set())
-        yield stop
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        lock.release()

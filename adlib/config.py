@@ -29,22 +29,22 @@ class InputError(ValueError):
 class Config:
     """One run of the study. Field order is the order of the parameter cells; the comments are their help texts."""
 
-    category: str = ""  # which part to study; empty = the first category found in the data
+    category: str = ""  # which part to study; empty: the first category found in the data
     name: str = "cae_mse"  # name of this configuration, and of its folder
     model: str = "cae"  # cae | resnet18
     weights: str = "imagenet"  # for resnet18: imagenet | none | path of a state dict
     weights_fallback: bool = False  # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
-    ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 = MSE only
+    ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
     epochs: int = 100  # passes over the training images
     batch_size: int = 32  # images per training step
     lr: float = 1e-3  # Adam's learning rate
-    held_out: float = 0.1  # share of the good training images kept apart to steer the learning rate; 0 = none
+    held_out: float = 0.1  # share of the good training images kept apart to steer the learning rate; 0 keeps none
     seed: int = 0  # of the initial weights, the split and the order of the images
     precision: str = "float32"  # float32 | bf16 (networks only; SSIM and metrics stay float32)
     device: str = "auto"  # auto | cpu | cuda | mps
-    data_root: str = ""  # folder of the data; empty = ADLIB_DATA, else data/, else the synthetic set
-    reports: str = ""  # folder of the results; empty = reports/ of the project
+    data_root: str = ""  # folder of the data; empty: ADLIB_DATA, else data/, else the synthetic set
+    reports: str = ""  # folder of the results; empty: reports/ of the project
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -12,13 +12,14 @@ import yaml
 from adlib import data, runs
 from adlib.config import Config, InputError, did_you_mean, project_root
 
+EDA, COMPARISON = "01_eda.ipynb", "04_comparison.ipynb"
 KEYS = ("configs", "categories", "seeds", "set", "overrides")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
 OWNED = {"name": "configs:", "category": "categories:", "seed": "seeds:", "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict
 class Task:
     """One notebook to execute in a process of its own."""
 
@@ -89,18 +90,19 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     configs = _filter(configs, only)
     command = _command(grid_path, data_root, reports, weights)
     notebooks, folder = project_root() / "notebooks", Path(place["reports"])
-    if not notebooks.is_dir():
-        raise InputError(f"there is no folder {notebooks}; run adlib inside the project's folder")
+    for notebook in (EDA, *{runs.NOTEBOOKS[config.model] for config in configs}, COMPARISON):
+        if not (notebooks / notebook).is_file():
+            raise InputError(f"there is no {notebooks / notebook}; run adlib inside the project's folder")
     tasks = []
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         params = {"category": category, **place, "image_size": own[0].image_size}
-        tasks.append(Task("eda", f"{category}: the data", notebooks / "01_eda.ipynb", folder / "eda" / category / "notebook.ipynb",
+        tasks.append(Task("eda", f"{category}: the data", notebooks / EDA, folder / "eda" / category / "notebook.ipynb",
                           params, None, command(f"category={category}")))
         tasks += [Task("run", f"{category} {config.name} seed {config.seed}", notebooks / runs.NOTEBOOKS[config.model],
                        runs.folder(config) / "notebook.ipynb", config.as_dict(), config,
                        command(f"category={category},config={config.name},seed={config.seed}")) for config in own]
-    return [*tasks, Task("comparison", "comparison", notebooks / "04_comparison.ipynb", folder / "comparison.ipynb",
+    return [*tasks, Task("comparison", "comparison", notebooks / COMPARISON, folder / "comparison.ipynb",
                          {"reports": place["reports"]}, None, command(only))]
 
 

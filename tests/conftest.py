@@ -1,10 +1,16 @@
-"""What several test files share: the real images where they exist, and a cache folder of each test's own."""
+"""What several test files share: the real images where they exist, a cache folder of each test's own, tiny data sets."""
 from __future__ import annotations
 
+import json
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: tiny networks lose more to threads than they gain
+
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,3 +27,46 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real images in {folder} (set ADLIB_SHARED)")
     return folder
+
+
+def picture(path: Path, seed: int, defect: bool = False, size: int = 32) -> None:
+    """A small noisy gradient; a defect is a white square."""
+    rng = np.random.default_rng(seed)
+    grey = np.linspace(60, 120, size)[None, :, None] + rng.normal(0, 8, (size, size, 3))
+    if defect:
+        grey[8:16, 8:16] = 250
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def seed_root(tmp_path) -> Path:
+    """The seed's layout: two categories, 8 good, 2 train/bad, 3 good + 3 bad in a flat test folder, and the label file."""
+    root, labels = tmp_path / "seed_data", {}
+    for c, category in enumerate(("nut", "zip")):
+        for i in range(8):
+            picture(root / category / "train" / "good" / f"{i:03d}.png", 100 * c + i)
+        for i in range(2):
+            picture(root / category / "train" / "bad" / f"{i:03d}.png", 100 * c + 50 + i, defect=True)
+        for i in range(6):
+            picture(root / category / "test" / f"{i:03d}.png", 100 * c + 20 + i, defect=i % 2 == 1)
+            labels[f"{category}/test/{i:03d}.png"] = {"original_category": category, "label": "bad" if i % 2 else "good"}
+    (root / "image_anomaly_labels.json").write_text(json.dumps(labels))
+    return root
+
+
+@pytest.fixture
+def mvtec_root(tmp_path) -> Path:
+    """MVTec AD's layout: one category, 6 good, 3 + 3 test images, masks for the defects."""
+    root = tmp_path / "mvtec_data"
+    for i in range(6):
+        picture(root / "nut" / "train" / "good" / f"{i:03d}.png", i)
+    for i in range(3):
+        picture(root / "nut" / "test" / "good" / f"{i:03d}.png", 20 + i)
+        picture(root / "nut" / "test" / "spot" / f"{i:03d}.png", 30 + i, defect=True)
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:16, 8:16] = 255
+        path = root / "nut" / "ground_truth" / "spot" / (f"{i:03d}_mask.png" if i else "000.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    return root

@@ -1,0 +1,152 @@
+"""Reading params/*.yaml and planning: the right notebooks with the right parameters; one sentence for every mistake."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adlib import grid
+from adlib.config import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = {"configs": ["cae_mse", "resnet_ssim"], "categories": "all", "seeds": [0, 1], "set": {"precision": "bf16"},
+         "overrides": [{"when": {"category": "zipper", "model": "resnet18"}, "set": {"epochs": 150}}]}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of empty notebooks, two configurations and two categories; the working directory."""
+    for name in ("notebooks", "params", "data/hazelnut/train/good", "data/hazelnut/test", "data/zipper/train/good", "data/zipper/test"):
+        (tmp_path / name).mkdir(parents=True)
+    for category in ("hazelnut", "zipper"):
+        for i in range(3):
+            (tmp_path / "data" / category / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
+    for name in ("01_eda", "02_cae_baseline", "03_resnet_ssim", "04_comparison"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").touch()
+    write(tmp_path, "cae_mse", {"name": "cae_mse", "model": "cae", "lr": "1e-3"})
+    write(tmp_path, "resnet_ssim", {"name": "resnet_ssim", "model": "resnet18", "ssim_weight": 0.5, "image_size": 64})
+    write(tmp_path, "study", STUDY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(project: Path, name: str, content: object) -> Path:
+    path = project / "params" / f"{name}.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_plan_orders_data_then_runs_then_comparison(project):
+    tasks = grid.plan("params/study.yaml")
+    assert [task.kind for task in tasks] == ["eda", *["run"] * 4] * 2 + ["comparison"]
+    assert [task.params.get("category") for task in tasks] == ["hazelnut"] * 5 + ["zipper"] * 5 + [None]
+    reports = project / "reports"
+    assert tasks[0].notebook == project / "notebooks" / "01_eda.ipynb"
+    assert tasks[0].output == reports / "eda" / "hazelnut" / "notebook.ipynb"
+    assert set(tasks[0].params) == {"category", "data_root", "reports", "image_size"}
+    assert tasks[1].notebook.name == "02_cae_baseline.ipynb" and tasks[3].notebook.name == "03_resnet_ssim.ipynb"
+    assert tasks[2].output == reports / "runs" / "hazelnut" / "cae_mse" / "seed-1" / "notebook.ipynb"
+    assert tasks[1].params == tasks[1].config.as_dict()
+    assert tasks[-1].output == reports / "comparison.ipynb" and tasks[-1].params == {"reports": str(reports)}
+
+
+def test_set_reaches_every_run_and_overrides_only_those_they_name(project):
+    configs = [task.config for task in grid.plan("params/study.yaml") if task.config]
+    assert {config.precision for config in configs} == {"bf16"}
+    assert {(c.category, c.model): c.epochs for c in configs} == {
+        ("hazelnut", "cae"): 100, ("hazelnut", "resnet18"): 100, ("zipper", "cae"): 100, ("zipper", "resnet18"): 150}
+    assert {config.lr for config in configs} == {1e-3}
+
+
+def test_a_configuration_alone_is_a_grid_of_one(project):
+    write(project, "own", {"name": "own", "category": "zipper", "seed": 3, "epochs": 7})
+    tasks = grid.plan("params/own.yaml")
+    assert [task.kind for task in tasks] == ["eda", "run", "comparison"]
+    config = tasks[1].config
+    assert (config.name, config.category, config.seed, config.epochs) == ("own", "zipper", 3, 7)
+
+
+def test_only_keeps_the_named_runs_and_the_look_at_their_data(project):
+    titles = [task.title for task in grid.plan("params/study.yaml", only="category=zipper, config=cae_mse,seed=1")]
+    assert titles == ["zipper: the data", "zipper cae_mse seed 1", "comparison"]
+    both = grid.plan("params/study.yaml", only="category=zipper,category=hazelnut,seed=0")
+    assert [task.config.seed for task in both if task.config] == [0, 0, 0, 0]
+
+
+def test_the_retry_command_plans_exactly_that_run(project):
+    task = grid.plan("params/study.yaml", data_root="data", reports="elsewhere")[4]
+    words = task.retry.split()
+    assert words[:3] == ["adlib", "run", "params/study.yaml"] and words[words.index("--reports") + 1] == "elsewhere"
+    again = grid.plan(words[2], data_root=words[words.index("--data") + 1], reports="elsewhere", only=words[words.index("--only") + 1])
+    assert [other.params for other in again if other.config] == [task.params]
+
+
+def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
+    write(project, "resnet_ssim", {"model": "resnet18", "weights": "weights/r18.pth"})
+    monkeypatch.chdir(project / "notebooks")
+    tasks = grid.plan("../params/study.yaml", data_root="../data", reports="out")
+    run = next(task for task in tasks if task.config and task.config.model == "resnet18")
+    assert run.config.weights == str(project / "weights" / "r18.pth")
+    assert Path(run.config.data_root).samefile(project / "data") and run.config.reports == str(project / "notebooks" / "out")
+    tasks = grid.plan("../params/study.yaml", weights="w.pth")
+    assert {task.config.weights for task in tasks if task.config} == {"imagenet", str(project / "notebooks" / "w.pth")}
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    ({**STUDY, "sedes": [0]}, "unknown key 'sedes'; did you mean 'seeds'"),
+    ({**STUDY, "configs": ["cae_msee"]}, "no configuration file .*did you mean 'cae_mse'"),
+    ({**STUDY, "configs": []}, "configs is .*at least one"),
+    ({**STUDY, "configs": "cae_mse"}, "configs is 'cae_mse'; give a list"),
+    ({**STUDY, "categories": ["ziper"]}, "no category 'ziper'; did you mean 'zipper'"),
+    ({**STUDY, "seeds": ["one"]}, "seeds is .*whole numbers"),
+    ({**STUDY, "set": {"epoch": 3}}, "set: unknown key 'epoch'; did you mean 'epochs'"),
+    ({**STUDY, "set": {"seed": 3}}, "set: seed cannot be set here; use seeds:"),
+    ({**STUDY, "set": {"ssim_weight": 1.5}}, "cae_mse on hazelnut: ssim_weight is 1.5"),
+    ({**STUDY, "overrides": [{"when": {"categry": "zipper"}, "set": {"epochs": 3}}]}, "override 1: when.*did you mean 'category'"),
+    ({**STUDY, "overrides": [{"set": {"epochs": 3}}]}, "override 1 is .*when"),
+    ({**STUDY, "overrides": {"epochs": 3}}, "overrides is .*list"),
+    ({"config": ["cae_mse"]}, "unknown key 'config'; did you mean 'configs'"),
+    ({"name": "other"}, "name is 'other'.*'bad'"),
+    ("configs: [a\n", "is not valid YAML"),
+    ("just words", "holds no mapping"),
+    ("", "holds no mapping"),
+])
+def test_a_mistake_in_a_grid_is_one_sentence(project, content, sentence):
+    write(project, "bad", content)
+    with pytest.raises(InputError, match=sentence) as caught:
+        grid.plan("params/bad.yaml")
+    assert "\n" not in str(caught.value) and "bad.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(("only", "sentence"), [
+    ("categry=zipper", "did you mean 'category'"), ("category=ziper", "no category 'ziper'; did you mean 'zipper'"),
+    ("seed=7", "no seed '7'"), ("zipper", "KEY=VALUE"), ("config=", "no config ''"),
+])
+def test_a_mistake_in_only_is_one_sentence(project, only, sentence):
+    with pytest.raises(InputError, match=sentence):
+        grid.plan("params/study.yaml", only=only)
+
+
+def test_outside_the_project_that_is_said(project):
+    (project / "notebooks" / "03_resnet_ssim.ipynb").unlink()
+    assert grid.plan("params/study.yaml", only="config=cae_mse")
+    with pytest.raises(InputError, match="there is no .*03_resnet_ssim.ipynb; run adlib inside the project's folder"):
+        grid.plan("params/study.yaml")
+
+
+def test_a_missing_grid_suggests_one_that_is_there(project):
+    with pytest.raises(InputError, match="did you mean 'params/study.yaml'"):
+        grid.plan("params/studdy.yaml")
+
+
+def test_a_configuration_that_names_a_place_cannot_be_in_a_grid(project):
+    write(project, "cae_mse", {"model": "cae", "data_root": "/somewhere"})
+    with pytest.raises(InputError, match="cae_mse.yaml: data_root cannot be set here; use --data"):
+        grid.plan("params/study.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_of_params_can_be_planned(project, path):
+    tasks = grid.plan(path, data_root=str(project / "data"))
+    assert tasks[-1].kind == "comparison" and {task.params.get("category") for task in tasks[:-1]} == {"hazelnut", "zipper"}

@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+
+import filelock
+import pytest
+
+from adlib import data, files, runs
+from adlib.config import Config, InputError
+
+
+@pytest.fixture
+def setting(seed_root, tmp_path):
+    category = data.open_category(seed_root, "nut")
+    return Config(category="nut", reports=str(tmp_path / "reports")), category
+
+
+def begin(setting):
+    return runs.start(*setting, source="Data: here.", weights="none", device="cpu", threads=1)
+
+
+METRICS = {"auroc": {"test": {"value": 0.5}}}
+
+
+def test_life_of_a_run(setting):
+    config, category = setting
+    here = runs.folder(config)
+    assert here.parts[-4:] == ("runs", "nut", "cae_mse", "seed-0")
+    assert runs.status(here).state == "missing"
+    run = begin(setting)
+    assert runs.status(here).state == "running"
+    run.progress({"epoch": 1})
+    files.write_text(here / "checkpoint.pt", "x")
+    run.finish(METRICS, train_seconds=1.5)
+    assert runs.status(here) == runs.Status("finished")
+    about = runs.manifest(here)
+    assert about["data"]["counts"] == {"train": 8, "test": 6, "train_bad": 2} and about["train_seconds"] == 1.5
+    assert about["versions"]["torch"] and about["git"] and about["inputs"]["data"] == data.fingerprint(category)
+    assert not (here / "progress.json").exists() and not (here / "checkpoint.pt").exists()
+    assert runs.all_runs(runs.reports_dir(config.reports)) == [here]
+
+
+def test_metrics_hold_no_time_and_are_written_last(setting, monkeypatch):
+    run = begin(setting)
+    wrote = []
+    real = files.write_json
+    monkeypatch.setattr(files, "write_json", lambda path, value: (wrote.append(path.name), real(path, value)))
+    run.finish(METRICS, train_seconds=1.5)
+    assert wrote[-1] == "metrics.json" and json.loads((run.folder / "metrics.json").read_text()) == METRICS
+
+
+def test_a_run_without_metrics_has_not_finished(setting):
+    run = begin(setting)
+    run.finish(METRICS, train_seconds=1)
+    (run.folder / "metrics.json").unlink()
+    assert runs.status(run.folder).state == "failed"
+
+
+def test_a_killed_run_is_interrupted_and_its_folder_free(setting, seed_root):
+    config, _ = setting
+    code = f"""if True:
+        import os, signal
+        from adlib import data, runs
+        from adlib.config import Config
+        runs.start(Config(**{config.as_dict()!r}), data.open_category(__import__("pathlib").Path({str(seed_root)!r}), "nut"),
+                   source="s", weights="none", device="cpu", threads=1)
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert runs.status(runs.folder(config)).state == "interrupted"
+    files.write_text(runs.folder(config) / "checkpoint.pt", "x")
+    run = begin(setting)  # the same inputs: its checkpoint is kept
+    assert (run.folder / "checkpoint.pt").exists()
+    run.lock.release(force=True)
+
+
+def test_other_inputs_drop_the_checkpoint(setting):
+    run = begin(setting)
+    files.write_text(run.folder / "checkpoint.pt", "x")
+    run.lock.release(force=True)
+    other = Config(**setting[0].as_dict() | {"epochs": 3})
+    again = runs.start(other, setting[1], source="s", weights="none", device="cpu", threads=1)
+    assert not (again.folder / "checkpoint.pt").exists()
+    again.lock.release(force=True)
+
+
+def test_two_processes_on_one_folder(setting):
+    here = runs.folder(setting[0])
+    here.mkdir(parents=True)
+    with filelock.FileLock(here / ".lock"), pytest.raises(InputError, match="another process is working on"):
+        begin(setting)
+
+
+def test_starting_twice_in_one_kernel(setting):
+    begin(setting)
+    begin(setting).finish(METRICS, train_seconds=1)
+    assert runs.status(runs.folder(setting[0])).state == "finished"
+
+
+def test_a_reports_folder_that_cannot_be_written(setting, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write in"):
+        runs.start(Config(category="nut", reports=str(tmp_path / "file")), setting[1], source="", weights="", device="", threads=1)
+
+
+def test_why_a_run_is_stale(setting, seed_root):
+    config, category = setting
+    run = begin(setting)
+    run.finish(METRICS, train_seconds=1)
+    now = runs.inputs(config, category)
+    assert runs.stale(run.folder, now) is None
+    assert runs.stale(run.folder, runs.inputs(Config(**config.as_dict() | {"epochs": 7}), category)) == "epochs: 100 -> 7"
+    (seed_root / "nut" / "train" / "good" / "000.png").write_bytes((seed_root / "nut" / "train" / "good" / "001.png").read_bytes())
+    assert runs.stale(run.folder, runs.inputs(config, category)) == "the data changed"
+    assert runs.stale(run.folder, now | {"code": "x"}) == "the code that makes the numbers changed"
+    files.write_json(run.folder / "run.json", {"old": "format"})
+    assert runs.stale(run.folder, now) == "it was made by another version of adlib"
+    assert runs.status(run.folder).state == "failed"
+
+
+def test_fail_stands_above_the_notebooks_word(setting):
+    run = begin(setting)
+    run.finish(METRICS, train_seconds=1)
+    runs.fail(run.folder, "out of memory")
+    assert runs.status(run.folder) == runs.Status("failed", "out of memory")
+
+
+def test_comments_and_docstrings_make_nothing_stale():
+    assert runs._bare('def f():\n    "one"\n    return 1\n') == runs._bare("def f():  # why\n    return 1")
+    assert runs._bare("def f():\n    return 1") != runs._bare("def f():\n    return 2")
+
+
+def test_weights_are_known_by_content(setting, tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"one")
+    config = Config(**setting[0].as_dict() | {"model": "resnet18", "weights": str(path)})
+    first = runs.inputs(config, setting[1])["weights"]
+    path.write_bytes(b"two")
+    assert runs.inputs(config, setting[1])["weights"] != first
+    assert runs.inputs(setting[0], setting[1])["weights"] == "none"  # the CAE has none, whatever the parameter says
