@@ -46,7 +46,8 @@ def test_loss_is_the_seeds():
     assert torch.equal(*train.loss_terms(x, y, 0.0))
 
 
-@pytest.mark.parametrize("changes", [{}, {"ssim_weight": 0.5}, {"precision": "bf16"}, {"held_out": 0}, {"model": "resnet18", "weights": "none"}])
+@pytest.mark.parametrize("changes", [{}, {"ssim_weight": 0.5}, {"precision": "bf16"}, {"held_out": 0},
+                                     {"model": "resnet18", "weights": "none"}])
 def test_training_lowers_the_loss_and_is_the_same_every_time(tmp_path, changes):
     first, history = trained(tmp_path / "a", epochs=4, **changes)
     again, repeat = trained(tmp_path / "b", epochs=4, **changes)

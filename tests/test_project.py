@@ -1,0 +1,97 @@
+"""The house rules that a machine can check: imports, notebooks, parameters, environment."""
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adlib.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FLOORS = [
+    {"config"}, {"files", "ssim", "metrics", "synthetic", "synthetic_hazelnut", "synthetic_zipper"},
+    {"data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score"}, {"evaluate"}, {"plots", "eda"}, {"study"},
+    {"runs"}, {"compare", "grid", "process", "board"}, {"batch", "report"}, {"cli"}]
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "adlib":
+            yield from (alias.name for alias in node.names if alias.name != "__version__")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adlib."):
+            yield node.module.split(".")[1]
+
+
+def test_an_import_never_goes_up():
+    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    rooms = {path.stem for path in (ROOT / "adlib").glob("*.py")} - {"__init__"}
+    assert rooms <= set(floor), f"say on which floor {rooms - set(floor)} is"
+    for room in rooms:
+        for other in imported_rooms(ROOT / "adlib" / f"{room}.py"):
+            assert floor[other] <= floor[room], f"{room} imports {other}, which is above it"
+
+
+def code_cells(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_thin_and_without_outputs(path):
+    cells = code_cells(path)
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+    tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells))
+    for node in ast.walk(tree):
+        assert not isinstance(node, (ast.ClassDef, ast.For, ast.While)), f"{path.name} holds a {type(node).__name__}"
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 5
+    first = json.loads(path.read_text())["cells"][0]
+    assert "".join(first["source"]).splitlines()[0].endswith("?"), "a notebook opens with a question"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameter_cells_follow_config(path):
+    tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1 and "".join(tagged[0]["source"]).startswith("# Parameters")
+    source = (ROOT / "adlib" / "config.py").read_text()
+    fields = {name: (kind, text) for name, kind, text in re.findall(r"^    (\w+): (\w+) = .+?  # (.+)$", source, re.M)}
+    assert set(fields) == set(Config.__dataclass_fields__)
+    lines = [line for line in "".join(tagged[0]["source"]).splitlines() if not line.startswith("#")]
+    names = []
+    for line in lines:
+        name, kind, value, text = re.fullmatch(r"(\w+): (\w+) = (.+?)  # (.+)", line).groups()
+        assert fields[name] == (kind, text) and "=" not in text, "papermill --help-notebook cannot read a help text with '='"
+        Config(**{name: ast.literal_eval(value)})
+        names.append(name)
+    if path.stem[:2] in ("02", "03"):
+        assert names == list(fields)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*_*.yaml")), ids=lambda path: path.stem)
+def test_configuration_files(path):
+    config = Config.from_mapping(yaml.safe_load(path.read_text()), path.name)
+    assert config.name == path.stem
+    assert (config.model == "resnet18") == path.stem.startswith("resnet") and config.lr == (1e-4 if config.model == "resnet18" else 1e-3)
+    assert config.ssim_weight == (0.5 if path.stem.endswith("ssim") else 0.0) and config.epochs == 100
+
+
+def test_environment_yml_follows_pyproject():
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11 to read pyproject.toml")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"], "python" + project["requires-python"]]
+    conda = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+
+    def split(text):
+        name, version = re.fullmatch(r"([\w-]+)(.*)", text).groups()
+        return conda.get(name, name) + version
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    listed = {entry for entry in environment["dependencies"] if isinstance(entry, str)} - {"pip"}
+    assert listed == {split(text) for text in wanted}
+
+
+def test_rooms_stay_small():
+    long = {path.name: lines for path in (ROOT / "adlib").glob("*.py") if (lines := len(path.read_text().splitlines())) > 250}
+    assert not long, f"two ideas in one file? {long}"
