@@ -22,7 +22,8 @@ SEED_CLAIMS = {
 SEED_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"): 0.717}
 COLUMNS = ("category", "name", "label", "seed", "status", "reason", "auroc", "low", "high", "n_good", "n_anomalous",
            "bad_auroc", "bad_low", "bad_high", "n_bad", "claim_low", "claim_high", "verdict", "published", "epochs",
-           "train_seconds", "device", "precision", "weights", "brightness_correlation", "synthetic", "layout", "fingerprint", "git", "folder")
+           "train_seconds", "device", "precision", "weights", "brightness_correlation", "synthetic", "layout", "fingerprint", "git",
+           "folder")
 
 
 def performance(reports: Path) -> pd.DataFrame:
@@ -225,7 +226,8 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
     lines = ["# Measured results", "", f"Written by `adlib report --markdown FILE` from the run folders in `{reports.name}/`; not by hand.",
              "", provenance(table), "", answer(table), "", "## Performance", "", table_text(table), "",
              "AUROC with the 95 % interval for the finite test set (DeLong). *Seed claims*: the range in the seed's README; "
-             "*seed's published scores*: the AUROC of the per-image scores its author published for that configuration, on these test images.",
+             "*seed's published scores*: the AUROC of the per-image scores its author published for that configuration, on these "
+             "test images.",
              "", "## AUROC over epochs, and what the score follows", "",
              "Test-split AUROC had training stopped there (a diagnosis: no epoch is chosen by it), and the rank correlation of the final "
              "score with the brightness of the image.", ""]
@@ -241,6 +243,6 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
     lines += ["", "## How it was measured", ""]
     for row in done.itertuples():
         about = runs.manifest(reports / row.folder)
-        lines.append(f"- {row.category} / {row.label}: {row.epochs:.0f} epochs, {row.precision}, {row.device} ({about['threads']} threads), "
-                     f"torch {about['versions']['torch']}, git {row.git}, data fingerprint {row.fingerprint}")
+        lines.append(f"- {row.category} / {row.label}: {row.epochs:.0f} epochs, {row.precision}, {row.device} "
+                     f"({about['threads']} threads), torch {about['versions']['torch']}, git {row.git}, data fingerprint {row.fingerprint}")
     return "\n".join(lines) + "\n"

@@ -72,7 +72,8 @@ def categories(root: Path) -> list[str]:
     names = _names(root)
     if not names:
         hint = (f"{root} is a category itself; give its parent {root.resolve().parent} as data_root, and category {root.resolve().name}"
-                if (root / "train" / "good").is_dir() else f"{root} has no folder <category>/train/good; give the folder that holds the categories")
+                if (root / "train" / "good").is_dir() else
+                f"{root} has no folder <category>/train/good; give the folder that holds the categories")
         raise InputError(hint)
     return names
 
@@ -123,7 +124,8 @@ def label_entries(root: Path, name: str) -> dict[str, typing.Any]:
     path = root / LABELS
     entries = files.read_json(path)
     if not isinstance(entries, dict):
-        raise InputError(f"{path} must hold one object of \"category/test/file.png\": {{\"label\": ...}}, and holds a {type(entries).__name__}")
+        raise InputError(f"{path} must hold one object of \"category/test/file.png\": {{\"label\": ...}}, "
+                         f"and holds a {type(entries).__name__}")
     for key in entries:
         if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts or "\\" in key:
             raise InputError(f"{path}: the key {key!r} leads out of the data folder; keys are like \"zipper/test/001.png\"")

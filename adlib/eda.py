@@ -66,7 +66,8 @@ def answer(category: Category, findings: Findings) -> str:
     text = f"{category.name} has {len(category.train)} good images to learn from and {len(category.test)} test images"
     if category.train_bad:
         text += f", and {len(category.train_bad)} known bad ones kept for evaluation"
-    return text + (f". {len(problems)} problem(s) to look at, listed above." if problems else ". Nothing found that speaks against using it.")
+    return text + (f". {len(problems)} problem(s) to look at, listed above." if problems else
+                   ". Nothing found that speaks against using it.")
 
 
 def _spread(paths: list[Path], most: int) -> list[Path]:

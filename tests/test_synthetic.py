@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adlib import data, synthetic
+from adlib.config import InputError
+
+EVERY = [(category, defect) for category, defects in synthetic.CATEGORIES.items() for defect in defects]
+
+
+@pytest.mark.parametrize("category, defect", EVERY)
+def test_a_mask_is_what_the_defect_changed(category, defect):
+    for index in range(3):
+        good, none = synthetic.render(category, seed=1, index=index, pixels=128)
+        bad, mask = synthetic.render(category, seed=1, index=index, defect=defect, pixels=128)
+        assert not none.any() and 8 < mask.sum() < 0.25 * mask.size
+        assert (good[~mask] == bad[~mask]).all()
+        assert np.abs(good.astype(int) - bad)[mask].max(axis=-1).mean() > 4
+
+
+@pytest.mark.parametrize("category, defect", EVERY)
+def test_contrast_and_size_scale_a_defect(category, defect):
+    def masks(**options):
+        return [synthetic.render(category, seed=2, index=i, defect=defect, pixels=128, **options)[1].sum() for i in range(4)]
+    assert masks(contrast=0) == [0, 0, 0, 0]
+    assert sum(masks(size=2.0)) > sum(masks(size=0.5)) > 0
+
+
+def test_every_picture_is_its_own_and_always_the_same():
+    pictures = [synthetic.render(category, seed=seed, index=index, pixels=64)[0]
+                for category in synthetic.CATEGORIES for seed in (0, 1) for index in range(3)]
+    assert len({p.tobytes() for p in pictures}) == len(pictures)
+    assert (pictures[1] == synthetic.render("hazelnut", seed=0, index=1, pixels=64)[0]).all()
+
+
+def test_dataset(tmp_path):
+    root = synthetic.write_dataset(tmp_path / "set", train=4, good=2, anomalous=9, pixels=64)
+    assert data.categories(root) == ["hazelnut", "zipper"]
+    for name, defects in synthetic.CATEGORIES.items():
+        category = data.open_category(root, name)
+        assert category.synthetic and category.layout == "mvtec" and len(category.train) == 4 and len(category.test) == 11
+        labels = data.read_labels(category)
+        assert {label.defect for label in labels.values()} == {"good", *defects}
+        for path in category.test:
+            mask = data.mask_path(category, path)
+            assert (mask is not None) == labels[category.key(path)].anomalous
+            assert mask is None or np.asarray(Image.open(mask)).any()
+    assert json.loads((root / "synthetic.json").read_text())["train"] == 4
+    assert Image.open(root / "zipper" / "train" / "good" / "000.png").mode == "L"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    before = (root / "hazelnut" / "test" / "good" / "001.png").read_bytes()
+    synthetic.write_dataset(root, train=2, good=2, anomalous=0, pixels=64, categories=["hazelnut"])  # drawn anew, in its place
+    assert data.categories(root) == ["hazelnut"] and (root / "hazelnut" / "test" / "good" / "001.png").read_bytes() == before
+
+
+def test_many_processes_draw_the_same(tmp_path):
+    options = {"train": 40, "good": 0, "anomalous": 0, "pixels": 32, "categories": ["hazelnut"]}
+    root = synthetic.write_dataset(tmp_path / "a", **options)
+    expected, _ = synthetic.render("hazelnut", seed=0, index=39, pixels=32)
+    assert (np.asarray(Image.open(root / "hazelnut" / "train" / "good" / "039.png")) == expected).all()
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'hazelnut'"):
+        synthetic.render("hazelnuts", seed=0, index=0)
+    with pytest.raises(InputError, match="hazelnut has no defect 'crak'; did you mean 'crack'"):
+        synthetic.render("hazelnut", seed=0, index=0, defect="crak")
+    with pytest.raises(InputError, match="size must be above 0"):
+        synthetic.render("hazelnut", seed=0, index=0, defect="crack", size=0)
+    with pytest.raises(InputError, match="at least 2 training"):
+        synthetic.write_dataset(tmp_path / "a", train=1)
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="not empty and not a synthetic set"):
+        synthetic.write_dataset(tmp_path)
+    assert (tmp_path / "mine.txt").exists()
