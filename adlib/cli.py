@@ -77,13 +77,14 @@ def _check_data(args: argparse.Namespace) -> str:
     from adlib import data, datacheck
 
     root, source = data.find_root(args.data)
-    lines = [source]
+    lines, bad = [source], 0
     for name in data.categories(root):
         findings = datacheck.check(data.open_category(root, name))
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in findings.rows())]
         lines += [f"    problem: {problem}" for problem in findings.problems()]
-        if findings.unreadable:
-            raise InputError("\n".join(lines) + f"\n  {len(findings.unreadable)} images of {name} cannot be read")
+        bad += len(findings.unreadable) + bool(findings.label_problem)
+    if bad:
+        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: unreadable images, or labels that do not fit"]))
     return "\n".join(lines)
 
 

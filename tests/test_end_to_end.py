@@ -1,0 +1,163 @@
+"""The real thing, small: `adlib run params/smoke.yaml` through papermill on synthetic data, and the HTML it makes."""
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from adlib import models, synthetic
+from adlib.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png", "auroc_over_epochs.png")
+
+
+def adlib(*words, code=0):
+    done = subprocess.run([sys.executable, "-m", "adlib.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+class Page(html.parser.HTMLParser):
+    """What a test wants to know of a page: tags with their attributes, and the text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.source = path.read_text()
+        self.feed(self.source)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """One batch over both synthetic categories, rendered."""
+    base = tmp_path_factory.mktemp("study")
+    data = synthetic.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
+    said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", base / "reports", "--report", "--jobs", 2)
+    return base / "reports", data, said
+
+
+def test_every_run_leaves_its_artefacts(study):
+    reports, _, said = study
+    folders = sorted(path.parent for path in (reports / "runs").rglob("run.json"))
+    assert [tuple(f.parts[-3:]) for f in folders] == [
+        (category, name, "seed-0") for category in ("hazelnut", "zipper") for name in ("cae_mse", "resnet_ssim")]
+    for folder in folders:
+        for name in (*PNGS, "notebook.ipynb", "log.txt", "history.csv", "epochs.csv", "index.html"):
+            assert (folder / name).stat().st_size > 30, name
+        assert not (folder / "checkpoint.pt").exists() and not (folder / "snapshots").exists()
+        rows = list(csv.DictReader((folder / "all_results.csv").open()))
+        assert {row["split"] for row in rows} == {"train", "held_out", "test"} and len(rows) == 18
+        assert sum(row["label"] == "1" for row in rows) == 7 and all(0 < float(row["score"]) < 1 for row in rows)
+        auroc = json.loads((folder / "metrics.json").read_text())["auroc"]["test"]
+        assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+        manifest = json.loads((folder / "run.json").read_text())
+        assert manifest["status"] == "finished" and manifest["data"]["synthetic"] is True
+        model, _ = models.build(Config(**manifest["params"]))
+        model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+    assert "| hazelnut | CAE + MSE |" in said and str((reports / "index.html").resolve()) in said
+
+
+def test_pages_are_offline_described_and_marked_synthetic(study):
+    reports, _, _ = study
+    pages = sorted(reports.rglob("index.html"))
+    assert len(pages) == 1 + 2 + 4
+    for path in pages:
+        page = Page(path)
+        assert not page.all("script") and not page.all("iframe"), path
+        for tag, attrs in page.tags:
+            for key in ("src", "href"):
+                target = attrs.get(key) or ""
+                assert not re.match(r"(https?:)?//", target), f"{path}: <{tag} {key}={target}>"
+                if target and not target.startswith(("data:", "#")):
+                    assert (path.parent / target.split("#")[0]).exists(), f"{path} links to {target}, which is not there"
+        assert not re.search(r"url\((?!data:)|@import", page.source)
+        images = page.all("img")
+        assert images and all(len(image.get("alt", "")) > 20 and "without a description" not in image["alt"] for image in images)
+        assert "SYNTHETIC DATA" in page.text and "<object object" not in page.text
+        assert len(page.all("main")) == 1 and len(page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
+
+
+def test_the_index_has_the_table_and_links_to_every_run(study):
+    reports, _, _ = study
+    page = Page(reports / "index.html")
+    assert len(page.all("table")) == 1 and page.all("caption")
+    hrefs = {attrs.get("href") for attrs in page.all("a")}
+    for category in ("hazelnut", "zipper"):
+        for name in ("cae_mse", "resnet_ssim"):
+            assert f"runs/{category}/{name}/seed-0/index.html" in hrefs
+            value = json.loads((reports / "runs" / category / name / "seed-0" / "metrics.json").read_text())["auroc"]["test"]["value"]
+            assert f"{value:.3f}" in page.text
+    assert "ranks best" in page.text and (reports / "all_runs.csv").exists()
+    assert (reports / "index.html").stat().st_size < 1e6
+
+
+def test_again_nothing_is_recomputed_and_forced_metrics_are_the_same_bytes(study):
+    reports, data, _ = study
+    folder = reports / "runs" / "zipper" / "resnet_ssim" / "seed-0"
+    before = {name: (folder / name).read_bytes() for name in ("metrics.json", "all_results.csv", "epochs.csv")}
+    stamp = (folder / "metrics.json").stat().st_mtime_ns
+    said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports)
+    assert said.count("up to date") >= 4 and (folder / "metrics.json").stat().st_mtime_ns == stamp
+    adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only", "category=zipper,config=resnet_ssim",
+          "--jobs", 2)
+    assert (folder / "metrics.json").stat().st_mtime_ns != stamp
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_failing_run_is_named_and_does_not_sink_the_rest(study, tmp_path):
+    _, data, _ = study
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    (own / "zipper" / "test" / "good" / "001.png").write_bytes(b"")
+    reports = tmp_path / "reports"
+    said = adlib("run", "params/smoke.yaml", "--data", own, "--reports", reports, "--report", "--jobs", 2, "--only", "config=cae_mse",
+                 code=1)
+    assert "001.png" in said and "cannot be read" in said
+    index, page = Page(reports / "index.html"), Page(reports / "runs" / "zipper" / "cae_mse" / "seed-0" / "index.html")
+    assert "Without a result: zipper / CAE + MSE (failed" in index.text
+    assert "This run did not finish" in page.text and "001.png" in page.text and "To try again" in page.text
+    assert json.loads((reports / "runs" / "hazelnut" / "cae_mse" / "seed-0" / "run.json").read_text())["status"] == "finished"
+
+
+def papermill(notebook, out, *words):
+    return subprocess.run([sys.executable, "-m", "papermill", f"notebooks/{notebook}", str(out), "-k", "python3", *map(str, words)],
+                          cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(seed_root, tmp_path):
+    words = ["-f", "params/cae_ssim.yaml", "-p", "category", "zip", "-p", "data_root", seed_root, "-p", "epochs", 1, "-p", "image_size", 32,
+             "-p", "batch_size", 4, "-p", "reports", tmp_path / "reports"]
+    done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", *words)
+    assert done.returncode == 0, done.stderr
+    auroc = json.loads((tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "metrics.json").read_text())["auroc"]
+    assert auroc["train_bad"]["n_anomalous"] == 2 and auroc["test"]["n_anomalous"] == 3
+    done = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3)
+    assert done.returncode != 0 and "unknown parameter 'epocs'; did you mean 'epochs'?" in done.stderr
+
+
+def test_unlabelled_images_are_scored_without_metrics(seed_root, tmp_path):
+    (seed_root / "image_anomaly_labels.json").unlink()
+    shutil.rmtree(seed_root / "nut" / "train" / "bad")
+    done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", "-p", "category", "nut", "-p", "data_root", seed_root,
+                     "-p", "epochs", 1, "-p", "image_size", 32, "-p", "batch_size", 4, "-p", "reports", tmp_path / "reports")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "reports" / "runs" / "nut" / "cae_mse" / "seed-0"
+    assert json.loads((folder / "metrics.json").read_text())["auroc"]["test"]["why_absent"] == "this split has no labelled images"
+    assert sum(row["split"] == "test" for row in csv.DictReader((folder / "all_results.csv").open())) == 6
