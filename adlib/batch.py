@@ -104,8 +104,12 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, job
                     outcomes[task] = Outcome("failed", f"another process is at work in {task.output.parent}")
                     board.failed(task, outcomes[task].reason, log=False)
                     continue
-                running.append(process.start(task, jobs))
-                board.started(task)
+                try:
+                    running.append(process.start(task, jobs))
+                    board.started(task)
+                except InputError as error:  # its folder cannot be written, say: the others may still run
+                    outcomes[task] = Outcome("failed", str(error))
+                    board.failed(task, str(error), log=False)
             for job in list(running):
                 if job.process.poll() is None and job.seconds() > timeout_s:
                     job.timed_out = True

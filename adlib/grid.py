@@ -67,6 +67,9 @@ def read(path: Path | str) -> Grid:
         raise InputError(f"{path}: overrides is {overrides!r}; give a list of entries with `when:` and `set:`")
     pairs = [_override(entry, f"{path}: override {number}") for number, entry in enumerate(overrides, 1)]
     configs = {str(name): _config_file(path, str(name)) for name in names}
+    for number, (when, _) in enumerate(pairs, 1):
+        if when.get("name", next(iter(configs))) not in configs:
+            raise InputError(f"{path}: override {number}: when: no configuration {when['name']!r}{did_you_mean(when['name'], configs)}")
     return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common, pairs)
 
 
@@ -185,7 +188,8 @@ def _override(entry: object, where: str) -> tuple[dict[str, typing.Any], dict[st
     if not isinstance(entry["when"], dict):
         raise InputError(f"{where}: when is {entry['when']!r}; give a mapping such as {{category: zipper}}")
     _known(entry["when"], PARAMETERS, f"{where}: when")
-    return entry["when"], _settings(entry["set"], f"{where}: set")
+    typed = Config.from_mapping(entry["when"], f"{where}: when")  # lr: 1e-4 is a string in YAML and would never be equal
+    return {key: getattr(typed, key) for key in entry["when"]}, _settings(entry["set"], f"{where}: set")
 
 
 def _settings(values: object, where: str) -> dict[str, typing.Any]:

@@ -115,7 +115,8 @@ def status(run_folder: Path) -> Status:
         return Status("failed", str(about.get("error", "no reason recorded")))
     if said == "finished":
         try:
-            if "auroc" in files.read_json(run_folder / "metrics.json"):
+            metrics = files.read_json(run_folder / "metrics.json")
+            if isinstance(metrics, dict) and "auroc" in metrics:
                 return Status("finished")
             return Status("failed", f"{run_folder / 'metrics.json'} holds no AUROC; run it again")
         except InputError as error:
@@ -133,21 +134,27 @@ def fail(run_folder: Path, reason: str) -> None:
 
 def stale(run_folder: Path, now: dict[str, typing.Any]) -> str | None:
     """Why a finished run no longer answers what is asked (`now`: runs.inputs), in words; None when it does."""
-    before = manifest(run_folder).get("inputs")
+    about = manifest(run_folder)
+    before = about.get("inputs")
     if not isinstance(before, dict) or not isinstance(before.get("params"), dict):
         return "it was made by another version of adlib"
+    if before == now and str(about.get("weights")).startswith("RANDOM") and _imagenet_at_hand():
+        return "it ran with random weights, and ImageNet's are at hand now"
     if before == now:
         return None
     old, new = before["params"], now["params"]
     changed = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     words = {"data": "the data changed", "weights": "the weights changed", "code": "the code that makes the numbers changed"}
     changed += [text for key, text in words.items() if before.get(key) != now[key]]
-    return "; ".join(changed)
+    return "; ".join(changed) or "it was made by another version of adlib"  # a key that this version does not know
 
 
 def all_runs(reports: Path) -> list[Path]:
     """The folders of all runs, finished or not, in the order of category, configuration and seed."""
-    return sorted(path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json"))
+    def order(run_folder: Path) -> tuple[object, ...]:
+        seed = run_folder.name.removeprefix("seed-")
+        return (run_folder.parent.parts, int(seed) if seed.isdecimal() else -1, seed)  # seed-10 after seed-2
+    return sorted((path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json")), key=order)
 
 
 def versions() -> dict[str, str]:
@@ -179,7 +186,7 @@ def _locked(here: Path) -> bool:
     try:
         with filelock.FileLock(here / ".lock", timeout=0):
             return False
-    except filelock.Timeout:
+    except OSError:  # Timeout is one; so is a lock in a folder we may only read: then run.json's word stands
         return True
 
 
@@ -198,16 +205,26 @@ def _clear_work(here: Path) -> None:
     shutil.rmtree(here / "snapshots", ignore_errors=True)
 
 
-@functools.cache
 def _code(notebook: str) -> str:
     """Hash of the code that makes the numbers: comments, docstrings and layout do not count."""
-    rooms = Path(__file__).parent
-    parts = [_bare(rooms.joinpath(f"{room}.py").read_text()) for room in NUMERIC_ROOMS]
-    path = project_root() / "notebooks" / notebook
+    parts = [*_rooms()]
+    path = project_root() / "notebooks" / notebook  # read each time: in JupyterLab it changes while this process lives
     if path.is_file():
-        parts += ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]
+        parts += ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
                   if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _rooms() -> tuple[str, ...]:
+    rooms = Path(__file__).parent
+    return tuple(_bare(rooms.joinpath(f"{room}.py").read_text(encoding="utf-8")) for room in NUMERIC_ROOMS)
+
+
+def _imagenet_at_hand() -> bool:
+    """Is torchvision's ResNet18 file in torch's cache? Asked without loading torch."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
+    return any((Path(home) / "hub" / "checkpoints").glob("resnet18-*.pth"))
 
 
 def _bare(source: str) -> str:

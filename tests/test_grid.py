@@ -59,6 +59,11 @@ def test_set_reaches_every_run_and_overrides_only_those_they_name(project):
     assert {config.lr for config in configs} == {1e-3}
 
 
+def test_an_override_finds_a_number_however_yaml_reads_it(project):
+    write(project, "study", "configs: [cae_mse]\noverrides:\n  - when: {lr: 1e-3}\n    set: {epochs: 7}\n")
+    assert {task.config.epochs for task in grid.plan("params/study.yaml") if task.config} == {7}
+
+
 def test_a_configuration_alone_is_a_grid_of_one(project):
     write(project, "own", {"name": "own", "category": "zipper", "seed": 3, "epochs": 7})
     tasks = grid.plan("params/own.yaml")
@@ -105,6 +110,8 @@ def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
     ({**STUDY, "set": {"ssim_weight": 1.5}}, "cae_mse on hazelnut: ssim_weight is 1.5"),
     ({**STUDY, "overrides": [{"when": {"categry": "zipper"}, "set": {"epochs": 3}}]}, "override 1: when.*did you mean 'category'"),
     ({**STUDY, "overrides": [{"set": {"epochs": 3}}]}, "override 1 is .*when"),
+    ({**STUDY, "overrides": [{"when": {"model": "resnet8"}, "set": {"epochs": 3}}]}, "override 1: when.*'resnet8'.*'resnet18'"),
+    ({**STUDY, "overrides": [{"when": {"name": "cae_ms"}, "set": {"epochs": 3}}]}, "override 1: when.*'cae_ms'.*'cae_mse'"),
     ({**STUDY, "overrides": {"epochs": 3}}, "overrides is .*list"),
     ({"config": ["cae_mse"]}, "unknown key 'config'; did you mean 'configs'"),
     ({"name": "other"}, "name is 'other'.*'bad'"),

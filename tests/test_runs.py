@@ -117,6 +117,52 @@ def test_why_a_run_is_stale(setting, seed_root):
     assert runs.status(run.folder).state == "failed"
 
 
+@pytest.mark.parametrize("metrics", ["", "5", "null", "[]", "{}", "\udcff"])
+def test_metrics_that_cannot_be_understood_are_a_failed_run(setting, metrics):
+    run = begin(setting)
+    run.finish(METRICS, train_seconds=1)
+    (run.folder / "metrics.json").write_bytes(metrics.encode(errors="surrogateescape"))
+    assert runs.status(run.folder).state == "failed"
+
+
+def test_a_manifest_with_an_input_of_another_version_is_stale(setting):
+    run = begin(setting)
+    run.finish(METRICS, train_seconds=1)
+    now = runs.inputs(*setting)
+    files.write_json(run.folder / "run.json", runs.manifest(run.folder) | {"inputs": now | {"another": 1}})
+    assert runs.stale(run.folder, now) == "it was made by another version of adlib"
+
+
+def test_a_lock_that_may_not_be_opened_leaves_the_manifests_word(setting, monkeypatch):
+    begin(setting).lock.release(force=True)
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert runs.status(runs.folder(setting[0])).state == "running"
+
+
+def test_runs_are_in_the_order_of_their_seeds(tmp_path):
+    for name in ("b/seed-0", "a/seed-10", "a/seed-2", "a/seed-x"):
+        files.write_json(tmp_path / "runs" / "nut" / name / "run.json", {})
+    found = [path.relative_to(tmp_path / "runs" / "nut").as_posix() for path in runs.all_runs(tmp_path)]
+    assert found == ["a/seed-x", "a/seed-2", "a/seed-10", "b/seed-0"]
+
+
+def test_the_notebooks_code_counts_and_is_read_anew(setting, tmp_path, monkeypatch):
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    def code(source: str, tag: str = "") -> str:
+        cell = {"cell_type": "code", "metadata": {"tags": [tag]}, "source": [source]}
+        files.write_json(tmp_path / "notebooks" / "02_cae_baseline.ipynb", {"cells": [cell]})
+        return runs.inputs(*setting)["code"]
+    assert code("x = 1") != code("x = 2")
+    assert code("x = 1", "parameters") == code("x = 2", "parameters")
+    files.write_text(tmp_path / "notebooks" / "02_cae_baseline.ipynb", "{")
+    with pytest.raises(InputError, match="02_cae_baseline.ipynb is not valid JSON"):
+        runs.inputs(*setting)
+
+
 def test_fail_stands_above_the_notebooks_word(setting):
     run = begin(setting)
     run.finish(METRICS, train_seconds=1)
@@ -137,3 +183,13 @@ def test_weights_are_known_by_content(setting, tmp_path):
     path.write_bytes(b"two")
     assert runs.inputs(config, setting[1])["weights"] != first
     assert runs.inputs(setting[0], setting[1])["weights"] == "none"  # the CAE has none, whatever the parameter says
+
+
+def test_a_run_with_random_weights_is_stale_once_imagenets_are_at_hand(setting, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    run = runs.start(*setting, source="s", weights="RANDOM, not ImageNet's (no network)", device="cpu", threads=1)
+    run.finish(METRICS, train_seconds=1)
+    now = runs.inputs(*setting)
+    assert runs.stale(run.folder, now) is None
+    files.write_text(tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth", "x")
+    assert "random weights" in runs.stale(run.folder, now)

@@ -26,7 +26,7 @@ def trained(folder, **changes):
     return model, history
 
 
-@given(st.integers(3, 300), st.floats(0, 0.6), st.integers(0, 99))
+@given(st.integers(4, 300), st.floats(0, 0.6), st.integers(0, 99))
 def test_split_is_a_partition(n, held_out, seed):
     kept, held = train.split(n, held_out, seed)
     assert sorted([*kept.tolist(), *held.tolist()]) == list(range(n))
