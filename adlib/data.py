@@ -149,7 +149,7 @@ def fingerprint(category: Category) -> str:
             lines.append(json.dumps(label_entries(category.root, category.name), sort_keys=True))
         except InputError:  # its reader will say what is wrong with it
             lines.append((category.root / LABELS).read_bytes().hex())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]
 
 
 def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
@@ -158,17 +158,17 @@ def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
     Raises InputError naming a file that cannot be opened.
     """
     folders = sorted({str(path.parent.resolve()) for path in paths})
-    memory = cache_dir() / "hashes" / f"{hashlib.sha256(chr(10).join(folders).encode()).hexdigest()[:32]}.json"
+    memory = cache_dir() / "hashes" / f"{hashlib.sha256(os.fsencode(chr(10).join(folders))).hexdigest()[:32]}.json"
     try:
         known = files.read_json(memory)
     except InputError:
         known = {}
-    known = known if isinstance(known, dict) else {}
+    known = {key: value for key, value in known.items() if isinstance(value, str)} if isinstance(known, dict) else {}
     found, fresh = {}, {}
     for path in paths:
         try:
             about = path.stat()
-            stamp = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
+            stamp = f"{str(path.resolve())!a}|{about.st_size}|{about.st_mtime_ns}"
             found[path] = fresh[stamp] = known.get(stamp) or hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -190,7 +190,8 @@ def _label_file(category: Category) -> dict[str, Label]:
             raise InputError(f"{path}: the label of {key!r} is {word!r}; it must be \"good\" or \"bad\"")
         labels[key] = Label(word == "bad", word)
     present = {category.key(image) for image in category.test}
-    absent, unlabelled = sorted(set(labels) - present), sorted(present - set(labels))
+    known_bad = {category.key(image) for image in category.train_bad}
+    absent, unlabelled = sorted(set(labels) - present - known_bad), sorted(present - set(labels))
     if absent:
         raise InputError(f"{path} names {len(absent)} images that are not there ({some(absent)}); remove the entries or add the files")
     if unlabelled:

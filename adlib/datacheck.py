@@ -41,7 +41,7 @@ class Findings:
         found += [f"the same image more than once: {', '.join(group)}" for group in self.duplicates]
         if self.label_problem:
             found.append(self.label_problem)
-        if not self.labels:
+        if not self.labels and not self.label_problem:
             found.append("the test images have no labels: they are scored, without an AUROC")
         elif len({name == "good" for name in self.labels}) == 1:
             found.append(f"the test images are all {'good' if 'good' in self.labels else 'anomalous'}: there will be no AUROC")
