@@ -141,9 +141,9 @@ def test_fingerprint_follows_content_labels_and_masks(seed_root, mvtec_root):
 def test_hashes_are_remembered_and_survive_a_damaged_memory(seed_root, monkeypatch):
     paths = open_nut(seed_root).train
     first = data.content_hashes(paths)
-    monkeypatch.setattr(type(paths[0]), "read_bytes", lambda self: pytest.fail("read again"))
-    assert data.content_hashes(paths) == first
-    monkeypatch.undo()
+    with monkeypatch.context() as blind:
+        blind.setattr(type(paths[0]), "read_bytes", lambda self: pytest.fail("read again"))
+        assert data.content_hashes(paths) == first
     for memory in (data.cache_dir() / "hashes").iterdir():
         memory.write_text("{")
     assert data.content_hashes(paths) == first
