@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import typing
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,13 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
         _check(category, None, size, contrast, pixels)
     if train < 2 or good < 0 or anomalous < 0:
         raise InputError(f"train {train}, good {good}, anomalous {anomalous}: give at least 2 training images and no negative numbers")
-    if root.exists() and any(root.iterdir()) and not (root / MARKER).is_file():
-        raise InputError(f"{root} is not empty and not a synthetic set; choose another folder, nothing was written")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file()):
+        raise InputError(f"{root} is a file, or a folder with something else in it; choose another folder, nothing was written")
+    replacing = (root / MARKER).is_file()
+    beside = root.parent
     try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
         jobs = [(beside / category, category, split, name, i, number, seed, size, contrast, pixels)
                 for category in categories for split, name, i, number in _plan(category, train, good, anomalous)]
         _draw_all(jobs)
@@ -79,16 +82,18 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
                  "contrast": contrast, "pixels": pixels, "categories": list(categories)}
         (beside / MARKER).write_text(json.dumps(about, indent=1) + "\n")
         beside.chmod(0o755)
-        shutil.rmtree(root, ignore_errors=True)
+        if replacing:
+            shutil.rmtree(root)
         try:
             beside.rename(root)
         except OSError:
-            if not (root / MARKER).is_file():  # not the other process's doing
+            if not (root / MARKER).is_file():  # else another process was quicker, and its set is the same
                 raise
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror or error}; free some space or choose another folder") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if beside != root.parent:
+            shutil.rmtree(beside, ignore_errors=True)
     return root
 
 
@@ -106,8 +111,12 @@ def _draw_all(jobs: list[tuple]) -> None:
         for job in jobs:
             _draw(job)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_draw, jobs, chunksize=8))
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(_draw, jobs, chunksize=8))
+    except BrokenProcessPool:  # a script read from stdin cannot be spawned: draw here, more slowly
+        for job in jobs:
+            _draw(job)
 
 
 def _draw(job: tuple) -> None:

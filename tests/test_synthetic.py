@@ -72,6 +72,22 @@ def test_bad_input(tmp_path):
     with pytest.raises(InputError, match="at least 2 training"):
         synthetic.write_dataset(tmp_path / "a", train=1)
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="not empty and not a synthetic set"):
+    with pytest.raises(InputError, match="with something else in it"):
         synthetic.write_dataset(tmp_path)
     assert (tmp_path / "mine.txt").exists()
+    with pytest.raises(InputError, match="is a file"):
+        synthetic.write_dataset(tmp_path / "mine.txt")
+
+
+def test_the_slower_of_two_processes_uses_the_quicker_ones_set(tmp_path, monkeypatch):
+    options = {"train": 2, "good": 1, "anomalous": 0, "pixels": 32, "categories": ["hazelnut"]}
+    real = synthetic._draw_all
+
+    def overtaken(jobs):
+        monkeypatch.setattr(synthetic, "_draw_all", real)
+        synthetic.write_dataset(tmp_path / "set", **options)
+        (tmp_path / "set" / "quicker").touch()
+        real(jobs)
+    monkeypatch.setattr(synthetic, "_draw_all", overtaken)
+    synthetic.write_dataset(tmp_path / "set", **options)
+    assert (tmp_path / "set" / "quicker").exists() and [path.name for path in tmp_path.iterdir()] == ["set"]
