@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 import typing
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The cached array, or None where there is none, or a damaged one. Copy-on-write: nobody can change the file."""
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
@@ -88,11 +89,14 @@ def _decode_all(paths: typing.Sequence[Path], size: int, target: Path, shape: tu
     bad: list[str] = []
     with files.atomic_path(target) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up while a mapped file is written kills the process
+            with temporary.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
 
         def one(i: int) -> None:
             try:
                 array[i] = decode(paths[i], size)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
                 bad.append(f"{paths[i]} ({str(error) or type(error).__name__})")
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without holding Python's lock

@@ -31,7 +31,8 @@ def delong_interval(labels: np.ndarray, scores: np.ndarray, level: float = 0.95)
 
     The variance is that of the placement values by midranks (Sun and Xu, IEEE SPL 2014). At an AUROC of exactly 0 or 1
     it is zero, which would claim certainty: there the far bound comes from the "rule of three" kind of argument on the
-    smaller class, 1 - (1 - level)**(1/n), which is wide and honest. Raises as `auroc`.
+    smaller class, 1 - (1 - level)**(1/n), which is wide and honest. Where all scores are equal it is zero too, though
+    the scores say nothing: then, and where a class has one image, the interval is [0,1]. Raises as `auroc`.
     """
     labels, scores = _checked(labels, scores)
     bad, good = scores[labels == 1], scores[labels == 0]
@@ -43,7 +44,9 @@ def delong_interval(labels: np.ndarray, scores: np.ndarray, level: float = 0.95)
     if min(m, n) < 2:
         return 0.0, 1.0  # one image of a class carries no variance to estimate
     variance = bad_placed.var(ddof=1) / m + good_placed.var(ddof=1) / n
-    if variance == 0 and area in (0.0, 1.0):
+    if variance == 0 and area == 0.5:
+        return 0.0, 1.0
+    if variance == 0:
         reach = 1 - (1 - level) ** (1 / min(m, n))
         return (1 - reach, 1.0) if area == 1.0 else (0.0, reach)
     half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
@@ -51,9 +54,12 @@ def delong_interval(labels: np.ndarray, scores: np.ndarray, level: float = 0.95)
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, scores = np.asarray(labels).astype(int), np.asarray(scores, dtype=np.float64)
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of one length")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (good) or 1 (anomalous)")
+    labels = labels.astype(int)
     if not np.isfinite(scores).all():
         raise InputError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look for a network "
                          "that diverged")

@@ -5,10 +5,13 @@ gives the architecture in words; the constants it leaves open are those of its c
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import pickle
-import urllib.error
-import zipfile
+import socket
+import sys
+import typing
 from collections import OrderedDict
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from torch import nn
 
 from adlib.config import Config, InputError
 
+PATIENCE = 30.0  # seconds that a download may stand still; torch alone would wait for ever
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -55,6 +59,7 @@ class ResNetAE(nn.Module):
         self.frozen = (self.encoder.conv1, self.encoder.bn1, self.encoder.layer1)
         for stage in self.frozen:
             stage.requires_grad_(False)
+        self.train()  # a fresh module is in train mode: put the frozen stages into eval mode from the start
 
     def train(self, mode: bool = True) -> ResNetAE:
         super().train(mode)
@@ -86,7 +91,7 @@ def build(config: Config) -> tuple[nn.Module, str]:
     except InputError as error:
         if not config.weights_fallback:
             raise
-        return model, f"RANDOM, not ImageNet's ({error.__cause__})"
+        return model, f"RANDOM, not ImageNet's ({_first_line(error.__cause__)})"
     load_encoder(model, state, "torchvision IMAGENET1K_V1")
     return model, "torchvision IMAGENET1K_V1"
 
@@ -98,12 +103,13 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
                          "ResNet18 state dict, or weights: imagenet or none")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"weights file {path} is not a plain state dict: it holds Python objects, which could run code "
-                         "when loaded, so it was refused; save model.state_dict() and give that") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"weights file {path} cannot be read as a torch state dict ({_first_line(error)}); it may be "
-                         "truncated or of another kind") from None
+    except Exception as error:  # a damaged pickle can raise anything: IndexError, struct.error, AssertionError, ...
+        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
+            raise InputError(f"weights file {path} is not a plain state dict: it holds Python objects, which could run code "
+                             "when loaded, so it was refused; save model.state_dict() and give that") from None
+        why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""  # torch's own words mislead here
+        raise InputError(f"weights file {path} cannot be read as a torch state dict{why}; it may be truncated or of another "
+                         "kind") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -128,20 +134,42 @@ def load_encoder(model: ResNetAE, state: dict[str, torch.Tensor], where: str) ->
              for kind, names in differences.items() if names]
     if words:
         raise InputError(f"weights {where} do not fit ResNet18: {'; '.join(words)}; give a torchvision ResNet18 state dict")
+    bad = [name for name in sorted(needed) if not torch.isfinite(state[name]).all()]
+    if bad:
+        raise InputError(f"weights {where} hold NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}); give a sound file")
     model.encoder.load_state_dict(state, strict=False)
 
 
 def _imagenet_state() -> dict[str, torch.Tensor]:
+    """ImageNet's weights through torchvision's cache; InputError, with the cause attached, where they cannot be had."""
     from torchvision.models import ResNet18_Weights
 
     weights = ResNet18_Weights.IMAGENET1K_V1
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
+        if not cached.is_file():
+            with _bounded_wait():
+                weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        # Torch neither hashes a file that is already in its cache nor reads it as mere weights: read_state does the latter.
+        return read_state(cached)
+    except InputError as error:
+        raise InputError(f"{error}; delete it from torch's cache, so that it is fetched again, or give "
+                         "weights: PATH or weights: none") from error
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
         raise InputError(
             f"ImageNet weights are out of reach ({_first_line(error)}); three ways out: give a state dict with "
-            f"weights: PATH, put torchvision's file at {cached}, or start from random weights with weights: none") from error
+            f"weights: PATH, put torchvision's file at {cached} (connecting once does it), or start from random weights "
+            "with weights: none") from error
+
+
+@contextlib.contextmanager
+def _bounded_wait() -> typing.Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _decoder(channels: tuple[int, ...], kernel: int, output_padding: int = 0) -> nn.Sequential:
@@ -153,5 +181,5 @@ def _decoder(channels: tuple[int, ...], kernel: int, output_padding: int = 0) ->
     return nn.Sequential(*layers)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -84,7 +84,7 @@ def test_a_changed_file_is_noticed(seed_root):
     assert torch.equal(again[0], again[1]) and not torch.equal(first, again)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY rubbish", None])
+@pytest.mark.parametrize("damage", [b"", b"PK rubbish", b"\x93NUMPY rubbish", None])
 def test_a_damaged_cache_is_rebuilt(seed_root, damage):
     paths = data.open_category(seed_root, "nut").train
     first = images.load(paths, 32).clone()

@@ -67,3 +67,21 @@ def test_bad_input():
         metrics.auroc([0, 1], [1.0, np.nan])
     with pytest.raises(ValueError, match="one length"):
         metrics.auroc([0, 1, 1], [1.0, 2.0])
+
+
+def test_equal_scores_say_nothing():
+    assert metrics.delong_interval([0, 0, 0, 1, 1, 1], np.ones(6)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, np.nan], [0, 0.5, 1], ["good", "bad", "bad"]])
+def test_labels_are_0_or_1(labels):
+    with pytest.raises(ValueError, match="0 .good. or 1 .anomalous."):
+        metrics.auroc(labels, [1.0, 2.0, 3.0])
+
+
+def test_roc_curve_has_the_area_of_auroc():
+    rng = np.random.default_rng(2)
+    labels, scores = rng.integers(0, 2, 50), rng.integers(0, 9, 50)
+    fpr, tpr, thresholds = metrics.roc_curve(labels, scores)
+    assert len(fpr) == len(tpr) == len(thresholds) and (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    assert np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2) == pytest.approx(metrics.auroc(labels, scores))

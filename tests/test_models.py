@@ -1,6 +1,9 @@
 import copy
+import http.server
 import pickle
 import socket
+import threading
+import time
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from adlib import models
 from adlib.config import Config, InputError
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 160])
+@pytest.mark.parametrize("size", [32, 64, 96, 128, 160])
 @pytest.mark.parametrize("kind", [models.CAE, models.ResNetAE])
 def test_reconstruction_has_the_shape_and_range_of_the_image(kind, size):
     out = kind().eval()(torch.rand(2, 3, size, size))
@@ -161,3 +164,136 @@ def test_real_weights(shared):
     model, word = models.build(Config(model="resnet18", weights=str(shared / "weights" / "resnet18-imagenet-to-layer3.pth")))
     assert "resnet18-imagenet-to-layer3.pth" in word
     assert model.encoder.layer3[0].conv1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind, every, trained", [(models.CAE, 7_825_923, 7_825_923), (models.ResNetAE, 13_964_771, 13_807_267)])
+def test_parameter_counts(kind, every, trained):
+    # The difference is conv1 (9,408), bn1 (128) and layer1 (147,968).
+    parameters = list(kind().parameters())
+    assert sum(p.numel() for p in parameters) == every
+    assert sum(p.numel() for p in parameters if p.requires_grad) == trained
+
+
+@pytest.mark.parametrize("kind", [models.CAE, models.ResNetAE])
+def test_state_dict_round_trip(tmp_path, kind):
+    torch.manual_seed(0)
+    model, x = kind().train(), torch.rand(4, 3, 64, 64)
+    model(x)  # moves the running statistics away from their defaults, so that losing them would show
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    again = kind()
+    again.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert torch.equal(model.eval()(x), again.eval()(x))
+
+
+def test_frozen_stages_are_in_eval_mode_from_birth_and_in_copies():
+    for model in (models.ResNetAE(), copy.deepcopy(models.ResNetAE()).train()):
+        assert not model.encoder.bn1.training and not model.encoder.layer1[0].bn1.training
+        assert model.encoder.layer2[0].bn1.training and model.decoder[1].training
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 50, b"\x89PNG\r\n\x1a\n" + bytes(range(256)), b"<html>", b"PK\3\4" + bytes(300)])
+def test_a_file_of_another_kind_is_not_called_hostile(tmp_path, content):
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as a torch state dict"):
+        models.read_state(path)
+
+
+def test_damaged_files_raise_nothing_but_input_error(tmp_path):
+    path, rng = tmp_path / "w.pth", torch.Generator().manual_seed(0)
+    refused = 0
+    for zipped in (True, False):
+        torch.save({"conv1.weight": torch.zeros(4)}, path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for place, value in zip(torch.randint(min(len(whole), 600), (4,), generator=rng).tolist(),
+                                    torch.randint(256, (4,), generator=rng).tolist(), strict=True):
+                damaged[place] = value
+            path.write_bytes(damaged)
+            try:
+                models.read_state(path)
+            except InputError:
+                refused += 1
+    assert refused > 50
+
+
+def test_weights_with_nan(tmp_path):
+    wrong = state()
+    wrong["layer3.0.conv1.weight"][0] = float("nan")
+    with pytest.raises(InputError, match="NaN or infinity.*layer3.0.conv1.weight"):
+        models.build(save(tmp_path, wrong))
+
+
+def in_torch_cache(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+
+class Marks:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+def test_code_in_torchs_cache_is_not_run(tmp_path, monkeypatch):
+    # Torch checks a file's hash when it downloads it, not when it finds it.
+    torch.save({"conv1.weight": Marks(tmp_path / "ran")}, tmp_path / "hostile.pth")
+    in_torch_cache(tmp_path, monkeypatch, (tmp_path / "hostile.pth").read_bytes())
+    with pytest.raises(InputError, match="could run code"):
+        models.build(Config(model="resnet18"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 50])
+def test_damaged_file_in_torchs_cache(tmp_path, monkeypatch, content):
+    in_torch_cache(tmp_path, monkeypatch, content)
+    with pytest.raises(InputError, match="delete it from torch's cache"):
+        models.build(Config(model="resnet18"))
+    assert models.build(Config(model="resnet18", weights_fallback=True))[1].startswith("RANDOM")
+
+
+class BadServer(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        how = self.path.split("/")[1]
+        if how == "missing":
+            self.send_error(404)
+        elif how == "garbage":
+            self.wfile.write(b"garbage\r\n\r\n")
+        elif how == "silent":
+            time.sleep(1.5)
+        else:  # "wrong" has another content, "short" promises more than it sends, "breaks" stops inside a chunk
+            self.send_response(200)
+            header = {"wrong": ("Content-Length", "9"), "short": ("Content-Length", "9000"), "breaks": ("Transfer-Encoding", "chunked")}
+            self.send_header(*header[how])
+            self.end_headers()
+            self.wfile.write(b"ff\r\nabc" if how == "breaks" else b"not right")
+
+
+@pytest.mark.parametrize("how", ["missing", "garbage", "silent", "wrong", "short", "breaks"])
+def test_bad_download(tmp_path, monkeypatch, how):
+    from torchvision.models import ResNet18_Weights
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), BadServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(models, "PATIENCE", 0.3)
+    entry = ResNet18_Weights.IMAGENET1K_V1.value
+    url = entry.url
+    object.__setattr__(entry, "url", f"http://127.0.0.1:{server.server_port}/{how}/resnet18-f37072fd.pth")  # a frozen dataclass
+    try:
+        with pytest.raises(InputError, match="out of reach.*three ways out"):
+            models.build(Config(model="resnet18"))
+        assert models.build(Config(model="resnet18", weights_fallback=True))[1].startswith("RANDOM, not ImageNet's (")
+    finally:
+        object.__setattr__(entry, "url", url)
+        server.shutdown()
+        server.server_close()
+    assert not list(tmp_path.rglob("*.pth")) and socket.getdefaulttimeout() is None

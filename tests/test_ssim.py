@@ -70,3 +70,22 @@ def test_bad_input():
         ssim.ssim_map(x, y[:1], data_range=1.0)
     with pytest.raises(ValueError, match="11 taps"):
         ssim.ssim_map(x[..., :10], y[..., :10], data_range=1.0)
+
+
+def test_types():
+    x, y = pair(3)
+    assert ssim.ssim_map(x, y, data_range=1.0).dtype == torch.float64
+    assert ssim.ssim_map(x.float(), y.float(), data_range=1.0).dtype == torch.float32
+    assert ssim.ssim_index(x.half(), y.half(), data_range=1.0).dtype == torch.float32
+
+
+def test_index_is_the_mean_of_the_maps_inside():
+    x, y = pair(4)
+    inside = ssim.ssim_map(x, y, data_range=1.0)[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))
+    assert torch.allclose(ssim.ssim_index(x, y, data_range=1.0), inside, atol=1e-12)
+
+
+def test_smallest_image():
+    x, y = pair(5, (1, 1, 11, 11))
+    assert ssim.ssim_map(x, y, data_range=1.0).shape == x.shape
+    assert ssim.ssim_index(x, y, data_range=1.0).item() == pytest.approx(ssim.ssim_map(x, y, data_range=1.0)[0, 0, 5, 5].item())
