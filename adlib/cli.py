@@ -36,16 +36,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    from adlib import compare, files, runs
+    from adlib import compare, files, runs, tables
     from adlib import report as pages
 
     reports = runs.reports_dir(args.reports)
     index = pages.build(reports)
     table = compare.performance(reports)
     if args.markdown:
-        files.write_text(args.markdown, compare.markdown(table, reports))
+        files.write_text(args.markdown, tables.markdown(table, reports))
         print(f"wrote {args.markdown}")
-    print(compare.provenance(table), compare.answer(table), compare.table_text(table), f"Report: {index.resolve()}", sep="\n\n")
+    print(compare.provenance(table), compare.answer(table), tables.as_text(table), f"Report: {index.resolve()}", sep="\n\n")
     return 0
 
 

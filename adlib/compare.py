@@ -1,7 +1,6 @@
 """All runs side by side, read from their folders alone: the performance table, and what it says in words."""
 from __future__ import annotations
 
-import html
 import math
 import typing
 from pathlib import Path
@@ -23,7 +22,7 @@ SEED_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"):
 COLUMNS = ("category", "name", "label", "seed", "status", "reason", "auroc", "low", "high", "n_good", "n_anomalous",
            "bad_auroc", "bad_low", "bad_high", "n_bad", "claim_low", "claim_high", "verdict", "published", "epochs",
            "train_seconds", "device", "precision", "weights", "brightness_correlation", "synthetic", "layout", "fingerprint", "git",
-           "folder")
+           "source", "folder")
 
 
 def performance(reports: Path) -> pd.DataFrame:
@@ -60,7 +59,7 @@ def answer(table: pd.DataFrame) -> str:
     for category, rows in done.groupby("category", sort=False):
         best = rows.loc[rows["auroc"].idxmax()]
         rivals = rows[(rows["high"] >= best["low"]) & (rows.index != best.name)]
-        text = f"On {category}, {best['label']} ranks best with an AUROC of {_interval(best, 'auroc', 'low', 'high')}"
+        text = f"On {category}, {best['label']} ranks best with an AUROC of {interval(best, 'auroc', 'low', 'high')}"
         if len(rivals):
             text += (f"; with {best['n_anomalous']:.0f} anomalous test images its interval overlaps that of "
                      f"{_join(rivals['label'])}, so this order is not settled")
@@ -86,6 +85,7 @@ def provenance(table: pd.DataFrame) -> str:
     random = sorted({weights for weights in done["weights"] if weights.startswith("RANDOM")})
     if random:
         text.append(f"The ResNet18 rows did not have ImageNet weights: {'; '.join(random)}.")
+    text += sorted(set(done["source"]))
     text.append(f"{len(done)} of {len(table)} runs finished, on {_join(sorted(set(done['device'])))}. Data fingerprints: "
                 + ", ".join(f"{category} {rows['fingerprint'].iloc[0]}" for category, rows in done.groupby("category")) + ".")
     return " ".join(text)
@@ -121,41 +121,6 @@ def epochs_sentence(curves: dict[tuple[str, str], pd.DataFrame]) -> str:
     return "From the first epoch to the last: " + ("; ".join(parts) or "no labels") + "."
 
 
-def table_html(table: pd.DataFrame) -> str:
-    """The performance table as an HTML table that a screen reader can read; every run's name links to its page."""
-    head = ("Category", "Configuration", "AUROC, test [95 % interval]", "Seed claims", "Claim", "AUROC, test good against train/bad",
-            "Epochs", "Training", "Device", "Weights", "Status")
-    show_seed = table["seed"].nunique() > 1
-    lines = ['<table class="performance"><caption>Image AUROC of every run; 0.5 is guessing, 1 is perfect. The interval is for the '
-             'finite test set (DeLong).</caption><thead><tr>', *(f'<th scope="col">{name}</th>' for name in head), "</tr></thead><tbody>"]
-    for row in table.itertuples():
-        name = html.escape(row.label + (f", seed {row.seed}" if show_seed else ""))
-        cells = [html.escape(row.category), f'<a href="{html.escape(row.folder)}/index.html">{name}</a>',
-                 _interval(row._asdict(), "auroc", "low", "high"), _claim(row), row.verdict,
-                 _interval(row._asdict(), "bad_auroc", "bad_low", "bad_high"), _number(row.epochs, "{:.0f}"),
-                 _seconds(row.train_seconds), html.escape(row.device), html.escape(row.weights),
-                 html.escape(row.status + (f": {row.reason}" if row.reason and row.status != "finished" else ""))]
-        kinds = ["td", "th", *["td"] * 9]
-        lines.append(f'<tr class="{row.status}">' + "".join(
-            f'<{kind}{" scope=row" if kind == "th" else ""}>{cell}</{kind}>' for kind, cell in zip(kinds, cells, strict=True)) + "</tr>")
-    return "\n".join([*lines, "</tbody></table>"])
-
-
-def table_text(table: pd.DataFrame) -> str:
-    """The performance table for a terminal or a markdown file."""
-    lines = ["| category | configuration | AUROC, test [95 % interval] | seed claims | claim | seed's published scores | "
-             "AUROC, good against train/bad | epochs | training | device | weights | status |", "|" + "---|" * 12]
-    show_seed = table["seed"].nunique() > 1
-    for row in table.itertuples():
-        name = row.label + (f", seed {row.seed}" if show_seed else "")
-        lines.append("| " + " | ".join([
-            row.category, name, _interval(row._asdict(), "auroc", "low", "high"), _claim(row), row.verdict,
-            _number(row.published, "{:.3f}"), _interval(row._asdict(), "bad_auroc", "bad_low", "bad_high"),
-            _number(row.epochs, "{:.0f}"), _seconds(row.train_seconds), row.device, row.weights,
-            row.status + (f": {row.reason}" if row.status != "finished" else "")]) + " |")
-    return "\n".join(lines)
-
-
 def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
     category, name, seed = path.parts[-3], path.parts[-2], path.parts[-1].removeprefix("seed-")
     status = runs.status(path)
@@ -165,7 +130,8 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
            "status": status.state, "reason": status.reason, "epochs": math.nan, "train_seconds": math.nan,
            "device": manifest.get("device", ""), "weights": manifest.get("weights", ""), "git": manifest.get("git", ""),
            "precision": params.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
-           "fingerprint": about.get("fingerprint", ""), "folder": path.relative_to(reports).as_posix(), "verdict": ""}
+           "fingerprint": about.get("fingerprint", ""), "source": about.get("source", ""),
+           "folder": path.relative_to(reports).as_posix(), "verdict": ""}
     if about.get("layout") == "seed":  # the claims are about the seed's own images
         row["claim_low"], row["claim_high"] = SEED_CLAIMS.get((category, name), (math.nan, math.nan))
         row["published"] = SEED_PUBLISHED.get((category, name), math.nan)
@@ -195,20 +161,9 @@ def _verdict(row: dict[str, typing.Any]) -> str:
     return "missed" if value < low else "exceeded" if value > row["claim_high"] else "reached"
 
 
-def _claim(row: typing.Any) -> str:
-    return "" if math.isnan(row.claim_low) else f"{row.claim_low:.2f}-{row.claim_high:.2f}"
-
-
-def _interval(row: typing.Mapping[str, float], value: str, low: str, high: str) -> str:
+def interval(row: typing.Mapping[str, float], value: str, low: str, high: str) -> str:
+    """'0.797 [0.66, 0.94]' from three columns of a row; empty where there is no value."""
     return "" if math.isnan(row[value]) else f"{row[value]:.3f} [{row[low]:.2f}, {row[high]:.2f}]"
-
-
-def _number(value: float, form: str) -> str:
-    return "" if math.isnan(value) else form.format(value)
-
-
-def _seconds(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
 
 
 def _nan(value: float | None) -> float:
@@ -218,31 +173,3 @@ def _nan(value: float | None) -> float:
 def _join(words: typing.Iterable[str]) -> str:
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def markdown(table: pd.DataFrame, reports: Path) -> str:
-    """docs/results.md: the table, the answer, AUROC over epochs and what the score follows, all from the run folders."""
-    done = table[table["status"] == "finished"]
-    lines = ["# Measured results", "", f"Written by `adlib report --markdown FILE` from the run folders in `{reports.name}/`; not by hand.",
-             "", provenance(table), "", answer(table), "", "## Performance", "", table_text(table), "",
-             "AUROC with the 95 % interval for the finite test set (DeLong). *Seed claims*: the range in the seed's README; "
-             "*seed's published scores*: the AUROC of the per-image scores its author published for that configuration, on these "
-             "test images.",
-             "", "## AUROC over epochs, and what the score follows", "",
-             "Test-split AUROC had training stopped there (a diagnosis: no epoch is chosen by it), and the rank correlation of the final "
-             "score with the brightness of the image.", ""]
-    epochs = results_of(table, reports, "epochs.csv")
-    columns = sorted({int(epoch) for curve in epochs.values() for epoch in curve["epoch"]})
-    lines += [f"| category | configuration | {' | '.join(f'epoch {epoch}' for epoch in columns)} | score vs brightness |",
-              "|" + "---|" * (len(columns) + 3)]
-    correlations = dict(zip(epochs, done["brightness_correlation"], strict=True))
-    for (category, label), curve in epochs.items():
-        at = dict(zip(curve["epoch"].astype(int), curve["auroc"], strict=True))
-        cells = [f"{at[epoch]:.3f}" if epoch in at else "" for epoch in columns]
-        lines.append(f"| {category} | {label} | {' | '.join(cells)} | {correlations[category, label]:+.2f} |")
-    lines += ["", "## How it was measured", ""]
-    for row in done.itertuples():
-        about = runs.manifest(reports / row.folder)
-        lines.append(f"- {row.category} / {row.label}: {row.epochs:.0f} epochs, {row.precision}, {row.device} "
-                     f"({about['threads']} threads), torch {about['versions']['torch']}, git {row.git}, data fingerprint {row.fingerprint}")
-    return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"config"}, {"files", "ssim", "metrics", "synthetic", "synthetic_hazelnut", "synthetic_zipper"},
     {"data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score"}, {"evaluate"}, {"plots", "eda"}, {"study"},
-    {"runs"}, {"compare", "grid", "process", "board"}, {"batch", "report"}, {"cli"}]
+    {"runs"}, {"compare", "grid", "process", "board"}, {"tables", "batch", "report"}, {"cli"}]
 
 
 def imported_rooms(path):
