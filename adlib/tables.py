@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import html
 import math
-import typing
 from pathlib import Path
 
 import pandas as pd
@@ -13,38 +12,44 @@ from adlib import compare, runs
 
 def as_html(table: pd.DataFrame) -> str:
     """The performance table as an HTML table that a screen reader can read; every run's name links to its page."""
-    head = ("Category", "Configuration", "AUROC, test [95 % interval]", "Seed claims", "Claim", "AUROC, test good against train/bad",
-            "Epochs", "Training", "Device", "Weights", "Status")
-    show_seed = table["seed"].nunique() > 1
+    rows = _cells(table)
     lines = ['<table class="performance"><caption>Image AUROC of every run; 0.5 is guessing, 1 is perfect. The interval is for the '
-             'finite test set (DeLong).</caption><thead><tr>', *(f'<th scope="col">{name}</th>' for name in head), "</tr></thead><tbody>"]
-    for row in table.itertuples():
-        name = html.escape(row.label + (f", seed {row.seed}" if show_seed else ""))
-        cells = [html.escape(row.category), f'<a href="{html.escape(row.folder)}/index.html">{name}</a>',
-                 compare.interval(row._asdict(), "auroc", "low", "high"),
-                 _claim(row) + ("" if math.isnan(row.published) else f" (its published scores: {row.published:.3f})"), row.verdict,
-                 compare.interval(row._asdict(), "bad_auroc", "bad_low", "bad_high"), _number(row.epochs, "{:.0f}"),
-                 _seconds(row.train_seconds), html.escape(row.device), html.escape(row.weights),
-                 html.escape(row.status + (f": {row.reason}" if row.reason and row.status != "finished" else ""))]
-        kinds = ["td", "th", *["td"] * 9]
-        lines.append(f'<tr class="{row.status}">' + "".join(
-            f'<{kind}{" scope=row" if kind == "th" else ""}>{cell}</{kind}>' for kind, cell in zip(kinds, cells, strict=True)) + "</tr>")
+             'finite test set (DeLong).</caption><thead><tr>', *(f'<th scope="col">{name}</th>' for name in rows[0]),
+             "</tr></thead><tbody>"]
+    for cells, run in zip(rows, table.itertuples(), strict=True):
+        parts = []
+        for name, text in cells.items():
+            text = html.escape(text)
+            if name == "Configuration":
+                parts.append(f'<th scope="row"><a href="{html.escape(run.folder)}/index.html">{text}</a></th>')
+            else:
+                parts.append(f'<td{" class=figure" if text[:1].isdigit() else ""}>{text}</td>')
+        lines.append(f'<tr class="{run.status}">' + "".join(parts) + "</tr>")
     return "\n".join([*lines, "</tbody></table>"])
 
 
 def as_text(table: pd.DataFrame) -> str:
     """The performance table for a terminal or a markdown file."""
-    lines = ["| category | configuration | AUROC, test [95 % interval] | seed claims | claim | seed's published scores | "
-             "AUROC, good against train/bad | epochs | training | device | weights | status |", "|" + "---|" * 12]
-    show_seed = table["seed"].nunique() > 1
-    for row in table.itertuples():
-        name = row.label + (f", seed {row.seed}" if show_seed else "")
-        lines.append("| " + " | ".join([
-            row.category, name, compare.interval(row._asdict(), "auroc", "low", "high"), _claim(row), row.verdict,
-            _number(row.published, "{:.3f}"), compare.interval(row._asdict(), "bad_auroc", "bad_low", "bad_high"),
-            _number(row.epochs, "{:.0f}"), _seconds(row.train_seconds), row.device, row.weights,
-            row.status + (f": {row.reason}" if row.status != "finished" else "")]) + " |")
-    return "\n".join(lines)
+    rows = _cells(table)
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    return "\n".join(lines + ["| " + " | ".join(text.replace("|", "/") for text in cells.values()) + " |" for cells in rows])
+
+
+def _cells(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Every run's cells as text, by column title. A column that is empty for all runs is left out."""
+    several, rows = table["seed"].nunique() > 1, []
+    for run in table.itertuples():
+        values = run._asdict()
+        rows.append({
+            "Category": run.category, "Configuration": run.label + (f", seed {run.seed}" if several else ""),
+            "AUROC, test [95 % interval]": compare.interval(values, "auroc", "low", "high"),
+            "Seed claims": "" if math.isnan(run.claim_low) else f"{run.claim_low:.2f}-{run.claim_high:.2f}", "Claim": run.verdict,
+            "Seed's published scores": _number(run.published, "{:.3f}"),
+            "AUROC, test good against train/bad": compare.interval(values, "bad_auroc", "bad_low", "bad_high"),
+            "Epochs": _number(run.epochs, "{:.0f}"), "Training": _seconds(run.train_seconds), "Device": run.device, "Weights": run.weights,
+            "Status": run.status + (f": {run.reason}" if run.reason else "")})
+    used = [name for name in rows[0] if any(row[name] for row in rows)]
+    return [{name: row[name] for name in used} for row in rows]
 
 
 def markdown(table: pd.DataFrame, reports: Path) -> str:
@@ -73,10 +78,6 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
         lines.append(f"- {row.category} / {row.label}: {row.epochs:.0f} epochs, {row.precision}, {row.device} "
                      f"({about['threads']} threads), torch {about['versions']['torch']}, git {row.git}, data fingerprint {row.fingerprint}")
     return "\n".join(lines) + "\n"
-
-
-def _claim(row: typing.Any) -> str:
-    return "" if math.isnan(row.claim_low) else f"{row.claim_low:.2f}-{row.claim_high:.2f}"
 
 
 def _number(value: float, form: str) -> str:

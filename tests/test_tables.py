@@ -41,4 +41,5 @@ def test_fallbacks_are_said_first():
 
 def test_text_table():
     text = tables.as_text(pd.DataFrame([row(claim_low=0.7, claim_high=0.8, published=0.812, train_seconds=150, epochs=12)]))
-    assert "0.800 [0.70, 0.90] | 0.70-0.80 |  | 0.812 |" in text and "2.5 min" in text
+    assert "0.800 [0.70, 0.90] | 0.70-0.80 | 0.812 |" in text and "2.5 min" in text
+    assert "train/bad" not in text  # a column without a figure is left out
