@@ -105,8 +105,10 @@ def _write(path: Path, notebook: Path, page: dict[str, typing.Any]) -> None:
     exporter = HTMLExporter(TraitConfig(), template_name="study", extra_template_basedirs=[str(TEMPLATES)])
     try:
         cells = nbformat.read(notebook, as_version=4)
-    except FileNotFoundError:
-        cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {page['title']}")])
+    except FileNotFoundError:  # it never started, or was run by hand with its notebook written elsewhere
+        pictures = [f"![The run's {png.stem.replace('_', ' ')}]({png.name})" for png in sorted(notebook.parent.glob("*.png"))]
+        said = ["The executed notebook of this run is not in its folder; these are its figures."] if pictures else []
+        cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n\n".join([f"# {page['title']}", *said, *pictures]))])
     except (ValueError, nbformat.reader.NotJSONError) as error:
         raise InputError(f"{notebook} is not a notebook ({str(error)[:80]}); delete it and run it again") from error
     html, _ = exporter.from_notebook_node(cells, resources={"page": page})
