@@ -116,7 +116,10 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, job
                     process.kill_tree(job.process)
                 if job.process.poll() is not None:
                     running.remove(job)
-                    reason = _settle(job, timeout_s)
+                    try:
+                        reason = _settle(job, timeout_s)
+                    except InputError as error:  # its data vanished meanwhile, say: the others may still run
+                        reason = str(error)
                     outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
                     if reason:
                         board.failed(job.task, reason)

@@ -81,13 +81,14 @@ def provenance(table: pd.DataFrame) -> str:
     done = table[table["status"] == "finished"]
     text = []
     if (done["synthetic"] == True).any():  # noqa: E712  (a column of True, False and nothing)
-        text.append("SYNTHETIC DATA: these images were drawn by a program; nothing here is a result on real parts.")
+        drawn = _join(sorted(set(done.loc[done["synthetic"] == True, "category"])))  # noqa: E712
+        text.append(f"SYNTHETIC DATA ({drawn}): these images were drawn by a program; nothing here is a result on real parts.")
     random = sorted({weights for weights in done["weights"] if weights.startswith("RANDOM")})
     if random:
         text.append(f"The ResNet18 rows did not have ImageNet weights: {'; '.join(random)}.")
     text += sorted(set(done["source"]))
     text.append(f"{len(done)} of {len(table)} runs finished, on {_join(sorted(set(done['device'])))}. Data fingerprints: "
-                + ", ".join(f"{category} {rows['fingerprint'].iloc[0]}" for category, rows in done.groupby("category")) + ".")
+                + ", ".join(f"{category} {_join(sorted(set(rows['fingerprint'])))}" for category, rows in done.groupby("category")) + ".")
     return " ".join(text)
 
 
@@ -125,7 +126,7 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
     category, name, seed = path.parts[-3], path.parts[-2], path.parts[-1].removeprefix("seed-")
     status = runs.status(path)
     manifest = runs.manifest(path)
-    params, about = manifest.get("params", {}), manifest.get("data", {})
+    params, about = manifest.get("params") or {}, manifest.get("data") or {}
     row = {"category": category, "name": name, "label": SEED_ROWS.get(name, name), "seed": int(seed) if seed.isdigit() else -1,
            "status": status.state, "reason": status.reason, "epochs": math.nan, "train_seconds": math.nan,
            "device": manifest.get("device", ""), "weights": manifest.get("weights", ""), "git": manifest.get("git", ""),
@@ -155,8 +156,8 @@ def _planned(reports: Path) -> list[dict[str, typing.Any]]:
 
 def _verdict(row: dict[str, typing.Any]) -> str:
     low = row.get("claim_low", math.nan)
-    if math.isnan(low) or math.isnan(row["auroc"]):
-        return ""
+    if math.isnan(low) or math.isnan(row["auroc"]) or row["epochs"] < 100 or row["weights"].startswith("RANDOM"):
+        return ""  # the claims are about full training, and about ImageNet weights
     value = round(row["auroc"], 2)  # the claims have two decimals
     return "missed" if value < low else "exceeded" if value > row["claim_high"] else "reached"
 

@@ -90,10 +90,15 @@ class Config:
         shell = get_ipython()
         if shell is None:
             raise InputError("Config.from_notebook() was called outside a notebook; use Config(...) in a script")
-        values: dict[str, object] = {}
+        cells: dict[str, str] = {}  # by first line: of a cell that was mended and run again, the latest version counts
         for source in shell.user_ns["In"]:
-            if source.lstrip().startswith("# Parameters"):
-                values |= {name: shell.user_ns[name] for name in _assigned(source)}
+            first = source.lstrip().split("\n", 1)[0]
+            if first.startswith("# Parameters"):
+                cells.pop(first, None)
+                cells[first] = source
+        values: dict[str, object] = {}
+        for source in cells.values():
+            values |= _assigned(source)
         return cls.from_mapping(values, "notebook parameters")
 
     def as_dict(self) -> dict[str, object]:
@@ -127,12 +132,19 @@ def cache_dir() -> Path:
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
 
 
-def _assigned(source: str) -> list[str]:
-    names = []
+def _assigned(source: str) -> dict[str, object]:
+    """The names that a parameter cell gives a literal value, and those values (later cells may reuse the names)."""
+    values = {}
     for node in ast.parse(source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return names
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                raise InputError(f"notebook parameters: {ast.unparse(node)!r} is not a plain value; give a number, a text, "
+                                 "True or False") from None
+            values |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return values
 
 
 def _typed(field: dataclasses.Field, value: object) -> object:

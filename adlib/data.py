@@ -51,7 +51,7 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
     """
     for value, said in ((data_root, "parameter data_root"), (os.environ.get("ADLIB_DATA", ""), "environment variable ADLIB_DATA")):
         if value:
-            root = Path(value)
+            root = Path(value).expanduser()
             if not root.is_dir():
                 raise InputError(f"{said} is {value!r}, which is {'a file' if root.exists() else 'missing'}; give the folder that "
                                  "holds the categories")

@@ -34,6 +34,10 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; free some space or choose a folder "
                          "that can be written") from error
+    except RuntimeError as error:  # torch's writer hides the OSError of a full disk
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise InputError(f"cannot write {path}: the disk is full or the file too large; free some space") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

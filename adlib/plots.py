@@ -58,7 +58,8 @@ def loss_curve(history: list[dict]) -> plt.Figure:
 
 def roc(table: pd.DataFrame, auroc: dict[str, typing.Any]) -> plt.Figure:
     """ROC curve of one run on the test split; says why in words where it is undefined."""
-    figure, axes = _roc_axes()
+    figure, axes = plt.subplots(figsize=(4.2, 4.2))
+    _dress_roc(axes)
     if auroc["value"] is None:
         axes.text(0.5, 0.5, f"no ROC curve:\n{auroc['why_absent']}", ha="center", va="center", wrap=True)
     else:
@@ -149,6 +150,8 @@ def auroc_bars(rows: pd.DataFrame) -> plt.Figure:
 
 def roc_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     """ROC curves of all configurations, one panel a category. tables: {(category, configuration): all_results}."""
+    if not tables:
+        return _nothing()
     categories = list(dict.fromkeys(category for category, _ in tables))
     figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 4.2), squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):
@@ -166,6 +169,8 @@ def roc_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
 
 def distributions_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     """The score distribution of every run, side by side: a row a configuration, a column a category."""
+    if not tables:
+        return _nothing()
     categories, names = (list(dict.fromkeys(key[i] for key in tables)) for i in (0, 1))
     figure, axes = plt.subplots(len(names), len(categories), figsize=(4.4 * len(categories), 2.3 * len(names)), squeeze=False)
     for row, name in enumerate(names):
@@ -179,6 +184,8 @@ def distributions_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.F
 
 def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     """AUROC over epochs of every configuration, one panel a category. curves: {(category, configuration): epochs.csv}."""
+    if not curves:
+        return _nothing()
     categories = list(dict.fromkeys(category for category, _ in curves))
     figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 3.4), sharey=True, squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):
@@ -227,10 +234,11 @@ def brightness(groups: dict[str, np.ndarray]) -> plt.Figure:
     return figure
 
 
-def _roc_axes() -> tuple[plt.Figure, plt.Axes]:
-    figure, axes = plt.subplots(figsize=(4.2, 4.2))
-    _dress_roc(axes)
-    return figure, axes
+def _nothing() -> plt.Figure:
+    figure, axes = plt.subplots(figsize=(6, 1))
+    axes.axis("off")
+    axes.text(0.5, 0.5, "no run has finished", ha="center", va="center")
+    return figure
 
 
 def _dress_roc(axes: plt.Axes) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shlex
 import typing
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -84,7 +85,9 @@ def _facts(about: dict[str, typing.Any], folder: Path) -> list[tuple[str, str]]:
     facts = [("Command", _command(about, folder)), ("Data", f"{where.get('root')} ({where.get('layout')} layout)"),
              ("Data fingerprint", str(where.get("fingerprint"))), ("Weights", str(about.get("weights"))),
              ("Device", f"{about.get('device')}, {about.get('threads')} threads"), ("Git revision", str(about.get("git"))),
-             ("Started", str(about.get("started"))), ("Seconds in all", f"{about.get('seconds', float('nan')):.0f}")]
+             ("Started", str(about.get("started")))]
+    if about.get("seconds"):
+        facts.append(("Seconds in all", f"{about['seconds']:.0f}"))
     facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())))
     return facts
 
@@ -108,7 +111,8 @@ def _write(path: Path, notebook: Path, page: dict[str, typing.Any]) -> None:
     except FileNotFoundError:  # it never started, or was run by hand with its notebook written elsewhere
         pictures = [f"![The run's {png.stem.replace('_', ' ')}]({png.name})" for png in sorted(notebook.parent.glob("*.png"))]
         said = ["The executed notebook of this run is not in its folder; these are its figures."] if pictures else []
-        cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n\n".join([f"# {page['title']}", *said, *pictures]))])
+        text = "\n\n".join([f"# {escape(page['title'])}", *said, *pictures])
+        cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
     except (ValueError, nbformat.reader.NotJSONError) as error:
         raise InputError(f"{notebook} is not a notebook ({str(error)[:80]}); delete it and run it again") from error
     html, _ = exporter.from_notebook_node(cells, resources={"page": page})

@@ -91,7 +91,7 @@ def start(config: Config, category: data.Category, *, source: str, weights: str,
     here = folder(config)
     lock = _take(here)
     known = inputs(config, category)
-    identity = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    identity = hashlib.sha256(json.dumps([known, weights], sort_keys=True).encode()).hexdigest()
     if manifest(here).get("inputs") != known:
         _clear_work(here)
     (here / "metrics.json").unlink(missing_ok=True)

@@ -79,4 +79,4 @@ def test_brightness_correlation(seed_root):
 
 @pytest.mark.parametrize("value, verdict", [(0.696, "reached"), (0.694, "missed"), (0.80, "reached"), (0.81, "exceeded")])
 def test_verdict_on_the_seeds_claims(value, verdict):
-    assert compare._verdict({"auroc": value, "claim_low": 0.70, "claim_high": 0.80}) == verdict
+    assert compare._verdict({"auroc": value, "claim_low": 0.70, "claim_high": 0.80, "epochs": 100, "weights": "none"}) == verdict
