@@ -13,7 +13,14 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-MODELS = ("cae", "resnet18")
+PIXEL_MODELS = ("cae", "resnet18")  # trained end to end on the images
+FEATURE_MODELS = ("to_pixels", "to_features", "pca", "gaussian", "memory", "taught", "fused")  # on a frozen ResNet18's features
+STATISTICS = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")  # no model at all: the baselines
+MODELS = PIXEL_MODELS + FEATURE_MODELS + STATISTICS
+SCHEDULES = ("plateau", "one_cycle")
+DISTANCES = ("cosine", "squared")
+LAYERS = ("1", "2", "3")
+KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bf16")
 
@@ -31,14 +38,19 @@ class Config:
 
     category: str = ""  # which part to study; empty: the first category found in the data
     name: str = "cae_mse"  # name of this configuration, and of its folder
-    model: str = "cae"  # cae | resnet18
-    weights: str = "imagenet"  # for resnet18: imagenet | none | path of a state dict
+    model: str = "cae"  # cae | resnet18 | to_pixels | to_features | pca | gaussian | memory | taught | fused | a baseline
+    weights: str = "imagenet"  # of the ResNet18: imagenet | none | path of a state dict
     weights_fallback: bool = False  # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
     epochs: int = 100  # passes over the training images
     batch_size: int = 32  # images per training step
     lr: float = 1e-3  # Adam's learning rate
+    schedule: str = "plateau"  # plateau (the seed's, halves the rate) | one_cycle (needs a fifth of the epochs)
+    layers: str = "1,2,3"  # which ResNet18 stages the feature models look at
+    distance: str = "cosine"  # for to_features: cosine | squared
+    kinds: str = "cutpaste,perlin,scratch,structural"  # for taught and fused: the synthetic anomalies they are shown
+    false_alarms: float = 0.05  # share of good parts that may be called anomalous; sets the threshold
     held_out: float = 0.1  # share of the good training images kept apart to steer the learning rate; 0 keeps none
     seed: int = 0  # of the initial weights, the split and the order of the images
     precision: str = "float32"  # float32 | bf16 (networks only; SSIM and metrics stay float32)
@@ -52,6 +64,11 @@ class Config:
         _one_of("model", self.model, MODELS)
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("distance", self.distance, DISTANCES)
+        _some_of("layers", self.layers, LAYERS)
+        _some_of("kinds", self.kinds, KINDS)
+        _demand(0 < self.false_alarms < 1, f"false_alarms is {self.false_alarms}; give a share between 0 and 1, such as 0.05")
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
                 f"image_size is {self.image_size}; give a positive multiple of 32 (both networks halve the image five times)")
         _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE only) to 1 (SSIM only)")
@@ -168,6 +185,13 @@ def _typed(field: dataclasses.Field, value: object) -> object:
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{key} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
+
+
+def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    words = [word.strip() for word in value.split(",")]
+    for word in words:
+        if word not in known or words.count(word) > 1:
+            raise InputError(f"{key} is {value!r}; give some of {', '.join(known)}, each once, with commas between")
 
 
 def _demand(condition: bool, message: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from adlib import data, runs
-from adlib.config import Config, InputError, did_you_mean, project_root
+from adlib.config import STATISTICS, Config, InputError, did_you_mean, project_root
 
-EDA, COMPARISON = "01_eda.ipynb", "04_comparison.ipynb"
+EDA, COMPARISON = "01_eda.ipynb", "06_comparison.ipynb"
 KEYS = ("configs", "categories", "seeds", "set", "overrides")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
 OWNED = {"name": "configs:", "category": "categories:", "seed": "seeds:", "data_root": "--data", "reports": "--reports"}
@@ -113,7 +113,7 @@ def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, st
     where = f"{grid.path}, {name} on {category}"
     values = grid.configs[name] | grid.common | {"name": name, "category": category, "seed": seed} | place
     model = values.get("model", Config.model)
-    if weights and model == "resnet18":
+    if weights and model not in ("cae", *STATISTICS):
         values["weights"] = weights if weights in ("imagenet", "none") else str(Path(weights).expanduser().absolute())
     before = Config.from_mapping(values, where)
     for when, changes in grid.overrides:

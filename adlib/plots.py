@@ -1,4 +1,6 @@
-"""Every figure of the study, in one style. Colour never carries a meaning alone: line style, hatching or words go with it."""
+"""The figures of one run or one category, and the style of all of them.
+
+Colour never carries a meaning alone: line style, hatching or words go with it."""
 from __future__ import annotations
 
 import io
@@ -59,7 +61,7 @@ def loss_curve(history: list[dict]) -> plt.Figure:
 def roc(table: pd.DataFrame, auroc: dict[str, typing.Any]) -> plt.Figure:
     """ROC curve of one run on the test split; says why in words where it is undefined."""
     figure, axes = plt.subplots(figsize=(4.2, 4.2))
-    _dress_roc(axes)
+    dress_roc(axes)
     if auroc["value"] is None:
         axes.text(0.5, 0.5, f"no ROC curve:\n{auroc['why_absent']}", ha="center", va="center", wrap=True)
     else:
@@ -112,6 +114,43 @@ def visualization(pictures: dict[str, np.ndarray], titles: list[str], scale: flo
     return figure
 
 
+def heat_maps(pictures: np.ndarray, maps: np.ndarray, truth: np.ndarray, titles: list[str], *, low: float, level: float) -> plt.Figure:
+    """Images with contours above their anomaly maps. pictures: uint8 [N,S,S,3]; maps [N,S,S]; truth bool [N,S,S].
+
+    low, level: the map's usual value on good images, and the value that few of them reach; the scale ends at twice that distance.
+    """
+    count, high = len(titles), low + 2 * max(level - low, 1e-12)
+    figure, axes = plt.subplots(2, count, figsize=(1.5 * count + 0.9, 3.6), squeeze=False)
+    for column in range(count):
+        axes[0, column].imshow(pictures[column])
+        drawn = axes[1, column].imshow(maps[column], vmin=low, vmax=high, cmap=HEAT)
+        axes[0, column].set_title(titles[column], fontsize=7.5, loc="center")
+        for ax in axes[:, column]:
+            ax.axis("off")
+            if (maps[column] > level).any():
+                ax.contour(maps[column], [level], colors="#00d5ff", linewidths=1.0, linestyles="--")
+            if truth[column].any():
+                ax.contour(truth[column], [0.5], colors="white", linewidths=1.0)
+    bar = figure.colorbar(drawn, ax=axes[1, :].tolist(), shrink=0.9, label="anomaly map", extend="both")
+    bar.ax.axhline(level, color="#00d5ff", linestyle="--")
+    return figure
+
+
+def score_study(table: pd.DataFrame) -> plt.Figure:
+    """Every score's label-free AUROC (open) and its real one (filled), in the label-free order. table: evaluate.score_study."""
+    rows = table.iloc[::-1].reset_index(drop=True)
+    figure, axes = plt.subplots(figsize=(6.8, 0.9 + 0.26 * len(rows)))
+    axes.plot(rows["label_free"], rows.index, "o", markerfacecolor="none", color=TRAIN, label="synthetic anomalies, no labels used")
+    for split, color, marker, name in (("test", GOOD, "D", "test split"), ("train_bad", ANOMALOUS, "x", "test good against train/bad")):
+        if rows[split].notna().any():
+            axes.plot(rows[split], rows.index, marker, color=color, label=name)
+    axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(yticks=rows.index, xlabel="AUROC", xlim=(min(0.3, axes.get_xlim()[0]), 1.02), title="Which score?")
+    axes.set_yticklabels([row.score + (f"  ({row.role})" if row.role else "") for row in rows.itertuples()], fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
 def auroc_over_epochs(table: pd.DataFrame) -> plt.Figure:
     """AUROC on the test split at the epochs whose weights were kept (logarithmic epochs)."""
     figure, axes = plt.subplots(figsize=(6.5, 3.0))
@@ -120,81 +159,6 @@ def auroc_over_epochs(table: pd.DataFrame) -> plt.Figure:
     axes.set(xscale="log", xlabel="epochs of training", ylabel="AUROC, test split", ylim=(0, 1.03), title="AUROC over epochs",
              xticks=table["epoch"], xticklabels=table["epoch"])
     axes.minorticks_off()
-    return figure
-
-
-def auroc_bars(rows: pd.DataFrame) -> plt.Figure:
-    """Measured AUROC with its 95 % interval per category and configuration, over the range the seed claims (grey).
-
-    rows: columns category, name, auroc, low, high, claim_low, claim_high (compare.performance), one row a bar.
-    """
-    categories = list(dict.fromkeys(rows["category"]))
-    figure, axes = plt.subplots(1, len(categories), figsize=(3.6 * len(categories) + 1, 3.6), sharey=True, squeeze=False)
-    for ax, category in zip(axes[0], categories, strict=True):
-        part = rows[rows["category"] == category].reset_index(drop=True)
-        for x, row in part.iterrows():
-            if not np.isnan(row["claim_low"]):
-                ax.fill_between([x - 0.45, x + 0.45], row["claim_low"], row["claim_high"], color="#cccccc", zorder=1, linewidth=0)
-            if np.isnan(row["auroc"]):
-                ax.text(x, 0.05, row["status"], rotation=90, ha="center", va="bottom", fontsize=8)
-            else:
-                ax.errorbar(x, row["auroc"], [[row["auroc"] - row["low"]], [row["high"] - row["auroc"]]], fmt="o", capsize=4,
-                            color=SERIES[x % len(SERIES)], zorder=3)
-                ax.annotate(f"{row['auroc']:.2f}", (x, row["auroc"]), (7, 0), textcoords="offset points", va="center", fontsize=8)
-        ax.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-        ax.set(title=category, xticks=range(len(part)), ylim=(0, 1.03), xlim=(-0.6, len(part) - 0.3))
-        ax.set_xticklabels(part["label"], rotation=30, ha="right", fontsize=8)
-    axes[0, 0].set_ylabel("AUROC, 95 % interval")
-    return figure
-
-
-def roc_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
-    """ROC curves of all configurations, one panel a category. tables: {(category, configuration): all_results}."""
-    if not tables:
-        return _nothing()
-    categories = list(dict.fromkeys(category for category, _ in tables))
-    figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 4.2), squeeze=False)
-    for ax, category in zip(axes[0], categories, strict=True):
-        _dress_roc(ax)
-        curves = [(name, table) for (where, name), table in tables.items() if where == category]
-        for i, (name, table) in enumerate(curves):
-            labels, scores = evaluate.arrays(table, "test")
-            if 0 < labels.sum() < len(labels):
-                fpr, tpr, _ = metrics.roc_curve(labels, scores)
-                ax.plot(fpr, tpr, DASHES[i % 4], color=SERIES[i % len(SERIES)], label=name)
-        ax.set_title(category)
-        ax.legend(loc="lower right", fontsize=8)
-    return figure
-
-
-def distributions_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
-    """The score distribution of every run, side by side: a row a configuration, a column a category."""
-    if not tables:
-        return _nothing()
-    categories, names = (list(dict.fromkeys(key[i] for key in tables)) for i in (0, 1))
-    figure, axes = plt.subplots(len(names), len(categories), figsize=(4.4 * len(categories), 2.3 * len(names)), squeeze=False)
-    for row, name in enumerate(names):
-        for column, category in enumerate(categories):
-            if (category, name) in tables:
-                score_distribution(tables[category, name], f"{category}, {name}", axes[row, column])
-            else:
-                axes[row, column].axis("off")
-    return figure
-
-
-def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
-    """AUROC over epochs of every configuration, one panel a category. curves: {(category, configuration): epochs.csv}."""
-    if not curves:
-        return _nothing()
-    categories = list(dict.fromkeys(category for category, _ in curves))
-    figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 3.4), sharey=True, squeeze=False)
-    for ax, category in zip(axes[0], categories, strict=True):
-        for i, (name, table) in enumerate((n, t) for (c, n), t in curves.items() if c == category):
-            ax.plot(table["epoch"], table["auroc"], DASHES[i % 4], marker="o", markersize=3, color=SERIES[i % len(SERIES)], label=name)
-        ax.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-        ax.set(xscale="log", title=category, xlabel="epochs of training", ylim=(0, 1.03))
-        ax.legend(fontsize=8, loc="lower right")
-    axes[0, 0].set_ylabel("AUROC, test split")
     return figure
 
 
@@ -234,13 +198,7 @@ def brightness(groups: dict[str, np.ndarray]) -> plt.Figure:
     return figure
 
 
-def _nothing() -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(6, 1))
-    axes.axis("off")
-    axes.text(0.5, 0.5, "no run has finished", ha="center", va="center")
-    return figure
-
-
-def _dress_roc(axes: plt.Axes) -> None:
+def dress_roc(axes: plt.Axes) -> None:
+    """The frame of a ROC curve: labels, limits, the diagonal of guessing."""
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")

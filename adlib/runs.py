@@ -22,11 +22,14 @@ from pathlib import Path
 import filelock
 
 from adlib import data, files
-from adlib.config import Config, InputError, project_root
+from adlib.config import FEATURE_MODELS, PIXEL_MODELS, STATISTICS, Config, InputError, project_root
 
 # What the numbers depend on. A changed figure, page or comment makes no finished run stale; a changed score does.
-NUMERIC_ROOMS = ("ssim", "metrics", "images", "models", "train", "score", "evaluate")
-NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"}
+NUMERIC_ROOMS = ("ssim", "metrics", "paired", "conformal", "localise", "images", "anomalies", "models", "train", "score", "decide",
+                 "evaluate")
+FEATURE_ROOMS = ("features", "baselines", "detectors", "frozen_ae", "featurespace")  # count for the feature models only
+NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"} | dict.fromkeys(
+    FEATURE_MODELS + STATISTICS, "04_feature_space.ipynb")
 NOT_INPUTS = ("category", "data_root", "reports")  # where things lie decides no number; what lies there does
 
 
@@ -75,11 +78,12 @@ def folder(config: Config) -> Path:
 def inputs(config: Config, category: data.Category) -> dict[str, typing.Any]:
     """Everything the run's numbers depend on; two runs of equal inputs have equal numbers (on one machine, on CPU)."""
     params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS}
-    weights = params.pop("weights") if config.model == "resnet18" else "none"
+    given = params.pop("weights")
+    weights = "none" if config.model in ("cae", *STATISTICS) else given
     if weights not in ("imagenet", "none"):
         path = Path(weights)
         weights = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else f"missing {path}"
-    return {"params": params, "data": data.fingerprint(category), "weights": weights, "code": _code(NOTEBOOKS[config.model])}
+    return {"params": params, "data": data.fingerprint(category), "weights": weights, "code": _code(NOTEBOOKS[config.model], config.model)}
 
 
 def start(config: Config, category: data.Category, *, source: str, weights: str, device: str, threads: int) -> Run:
@@ -205,9 +209,9 @@ def _clear_work(here: Path) -> None:
     shutil.rmtree(here / "snapshots", ignore_errors=True)
 
 
-def _code(notebook: str) -> str:
+def _code(notebook: str, model: str) -> str:
     """Hash of the code that makes the numbers: comments, docstrings and layout do not count."""
-    parts = [*_rooms()]
+    parts = [*_rooms(NUMERIC_ROOMS if model in PIXEL_MODELS else NUMERIC_ROOMS + FEATURE_ROOMS)]
     path = project_root() / "notebooks" / notebook  # read each time: in JupyterLab it changes while this process lives
     if path.is_file():
         parts += ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
@@ -216,9 +220,9 @@ def _code(notebook: str) -> str:
 
 
 @functools.cache
-def _rooms() -> tuple[str, ...]:
+def _rooms(names: tuple[str, ...]) -> tuple[str, ...]:
     rooms = Path(__file__).parent
-    return tuple(_bare(rooms.joinpath(f"{room}.py").read_text(encoding="utf-8")) for room in NUMERIC_ROOMS)
+    return tuple(_bare(rooms.joinpath(f"{room}.py").read_text(encoding="utf-8")) for room in names)
 
 
 def _imagenet_at_hand() -> bool:

@@ -5,6 +5,7 @@ Every sentence is made from the numbers it is given; none is written in advance.
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from adlib import data, files, images, plots, score, train
-from adlib.config import Config
+from adlib import conformal, data, decide, evaluate, files, images, plots, score, train
+from adlib.config import STATISTICS, Config
 
 
 def say(text: str) -> None:
@@ -59,13 +60,111 @@ def facts(config: Config, category: data.Category, model: nn.Module, weights: st
         f"{total / 1e6:.1f} million parameters, {trained / 1e6:.1f} million of them trained. Encoder weights: {weights}.")
 
 
-def score_splits(model: nn.Module, category: data.Category, config: Config) -> dict[str, tuple[list[Path], np.ndarray]]:
-    """{split: (paths, scores [N])} for train, held_out, test and train_bad; no label is read."""
-    kept, held = train.split(len(category.train), config.held_out, config.seed)
-    splits = {"train": [category.train[i] for i in kept], "held_out": [category.train[i] for i in held],
-              "test": list(category.test), "train_bad": list(category.train_bad)}
-    return {name: (paths, score.mse_scores(model, images.load(paths, config.image_size), config))
-            for name, paths in splits.items() if paths}
+def feature_facts(config: Config, weights: str) -> None:
+    """A run in feature space in one line."""
+    about = machine(config)
+    say(f"Configuration {config.name}, seed {config.seed}: detector {config.model} on {about['device']} ({about['threads']} threads), "
+        f"{config.precision}, {config.image_size} px, "
+        + ("no network at all." if config.model in STATISTICS else
+           f"stages {config.layers} of the frozen ResNet18. Encoder weights: {weights}."))
+
+
+def decisions(scored: decide.Scored, config: Config) -> str:
+    """What was decided without a test label, in words."""
+    text = ""
+    if "all" in scored.ranking:
+        best = scored.ranking.set_index("score").loc[scored.chosen]
+        kinds = ", ".join(f"{kind} {best[kind]:.3f}" for kind in scored.ranking.columns if kind not in ("score", "all"))
+        text = (f"Of {len(scored.ranking)} scores, {scored.chosen} is chosen: it tells held-out good images from synthetic anomalies "
+                f"with an AUROC of {best['all']:.3f} ({kinds}). ")
+    if not conformal.supports(scored.calibration, config.false_alarms):
+        return text + conformal.sentence(scored.calibration, config.false_alarms)
+    return text + (f"The threshold rests on {scored.calibration} good images ({scored.how}): a part is called anomalous where fewer than "
+                   f"{config.false_alarms:.0%} of good ones would score as high.")
+
+
+def score_sentence(scores: pd.DataFrame) -> str:
+    """How well the label-free order of the scores foretells the real one."""
+    named = ", ".join(f"{row.score} {row.test:.3f}" for row in scores.itertuples() if row.role)
+    text = f"{len(scores)} scores; on the test split {named}."
+    if len(scores) < 3 or scores["label_free"].isna().any() or scores["test"].isna().any():
+        return text
+    agreement, best = scores["label_free"].corr(scores["test"], method="spearman"), scores.loc[scores["test"].idxmax()]
+    return text + (f" The label-free order and the real one have a rank correlation of {agreement:+.2f}; with the labels one would have "
+                   f"taken {best['score']} ({best['test']:.3f}).")
+
+
+def timed(function: typing.Callable, *values: typing.Any) -> tuple[typing.Any, float]:
+    """What a function returns, and the seconds it took."""
+    started = time.perf_counter()
+    return function(*values), time.perf_counter() - started
+
+
+def show_history(history: list[dict], folder: Path) -> None:
+    """The loss curve of a detector that was trained; a sentence for one in closed form."""
+    if not history:
+        say("Nothing was trained: this detector is computed from the good images in closed form.")
+        return
+    train.write_history(folder / "history.csv", history)
+    plots.show(plots.loss_curve(history), loss_sentence(history), folder / "loss_curve.png")
+    say(loss_sentence(history))
+
+
+def operating_sentence(operating: dict[str, dict[str, typing.Any]], prefix: str = "With the label-free threshold") -> str:
+    """False alarms and detections on the test split, with what the best threshold in hindsight would have given."""
+    entry = operating["test"]
+    if entry["false_alarms"] is None:
+        return f"{prefix}: no predictions, because no good image was held out."
+    false, found = entry["false_alarms"], entry["detections"]
+    parts = [f"{which['count']} of {which['n']} {name} ({which['rate']:.0%}, 95 % interval {which['low']:.0%} to {which['high']:.0%})"
+             for which, name in ((false, "good test images are called anomalous"), (found, "anomalous ones are found")) if which["n"]]
+    text = f"{prefix}, " + " and ".join(parts) + "."
+    oracle = entry["oracle_f1"]
+    return text + ("" if oracle is None else f" An oracle that knows the test labels and takes the threshold of the best F1 would have "
+                   f"{oracle['false_alarms']:.0%} false alarms and {oracle['detections']:.0%} detections.")
+
+
+def localisation_sentence(found: dict[str, typing.Any] | None, regions: pd.DataFrame) -> str:
+    if found is None:
+        return "There are no masks of the defects, so where they are cannot be judged."
+    if "why_absent" in found:
+        return f"Localisation cannot be judged: {found['why_absent']}."
+    text = (f"Over all pixels of {found['images']} test images: AUROC {found['pixel_auroc']:.3f}, average "
+            f"precision {found['pixel_ap']:.3f}, "
+            f"AU-PRO {found['au_pro_30']:.3f} up to 30 % false positives and {found['au_pro_05']:.3f} up to 5 %.")
+    if found["without_mask"]:
+        text += f" {found['without_mask']} anomalous images have no mask and are left out."
+    by_type = regions.groupby("defect")["pro"].agg(["mean", "size"])
+    text += " By defect type (mean overlap of a region up to 30 %): " + ", ".join(
+        f"{name} {row['mean']:.2f} ({row['size']:.0f})" for name, row in by_type.iterrows()) + "."
+    halves = regions.assign(small=regions["share"] <= regions["share"].median()).groupby("small")["pro"].mean()
+    if len(halves) == 2:
+        text += (f" The smaller half of the regions (up to {regions['share'].median():.2%} of the image): {halves[True]:.2f}; "
+                 f"the larger half: {halves[False]:.2f}.")
+    return text
+
+
+def heat_maps(scorer: score.Scorer, category: data.Category, results: pd.DataFrame, scored: decide.Scored, config: Config,
+              each: int = 5) -> tuple[typing.Any, str]:
+    """Figure and text: anomalous images of the highest and lowest chosen score and the highest good ones, with the map's contour.
+
+    One colour scale for all; the contour is the level that one in twenty held-out good images reaches anywhere.
+    """
+    test = results[results["split"] == "test"].sort_values("chosen_score", ascending=False)
+    bad, good = test[test["label"] == 1], test[test["label"] != 1]
+    chosen = pd.concat([bad.head(each - each // 2), bad.iloc[each - each // 2:].tail(each // 2), good.head(3)])
+    paths = [category.root / path for path in chosen["path"]]
+    pictures = images.load(paths, config.image_size)
+    maps = decide.maps(scorer, pictures, scored.chosen, scored.scale)
+    normal = decide.maps(scorer, images.load(decide.split_of(category, config)["held_out"] or list(category.train[:40]),
+                                             config.image_size), scored.chosen, scored.scale)
+    level = float(np.quantile(normal.max(axis=(1, 2)), 0.95))
+    truth = images.load_masks([data.mask_path(category, path) if category.layout == "mvtec" else None for path in paths], config.image_size)
+    titles = [f"{row.defect or 'unlabelled'}\n{Path(row.path).name}" for row in chosen.itertuples()]
+    figure = plots.heat_maps(pictures.permute(0, 2, 3, 1).numpy(), maps, truth.numpy(), titles, low=float(np.median(normal)), level=level)
+    names = ", ".join(title.replace("\n", " ") for title in titles)
+    return figure, (f"Anomaly maps ({scored.chosen}) of {len(chosen)} test images: {names}. Dashed: where the map exceeds what one in "
+                    "twenty held-out good images reaches anywhere" + ("; solid: the true defect." if truth.any() else "."))
 
 
 def visualization(model: nn.Module, category: data.Category, results: pd.DataFrame, config: Config,
@@ -127,10 +226,16 @@ def epochs_sentence(epochs: pd.DataFrame, correlation: float) -> str:
             f"with the image's brightness is {correlation:+.2f}.")
 
 
-def metrics(history: list[dict], auroc: dict[str, typing.Any], correlation: float) -> dict[str, typing.Any]:
+def metrics(history: list[dict], scored: decide.Scored, results: pd.DataFrame, correlation: float,
+            localisation: dict[str, typing.Any] | None) -> dict[str, typing.Any]:
     """What metrics.json holds: numbers that equal inputs make equal, so no times."""
-    last = history[-1]
-    return {"auroc": auroc, "epochs": len(history), "final_loss": last["loss"], "final_held_out_loss": last["held_out_loss"],
+    last = history[-1] if history else {"loss": None, "held_out_loss": None}
+    ranking = scored.ranking.to_dict("records") if "all" in scored.ranking else []
+    return {"auroc": evaluate.auroc(results), "score": scored.primary, "operating": evaluate.operating(results),
+            "chosen": {"score": scored.chosen, "auroc": evaluate.auroc(results, "chosen_score"),
+                       "operating": evaluate.operating(results, "chosen_")},
+            "label_free": ranking, "calibration": {"images": scored.calibration, "how": scored.how}, "localisation": localisation,
+            "epochs": len(history), "final_loss": last["loss"], "final_held_out_loss": last["held_out_loss"],
             "brightness_correlation": correlation}
 
 

@@ -15,6 +15,7 @@ from adlib import files, images, ssim
 from adlib.config import Config, InputError
 
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work; where it falls does not change the numbers
+ONE_CYCLE_PEAK = 5.0  # times config.lr
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs, next to the last epoch
 
 
@@ -55,8 +56,9 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
         progress: typing.Callable[[dict], None] = lambda state: None, say: typing.Callable[[str], None] = print) -> list[dict]:
     """Train `model` in place and return its history, one row an epoch.
 
-    Adam with ReduceLROnPlateau (factor 0.5, patience 10) on the loss of the held-out normals, or on the training loss
-    where none are held out (the seed's way). The last epoch is the result: nothing is chosen by looking at a test image.
+    Adam; schedule plateau: ReduceLROnPlateau (factor 0.5, patience 10) on the loss of the held-out normals, or on the
+    training loss where none are held out (the seed's way); one_cycle: up to 5 times config.lr and down to nothing, batch by
+    batch (Smith and Topin 2017). The last epoch is the result: nothing is chosen by looking at a test image.
 
     pictures: uint8 [N,3,S,S], good images only. folder: gets checkpoint.pt (removed by runs.finish), snapshots/ (weights
     at some epochs) and history.csv. identity: what the numbers depend on; a checkpoint of another identity is not used.
@@ -68,17 +70,18 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
     pictures = pictures.to(device)  # decoded images stay on the device: the loop copies nothing
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=config.lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
+    scheduler = _schedule(optimiser, config, steps=config.epochs * len(_batches(train_index, config.batch_size)))
     history = _resume(folder / "checkpoint.pt", identity, model, optimiser, scheduler)
     if history:
         say(f"going on after epoch {len(history)}, from {folder / 'checkpoint.pt'}")
     last_save = time.monotonic()
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        row = {"epoch": epoch, **_one_epoch(model, optimiser, pictures, train_index, config, epoch)}
+        row = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"],
+               **_one_epoch(model, optimiser, scheduler, pictures, train_index, config, epoch)}
         row["held_out_loss"] = _held_out_loss(model, pictures, held_index, config)
-        row["lr"] = optimiser.param_groups[0]["lr"]
-        scheduler.step(row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
+        if config.schedule == "plateau":
+            scheduler.step(row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
         row["seconds"] = time.perf_counter() - started
         history.append(row)
         left = (config.epochs - epoch) * sum(r["seconds"] for r in history) / len(history)
@@ -95,6 +98,34 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
     return history
 
 
+def one_cycle(parameters: typing.Iterable[nn.Parameter], loss_of: typing.Callable[[torch.Tensor], torch.Tensor], count: int, *,
+              epochs: int, batch_size: int, peak: float, seed: int) -> list[dict]:
+    """Train a small network whose inputs are computed already; returns the history, one row (epoch, lr, loss) an epoch.
+
+    loss_of: the mean loss (scalar) of the samples of an int64 index. AdamW under OneCycleLR with its highest rate at `peak`.
+    Raises InputError on a loss that is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=1e-2)
+    size = min(batch_size, count)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=peak, total_steps=epochs * (count // size))
+    history = []
+    for epoch in range(1, epochs + 1):
+        started, total = time.perf_counter(), 0.0
+        for index in torch.randperm(count, generator=generator)[:count // size * size].split(size):
+            loss = loss_of(index)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            scheduler.step()
+            total += loss.item() * size / (count // size * size)
+        if not math.isfinite(total):
+            raise InputError(f"the loss became {total} in epoch {epoch}; the learning rate {peak} is probably too high")
+        history.append({"epoch": epoch, "lr": scheduler.get_last_lr()[0], "loss": total, "held_out_loss": float("nan"),
+                        "seconds": time.perf_counter() - started})
+    return history
+
+
 def write_history(path: Path, history: list[dict]) -> None:
     with files.atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(history[0]))
@@ -107,8 +138,14 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def _one_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, pictures: torch.Tensor, index: torch.Tensor,
-               config: Config, epoch: int) -> dict[str, float]:
+def _schedule(optimiser: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if config.schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=ONE_CYCLE_PEAK * config.lr, total_steps=steps)
+
+
+def _one_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler,
+               pictures: torch.Tensor, index: torch.Tensor, config: Config, epoch: int) -> dict[str, float]:
     model.train()
     # The order depends on the seed and the epoch alone, so a resumed run sees the same batches as an unbroken one.
     order = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch))]
@@ -121,6 +158,8 @@ def _one_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, pictures: tor
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        if config.schedule == "one_cycle":
+            scheduler.step()
         total += len(batch) * torch.stack([loss.detach(), mse.detach()])
     loss, mse = (total / len(order)).tolist()
     if not math.isfinite(loss):
@@ -157,7 +196,7 @@ def _save(path: Path, state: dict) -> None:
 
 
 def _resume(path: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer,
-            scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau) -> list[dict]:
+            scheduler: torch.optim.lr_scheduler.LRScheduler) -> list[dict]:
     if not path.exists():
         return []
     state = torch.load(path, weights_only=True, map_location="cpu")

@@ -12,9 +12,12 @@ from adlib.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    {"config"}, {"files", "ssim", "metrics", "synthetic", "synthetic_hazelnut", "synthetic_zipper"},
-    {"data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score"}, {"evaluate"}, {"plots", "eda"}, {"study"},
-    {"runs"}, {"compare", "grid", "process", "board"}, {"tables", "batch", "report"}, {"cli"}]
+    {"config"},
+    {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
+     "synthetic_hazelnut", "synthetic_zipper"},
+    {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
+    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda"}, {"study", "plots_compare"}, {"runs"}, {"limits"},
+    {"compare", "grid", "process", "board"}, {"tables", "batch", "report"}, {"cli"}]
 
 
 def imported_rooms(path):

@@ -1,0 +1,104 @@
+"""Everything a run can decide without a test label: which score, and from which score on a part is called anomalous."""
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adlib import anomalies, conformal, data, featurespace, images, score, train
+from adlib.config import Config
+
+SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
+BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The scores of every image of a category, and what was decided from good images alone."""
+
+    splits: dict[str, tuple[list[Path], pd.DataFrame]]  # train, held_out, test, train_bad: paths, and a column a score
+    ranking: pd.DataFrame  # score.label_free; empty where nothing is held out
+    primary: str  # the score of the configuration: the seed's for its autoencoders, distance.top1 in feature space
+    chosen: str  # the study's: the one that is best without a test label (score.choose)
+    p_values: dict[str, dict[str, np.ndarray]]  # {primary or chosen: {test, train_bad: [N]}}; NaN where nothing is held out
+    calibration: int  # good images that the p-values are from
+    scale: dict[str, tuple[float, float]]  # score.scale_of the held-out good images
+    how: str  # split | cross-conformal | none
+
+
+def split_of(category: data.Category, config: Config) -> dict[str, list[Path]]:
+    """The paths of train, held_out, test and train_bad."""
+    kept, held = train.split(len(category.train), config.held_out, config.seed)
+    return {"train": [category.train[i] for i in kept], "held_out": [category.train[i] for i in held],
+            "test": list(category.test), "train_bad": list(category.train_bad)}
+
+
+def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Scored:
+    """Score all splits; rank the scores by synthetic anomalies in held-out good images; p-values of the evaluation splits.
+
+    The good images the detector was fitted on are never used for either. Where nothing is held out, the primary score
+    stays, and there are no p-values.
+    """
+    paths = {name: found for name, found in split_of(category, config).items() if found}
+    calibrate_on = images.load(paths.get("held_out", paths["train"])[:BATCH], config.image_size)
+    scale = score.scale_of(scorer(calibrate_on))
+    splits = {name: (found, tables(scorer, images.load(found, config.image_size), scale)) for name, found in paths.items()}
+    columns = list(splits["train"][1].columns)
+    primary = score.SEED_SCORE if score.SEED_SCORE in columns else "distance.top1"
+    ranking, chosen = pd.DataFrame({"score": columns}), primary
+    if "held_out" in splits:
+        changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
+        good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
+        ranking = score.label_free(good, anomalous, kinds)
+        chosen = score.choose(ranking, good, anomalous, primary)
+    p_values, calibration, how = _p_values(splits, (primary, chosen), category, config)
+    return Scored(splits, ranking, primary, chosen, p_values, calibration, scale, how)
+
+
+def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[float, float]]) -> pd.DataFrame:
+    """score.table of any number of images, a batch at a time: maps of all of them at once would not fit into memory."""
+    return pd.concat([score.table(scorer(part), scale) for part in pictures.split(BATCH)], ignore_index=True)
+
+
+def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[str, tuple[float, float]]) -> np.ndarray:
+    """The smoothed map of a score ("ssim.max" -> ssim) at the images' own size: uint8 [N,3,S,S] -> float32 [N,S,S]."""
+    parts = []
+    for part in pictures.split(BATCH):
+        found = torch.from_numpy(score.all_maps(scorer(part), scale)[name.split(".")[0]]).float()[:, None]
+        parts.append(torch.nn.functional.interpolate(found, size=pictures.shape[-1], mode="bilinear")[:, 0].numpy())
+    return np.concatenate(parts) if parts else np.zeros((0, *pictures.shape[-2:]), np.float32)
+
+
+def _p_values(splits: dict[str, tuple[list[Path], pd.DataFrame]], names: typing.Iterable[str], category: data.Category,
+              config: Config) -> tuple[dict[str, dict[str, np.ndarray]], int, str]:
+    wanted = [name for name in ("test", "train_bad") if name in splits]
+    if "held_out" not in splits:
+        return {name: {split: np.full(len(splits[split][0]), np.nan) for split in wanted} for name in names}, 0, "none"
+    held = splits["held_out"][1]
+    return {name: {split: conformal.p_values(held[name].to_numpy(), splits[split][1][name].to_numpy()) for split in wanted}
+            for name in names}, len(held), "split"
+
+
+def cross_p_values(scored: Scored, encoder: torch.nn.Module, category: data.Category, config: Config) -> Scored:
+    """The same with p-values from every good image: five detectors, each judged by the fifth of them it has not seen.
+
+    For detectors that take seconds to fit (Vovk 2015); others come back unchanged.
+    """
+    from adlib import detectors
+
+    if config.model not in detectors.CLOSED_FORM or scored.how == "none" or len(category.train) < 2 * featurespace.FOLDS:
+        return scored
+    wanted = list(scored.p_values[scored.primary])
+    folds = conformal.folds(len(category.train), featurespace.FOLDS, config.seed)
+    found = featurespace.cross_maps(encoder, images.load(category.train, config.image_size),
+                                    [images.load(scored.splits[name][0], config.image_size) for name in wanted], folds, config)
+    tables_of = [(score.table({"distance": held}, {}), [score.table({"distance": other}, {}) for other in others])
+                 for held, others in found]
+    p_values = {name: {split: conformal.cross_p_values([held[name].to_numpy() for held, _ in tables_of],
+                                                       [others[i][name].to_numpy() for _, others in tables_of])
+                       for i, split in enumerate(wanted)} for name in {scored.primary, scored.chosen}}
+    return dataclasses.replace(scored, p_values=p_values, calibration=len(category.train), how="cross-conformal")

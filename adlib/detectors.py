@@ -1,0 +1,132 @@
+"""Closed-form and memory detectors on frozen features, and the head that is taught by synthetic anomalies.
+
+Each is fitted on the features of good images, float32 [N,C,g,g] (features.grid), and maps such features to [N,g,g], higher =
+more anomalous. What was fitted lies in buffers and parameters, so that `state_dict` is the whole detector.
+"""
+from __future__ import annotations
+
+import typing
+
+import torch
+from torch import nn
+
+from adlib import train
+
+COMPONENTS = 96  # of the linear autoencoder
+DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: randomly chosen feature dimensions (PaDiM), added to the covariance's diagonal
+BANK, POOL = 4000, 20000  # patches the memory keeps, and random patches it chooses them from
+PROJECTED = 64  # dimensions in which the memory's coreset is chosen
+HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 10, 2e-3, 32  # of the taught head
+ANOMALOUS_WEIGHT = 3.0  # anomalous cells are rare: they count this much in the head's loss
+
+
+class PCAResidual(nn.Module):
+    """The closed-form linear autoencoder: squared distance of a cell's features to the span of the leading components.
+
+    The optimum of a linear autoencoder with squared loss is PCA (Baldi and Hornik 1989); as a detector: DFM (Ahuja et al. 2019).
+    """
+
+    def fit(self, features: torch.Tensor) -> PCAResidual:
+        x = features.permute(0, 2, 3, 1).flatten(0, 2)
+        self.register_buffer("mean", x.mean(dim=0))
+        x = x - self.mean
+        _, vectors = torch.linalg.eigh(x.T @ x / len(x))
+        self.register_buffer("components", vectors[:, -min(COMPONENTS, x.shape[1] - 1):].contiguous())
+        return self
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = features.permute(0, 2, 3, 1) - self.mean
+        return (x - (x @ self.components) @ self.components.T).square().sum(dim=-1)
+
+
+class GaussianPerPosition(nn.Module):
+    """Mahalanobis distance to a Gaussian of each grid position (PaDiM; Defard et al., ICPR 2020). For aligned parts."""
+
+    def fit(self, features: torch.Tensor, seed: int = 0) -> GaussianPerPosition:
+        order = torch.randperm(features.shape[1], generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("chosen", order[:DIMENSIONS].sort().values)
+        x = features[:, self.chosen].permute(2, 3, 0, 1).flatten(0, 1)  # (positions, N, D)
+        self.register_buffer("mean", x.mean(dim=1, keepdim=True))
+        x = x - self.mean
+        covariance = x.mT @ x / max(1, x.shape[1] - 1) + RIDGE * torch.eye(x.shape[2])
+        # The inverse of the Cholesky factor whitens: ||L^-1 x|| is the Mahalanobis distance.
+        self.register_buffer("whiten", torch.linalg.inv(torch.linalg.cholesky(covariance)))
+        return self
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        n, _, h, w = features.shape
+        x = features[:, self.chosen].permute(2, 3, 0, 1).flatten(0, 1) - self.mean
+        return (x @ self.whiten.mT).norm(dim=-1).T.reshape(n, h, w)
+
+
+class Memory(nn.Module):
+    """Distance of a cell's features to the nearest of a bank of good ones (PatchCore; Roth et al., CVPR 2022).
+
+    The bank is a greedy k-centre coreset of random good patches, chosen in a random projection as in the paper. Without the
+    paper's re-weighting of the image score.
+    """
+
+    def fit(self, features: torch.Tensor, seed: int = 0) -> Memory:
+        generator = torch.Generator().manual_seed(seed)
+        patches = features.permute(0, 2, 3, 1).flatten(0, 2)
+        patches = patches[torch.randperm(len(patches), generator=generator)[:POOL]]
+        projection = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+        self.register_buffer("bank", patches[_coreset(patches @ projection, min(BANK, len(patches)))])
+        return self
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        n, _, h, w = features.shape
+        patches = features.permute(0, 2, 3, 1).flatten(0, 2)
+        nearest = [torch.cdist(part, self.bank).amin(dim=1) for part in patches.split(4096)]
+        return torch.cat(nearest).view(n, h, w) if nearest else patches.new_zeros(n, h, w)
+
+
+class Taught(nn.Module):
+    """A two-layer perceptron on each cell's features, taught to tell good cells from cells of synthetic anomalies.
+
+    It learns a direction "away from normal" that real defects share, where distances weigh all directions alike. Related:
+    CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021), SimpleNet (Liu et al. 2023). The map is the logit.
+    """
+
+    def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor, *, seed: int = 0) -> Taught:
+        """masks: bool [M,S,S] of the `anomalous` images' changed pixels. A cell is anomalous where half of a 2x2 block is."""
+        torch.manual_seed(seed)
+        channels, side = features.shape[1], features.shape[-1]
+        self.register_buffer("mean", features.mean(dim=(0, 2, 3)).view(1, -1, 1, 1))
+        self.register_buffer("std", features.std(dim=(0, 2, 3)).view(1, -1, 1, 1) + 1e-6)
+        self.head = nn.Sequential(nn.Conv2d(channels, HIDDEN, 1), nn.BatchNorm2d(HIDDEN), nn.ReLU(), nn.Conv2d(HIDDEN, HIDDEN, 1),
+                                  nn.BatchNorm2d(HIDDEN), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 1)).to(memory_format=torch.channels_last)
+        x = torch.cat([self._standard(features), self._standard(anomalous)]).contiguous(memory_format=torch.channels_last)
+        coarse = nn.functional.adaptive_max_pool2d(nn.functional.avg_pool2d(masks[:, None].float(), 2), side)[:, 0]
+        y = torch.cat([torch.zeros(len(features), side, side), (coarse > 0.5).float()])
+
+        def loss_of(index: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits = self.head(x[index])[:, 0]
+            weight = 1 + (ANOMALOUS_WEIGHT - 1) * y[index]
+            return nn.functional.binary_cross_entropy_with_logits(logits.float(), y[index], weight=weight)
+
+        self.history = train.one_cycle(self.head.parameters(), loss_of, len(x), epochs=EPOCHS, batch_size=BATCH, peak=PEAK_LR, seed=seed)
+        self.head.eval()
+        return self
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(self._standard(features))[:, 0]
+
+    def _standard(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) / self.std
+
+
+CLOSED_FORM: dict[str, typing.Callable[[], nn.Module]] = {"pca": PCAResidual, "gaussian": GaussianPerPosition, "memory": Memory}
+
+
+def _coreset(points: torch.Tensor, count: int) -> torch.Tensor:
+    """Greedy k-centre: each next point is the farthest from all chosen so far. [P,D] -> int64 [count]."""
+    chosen = torch.zeros(count, dtype=torch.long)
+    squares = points.square().sum(dim=1)
+    distance = torch.full((len(points),), torch.inf)
+    for i in range(1, count):
+        last = points[chosen[i - 1]]
+        distance = torch.minimum(distance, squares - 2 * (points @ last) + last @ last)
+        chosen[i] = distance.argmax()
+    return chosen
