@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    from adlib import compare, files, runs, tables
+    from adlib import compare, files, runs, summary, tables
     from adlib import report as pages
 
     reports = runs.reports_dir(args.reports)
@@ -45,7 +45,8 @@ def report(args: argparse.Namespace) -> int:
     if args.markdown:
         files.write_text(args.markdown, tables.markdown(table, reports))
         print(f"wrote {args.markdown}")
-    print(compare.provenance(table), compare.answer(table), tables.as_text(table), f"Report: {index.resolve()}", sep="\n\n")
+    rows = summary.rows(table, reports)
+    print(compare.provenance(table), summary.answer(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
     return 0
 
 

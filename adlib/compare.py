@@ -13,6 +13,15 @@ from adlib.config import InputError
 # The seed's four rows, in its order: what its README claims, and what the per-image scores that its author published
 # give for the one configuration they were published for. Only for its own two categories, and only on its own images.
 SEED_ROWS = {"cae_mse": "CAE + MSE", "cae_ssim": "CAE + SSIM", "resnet_mse": "ResNet18 + MSE", "resnet_ssim": "ResNet18 + SSIM"}
+LABELS = SEED_ROWS | {
+    "to_pixels": "Frozen ResNet18 to pixels", "to_features": "Frozen ResNet18 to features (cosine)",
+    "to_features_squared": "Frozen ResNet18 to features (squared)", "pca": "PCA residual", "gaussian": "Gaussian per position (PaDiM)",
+    "memory": "Memory of patches (PatchCore)", "taught": "Head taught by synthetic defects", "fused": "Fused: memory + taught head",
+    "mean_grey": "Mean grey (no model)", "contrast": "Contrast (no model)", "laplacian_variance": "Laplacian variance (no model)",
+    "compressed_size": "Compressed size (no model)", "fused_without_layer1": "Fused, without layer1", "fused_layer3": "Fused, layer3 alone",
+    "fused_128px": "Fused, 128 px", "fused_texture": "Fused, taught cutpaste and perlin only",
+    "fused_shape": "Fused, taught scratch and structural only", "taught_texture": "Taught, cutpaste and perlin only",
+    "taught_shape": "Taught, scratch and structural only"}
 SEED_CLAIMS = {
     ("hazelnut", "cae_mse"): (0.70, 0.80), ("zipper", "cae_mse"): (0.60, 0.70),
     ("hazelnut", "cae_ssim"): (0.75, 0.85), ("zipper", "cae_ssim"): (0.65, 0.75),
@@ -26,7 +35,7 @@ COLUMNS = ("category", "name", "label", "seed", "status", "reason", "auroc", "lo
 
 
 def performance(reports: Path) -> pd.DataFrame:
-    """One row a run, planned runs that are missing or failed included; sorted by category, then the seed's order.
+    """One row a run, planned runs that are missing or failed included; sorted by category, then the order of LABELS.
 
     AUROCs are NaN where a run has none; `reason` then says why. Raises InputError when there is no run at all.
     """
@@ -37,43 +46,24 @@ def performance(reports: Path) -> pd.DataFrame:
             rows[path] = _row(path, reports)
     if not rows:
         raise InputError(f"there is no run in {reports / 'runs'}; run a notebook, or `adlib run params/quick.yaml`, first")
-    order = {name: i for i, name in enumerate(SEED_ROWS)}
+    order = {name: i for i, name in enumerate(LABELS)}
     found = sorted(rows.values(), key=lambda row: (row["category"], order.get(row["name"], 99), row["name"], row["seed"]))
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
+SHOWN = (*SEED_ROWS, "to_pixels", "to_features", "memory", "fused")  # in figures that would drown in more
+
+
 def results_of(table: pd.DataFrame, reports: Path, name: str = "all_results.csv") -> dict[tuple[str, str], pd.DataFrame]:
-    """{(category, label): a CSV of the run} for the finished runs of `table`; runs of several seeds are told apart."""
-    several = table["seed"].nunique() > 1
-    found = {}
-    for row in table[table["status"] == "finished"].itertuples():
-        label = f"{row.label}, seed {row.seed}" if several else row.label
-        found[row.category, label] = pd.read_csv(reports / row.folder / name)
-    return found
+    """{(category, label): a CSV of the run} of the first seed's finished runs, where they have that file.
 
-
-def answer(table: pd.DataFrame) -> str:
-    """What the table says, in plain sentences made from its numbers."""
-    sentences = []
-    done = table[table["auroc"].notna()]
-    for category, rows in done.groupby("category", sort=False):
-        best = rows.loc[rows["auroc"].idxmax()]
-        rivals = rows[(rows["high"] >= best["low"]) & (rows.index != best.name)]
-        text = f"On {category}, {best['label']} ranks best with an AUROC of {interval(best, 'auroc', 'low', 'high')}"
-        if len(rivals):
-            text += (f"; with {best['n_anomalous']:.0f} anomalous test images its interval overlaps that of "
-                     f"{_join(rivals['label'])}, so this order is not settled")
-        sentences.append(text + ".")
-    judged = done[done["verdict"] != ""]
-    if len(judged):
-        counts = judged["verdict"].value_counts()
-        words = [f"{counts[verdict]} {verdict}" for verdict in ("reached", "exceeded", "missed") if verdict in counts]
-        sentences.append(f"Of the {len(judged)} AUROC ranges that the seed claims for these cells, {_join(words)}.")
-    absent = table[table["auroc"].isna()]
-    if len(absent):
-        names = [f"{row.category} / {row.label} ({row.status}: {row.reason})" for row in absent.itertuples()]
-        sentences.append(f"Without a result: {'; '.join(names)}.")
-    return " ".join(sentences)
+    Of more than eight configurations those of SHOWN only: curves that lie on each other say nothing.
+    """
+    done = table[table["status"] == "finished"].drop_duplicates(["category", "name"])
+    if done["name"].nunique() > len(SHOWN):
+        done = done[done["name"].isin(SHOWN)]
+    return {(row.category, row.label): pd.read_csv(reports / row.folder / name) for row in done.itertuples()
+            if (reports / row.folder / name).is_file()}
 
 
 def provenance(table: pd.DataFrame) -> str:
@@ -81,24 +71,30 @@ def provenance(table: pd.DataFrame) -> str:
     done = table[table["status"] == "finished"]
     text = []
     if (done["synthetic"] == True).any():  # noqa: E712  (a column of True, False and nothing)
-        drawn = _join(sorted(set(done.loc[done["synthetic"] == True, "category"])))  # noqa: E712
+        drawn = join(sorted(set(done.loc[done["synthetic"] == True, "category"])))  # noqa: E712
         text.append(f"SYNTHETIC DATA ({drawn}): these images were drawn by a program; nothing here is a result on real parts.")
     random = sorted({weights for weights in done["weights"] if weights.startswith("RANDOM")})
     if random:
         text.append(f"The ResNet18 rows did not have ImageNet weights: {'; '.join(random)}.")
     text += sorted(set(done["source"]))
-    text.append(f"{len(done)} of {len(table)} runs finished, on {_join(sorted(set(done['device'])))}. Data fingerprints: "
-                + ", ".join(f"{category} {_join(sorted(set(rows['fingerprint'])))}" for category, rows in done.groupby("category")) + ".")
+    text.append(f"{len(done)} of {len(table)} runs finished, on {join(sorted(set(done['device'])))}. Data fingerprints: "
+                + ", ".join(f"{category} {join(sorted(set(rows['fingerprint'])))}" for category, rows in done.groupby("category")) + ".")
     return " ".join(text)
 
 
-def bars_sentence(table: pd.DataFrame) -> str:
-    text = "AUROC per configuration with its 95 % interval"
-    if table["claim_low"].notna().any():
+def bars_sentence(rows: pd.DataFrame) -> str:
+    text = "AUROC of every row with the 95 % interval of the finite test set; filled: not told from the best of its category"
+    if rows["claim_low"].notna().any():
         text += "; the grey bands are the ranges that the seed claims"
     return text + ". " + " ".join(
-        f"{category}: " + ", ".join(f"{row.label} {row.auroc:.2f}" for row in rows.itertuples() if row.auroc == row.auroc) + "."
-        for category, rows in table.groupby("category", sort=False))
+        f"{category}: " + ", ".join(f"{row.label} {row.auroc:.2f}" for row in part.itertuples() if row.auroc == row.auroc) + "."
+        for category, part in rows.groupby("category", sort=False))
+
+
+def matrix_sentence(pairs: pd.DataFrame, category: str) -> str:
+    apart = int((pairs["p_holm"] < 0.05).sum())
+    return (f"{category}: {apart} of {len(pairs)} pairs of rows are told apart by the paired DeLong test on the same images at 5 %, "
+            "corrected for the number of pairs (stars).")
 
 
 def roc_sentence(table: pd.DataFrame) -> str:
@@ -127,7 +123,7 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
     status = runs.status(path)
     manifest = runs.manifest(path)
     params, about = manifest.get("params") or {}, manifest.get("data") or {}
-    row = {"category": category, "name": name, "label": SEED_ROWS.get(name, name), "seed": int(seed) if seed.isdigit() else -1,
+    row = {"category": category, "name": name, "label": LABELS.get(name, name), "seed": int(seed) if seed.isdigit() else -1,
            "status": status.state, "reason": status.reason, "epochs": math.nan, "train_seconds": math.nan,
            "device": manifest.get("device", ""), "weights": manifest.get("weights", ""), "git": manifest.get("git", ""),
            "precision": params.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
@@ -171,6 +167,7 @@ def _nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _join(words: typing.Iterable[str]) -> str:
+def join(words: typing.Iterable[str]) -> str:
+    """'a, b and c'."""
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -44,6 +44,15 @@ def show(figure: plt.Figure, alt: str, path: Path | None = None) -> None:
     display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
 
 
+def say(text: str) -> None:
+    """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup."""
+    from html import escape
+
+    from IPython.display import display
+
+    display({"text/html": f"<p>{escape(text, quote=False)}</p>", "text/plain": text}, raw=True)
+
+
 def loss_curve(history: list[dict]) -> plt.Figure:
     """Training and held-out loss over epochs (log scale), the learning rate's steps marked below."""
     table = pd.DataFrame(history)

@@ -5,31 +5,56 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from adlib import evaluate, metrics, plots
+from adlib import evaluate, metrics, plots, psychometric
 
 
 def auroc_bars(rows: pd.DataFrame) -> plt.Figure:
-    """Measured AUROC with its 95 % interval per category and configuration, over the range the seed claims (grey).
+    """AUROC of every row with its 95 % interval, one panel a category, over the range the seed claims (grey).
 
-    rows: columns category, name, auroc, low, high, claim_low, claim_high (compare.performance), one row a bar.
+    rows: summary.rows. Filled: the best of the category, or not told from it; open: significantly below it.
     """
     categories = list(dict.fromkeys(rows["category"]))
-    figure, axes = plt.subplots(1, len(categories), figsize=(3.6 * len(categories) + 1, 3.6), sharey=True, squeeze=False)
+    most = max(len(rows[rows["category"] == category]) for category in categories)
+    figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories) + 2.4, 0.9 + 0.27 * most), squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):
         part = rows[rows["category"] == category].reset_index(drop=True)
-        for x, row in part.iterrows():
+        for y, row in part.iterrows():
             if not np.isnan(row["claim_low"]):
-                ax.fill_between([x - 0.45, x + 0.45], row["claim_low"], row["claim_high"], color="#cccccc", zorder=1, linewidth=0)
+                ax.fill_betweenx([y - 0.42, y + 0.42], row["claim_low"], row["claim_high"], color="#cccccc", zorder=1, linewidth=0)
             if np.isnan(row["auroc"]):
-                ax.text(x, 0.05, row["status"], rotation=90, ha="center", va="bottom", fontsize=8)
+                ax.text(0.02, y, row["status"], va="center", fontsize=8)
             else:
-                ax.errorbar(x, row["auroc"], [[row["auroc"] - row["low"]], [row["high"] - row["auroc"]]], fmt="o", capsize=4,
-                            color=plots.SERIES[x % len(plots.SERIES)], zorder=3)
-                ax.annotate(f"{row['auroc']:.2f}", (x, row["auroc"]), (7, 0), textcoords="offset points", va="center", fontsize=8)
-        ax.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-        ax.set(title=category, xticks=range(len(part)), ylim=(0, 1.03), xlim=(-0.6, len(part) - 0.3))
-        ax.set_xticklabels(part["label"], rotation=30, ha="right", fontsize=8)
-    axes[0, 0].set_ylabel("AUROC, 95 % interval")
+                level = row["with_best"] is True
+                ax.errorbar(row["auroc"], y, xerr=[[row["auroc"] - row["low"]], [row["high"] - row["auroc"]]], fmt="o", capsize=3,
+                            color=plots.GOOD, markerfacecolor=plots.GOOD if level else "white", zorder=3, markersize=5)
+                ax.text(1.04, y, f"{row['auroc']:.3f}", va="center", fontsize=8)
+        ax.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+        ax.set(title=category, yticks=range(len(part)), xlim=(0, 1.16), ylim=(len(part) - 0.4, -0.6), xlabel="AUROC, 95 % interval",
+               xticks=[0, 0.25, 0.5, 0.75, 1])
+        ax.set_yticklabels(part["label"], fontsize=8)
+    return figure
+
+
+def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure:
+    """Differences of AUROC, row minus column, for every pair; a star where the paired test tells the two apart. pairs: summary.matrix."""
+    labels = list(dict.fromkeys([*pairs["a"], *pairs["b"]]))
+    if not labels:
+        return _nothing()
+    values, stars = np.zeros((len(labels), len(labels))), []
+    for row in pairs.itertuples():
+        i, j = labels.index(row.a), labels.index(row.b)
+        values[i, j], values[j, i] = row.difference, -row.difference
+        if row.p_holm < 0.05:
+            stars += [(i, j), (j, i)]
+    figure, axes = plt.subplots(figsize=(3.2 + 0.26 * len(labels), 2.6 + 0.26 * len(labels)))
+    drawn = axes.imshow(values, cmap="PuOr", vmin=-0.6, vmax=0.6)
+    for i, j in stars:
+        axes.text(j, i, "*", ha="center", va="center", fontsize=9)
+    axes.set(xticks=range(len(labels)), yticks=range(len(labels)), title=f"{category}: who is better than whom?")
+    axes.set_xticklabels(labels, rotation=90, fontsize=7)
+    axes.set_yticklabels(labels, fontsize=7)
+    axes.grid(False)
+    figure.colorbar(drawn, ax=axes, label="AUROC of the row minus AUROC of the column", shrink=0.7)
     return figure
 
 
@@ -88,4 +113,71 @@ def _nothing() -> plt.Figure:
     figure, axes = plt.subplots(figsize=(6, 1))
     axes.axis("off")
     axes.text(0.5, 0.5, "no run has finished", ha="center", va="center")
+    return figure
+
+
+def robustness(table: pd.DataFrame) -> plt.Figure:
+    """AUROC against the strength of each disturbance, a panel each. table: limits.robustness of one run."""
+    names = [name for name in dict.fromkeys(table["disturbance"]) if name != "none"]
+    if not names:
+        return _nothing()
+    clean = table[table["strength"] == 0]
+    columns = 4
+    figure, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(9.6, 2.3 * -(-len(names) // columns)), sharex=True, sharey=True,
+                                squeeze=False)
+    for ax, name in zip(axes.flat, names, strict=False):
+        part = pd.concat([clean, table[table["disturbance"] == name]])
+        for column, color, dash, marker, words in (("auroc", plots.GOOD, "-", "o", "AUROC"),
+                                                   ("false_alarms", plots.ANOMALOUS, "--", "x", "false alarms at the fixed threshold")):
+            ax.plot(part["strength"], part[column], dash, color=color, marker=marker, markersize=4, label=words)
+        ax.set(title=name, ylim=(-0.03, 1.05), xticks=range(6))
+        ax.text(0.03, 0.05, f"5: {part['what'].iloc[-1]}", transform=ax.transAxes, fontsize=6.5)
+    for ax in axes.flat[len(names):]:
+        ax.axis("off")
+    figure.supxlabel("strength (0 = as they are)", fontsize=9)
+    axes.flat[0].legend(fontsize=7, loc="center left")
+    return figure
+
+
+def detectability(found: pd.DataFrame, guess: float) -> plt.Figure:
+    """Share found against the area of the defect, a panel a defect type, with the fitted psychometric curve. found: limits.detectability."""
+    names = list(dict.fromkeys(found["defect"]))
+    if not names:
+        return _nothing()
+    columns = 4
+    figure, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(9.6, 2.3 * -(-len(names) // columns)), sharey=True, squeeze=False)
+    for ax, name in zip(axes.flat, names, strict=False):
+        part = found[(found["defect"] == name) & (found["contrast"] == 1) & (found["area"] > 0)]
+        means = part.groupby("size")[["area", "found"]].mean()
+        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), guess=guess)
+        x = np.geomspace(part["area"].min(), part["area"].max(), 100)
+        ax.plot(100 * x, curve(x), color=plots.GOOD)
+        ax.plot(100 * means["area"], means["found"], "o", color=plots.GOOD, markersize=4)
+        at = curve.at(0.95)
+        if at <= part["area"].max():
+            ax.axvline(100 * at, color=plots.ANOMALOUS, linestyle="--", linewidth=1)
+            ax.text(100 * at, 0.1, f" 95 %: {100 * at:.2g} %", fontsize=7, color=plots.ANOMALOUS)
+        ax.axhline(guess, color="#999999", linewidth=0.8, linestyle=":")
+        ax.set(title=name, xscale="log", ylim=(-0.03, 1.05))
+    for ax in axes.flat[len(names):]:
+        ax.axis("off")
+    figure.supxlabel("defect's share of the image, %", fontsize=9)
+    figure.supylabel("share found", fontsize=9)
+    return figure
+
+
+def robustness_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
+    """Mean AUROC over the disturbances against their strength, a line a configuration. tables: {(category, label): limits.robustness}."""
+    if not tables:
+        return _nothing()
+    categories = list(dict.fromkeys(category for category, _ in tables))
+    figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 3.4), sharey=True, squeeze=False)
+    for ax, category in zip(axes[0], categories, strict=True):
+        for i, (label, table) in enumerate((n, t) for (c, n), t in tables.items() if c == category):
+            mean = table.groupby("strength")["auroc"].mean()
+            ax.plot(mean.index, mean, plots.DASHES[i % 4], marker="o", markersize=3, color=plots.SERIES[i % len(plots.SERIES)], label=label)
+        ax.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+        ax.set(title=category, xlabel="strength of the disturbance", ylim=(0, 1.03))
+        ax.legend(fontsize=7, loc="lower left")
+    axes[0, 0].set_ylabel("AUROC, mean over eight disturbances")
     return figure

@@ -16,15 +16,7 @@ from torch import nn
 
 from adlib import conformal, data, decide, evaluate, files, images, plots, score, train
 from adlib.config import STATISTICS, Config
-
-
-def say(text: str) -> None:
-    """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup."""
-    from html import escape
-
-    from IPython.display import display
-
-    display({"text/html": f"<p>{escape(text, quote=False)}</p>", "text/plain": text}, raw=True)
+from adlib.plots import say
 
 
 def banner(category: data.Category, source: str) -> None:

@@ -17,7 +17,7 @@ FLOORS = [
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda"}, {"study", "plots_compare"}, {"runs"}, {"limits"},
-    {"compare", "grid", "process", "board"}, {"tables", "batch", "report"}, {"cli"}]
+    {"compare", "grid", "process", "board"}, {"summary"}, {"tables", "batch", "report"}, {"cli"}]
 
 
 def imported_rooms(path):

@@ -1,0 +1,160 @@
+"""How small, how faint, how noisy: where a finished run's detector stops working. Reads runs, changes none of them.
+
+Two experiments: real test images disturbed as a line would (corrupt), and, where the data are drawn by adlib, defects of
+controlled size and contrast (synthetic.render) with a psychometric curve through found-or-missed.
+"""
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from adlib import conformal, corrupt, data, decide, featurespace, files, images, metrics, models, psychometric, runs, score
+from adlib import synthetic as generator
+from adlib.config import PIXEL_MODELS, Config, InputError
+
+SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
+CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+EACH = 8  # parts drawn for every defect, size and contrast
+FIRST_PART = 3_000_000  # index of the first part: none of them is in a data set (see synthetic)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reopened:
+    """A finished run's detector, with the score and threshold it decided on without labels."""
+
+    config: Config
+    category: data.Category
+    scorer: score.Scorer
+    score: str
+    scale: dict[str, tuple[float, float]]
+    threshold: float  # a picture is called anomalous above it; inf where the held-out images could not support the rate
+
+    def scores(self, pictures: torch.Tensor) -> np.ndarray:
+        """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
+        return decide.tables(self.scorer, pictures, self.scale)[self.score].to_numpy()
+
+
+def folder(config: Config) -> Path:
+    """Where the limits of a run are written: reports/limits/<category>/<configuration>."""
+    return runs.reports_dir(config.reports) / "limits" / config.category / config.name
+
+
+def reopen(run: Path, data_root: str = "") -> Reopened:
+    """The detector of a finished run: an autoencoder from its weights, a feature detector fitted again (seconds, same numbers).
+
+    data_root: where the data are now; empty = where the run found them. Raises InputError for a run that has not finished, or
+    whose data have changed since.
+    """
+    status = runs.status(run)
+    if status.state != "finished":
+        raise InputError(f"{run} holds no finished run ({status.state}: {status.reason}); run its configuration first")
+    about = runs.manifest(run)
+    config = Config.from_mapping(about["params"], str(run / "run.json"))
+    category = data.open_category(Path(data_root or about["data"]["root"]), config.category)
+    if data.fingerprint(category) != about["data"]["fingerprint"]:
+        raise InputError(f"the data of {run} have changed since it ran; run its configuration again first")
+    paths = decide.split_of(category, config)
+    if config.model in PIXEL_MODELS:
+        model, _ = models.build(dataclasses.replace(config, weights="none"))
+        model.load_state_dict(torch.load(run / "model.pt", weights_only=True, map_location="cpu"))
+        scorer = score.autoencoder_scorer(model, config)
+    else:
+        encoder, _ = featurespace.backbone(config)
+        good, where = images.load(category.train, config.image_size), {path: i for i, path in enumerate(category.train)}
+        kept, held = (torch.tensor([where[path] for path in paths[name]], dtype=torch.long) for name in ("train", "held_out"))
+        scorer = featurespace.fit(encoder, good, kept, held, config)
+    held_out = images.load(paths["held_out"] or paths["train"], config.image_size)
+    scale = score.scale_of(scorer(held_out[:decide.BATCH]))
+    name = files.read_json(run / "metrics.json")["chosen"]["score"]
+    known = decide.tables(scorer, held_out, scale)[name].to_numpy() if paths["held_out"] else np.zeros(0)
+    return Reopened(config, category, scorer, name, scale, conformal.threshold(known, config.false_alarms))
+
+
+def robustness(run: Reopened) -> pd.DataFrame:
+    """AUROC, false alarms and detections on disturbed test images: columns disturbance, strength, what, auroc, false_alarms, detections.
+
+    Strength 0 is the images as they are; the threshold stays that of undisturbed images. Empty without labels of both classes.
+    """
+    labels = data.read_labels(run.category)
+    paths = [path for path in run.category.test if run.category.key(path) in labels]
+    truth = np.array([labels[run.category.key(path)].anomalous for path in paths], dtype=int)
+    columns = ["disturbance", "strength", "what", "auroc", "false_alarms", "detections"]
+    if not 0 < truth.sum() < len(truth):
+        return pd.DataFrame(columns=columns)
+    pictures = images.load(paths, run.config.image_size)
+    rows = [("none", 0, "as they are", run.scores(pictures))]
+    rows += [(name, strength, corrupt.describe(name, strength), run.scores(corrupt.apply(pictures, name, strength, seed=run.config.seed)))
+             for name in corrupt.CORRUPTIONS for strength in corrupt.STRENGTHS]
+    return pd.DataFrame([(name, strength, what, metrics.auroc(truth, scores), float((scores[truth == 0] > run.threshold).mean()),
+                          float((scores[truth == 1] > run.threshold).mean())) for name, strength, what, scores in rows], columns=columns)
+
+
+def detectability(run: Reopened) -> pd.DataFrame:
+    """A row a drawn part: defect, size, contrast, area (share of the image that the defect changed), found (at the run's threshold).
+
+    Empty where the data are not drawn by adlib: only there is a defect of any size to be had.
+    """
+    rows: list[dict[str, typing.Any]] = []
+    if not run.category.synthetic or run.category.name not in generator.CATEGORIES or math.isinf(run.threshold):
+        return pd.DataFrame(columns=["defect", "size", "contrast", "area", "found"])
+    about = files.read_json(run.category.root / generator.MARKER)
+    for defect in generator.CATEGORIES[run.category.name]:
+        settings = [(size, 1.0) for size in SIZES] + [(1.0, contrast) for contrast in CONTRASTS if contrast < 1]
+        drawn = [(size, contrast, *generator.render(run.category.name, seed=about["seed"], index=FIRST_PART + part, defect=defect, size=size,
+                                                    contrast=contrast, pixels=about["pixels"]))
+                 for size, contrast in settings for part in range(EACH)]
+        scores = run.scores(torch.from_numpy(np.stack([_resized(picture, run.config.image_size) for *_, picture, _ in drawn])))
+        rows += [{"defect": defect, "size": size, "contrast": contrast, "area": float(mask.mean()), "found": bool(value > run.threshold)}
+                 for (size, contrast, _, mask), value in zip(drawn, scores, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def smallest(found: pd.DataFrame, guess: float) -> pd.DataFrame:
+    """Where each defect is found: a row a defect, area50 and area95 (share of the image) and contrast95 of the fitted curves.
+
+    found: detectability. NaN where a curve never reaches 95 %; an area beyond those drawn is the curve's guess and not a finding.
+    """
+    rows = []
+    for defect, part in found.groupby("defect", sort=False):
+        by_size = part[(part["contrast"] == 1) & (part["area"] > 0)]
+        by_contrast = part[part["size"] == 1]
+        size = psychometric.fit(by_size["area"].to_numpy(), by_size["found"].to_numpy(), guess=guess)
+        contrast = psychometric.fit(by_contrast["contrast"].to_numpy(), by_contrast["found"].to_numpy(), guess=guess)
+        largest = by_size["area"].max()
+        at95 = size.at(0.95)
+        rows.append({"defect": defect, "area50": size.at(0.5), "area95": at95 if at95 <= largest else math.nan, "largest": largest,
+                     "found_at_real_size": float(part[(part["size"] == 1) & (part["contrast"] == 1)]["found"].mean()),
+                     "contrast95": value if (value := contrast.at(0.95)) <= 1 else math.nan})
+    return pd.DataFrame(rows, columns=["defect", "area50", "area95", "largest", "found_at_real_size", "contrast95"])
+
+
+def robustness_sentence(table: pd.DataFrame) -> str:
+    if table.empty:
+        return "There are no labels of both classes, so robustness cannot be judged."
+    clean = table.loc[table["strength"] == 0, "auroc"].iloc[0]
+    worst = table[table["strength"] == 3].sort_values("auroc")
+    parts = ", ".join(f"{row.what} {row.auroc:.3f}" for row in worst.head(3).itertuples())
+    alarms = table[table["strength"] == 3].sort_values("false_alarms", ascending=False).iloc[0]
+    return (f"AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}. The fixed threshold suffers first: with "
+            f"{alarms['what']} it calls {alarms['false_alarms']:.0%} of the good images anomalous.")
+
+
+def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> str:
+    if found.empty:
+        return ("No psychometric curves: they need defects of controlled size, which only adlib's own drawn data have, and a threshold "
+                "that the held-out images support.")
+    parts = [f"{row.defect} " + (f"{row.area95:.2%}" if row.area95 == row.area95 else
+                                 f"not reached (found {row.found_at_real_size:.0%} at real size)") for row in sizes.itertuples()]
+    return "Share of the image that a defect must cover to be found 95 times in 100, at real contrast: " + ", ".join(parts) + "."
+
+
+def _resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """As images.decode would: uint8 [S,S,3] -> [3,size,size]."""
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)

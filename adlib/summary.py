@@ -1,0 +1,152 @@
+"""Runs to rows: the mean over seeds, its spread over seeds, the interval of the finite test set, and what can be told apart.
+
+Three different things, never mixed: another seed gives another network (spread); another test set gives other images
+(interval, DeLong); and two configurations are compared on the same images (paired DeLong, Holm-corrected).
+"""
+from __future__ import annotations
+
+import math
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare
+
+LEVEL = 0.05  # of a difference that counts
+BASELINES = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")
+COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
+           "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
+           "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
+           "verdict", "published", "epochs", "train_seconds", "device", "weights", "brightness_correlation", "status", "reason", "folder")
+
+
+def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """One row a category, configuration and score, ordered as `compare.performance`.
+
+    An autoencoder has two rows: its own score (the seed's) and the one chosen without labels. Rates are between 0 and 1.
+    `with_best`: the best of its category, or not told from it by the paired test.
+    """
+    found = []
+    for _, runs in table.groupby(["category", "name"], sort=False):
+        done = runs[runs["status"] == "finished"]
+        if done.empty:
+            first = runs.iloc[0]
+            found.append({"seeds": 0} | {key: first[key] for key in ("category", "name", "label", "status", "reason", "folder")})
+            continue
+        measured = [files.read_json(reports / folder / "metrics.json") for folder in done["folder"]]
+        results = [pd.read_csv(reports / folder / "all_results.csv") for folder in done["folder"]]
+        found.append(_row(done, measured, results, "", runs))
+        if any(one.get("chosen", {}).get("score") not in (None, one.get("score")) for one in measured):
+            found.append(_row(done, measured, results, "chosen_", runs))
+    for category in dict.fromkeys(row["category"] for row in found):
+        here = [row for row in found if row["category"] == category and "auroc" in row]
+        best = max(here, key=lambda row: row["auroc"], default={})
+        beaten = {pair.a if pair.b == best["label"] else pair.b for pair in matrix(table, reports, category).itertuples()
+                  if best["label"] in (pair.a, pair.b) and pair.p_holm < LEVEL}
+        for row in here:
+            row["with_best"] = row["label"] not in beaten
+    return pd.DataFrame(found).reindex(columns=list(COLUMNS))
+
+
+def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
+    """Every pair of rows of a category on the same test images: a, b, difference (of the means over seeds), p, p_holm.
+
+    Rows whose test images or labels are not those of the first one (another data set) are left out.
+    """
+    scores: dict[str, np.ndarray] = {}
+    first: pd.DataFrame | None = None
+    for _, runs in table[(table["category"] == category) & table["auroc"].notna()].groupby("name", sort=False):
+        tables = [_test(reports / folder) for folder in runs["folder"]]
+        if first is None:
+            first = tables[0]
+        if any(not one[["path", "label"]].equals(first[["path", "label"]]) for one in tables):
+            continue
+        label = runs.iloc[0]["label"]
+        scores[label] = np.stack([one["score"] for one in tables])
+        if any("chosen_score" in one and not one["chosen_score"].equals(one["score"]) for one in tables):
+            scores[f"{label}, chosen score"] = np.stack([one["chosen_score"] for one in tables])
+    return paired.matrix(first["label"].to_numpy(int), scores) if first is not None and len(scores) > 1 else pd.DataFrame(
+        columns=["a", "b", "difference", "p", "p_holm"])
+
+
+def show_matrices(table: pd.DataFrame, reports: Path) -> None:
+    """The matrix of every category as a figure, and what it says."""
+    for category in dict.fromkeys(table["category"]):
+        pairs = matrix(table, reports, category)
+        plots.show(plots_compare.matrix(pairs, category), compare.matrix_sentence(pairs, category))
+        plots.say(compare.matrix_sentence(pairs, category))
+
+
+def answer(summary: pd.DataFrame) -> str:
+    """Which row is best in each category, what cannot be told from it, and which rows beat no baseline. From the numbers."""
+    sentences = []
+    for category, here in summary[summary["auroc"].notna()].groupby("category", sort=False):
+        best = here.loc[here["auroc"].idxmax()]
+        level = [row.label for row in here.itertuples() if row.with_best is True and row.label != best["label"]]
+        text = f"On {category}, {best['label']} ranks best with an AUROC of {compare.interval(best, 'auroc', 'low', 'high')}"
+        if level:
+            text += (f"; with {best['n_anomalous']:.0f} anomalous test images {len(level)} of the other {len(here) - 1} rows cannot be "
+                     f"told from it (paired DeLong test, corrected for all pairs): {compare.join(level)}")
+        elif len(here) > 1:
+            text += (f", and every one of the other {len(here) - 1} rows is significantly below it (paired DeLong test, corrected for all "
+                     "pairs)")
+        sentences.append(text + ".")
+        baselines = here[here["name"].isin(BASELINES)]
+        if len(baselines):
+            top = baselines.loc[baselines["auroc"].idxmax()]
+            below = here[~here["name"].isin(BASELINES) & (here["auroc"] <= top["auroc"])]
+            if len(below):
+                sentences.append(f"{compare.join(below['label'])} {'does' if len(below) == 1 else 'do'} not beat {top['label']} "
+                                 f"({top['auroc']:.3f}), which is no model at all.")
+    judged = summary[summary["verdict"].fillna("") != ""]
+    if len(judged):
+        counts = judged["verdict"].value_counts()
+        words = [f"{counts[verdict]} {verdict}" for verdict in ("reached", "exceeded", "missed") if verdict in counts]
+        sentences.append(f"Of the {len(judged)} AUROC ranges that the seed claims for these cells, {compare.join(words)}.")
+    absent = summary[summary["auroc"].isna()]
+    if len(absent):
+        names = [f"{row.category} / {row.label} ({row.status}: {row.reason})" for row in absent.itertuples()]
+        sentences.append(f"Without a result: {'; '.join(names)}.")
+    return " ".join(sentences)
+
+
+def _test(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "all_results.csv")
+    return table[(table["split"] == "test") & table["label"].notna()].sort_values("path").reset_index(drop=True)
+
+
+def _row(done: pd.DataFrame, measured: list[dict], results: list[pd.DataFrame], prefix: str, runs: pd.DataFrame) -> dict[str, typing.Any]:
+    first = done.iloc[0]
+    parts = [one if not prefix else one["chosen"] for one in measured]
+    names = sorted({str(part.get("score", "")) for part in parts})
+    failed = runs[runs["status"] != "finished"]
+    row = {key: first[key] for key in ("category", "name", "n_good", "n_anomalous", "n_bad", "device", "weights", "folder")}
+    row |= {"label": first["label"] + (", chosen score" if prefix else ""), "score": ", ".join(names), "seeds": len(done),
+            "status": "finished", "epochs": first["epochs"], "train_seconds": done["train_seconds"].mean(),
+            "brightness_correlation": done["brightness_correlation"].mean() if not prefix else math.nan,
+            "reason": first["reason"] if failed.empty else "; ".join(f"seed {r.seed} {r.status}: {r.reason}" for r in failed.itertuples())}
+    for split, start in (("test", ""), ("train_bad", "bad_")):
+        arrays = [evaluate.arrays(one, split, f"{prefix}score") for one in results]
+        values = [part["auroc"][split]["value"] for part in parts]
+        if all(value is not None for value in values):
+            same = all(len(labels) == len(arrays[0][0]) and (labels == arrays[0][0]).all() for labels, _ in arrays)
+            low, high = paired.interval(arrays[0][0], np.stack([scores for _, scores in arrays]) if same else arrays[0][1])
+            row |= {f"{start}auroc": float(np.mean(values)), f"{start}low": low, f"{start}high": high,
+                    ("bad_spread" if start else "spread"): float(np.std(values, ddof=1)) if len(values) > 1 else math.nan}
+    label_free = [entry["all"] for one, part in zip(measured, parts, strict=True) for entry in one.get("label_free", [])
+                  if entry["score"] == part.get("score")]
+    row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
+    for key, columns in (("false_alarms", ("false_alarms", "false_low", "false_high")),
+                         ("detections", ("detections", "found_low", "found_high"))):
+        rates = [part["operating"]["test"][key] for part in parts if part.get("operating") and part["operating"]["test"][key]]
+        if len(rates) == len(parts) and rates[0]["n"]:
+            mean, n = float(np.mean([rate["count"] for rate in rates])), rates[0]["n"]
+            row |= dict(zip(columns, (mean / n, *conformal.rate_interval(round(mean), n)), strict=True))
+    found = [one["localisation"] for one in measured if one.get("localisation") and "pixel_auroc" in one["localisation"]]
+    for key in ("pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05"):
+        row[key] = float(np.mean([one[key] for one in found])) if found and (prefix or names == ["distance.top1"]) else math.nan
+    if not prefix:  # the claims are about the seed's score
+        row |= {key: first[key] for key in ("claim_low", "claim_high", "published", "verdict")}
+    return row
