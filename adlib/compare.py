@@ -30,7 +30,7 @@ SEED_CLAIMS = {
 SEED_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"): 0.717}
 COLUMNS = ("category", "name", "label", "seed", "status", "reason", "auroc", "low", "high", "n_good", "n_anomalous",
            "bad_auroc", "bad_low", "bad_high", "n_bad", "claim_low", "claim_high", "verdict", "published", "epochs",
-           "train_seconds", "device", "precision", "weights", "brightness_correlation", "synthetic", "layout", "fingerprint", "git",
+           "train_seconds", "device", "precision", "weights", "brightness", "size", "pose", "synthetic", "layout", "fingerprint", "git",
            "source", "folder")
 
 
@@ -122,11 +122,11 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
     category, name, seed = path.parts[-3], path.parts[-2], path.parts[-1].removeprefix("seed-")
     status = runs.status(path)
     manifest = runs.manifest(path)
-    params, about = manifest.get("params") or {}, manifest.get("data") or {}
+    about = manifest.get("data") or {}
     row = {"category": category, "name": name, "label": LABELS.get(name, name), "seed": int(seed) if seed.isdigit() else -1,
            "status": status.state, "reason": status.reason, "epochs": math.nan, "train_seconds": math.nan,
            "device": manifest.get("device", ""), "weights": manifest.get("weights", ""), "git": manifest.get("git", ""),
-           "precision": params.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
+           "precision": manifest.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
            "fingerprint": about.get("fingerprint", ""), "source": about.get("source", ""),
            "folder": path.relative_to(reports).as_posix(), "verdict": ""}
     if about.get("layout") == "seed":  # the claims are about the seed's own images
@@ -139,7 +139,7 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
                 "n_anomalous": test["n_anomalous"], "reason": test["why_absent"] or "", "bad_auroc": _nan(bad["value"]),
                 "bad_low": _nan(bad["low"]), "bad_high": _nan(bad["high"]), "n_bad": bad["n_anomalous"],
                 "epochs": measured["epochs"], "train_seconds": _nan(manifest.get("train_seconds")),
-                "brightness_correlation": _nan(measured.get("brightness_correlation"))}
+                **{name: _nan(value) for name, value in (measured.get("follows") or {}).items()}}
         row["verdict"] = _verdict(row)
     return {column: row.get(column, math.nan) for column in COLUMNS}
 

@@ -22,7 +22,7 @@ DISTANCES = ("cosine", "squared")
 LAYERS = ("1", "2", "3")
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("auto", "float32", "bf16")
 
 
 class InputError(ValueError):
@@ -53,7 +53,7 @@ class Config:
     false_alarms: float = 0.05  # share of good parts that may be called anomalous; sets the threshold
     held_out: float = 0.1  # share of the good training images kept apart to steer the learning rate; 0 keeps none
     seed: int = 0  # of the initial weights, the split and the order of the images
-    precision: str = "float32"  # float32 | bf16 (networks only; SSIM and metrics stay float32)
+    precision: str = "auto"  # of the networks: auto (bf16 where the processor has it, else float32) | float32 | bf16
     device: str = "auto"  # auto | cpu | cuda | mps
     data_root: str = ""  # folder of the data; empty: ADLIB_DATA, else data/, else the synthetic set
     reports: str = ""  # folder of the results; empty: reports/ of the project

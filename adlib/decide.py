@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +16,22 @@ BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
-    """The scores of every image of a category, and what was decided from good images alone."""
+class Decided:
+    """What good images alone decide: before any test image is read."""
 
-    splits: dict[str, tuple[list[Path], pd.DataFrame]]  # train, held_out, test, train_bad: paths, and a column a score
-    ranking: pd.DataFrame  # score.label_free; empty where nothing is held out
+    ranking: pd.DataFrame  # score.label_free; only the column `score` where nothing is held out
     primary: str  # the score of the configuration: the seed's for its autoencoders, distance.top1 in feature space
     chosen: str  # the study's: the one that is best without a test label (score.choose)
+    scale: dict[str, tuple[float, float]]  # score.scale_of the held-out good images
+    splits: dict[str, tuple[list[Path], pd.DataFrame]]  # train, held_out: paths, and a column a score
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored(Decided):
+    """The same with the scores of every image of a category (splits: also test and train_bad), and p-values."""
+
     p_values: dict[str, dict[str, np.ndarray]]  # {primary or chosen: {test, train_bad: [N]}}; NaN where nothing is held out
     calibration: int  # good images that the p-values are from
-    scale: dict[str, tuple[float, float]]  # score.scale_of the held-out good images
     how: str  # split | cross-conformal | none
 
 
@@ -37,26 +42,38 @@ def split_of(category: data.Category, config: Config) -> dict[str, list[Path]]:
             "test": list(category.test), "train_bad": list(category.train_bad)}
 
 
-def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Scored:
-    """Score all splits; rank the scores by synthetic anomalies in held-out good images; p-values of the evaluation splits.
+def decide(scorer: score.Scorer, category: data.Category, config: Config) -> Decided:
+    """Rank the scores by synthetic anomalies in held-out good images, and choose one; no test image is read.
 
-    The good images the detector was fitted on are never used for either. Where nothing is held out, the primary score
-    stays, and there are no p-values.
+    The good images the detector was fitted on are never used for that. Where nothing is held out, the primary score stays.
     """
-    paths = {name: found for name, found in split_of(category, config).items() if found}
-    calibrate_on = images.load(paths.get("held_out", paths["train"])[:BATCH], config.image_size)
-    scale = score.scale_of(scorer(calibrate_on))
-    splits = {name: (found, tables(scorer, images.load(found, config.image_size), scale)) for name, found in paths.items()}
+    paths = split_of(category, config)
+    scale = score.scale_of(scorer(images.load((paths["held_out"] or paths["train"])[:BATCH], config.image_size)))
+    splits = {name: (paths[name], tables(scorer, images.load(paths[name], config.image_size), scale))
+              for name in ("train", "held_out") if paths[name]}
     columns = list(splits["train"][1].columns)
     primary = score.SEED_SCORE if score.SEED_SCORE in columns else "distance.top1"
-    ranking, chosen = pd.DataFrame({"score": columns}), primary
-    if "held_out" in splits:
-        changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
-        good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
-        ranking = score.label_free(good, anomalous, kinds)
-        chosen = score.choose(ranking, good, anomalous, primary)
-    p_values, calibration, how = _p_values(splits, (primary, chosen), category, config)
-    return Scored(splits, ranking, primary, chosen, p_values, calibration, scale, how)
+    if "held_out" not in splits:
+        return Decided(pd.DataFrame({"score": columns}), primary, primary, scale, splits)
+    changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
+    good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
+    ranking = score.label_free(good, anomalous, kinds)
+    return Decided(ranking, primary, score.choose(ranking, good, anomalous, primary), scale, splits)
+
+
+def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Scored:
+    """Decide, then score the evaluation splits; their p-values are from the held-out good images."""
+    decided = decide(scorer, category, config)
+    paths = split_of(category, config)
+    unseen = {name: (paths[name], tables(scorer, images.load(paths[name], config.image_size), decided.scale))
+              for name in ("test", "train_bad") if paths[name]}
+    splits = decided.splits | unseen
+    known = splits["held_out"][1] if "held_out" in splits else None
+    p_values = {name: {split: np.full(len(table), np.nan) if known is None else
+                       conformal.p_values(known[name].to_numpy(), table[name].to_numpy()) for split, (_, table) in unseen.items()}
+                for name in (decided.primary, decided.chosen)}
+    return Scored(decided.ranking, decided.primary, decided.chosen, decided.scale, splits, p_values,
+                  0 if known is None else len(known), "none" if known is None else "split")
 
 
 def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[float, float]]) -> pd.DataFrame:
@@ -71,16 +88,6 @@ def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[st
         found = torch.from_numpy(score.all_maps(scorer(part), scale)[name.split(".")[0]]).float()[:, None]
         parts.append(torch.nn.functional.interpolate(found, size=pictures.shape[-1], mode="bilinear")[:, 0].numpy())
     return np.concatenate(parts) if parts else np.zeros((0, *pictures.shape[-2:]), np.float32)
-
-
-def _p_values(splits: dict[str, tuple[list[Path], pd.DataFrame]], names: typing.Iterable[str], category: data.Category,
-              config: Config) -> tuple[dict[str, dict[str, np.ndarray]], int, str]:
-    wanted = [name for name in ("test", "train_bad") if name in splits]
-    if "held_out" not in splits:
-        return {name: {split: np.full(len(splits[split][0]), np.nan) for split in wanted} for name in names}, 0, "none"
-    held = splits["held_out"][1]
-    return {name: {split: conformal.p_values(held[name].to_numpy(), splits[split][1][name].to_numpy()) for split in wanted}
-            for name in names}, len(held), "split"
 
 
 def cross_p_values(scored: Scored, encoder: torch.nn.Module, category: data.Category, config: Config) -> Scored:

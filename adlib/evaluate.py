@@ -82,8 +82,9 @@ def localisation(category: data.Category, maps: np.ndarray) -> tuple[dict[str, t
     """Pixel metrics of the test images' maps (float [N,S,S], in the order of category.test), and a row a defect region.
 
     All test images count, good ones as all good; an anomalous image without a mask is left out and counted. Masks: any value
-    above 0, resized by nearest neighbour. ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask}, regions with
-    defect); (None, empty) where no image has a mask. Definitions and ties: adlib.localise.
+    above 0, resized by nearest neighbour. ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask, groups}, regions
+    with path and defect); (None, empty) where no image has a mask. `groups`: the same four metrics for the good images with each
+    defect type, and with the half of the defective images whose defects are smaller, and larger. Definitions: adlib.localise.
     """
     labels = data.read_labels(category)
     masks = [data.mask_path(category, path) for path in category.test] if category.layout == "mvtec" else [None] * len(category.test)
@@ -93,16 +94,23 @@ def localisation(category: data.Category, maps: np.ndarray) -> tuple[dict[str, t
     if not any(masks[i] is not None for i in used):
         return None, pd.DataFrame()
     truth = images.load_masks([masks[i] for i in used], maps.shape[-1]).numpy()
+    maps, kinds, areas = maps[used], np.array([defects[i] for i in used]), truth.mean(axis=(1, 2))
     try:
-        regions = localise.regions(maps[used], truth)
-        found = {"pixel_auroc": localise.pixel_auroc(maps[used], truth), "pixel_ap": localise.pixel_average_precision(maps[used], truth),
-                 "au_pro_30": localise.au_pro(maps[used], truth, limit=0.30), "au_pro_05": localise.au_pro(maps[used], truth, limit=0.05),
-                 "images": len(used), "without_mask": sum(anomalous) - sum(mask is not None for mask in masks)}
+        found, regions = localise.measure(maps, truth)
     except ValueError as error:  # masks that are all empty, say
         return {"why_absent": str(error)}, pd.DataFrame()
-    regions["defect"] = [defects[used[i]] for i in regions["image"]]
-    regions["path"] = [category.key(category.test[used[i]]) for i in regions["image"]]
-    return found, regions.drop(columns="image")
+    middle = np.median(areas[areas > 0])
+    groups = {kind: kinds == kind for kind in dict.fromkeys(kinds[areas > 0])} if len(set(kinds[areas > 0])) > 1 else {}
+    if (areas > middle).any():
+        groups |= {f"defects up to {middle:.2%} of the image": (areas > 0) & (areas <= middle),
+                   f"defects above {middle:.2%} of the image": areas > middle}
+    rows = []
+    for name, chosen in groups.items():
+        chosen = (chosen & (areas > 0)) | (areas == 0)
+        rows.append({"group": name, "images": int((chosen & (areas > 0)).sum()), **localise.measure(maps[chosen], truth[chosen])[0]})
+    regions = regions.assign(defect=kinds[regions["image"]], path=[category.key(category.test[used[i]]) for i in regions["image"]])
+    return found | {"images": len(used), "without_mask": sum(anomalous) - sum(mask is not None for mask in masks),
+                    "groups": rows}, regions.drop(columns="image")
 
 
 def arrays(table: pd.DataFrame, split: str, score: str = "score") -> tuple[np.ndarray, np.ndarray]:
@@ -147,13 +155,14 @@ def auroc_over_epochs(table: pd.DataFrame, by_epoch: typing.Mapping[int, np.ndar
     return pd.DataFrame(rows, columns=["epoch", "auroc"])
 
 
-def brightness_correlation(table: pd.DataFrame, brightness: np.ndarray) -> float:
-    """Spearman rank correlation in [-1,1] of the test scores with the images' mean grey value ([N], any unit).
-
-    Far from 0, the score follows the exposure at least as much as the defect. NaN where either does not vary.
-    """
-    scores = table.loc[table["split"] == "test", "score"].reset_index(drop=True)
-    return float(scores.corr(pd.Series(np.asarray(brightness, dtype=float)), method="spearman"))
+def follows(table: pd.DataFrame, appearance: typing.Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """What the score follows where there is no defect: its Spearman rank correlation in [-1,1], over the good test images, with
+    each of {name: [N], one value a test image} (images.appearance). None where either does not vary, and for fewer than 5 images."""
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    good = (test["label"] == 0).to_numpy(dtype=bool, na_value=False)
+    found = {name: test.loc[good, "score"].corr(pd.Series(np.asarray(values, float))[good], method="spearman")
+             for name, values in appearance.items()}
+    return {name: None if np.isnan(value) or good.sum() < 5 else float(value) for name, value in found.items()}
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -66,6 +66,34 @@ def brightness(pictures: torch.Tensor) -> np.ndarray:
     return np.array([to_float(picture).mean().item() for picture in pictures])
 
 
+def appearance(pictures: torch.Tensor, good: torch.Tensor) -> dict[str, np.ndarray]:
+    """What a score may follow instead of a defect: uint8 [N,3,S,S], and good ones to compare with -> {name: float64 [N]}.
+
+    brightness: mean grey value in [0,1]. size: share of the image that Otsu's threshold (IEEE SMC 1979) calls bright. pose: how
+    unusually that bright part lies, the mean of |it - the mean of those of the good images|, in [0,1]. No label is needed.
+    """
+    usual = np.mean([_bright(picture) for picture in good], axis=0)
+    parts = [_bright(picture) for picture in pictures]
+    return {"brightness": brightness(pictures), "size": np.array([part.mean() for part in parts], dtype=float),
+            "pose": np.array([np.abs(part - usual).mean() for part in parts], dtype=float)}
+
+
+def otsu(grey: np.ndarray) -> float:
+    """The grey level that parts uint8 values of any shape into the two classes of the largest variance between; `>` is the bright one."""
+    counts = np.bincount(grey.ravel(), minlength=256).astype(float)
+    below, levels = np.cumsum(counts), np.arange(256)
+    above = below[-1] - below
+    sums = np.cumsum(counts * levels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(np.nanargmax(np.where(np.isfinite(between), between, -1)))
+
+
+def _bright(picture: torch.Tensor) -> np.ndarray:
+    grey = picture.float().mean(dim=0).round().to(torch.uint8).numpy()
+    return grey > otsu(grey)
+
+
 def load_masks(paths: typing.Sequence[Path | None], size: int) -> torch.Tensor:
     """Ground-truth masks -> bool [N,size,size], True = anomalous (value > 0, resized with nearest neighbour); None = all good."""
     masks = torch.zeros(len(paths), size, size, dtype=torch.bool)

@@ -86,11 +86,12 @@ def inputs(config: Config, category: data.Category) -> dict[str, typing.Any]:
     return {"params": params, "data": data.fingerprint(category), "weights": weights, "code": _code(NOTEBOOKS[config.model], config.model)}
 
 
-def start(config: Config, category: data.Category, *, source: str, weights: str, device: str, threads: int) -> Run:
+def start(config: Config, category: data.Category, *, source: str, weights: str, device: str, threads: int,
+          precision: str) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-    source: the sentence of data.find_root. weights: the word of models.build. Keeps the checkpoint of a killed run
-    with the same inputs. Raises InputError when another process is at work in the folder.
+    source: the sentence of data.find_root. weights: the word of models.build. precision: what the networks really compute
+    in. Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another process is at work in the folder.
     """
     here = folder(config)
     lock = _take(here)
@@ -104,7 +105,7 @@ def start(config: Config, category: data.Category, *, source: str, weights: str,
         "data": {"root": str(category.root.resolve()), "layout": category.layout, "synthetic": category.synthetic, "source": source,
                  "fingerprint": known["data"], "counts": {"train": len(category.train), "test": len(category.test),
                                                           "train_bad": len(category.train_bad)}},
-        "weights": weights, "device": device, "threads": threads, "versions": versions(), "git": _git(),
+        "weights": weights, "device": device, "threads": threads, "precision": precision, "versions": versions(), "git": _git(),
         "started": datetime.now(timezone.utc).isoformat()})
     return Run(here, config, identity, lock)
 

@@ -37,10 +37,10 @@ def placed(config: Config, category: data.Category) -> Config:
 
 
 def machine(config: Config) -> dict[str, typing.Any]:
-    """The device and the number of threads, as the manifest wants them."""
+    """The device, the number of threads and the precision, as the manifest wants them."""
     device = train.pick_device(config.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"device": name, "threads": torch.get_num_threads()}
+    return {"device": name, "threads": torch.get_num_threads(), "precision": train.precision(config, device)}
 
 
 def facts(config: Config, category: data.Category, model: nn.Module, weights: str) -> None:
@@ -48,7 +48,7 @@ def facts(config: Config, category: data.Category, model: nn.Module, weights: st
     total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (True, False))
     about = machine(config)
     say(f"Configuration {config.name}, seed {config.seed}: {config.epochs} epochs on {about['device']} ({about['threads']} threads), "
-        f"{config.precision}, {config.image_size} px, loss {1 - config.ssim_weight:g} x MSE + {config.ssim_weight:g} x (1 - SSIM). "
+        f"{about['precision']}, {config.image_size} px, loss {1 - config.ssim_weight:g} x MSE + {config.ssim_weight:g} x (1 - SSIM). "
         f"{total / 1e6:.1f} million parameters, {trained / 1e6:.1f} million of them trained. Encoder weights: {weights}.")
 
 
@@ -56,7 +56,7 @@ def feature_facts(config: Config, weights: str) -> None:
     """A run in feature space in one line."""
     about = machine(config)
     say(f"Configuration {config.name}, seed {config.seed}: detector {config.model} on {about['device']} ({about['threads']} threads), "
-        f"{config.precision}, {config.image_size} px, "
+        f"{about['precision']}, {config.image_size} px, "
         + ("no network at all." if config.model in STATISTICS else
            f"stages {config.layers} of the frozen ResNet18. Encoder weights: {weights}."))
 
@@ -116,7 +116,7 @@ def operating_sentence(operating: dict[str, dict[str, typing.Any]], prefix: str 
                    f"{oracle['false_alarms']:.0%} false alarms and {oracle['detections']:.0%} detections.")
 
 
-def localisation_sentence(found: dict[str, typing.Any] | None, regions: pd.DataFrame) -> str:
+def localisation_sentence(found: dict[str, typing.Any] | None) -> str:
     if found is None:
         return "There are no masks of the defects, so where they are cannot be judged."
     if "why_absent" in found:
@@ -126,14 +126,18 @@ def localisation_sentence(found: dict[str, typing.Any] | None, regions: pd.DataF
             f"AU-PRO {found['au_pro_30']:.3f} up to 30 % false positives and {found['au_pro_05']:.3f} up to 5 %.")
     if found["without_mask"]:
         text += f" {found['without_mask']} anomalous images have no mask and are left out."
-    by_type = regions.groupby("defect")["pro"].agg(["mean", "size"])
-    text += " By defect type (mean overlap of a region up to 30 %): " + ", ".join(
-        f"{name} {row['mean']:.2f} ({row['size']:.0f})" for name, row in by_type.iterrows()) + "."
-    halves = regions.assign(small=regions["share"] <= regions["share"].median()).groupby("small")["pro"].mean()
-    if len(halves) == 2:
-        text += (f" The smaller half of the regions (up to {regions['share'].median():.2%} of the image): {halves[True]:.2f}; "
-                 f"the larger half: {halves[False]:.2f}.")
     return text
+
+
+def localisation_table(found: dict[str, typing.Any] | None) -> None:
+    """The same by defect type and by size, as a table; nothing where there is nothing to part."""
+    from IPython.display import HTML, display
+
+    rows = pd.DataFrame((found or {}).get("groups", []))
+    if not rows.empty:
+        names = {"group": "Good images with", "images": "Defective images", "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP",
+                 "au_pro_30": "AU-PRO .30", "au_pro_05": "AU-PRO .05"}
+        display(HTML(rows.rename(columns=names).to_html(index=False, border=0, escape=True, float_format="{:.3f}".format)))
 
 
 def heat_maps(scorer: score.Scorer, category: data.Category, results: pd.DataFrame, scored: decide.Scored, config: Config,
@@ -208,17 +212,22 @@ def distribution_sentence(results: pd.DataFrame) -> str:
     return text
 
 
-def epochs_sentence(epochs: pd.DataFrame, correlation: float) -> str:
+def epochs_sentence(epochs: pd.DataFrame) -> str:
     known = epochs.dropna()
     if known.empty:
         return "There are no labels of both classes, so no AUROC over epochs."
     first, last, top = known.iloc[0], known.iloc[-1], known.loc[known["auroc"].idxmax()]
     return (f"AUROC is {first['auroc']:.3f} after epoch {first['epoch']:.0f} and {last['auroc']:.3f} after epoch {last['epoch']:.0f}; "
-            f"the highest of the epochs looked at is {top['auroc']:.3f}, after epoch {top['epoch']:.0f}. The score's rank correlation "
-            f"with the image's brightness is {correlation:+.2f}.")
+            f"the highest of the epochs looked at is {top['auroc']:.3f}, after epoch {top['epoch']:.0f}.")
 
 
-def metrics(history: list[dict], scored: decide.Scored, results: pd.DataFrame, correlation: float,
+def follows_sentence(follows: dict[str, float | None]) -> str:
+    """What the score follows where there is no defect (evaluate.follows)."""
+    words = [f"{name} {'none' if value is None else f'{value:+.2f}'}" for name, value in follows.items()]
+    return f"Rank correlation of the score with the looks of the good test images: {', '.join(words)}. Near 0 is as it should be."
+
+
+def metrics(history: list[dict], scored: decide.Scored, results: pd.DataFrame, follows: dict[str, float | None],
             localisation: dict[str, typing.Any] | None) -> dict[str, typing.Any]:
     """What metrics.json holds: numbers that equal inputs make equal, so no times."""
     last = history[-1] if history else {"loss": None, "held_out_loss": None}
@@ -228,7 +237,7 @@ def metrics(history: list[dict], scored: decide.Scored, results: pd.DataFrame, c
                        "operating": evaluate.operating(results, "chosen_")},
             "label_free": ranking, "calibration": {"images": scored.calibration, "how": scored.how}, "localisation": localisation,
             "epochs": len(history), "final_loss": last["loss"], "final_held_out_loss": last["held_out_loss"],
-            "brightness_correlation": correlation}
+            "follows": follows}
 
 
 def answer(config: Config, category: data.Category, auroc: dict[str, dict[str, typing.Any]], weights: str) -> str:

@@ -19,7 +19,7 @@ BASELINES = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
            "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
            "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
-           "verdict", "published", "epochs", "train_seconds", "device", "weights", "brightness_correlation", "status", "reason", "folder")
+           "verdict", "published", "epochs", "train_seconds", "device", "weights", "brightness", "size", "pose", "status", "reason", "folder")
 
 
 def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def _row(done: pd.DataFrame, measured: list[dict], results: list[pd.DataFrame], 
     row = {key: first[key] for key in ("category", "name", "n_good", "n_anomalous", "n_bad", "device", "weights", "folder")}
     row |= {"label": first["label"] + (", chosen score" if prefix else ""), "score": ", ".join(names), "seeds": len(done),
             "status": "finished", "epochs": first["epochs"], "train_seconds": done["train_seconds"].mean(),
-            "brightness_correlation": done["brightness_correlation"].mean() if not prefix else math.nan,
+            **{name: done[name].mean() if not prefix else math.nan for name in ("brightness", "size", "pose")},
             "reason": first["reason"] if failed.empty else "; ".join(f"seed {r.seed} {r.status}: {r.reason}" for r in failed.itertuples())}
     for split, start in (("test", ""), ("train_bad", "bad_")):
         arrays = [evaluate.arrays(one, split, f"{prefix}score") for one in results]
