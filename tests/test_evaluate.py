@@ -1,19 +1,71 @@
+import dataclasses
 import json
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import picture
+from PIL import Image
+from scipy import stats
 
-from adlib import compare, data, evaluate
+from adlib import compare, conformal, data, decide, evaluate, localise
 from adlib.config import InputError
 
+OWN, OTHER = "squared.mean", "ssim.max"  # the configuration's own score, and the one chosen without labels
 
-def table(root, values=None):
+
+def scored(category, values=None, held=(0.5, 0.25)):
+    """A decide.Scored by hand: `values` are the own scores of the test images, `held` those of the last training images; all
+    others are random, and 0.9 for train_bad. Without `held` nothing is held out."""
+    rng, n = np.random.default_rng(0), len(category.train) - len(held)
+    own = {"train": (category.train[:n], rng.random(n)), "held_out": (category.train[n:], np.array(held, float)),
+           "test": (category.test, rng.random(len(category.test)) if values is None else np.array(values, float)),
+           "train_bad": (category.train_bad, np.full(len(category.train_bad), 0.9))}
+    splits = {name: (list(paths), pd.DataFrame({OWN: part, OTHER: rng.random(len(paths))})) for name, (paths, part) in own.items() if paths}
+    p_values = {name: {split: conformal.p_values(splits["held_out"][1][name], splits[split][1][name]) if held else
+                       np.full(len(splits[split][0]), np.nan) for split in ("test", "train_bad") if split in splits}
+                for name in (OWN, OTHER)}
+    ranking = pd.DataFrame({"score": [OWN, OTHER]} | ({"spot": [0.6, 0.8], "all": [0.6, 0.8]} if held else {}))
+    return decide.Scored(ranking, OWN, OTHER, {}, splits, p_values, len(held), "split" if held else "none")
+
+
+def table(root, values=None, rate=0.4, **options):
     category = data.open_category(root, "nut")
-    rng = np.random.default_rng(0)
-    scores = {"train": (category.train, rng.random(len(category.train))),
-              "test": (category.test, rng.random(len(category.test)) if values is None else np.array(values, float)),
-              "train_bad": (category.train_bad, np.full(len(category.train_bad), 0.9))}
-    return evaluate.results(category, scores)
+    return evaluate.results(category, scored(category, values, **options), rate)
+
+
+def test_a_row_an_image(seed_root):
+    results = table(seed_root, [0.1, 0.6, 0.5, 0.51, 0.3, 0.2])
+    assert results["split"].value_counts().to_dict() == {"train": 6, "held_out": 2, "test": 6, "train_bad": 2}
+    assert results.groupby("split")["label"].agg(list).to_dict() == {
+        "held_out": [0, 0], "test": [0, 1] * 3, "train": [0] * 6, "train_bad": [1, 1]}
+    test = results[results["split"] == "test"]
+    assert test["path"].tolist() == [f"nut/test/{i:03d}.png" for i in range(6)] and test["defect"].tolist() == ["good", "bad"] * 3
+    assert test["p_value"].tolist() == pytest.approx(np.array([3, 1, 2, 1, 2, 3]) / 3)  # two held-out images, 0.25 and 0.5
+    assert test["prediction"].tolist() == [0, 1, 0, 1, 0, 0]
+    known = results["split"].isin(["train", "held_out"])
+    for prefix in ("", "chosen_"):  # a detector says nothing of the images that it was made with
+        assert results.loc[known, f"{prefix}prediction"].isna().all() and results.loc[known, f"{prefix}p_value"].isna().all()
+        assert results[f"{prefix}score"].notna().all() and results.loc[~known, f"{prefix}prediction"].notna().all()
+
+
+def test_both_scores_keep_their_own_numbers(seed_root):
+    category = data.open_category(seed_root, "nut")
+    found = scored(category)
+    results = evaluate.results(category, found, 0.4)
+    assert results["score"].tolist() == pd.concat([part[OWN] for _, part in found.splits.values()]).tolist()
+    assert results["chosen_score"].tolist() == pd.concat([part[OTHER] for _, part in found.splits.values()]).tolist()
+    test = results[results["split"] == "test"]
+    assert test["p_value"].tolist() == found.p_values[OWN]["test"].tolist()
+    assert test["chosen_p_value"].tolist() == found.p_values[OTHER]["test"].tolist()
+    assert test["chosen_prediction"].tolist() == (found.p_values[OTHER]["test"] <= 0.4).astype(int).tolist()
+
+
+def test_predictions_are_empty_where_nothing_is_held_out(seed_root):
+    results = table(seed_root, held=())
+    assert results[["prediction", "p_value", "chosen_prediction", "chosen_p_value"]].isna().all(axis=None)
+    assert results["score"].notna().all()
 
 
 def test_both_evaluation_splits(seed_root):
@@ -35,15 +87,19 @@ def test_permuted_labels_change_metrics_and_nothing_else(seed_root):
         labels[key]["label"] = word
     path.write_text(json.dumps(labels))
     after = table(seed_root)
-    assert before[["path", "split", "score"]].equals(after[["path", "split", "score"]])
+    unlabelled = [name for name in before.columns if name not in ("label", "defect")]
+    assert before[unlabelled].equals(after[unlabelled]) and not before.equals(after)
     assert evaluate.auroc(before)["test"]["value"] != evaluate.auroc(after)["test"]["value"]
 
 
 def test_one_class_only_says_why(seed_root):
     path = seed_root / "image_anomaly_labels.json"
     path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
-    found = evaluate.auroc(table(seed_root))
+    results = table(seed_root)
+    found = evaluate.auroc(results)
     assert found["test"]["value"] is None and "6 good and 0 anomalous" in found["test"]["why_absent"]
+    operating = evaluate.operating(results)["test"]
+    assert operating["oracle_f1"] is None and operating["false_alarms"]["n"] == 6
 
 
 def test_unlabelled(seed_root):
@@ -54,6 +110,8 @@ def test_unlabelled(seed_root):
     assert results.loc[results["split"] == "test", "label"].isna().all()
     assert evaluate.auroc(results)["test"]["why_absent"] == "this split has no labelled images"
     assert evaluate.auroc_over_epochs(results, {1: np.zeros(6)})["auroc"].isna().all()
+    assert evaluate.operating(results)["test"] == {"false_alarms": None, "detections": None, "oracle_f1": None}
+    assert evaluate.follows(results, {"brightness": np.arange(6)}) == {"brightness": None}
 
 
 def test_missing_labels_are_an_error_and_never_counted_as_bad(seed_root):
@@ -71,10 +129,156 @@ def test_auroc_over_epochs_uses_each_epochs_scores(seed_root):
     assert curve["epoch"].tolist() == [1, 2] and curve["auroc"].tolist() == [0.0, 1.0]
 
 
-def test_brightness_correlation(seed_root):
-    results = table(seed_root, [1, 2, 3, 4, 5, 6])
-    assert evaluate.brightness_correlation(results, np.arange(6)) == pytest.approx(1)
-    assert evaluate.brightness_correlation(results, -np.arange(6)) == pytest.approx(-1)
+def test_operating_counts(seed_root):
+    results = table(seed_root, [1, 6, 2, 5, 4, 3], held=(2.5, 1.0))  # called above 2.5; bad: 6, 5, 3
+    found = evaluate.operating(results)
+    for name, hits in (("false_alarms", 1), ("detections", 3)):
+        low, high = stats.binomtest(hits, 3).proportion_ci(method="exact")
+        assert found["test"][name] == pytest.approx({"count": hits, "n": 3, "rate": hits / 3, "low": low, "high": high})
+    assert found["test"]["oracle_f1"] == pytest.approx({"threshold": 3, "f1": 6 / 7, "false_alarms": 1 / 3, "detections": 1})
+    assert [found["train_bad"][name]["count"] for name in ("false_alarms", "detections")] == [1, 0]  # the test set's good; 0.9 twice
+    assert found["train_bad"]["oracle_f1"] == pytest.approx({"threshold": 0.9, "f1": 4 / 7, "false_alarms": 1, "detections": 1})
+
+
+def test_operating_of_the_chosen_score(seed_root):
+    results = table(seed_root, [1, 6, 2, 5, 4, 3])
+    swapped = results.rename(columns={name: f"chosen_{name}" for name in ("score", "p_value", "prediction")}
+                             | {f"chosen_{name}": name for name in ("score", "p_value", "prediction")})
+    assert evaluate.operating(results, "chosen_") == evaluate.operating(swapped)
+    assert evaluate.operating(results) == evaluate.operating(swapped, "chosen_") != evaluate.operating(results, "chosen_")
+
+
+def test_too_few_held_out_images_call_nothing(seed_root):
+    found = evaluate.operating(table(seed_root, rate=0.05))["test"]
+    assert (found["false_alarms"]["count"], found["detections"]["count"]) == (0, 0)
+
+
+def test_no_operating_point_without_held_out_images_but_an_oracle(seed_root):
+    found = evaluate.operating(table(seed_root, [1, 6, 2, 5, 4, 3], held=()))["test"]
+    assert found["false_alarms"] is None and found["detections"] is None and found["oracle_f1"]["threshold"] == 3
+
+
+def test_score_study(seed_root):
+    category = data.open_category(seed_root, "nut")
+    found = scored(category, [1, 6, 2, 5, 4, 3])
+    study = evaluate.score_study(evaluate.results(category, found, 0.4), found)
+    assert study["score"].tolist() == [OTHER, OWN] and study["label_free"].tolist() == [0.8, 0.6]  # the label-free order
+    assert study["role"].tolist() == ["chosen without labels", "its own"]
+    assert study.loc[1, "test"] == pytest.approx(8 / 9) and study.loc[1, "train_bad"] == 0
+    values, bad = (found.splits[split][1][OTHER].to_numpy() for split in ("test", "train_bad"))
+    assert study.loc[0, "test"] == pytest.approx(np.mean(values[1::2, None] > values[::2]))
+    assert study.loc[0, "train_bad"] == pytest.approx(np.mean(bad[:, None] > values[::2]))
+
+
+def test_score_study_without_held_out_images_and_without_anomalies(seed_root):
+    path = seed_root / "image_anomaly_labels.json"
+    path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
+    shutil.rmtree(seed_root / "nut" / "train" / "bad")
+    category = data.open_category(seed_root, "nut")
+    study = evaluate.score_study(table(seed_root, held=()), scored(category, held=()))
+    assert study["score"].tolist() == [OWN, OTHER] and study[["label_free", "test", "train_bad"]].isna().all(axis=None)
+    one = dataclasses.replace(scored(category, held=()), chosen=OWN)
+    assert evaluate.score_study(table(seed_root, held=()), one)["role"].tolist() == ["its own and chosen without labels", ""]
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_what_the_score_follows(mvtec_root):
+    for i in range(3, 6):
+        picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
+    good = [1.0, 2, 3, 5, 4, 9]
+    results = table(mvtec_root, [*good, 100, -100, 50])
+    ups, flat = [*good, 0, 100, 0], [*[7.0] * 6, 1, 2, 3]  # what the defective ones look like does not matter
+    found = evaluate.follows(results, {"up": np.array(ups), "down": -np.exp(ups), "flat": np.array(flat), "other": np.arange(9)})
+    assert found["up"] == pytest.approx(1) and found["down"] == pytest.approx(-1) and found["flat"] is None
+    assert found["other"] == pytest.approx(stats.spearmanr(good, range(6)).statistic)
+    assert evaluate.follows(table(mvtec_root, np.ones(9)), {"up": np.array(ups)}) == {"up": None}
+
+
+@pytest.mark.parametrize("n, known", [(4, False), (5, True)])
+def test_four_good_images_follow_nothing(mvtec_root, n, known):
+    for i in range(3, n):
+        picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
+    results = table(mvtec_root, range(n + 3))
+    assert evaluate.follows(results, {"rank": np.arange(n + 3)}) == {"rank": pytest.approx(1) if known else None}
+
+
+def more_defects(root):
+    """Beside the fixture's three spots of 8 x 8: two scratches of 4 x 16, the second with a single pixel more, and one without a mask."""
+    for i in range(3):
+        picture(root / "nut" / "test" / "scratch" / f"{i:03d}.png", 60 + i, defect=True)
+        mask = np.zeros((32, 32), np.uint8)
+        mask[20:24, 4:20] = 255
+        if i == 1:
+            mask[0, 0] = 1
+        path = root / "nut" / "ground_truth" / "scratch" / f"{i:03d}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i < 2:
+            Image.fromarray(mask).save(path)
+    return data.open_category(root, "nut")
+
+
+def test_localisation(mvtec_root):
+    category = more_defects(mvtec_root)  # 3 good, 3 scratches, 3 spots
+    truth = np.zeros((9, 32, 32), bool)
+    truth[3:5, 20:24, 4:20] = truth[4, 0, 0] = truth[6:, 8:16, 8:16] = True
+    maps = np.random.default_rng(0).random((9, 32, 32)) + 0.3 * truth
+    used = [0, 1, 2, 3, 4, 6, 7, 8]
+    found, regions = evaluate.localisation(category, maps)
+    groups, expected = found.pop("groups"), localise.measure(maps[used], truth[used])
+    assert found == expected[0] | {"images": 8, "without_mask": 1}
+    assert regions["defect"].tolist() == ["scratch"] * 3 + ["spot"] * 3
+    assert regions["path"].tolist() == [f"nut/test/{name}.png" for name in ("scratch/000", "scratch/001", "scratch/001", *(
+        f"spot/{i:03d}" for i in range(3)))]
+    assert regions["area"].tolist() == [64, 1, 64, 64, 64, 64]
+    pd.testing.assert_frame_equal(regions[expected[1].columns.drop("image")], expected[1].drop(columns="image"))
+
+    members = {"scratch": [3, 4], "spot": [6, 7, 8], "defects up to 6.25% of the image": [3, 6, 7, 8],
+               "defects above 6.25% of the image": [4]}
+    assert [group["group"] for group in groups] == list(members)
+    for group, chosen in zip(groups, members.values(), strict=True):
+        assert group.pop("images") == len(chosen)
+        assert group == {"group": group["group"]} | localise.measure(maps[[0, 1, 2, *chosen]], truth[[0, 1, 2, *chosen]])[0]
+
+
+def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
+    category = data.open_category(mvtec_root, "nut")
+    maps = np.zeros((6, 32, 32))
+    maps[3:, 8:16, 8:16] = 1
+    found, regions = evaluate.localisation(category, maps)
+    assert found == {"pixel_auroc": 1, "pixel_ap": 1, "au_pro_30": 1, "au_pro_05": 1, "images": 6, "without_mask": 0, "groups": []}
+    assert regions["share"].tolist() == [1 / 16] * 3
+    small, _ = evaluate.localisation(category, maps[:, ::2, ::2])  # the masks are resized to the maps
+    assert small == found
+
+
+def test_false_alarms_on_good_images_count(mvtec_root):
+    category = data.open_category(mvtec_root, "nut")
+    maps = np.zeros((6, 32, 32))
+    maps[3:, 8:16, 8:16] = 1
+    maps[0] = 2
+    found, _ = evaluate.localisation(category, maps)
+    assert found["pixel_auroc"] == pytest.approx(1 - 1024 / (6 * 1024 - 3 * 64))
+
+
+def test_no_localisation_without_masks(mvtec_root, seed_root):
+    category = data.open_category(seed_root, "nut")
+    absent, regions = evaluate.localisation(category, np.zeros((6, 32, 32)))
+    assert absent is None and regions.empty
+    for path in (mvtec_root / "nut" / "ground_truth" / "spot").iterdir():
+        Image.new("L", (32, 32)).save(path)
+    category = data.open_category(mvtec_root, "nut")
+    found, regions = evaluate.localisation(category, np.zeros((6, 32, 32)))
+    assert found == {"why_absent": "the masks hold no defective pixel"} and regions.empty
+    shutil.rmtree(mvtec_root / "nut" / "ground_truth")
+    assert evaluate.localisation(data.open_category(mvtec_root, "nut"), np.zeros((6, 32, 32)))[0] is None
+
+
+def test_csv_keeps_every_digit(seed_root, tmp_path):
+    results = table(seed_root)
+    evaluate.write_csv(results, tmp_path / "all_results.csv")
+    read = pd.read_csv(tmp_path / "all_results.csv", dtype=dict.fromkeys(("label", "prediction", "chosen_prediction"), "Int64"))
+    assert read["score"].tolist() == results["score"].tolist() and read["prediction"].equals(results["prediction"])
+    assert [path.name for path in tmp_path.glob("*.csv*")] == ["all_results.csv"]
 
 
 @pytest.mark.parametrize("value, verdict", [(0.696, "reached"), (0.694, "missed"), (0.80, "reached"), (0.81, "exceeded")])

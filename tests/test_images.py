@@ -4,7 +4,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
+from skimage.filters import threshold_otsu
 
 from adlib import data, images
 from adlib.config import InputError, cache_dir
@@ -122,3 +126,63 @@ def test_float_brightness_and_masks(mvtec_root):
     masks = images.load_masks([data.mask_path(category, path) for path in category.test], 64)
     assert masks.dtype == torch.bool and masks.sum(dim=(1, 2)).tolist() == [0, 0, 0, 256, 256, 256]
     assert images.load([], 32).shape == (0, 3, 32, 32)
+
+
+def between(grey, threshold):
+    """Variance between the two classes that a threshold makes; `>` is the bright one."""
+    dark, bright = grey[grey <= threshold], grey[grey > threshold]
+    return len(dark) * len(bright) * (dark.mean() - bright.mean()) ** 2 if len(dark) and len(bright) else 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.uint8, (5, 6), elements=st.one_of(st.integers(0, 255), st.sampled_from([0, 7, 200, 255]))))
+def test_otsu_is_the_best_threshold(grey):
+    # scikit-image's convention is the same (`>` is the bright class), but for images of one grey value: it gives that value.
+    found = images.otsu(grey)
+    assert between(grey, found) == pytest.approx(max(between(grey, threshold) for threshold in range(256)))
+    if np.ptp(grey):
+        assert between(grey, found) == pytest.approx(between(grey, threshold_otsu(grey)))
+        assert grey.min() <= found < grey.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_otsu_is_scikit_images(seed):
+    rng = np.random.default_rng(seed)
+    grey = np.clip(np.where(rng.random((40, 40)) < 0.3, rng.normal(180, 25, (40, 40)), rng.normal(70, 20, (40, 40))), 0, 255)
+    assert images.otsu(grey.astype(np.uint8)) == threshold_otsu(grey.astype(np.uint8))
+
+
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_an_image_of_one_grey_value_has_an_appearance(level):
+    flat = torch.full((1, 3, 8, 8), level, dtype=torch.uint8)
+    assert images.otsu(np.full((8, 8), level, np.uint8)) == 0  # not scikit-image's: it gives the value itself
+    found = images.appearance(flat, flat)
+    assert found["brightness"].tolist() == pytest.approx([level / 255])
+    assert found["size"].tolist() == [float(level > 0)] and found["pose"].tolist() == [0]
+
+
+def part(top, left, height=8, width=8, level=200):
+    """A bright rectangle on a dark ground: uint8 [3,32,32]."""
+    picture = torch.full((3, 32, 32), 30, dtype=torch.uint8)
+    picture[:, top:top + height, left:left + width] = level
+    return picture
+
+
+def test_appearance():
+    good = torch.stack([part(8, 8), part(8, 8)])
+    pictures = torch.stack([part(8, 8), part(8, 8, level=250), part(8, 8, width=16), part(20, 20), part(8, 10)])
+    found = images.appearance(pictures, good)
+    assert list(found) == ["brightness", "size", "pose"] and all(values.dtype == np.float64 for values in found.values())
+    assert found["brightness"].tolist() == pytest.approx([(30 + 170 / 16) / 255, (30 + 220 / 16) / 255, (30 + 170 / 8) / 255]
+                                                         + [(30 + 170 / 16) / 255] * 2)
+    assert found["size"].tolist() == [1 / 16, 1 / 16, 1 / 8, 1 / 16, 1 / 16]  # the light does not change it
+    assert found["pose"].tolist() == [0, 0, 1 / 16, 1 / 8, 2 * 16 / 1024]  # what is there and not usual, and the other way round
+    mixed = images.appearance(pictures[:1], torch.stack([part(8, 8), part(20, 20)]))
+    assert mixed["pose"].tolist() == [(64 * 0.5 + 64 * 0.5) / 1024]  # the usual is the mean of the good ones
+    assert images.appearance(pictures[:0], good)["size"].shape == (0,)
+
+
+def test_appearance_sees_the_mean_of_the_channels():
+    coloured = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    coloured[0, 0, :4], coloured[0, 2, 4:] = 255, 255  # red above blue: one grey value
+    assert images.appearance(coloured, coloured)["size"].tolist() == [1]
