@@ -6,7 +6,6 @@ as finished only when its process ended with 0 and its folder holds the metrics 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 import typing
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import filelock
 
-from adlib import data, files, process, runs
+from adlib import data, files, notes, process, runs
 from adlib.board import Board, Say
 from adlib.config import InputError
 from adlib.grid import Task
@@ -64,8 +63,14 @@ def run(tasks: list[Task], *, reports: Path, jobs: int = 1, dry_run: bool = Fals
 def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
     """Why each task has to run, in words; "" where it is up to date."""
     opened: dict[tuple[str, str], data.Category] = {}
-    return {task: "the comparison is always made anew" if task.kind == "comparison" else
-            _due(task, opened) or ("asked for with --force" if force else "") for task in tasks}
+    reasons: dict[Task | None, str] = {}
+    for task in tasks:
+        if task.kind == "comparison":
+            reasons[task] = "the comparison is always made anew"
+        else:
+            reason = "its run is due" if reasons.get(task.after) else _due(task, opened)
+            reasons[task] = reason or ("asked for with --force" if force else "")
+    return reasons
 
 
 def _due(task: Task, opened: dict[tuple[str, str], data.Category]) -> str:
@@ -78,18 +83,15 @@ def _due(task: Task, opened: dict[tuple[str, str], data.Category]) -> str:
             opened[key] = data.open_category(data.find_root(key[0])[0], key[1])
         if task.kind == "run":
             return runs.stale(task.output.parent, runs.inputs(task.config, opened[key])) or ""
-        path = task.output.parent / "eda.json"
-        if not path.is_file() or not task.output.is_file():
-            return "never run"
-        before, now = files.read_json(path), _eda_inputs(task, opened[key])
-        return "; ".join(f"the {name} changed" for name in now if before.get(name) != now[name])
+        return notes.changed(task.note, _made_from(task, opened[key])) or ("" if task.output.is_file() else "never run")
     except InputError as error:  # the notebook will meet it too, and the failure is recorded with its own task
         return f"could not be checked: {error}"
 
 
-def _eda_inputs(task: Task, category: data.Category) -> dict[str, typing.Any]:
-    notebook = hashlib.sha256(task.notebook.read_bytes()).hexdigest()[:16]
-    return {"data": data.fingerprint(category), "notebook": notebook, "image_size": task.params["image_size"]}
+def _made_from(task: Task, category: data.Category) -> dict[str, typing.Any]:
+    if task.kind == "limits":
+        return notes.of_limits(task.notebook, task.after.output.parent)
+    return notes.of_data(task.notebook, category, task.params["image_size"])
 
 
 def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, jobs: int, timeout_s: float,
@@ -98,18 +100,21 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, job
     running: list[Job] = []
     try:
         while (queue or running) and not stop.is_set():
-            while queue and len(running) < jobs:
-                task = queue.pop(0)
-                if task.kind == "run" and runs.status(task.output.parent).state == "running":
-                    outcomes[task] = Outcome("failed", f"another process is at work in {task.output.parent}")
-                    board.failed(task, outcomes[task].reason, log=False)
-                    continue
+            while len(running) < jobs and (task := _next(queue, running)):
+                queue.remove(task)
                 try:
-                    running.append(process.start(task, jobs))
-                    board.started(task)
+                    reason = _hindrance(task)
+                    if not reason:
+                        running.append(process.start(task, jobs))
+                        board.started(task)
+                        continue
+                    if task.note:
+                        task.output.unlink(missing_ok=True)  # made from an earlier run
+                        notes.fail(task.note, reason, task.retry)
                 except InputError as error:  # its folder cannot be written, say: the others may still run
-                    outcomes[task] = Outcome("failed", str(error))
-                    board.failed(task, str(error), log=False)
+                    reason = str(error)
+                outcomes[task] = Outcome("failed", reason)
+                board.failed(task, reason, log=False)
             for job in list(running):
                 if job.process.poll() is None and job.seconds() > timeout_s:
                     job.timed_out = True
@@ -133,6 +138,24 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, job
             process.kill_tree(job.process)
             process.keep_notebook(job.task)
             outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
+            if job.task.note:
+                notes.fail(job.task.note, "stopped before it finished", job.task.retry)
+
+
+def _next(queue: list[Task], running: list[Job]) -> Task | None:
+    """The first task that waits for nothing: a run's limits wait for the run."""
+    unfinished = [*queue, *(job.task for job in running)]
+    return next((task for task in queue if task.after not in unfinished), None)
+
+
+def _hindrance(task: Task) -> str:
+    """Why a task cannot be started, "" where it can."""
+    if task.kind == "run" and runs.status(task.output.parent).state == "running":
+        return f"another process is at work in {task.output.parent}"
+    run = runs.status(task.after.output.parent) if task.after else None
+    if run and run.state != "finished":
+        return f"its run, {task.after.title}, has not finished ({run.state}: {run.reason}".rstrip(": ") + ")"
+    return ""
 
 
 def _settle(job: Job, timeout_s: float) -> str:
@@ -147,17 +170,17 @@ def _settle(job: Job, timeout_s: float) -> str:
         reason = "the notebook ended without writing metrics.json"
     if task.kind == "run" and reason:
         runs.fail(folder, reason)
-    elif task.kind == "eda" and reason:
-        (folder / "eda.json").unlink(missing_ok=True)
-    elif task.kind == "eda":
+    elif task.note and reason:
+        notes.fail(task.note, reason, task.retry)
+    elif task.note:
         category = data.open_category(data.find_root(task.params["data_root"])[0], task.params["category"])
-        files.write_json(folder / "eda.json", _eda_inputs(task, category))
+        files.write_json(task.note, _made_from(task, category))
     return reason
 
 
 def _write_batch(reports: Path, outcomes: dict[Task, Outcome]) -> None:
     entries = [{"kind": task.kind, "title": task.title, "category": task.params.get("category", ""),
-                "name": task.config.name if task.config else "", "seed": task.config.seed if task.config else None,
+                "name": task.params.get("name", ""), "seed": task.params.get("seed"),
                 "folder": task.output.parent.relative_to(reports.absolute()).as_posix(), "status": outcome.status,
                 "reason": outcome.reason, "retry": task.retry} for task, outcome in outcomes.items()]
     files.write_json(reports / "batch.json", entries)

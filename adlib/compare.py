@@ -16,6 +16,7 @@ SEED_ROWS = {"cae_mse": "CAE + MSE", "cae_ssim": "CAE + SSIM", "resnet_mse": "Re
 LABELS = SEED_ROWS | {
     "to_pixels": "Frozen ResNet18 to pixels", "to_features": "Frozen ResNet18 to features (cosine)",
     "to_features_squared": "Frozen ResNet18 to features (squared)", "pca": "PCA residual", "gaussian": "Gaussian per position (PaDiM)",
+    "gaussian_anywhere": "One Gaussian for all positions",
     "memory": "Memory of patches (PatchCore)", "taught": "Head taught by synthetic defects", "fused": "Fused: memory + taught head",
     "mean_grey": "Mean grey (no model)", "contrast": "Contrast (no model)", "laplacian_variance": "Laplacian variance (no model)",
     "compressed_size": "Compressed size (no model)", "fused_without_layer1": "Fused, without layer1", "fused_layer3": "Fused, layer3 alone",

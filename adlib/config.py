@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PIXEL_MODELS = ("cae", "resnet18")  # trained end to end on the images
-FEATURE_MODELS = ("to_pixels", "to_features", "pca", "gaussian", "memory", "taught", "fused")  # on a frozen ResNet18's features
+FITTED_IN_SECONDS = ("pca", "gaussian", "gaussian_anywhere", "memory", "taught", "fused")  # on a frozen ResNet18's features
+FEATURE_MODELS = ("to_pixels", "to_features", *FITTED_IN_SECONDS)
 STATISTICS = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")  # no model at all: the baselines
 MODELS = PIXEL_MODELS + FEATURE_MODELS + STATISTICS
 SCHEDULES = ("plateau", "one_cycle")
@@ -38,7 +39,7 @@ class Config:
 
     category: str = ""  # which part to study; empty: the first category found in the data
     name: str = "cae_mse"  # name of this configuration, and of its folder
-    model: str = "cae"  # cae | resnet18 | to_pixels | to_features | pca | gaussian | memory | taught | fused | a baseline
+    model: str = "cae"  # network (cae, resnet18), feature detector (to_pixels, to_features, pca, gaussian, memory, fused...) or baseline
     weights: str = "imagenet"  # of the ResNet18: imagenet | none | path of a state dict
     weights_fallback: bool = False  # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only

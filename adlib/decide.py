@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from adlib import anomalies, conformal, data, featurespace, images, score, train
-from adlib.config import Config
+from adlib.config import FITTED_IN_SECONDS, Config
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 BATCH = 64
@@ -90,19 +90,20 @@ def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[st
     return np.concatenate(parts) if parts else np.zeros((0, *pictures.shape[-2:]), np.float32)
 
 
-def cross_p_values(scored: Scored, encoder: torch.nn.Module, category: data.Category, config: Config) -> Scored:
-    """The same with p-values from every good image: five detectors, each judged by the fifth of them it has not seen.
+def cross_p_values(scored: Scored, fitted: featurespace.Fitted, category: data.Category, config: Config) -> Scored:
+    """The same with p-values from every good image, where those held out cannot support the asked false-alarm rate.
 
-    For detectors that take seconds to fit (Vovk 2015); others come back unchanged.
+    Five detectors, each judged by the fifth of the good images it has not seen (Vovk 2015). Only for detectors that take
+    seconds to fit; others, and those whose held-out images suffice, come back unchanged.
     """
-    from adlib import detectors
-
-    if config.model not in detectors.CLOSED_FORM or scored.how == "none" or len(category.train) < 2 * featurespace.FOLDS:
+    enough = scored.how == "none" or conformal.supports(scored.calibration, config.false_alarms)
+    if enough or config.model not in FITTED_IN_SECONDS or len(category.train) < 2 * featurespace.FOLDS:
         return scored
     wanted = list(scored.p_values[scored.primary])
+    kept, _ = train.split(len(category.train), config.held_out, config.seed)
     folds = conformal.folds(len(category.train), featurespace.FOLDS, config.seed)
-    found = featurespace.cross_maps(encoder, images.load(category.train, config.image_size),
-                                    [images.load(scored.splits[name][0], config.image_size) for name in wanted], folds, config)
+    found = featurespace.cross_maps(fitted, images.load(category.train, config.image_size), kept,
+                                    [images.load(scored.splits[name][0], config.image_size) for name in wanted], folds)
     tables_of = [(score.table({"distance": held}, {}), [score.table({"distance": other}, {}) for other in others])
                  for held, others in found]
     p_values = {name: {split: conformal.cross_p_values([held[name].to_numpy() for held, _ in tables_of],

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from adlib import train
+from adlib.config import InputError
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: randomly chosen feature dimensions (PaDiM), added to the covariance's diagonal
 BANK, POOL = 4000, 20000  # patches the memory keeps, and random patches it chooses them from
 PROJECTED = 64  # dimensions in which the memory's coreset is chosen
-HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 10, 2e-3, 32  # of the taught head
-ANOMALOUS_WEIGHT = 3.0  # anomalous cells are rare: they count this much in the head's loss
+HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 10, 2e-3, 2048  # of the taught head; a batch is of cells
+GOOD_CELLS, GOOD_PER_ANOMALOUS = 256, 2  # cells it sees of each good image, and good ones beside each anomalous one
 
 
 class PCAResidual(nn.Module):
@@ -59,6 +60,20 @@ class GaussianPerPosition(nn.Module):
         return (x @ self.whiten.mT).norm(dim=-1).T.reshape(n, h, w)
 
 
+class GaussianAnywhere(nn.Module):
+    """The same with one Gaussian for all positions and all feature dimensions: for parts that lie as they fall."""
+
+    def fit(self, features: torch.Tensor) -> GaussianAnywhere:
+        x = features.permute(0, 2, 3, 1).flatten(0, 2)
+        self.register_buffer("mean", x.mean(dim=0))
+        x = x - self.mean
+        self.register_buffer("whiten", torch.linalg.inv(torch.linalg.cholesky(x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1]))))
+        return self
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return ((features.permute(0, 2, 3, 1) - self.mean) @ self.whiten.T).norm(dim=-1)
+
+
 class Memory(nn.Module):
     """Distance of a cell's features to the nearest of a bank of good ones (PatchCore; Roth et al., CVPR 2022).
 
@@ -89,35 +104,52 @@ class Taught(nn.Module):
     """
 
     def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor, *, seed: int = 0) -> Taught:
-        """masks: bool [M,S,S] of the `anomalous` images' changed pixels. A cell is anomalous where half of a 2x2 block is."""
+        """masks: bool [M,S,S] of the `anomalous` images' changed pixels. A cell is anomalous where half of a 2x2 block is; it
+        counts as good where no pixel is, and is left out in between. A sample of the good cells serves as well as all of them."""
         torch.manual_seed(seed)
-        channels, side = features.shape[1], features.shape[-1]
-        self.register_buffer("mean", features.mean(dim=(0, 2, 3)).view(1, -1, 1, 1))
-        self.register_buffer("std", features.std(dim=(0, 2, 3)).view(1, -1, 1, 1) + 1e-6)
-        self.head = nn.Sequential(nn.Conv2d(channels, HIDDEN, 1), nn.BatchNorm2d(HIDDEN), nn.ReLU(), nn.Conv2d(HIDDEN, HIDDEN, 1),
-                                  nn.BatchNorm2d(HIDDEN), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 1)).to(memory_format=torch.channels_last)
-        x = torch.cat([self._standard(features), self._standard(anomalous)]).contiguous(memory_format=torch.channels_last)
-        coarse = nn.functional.adaptive_max_pool2d(nn.functional.avg_pool2d(masks[:, None].float(), 2), side)[:, 0]
-        y = torch.cat([torch.zeros(len(features), side, side), (coarse > 0.5).float()])
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("mean", features.mean(dim=(0, 2, 3)))
+        self.register_buffer("std", features.std(dim=(0, 2, 3)) + 1e-6)
+        coarse = nn.functional.adaptive_max_pool2d(nn.functional.avg_pool2d(masks[:, None].float(), 2), features.shape[-1]).flatten()
+        cells = self._cells(anomalous)
+        bad, beside = cells[coarse > 0.5], cells[coarse == 0]
+        if not len(bad):
+            raise InputError("no synthetic anomaly covers half of a 2x2 block of pixels; give a larger image_size")
+        pick = torch.rand(len(features), features[0, 0].numel(), generator=generator).argsort(dim=1)[:, :GOOD_CELLS]
+        good = self._cells(features).view(len(features), -1, features.shape[1])
+        good = good.gather(1, pick[..., None].expand(-1, -1, good.shape[2])).flatten(0, 1)
+        beside = beside[torch.randperm(len(beside), generator=generator)[:GOOD_PER_ANOMALOUS * len(bad)]]
+        x, y = torch.cat([good, beside, bad]), torch.cat([torch.zeros(len(good) + len(beside)), torch.ones(len(bad))])
+        self.head = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
+                                  nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = self.head(x[index])[:, 0]
-            weight = 1 + (ANOMALOUS_WEIGHT - 1) * y[index]
-            return nn.functional.binary_cross_entropy_with_logits(logits.float(), y[index], weight=weight)
+            return nn.functional.binary_cross_entropy_with_logits(self.head(x[index])[:, 0], y[index])
 
         self.history = train.one_cycle(self.head.parameters(), loss_of, len(x), epochs=EPOCHS, batch_size=BATCH, peak=PEAK_LR, seed=seed)
         self.head.eval()
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(self._standard(features))[:, 0]
+        n, _, h, w = features.shape
+        return self.head(self._cells(features))[:, 0].view(n, h, w)
 
-    def _standard(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) / self.std
+    def _cells(self, features: torch.Tensor) -> torch.Tensor:
+        return (features.permute(0, 2, 3, 1).flatten(0, 2) - self.mean) / self.std
 
 
-CLOSED_FORM: dict[str, typing.Callable[[], nn.Module]] = {"pca": PCAResidual, "gaussian": GaussianPerPosition, "memory": Memory}
+CLOSED_FORM: dict[str, typing.Callable[[], nn.Module]] = {
+    "pca": PCAResidual, "gaussian": GaussianPerPosition, "gaussian_anywhere": GaussianAnywhere, "memory": Memory}
+RANDOM = ("gaussian", "memory")  # those whose fit draws random numbers, and takes a seed
+
+
+def position_share(features: torch.Tensor) -> float:
+    """The share of the features' variance over good images, float32 [N,C,g,g], that their position explains: in [0,1].
+
+    1 = every image is alike at a place, so that a detector may expect something of each place; near 0 = position says nothing.
+    """
+    centred = features - features.mean(dim=(0, 2, 3), keepdim=True)
+    return float(centred.mean(dim=0).square().mean() / centred.square().mean().clamp_min(1e-12))
 
 
 def _coreset(points: torch.Tensor, count: int) -> torch.Tensor:

@@ -2,19 +2,27 @@
 
 The encoder is that of `models.ResNetAE`, in eval mode and without gradient; its layer4 is not used. At an input of S
 pixels the stages give layer1 [N,64,S/4,S/4], layer2 [N,128,S/8,S/8] and layer3 [N,256,S/16,S/16].
+
+Features are kept on disk, so that the detectors, seeds and ablations of one category share them.
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import typing
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from adlib import images, models, train
-from adlib.config import Config
+from adlib import files, images, models, train
+from adlib.config import Config, cache_dir
 
 BATCH = 16  # what a 2-core machine's caches like best; it changes no number but for rounding
+CHANNELS, STRIDES = (64, 128, 256), (4, 8, 16)
+KEPT_BYTES = 4e9  # of features on disk; the oldest go first. A 256 px image takes 0.9 MB
 Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on the CPU
 
 
@@ -25,22 +33,74 @@ def backbone(config: Config) -> tuple[nn.Module, str]:
     return model.requires_grad_(False).eval(), weights
 
 
-@torch.inference_mode()
 def extract(model: nn.Module, pictures: torch.Tensor, config: Config) -> list[torch.Tensor]:
-    """uint8 [N,3,S,S] -> [layer1, layer2, layer3], each float16 [N,C,s,s] on the CPU. Computed once per image: nothing here learns."""
+    """uint8 [N,3,S,S] -> [layer1, layer2, layer3], each float16 [N,C,s,s] on the CPU.
+
+    Nothing here learns, so the same pictures through the same weights are computed once and then read from the cache; the key
+    also names what decides the rounding (precision, device, threads, torch), so that a run's numbers do not depend on it.
+    """
     device = train.pick_device(config.device)
+    digest = hashlib.sha256(repr((tuple(pictures.shape), train.precision(config, device), device.type, torch.get_num_threads(),
+                                  torch.__version__, torch.backends.cpu.get_cpu_capability())).encode())
+    for tensor in (pictures, *model.state_dict().values()):
+        digest.update(tensor.contiguous().cpu().numpy())
+    path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
+    flat = _kept(path, len(pictures))
+    if flat is None:
+        flat = _compute(model, pictures, config, device)
+        with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, flat)
+        _forget(path)
+    size, found, start = pictures.shape[-1], [], 0
+    for channels, stride in zip(CHANNELS, STRIDES, strict=True):
+        shape = (channels, size // stride, size // stride)
+        count = int(np.prod(shape))
+        found.append(torch.from_numpy(flat[:, start:start + count]).view(len(pictures), *shape))
+        start += count
+    return found
+
+
+@torch.inference_mode()
+def _compute(model: nn.Module, pictures: torch.Tensor, config: Config, device: torch.device) -> np.ndarray:
+    """The three stages of each image behind each other: float16 [N,D]."""
     model.to(device, memory_format=torch.channels_last).eval()
-    encoder, found = model.encoder, ([], [], [])
-    for batch in pictures.split(BATCH):
+    encoder, size = model.encoder, pictures.shape[-1]
+    flat = np.empty((len(pictures), sum(c * (size // s) ** 2 for c, s in zip(CHANNELS, STRIDES, strict=True))), np.float16)
+    for start, batch in zip(range(0, len(pictures), BATCH), pictures.split(BATCH), strict=False):
         x = ((images.to_float(batch.to(device)) - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+        stages = []
         with train.autocast(config, device):
             x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x))))
-            for kept, stage in zip(found, (encoder.layer1, encoder.layer2, encoder.layer3), strict=True):
+            for stage in (encoder.layer1, encoder.layer2, encoder.layer3):
                 x = stage(x)
-                kept.append(x.to("cpu", torch.float16))
-    size = pictures.shape[-1]
-    return [torch.cat(kept) if kept else torch.zeros(0, c, size // s, size // s, dtype=torch.float16)
-            for kept, c, s in zip(found, (64, 128, 256), (4, 8, 16), strict=True)]
+                stages.append(x.to("cpu", torch.float16).flatten(1))
+        flat[start:start + len(batch)] = torch.cat(stages, dim=1).numpy()
+    return flat
+
+
+def _kept(path: Path, count: int) -> np.ndarray | None:
+    """What the cache holds; None where it holds nothing, or something damaged. Copy-on-write: nobody can change the file."""
+    try:
+        flat = np.load(path, mmap_mode="c", allow_pickle=False)
+        path.touch()  # used now: the last to be forgotten
+    except (OSError, ValueError, EOFError):
+        return None
+    return flat if flat.ndim == 2 and len(flat) == count and flat.dtype == np.float16 else None
+
+
+def _forget(newest: Path) -> None:
+    """Delete the features that were not used for longest until the rest fits; those just written stay."""
+    found = []
+    for path in newest.parent.glob("*.npy"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= KEPT_BYTES:
+            return
+        if path != newest:
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 def take(stages: Stages, index: torch.Tensor | slice) -> list[torch.Tensor]:

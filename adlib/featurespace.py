@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from adlib import anomalies, baselines, detectors, features, frozen_ae, score
-from adlib.config import STATISTICS, Config, InputError
+from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config, InputError
 
-TAUGHT_ON = 480  # synthetic anomalies that the taught head is shown
+TAUGHT_ON = 240  # synthetic anomalies that the taught head is shown
 FOLDS = 5  # of the cross-conformal p-values
 TEACH_SEED = 1_000_000  # added to the seed: the anomalies it learns from are not those that choices are made with
 
@@ -56,6 +56,7 @@ class Fitted:
     detector: nn.Module
     config: Config
     history: list[dict]
+    position_share: float | None = None  # detectors.position_share of the good images it was fitted on
 
     @torch.no_grad()
     def __call__(self, pictures: torch.Tensor) -> dict[str, np.ndarray]:
@@ -84,35 +85,58 @@ def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, h
     good = pictures[kept]
     if config.model in STATISTICS:
         return Fitted(None, Statistic(config.model, good), config, [])
-    stages = features.extract(encoder, good, config)
-    if config.model in ("to_pixels", "to_features"):
-        model, history = frozen_ae.fit(stages, good, config)
+    if config.model not in FITTED_IN_SECONDS:
+        model, history = frozen_ae.fit(features.extract(encoder, good, config), good, config)
         return Fitted(encoder, model, config, history)
-    grid = features.grid(stages, config.layers)
-    if config.model in detectors.CLOSED_FORM:
-        return Fitted(encoder, detectors.CLOSED_FORM[config.model]().fit(grid), config, [])
-    changed, masks, _ = anomalies.insert(good, TAUGHT_ON, seed=TEACH_SEED + config.seed, kinds=config.kinds.replace(" ", "").split(","))
-    shown = features.grid(features.extract(encoder, changed, config), config.layers)
-    taught = detectors.Taught().fit(grid, shown, masks, seed=config.seed)
-    if config.model == "taught":
-        return Fitted(encoder, taught, config, taught.history)
-    if not len(held):
-        raise InputError("the fused detector puts its two maps on one scale by held-out good images; give held_out above 0, such as 0.1")
-    fused = Fused(detectors.Memory().fit(grid, config.seed), taught)
-    with torch.no_grad():
-        fused.calibrate(features.grid(features.extract(encoder, pictures[held], config), config.layers))
-    return Fitted(encoder, fused, config, taught.history)
+    seen = _grid(encoder, good, config)
+    detector = _detector(seen, _lesson(encoder, good, config), config)
+    if isinstance(detector, Fused):
+        if not len(held):
+            raise InputError("the fused detector puts its maps on one scale by held-out good images; give held_out above 0, such as 0.1")
+        with torch.no_grad():
+            detector.calibrate(_grid(encoder, pictures[held], config))
+    return Fitted(encoder, detector, config, getattr(detector, "history", []), detectors.position_share(seen))
 
 
-def cross_maps(encoder: nn.Module, pictures: torch.Tensor, others: typing.Sequence[torch.Tensor],
-               folds: typing.Sequence[tuple[np.ndarray, np.ndarray]], config: Config) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+def cross_maps(fitted: Fitted, pictures: torch.Tensor, kept: torch.Tensor, others: typing.Sequence[torch.Tensor],
+               folds: typing.Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """For every fold (fit indices, held indices) of the good `pictures`: maps of the held ones, and of each set of `others`,
-    by a detector that was fitted on the rest. For the closed-form detectors, which take seconds to fit."""
-    known = features.grid(features.extract(encoder, pictures, config), config.layers)
-    grids = [features.grid(features.extract(encoder, other, config), config.layers) for other in others]
-    found = []
-    with torch.no_grad():
-        for rest, held in folds:
-            detector = detectors.CLOSED_FORM[config.model]().fit(known[rest])
+    by a detector of the same kind that was fitted on the rest.
+
+    Synthetic anomalies made from a held image are left out of its lesson. The fused detector's two scales are those of `fitted`.
+    """
+    config, encoder = fitted.config, fitted.encoder
+    known, grids = _grid(encoder, pictures, config), [_grid(encoder, other, config) for other in others]
+    lesson, found = _lesson(encoder, pictures[kept], config), []
+    for rest, held in folds:
+        part = lesson
+        if lesson is not None:
+            unseen = ~np.isin(kept.numpy()[np.arange(len(lesson[0])) % len(kept)], held)
+            part = tuple(tensor[torch.from_numpy(unseen)] for tensor in lesson)
+        detector = _detector(known[rest], part, config)
+        if isinstance(detector, Fused):
+            detector.centre, detector.spread = fitted.detector.centre, fitted.detector.spread
+        with torch.no_grad():
             found.append((detector(known[held]).numpy(), [detector(other).numpy() for other in grids]))
     return found
+
+
+def _grid(encoder: nn.Module, pictures: torch.Tensor, config: Config) -> torch.Tensor:
+    return features.grid(features.extract(encoder, pictures, config), config.layers)
+
+
+def _lesson(encoder: nn.Module, good: torch.Tensor, config: Config) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What the taught head is shown: features and masks of synthetic anomalies, image i made from good image i modulo N."""
+    if config.model not in ("taught", "fused"):
+        return None
+    changed, masks, _ = anomalies.insert(good, TAUGHT_ON, seed=TEACH_SEED + config.seed, kinds=config.kinds.replace(" ", "").split(","))
+    return _grid(encoder, changed, config), masks
+
+
+def _detector(good: torch.Tensor, lesson: tuple[torch.Tensor, torch.Tensor] | None, config: Config) -> nn.Module:
+    """A detector that takes seconds to fit, fitted on the features of good images (and, where it is taught, on its lesson)."""
+    if lesson is None:
+        detector = detectors.CLOSED_FORM[config.model]()
+        return detector.fit(good, config.seed) if config.model in detectors.RANDOM else detector.fit(good)
+    taught = detectors.Taught().fit(good, *lesson, seed=config.seed)
+    return taught if config.model == "taught" else Fused(detectors.Memory().fit(good, config.seed), taught)

@@ -12,8 +12,8 @@ import yaml
 from adlib import data, runs
 from adlib.config import STATISTICS, Config, InputError, did_you_mean, project_root
 
-EDA, COMPARISON = "01_eda.ipynb", "06_comparison.ipynb"
-KEYS = ("configs", "categories", "seeds", "set", "overrides")
+EDA, LIMITS, COMPARISON = "01_eda.ipynb", "05_limits.ipynb", "06_comparison.ipynb"
+KEYS = ("configs", "categories", "seeds", "set", "overrides", "limits")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
 OWNED = {"name": "configs:", "category": "categories:", "seed": "seeds:", "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
@@ -23,13 +23,19 @@ ONLY = ("category", "config", "seed")
 class Task:
     """One notebook to execute in a process of its own."""
 
-    kind: str  # eda | run | comparison
+    kind: str  # eda | run | limits | comparison
     title: str
     notebook: Path
     output: Path  # the executed notebook; its log and parameters lie beside it
     params: dict[str, typing.Any]
     config: Config | None  # of a run; None for the others
     retry: str  # the command that does this task again
+    after: Task | None = None  # of limits: the run that has to be finished first
+
+    @property
+    def note(self) -> Path | None:
+        """Where the runner notes what this was made from (adlib.notes); a run does that itself."""
+        return self.output.with_name(f"{self.kind}.json") if self.kind in ("eda", "limits") else None
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Grid:
     common: dict[str, typing.Any]
     overrides: list[tuple[dict[str, typing.Any], dict[str, typing.Any]]]  # (when, set), in the file's order
     data_root: str = ""  # only a single configuration's own file may say
+    limits: tuple[str, ...] = ()  # configurations whose first seed is taken to its limits
 
 
 def read(path: Path | str) -> Grid:
@@ -70,11 +77,15 @@ def read(path: Path | str) -> Grid:
     for number, (when, _) in enumerate(pairs, 1):
         if when.get("name", next(iter(configs))) not in configs:
             raise InputError(f"{path}: override {number}: when: no configuration {when['name']!r}{did_you_mean(when['name'], configs)}")
-    return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common, pairs)
+    limits = tuple(str(name) for name in _list(content, "limits", path)) if "limits" in content else ()
+    for name in limits:
+        if name not in configs:
+            raise InputError(f"{path}: limits: no configuration {name!r}{did_you_mean(name, configs)}")
+    return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common, pairs, limits=limits)
 
 
 def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only: str = "", weights: str = "") -> list[Task]:
-    """All tasks of a grid in order: for every category a look at the data, then its runs; the comparison at the end.
+    """All tasks of a grid in order: for every category a look at the data, its runs, their limits; the comparison at the end.
 
     data_root, reports: empty means the defaults of `data.find_root` and `runs.reports_dir`.
     only: "category=zipper,config=cae_ssim,seed=0"; a key may be repeated for several values. weights: for the ResNets.
@@ -93,20 +104,28 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     configs = _filter(configs, only)
     command = _command(grid_path, data_root, reports, weights)
     notebooks, folder = project_root() / "notebooks", Path(place["reports"])
-    for notebook in (EDA, *{runs.NOTEBOOKS[config.model] for config in configs}, COMPARISON):
+    for notebook in (EDA, *{runs.NOTEBOOKS[config.model] for config in configs}, *([LIMITS] if grid.limits else []), COMPARISON):
         if not (notebooks / notebook).is_file():
             raise InputError(f"there is no {notebooks / notebook}; run adlib inside the project's folder")
-    tasks = []
+    tasks: list[Task] = []
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         params = {"category": category, **place, "image_size": own[0].image_size}
         tasks.append(Task("eda", f"{category}: the data", notebooks / EDA, folder / "eda" / category / "notebook.ipynb",
                           params, None, command(f"category={category}")))
-        tasks += [Task("run", f"{category} {config.name} seed {config.seed}", notebooks / runs.NOTEBOOKS[config.model],
-                       runs.folder(config) / "notebook.ipynb", config.as_dict(), config,
-                       command(f"category={category},config={config.name},seed={config.seed}")) for config in own]
+        mine = [Task("run", f"{category} {config.name} seed {config.seed}", notebooks / runs.NOTEBOOKS[config.model],
+                     runs.folder(config) / "notebook.ipynb", config.as_dict(), config,
+                     command(f"category={category},config={config.name},seed={config.seed}")) for config in own]
+        tasks += [*mine, *(_limits(run, notebooks / LIMITS, folder / "limits") for run in mine
+                           if run.config.name in grid.limits and run.config.seed == grid.seeds[0])]
     return [*tasks, Task("comparison", "comparison", notebooks / COMPARISON, folder / "comparison.ipynb",
                          {"reports": place["reports"]}, None, command(only))]
+
+
+def _limits(run: Task, notebook: Path, folder: Path) -> Task:
+    params = {key: run.params[key] for key in ("category", "name", "seed", "data_root", "reports")}
+    return Task("limits", f"{params['category']} {params['name']} limits", notebook,
+                folder / params["category"] / params["name"] / "notebook.ipynb", params, None, run.retry, after=run)
 
 
 def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, str], weights: str) -> Config:

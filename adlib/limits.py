@@ -107,8 +107,8 @@ def detectability(run: Reopened) -> pd.DataFrame:
     about = files.read_json(run.category.root / generator.MARKER)
     for defect in generator.CATEGORIES[run.category.name]:
         settings = [(size, 1.0) for size in SIZES] + [(1.0, contrast) for contrast in CONTRASTS if contrast < 1]
-        drawn = [(size, contrast, *generator.render(run.category.name, seed=about["seed"], index=FIRST_PART + part, defect=defect, size=size,
-                                                    contrast=contrast, pixels=about["pixels"]))
+        drawn = [(size, contrast, *generator.render(run.category.name, seed=about["seed"], index=FIRST_PART + part, defect=defect,
+                                                    size=size, contrast=contrast, pixels=about["pixels"]))
                  for size, contrast in settings for part in range(EACH)]
         scores = run.scores(torch.from_numpy(np.stack([_resized(picture, run.config.image_size) for *_, picture, _ in drawn])))
         rows += [{"defect": defect, "size": size, "contrast": contrast, "area": float(mask.mean()), "found": bool(value > run.threshold)}

@@ -109,6 +109,12 @@ def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     return figure
 
 
+def _panels(count: int, sharex: bool = False) -> tuple[plt.Figure, np.ndarray]:
+    """Small panels, four in a row."""
+    rows = -(-count // 4)
+    return plt.subplots(rows, 4, figsize=(9.6, 2.3 * rows), sharex=sharex, sharey=True, squeeze=False)
+
+
 def _nothing() -> plt.Figure:
     figure, axes = plt.subplots(figsize=(6, 1))
     axes.axis("off")
@@ -122,9 +128,7 @@ def robustness(table: pd.DataFrame) -> plt.Figure:
     if not names:
         return _nothing()
     clean = table[table["strength"] == 0]
-    columns = 4
-    figure, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(9.6, 2.3 * -(-len(names) // columns)), sharex=True, sharey=True,
-                                squeeze=False)
+    figure, axes = _panels(len(names), sharex=True)
     for ax, name in zip(axes.flat, names, strict=False):
         part = pd.concat([clean, table[table["disturbance"] == name]])
         for column, color, dash, marker, words in (("auroc", plots.GOOD, "-", "o", "AUROC"),
@@ -140,12 +144,11 @@ def robustness(table: pd.DataFrame) -> plt.Figure:
 
 
 def detectability(found: pd.DataFrame, guess: float) -> plt.Figure:
-    """Share found against the area of the defect, a panel a defect type, with the fitted psychometric curve. found: limits.detectability."""
+    """Share found against the area of the defect, a panel a defect type, with the fitted curve. found: limits.detectability."""
     names = list(dict.fromkeys(found["defect"]))
     if not names:
         return _nothing()
-    columns = 4
-    figure, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(9.6, 2.3 * -(-len(names) // columns)), sharey=True, squeeze=False)
+    figure, axes = _panels(len(names))
     for ax, name in zip(axes.flat, names, strict=False):
         part = found[(found["defect"] == name) & (found["contrast"] == 1) & (found["area"] > 0)]
         means = part.groupby("size")[["area", "found"]].mean()

@@ -41,7 +41,7 @@ def start(task: Task, jobs: int) -> Job:
     """Start a task's process as one of `jobs`; its parameters and its log lie beside its output."""
     folder = task.output.parent
     files.write_text(folder / "params.yaml", yaml.safe_dump(task.params, sort_keys=False))
-    for leftover in (_temporary(task), folder / "progress.json"):
+    for leftover in (_temporary(task), folder / "progress.json", *([task.output, task.note] if task.note else [])):
         leftover.unlink(missing_ok=True)
     command = [sys.executable, "-m", "papermill", str(task.notebook), str(_temporary(task)), "-f", str(folder / "params.yaml"),
                "-k", "python3", "--log-output", "--no-progress-bar"]

@@ -19,7 +19,8 @@ BASELINES = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
            "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
            "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
-           "verdict", "published", "epochs", "train_seconds", "device", "weights", "brightness", "size", "pose", "status", "reason", "folder")
+           "verdict", "published", "epochs", "train_seconds", "device", "weights", "brightness", "size", "pose", "status", "reason",
+           "folder")
 
 
 def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:

@@ -1,0 +1,65 @@
+"""What the runner notes of a look at the data (eda.json) and of a run's limits (limits.json): what it was made from, or why it failed.
+
+A run notes that itself (see runs); these two are executed notebooks and tables, and the runner keeps the book for them.
+"""
+from __future__ import annotations
+
+import hashlib
+import typing
+from pathlib import Path
+
+from adlib import data, files, runs
+from adlib.config import InputError
+
+LIMIT_ROOMS = ("limits", "corrupt", "psychometric")  # what the limits depend on, beside their run
+
+
+def of_data(notebook: Path, category: data.Category, image_size: int) -> dict[str, typing.Any]:
+    """What a look at the data depends on."""
+    return {"data": data.fingerprint(category), "notebook": _hash(notebook), "image_size": image_size}
+
+
+def of_limits(notebook: Path, run: Path) -> dict[str, typing.Any]:
+    """What the limits of the run in a folder depend on: its numbers, what these were made from, and the code of the limits."""
+    made = {"metrics": files.read_json(run / "metrics.json"), "inputs": runs.manifest(run).get("inputs")}
+    rooms = Path(__file__).parent
+    return {"run": hashlib.sha256(repr(made).encode()).hexdigest()[:16], "notebook": _hash(notebook),
+            "code": _hash(*(rooms / f"{room}.py" for room in LIMIT_ROOMS))}
+
+
+def fail(note: Path, reason: str, retry: str) -> None:
+    files.write_json(note, {"failed": reason, "retry": retry})
+
+
+def failure(note: Path) -> dict[str, str] | None:
+    """{"failed": reason, "retry": command} where it failed, None where it did not (or was executed by hand)."""
+    found = _read(note)
+    return {key: str(found.get(key, "")) for key in ("failed", "retry")} if "failed" in found else None
+
+
+def changed(note: Path, now: dict[str, typing.Any]) -> str:
+    """Why what a note speaks of has to be made (again), in words; "" where it is up to date."""
+    before = _read(note)
+    if not before:
+        return "never run"
+    if "failed" in before:
+        return f"failed: {before['failed']}"
+    return "; ".join(f"the {name} changed" for name in now if before.get(name) != now[name])
+
+
+def limits(reports: Path) -> list[Path]:
+    """The folders of all limits, failed ones included: reports/limits/<category>/<configuration>."""
+    files_of_one = ("limits.json", "notebook.ipynb", "robustness.csv")
+    return sorted({path.parent for name in files_of_one for path in (reports / "limits").glob(f"*/*/{name}")})
+
+
+def _read(note: Path) -> dict[str, typing.Any]:
+    try:
+        found = files.read_json(note)
+    except InputError:  # missing or damaged: it is made again, and made whole
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hash(*paths: Path) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:16]
