@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from adlib.config import STATISTICS as BASELINES
+from adlib.config import STATISTICS
 
 
 def statistic(pictures: torch.Tensor, name: str) -> np.ndarray:
@@ -16,8 +16,8 @@ def statistic(pictures: torch.Tensor, name: str) -> np.ndarray:
 
     Raises ValueError for an unknown name.
     """
-    if name not in BASELINES:
-        raise ValueError(f"unknown statistic {name!r}; known are {', '.join(BASELINES)}")
+    if name not in STATISTICS:
+        raise ValueError(f"unknown statistic {name!r}; known are {', '.join(STATISTICS)}")
     return np.array([_one(picture.numpy(), name) for picture in pictures], dtype=float)
 
 

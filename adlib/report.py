@@ -1,4 +1,4 @@
-"""Executed notebooks to one offline site: reports/index.html, and a page for every run and every look at the data."""
+"""Executed notebooks to one offline site: reports/index.html, and a page for every look at the data, every run and its limits."""
 from __future__ import annotations
 
 import shlex
@@ -10,7 +10,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
 
-from adlib import compare, files, runs
+from adlib import compare, files, notes, process, runs
 from adlib.config import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,7 +28,7 @@ def build(reports: Path, say: typing.Callable[[str], None] = print) -> Path:
     notebook = reports / "comparison.ipynb"
     if not notebook.is_file():
         raise InputError(f"there is no {notebook}; run `adlib run params/quick.yaml` first, or execute "
-                         "notebooks/04_comparison.ipynb with papermill")
+                         "notebooks/06_comparison.ipynb with papermill")
     table = compare.performance(reports)
     synthetic = bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
     pages = 0
@@ -40,6 +40,9 @@ def build(reports: Path, say: typing.Callable[[str], None] = print) -> Path:
         pages += 1
     for row in table.itertuples():
         _write(reports / row.folder / "index.html", reports / row.folder / "notebook.ipynb", _run_page(reports, table, row))
+        pages += 1
+    for folder in notes.limits(reports):
+        _write(folder / "index.html", folder / "notebook.ipynb", _limits_page(reports, table, folder))
         pages += 1
     warnings = sorted({f"Weights: {weights}" for weights in table["weights"] if weights.startswith("RANDOM")})
     _write(reports / "index.html", notebook,
@@ -55,10 +58,22 @@ def _run_page(reports: Path, table: typing.Any, row: typing.Any) -> dict[str, ty
     page = _page(reports, table, f"{row.folder}/index.html", f"{row.category}: {row.label}", synthetic=row.synthetic is True,
                  warnings=warnings, facts=_facts(about, folder))
     if row.status != "finished":
-        log = folder / "log.txt"
-        lines = log.read_text(errors="replace").splitlines()[-20:] if log.is_file() else []
-        page["failure"] = {"reason": f"{row.status}: {row.reason}", "log": "\n".join(lines), "command": _command(about, folder)}
+        page["failure"] = {"reason": f"{row.status}: {row.reason}", "log": _log(folder), "command": _command(about, folder)}
     return page
+
+
+def _limits_page(reports: Path, table: typing.Any, folder: Path) -> dict[str, typing.Any]:
+    category, name = folder.parts[-2:]
+    mine = table[(table["category"] == category) & (table["name"] == name)]
+    page = _page(reports, table, f"limits/{category}/{name}/index.html", f"{category}: the limits of {compare.LABELS.get(name, name)}",
+                 synthetic=bool((mine["synthetic"] == True).any()))  # noqa: E712  (True, False or nothing)
+    if failure := notes.failure(folder / "limits.json"):
+        page["failure"] = {"reason": f"failed: {failure['failed']}", "log": _log(folder), "command": failure["retry"]}
+    return page
+
+
+def _log(folder: Path) -> str:
+    return "\n".join(process.log_end(folder, 20))
 
 
 def _page(reports: Path, table: typing.Any, here: str, title: str, *, synthetic: bool, warnings: typing.Sequence[str] = (),
@@ -70,6 +85,10 @@ def _page(reports: Path, table: typing.Any, here: str, title: str, *, synthetic:
         text = row.label + (f", seed {row.seed}" if table["seed"].nunique() > 1 else "")
         note = row.status if row.status != "finished" else "" if row.auroc != row.auroc else f"{row.auroc:.3f}"
         links.setdefault(f"Runs: {row.category}", []).append({"href": f"{row.folder}/index.html", "text": text, "note": note})
+    for folder in notes.limits(reports):
+        category, name = folder.parts[-2:]
+        links.setdefault("Limits", []).append({"href": f"limits/{category}/{name}/index.html", "text": f"{category}: {compare.LABELS.get(name, name)}",
+                                               "note": "failed" if notes.failure(folder / "limits.json") else ""})
     groups = [{"title": name, "open": False, "links": [link | {"here": link["href"] == here} for link in entries]}
               for name, entries in links.items() if entries]
     return {"title": title, "up": "../" * here.count("/"), "groups": groups, "synthetic": synthetic, "warnings": list(warnings),

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare
+from adlib.config import STATISTICS
 
 LEVEL = 0.05  # of a difference that counts
-BASELINES = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
            "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
            "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
@@ -94,10 +94,10 @@ def answer(summary: pd.DataFrame) -> str:
             text += (f", and every one of the other {len(here) - 1} rows is significantly below it (paired DeLong test, corrected for all "
                      "pairs)")
         sentences.append(text + ".")
-        baselines = here[here["name"].isin(BASELINES)]
+        baselines = here[here["name"].isin(STATISTICS)]
         if len(baselines):
             top = baselines.loc[baselines["auroc"].idxmax()]
-            below = here[~here["name"].isin(BASELINES) & (here["auroc"] <= top["auroc"])]
+            below = here[~here["name"].isin(STATISTICS) & (here["auroc"] <= top["auroc"])]
             if len(below):
                 sentences.append(f"{compare.join(below['label'])} {'does' if len(below) == 1 else 'do'} not beat {top['label']} "
                                  f"({top['auroc']:.3f}), which is no model at all.")

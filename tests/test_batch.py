@@ -31,7 +31,8 @@ if name == "boom":
 if name == "killed":
     os.kill(os.getpid(), 9)
 if name != "silent":
-    run = runs.start(config, data.open_category(data.find_root(data_root)[0], category), source="", weights="none", device="cpu", threads=1)
+    run = runs.start(config, data.open_category(data.find_root(data_root)[0], category), source="", weights="none", device="cpu", threads=1,
+                     precision="float32")
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
     files.write_text(run.folder / "pid", str(os.getpid()))
@@ -40,6 +41,7 @@ if name == "ok":
     assert "torch" not in sys.modules
     run.finish({"auroc": {"test": {"value": 0.75}}}, train_seconds=1.0)
 """
+LIMITS = "assert name != 'boom'"
 COMPARISON = "import json\nplanned = json.load(open(reports + '/batch.json'))\nprint(sorted(p['status'] for p in planned))"
 
 
@@ -51,7 +53,7 @@ def project(tmp_path, monkeypatch):
     for i in range(3):
         (tmp_path / "data" / "nut" / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
     names = "".join(f"{key} = {value!r}\n" for key, value in Config().as_dict().items() if key + " =" not in PARAMETERS)
-    for name, source in (("01_eda", EDA), ("02_cae_baseline", RUN), ("04_comparison", COMPARISON)):
+    for name, source in (("01_eda", EDA), ("02_cae_baseline", RUN), ("05_limits", LIMITS), ("06_comparison", COMPARISON)):
         cells = [nbformat.v4.new_code_cell(PARAMETERS + names, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(source)]
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / f"{name}.ipynb")

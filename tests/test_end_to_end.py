@@ -149,7 +149,7 @@ def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(seed_roo
     auroc = json.loads((tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "metrics.json").read_text())["auroc"]
     assert auroc["train_bad"]["n_anomalous"] == 2 and auroc["test"]["n_anomalous"] == 3
     adlib("report", "--reports", tmp_path / "reports", code=2)  # the comparison was not executed yet
-    done = papermill("04_comparison.ipynb", tmp_path / "reports" / "comparison.ipynb", "-p", "reports", tmp_path / "reports")
+    done = papermill("06_comparison.ipynb", tmp_path / "reports" / "comparison.ipynb", "-p", "reports", tmp_path / "reports")
     assert done.returncode == 0, done.stderr
     adlib("report", "--reports", tmp_path / "reports")
     page = Page(tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "index.html")

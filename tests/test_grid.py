@@ -22,7 +22,7 @@ def project(tmp_path, monkeypatch):
     for category in ("hazelnut", "zipper"):
         for i in range(3):
             (tmp_path / "data" / category / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
-    for name in ("01_eda", "02_cae_baseline", "03_resnet_ssim", "04_comparison"):
+    for name in ("01_eda", "02_cae_baseline", "03_resnet_ssim", "04_feature_space", "05_limits", "06_comparison"):
         (tmp_path / "notebooks" / f"{name}.ipynb").touch()
     write(tmp_path, "cae_mse", {"name": "cae_mse", "model": "cae", "lr": "1e-3"})
     write(tmp_path, "resnet_ssim", {"name": "resnet_ssim", "model": "resnet18", "ssim_weight": 0.5, "image_size": 64})

@@ -16,7 +16,7 @@ FLOORS = [
     {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
-    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda"}, {"study", "plots_compare"}, {"runs"}, {"limits"},
+    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "limits"},
     {"compare", "grid", "process", "board"}, {"summary"}, {"tables", "batch", "report"}, {"cli"}]
 
 

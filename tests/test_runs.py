@@ -16,7 +16,7 @@ def setting(seed_root, tmp_path):
 
 
 def begin(setting):
-    return runs.start(*setting, source="Data: here.", weights="none", device="cpu", threads=1)
+    return runs.start(*setting, source="Data: here.", weights="none", device="cpu", threads=1, precision="float32")
 
 
 METRICS = {"auroc": {"test": {"value": 0.5}}}
@@ -63,7 +63,7 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, seed_root):
         from adlib import data, runs
         from adlib.config import Config
         runs.start(Config(**{config.as_dict()!r}), data.open_category(__import__("pathlib").Path({str(seed_root)!r}), "nut"),
-                   source="s", weights="none", device="cpu", threads=1)
+                   source="s", weights="none", device="cpu", threads=1, precision="float32")
         os.kill(os.getpid(), signal.SIGKILL)"""
     subprocess.run([sys.executable, "-c", code], check=False)
     assert runs.status(runs.folder(config)).state == "interrupted"
@@ -78,7 +78,7 @@ def test_other_inputs_drop_the_checkpoint(setting):
     files.write_text(run.folder / "checkpoint.pt", "x")
     run.lock.release(force=True)
     other = Config(**setting[0].as_dict() | {"epochs": 3})
-    again = runs.start(other, setting[1], source="s", weights="none", device="cpu", threads=1)
+    again = runs.start(other, setting[1], source="s", weights="none", device="cpu", threads=1, precision="float32")
     assert not (again.folder / "checkpoint.pt").exists()
     again.lock.release(force=True)
 
@@ -99,7 +99,8 @@ def test_starting_twice_in_one_kernel(setting):
 def test_a_reports_folder_that_cannot_be_written(setting, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write in"):
-        runs.start(Config(category="nut", reports=str(tmp_path / "file")), setting[1], source="", weights="", device="", threads=1)
+        runs.start(Config(category="nut", reports=str(tmp_path / "file")), setting[1], source="", weights="", device="", threads=1,
+                   precision="")
 
 
 def test_why_a_run_is_stale(setting, seed_root):
@@ -187,7 +188,7 @@ def test_weights_are_known_by_content(setting, tmp_path):
 
 def test_a_run_with_random_weights_is_stale_once_imagenets_are_at_hand(setting, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    run = runs.start(*setting, source="s", weights="RANDOM, not ImageNet's (no network)", device="cpu", threads=1)
+    run = runs.start(*setting, source="s", weights="RANDOM, not ImageNet's (no network)", device="cpu", threads=1, precision="float32")
     run.finish(METRICS, train_seconds=1)
     now = runs.inputs(*setting)
     assert runs.stale(run.folder, now) is None
