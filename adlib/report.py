@@ -87,8 +87,8 @@ def _page(reports: Path, table: typing.Any, here: str, title: str, *, synthetic:
         links.setdefault(f"Runs: {row.category}", []).append({"href": f"{row.folder}/index.html", "text": text, "note": note})
     for folder in notes.limits(reports):
         category, name = folder.parts[-2:]
-        links.setdefault("Limits", []).append({"href": f"limits/{category}/{name}/index.html", "text": f"{category}: {compare.LABELS.get(name, name)}",
-                                               "note": "failed" if notes.failure(folder / "limits.json") else ""})
+        text, note = f"{category}: {compare.LABELS.get(name, name)}", "failed" if notes.failure(folder / "limits.json") else ""
+        links.setdefault("Limits", []).append({"href": f"limits/{category}/{name}/index.html", "text": text, "note": note})
     groups = [{"title": name, "open": False, "links": [link | {"here": link["href"] == here} for link in entries]}
               for name, entries in links.items() if entries]
     return {"title": title, "up": "../" * here.count("/"), "groups": groups, "synthetic": synthetic, "warnings": list(warnings),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from adlib import compare, grid
 from adlib.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,7 +17,7 @@ FLOORS = [
     {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
-    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "limits"},
+    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda", "words"}, {"study", "plots_compare"}, {"runs"}, {"notes", "limits"},
     {"compare", "grid", "process", "board"}, {"summary"}, {"tables", "batch", "report"}, {"cli"}]
 
 
@@ -68,16 +69,35 @@ def test_parameter_cells_follow_config(path):
         assert fields[name] == (kind, text) and "=" not in text, "papermill --help-notebook cannot read a help text with '='"
         Config(**{name: ast.literal_eval(value)})
         names.append(name)
-    if path.stem[:2] in ("02", "03"):
+    if path.stem[:2] in ("02", "03", "04"):
         assert names == list(fields)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*_*.yaml")), ids=lambda path: path.stem)
+SINGLE = sorted(path for path in (ROOT / "params").glob("*.yaml") if "configs" not in yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.stem)
 def test_configuration_files(path):
     config = Config.from_mapping(yaml.safe_load(path.read_text()), path.name)
-    assert config.name == path.stem
-    assert (config.model == "resnet18") == path.stem.startswith("resnet") and config.lr == (1e-4 if config.model == "resnet18" else 1e-3)
-    assert config.ssim_weight == (0.5 if path.stem.endswith("ssim") else 0.0) and config.epochs == 100
+    assert config.name == path.stem and path.stem in compare.LABELS, "every configuration has a name for a person"
+    assert config.weights_fallback is False and config.seed == 0 and config.precision == "auto"
+    if config.name in compare.SEED_ROWS:  # the seed's own settings
+        assert (config.model == "resnet18") == path.stem.startswith("resnet")
+        assert config.lr == (1e-4 if config.model == "resnet18" else 1e-3) and config.epochs == 100 and config.schedule == "plateau"
+        assert config.ssim_weight == (0.5 if path.stem.endswith("ssim") else 0.0)
+
+
+def test_every_configuration_is_in_a_grid():
+    grids = [grid.read(path) for path in (ROOT / "params").glob("*.yaml") if path not in SINGLE]
+    assert {path.stem for path in SINGLE} == {name for one in grids for name in one.configs}
+
+
+def test_pixels_or_features_is_a_controlled_experiment():
+    one, two, three = (yaml.safe_load((ROOT / "params" / f"{name}.yaml").read_text())
+                       for name in ("to_pixels", "to_features", "to_features_squared"))
+    differ = ("name", "model", "distance")
+    assert {k: v for k, v in one.items() if k not in differ} == {k: v for k, v in two.items() if k not in differ}
+    assert {k: v for k, v in two.items() if k not in ("name", "distance")} == {k: v for k, v in three.items() if k not in ("name", "distance")}
 
 
 def test_environment_yml_follows_pyproject():
