@@ -109,6 +109,29 @@ def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     return figure
 
 
+def scores(table: pd.DataFrame) -> plt.Figure:
+    """Label-free against real AUROC of every score, one panel a category, a colour a configuration; crossed: chosen without labels.
+
+    table: questions.scores.
+    """
+    if table.empty:
+        return _nothing()
+    categories = list(dict.fromkeys(table["category"]))
+    figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 4), sharey=True, squeeze=False)
+    for ax, category in zip(axes[0], categories, strict=True):
+        for i, (label, part) in enumerate(table[table["category"] == category].groupby("label", sort=False)):
+            color = plots.SERIES[i % len(plots.SERIES)]
+            ax.plot(part["label_free"], part["test"], "osD^v"[i % 5], color=color, markersize=5, label=label)
+            picked = part[part["chosen"] > 0]
+            ax.plot(picked["label_free"], picked["test"], "x", color=color, markersize=11)
+        ax.plot([0, 1], [0, 1], ":", color="#999999", linewidth=0.8)
+        ax.set(title=category, xlabel="AUROC known without labels", xlim=(min(0.4, table["label_free"].min() - 0.02), 1.01),
+               ylim=(min(0.2, table["test"].min() - 0.02), 1.02))
+        ax.legend(fontsize=7, loc="lower right")
+    axes[0, 0].set_ylabel("AUROC, test split")
+    return figure
+
+
 def _panels(count: int, sharex: bool = False) -> tuple[plt.Figure, np.ndarray]:
     """Small panels, four in a row."""
     rows = -(-count // 4)

@@ -72,6 +72,14 @@ def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
         columns=["a", "b", "difference", "p", "p_holm"])
 
 
+def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:
+    """The corrected p-value of two rows of `matrix`; NaN where they were not compared."""
+    for pair in pairs.itertuples():
+        if {pair.a, pair.b} == {a, b}:
+            return float(pair.p_holm)
+    return math.nan
+
+
 def show_matrices(table: pd.DataFrame, reports: Path) -> None:
     """The matrix of every category as a figure, and what it says."""
     for category in dict.fromkeys(table["category"]):

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import html
 import math
+import typing
 from pathlib import Path
 
 import pandas as pd
 
-from adlib import compare, runs, summary
+from adlib import compare, questions, runs, summary
 
 CAPTION = (
     "Image AUROC of every configuration: mean over seeds, ± the spread over seeds (standard deviation), and in brackets the 95 % "
@@ -18,29 +19,57 @@ NOTES = (
     "*detections*: on the test split, at the threshold set without labels (mean over seeds; Clopper-Pearson interval). *Seed claims*: the "
     "range in the seed's README, for its four configurations at full training. Pixel columns only where masks exist.")
 
+FOLLOWS = ("brightness", "size", "pose")
+SCORES = ("AUROC on the test split, in brackets the label-free AUROC; means over the seeds. A dot: some seed of the run chose this score "
+          "without labels. The score of the README that this study was asked for from is the mean of the squared error (squared.mean).")
+PARTS = ("The label-free AUROC by kind of synthetic anomaly, and the real ones. An asterisk: the head was taught with this kind, so that "
+         "the figure is no proof; kinds without one were never shown to it.")
+SMALLEST = ("Share of the image that a defect must cover, at real contrast, at the threshold set without labels: read off the fitted "
+            "psychometric curve.")
+EPOCHS = ("Test-split AUROC of the configuration's own score had training stopped there (a diagnosis: no epoch is chosen by it), and the "
+          "rank correlation of the final score with brightness, size and pose over the good test images. Means over the seeds.")
+
 
 def as_html(rows: pd.DataFrame) -> str:
     """The performance table as an HTML table that a screen reader can read; every run's name links to its page."""
     cells_of = _cells(rows)
-    lines = [f'<table class="performance"><caption>{html.escape(CAPTION)}</caption><thead><tr>',
-             *(f'<th scope="col">{name}</th>' for name in cells_of[0]), "</tr></thead><tbody>"]
-    for cells, row in zip(cells_of, rows.itertuples(), strict=True):
-        parts = []
-        for name, text in cells.items():
-            text = html.escape(text)
-            if name == "Configuration":
-                parts.append(f'<th scope="row"><a href="{html.escape(row.folder)}/index.html">{text}</a></th>')
-            else:
-                parts.append(f'<td{" class=figure" if text[:1].isdigit() else ""}>{text}</td>')
-        lines.append(f'<tr class="{row.status}">' + "".join(parts) + "</tr>")
+    lines = [_head(CAPTION, cells_of[0])]
+    for cells, folder, status in zip(cells_of, rows["folder"], rows["status"], strict=True):
+        parts = [f'<th scope="row"><a href="{html.escape(folder)}/index.html">{html.escape(text)}</a></th>' if name == "Configuration"
+                 else _cell(text) for name, text in cells.items()]
+        lines.append(f'<tr class="{status}">' + "".join(parts) + "</tr>")
     return "\n".join([*lines, "</tbody></table>"])
+
+
+def html_of(table: pd.DataFrame, caption: str) -> str:
+    """Any table of text as HTML; "" where it has no row."""
+    if table.empty:
+        return ""
+    lines = ["<tr>" + "".join(map(_cell, cells)) + "</tr>" for cells in table.itertuples(index=False, name=None)]
+    return "\n".join([_head(caption, table.columns), *lines, "</tbody></table>"])
 
 
 def as_text(rows: pd.DataFrame) -> str:
     """The performance table for a terminal or a markdown file."""
-    cells_of = _cells(rows)
-    lines = ["| " + " | ".join(cells_of[0]) + " |", "|" + "---|" * len(cells_of[0])]
-    return "\n".join(lines + ["| " + " | ".join(text.replace("|", "/") for text in cells.values()) + " |" for cells in cells_of])
+    return text_of(pd.DataFrame(_cells(rows)))
+
+
+def text_of(table: pd.DataFrame) -> str:
+    """Any table of text as markdown; a sentence where it has no row."""
+    if table.empty:
+        return "Not measured here."
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    return "\n".join(lines + ["| " + " | ".join(text.replace("|", "/") for text in cells) + " |"
+                              for cells in table.itertuples(index=False, name=None)])
+
+
+def _head(caption: str, names: typing.Iterable[str]) -> str:
+    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
+    return f'<table class="performance"><caption>{html.escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>'
+
+
+def _cell(text: str) -> str:
+    return f'<td{" class=figure" if text[:1].isdigit() else ""}>{html.escape(text)}</td>'
 
 
 def matrix_text(pairs: pd.DataFrame) -> str:
@@ -62,25 +91,19 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
              "## What can be told apart", ""]
     for category in dict.fromkeys(done["category"]):
         lines += [f"### {category}", "", matrix_text(summary.matrix(table, reports, category)), ""]
-    lines += ["## Which score? The label-free order against the real one", "",
-              "Autoencoders, seed by seed: the configuration's own score, the one chosen without labels, the best in hindsight (AUROC on "
-              "the test split), and the rank correlation between the label-free and the real order of the twelve scores.", "",
-              "| category | configuration | seed | own | chosen | best in hindsight | rank correlation |", "|---|---|---|---|---|---|---|"]
-    for run in done.itertuples():
-        path = reports / run.folder / "score_study.csv"
-        scores = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-        if len(scores) < 5 or scores["test"].isna().any():
-            continue
-        role = scores.set_index("score")["role"].fillna("")
-        own, chosen = role[role.str.contains("its own")].index[0], role[role.str.contains("chosen")].index[0]
-        value, best = scores.set_index("score")["test"], scores.loc[scores["test"].idxmax()]
-        lines.append(f"| {run.category} | {run.label} | {run.seed} | {own} {value[own]:.3f} | {chosen} {value[chosen]:.3f} | "
-                     f"{best['score']} {best['test']:.3f} | {scores['label_free'].corr(scores['test'], method='spearman'):+.2f} |")
-    lines += ["", "## AUROC over epochs, and what the score follows", "",
-              "Test-split AUROC of the configuration's own score had training stopped there, mean over seeds (a diagnosis: no epoch is "
-              "chosen by it), and the rank correlation of the final score with the brightness of the image.", "",
-              *_epochs(done, reports), "",
-              "## How it was measured", ""]
+    scores, limits, place = questions.scores(table, reports), questions.robustness(reports), questions.place(table, reports)
+    sections = [
+        ("Which score? The label-free order against the real one", questions.scores_sentence(scores), questions.choices(scores)),
+        ("All scores of the autoencoders", SCORES, questions.scores_table(scores)),
+        ("Pixels or features?", questions.target_sentence(table, rows, reports), questions.target(rows)),
+        ("Does the place matter?", questions.place_sentence(place), place),
+        ("What does each part bring?", PARTS, questions.parts(table, reports)),
+        ("How noisy may it get?", questions.robustness_sentence(limits), questions.robustness_table(limits)),
+        ("How small a defect?", SMALLEST, questions.smallest(reports)),
+        ("AUROC over epochs, and what the score follows", EPOCHS, _epochs(done, reports))]
+    for title, sentence, found in sections:
+        lines += [f"## {title}", "", *([sentence, "", text_of(found)] if len(found) else [text_of(found)]), ""]
+    lines += ["## How it was measured", ""]
     for (category, name), same in done.groupby(["category", "name"], sort=False):
         about = runs.manifest(reports / same.iloc[0]["folder"])
         revisions = ", ".join(sorted(set(same["git"])))
@@ -90,20 +113,18 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _epochs(done: pd.DataFrame, reports: Path) -> list[str]:
-    curves = {}
-    for _, same in done.groupby(["category", "name"], sort=False):
+def _epochs(done: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    found = []
+    for (category, label), same in done.groupby(["category", "label"], sort=False):
         paths = [reports / folder / "epochs.csv" for folder in same["folder"]]
         if all(path.is_file() for path in paths):
             mean = pd.concat([pd.read_csv(path) for path in paths]).groupby("epoch")["auroc"].mean()
-            curves[same.iloc[0]["category"], same.iloc[0]["label"]] = (mean, same["brightness_correlation"].mean())
-    columns = sorted({int(epoch) for mean, _ in curves.values() for epoch in mean.index})
-    lines = [f"| category | configuration | {' | '.join(f'epoch {epoch}' for epoch in columns)} | score vs brightness |",
-             "|" + "---|" * (len(columns) + 3)]
-    for (category, label), (mean, correlation) in curves.items():
-        cells = [f"{mean[epoch]:.3f}" if epoch in mean.index else "" for epoch in columns]
-        lines.append(f"| {category} | {label} | {' | '.join(cells)} | {correlation:+.2f} |")
-    return lines if curves else ["No configuration kept its epochs."]
+            found.append({"Category": category, "Configuration": label} | {f"Epoch {epoch}": _number(value, "{:.3f}")
+                                                                           for epoch, value in mean.items()}
+                         | {f"Score and {name}": _number(same[name].mean(), "{:+.2f}") for name in FOLLOWS})
+    wanted = sorted({name for row in found for name in row if name.startswith("Epoch")}, key=lambda name: int(name[6:]))
+    return pd.DataFrame(found).fillna("").reindex(columns=["Category", "Configuration", *wanted, *(f"Score and {name}" for name in FOLLOWS)]
+                                                  ) if found else pd.DataFrame()
 
 
 def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:

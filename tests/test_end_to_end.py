@@ -16,6 +16,7 @@ from adlib.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png", "auroc_over_epochs.png")
+MORE = ("score_study.png", "anomaly_maps.png")
 
 
 def adlib(*words, code=0):
@@ -59,7 +60,7 @@ def test_every_run_leaves_its_artefacts(study):
     assert [tuple(f.parts[-3:]) for f in folders] == [
         (category, name, "seed-0") for category in ("hazelnut", "zipper") for name in ("cae_mse", "resnet_ssim")]
     for folder in folders:
-        for name in (*PNGS, "notebook.ipynb", "log.txt", "history.csv", "epochs.csv", "index.html"):
+        for name in (*PNGS, *MORE, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt", "history.csv", "epochs.csv", "index.html"):
             assert (folder / name).stat().st_size > 30, name
         assert not (folder / "checkpoint.pt").exists() and not (folder / "snapshots").exists()
         rows = list(csv.DictReader((folder / "all_results.csv").open()))
@@ -77,7 +78,7 @@ def test_every_run_leaves_its_artefacts(study):
 def test_pages_are_offline_described_and_marked_synthetic(study):
     reports, _, _ = study
     pages = sorted(reports.rglob("index.html"))
-    assert len(pages) == 1 + 2 + 4
+    assert len(pages) == 1 + 2 + 4 + 2  # index, data, runs, limits
     for path in pages:
         page = Page(path)
         assert not page.all("script") and not page.all("iframe"), path
@@ -97,7 +98,8 @@ def test_pages_are_offline_described_and_marked_synthetic(study):
 def test_the_index_has_the_table_and_links_to_every_run(study):
     reports, _, _ = study
     page = Page(reports / "index.html")
-    assert len(page.all("table")) == 1 and page.all("caption")
+    assert len(page.all("table")) == len(page.all("caption")) >= 5
+    assert "Which score?" in page.text and "How small, how faint, how noisy?" in page.text and "Found 95 % of the time at" in page.text
     hrefs = {attrs.get("href") for attrs in page.all("a")}
     for category in ("hazelnut", "zipper"):
         for name in ("cae_mse", "resnet_ssim"):
@@ -153,7 +155,7 @@ def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(seed_roo
     assert done.returncode == 0, done.stderr
     adlib("report", "--reports", tmp_path / "reports")
     page = Page(tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "index.html")
-    assert {image["src"] for image in page.all("img")} == set(PNGS) and "not in its folder" in page.text
+    assert {image["src"] for image in page.all("img")} == {*PNGS, *MORE} and "not in its folder" in page.text
     done = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3)
     assert done.returncode != 0 and "unknown parameter 'epocs'; did you mean 'epochs'?" in done.stderr
 

@@ -25,7 +25,8 @@ def test_a_hostile_name_stays_text():
 
 
 def test_fallbacks_are_said_first():
-    said = compare.provenance(pd.DataFrame([row(compare.COLUMNS, fingerprint="f", source="Data: here.", synthetic=True, weights="RANDOM, not ImageNet's (offline)")]))
+    run = row(compare.COLUMNS, fingerprint="f", source="Data: here.", synthetic=True, weights="RANDOM, not ImageNet's (offline)")
+    said = compare.provenance(pd.DataFrame([run]))
     assert said.startswith("SYNTHETIC DATA") and "did not have ImageNet weights: RANDOM" in said
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adlib import models, score, ssim, train
 from adlib.config import Config, InputError
 
-SMALL = {"image_size": 32, "batch_size": 4, "epochs": 3, "device": "cpu"}
+SMALL = {"image_size": 32, "precision": "float32", "batch_size": 4, "epochs": 3, "device": "cpu"}
 
 
 def pictures(n=9, size=32):

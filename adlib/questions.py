@@ -1,0 +1,216 @@
+"""The study's questions that no single run answers: each a table and a sentence, from the run folders alone.
+
+Tables hold text that is ready to be read (tables.html_of, tables.text_of); means are over the seeds of a configuration.
+"""
+from __future__ import annotations
+
+import math
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adlib import compare, files, notes, summary
+
+TARGETS = ("to_pixels", "to_features", "to_features_squared")
+PLACES = ("gaussian", "gaussian_anywhere")
+STRENGTH = 3  # of the disturbances in the table: clearly visible, and still a camera one would use
+
+
+def scores(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """Which score? A row a category, configuration and score of the autoencoders: label_free, test (AUROCs, means over the seeds),
+    own (the configuration's own score), chosen (share of the seeds that chose it), picked (mean test AUROC of what each seed chose)."""
+    found = []
+    for (category, label), runs in _finished(table):
+        studies = [pd.read_csv(path) for folder in runs["folder"] if (path := reports / folder / "score_study.csv").is_file()]
+        if len(studies) < len(runs) or any(len(one) < 5 or one["test"].isna().any() or one["label_free"].isna().any() for one in studies):
+            continue
+        together = pd.concat(studies)
+        role = together["role"].fillna("")
+        together = together.assign(own=role.str.contains("its own"), chosen=role.str.contains("chosen"))
+        means = together.groupby("score", sort=False).agg({"label_free": "mean", "test": "mean", "own": "max", "chosen": "mean"})
+        found.append(means.reset_index().assign(category=category, label=label, picked=together.loc[together["chosen"], "test"].mean()))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(
+        columns=["score", "label_free", "test", "own", "chosen", "category", "label", "picked"])
+
+
+def scores_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Every score of every autoencoder: the real AUROC, in brackets the label-free one, a dot where a seed chose it."""
+    cell = [f"{row.test:.3f} ({row.label_free:.3f})" + (" •" if row.chosen else "") for row in scores.itertuples()]
+    column = scores["category"] + ": " + scores["label"]
+    wide = scores.assign(cell=cell, column=column).pivot_table(index="score", columns="column", values="cell", aggfunc="first", sort=False)
+    return wide.fillna("").rename_axis("Score").rename_axis(None, axis=1).reset_index()
+
+
+def choices(scores: pd.DataFrame) -> pd.DataFrame:
+    """What the label-free choice is worth: the own score, the chosen one, the best in hindsight, and the rank correlation of all."""
+    found = []
+    for (category, label), part in scores.groupby(["category", "label"], sort=False):
+        own, best = part[part["own"]].iloc[0], part.loc[part["test"].idxmax()]
+        names = compare.join(part.loc[part["chosen"] > 0, "score"])
+        found.append({"Category": category, "Configuration": label, "Own score": f"{own['score']} {own['test']:.3f}",
+                      "Chosen without labels": f"{names} {part['picked'].iloc[0]:.3f}",
+                      "Best in hindsight": f"{best['score']} {best['test']:.3f}",
+                      "Rank correlation, label-free and real": f"{_agreement(part):+.2f}"})
+    return pd.DataFrame(found)
+
+
+def scores_sentence(scores: pd.DataFrame) -> str:
+    if scores.empty:
+        return "No autoencoder with labels of both classes, so the scores cannot be compared."
+    groups = [part for _, part in scores.groupby(["category", "label"], sort=False)]
+    gains = [part["picked"].iloc[0] - part.loc[part["own"], "test"].iloc[0] for part in groups]
+    lost = [part["test"].max() - part["picked"].iloc[0] for part in groups]
+    ranks = [_agreement(part) for part in groups]
+    return (f"Over {len(groups)} autoencoders, choosing the score without labels changes the AUROC by {np.mean(gains):+.3f} on average "
+            f"({min(gains):+.3f} to {max(gains):+.3f}); it stays {np.mean(lost):.3f} below the best in hindsight. The label-free order of "
+            f"the scores and the real one have a rank correlation of {np.mean(ranks):+.2f} ({min(ranks):+.2f} to {max(ranks):+.2f}).")
+
+
+def target(rows: pd.DataFrame) -> pd.DataFrame:
+    """Pixels or features? The controlled experiment's rows (rows: summary.rows)."""
+    return _columns(rows[rows["name"].isin(TARGETS)])
+
+
+def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> str:
+    """Whether features beat pixels, with the score chosen without labels for both, by the paired test."""
+    found = []
+    for category, here in rows[rows["name"].isin(TARGETS) & rows["auroc"].notna()].groupby("category", sort=False):
+        chosen = here.drop_duplicates("name", keep="last").set_index("name")  # the last row is the score chosen without labels
+        if not {"to_pixels", "to_features"} <= set(chosen.index):
+            continue
+        pairs, pixels = summary.matrix(table, reports, category), chosen.loc["to_pixels"]
+        parts = [f"{row.label} {row.auroc:.3f} (p = {summary.p_value(pairs, row.label, pixels['label']):.2g})"
+                 for row in chosen.drop(index="to_pixels").itertuples()]
+        found.append(f"On {category}, against {pixels['label']} {pixels['auroc']:.3f}: {compare.join(parts)}.")
+    return ("Same encoder, decoder family and schedule; p from the paired test, corrected for all pairs. " + " ".join(found) if found else
+            "The controlled experiment was not run: it needs to_pixels and to_features.")
+
+
+def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """Does the place matter? What is known without labels, beside what turned out: a row a category."""
+    found = []
+    for category in dict.fromkeys(table["category"]):
+        runs = {name: _measured(table, reports, category, name) for name in PLACES}
+        if not all(runs.values()):
+            continue
+        known = {name: np.mean([_label_free(one) for one in ones]) for name, ones in runs.items()}
+        real = {name: np.mean([one["chosen"]["auroc"]["test"]["value"] or math.nan for one in ones]) for name, ones in runs.items()}
+        share = np.mean([one["position_share"] for one in runs["gaussian"]])
+        found.append({"Category": category, "Share of the features' variance that the place explains": f"{share:.2f}",
+                      "Label-free AUROC, per position": f"{known['gaussian']:.3f}",
+                      "Label-free AUROC, any position": f"{known['gaussian_anywhere']:.3f}",
+                      "Label-free choice": "per position" if known["gaussian"] > known["gaussian_anywhere"] else "any position",
+                      "AUROC, per position": f"{real['gaussian']:.3f}", "AUROC, any position": f"{real['gaussian_anywhere']:.3f}",
+                      "Better in truth": "per position" if real["gaussian"] > real["gaussian_anywhere"] else "any position"})
+    return pd.DataFrame(found)
+
+
+def place_sentence(place: pd.DataFrame) -> str:
+    if place.empty:
+        return "This was not asked here: it needs gaussian and gaussian_anywhere."
+    right = place.loc[place["Label-free choice"] == place["Better in truth"], "Category"]
+    return (f"The label-free choice between a Gaussian per position and one for all positions is the right one on {len(right)} of "
+            f"{len(place)} categories" + (f" ({compare.join(right)})." if len(right) else "."))
+
+
+def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """What does each part bring? The ablation of the best detector: label-free AUROC by kind of synthetic anomaly, and the real ones.
+
+    Kinds that the head was taught with are marked by an asterisk: there the label-free figure is no proof.
+    """
+    found = []
+    for (category, label), runs in _finished(table[table["name"].str.startswith(("fused", "taught")) | table["name"].eq("memory")]):
+        ones = [files.read_json(reports / folder / "metrics.json") for folder in runs["folder"]]
+        taught = [] if runs.iloc[0]["name"] == "memory" else str(_config(reports, runs)["kinds"]).split(",")
+        kinds = [name for name in _entry(ones[0]) if name not in ("score", "all")]
+        known = {f"Label-free, {kind}": f"{np.mean([_entry(one)[kind] for one in ones]):.3f}" + ("*" if kind in taught else "")
+                 for kind in kinds}
+        real = {title: np.mean([one["chosen"]["auroc"][split]["value"] or math.nan for one in ones])
+                for title, split in (("AUROC, test", "test"), ("AUROC, train/bad", "train_bad"))}
+        found.append({"Category": category, "Configuration": label, "Seeds": str(len(runs))} | known
+                     | {title: "" if math.isnan(value) else f"{value:.3f}" for title, value in real.items()})
+    return pd.DataFrame(found).fillna("")
+
+
+def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
+    """{(category, label): limits.robustness} of every configuration that was taken to its limits."""
+    tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in notes.limits(reports)}
+    found = {(category, compare.LABELS.get(name, name)): pd.read_csv(path) for (category, name), path in tables.items() if path.is_file()}
+    return {key: one for key, one in found.items() if len(one)}
+
+
+def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """AUROC as they are and at strength 3 of every disturbance; the last column is the false alarms there, at the fixed threshold."""
+    found = []
+    for (category, label), table in tables.items():
+        at, clean = table[table["strength"] == STRENGTH], table.loc[table["strength"] == 0, "auroc"].iloc[0]
+        found.append({"Category": category, "Configuration": label, "As they are": f"{clean:.3f}"}
+                     | {f"{row.disturbance} ({row.what})": f"{row.auroc:.3f}" for row in at.itertuples()}
+                     | {"False alarms, mean": f"{at['false_alarms'].mean():.0%}"})
+    return pd.DataFrame(found)
+
+
+def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
+    if not tables:
+        return "No configuration was taken to its limits here (the grid's `limits:`)."
+    found = []
+    for (category, label), table in tables.items():
+        at = table[table["strength"] == STRENGTH]
+        worst, clean = at.loc[at["auroc"].idxmin()], table.loc[table["strength"] == 0, "auroc"].iloc[0]
+        found.append(f"{category} {label} {clean:.3f} to {worst['auroc']:.3f} ({worst['what']})")
+    return f"AUROC as they are, and under the worst disturbance of strength {STRENGTH}: " + ", ".join(found) + "."
+
+
+def smallest(reports: Path) -> pd.DataFrame:
+    """Where each defect is found, of every configuration that was taken to its limits on drawn data."""
+    found = []
+    for folder in notes.limits(reports):
+        path = folder / "smallest.csv"
+        table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        found += [{"Category": folder.parts[-2], "Configuration": compare.LABELS.get(folder.name, folder.name), "Defect": row.defect,
+                   "Found half the time at": _percent(row.area50), "Found 95 % of the time at": _percent(row.area95),
+                   "Largest drawn": _percent(row.largest), "Share found at real size": f"{row.found_at_real_size:.0%}",
+                   "Contrast for 95 %": "not reached" if math.isnan(row.contrast95) else f"{row.contrast95:.2f}"}
+                  for row in table.itertuples()]
+    return pd.DataFrame(found)
+
+
+def _finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    return iter(table[table["status"] == "finished"].groupby(["category", "label"], sort=False))
+
+
+def _measured(table: pd.DataFrame, reports: Path, category: str, name: str) -> list[dict[str, typing.Any]]:
+    here = table[(table["status"] == "finished") & (table["category"] == category) & (table["name"] == name)]
+    return [files.read_json(reports / folder / "metrics.json") for folder in here["folder"]]
+
+
+def _config(reports: Path, runs: pd.DataFrame) -> dict[str, typing.Any]:
+    return files.read_json(reports / runs.iloc[0]["folder"] / "run.json")["params"]
+
+
+def _entry(measured: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """The label-free line of the score that was chosen; empty where nothing was held out."""
+    return next((entry for entry in measured["label_free"] if entry["score"] == measured["chosen"]["score"]), {})
+
+
+def _label_free(measured: dict[str, typing.Any]) -> float:
+    return _entry(measured).get("all", math.nan)
+
+
+def _agreement(part: pd.DataFrame) -> float:
+    return float(part["label_free"].corr(part["test"], method="spearman"))
+
+
+def _columns(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame([{"Category": row.category, "Configuration": row.label, "Score": row.score,
+                          "AUROC, test": compare.interval(row._asdict(), "auroc", "low", "high"),
+                          "Spread over seeds": "" if math.isnan(row.spread) else f"{row.spread:.3f}",
+                          "Label-free AUROC": "" if math.isnan(row.label_free) else f"{row.label_free:.3f}",
+                          "Training": "" if math.isnan(row.train_seconds) else f"{row.train_seconds:.0f} s"}
+                         for row in rows[rows["auroc"].notna()].itertuples()])
+
+
+def _percent(value: float) -> str:
+    return "not reached" if math.isnan(value) else f"{100 * value:.2g} %"

@@ -1,0 +1,74 @@
+"""Runs made by hand: what a notebook leaves in a run's folder, from scores that a test gives, and without a network."""
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adlib import conformal, data, decide, evaluate, files, runs, study
+from adlib.config import Config
+
+OWN, OTHER, DISTANCE = "squared.mean", "ssim.max", "distance.top1"
+HELD = np.linspace(0, 1, 19)  # scores of the held-out images: they support 5 %
+
+
+def category(name: str = "nut", good: int = 20, bad: int = 15, train_bad: int = 0, start: int = 0) -> data.Category:
+    """A category of paths alone: nothing here reads an image. Its test images are good, then bad, numbered from `start`."""
+    root = Path("/data")
+
+    def paths(folder: str, n: int, first: int = 0) -> tuple[Path, ...]:
+        return tuple(root / name / folder / f"{i:03d}.png" for i in range(first, first + n))
+    return data.Category(root, name, "mvtec", False, paths("train/good", 30), paths("test/good", good, start) + paths("test/spot", bad, start),
+                         paths("train/bad", train_bad))
+
+
+def scored(where: data.Category, tests: dict[str, np.ndarray], *, chosen: str = "", held: np.ndarray = HELD, bad: float = 2.0,
+           label_free: float = 0.7) -> decide.Scored:
+    """tests: {score: [N test images]}, the configuration's own score first. chosen: empty = its own. bad: the score of all train/bad."""
+    own, n = next(iter(tests)), len(held)
+    paths = {"train": where.train[n:], "held_out": where.train[:n], "test": where.test, "train_bad": where.train_bad}
+
+    def values(split: str, test: np.ndarray) -> np.ndarray:
+        return {"test": test, "held_out": held}.get(split, np.full(len(paths[split]), bad if split == "train_bad" else 0.0))
+    splits = {split: (list(names), pd.DataFrame({score: values(split, test) for score, test in tests.items()}))
+              for split, names in paths.items() if names}
+    p_values = {score: {split: conformal.p_values(held, table[score]) if n else np.full(len(table), np.nan)
+                        for split, (_, table) in splits.items() if split not in ("train", "held_out")} for score in {own, chosen or own}}
+    ranking = {"spot": label_free + 0.1 * np.arange(len(tests)), "all": label_free + 0.1 * np.arange(len(tests))} if n else {}
+    return decide.Scored(pd.DataFrame({"score": list(tests)} | ranking), own, chosen or own, {}, splits, p_values, n, "split" if n else "none")
+
+
+def results(where: data.Category, tests: dict[str, np.ndarray], rate: float = 0.05, **options: typing.Any) -> pd.DataFrame:
+    return evaluate.results(where, scored(where, tests, **options), rate)
+
+
+def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *, where: data.Category | None = None, seed: int = 0,
+             localisation: dict[str, typing.Any] | None = None, weights: str = "none", fingerprint: str = "f", **options: typing.Any) -> Path:
+    """A finished run's folder: run.json, all_results.csv and metrics.json, as the notebooks leave them."""
+    where = where or category()
+    config = Config(category=where.name, name=name, seed=seed, reports=str(reports))
+    folder, found = runs.folder(config), scored(where, tests, **options)
+    table = evaluate.results(where, found, 0.05)
+    evaluate.write_csv(table, folder / "all_results.csv")
+    files.write_json(folder / "run.json", {
+        "status": "finished", "params": config.as_dict(), "inputs": {"params": {}, "data": fingerprint}, "weights": weights, "device": "cpu",
+        "threads": 1, "precision": "float32", "git": "abc", "train_seconds": 10.0 + seed, "started": "2026-01-01T00:00:00+00:00",
+        "data": {"root": "/data", "layout": where.layout, "synthetic": where.synthetic, "source": "Data: here.", "fingerprint": fingerprint}})
+    files.write_json(folder / "metrics.json", study.metrics([], found, table, {"brightness": 0.5 + seed, "size": None, "pose": 0.1},
+                                                            localisation))
+    return folder
+
+
+def failed(reports: Path, name: str, reason: str, *, seed: int = 0, where: str = "nut") -> Path:
+    config = Config(category=where, name=name, seed=seed, reports=str(reports))
+    files.write_json(runs.folder(config) / "run.json", {"status": "running", "params": config.as_dict()})
+    runs.fail(runs.folder(config), reason)
+    return runs.folder(config)
+
+
+def ranks(where: data.Category, shift: float, seed: int = 0) -> np.ndarray:
+    """Random scores of the test images, those of the bad ones `shift` deviations higher."""
+    bad = np.array([path.parent.name != "good" for path in where.test])
+    return np.random.default_rng(seed).normal(0, 1, len(bad)) + shift * bad
