@@ -20,8 +20,8 @@ def category(name: str = "nut", good: int = 20, bad: int = 15, train_bad: int = 
 
     def paths(folder: str, n: int, first: int = 0) -> tuple[Path, ...]:
         return tuple(root / name / folder / f"{i:03d}.png" for i in range(first, first + n))
-    return data.Category(root, name, "mvtec", False, paths("train/good", 30), paths("test/good", good, start) + paths("test/spot", bad, start),
-                         paths("train/bad", train_bad))
+    return data.Category(root, name, "mvtec", False, paths("train/good", 30),
+                         paths("test/good", good, start) + paths("test/spot", bad, start), paths("train/bad", train_bad))
 
 
 def scored(where: data.Category, tests: dict[str, np.ndarray], *, chosen: str = "", held: np.ndarray = HELD, bad: float = 2.0,
@@ -36,8 +36,9 @@ def scored(where: data.Category, tests: dict[str, np.ndarray], *, chosen: str = 
               for split, names in paths.items() if names}
     p_values = {score: {split: conformal.p_values(held, table[score]) if n else np.full(len(table), np.nan)
                         for split, (_, table) in splits.items() if split not in ("train", "held_out")} for score in {own, chosen or own}}
-    ranking = {"spot": label_free + 0.1 * np.arange(len(tests)), "all": label_free + 0.1 * np.arange(len(tests))} if n else {}
-    return decide.Scored(pd.DataFrame({"score": list(tests)} | ranking), own, chosen or own, {}, splits, p_values, n, "split" if n else "none")
+    known = label_free + 0.1 * np.arange(len(tests))
+    ranking = pd.DataFrame({"score": list(tests)} | ({"spot": known, "all": known} if n else {}))
+    return decide.Scored(ranking, own, chosen or own, {}, splits, p_values, n, "split" if n else "none")
 
 
 def results(where: data.Category, tests: dict[str, np.ndarray], rate: float = 0.05, **options: typing.Any) -> pd.DataFrame:
@@ -45,7 +46,7 @@ def results(where: data.Category, tests: dict[str, np.ndarray], rate: float = 0.
 
 
 def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *, where: data.Category | None = None, seed: int = 0,
-             localisation: dict[str, typing.Any] | None = None, weights: str = "none", fingerprint: str = "f", **options: typing.Any) -> Path:
+             localisation: dict[str, typing.Any] | None = None, fingerprint: str = "f", **options: typing.Any) -> Path:
     """A finished run's folder: run.json, all_results.csv and metrics.json, as the notebooks leave them."""
     where = where or category()
     config = Config(category=where.name, name=name, seed=seed, reports=str(reports))
@@ -53,11 +54,12 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *, where: d
     table = evaluate.results(where, found, 0.05)
     evaluate.write_csv(table, folder / "all_results.csv")
     files.write_json(folder / "run.json", {
-        "status": "finished", "params": config.as_dict(), "inputs": {"params": {}, "data": fingerprint}, "weights": weights, "device": "cpu",
-        "threads": 1, "precision": "float32", "git": "abc", "train_seconds": 10.0 + seed, "started": "2026-01-01T00:00:00+00:00",
-        "data": {"root": "/data", "layout": where.layout, "synthetic": where.synthetic, "source": "Data: here.", "fingerprint": fingerprint}})
-    files.write_json(folder / "metrics.json", study.metrics([], found, table, {"brightness": 0.5 + seed, "size": None, "pose": 0.1},
-                                                            localisation))
+        "status": "finished", "params": config.as_dict(), "inputs": {"params": {}, "data": fingerprint}, "weights": "none",
+        "device": "cpu", "threads": 1, "precision": "float32", "git": "abc", "started": "2026-01-01T00:00:00+00:00",
+        "train_seconds": 10.0 + seed, "data": {"root": "/data", "layout": where.layout, "synthetic": where.synthetic,
+                                               "source": "Data: here.", "fingerprint": fingerprint}})
+    follows = {"brightness": 0.5 + seed, "size": None, "pose": 0.1}
+    files.write_json(folder / "metrics.json", study.metrics([], found, table, follows, localisation))
     return folder
 
 

@@ -88,8 +88,8 @@ def test_the_claims_are_about_the_seeds_own_score(tmp_path):
     assert f"Of the 1 AUROC ranges that the seed claims for these cells, 1 {own['verdict']}." in summary.answer(rows_of(tmp_path))
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.lists(st.floats(-1, 4), min_size=2, max_size=4), st.integers(1, 2), st.integers(0, 9))
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.floats(-1, 4), min_size=2, max_size=3), st.integers(1, 2), st.integers(0, 9))
 def test_with_best_is_what_the_matrix_says(shifts, seeds, start):
     with tempfile.TemporaryDirectory() as folder:
         reports = Path(folder)
@@ -190,6 +190,29 @@ def test_runs_on_other_test_images_are_left_out_of_the_matrix(tmp_path):
     assert len(matrix_of(tmp_path)) == 1
 
 
+@pytest.mark.xfail(strict=True, reason="a row that the matrix leaves out counts as one that cannot be told from the best")
+def test_a_row_on_other_test_images_is_not_marked(tmp_path):
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 3.0)})
+    finished(tmp_path, "memory", {DISTANCE: ranks(category(start=100), -2.0)}, where=category(start=100))
+    rows = rows_of(tmp_path)
+    assert rows.loc[compare.LABELS["memory"], "with_best"] is not True and "cannot be told" not in summary.answer(rows)
+
+
+@pytest.mark.xfail(strict=True, reason="only names and labels are compared, not the fingerprint of the data")
+def test_the_same_names_with_other_content_are_other_test_images(tmp_path):
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 3.0)})
+    finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 0.0)}, fingerprint="another")
+    assert matrix_of(tmp_path).empty
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="the matrix has a configuration that the rows give no AUROC")
+def test_a_seed_without_an_auroc_is_no_crash(tmp_path):
+    for name in ("pca", "memory"):
+        for seed, where in enumerate((NUT, category(bad=0))):
+            finished(tmp_path, name, {DISTANCE: ranks(where, 1.0)}, where=where, seed=seed)
+    rows_of(tmp_path)
+
+
 def test_a_seed_on_other_test_images_takes_its_configuration_out(tmp_path):
     for name, seeds in (("pca", [NUT]), ("gaussian", [NUT]), ("memory", [NUT, category(start=100)])):
         for seed, where in enumerate(seeds):
@@ -232,8 +255,9 @@ def test_the_answer_is_from_the_numbers(tmp_path):
     rows = rows_of(tmp_path)
     best = rows.loc[rows["auroc"].idxmax()]
     said = summary.answer(rows)
-    assert said.startswith(f"On nut, {best['label']} ranks best with an AUROC of {best['auroc']:.3f} [{best['low']:.2f}, {best['high']:.2f}]")
-    assert "with 15 anomalous test images 1 of the other 3 rows cannot be told from it" in said
+    assert said.startswith(f"On nut, {best['label']} ranks best with an AUROC of {best['auroc']:.3f} "
+                           f"[{best['low']:.2f}, {best['high']:.2f}]; with 15 anomalous test images")
+    assert "1 of the other 3 rows cannot be told from it" in said
     assert said.split("all pairs): ")[1].startswith("PCA residual.")
     grey = rows.loc[compare.LABELS["mean_grey"], "auroc"]
     assert f"Gaussian per position (PaDiM) does not beat Mean grey (no model) ({grey:.3f}), which is no model at all." in said
@@ -241,32 +265,26 @@ def test_the_answer_is_from_the_numbers(tmp_path):
 
 def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothing(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)})
-    assert summary.answer(rows_of(tmp_path)).endswith("[0.91, 1.00].") and "told" not in summary.answer(rows_of(tmp_path))
+    said = summary.answer(rows_of(tmp_path))
+    assert "ranks best with an AUROC of 1.000" in said and "told" not in said and "below" not in said
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
     assert "every one of the other 1 rows is significantly below it" in summary.answer(rows_of(tmp_path))
 
 
-def table(aurocs, level, names):
-    base = {"category": "nut", "low": 0.1, "high": 0.9, "n_anomalous": 15, "status": "finished", "reason": "", "verdict": ""}
-    found = [base | {"label": f"row {i}.", "name": name, "auroc": value, "with_best": marked or value == max(aurocs)}
-             for i, (value, marked, name) in enumerate(zip(aurocs, level, names, strict=True))]
-    return pd.DataFrame(found)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from(["memory", "pca", *STATISTICS])), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from(["memory", "pca", *STATISTICS])), min_size=1, max_size=8))
 def test_the_answer_names_every_row_where_it_belongs(drawn):
-    rows = table(*(list(part) for part in zip(*drawn, strict=True)))
-    said, best = summary.answer(rows), rows.loc[rows["auroc"].idxmax()]
-    assert f"On nut, {best['label']} ranks best" in said
-    level = said.split("all pairs): ")[1].split(" do not beat")[0].split(" does not beat")[0] if "cannot be told" in said else ""
-    for row in rows.itertuples():
-        if row.label != best["label"] and not row.with_best and not rows["name"].isin(STATISTICS).any():
-            assert row.label not in level
-        if row.label != best["label"] and row.with_best:
-            assert row.label in level
-    baselines = rows.loc[rows["name"].isin(STATISTICS), "auroc"]
-    below = rows[~rows["name"].isin(STATISTICS) & (rows["auroc"] <= baselines.max())]
-    assert ("no model at all" in said) == (len(below) > 0)
+    rows = pd.DataFrame(drawn, columns=["auroc", "with_best", "name"]).assign(
+        category="nut", low=0.1, high=0.9, n_anomalous=15, status="finished", reason="", verdict="",
+        label=[f"row {i}" for i in range(len(drawn))])
+    rows["with_best"] |= rows["auroc"] == rows["auroc"].max()
+    said, best = summary.answer(rows), rows.loc[rows["auroc"].idxmax(), "label"]
+    assert f"On nut, {best} ranks best" in said
+    level = rows.loc[rows["with_best"] & (rows["label"] != best), "label"]
+    assert (f"pairs): {compare.join(level)}." in said) if len(level) else ("cannot be told" not in said)
+    none = rows["name"].isin(STATISTICS)
+    below = rows.loc[~none & (rows["auroc"] <= rows.loc[none, "auroc"].max()), "label"]
+    assert (f"{compare.join(below)} do" in said) if len(below) else ("no model at all" not in said)
 
 
 def test_every_category_has_its_matrix_shown(tmp_path, capsys):
