@@ -1,9 +1,12 @@
 """The figures that set configurations side by side."""
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 from adlib import evaluate, metrics, plots, psychometric
 
@@ -46,15 +49,16 @@ def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure:
         values[i, j], values[j, i] = row.difference, -row.difference
         if row.p_holm < 0.05:
             stars += [(i, j), (j, i)]
-    figure, axes = plt.subplots(figsize=(3.2 + 0.26 * len(labels), 2.6 + 0.26 * len(labels)))
+    figure, axes = plt.subplots(figsize=(4.6 + 0.26 * len(labels), 3.2 + 0.26 * len(labels)))
     drawn = axes.imshow(values, cmap="PuOr", vmin=-0.6, vmax=0.6)
     for i, j in stars:
         axes.text(j, i, "*", ha="center", va="center", fontsize=9)
-    axes.set(xticks=range(len(labels)), yticks=range(len(labels)), title=f"{category}: who is better than whom?")
+    axes.set(xticks=range(len(labels)), yticks=range(len(labels)), title=category)
     axes.set_xticklabels(labels, rotation=90, fontsize=7)
     axes.set_yticklabels(labels, fontsize=7)
     axes.grid(False)
-    figure.colorbar(drawn, ax=axes, label="AUROC of the row minus AUROC of the column", shrink=0.7)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.7)
+    bar.set_label("AUROC, row minus column", fontsize=8)
     return figure
 
 
@@ -158,11 +162,11 @@ def robustness(table: pd.DataFrame) -> plt.Figure:
                                                    ("false_alarms", plots.ANOMALOUS, "--", "x", "false alarms at the fixed threshold")):
             ax.plot(part["strength"], part[column], dash, color=color, marker=marker, markersize=4, label=words)
         ax.set(title=name, ylim=(-0.03, 1.05), xticks=range(6))
-        ax.text(0.03, 0.05, f"5: {part['what'].iloc[-1]}", transform=ax.transAxes, fontsize=6.5)
+        ax.set_xlabel(textwrap.fill(f"5: {part['what'].iloc[-1]}", 34), fontsize=7)
     for ax in axes.flat[len(names):]:
         ax.axis("off")
     figure.supxlabel("strength (0 = as they are)", fontsize=9)
-    axes.flat[0].legend(fontsize=7, loc="center left")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), fontsize=8, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -185,6 +189,8 @@ def detectability(found: pd.DataFrame, guess: float) -> plt.Figure:
             ax.text(100 * at, 0.1, f" 95 %: {100 * at:.2g} %", fontsize=7, color=plots.ANOMALOUS)
         ax.axhline(guess, color="#999999", linewidth=0.8, linestyle=":")
         ax.set(title=name, xscale="log", ylim=(-0.03, 1.05))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_formatter("{x:g}")
     for ax in axes.flat[len(names):]:
         ax.axis("off")
     figure.supxlabel("defect's share of the image, %", fontsize=9)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import compare, files, notes, summary
+from adlib import compare, corrupt, files, notes, summary
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")
 PLACES = ("gaussian", "gaussian_anywhere")
@@ -58,7 +58,7 @@ def choices(scores: pd.DataFrame) -> pd.DataFrame:
 
 def scores_sentence(scores: pd.DataFrame) -> str:
     if scores.empty:
-        return "No autoencoder with labels of both classes, so the scores cannot be compared."
+        return "Not asked here: it needs an autoencoder, held-out images and labels of both classes."
     groups = [part for _, part in scores.groupby(["category", "label"], sort=False)]
     gains = [part["picked"].iloc[0] - part.loc[part["own"], "test"].iloc[0] for part in groups]
     lost = [part["test"].max() - part["picked"].iloc[0] for part in groups]
@@ -85,7 +85,7 @@ def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> s
                  for row in chosen.drop(index="to_pixels").itertuples()]
         found.append(f"On {category}, against {pixels['label']} {pixels['auroc']:.3f}: {compare.join(parts)}.")
     return ("Same encoder, decoder family and schedule; p from the paired test, corrected for all pairs. " + " ".join(found) if found else
-            "The controlled experiment was not run: it needs to_pixels and to_features.")
+            "Not asked here: `adlib run params/trained.yaml` runs the controlled experiment.")
 
 
 def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 def place_sentence(place: pd.DataFrame) -> str:
     if place.empty:
-        return "This was not asked here: it needs gaussian and gaussian_anywhere."
+        return "Not asked here: `adlib run params/detectors.yaml` runs both Gaussians."
     right = place.loc[place["Label-free choice"] == place["Better in truth"], "Category"]
     return (f"The label-free choice between a Gaussian per position and one for all positions is the right one on {len(right)} of "
             f"{len(place)} categories" + (f" ({compare.join(right)})." if len(right) else "."))
@@ -134,6 +134,24 @@ def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     return pd.DataFrame(found).fillna("")
 
 
+def parts_sentence(parts: pd.DataFrame) -> str:
+    """How far from each other the variants are on the real images."""
+    if not parts["Configuration"].str.contains(",").any() if len(parts) else True:
+        return "Not asked here: `adlib run params/ablation.yaml` takes the best detector apart."
+    found = []
+    for category, part in parts.groupby("Category", sort=False):
+        values = pd.to_numeric(part["AUROC, test"])
+        found.append(f"{category}: from {values.min():.3f} ({part.loc[values.idxmin(), 'Configuration']}) to {values.max():.3f} "
+                     f"({part.loc[values.idxmax(), 'Configuration']})")
+    return f"AUROC over the variants, {'; '.join(found)}."
+
+
+def robustness_caption() -> str:
+    """What the columns of robustness_table are."""
+    words = "; ".join(f"{name}: {corrupt.describe(name, STRENGTH)}" for name in corrupt.CORRUPTIONS)
+    return f"AUROC under disturbances of strength {STRENGTH} of 5, and the false alarms at the fixed threshold. {words}."
+
+
 def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """{(category, label): limits.robustness} of every configuration that was taken to its limits."""
     tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in notes.limits(reports)}
@@ -147,14 +165,14 @@ def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFram
     for (category, label), table in tables.items():
         at, clean = table[table["strength"] == STRENGTH], table.loc[table["strength"] == 0, "auroc"].iloc[0]
         found.append({"Category": category, "Configuration": label, "As they are": f"{clean:.3f}"}
-                     | {f"{row.disturbance} ({row.what})": f"{row.auroc:.3f}" for row in at.itertuples()}
+                     | {row.disturbance: f"{row.auroc:.3f}" for row in at.itertuples()}
                      | {"False alarms, mean": f"{at['false_alarms'].mean():.0%}"})
     return pd.DataFrame(found)
 
 
 def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
     if not tables:
-        return "No configuration was taken to its limits here (the grid's `limits:`)."
+        return "Not asked here: no configuration of the grid is in its `limits:`."
     found = []
     for (category, label), table in tables.items():
         at = table[table["strength"] == STRENGTH]

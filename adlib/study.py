@@ -87,13 +87,14 @@ def localisation_table(found: dict[str, typing.Any] | None) -> None:
 
 def heat_maps(scorer: score.Scorer, category: data.Category, results: pd.DataFrame, scored: decide.Scored, config: Config,
               each: int = 5) -> tuple[typing.Any, str]:
-    """Figure and text: anomalous images of the highest and lowest chosen score and the highest good ones, with the map's contour.
+    """Figure and text: anomalous images of the highest and lowest chosen score and the highest other ones, with the map's contour.
 
     One colour scale for all; the contour is the level that one in twenty held-out good images reaches anywhere.
     """
     test = results[results["split"] == "test"].sort_values("chosen_score", ascending=False)
-    bad, good = test[test["label"] == 1], test[test["label"] != 1]
-    chosen = pd.concat([bad.head(each - each // 2), bad.iloc[each - each // 2:].tail(each // 2), good.head(3)])
+    anomalous = (test["label"] == 1).fillna(False)  # unlabelled images are shown with the good ones
+    bad, rest = test[anomalous], test[~anomalous]
+    chosen = pd.concat([bad.head(each - each // 2), bad.iloc[each - each // 2:].tail(each // 2), rest.head(3 if len(bad) else each)])
     paths = [category.root / path for path in chosen["path"]]
     pictures = images.load(paths, config.image_size)
     maps = decide.maps(scorer, pictures, scored.chosen, scored.scale)

@@ -16,6 +16,7 @@ from adlib import compare, conformal, evaluate, files, paired, plots, plots_comp
 from adlib.config import STATISTICS
 
 LEVEL = 0.05  # of a difference that counts
+NAMED = 6  # rows that a sentence names
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
            "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
            "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
@@ -93,14 +94,19 @@ def answer(summary: pd.DataFrame) -> str:
     sentences = []
     for category, here in summary[summary["auroc"].notna()].groupby("category", sort=False):
         best = here.loc[here["auroc"].idxmax()]
-        level = [row.label for row in here.itertuples() if row.with_best is True and row.label != best["label"]]
-        text = f"On {category}, {best['label']} ranks best with an AUROC of {compare.interval(best, 'auroc', 'low', 'high')}"
+        tied = list(here.loc[here["auroc"].round(4) == round(best["auroc"], 4), "label"])
+        level = [row.label for row in here.itertuples() if row.with_best is True and row.label not in tied]
+        others = len(here) - len(tied)
+        text = (f"On {category}, {compare.join(tied)} rank{'s' if len(tied) == 1 else ''} best with an AUROC of "
+                f"{compare.interval(best, 'auroc', 'low', 'high')}")
         if level:
-            text += (f"; with {best['n_anomalous']:.0f} anomalous test images {len(level)} of the other {len(here) - 1} rows cannot be "
-                     f"told from it (paired DeLong test, corrected for all pairs): {compare.join(level)}")
-        elif len(here) > 1:
-            text += (f", and every one of the other {len(here) - 1} rows is significantly below it (paired DeLong test, corrected for all "
-                     "pairs)")
+            names = compare.join(level if len(level) <= NAMED else [*level[:NAMED], f"{len(level) - NAMED} more"])
+            text += (f"; with {best['n_anomalous']:.0f} anomalous test images the paired DeLong test, corrected for all pairs, cannot tell "
+                     f"{len(level)} of {others} other rows from it: {names}" if others > 1 else
+                     f"; with {best['n_anomalous']:.0f} anomalous test images the paired DeLong test cannot tell {names} from it")
+        elif others:
+            text += (f", and {f'all {others} other rows are' if others > 1 else 'the other row is'} significantly below it "
+                     "(paired DeLong test, corrected for all pairs)")
         sentences.append(text + ".")
         baselines = here[here["name"].isin(STATISTICS)]
         if len(baselines):

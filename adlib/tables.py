@@ -92,13 +92,15 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
     for category in dict.fromkeys(done["category"]):
         lines += [f"### {category}", "", matrix_text(summary.matrix(table, reports, category)), ""]
     scores, limits, place = questions.scores(table, reports), questions.robustness(reports), questions.place(table, reports)
+    parts = questions.parts(table, reports)
     sections = [
         ("Which score? The label-free order against the real one", questions.scores_sentence(scores), questions.choices(scores)),
         ("All scores of the autoencoders", SCORES, questions.scores_table(scores)),
         ("Pixels or features?", questions.target_sentence(table, rows, reports), questions.target(rows)),
         ("Does the place matter?", questions.place_sentence(place), place),
-        ("What does each part bring?", PARTS, questions.parts(table, reports)),
-        ("How noisy may it get?", questions.robustness_sentence(limits), questions.robustness_table(limits)),
+        ("What does each part bring?", f"{questions.parts_sentence(parts)} {PARTS}", parts),
+        ("How noisy may it get?", f"{questions.robustness_sentence(limits)} {questions.robustness_caption()}",
+         questions.robustness_table(limits)),
         ("How small a defect?", SMALLEST, questions.smallest(reports)),
         ("AUROC over epochs, and what the score follows", EPOCHS, _epochs(done, reports))]
     for title, sentence, found in sections:
@@ -129,7 +131,7 @@ def _epochs(done: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:
     """Every row's cells as text, by column title. A column that is empty for all rows is left out."""
-    cells_of = []
+    cells_of, several = [], rows["device"].dropna().nunique() > 1  # one device is said once, under the table
     for row in rows.itertuples():
         values = row._asdict()
         cells_of.append({
@@ -143,9 +145,9 @@ def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:
             "Seed claims": "" if math.isnan(row.claim_low) else f"{row.claim_low:.2f}-{row.claim_high:.2f}",
             "Claim": row.verdict if isinstance(row.verdict, str) else "", "Seed's published scores": _number(row.published, "{:.3f}"),
             "Seeds": _number(row.seeds, "{:.0f}"), "Epochs": _number(row.epochs, "{:.0f}") if row.epochs != 0 else "",
-            "Training": _seconds(row.train_seconds), "Device": row.device if isinstance(row.device, str) else "",
-            "Weights": row.weights if isinstance(row.weights, str) else "",
-            "Status": row.status + (f": {row.reason}" if isinstance(row.reason, str) and row.reason else "")})
+            "Training": _seconds(row.train_seconds), "Device": row.device if several and isinstance(row.device, str) else "",
+            "Weights": _weights(row.weights), "Status": "" if row.status == "finished" and not row.reason else
+            row.status + (f": {row.reason}" if isinstance(row.reason, str) and row.reason else "")})
     used = [name for name in cells_of[0] if any(cells[name] for cells in cells_of)]
     return [{name: cells[name] for name in used} for cells in cells_of]
 
@@ -161,6 +163,11 @@ def _with_spread(row: dict[str, float], prefix: str) -> str:
 
 def _rate(row: dict[str, float], value: str, low: str, high: str) -> str:
     return "" if math.isnan(row[value]) else f"{row[value]:.0%} [{row[low]:.0%}, {row[high]:.0%}]"
+
+
+def _weights(word: object) -> str:
+    """Where a network has none of its own to tell, nothing; the hash of a file is on the run's page."""
+    return "" if not isinstance(word, str) or word.startswith("none (") else word.split(" sha256:")[0]
 
 
 def _number(value: float, form: str) -> str:
