@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import compare, corrupt, files, notes, summary
+from adlib import compare, files, summary
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")
 PLACES = ("gaussian", "gaussian_anywhere")
-STRENGTH = 3  # of the disturbances in the table: clearly visible, and still a camera one would use
+FOLLOWS = ("brightness", "size", "pose")
 
 
 def scores(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -74,10 +74,10 @@ def target(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> str:
-    """Whether features beat pixels, with the score chosen without labels for both, by the paired test."""
+    """Whether features beat pixels, all with the same reduction of their map, by the paired test."""
     found = []
     for category, here in rows[rows["name"].isin(TARGETS) & rows["auroc"].notna()].groupby("category", sort=False):
-        chosen = here.drop_duplicates("name", keep="last").set_index("name")  # the last row is the score chosen without labels
+        chosen = here.set_index("name")
         if not {"to_pixels", "to_features"} <= set(chosen.index):
             continue
         pairs, pixels = summary.matrix(table, reports, category), chosen.loc["to_pixels"]
@@ -146,53 +146,19 @@ def parts_sentence(parts: pd.DataFrame) -> str:
     return f"AUROC over the variants, {'; '.join(found)}."
 
 
-def robustness_caption() -> str:
-    """What the columns of robustness_table are."""
-    words = "; ".join(f"{name}: {corrupt.describe(name, STRENGTH)}" for name in corrupt.CORRUPTIONS)
-    return f"AUROC under disturbances of strength {STRENGTH} of 5, and the false alarms at the fixed threshold. {words}."
-
-
-def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    """{(category, label): limits.robustness} of every configuration that was taken to its limits."""
-    tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in notes.limits(reports)}
-    found = {(category, compare.LABELS.get(name, name)): pd.read_csv(path) for (category, name), path in tables.items() if path.is_file()}
-    return {key: one for key, one in found.items() if len(one)}
-
-
-def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """AUROC as they are and at strength 3 of every disturbance; the last column is the false alarms there, at the fixed threshold."""
+def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """Does training help, and what does the score follow? AUROC had training stopped there, and rank correlations (evaluate.follows)."""
     found = []
-    for (category, label), table in tables.items():
-        at, clean = table[table["strength"] == STRENGTH], table.loc[table["strength"] == 0, "auroc"].iloc[0]
-        found.append({"Category": category, "Configuration": label, "As they are": f"{clean:.3f}"}
-                     | {row.disturbance: f"{row.auroc:.3f}" for row in at.itertuples()}
-                     | {"False alarms, mean": f"{at['false_alarms'].mean():.0%}"})
-    return pd.DataFrame(found)
-
-
-def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
-    if not tables:
-        return "Not asked here: no configuration of the grid is in its `limits:`."
-    found = []
-    for (category, label), table in tables.items():
-        at = table[table["strength"] == STRENGTH]
-        worst, clean = at.loc[at["auroc"].idxmin()], table.loc[table["strength"] == 0, "auroc"].iloc[0]
-        found.append(f"{category} {label} {clean:.3f} to {worst['auroc']:.3f} ({worst['what']})")
-    return f"AUROC as they are, and under the worst disturbance of strength {STRENGTH}: " + ", ".join(found) + "."
-
-
-def smallest(reports: Path) -> pd.DataFrame:
-    """Where each defect is found, of every configuration that was taken to its limits on drawn data."""
-    found = []
-    for folder in notes.limits(reports):
-        path = folder / "smallest.csv"
-        table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-        found += [{"Category": folder.parts[-2], "Configuration": compare.LABELS.get(folder.name, folder.name), "Defect": row.defect,
-                   "Found half the time at": _percent(row.area50), "Found 95 % of the time at": _percent(row.area95),
-                   "Largest drawn": _percent(row.largest), "Share found at real size": f"{row.found_at_real_size:.0%}",
-                   "Contrast for 95 %": "not reached" if math.isnan(row.contrast95) else f"{row.contrast95:.2f}"}
-                  for row in table.itertuples()]
-    return pd.DataFrame(found)
+    for (category, label), runs in _finished(table):
+        paths = [reports / folder / "epochs.csv" for folder in runs["folder"]]
+        if all(path.is_file() for path in paths):
+            mean = pd.concat([pd.read_csv(path) for path in paths]).groupby("epoch")["auroc"].mean().dropna()
+            found.append({"Category": category, "Configuration": label}
+                         | {f"Epoch {epoch}": f"{value:.3f}" for epoch, value in mean.items()}
+                         | {f"Score and {name}": "" if math.isnan(runs[name].mean()) else f"{runs[name].mean():+.2f}" for name in FOLLOWS})
+    wanted = sorted({name for row in found for name in row if name.startswith("Epoch")}, key=lambda name: int(name[6:]))
+    columns = ["Category", "Configuration", *wanted, *(f"Score and {name}" for name in FOLLOWS)]
+    return pd.DataFrame(found, columns=columns).fillna("")
 
 
 def _finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.DataFrame]]:
@@ -228,7 +194,3 @@ def _columns(rows: pd.DataFrame) -> pd.DataFrame:
                           "Label-free AUROC": "" if math.isnan(row.label_free) else f"{row.label_free:.3f}",
                           "Training": "" if math.isnan(row.train_seconds) else f"{row.train_seconds:.0f} s"}
                          for row in rows[rows["auroc"].notna()].itertuples()])
-
-
-def _percent(value: float) -> str:
-    return "not reached" if math.isnan(value) else f"{100 * value:.2g} %"

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare
+from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare, score
 from adlib.config import STATISTICS
 
 LEVEL = 0.05  # of a difference that counts
+EDGE = 0.05  # an AUROC nearer to 0 or 1 is no check of an interval
 NAMED = 6  # rows that a sentence names
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
            "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
@@ -40,7 +41,7 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         measured = [files.read_json(reports / folder / "metrics.json") for folder in done["folder"]]
         results = [pd.read_csv(reports / folder / "all_results.csv") for folder in done["folder"]]
         found.append(_row(done, measured, results, "", runs))
-        if any(one.get("chosen", {}).get("score") not in (None, one.get("score")) for one in measured):
+        if measured[0]["score"] == score.SEED_SCORE and any(one["chosen"]["score"] != score.SEED_SCORE for one in measured):
             found.append(_row(done, measured, results, "chosen_", runs))
     for category in dict.fromkeys(row["category"] for row in found):
         here = [row for row in found if row["category"] == category and "auroc" in row]
@@ -67,7 +68,8 @@ def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
             continue
         label = runs.iloc[0]["label"]
         scores[label] = np.stack([one["score"] for one in tables])
-        if any("chosen_score" in one and not one["chosen_score"].equals(one["score"]) for one in tables):
+        own = files.read_json(reports / runs.iloc[0]["folder"] / "metrics.json")["score"]
+        if own == score.SEED_SCORE and any(not one["chosen_score"].equals(one["score"]) for one in tables):
             scores[f"{label}, chosen score"] = np.stack([one["chosen_score"] for one in tables])
     return paired.matrix(first["label"].to_numpy(int), scores) if first is not None and len(scores) > 1 else pd.DataFrame(
         columns=["a", "b", "difference", "p", "p_holm"])
@@ -125,6 +127,21 @@ def answer(summary: pd.DataFrame) -> str:
         names = [f"{row.category} / {row.label} ({row.status}: {row.reason})" for row in absent.itertuples()]
         sentences.append(f"Without a result: {'; '.join(names)}.")
     return " ".join(sentences)
+
+
+def bootstrap_sentence(table: pd.DataFrame, reports: Path) -> str:
+    """The cross-check of the intervals: DeLong's and the stratified bootstrap's, of the first seed of every configuration."""
+    apart = []
+    for _, runs in table[table["status"] == "finished"].groupby(["category", "name"], sort=False):
+        results = pd.read_csv(reports / runs.iloc[0]["folder"] / "all_results.csv")
+        labels, values = evaluate.arrays(results, "test")
+        if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
+            apart.append(np.abs(np.subtract(paired.interval(labels, values), paired.bootstrap_interval(labels, values))))
+    if not apart:
+        return "No AUROC is far enough from 0 and 1 for the bootstrap to check its interval."
+    return (f"Cross-check of the intervals: over {len(apart)} configurations with an AUROC between {EDGE} and {1 - EDGE}, the ends of the "
+            f"stratified bootstrap's interval are {np.mean(apart):.3f} from DeLong's on average, {np.max(apart):.3f} at most. Nearer to "
+            "0 and 1 the bootstrap collapses (of a perfect ranking every resample is perfect) and proves nothing.")
 
 
 def _test(folder: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from adlib import compare, questions, runs, summary
+from adlib import compare, compare_limits, questions, runs, summary
 
 CAPTION = (
     "Image AUROC of every configuration: mean over seeds, ± the spread over seeds (standard deviation), and in brackets the 95 % "
@@ -19,7 +19,6 @@ NOTES = (
     "*detections*: on the test split, at the threshold set without labels (mean over seeds; Clopper-Pearson interval). *Seed claims*: the "
     "range in the seed's README, for its four configurations at full training. Pixel columns only where masks exist.")
 
-FOLLOWS = ("brightness", "size", "pose")
 SCORES = ("AUROC on the test split, in brackets the label-free AUROC; means over the seeds. A dot: some seed of the run chose this score "
           "without labels. The score of the README that this study was asked for from is the mean of the squared error (squared.mean).")
 PARTS = ("The label-free AUROC by kind of synthetic anomaly, and the real ones. An asterisk: the head was taught with this kind, so that "
@@ -73,13 +72,14 @@ def _cell(text: str) -> str:
 
 
 def matrix_text(pairs: pd.DataFrame) -> str:
-    """The pairs that the paired test tells apart, as a markdown list; the rest is counted."""
+    """The pairs that the paired test tells apart, as a markdown list: each row, and the rows that are significantly below it."""
     apart = pairs[pairs["p_holm"] < summary.LEVEL]
-    lines = [f"{len(apart)} of {len(pairs)} pairs are told apart at 5 % after Holm's correction."]
+    lines = [f"{len(apart)} of {len(pairs)} pairs are told apart at 5 % after Holm's correction. Significantly below each row:", ""]
+    below: dict[str, list[str]] = {}
     for row in apart.itertuples():
         better, worse = (row.a, row.b) if row.difference > 0 else (row.b, row.a)
-        lines.append(f"- {better} above {worse}: {abs(row.difference):.3f} (p = {row.p_holm:.1e} corrected)")
-    return "\n".join(lines)
+        below.setdefault(better, []).append(worse)
+    return "\n".join(lines + [f"- {better}: {compare.join(rows)}" for better, rows in below.items()])
 
 
 def markdown(table: pd.DataFrame, reports: Path) -> str:
@@ -88,10 +88,10 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
     done = table[table["status"] == "finished"]
     lines = ["# Measured results", "", f"Written by `adlib report --markdown FILE` from the run folders in `{reports.name}/`; not by hand.",
              "", compare.provenance(table), "", summary.answer(rows), "", "## Performance", "", CAPTION, "", as_text(rows), "", NOTES, "",
-             "## What can be told apart", ""]
+             summary.bootstrap_sentence(table, reports), "", "## What can be told apart", ""]
     for category in dict.fromkeys(done["category"]):
         lines += [f"### {category}", "", matrix_text(summary.matrix(table, reports, category)), ""]
-    scores, limits, place = questions.scores(table, reports), questions.robustness(reports), questions.place(table, reports)
+    scores, limits, place = questions.scores(table, reports), compare_limits.robustness(reports), questions.place(table, reports)
     parts = questions.parts(table, reports)
     sections = [
         ("Which score? The label-free order against the real one", questions.scores_sentence(scores), questions.choices(scores)),
@@ -99,10 +99,10 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
         ("Pixels or features?", questions.target_sentence(table, rows, reports), questions.target(rows)),
         ("Does the place matter?", questions.place_sentence(place), place),
         ("What does each part bring?", f"{questions.parts_sentence(parts)} {PARTS}", parts),
-        ("How noisy may it get?", f"{questions.robustness_sentence(limits)} {questions.robustness_caption()}",
-         questions.robustness_table(limits)),
-        ("How small a defect?", SMALLEST, questions.smallest(reports)),
-        ("AUROC over epochs, and what the score follows", EPOCHS, _epochs(done, reports))]
+        ("How noisy may it get?", f"{compare_limits.robustness_sentence(limits)} {compare_limits.robustness_caption()}",
+         compare_limits.robustness_table(limits)),
+        ("How small a defect?", SMALLEST, compare_limits.smallest(reports)),
+        ("AUROC over epochs, and what the score follows", EPOCHS, questions.epochs(table, reports))]
     for title, sentence, found in sections:
         lines += [f"## {title}", "", *([sentence, "", text_of(found)] if len(found) else [text_of(found)]), ""]
     lines += ["## How it was measured", ""]
@@ -113,20 +113,6 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
                      f"{same.iloc[0]['precision']}, {about['params']['image_size']} px, {same.iloc[0]['device']} ({about['threads']} "
                      f"threads), torch {about['versions']['torch']}, git {revisions}")
     return "\n".join(lines) + "\n"
-
-
-def _epochs(done: pd.DataFrame, reports: Path) -> pd.DataFrame:
-    found = []
-    for (category, label), same in done.groupby(["category", "label"], sort=False):
-        paths = [reports / folder / "epochs.csv" for folder in same["folder"]]
-        if all(path.is_file() for path in paths):
-            mean = pd.concat([pd.read_csv(path) for path in paths]).groupby("epoch")["auroc"].mean()
-            found.append({"Category": category, "Configuration": label} | {f"Epoch {epoch}": _number(value, "{:.3f}")
-                                                                           for epoch, value in mean.items()}
-                         | {f"Score and {name}": _number(same[name].mean(), "{:+.2f}") for name in FOLLOWS})
-    wanted = sorted({name for row in found for name in row if name.startswith("Epoch")}, key=lambda name: int(name[6:]))
-    return pd.DataFrame(found).fillna("").reindex(columns=["Category", "Configuration", *wanted, *(f"Score and {name}" for name in FOLLOWS)]
-                                                  ) if found else pd.DataFrame()
 
 
 def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:

@@ -60,7 +60,8 @@ def test_every_run_leaves_its_artefacts(study):
     assert [tuple(f.parts[-3:]) for f in folders] == [
         (category, name, "seed-0") for category in ("hazelnut", "zipper") for name in ("cae_mse", "resnet_ssim")]
     for folder in folders:
-        for name in (*PNGS, *MORE, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt", "history.csv", "epochs.csv", "index.html"):
+        for name in (*PNGS, *MORE, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt", "history.csv", "epochs.csv",
+                     "index.html"):
             assert (folder / name).stat().st_size > 30, name
         assert not (folder / "checkpoint.pt").exists() and not (folder / "snapshots").exists()
         rows = list(csv.DictReader((folder / "all_results.csv").open()))

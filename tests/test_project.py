@@ -18,7 +18,8 @@ FLOORS = [
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda", "words"}, {"study", "plots_compare"}, {"runs"},
-    {"notes", "limits"}, {"compare", "grid", "process", "board"}, {"summary"}, {"questions"}, {"tables", "batch", "report"}, {"cli"}]
+    {"notes", "limits"}, {"compare", "grid", "process", "board"}, {"summary", "compare_limits"}, {"questions"},
+    {"tables", "batch", "report"}, {"cli"}]
 
 
 def imported_rooms(path):

@@ -1,0 +1,64 @@
+"""How small, how faint, how noisy: the limits of all configurations side by side, read from reports/limits alone."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from adlib import compare, corrupt, notes
+
+STRENGTH = 3  # of the disturbances in the table: clearly visible, and still a camera one would use
+
+
+def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
+    """{(category, label): limits.robustness} of every configuration that was taken to its limits."""
+    tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in notes.limits(reports)}
+    found = {(category, compare.LABELS.get(name, name)): pd.read_csv(path) for (category, name), path in tables.items() if path.is_file()}
+    return {key: one for key, one in found.items() if len(one)}
+
+
+def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """AUROC as they are and at strength 3 of every disturbance; the last column is the false alarms there, at the fixed threshold."""
+    found = []
+    for (category, label), table in tables.items():
+        at, clean = table[table["strength"] == STRENGTH], table.loc[table["strength"] == 0, "auroc"].iloc[0]
+        found.append({"Category": category, "Configuration": label, "As they are": f"{clean:.3f}"}
+                     | {row.disturbance: f"{row.auroc:.3f}" for row in at.itertuples()}
+                     | {"False alarms, mean": f"{at['false_alarms'].mean():.0%}"})
+    return pd.DataFrame(found)
+
+
+def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
+    if not tables:
+        return "Not asked here: no configuration of the grid is in its `limits:`."
+    found = []
+    for (category, label), table in tables.items():
+        at = table[table["strength"] == STRENGTH]
+        worst, clean = at.loc[at["auroc"].idxmin()], table.loc[table["strength"] == 0, "auroc"].iloc[0]
+        found.append(f"{category} {label} {clean:.3f} to {worst['auroc']:.3f} ({worst['what']})")
+    return f"AUROC as they are, and under the worst disturbance of strength {STRENGTH}: " + ", ".join(found) + "."
+
+
+def smallest(reports: Path) -> pd.DataFrame:
+    """Where each defect is found, of every configuration that was taken to its limits on drawn data."""
+    found = []
+    for folder in notes.limits(reports):
+        path = folder / "smallest.csv"
+        table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        found += [{"Category": folder.parts[-2], "Configuration": compare.LABELS.get(folder.name, folder.name), "Defect": row.defect,
+                   "Found half the time at": _percent(row.area50), "Found 95 % of the time at": _percent(row.area95),
+                   "Largest drawn": _percent(row.largest), "Share found at real size": f"{row.found_at_real_size:.0%}",
+                   "Contrast for 95 %": "not reached" if math.isnan(row.contrast95) else f"{row.contrast95:.2f}"}
+                  for row in table.itertuples()]
+    return pd.DataFrame(found)
+
+
+def robustness_caption() -> str:
+    """What the columns of robustness_table are."""
+    words = "; ".join(f"{name}: {corrupt.describe(name, STRENGTH)}" for name in corrupt.CORRUPTIONS)
+    return f"AUROC under disturbances of strength {STRENGTH} of 5, and the false alarms at the fixed threshold. {words}."
+
+
+def _percent(value: float) -> str:
+    return "not reached" if math.isnan(value) else f"{100 * value:.2g} %"
