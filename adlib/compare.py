@@ -78,6 +78,9 @@ def provenance(table: pd.DataFrame) -> str:
     if random:
         text.append(f"The ResNet18 rows did not have ImageNet weights: {'; '.join(random)}.")
     text += sorted(set(done["source"]))
+    given = sorted({weights for weights in done["weights"] if not weights.startswith(("RANDOM", "none ("))})
+    if given:
+        text.append(f"ResNet18 weights: {'; '.join(given)}.")
     text.append(f"{len(done)} of {len(table)} runs finished, on {join(sorted(set(done['device'])))}. Data fingerprints: "
                 + ", ".join(f"{category} {join(sorted(set(rows['fingerprint'])))}" for category, rows in done.groupby("category")) + ".")
     return " ".join(text)

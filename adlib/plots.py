@@ -30,11 +30,13 @@ def style() -> None:
         "hatch.linewidth": 0.4})
 
 
-def show(figure: plt.Figure, alt: str, path: Path | None = None) -> None:
+def show(figure: plt.Figure | None, alt: str, path: Path | None = None) -> None:
     """Save a figure as PNG under `path` (if given) and display it in the notebook with `alt` as its text for those who
-    cannot see it. The report prints that text as the picture's alt attribute."""
+    cannot see it. The report prints that text as the picture's alt attribute. None: there is nothing to draw."""
     from IPython.display import display
 
+    if figure is None:
+        return
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Description": alt, "Software": None})
     plt.close(figure)

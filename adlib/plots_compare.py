@@ -1,4 +1,4 @@
-"""The figures that set configurations side by side."""
+"""The figures that set configurations side by side, and those of a run's limits. None where there is nothing to draw."""
 from __future__ import annotations
 
 import textwrap
@@ -38,11 +38,11 @@ def auroc_bars(rows: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure:
+def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure | None:
     """Differences of AUROC, row minus column, for every pair; a star where the paired test tells the two apart. pairs: summary.matrix."""
     labels = list(dict.fromkeys([*pairs["a"], *pairs["b"]]))
     if not labels:
-        return _nothing()
+        return None
     values, stars = np.zeros((len(labels), len(labels))), []
     for row in pairs.itertuples():
         i, j = labels.index(row.a), labels.index(row.b)
@@ -62,10 +62,10 @@ def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure:
     return figure
 
 
-def roc_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
+def roc_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure | None:
     """ROC curves of all configurations, one panel a category. tables: {(category, configuration): all_results}."""
     if not tables:
-        return _nothing()
+        return None
     categories = list(dict.fromkeys(category for category, _ in tables))
     figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 4.2), squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):
@@ -81,10 +81,10 @@ def roc_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     return figure
 
 
-def distributions_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
+def distributions_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure | None:
     """The score distribution of every run, side by side: a row a configuration, a column a category."""
     if not tables:
-        return _nothing()
+        return None
     categories, names = (list(dict.fromkeys(key[i] for key in tables)) for i in (0, 1))
     figure, axes = plt.subplots(len(names), len(categories), figsize=(4.4 * len(categories), 2.3 * len(names)), squeeze=False)
     for row, name in enumerate(names):
@@ -96,10 +96,10 @@ def distributions_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.F
     return figure
 
 
-def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
+def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure | None:
     """AUROC over epochs of every configuration, one panel a category. curves: {(category, configuration): epochs.csv}."""
     if not curves:
-        return _nothing()
+        return None
     categories = list(dict.fromkeys(category for category, _ in curves))
     figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 3.4), sharey=True, squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):
@@ -113,13 +113,13 @@ def epochs_together(curves: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
     return figure
 
 
-def scores(table: pd.DataFrame) -> plt.Figure:
+def scores(table: pd.DataFrame) -> plt.Figure | None:
     """Label-free against real AUROC of every score, one panel a category, a colour a configuration; crossed: chosen without labels.
 
     table: questions.scores.
     """
     if table.empty:
-        return _nothing()
+        return None
     categories = list(dict.fromkeys(table["category"]))
     figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 4), sharey=True, squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):
@@ -142,18 +142,11 @@ def _panels(count: int, sharex: bool = False) -> tuple[plt.Figure, np.ndarray]:
     return plt.subplots(rows, 4, figsize=(9.6, 2.3 * rows), sharex=sharex, sharey=True, squeeze=False)
 
 
-def _nothing() -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(6, 1))
-    axes.axis("off")
-    axes.text(0.5, 0.5, "no run has finished", ha="center", va="center")
-    return figure
-
-
-def robustness(table: pd.DataFrame) -> plt.Figure:
+def robustness(table: pd.DataFrame) -> plt.Figure | None:
     """AUROC against the strength of each disturbance, a panel each. table: limits.robustness of one run."""
     names = [name for name in dict.fromkeys(table["disturbance"]) if name != "none"]
     if not names:
-        return _nothing()
+        return None
     clean = table[table["strength"] == 0]
     figure, axes = _panels(len(names), sharex=True)
     for ax, name in zip(axes.flat, names, strict=False):
@@ -170,11 +163,11 @@ def robustness(table: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def detectability(found: pd.DataFrame, guess: float) -> plt.Figure:
+def detectability(found: pd.DataFrame, guess: float) -> plt.Figure | None:
     """Share found against the area of the defect, a panel a defect type, with the fitted curve. found: limits.detectability."""
     names = list(dict.fromkeys(found["defect"]))
     if not names:
-        return _nothing()
+        return None
     figure, axes = _panels(len(names))
     for ax, name in zip(axes.flat, names, strict=False):
         part = found[(found["defect"] == name) & (found["contrast"] == 1) & (found["area"] > 0)]
@@ -198,10 +191,10 @@ def detectability(found: pd.DataFrame, guess: float) -> plt.Figure:
     return figure
 
 
-def robustness_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure:
+def robustness_together(tables: dict[tuple[str, str], pd.DataFrame]) -> plt.Figure | None:
     """Mean AUROC over the disturbances against their strength, a line a configuration. tables: {(category, label): limits.robustness}."""
     if not tables:
-        return _nothing()
+        return None
     categories = list(dict.fromkeys(category for category, _ in tables))
     figure, axes = plt.subplots(1, len(categories), figsize=(4.2 * len(categories), 3.4), sharey=True, squeeze=False)
     for ax, category in zip(axes[0], categories, strict=True):

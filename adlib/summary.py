@@ -87,6 +87,9 @@ def show_matrices(table: pd.DataFrame, reports: Path) -> None:
     """The matrix of every category as a figure, and what it says."""
     for category in dict.fromkeys(table["category"]):
         pairs = matrix(table, reports, category)
+        if pairs.empty:
+            plots.say(f"{category}: there are no two rows to compare.")
+            continue
         plots.show(plots_compare.matrix(pairs, category), compare.matrix_sentence(pairs, category))
         plots.say(compare.matrix_sentence(pairs, category))
 

@@ -117,7 +117,9 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
 
 def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:
     """Every row's cells as text, by column title. A column that is empty for all rows is left out."""
-    cells_of, several = [], rows["device"].dropna().nunique() > 1  # one device is said once, under the table
+    cells_of, weights = [], {_weights(word) for word in rows["weights"]} - {""}
+    several = rows["device"].dropna().nunique() > 1  # what is the same for all rows is said once, under the table
+    mixed = len(weights) > 1 or any(word.startswith("RANDOM") for word in weights)
     for row in rows.itertuples():
         values = row._asdict()
         cells_of.append({
@@ -132,7 +134,7 @@ def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:
             "Claim": row.verdict if isinstance(row.verdict, str) else "", "Seed's published scores": _number(row.published, "{:.3f}"),
             "Seeds": _number(row.seeds, "{:.0f}"), "Epochs": _number(row.epochs, "{:.0f}") if row.epochs != 0 else "",
             "Training": _seconds(row.train_seconds), "Device": row.device if several and isinstance(row.device, str) else "",
-            "Weights": _weights(row.weights), "Status": "" if row.status == "finished" and not row.reason else
+            "Weights": _weights(row.weights) if mixed else "", "Status": "" if row.status == "finished" and not row.reason else
             row.status + (f": {row.reason}" if isinstance(row.reason, str) and row.reason else "")})
     used = [name for name in cells_of[0] if any(cells[name] for cells in cells_of)]
     return [{name: cells[name] for name in used} for cells in cells_of]

@@ -30,8 +30,10 @@ def scores(scores: pd.DataFrame) -> str:
     if len(scores) < 3 or scores["label_free"].isna().any() or scores["test"].isna().any():
         return text
     agreement, best = scores["label_free"].corr(scores["test"], method="spearman"), scores.loc[scores["test"].idxmax()]
-    return text + (f" The label-free order and the real one have a rank correlation of {agreement:+.2f}; with the labels one would have "
-                   f"taken {best['score']} ({best['test']:.3f}).")
+    text += f" The label-free order and the real one have a rank correlation of {agreement:+.2f}"
+    chosen = scores.loc[scores["role"].str.contains("chosen"), "test"].max()
+    return text + (f"; with the labels one would have taken {best['score']} ({best['test']:.3f})." if best["test"] > chosen else
+                   "; no score is better on the test split than the one that was chosen.")
 
 
 def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "With the label-free threshold") -> str:
@@ -46,6 +48,13 @@ def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "With t
     oracle = entry["oracle_f1"]
     return text + ("" if oracle is None else f" An oracle that knows the test labels and takes the threshold of the best F1 would have "
                    f"{oracle['false_alarms']:.0%} false alarms and {oracle['detections']:.0%} detections.")
+
+
+def chosen(scored: decide.Scored, operating_of_chosen: dict[str, dict[str, typing.Any]]) -> str:
+    """The operating point of the score that was chosen without labels, where that is not the configuration's own."""
+    if scored.chosen == scored.primary:
+        return "The score chosen without labels is the configuration's own."
+    return operating(operating_of_chosen, f"With {scored.chosen}, the score chosen without labels, and its threshold")
 
 
 def localisation(found: dict[str, typing.Any] | None) -> str:
