@@ -1,4 +1,4 @@
-"""Runs made by hand: what a notebook leaves in a run's folder, from scores that a test gives, and without a network."""
+"""Runs made by hand: what a notebook leaves in a run's folder, mostly from scores that a test gives, and without a network."""
 from __future__ import annotations
 
 import typing
@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import conformal, data, decide, evaluate, files, runs, study
-from adlib.config import Config
+from adlib import conformal, data, decide, evaluate, featurespace, files, images, models, runs, score, study, train
+from adlib.config import PIXEL_MODELS, Config
 
 OWN, OTHER, DISTANCE = "squared.mean", "ssim.max", "distance.top1"
 HELD = np.linspace(0, 1, 19)  # scores of the held-out images: they support 5 %
+
+SMALL = {"category": "nut", "image_size": 32, "precision": "float32", "device": "cpu", "epochs": 1, "batch_size": 4, "held_out": 0.4,
+         "false_alarms": 0.3, "weights": "none"}  # of seed_root's eight good images three are held out, and support 25 %
 
 
 def category(name: str = "nut", good: int = 20, bad: int = 15, train_bad: int = 0, start: int = 0) -> data.Category:
@@ -74,3 +77,23 @@ def ranks(where: data.Category, shift: float, seed: int = 0) -> np.ndarray:
     """Random scores of the test images, those of the bad ones `shift` deviations higher."""
     bad = np.array([path.parent.name != "good" for path in where.test])
     return np.random.default_rng(seed).normal(0, 1, len(bad)) + shift * bad
+
+
+def small_run(root: Path, reports: Path, **changes: typing.Any) -> Path:
+    """A run with a real network or detector, as the notebooks do it, without their figures; returns its folder."""
+    config = Config(**SMALL | {"data_root": str(root), "reports": str(reports)} | changes)
+    where, source = data.open_from(config.data_root, config.category)
+    network, weights = models.build(config) if config.model in PIXEL_MODELS else featurespace.backbone(config)
+    run = runs.start(config, where, source=source, weights=weights, **study.machine(config))
+    good = images.load(where.train, config.image_size)
+    if config.model in PIXEL_MODELS:  # trained, so that no fresh network can be mistaken for it
+        train.fit(network, good, config, folder=run.folder, identity=run.identity, say=lambda text: None)
+        scorer = score.autoencoder_scorer(network, config)
+        study.save_model(network, run.folder / "model.pt")
+    else:
+        scorer = featurespace.fit(network, good, *train.split(len(good), config.held_out, config.seed), config)
+    found = decide.scores(scorer, where, config)
+    table = evaluate.results(where, found, config.false_alarms)
+    evaluate.write_csv(table, run.folder / "all_results.csv")
+    run.finish(study.metrics([], found, table, {}, None), train_seconds=0.0)
+    return run.folder

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from adlib import batch, board, files, grid, process, runs
+from adlib import batch, board, files, grid, notes, process, runs
 from adlib.config import Config, InputError
 
 CONFIGS = ("ok", "boom", "killed", "silent", "hang")
@@ -41,7 +41,7 @@ if name == "ok":
     assert "torch" not in sys.modules
     run.finish({"auroc": {"test": {"value": 0.75}}}, train_seconds=1.0)
 """
-LIMITS = "assert name != 'boom'"
+LIMITS = "from adlib import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"  # needs its run
 COMPARISON = "import json\nplanned = json.load(open(reports + '/batch.json'))\nprint(sorted(p['status'] for p in planned))"
 
 
@@ -107,6 +107,69 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
     assert reasons("all")["nut ok seed 0"] == "epochs: 100 -> 7"
     (project / "data" / "nut" / "train" / "good" / "0.png").write_bytes(b"another")
     assert reasons("ok")["nut ok seed 0"] == "the data changed" and reasons("ok")["nut: the data"] == "the data changed"
+
+
+def planned(project, kinds=("run", "limits")):
+    """The tasks of configurations ok and boom with their limits; by kind, to save processes."""
+    write(project, "limits", {"configs": ["boom", "ok"], "limits": ["boom", "ok"]})
+    return [task for task in grid.plan("params/limits.yaml") if task.kind in kinds]
+
+
+def limits(project, name):
+    return project / "reports" / "limits" / "nut" / name
+
+
+def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
+    files.write_text(limits(project, "boom") / "notebook.ipynb", "of an earlier run")
+    said: list[str] = []
+    assert batch.run(planned(project), reports=project / "reports", jobs=3, say=said.append) == 1
+    text = "\n".join(said)
+    assert text.index("nut ok seed 0, AUROC 0.7500") < text.index("start: nut ok limits")
+    assert "start: nut boom limits" not in text and not (limits(project, "boom") / "notebook.ipynb").exists()
+    why = "its run, nut boom seed 0, has not finished (failed: ValueError: the sky fell)"
+    assert notes.failure(limits(project, "boom") / "limits.json") == {
+        "failed": why, "retry": "adlib run params/limits.yaml --only category=nut,config=boom,seed=0"}
+    assert [(entry["title"], entry["status"], entry["reason"]) for entry in json.loads((project / "reports" / "batch.json").read_text())][2:] \
+        == [("nut boom limits", "failed", why), ("nut ok limits", "finished", "")]
+    assert nbformat.read(limits(project, "ok") / "notebook.ipynb", 4).cells and notes.failure(limits(project, "ok") / "limits.json") is None
+
+    due = reasons("limits")  # the same again: only what failed, and what waits for it
+    assert due["nut ok seed 0"] == due["nut ok limits"] == "" and due["nut boom limits"] == "its run is due"
+    assert set(reasons("limits", force=True).values()) >= {"asked for with --force", "its run is due"}
+    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.5}}})  # redone, with other numbers
+    assert reasons("limits")["nut ok limits"] == "the run changed" and reasons("limits")["nut ok seed 0"] == ""
+    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.75}}})
+    (limits(project, "ok") / "notebook.ipynb").unlink()
+    assert reasons("limits")["nut ok limits"] == "never run"
+    write(project, "limits", {"configs": ["ok"], "limits": ["ok"], "set": {"epochs": 7}})
+    assert reasons("limits") == {"nut: the data": "never run", "nut ok seed 0": "epochs: 100 -> 7", "nut ok limits": "its run is due",
+                                 "comparison": "the comparison is always made anew"}
+
+
+@pytest.mark.parametrize(("state", "why"), [(None, "missing: never run"), ("failed", "failed: the sky fell"), ("running", "interrupted: its")])
+def test_limits_without_a_finished_run_start_no_process(project, monkeypatch, state, why):
+    task = planned(project, ("limits",))[1]
+    if state:
+        files.write_json(folder(project, "ok") / "run.json", {"status": state, "error": "the sky fell"})
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail("a process was started"))
+    assert batch.run([task], reports=project / "reports", say=lambda text: None) == 1
+    failure = notes.failure(limits(project, "ok") / "limits.json")
+    assert failure["failed"].startswith(f"its run, nut ok seed 0, has not finished ({why}") and failure["retry"] == task.retry
+    assert batch.due([task]) != {task: ""}
+
+
+def test_limits_that_fail_say_why_and_are_tried_again(project):
+    task = planned(project, ("limits",))[1]
+    files.write_json(folder(project, "ok") / "run.json", {"status": "finished", "inputs": {}})
+    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.75}}})
+    notebook = project / "notebooks" / "05_limits.ipynb"
+    notebook.write_text(notebook.read_text().replace("from adlib import files", "raise ValueError('too dark')"))
+    said: list[str] = []
+    assert batch.run([task], reports=project / "reports", say=said.append) == 1
+    failure = notes.failure(limits(project, "ok") / "limits.json")
+    assert failure == {"failed": "ValueError: too dark", "retry": task.retry} and "too dark" in "\n".join(said)
+    assert runs.status(folder(project, "ok")).state == "finished"  # the run is none the worse
+    assert batch.due([task])[task] == "failed: ValueError: too dark"
 
 
 def test_a_time_limit_ends_a_run(project):

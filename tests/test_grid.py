@@ -72,6 +72,36 @@ def test_a_configuration_alone_is_a_grid_of_one(project):
     assert (config.name, config.category, config.seed, config.epochs) == ("own", "zipper", 3, 7)
 
 
+def test_a_runs_limits_come_after_the_runs_of_its_category_and_for_the_first_seed_only(project):
+    write(project, "study", {**STUDY, "seeds": [1, 0], "limits": ["resnet_ssim"]})
+    tasks = grid.plan("params/study.yaml")
+    assert [task.kind for task in tasks] == ["eda", *["run"] * 4, "limits"] * 2 + ["comparison"]
+    limits, runs = tasks[5], tasks[1:5]
+    assert limits.after is next(run for run in runs if run.config.name == "resnet_ssim" and run.config.seed == 1)
+    assert limits.title == "hazelnut resnet_ssim limits" and limits.config is None and limits.retry == limits.after.retry
+    assert limits.notebook == project / "notebooks" / "05_limits.ipynb"
+    assert limits.output == project / "reports" / "limits" / "hazelnut" / "resnet_ssim" / "notebook.ipynb"
+    assert limits.note == limits.output.with_name("limits.json") and tasks[0].note == tasks[0].output.with_name("eda.json")
+    assert limits.params == {"category": "hazelnut", "name": "resnet_ssim", "seed": 1, "data_root": "", "reports": str(project / "reports")}
+    assert all(task.after is None for task in tasks if task.kind != "limits") and all(run.note is None for run in runs)
+
+
+@pytest.mark.parametrize(("only", "limits"), [("config=resnet_ssim", 2), ("config=cae_mse", 0), ("seed=1", 0), ("seed=0,category=zipper", 1)])
+def test_limits_are_planned_with_their_run_only(project, only, limits):
+    write(project, "study", {**STUDY, "limits": ["resnet_ssim"]})
+    tasks = grid.plan("params/study.yaml", only=only)
+    found = [task for task in tasks if task.kind == "limits"]
+    assert len(found) == limits and all(task.after in tasks for task in found)
+
+
+def test_without_limits_their_notebook_is_not_asked_for(project):
+    (project / "notebooks" / "05_limits.ipynb").unlink()
+    assert grid.plan("params/study.yaml")
+    write(project, "study", {**STUDY, "limits": ["cae_mse"]})
+    with pytest.raises(InputError, match="there is no .*05_limits.ipynb"):
+        grid.plan("params/study.yaml")
+
+
 def test_only_keeps_the_named_runs_and_the_look_at_their_data(project):
     titles = [task.title for task in grid.plan("params/study.yaml", only="category=zipper, config=cae_mse,seed=1")]
     assert titles == ["zipper: the data", "zipper cae_mse seed 1", "comparison"]
@@ -113,6 +143,10 @@ def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
     ({**STUDY, "overrides": [{"when": {"model": "resnet8"}, "set": {"epochs": 3}}]}, "override 1: when.*'resnet8'.*'resnet18'"),
     ({**STUDY, "overrides": [{"when": {"name": "cae_ms"}, "set": {"epochs": 3}}]}, "override 1: when.*'cae_ms'.*'cae_mse'"),
     ({**STUDY, "overrides": {"epochs": 3}}, "overrides is .*list"),
+    ({**STUDY, "limits": ["cae_ms"]}, "limits: no configuration 'cae_ms'; did you mean 'cae_mse'"),
+    ({**STUDY, "limits": []}, "limits is .*at least one"),
+    ({**STUDY, "limits": "cae_mse"}, "limits is 'cae_mse'; give a list"),
+    ({**STUDY, "limit": ["cae_mse"]}, "unknown key 'limit'; did you mean 'limits'"),
     ({"config": ["cae_mse"]}, "unknown key 'config'; did you mean 'configs'"),
     ({"name": "other"}, "name is 'other'.*'bad'"),
     ("configs: [a\n", "is not valid YAML"),

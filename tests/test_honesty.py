@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import torch
 
-from adlib import data, decide, evaluate, images, models, runs, score, study, train
+from adlib import data, decide, evaluate, featurespace, images, models, runs, score, study, train
 from adlib.config import Config, InputError
 
-SIZE, JUNK = 32, b"these bytes are no image"
+JUNK = b"these bytes are no image"
 # Of the tiny folders 2 or 3 good images are held out, so that p-values are 1/4 at the least: the rate is set to use them.
-TINY = {"category": "nut", "image_size": SIZE, "epochs": 1, "batch_size": 4, "held_out": 0.4, "false_alarms": 0.34, "device": "cpu"}
+TINY = {"category": "nut", "image_size": 32, "epochs": 1, "batch_size": 4, "held_out": 0.4, "false_alarms": 0.34, "device": "cpu"}
 FILES = ("metrics.json", "all_results.csv", "score_study.csv", "regions.csv")
 
 
@@ -38,7 +38,16 @@ def cae(config: Config, good: torch.Tensor, folder: Path, identity: str) -> Dete
     return Detector(score.autoencoder_scorer(model, config), history, model.state_dict())
 
 
-DETECTORS = {"cae_mse": (cae, {"model": "cae"}), "cae_ssim": (cae, {"model": "cae", "ssim_weight": 0.5})}
+def in_feature_space(config: Config, good: torch.Tensor, folder: Path, identity: str) -> Detector:
+    """Notebook 04's: a detector on a frozen encoder's features, here on random weights."""
+    encoder, _ = featurespace.backbone(config)
+    fitted = featurespace.fit(encoder, good, *train.split(len(good), config.held_out, config.seed), config)
+    return Detector(fitted, fitted.history, fitted.detector.state_dict())
+
+
+DETECTORS = {"cae_mse": (cae, {"model": "cae"}), "cae_ssim": (cae, {"model": "cae", "ssim_weight": 0.5}),
+             # At a rate that 2 or 3 images cannot support: the p-values are cross-conformal.
+             "fused": (in_feature_space, {"model": "fused", "weights": "none", "image_size": 64, "false_alarms": 0.15})}
 
 
 @dataclass(frozen=True)
@@ -61,29 +70,35 @@ class Case:
 
     def trained(self, root: Path, folder: Path, identity: str = "x") -> tuple[data.Category, Detector]:
         category = data.open_category(root, self.config.category)
-        return category, self.make(self.config, images.load(category.train, SIZE), folder, identity)
+        return category, self.make(self.config, images.load(category.train, self.config.image_size), folder, identity)
 
     def complete(self, root: Path, reports: Path) -> Complete:
-        """All of notebook 02 but its figures and sentences."""
+        """All of notebook 02 or 04 but its figures and sentences."""
         config = Config(**self.config.as_dict() | {"data_root": str(root), "reports": str(reports)})
         category, source = data.open_from(config.data_root, config.category)
         run = runs.start(config, category, source=source, weights="none (trained from scratch)", **study.machine(config))
         category, detector = self.trained(root, run.folder, run.identity)
         scored = decide.scores(detector.scorer, category, config)
+        if isinstance(detector.scorer, featurespace.Fitted):
+            scored = decide.cross_p_values(scored, detector.scorer, category, config)
+            assert scored.how == "cross-conformal"
         results = evaluate.results(category, scored, config.false_alarms)
         evaluate.write_csv(results, run.folder / "all_results.csv")
         evaluate.write_csv(evaluate.score_study(results, scored), run.folder / "score_study.csv")
-        maps = decide.maps(detector.scorer, images.load(category.test, SIZE), scored.chosen, scored.scale)
+        test, good = (images.load(paths, config.image_size) for paths in (category.test, category.train))
+        maps = decide.maps(detector.scorer, test, scored.chosen, scored.scale)
         localisation, regions = evaluate.localisation(category, maps)
         evaluate.write_csv(regions, run.folder / "regions.csv")
-        follows = evaluate.follows(results, images.appearance(images.load(category.test, SIZE), images.load(category.train, SIZE)))
+        follows = evaluate.follows(results, images.appearance(test, good))
         run.finish(study.metrics(detector.history, scored, results, follows, localisation),
                    train_seconds=sum(row["seconds"] for row in detector.history))
         return Complete(detector, scored, results, evaluate.auroc(results), run.folder)
 
 
 @pytest.fixture(params=DETECTORS)
-def case(request) -> Case:
+def case(request, monkeypatch) -> Case:
+    monkeypatch.setattr(featurespace, "TAUGHT_ON", 24)  # the proofs need a lesson, and not a long one
+    monkeypatch.setattr(featurespace, "FOLDS", 3)
     return Case(request.param)
 
 
@@ -93,8 +108,8 @@ def root(request) -> Path:
 
 
 def same_training(a: Detector, b: Detector) -> None:
-    timeless = [[{key: value for key, value in row.items() if key != "seconds"} for row in one.history] for one in (a, b)]
-    assert timeless[0] == timeless[1]
+    timeless = [pd.DataFrame(one.history).drop(columns="seconds") for one in (a, b)]
+    pd.testing.assert_frame_equal(*timeless, check_exact=True)
     assert a.weights.keys() == b.weights.keys() and all(torch.equal(tensor, b.weights[name]) for name, tensor in a.weights.items())
 
 
