@@ -58,7 +58,7 @@ def decide(scorer: score.Scorer, category: data.Category, config: Config) -> Dec
     changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
     good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
     ranking = score.label_free(good, anomalous, kinds)
-    return Decided(ranking, primary, score.choose(ranking, good, anomalous, primary), scale, splits)
+    return Decided(ranking, primary, score.choose(ranking, primary), scale, splits)
 
 
 def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Scored:

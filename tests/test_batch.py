@@ -129,8 +129,9 @@ def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
     why = "its run, nut boom seed 0, has not finished (failed: ValueError: the sky fell)"
     assert notes.failure(limits(project, "boom") / "limits.json") == {
         "failed": why, "retry": "adlib run params/limits.yaml --only category=nut,config=boom,seed=0"}
-    assert [(entry["title"], entry["status"], entry["reason"]) for entry in json.loads((project / "reports" / "batch.json").read_text())][2:] \
-        == [("nut boom limits", "failed", why), ("nut ok limits", "finished", "")]
+    entries = json.loads((project / "reports" / "batch.json").read_text())[2:]
+    assert [(entry["title"], entry["status"], entry["reason"]) for entry in entries] == [
+        ("nut boom limits", "failed", why), ("nut ok limits", "finished", "")]
     assert nbformat.read(limits(project, "ok") / "notebook.ipynb", 4).cells and notes.failure(limits(project, "ok") / "limits.json") is None
 
     due = reasons("limits")  # the same again: only what failed, and what waits for it
@@ -146,7 +147,7 @@ def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
                                  "comparison": "the comparison is always made anew"}
 
 
-@pytest.mark.parametrize(("state", "why"), [(None, "missing: never run"), ("failed", "failed: the sky fell"), ("running", "interrupted: its")])
+@pytest.mark.parametrize(("state", "why"), [(None, "missing: never run"), ("failed", "failed: the sky fell"), ("running", "interrupted: ")])
 def test_limits_without_a_finished_run_start_no_process(project, monkeypatch, state, why):
     task = planned(project, ("limits",))[1]
     if state:

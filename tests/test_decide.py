@@ -84,7 +84,7 @@ def test_the_ranking_is_that_of_anomalies_in_held_out_images(category):
     good, anomalous = score.table(contrast(held), scale), score.table(contrast(changed), scale)
     expected = score.label_free(good, anomalous, kinds)
     pd.testing.assert_frame_equal(decided.ranking, expected)
-    assert decided.chosen == score.choose(expected, good, anomalous, score.SEED_SCORE)
+    assert decided.chosen == score.choose(expected, score.SEED_SCORE)
 
 
 def test_deciding_is_the_first_half_of_scoring(category):

@@ -86,7 +86,8 @@ def test_a_runs_limits_come_after_the_runs_of_its_category_and_for_the_first_see
     assert all(task.after is None for task in tasks if task.kind != "limits") and all(run.note is None for run in runs)
 
 
-@pytest.mark.parametrize(("only", "limits"), [("config=resnet_ssim", 2), ("config=cae_mse", 0), ("seed=1", 0), ("seed=0,category=zipper", 1)])
+@pytest.mark.parametrize(("only", "limits"), [("config=resnet_ssim", 2), ("config=cae_mse", 0), ("seed=1", 0),
+                                                ("seed=0,category=zipper", 1)])
 def test_limits_are_planned_with_their_run_only(project, only, limits):
     write(project, "study", {**STUDY, "limits": ["resnet_ssim"]})
     tasks = grid.plan("params/study.yaml", only=only)

@@ -258,10 +258,25 @@ def test_what_never_reaches_95_percent_is_not_a_number():
     assert math.isnan(row["area95"]) and math.isnan(row["contrast95"]) and row["area50"] > 0
 
 
+def curves(found):
+    """The two fits, over areas at real contrast and over contrasts at real size."""
+    sized, faint = found[(found["contrast"] == 1) & (found["area"] > 0)], found[found["size"] == 1]
+    return (psychometric.fit(sized["area"].to_numpy(), sized["found"].to_numpy(), guess=0.05),
+            psychometric.fit(faint["contrast"].to_numpy(), faint["found"].to_numpy(), guess=0.05))
+
+
+def test_the_figures_are_those_of_the_fitted_curves():
+    found = simulated(STEEP, FAINT)
+    (size, contrast), row = curves(found), limits.smallest(found, guess=0.05).iloc[0]
+    assert (row["area50"], row["area95"], row["contrast95"]) == (size.at(0.5), size.at(0.95), contrast.at(0.95))
+
+
 def test_a_size_beyond_those_drawn_is_no_finding():
-    far = psychometric.Curve(0.2, 4.0, 0.05, 0.0, 0)
-    row = limits.smallest(simulated(far, psychometric.Curve(3.0, 4.0, 0.05, 0.0, 0)), guess=0.05).iloc[0]
-    assert math.isnan(row["area95"]) and math.isnan(row["contrast95"])
+    found = simulated(psychometric.Curve(0.03, 6.0, 0.05, 0.0, 0), psychometric.Curve(0.7, 5.0, 0.05, 0.0, 0))
+    size, contrast = curves(found)
+    assert 0.05 < size.at(0.95) < 1 < contrast.at(0.95)  # the curves do get there, but nothing was drawn there
+    row = limits.smallest(found, guess=0.05).iloc[0]
+    assert math.isnan(row["area95"]) and math.isnan(row["contrast95"]) and row["area50"] == size.at(0.5)
 
 
 def test_parts_that_the_defect_did_not_change_do_not_count():

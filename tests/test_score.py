@@ -186,32 +186,20 @@ def scores_of(shifts, n=40, seed=0):
 
 
 def chosen(shifts, n=40, seed=0, primary="own"):
-    good, anomalous, kinds = scores_of(shifts, n, seed)
-    return score.choose(score.label_free(good, anomalous, kinds), good, anomalous, primary)
+    return score.choose(score.label_free(*scores_of(shifts, n, seed)), primary)
 
 
-def test_a_clearly_better_score_is_chosen():
+def test_the_best_score_is_chosen():
     assert chosen({"own": 0.3, "poor": 0.0, "better": 2.0}) == "better"
     assert chosen({"better": 2.0, "own": 0.3}) == "better"
+    assert chosen({"own": 2.0, "poor": 0.3}) == "own"
 
 
-def test_the_own_score_stays_without_a_significant_lead():
-    assert chosen({"own": 2.0, "poor": 0.3}) == "own"  # it is the best
-    for seed in range(10):
-        assert chosen({"own": 1.0, "hardly": 1.02}, n=10, seed=seed) == "own"
+def test_the_own_score_stays_where_none_is_better():
     good, anomalous, kinds = scores_of({"own": 1.0})
     good["same"], anomalous["same"] = good["own"], anomalous["own"]
     for order in (["own", "same"], ["same", "own"]):  # a tie, whichever comes first
-        assert score.choose(score.label_free(good[order], anomalous[order], kinds), good[order], anomalous[order], "own") == "own"
-
-
-def test_a_score_that_leads_in_the_ranking_only_is_not_chosen():
-    good = pd.DataFrame({"own": np.arange(20.0), "other": np.arange(20.0)})
-    rare, common = np.full(2, 30.0), np.full(38, 10.0)  # other: perfect on the rare kind, worse on the common one
-    anomalous = pd.DataFrame({"own": np.r_[rare - 28, common + 5], "other": np.r_[rare, common]})
-    ranking = score.label_free(good, anomalous, ["rare"] * 2 + ["common"] * 38).set_index("score")["all"]
-    assert ranking["other"] > ranking["own"]
-    assert score.choose(ranking.reset_index(), good, anomalous, "own") == "own"
+        assert score.choose(score.label_free(good[order], anomalous[order], kinds), "own") == "own"
 
 
 CONFIG = Config(image_size=32, batch_size=4, device="cpu", precision="float32")
