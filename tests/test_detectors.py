@@ -119,7 +119,7 @@ def test_the_same_for_the_same_seed_whatever_the_global_generators_did(name):
 
 
 @pytest.mark.parametrize("name", [*detectors.RANDOM, "taught"])
-def test_another_seed_is_another_draw(name, monkeypatch):
+def test_another_seed_is_another_draw(name, monkeypatch, taught_on):
     monkeypatch.setattr(detectors, "DIMENSIONS", 6)  # with all dimensions, or all patches, there is nothing to draw
     monkeypatch.setattr(detectors, "BANK", 20)
     unseen = good_features(3, seed=5)
@@ -306,11 +306,15 @@ def test_the_taught_head_puts_features_on_the_good_images_scale():
 
 @pytest.fixture
 def taught_on(monkeypatch):
-    """How many cells each head was taught with."""
-    counts, one_cycle = [], train.one_cycle
+    """How many cells each head was taught with; `seeds`: in which order."""
+    class Counts(list):
+        seeds = []
+
+    counts, one_cycle = Counts(), train.one_cycle
 
     def spy(parameters, loss_of, count, **rest):
         counts.append(count)
+        counts.seeds.append(rest["seed"])
         return one_cycle(parameters, loss_of, count, **rest)
     monkeypatch.setattr(train, "one_cycle", spy)
     return counts
