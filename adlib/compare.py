@@ -67,6 +67,14 @@ def results_of(table: pd.DataFrame, reports: Path, name: str = "all_results.csv"
             if (reports / row.folder / name).is_file()}
 
 
+def read_results(folder: Path) -> pd.DataFrame:
+    """A finished run's all_results.csv. Raises InputError where it is missing or damaged."""
+    try:
+        return pd.read_csv(folder / "all_results.csv")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {folder / 'all_results.csv'} ({error}); run its configuration again with --force") from error
+
+
 def provenance(table: pd.DataFrame) -> str:
     """Where the numbers come from: data, device, weights; synthetic data and weights that were not the asked-for ones first."""
     done = table[table["status"] == "finished"]

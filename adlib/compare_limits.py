@@ -13,7 +13,7 @@ STRENGTH = 3  # of the disturbances in the table: clearly visible, and still a c
 
 def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """{(category, label): limits.robustness} of every configuration that was taken to its limits."""
-    tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in notes.limits(reports)}
+    tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in _finished(reports)}
     found = {(category, compare.LABELS.get(name, name)): pd.read_csv(path) for (category, name), path in tables.items() if path.is_file()}
     return {key: one for key, one in found.items() if len(one)}
 
@@ -43,13 +43,14 @@ def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
 def smallest(reports: Path) -> pd.DataFrame:
     """Where each defect is found, of every configuration that was taken to its limits on drawn data."""
     found = []
-    for folder in notes.limits(reports):
+    for folder in _finished(reports):
         path = folder / "smallest.csv"
         table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
         found += [{"Category": folder.parts[-2], "Configuration": compare.LABELS.get(folder.name, folder.name), "Defect": row.defect,
-                   "Found half the time at": _percent(row.area50), "Found 95 % of the time at": _percent(row.area95),
-                   "Largest drawn": _percent(row.largest), "Share found at real size": f"{row.found_at_real_size:.0%}",
-                   "Contrast for 95 %": "not reached" if math.isnan(row.contrast95) else f"{row.contrast95:.2f}"}
+                   "Found half the time at": _percent(row.area50, row.smallest),
+                   "Found 95 % of the time at": _percent(row.area95, row.smallest),
+                   "Largest drawn": _percent(row.largest, 0), "Share found at real size": f"{row.found_at_real_size:.0%}",
+                   "Contrast for 95 %": _contrast(row.contrast95, row.faintest)}
                   for row in table.itertuples()]
     return pd.DataFrame(found)
 
@@ -60,5 +61,13 @@ def robustness_caption() -> str:
     return f"AUROC under disturbances of strength {STRENGTH} of 5, and the false alarms at the fixed threshold. {words}."
 
 
-def _percent(value: float) -> str:
-    return "not reached" if math.isnan(value) else f"{100 * value:.2g} %"
+def _finished(reports: Path) -> list[Path]:
+    return [folder for folder in notes.limits(reports) if not notes.failure(folder / "limits.json")]
+
+
+def _percent(value: float, smallest: float) -> str:
+    return "not reached" if math.isnan(value) else f"{100 * value:.2g} %" if value > smallest else f"{100 * smallest:.2g} % or less"
+
+
+def _contrast(value: float, faintest: float) -> str:
+    return "not reached" if math.isnan(value) else f"{value:.2f}" if value > faintest else f"{faintest:.2f} or less"

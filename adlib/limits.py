@@ -66,7 +66,9 @@ def reopen(run: Path, data_root: str = "") -> Reopened:
         model.load_state_dict(torch.load(run / "model.pt", weights_only=True, map_location="cpu"))
         scorer = score.autoencoder_scorer(model, config)
     else:
-        encoder, _ = featurespace.backbone(config)
+        encoder, weights = featurespace.backbone(config)
+        if weights != about["weights"]:
+            raise InputError(f"{run} was made with other weights ({about['weights']}; now: {weights}); run its configuration again first")
         good, where = images.load(category.train, config.image_size), {path: i for i, path in enumerate(category.train)}
         kept, held = (torch.tensor([where[path] for path in paths[name]], dtype=torch.long) for name in ("train", "held_out"))
         scorer = featurespace.fit(encoder, good, kept, held, config)
@@ -119,7 +121,8 @@ def detectability(run: Reopened) -> pd.DataFrame:
 def smallest(found: pd.DataFrame, guess: float) -> pd.DataFrame:
     """Where each defect is found: a row a defect, area50 and area95 (share of the image) and contrast95 of the fitted curves.
 
-    found: detectability. NaN where a curve never reaches 95 %; an area beyond those drawn is the curve's guess and not a finding.
+    found: detectability. smallest, largest, faintest: of those drawn. NaN where a curve never reaches 95 % within them; a value of
+    `smallest` or `faintest` says "or less": what lies beyond those drawn is the curve's guess and not a finding.
     """
     rows = []
     for defect, part in found.groupby("defect", sort=False):
@@ -127,12 +130,12 @@ def smallest(found: pd.DataFrame, guess: float) -> pd.DataFrame:
         by_contrast = part[part["size"] == 1]
         size = psychometric.fit(by_size["area"].to_numpy(), by_size["found"].to_numpy(), guess=guess)
         contrast = psychometric.fit(by_contrast["contrast"].to_numpy(), by_contrast["found"].to_numpy(), guess=guess)
-        largest = by_size["area"].max()
-        at95 = size.at(0.95)
-        rows.append({"defect": defect, "area50": size.at(0.5), "area95": at95 if at95 <= largest else math.nan, "largest": largest,
+        least, largest, faintest = by_size["area"].min(), by_size["area"].max(), by_contrast["contrast"].min()
+        at50, at95 = (max(least, value) if (value := size.at(level)) <= largest else math.nan for level in (0.5, 0.95))
+        rows.append({"defect": defect, "area50": at50, "area95": at95, "smallest": least, "largest": largest, "faintest": faintest,
                      "found_at_real_size": float(part[(part["size"] == 1) & (part["contrast"] == 1)]["found"].mean()),
-                     "contrast95": value if (value := contrast.at(0.95)) <= 1 else math.nan})
-    return pd.DataFrame(rows, columns=["defect", "area50", "area95", "largest", "found_at_real_size", "contrast95"])
+                     "contrast95": max(faintest, value) if (value := contrast.at(0.95)) <= 1 else math.nan})
+    return pd.DataFrame(rows, columns=["defect", "area50", "area95", "smallest", "largest", "faintest", "found_at_real_size", "contrast95"])
 
 
 def robustness_sentence(table: pd.DataFrame) -> str:
@@ -142,15 +145,15 @@ def robustness_sentence(table: pd.DataFrame) -> str:
     worst = table[table["strength"] == 3].sort_values("auroc")
     parts = ", ".join(f"{row.what} {row.auroc:.3f}" for row in worst.head(3).itertuples())
     alarms = table[table["strength"] == 3].sort_values("false_alarms", ascending=False).iloc[0]
-    return (f"AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}. The fixed threshold suffers first: with "
-            f"{alarms['what']} it calls {alarms['false_alarms']:.0%} of the good images anomalous.")
+    return (f"AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}. At the fixed threshold, the most false alarms there are "
+            f"{alarms['false_alarms']:.0%} of the good images" + (f", with {alarms['what']}." if alarms["false_alarms"] else "."))
 
 
 def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> str:
     if found.empty:
         return ("No psychometric curves: they need defects of controlled size, which only adlib's own drawn data have, and a threshold "
                 "that the held-out images support.")
-    parts = [f"{row.defect} " + (f"{row.area95:.2%}" if row.area95 == row.area95 else
+    parts = [f"{row.defect} " + (f"{row.area95:.2%}" + (" or less" if row.area95 <= row.smallest else "") if row.area95 == row.area95 else
                                  f"not reached (found {row.found_at_real_size:.0%} at real size)") for row in sizes.itertuples()]
     return "Share of the image that a defect must cover to be found 95 times in 100, at real contrast: " + ", ".join(parts) + "."
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from adlib import data, files, runs
 from adlib.config import InputError
 
-LIMIT_ROOMS = ("limits", "corrupt", "psychometric")  # what the limits depend on, beside their run
+# What limits depend on, beside their run.
+LIMIT_ROOMS = ("limits", "corrupt", "psychometric", "synthetic", "synthetic_hazelnut", "synthetic_zipper")
 
 
 def of_data(notebook: Path, category: data.Category, image_size: int) -> dict[str, typing.Any]:
@@ -28,6 +29,9 @@ def of_limits(notebook: Path, run: Path) -> dict[str, typing.Any]:
 
 
 def fail(note: Path, reason: str, retry: str) -> None:
+    """Note a failure, and delete the tables and figures beside the note: they are an earlier or an unfinished attempt's."""
+    for made in (*note.parent.glob("*.csv"), *note.parent.glob("*.png")):
+        made.unlink(missing_ok=True)
     files.write_json(note, {"failed": reason, "retry": retry})
 
 

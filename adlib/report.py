@@ -58,7 +58,8 @@ def _run_page(reports: Path, table: typing.Any, row: typing.Any) -> dict[str, ty
     page = _page(reports, table, f"{row.folder}/index.html", f"{row.category}: {row.label}", synthetic=row.synthetic is True,
                  warnings=warnings, facts=_facts(about, folder))
     if row.status != "finished":
-        page["failure"] = {"reason": f"{row.status}: {row.reason}", "log": _log(folder), "command": _command(about, folder)}
+        page["failure"] = {"what": "This run", "reason": f"{row.status}: {row.reason}", "log": _log(folder),
+                           "command": _command(about, folder)}
     return page
 
 
@@ -68,7 +69,8 @@ def _limits_page(reports: Path, table: typing.Any, folder: Path) -> dict[str, ty
     page = _page(reports, table, f"limits/{category}/{name}/index.html", f"{category}: the limits of {compare.LABELS.get(name, name)}",
                  synthetic=bool((mine["synthetic"] == True).any()))  # noqa: E712  (True, False or nothing)
     if failure := notes.failure(folder / "limits.json"):
-        page["failure"] = {"reason": f"failed: {failure['failed']}", "log": _log(folder), "command": failure["retry"]}
+        page["failure"] = {"what": "The work on these limits", "reason": f"failed: {failure['failed']}", "log": _log(folder),
+                           "command": failure["retry"]}
     return page
 
 
@@ -128,11 +130,12 @@ def _write(path: Path, notebook: Path, page: dict[str, typing.Any]) -> None:
     try:
         cells = nbformat.read(notebook, as_version=4)
     except FileNotFoundError:  # it never started, or was run by hand with its notebook written elsewhere
-        pictures = [f"![The run's {png.stem.replace('_', ' ')}]({png.name})" for png in sorted(notebook.parent.glob("*.png"))]
+        left = [] if page["failure"] else sorted(notebook.parent.glob("*.png"))  # those of a failure are an earlier attempt's
+        pictures = [f"![The run's {png.stem.replace('_', ' ')}]({png.name})" for png in left]
         said = ["The executed notebook of this run is not in its folder; these are its figures."] if pictures else []
         text = "\n\n".join([f"# {escape(page['title'])}", *said, *pictures])
         cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
-    except (ValueError, nbformat.reader.NotJSONError) as error:
+    except (ValueError, AttributeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise InputError(f"{notebook} is not a notebook ({str(error)[:80]}); delete it and run it again") from error
     html, _ = exporter.from_notebook_node(cells, resources={"page": page})
     files.write_text(path, html)

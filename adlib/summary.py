@@ -16,6 +16,7 @@ from adlib import compare, conformal, evaluate, files, paired, plots, plots_comp
 from adlib.config import STATISTICS
 
 LEVEL = 0.05  # of a difference that counts
+CHOSEN = ", chosen score"  # added to the label of an autoencoder's second row
 EDGE = 0.05  # an AUROC nearer to 0 or 1 is no check of an interval
 NAMED = 6  # rows that a sentence names
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
@@ -39,12 +40,13 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
             found.append({"seeds": 0} | {key: first[key] for key in ("category", "name", "label", "status", "reason", "folder")})
             continue
         measured = [files.read_json(reports / folder / "metrics.json") for folder in done["folder"]]
-        results = [pd.read_csv(reports / folder / "all_results.csv") for folder in done["folder"]]
+        results = [compare.read_results(reports / folder) for folder in done["folder"]]
         found.append(_row(done, measured, results, "", runs))
-        if measured[0]["score"] == score.SEED_SCORE and any(one["chosen"]["score"] != score.SEED_SCORE for one in measured):
+        if _chose_another(measured):
             found.append(_row(done, measured, results, "chosen_", runs))
     for category in dict.fromkeys(row["category"] for row in found):
-        here = [row for row in found if row["category"] == category and "auroc" in row]
+        _, scores = _compared(table, reports, category)
+        here = [row for row in found if row["category"] == category and row["label"] in scores]
         best = max(here, key=lambda row: row["auroc"], default={})
         beaten = {pair.a if pair.b == best["label"] else pair.b for pair in matrix(table, reports, category).itertuples()
                   if best["label"] in (pair.a, pair.b) and pair.p_holm < LEVEL}
@@ -56,23 +58,34 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
 def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
     """Every pair of rows of a category on the same test images: a, b, difference (of the means over seeds), p, p_holm.
 
-    Rows whose test images or labels are not those of the first one (another data set) are left out.
+    Configurations with a seed that ran on other data than most, or that has no AUROC, are left out.
     """
-    scores: dict[str, np.ndarray] = {}
-    first: pd.DataFrame | None = None
-    for _, runs in table[(table["category"] == category) & table["auroc"].notna()].groupby("name", sort=False):
+    labels, scores = _compared(table, reports, category)
+    return paired.matrix(labels, scores) if len(scores) > 1 else pd.DataFrame(columns=["a", "b", "difference", "p", "p_holm"])
+
+
+def _compared(table: pd.DataFrame, reports: Path, category: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels [N] of the test images, and {label of the row: scores [seeds,N]} of the rows that saw these very images."""
+    here = table[(table["category"] == category) & (table["status"] == "finished")]
+    usual = here["fingerprint"].mode()
+    labels, scores, first = np.zeros(0, int), {}, None
+    for label, runs in here.groupby("label", sort=False):
+        if runs["auroc"].isna().any() or (runs["fingerprint"] != usual.iloc[0]).any():
+            continue
         tables = [_test(reports / folder) for folder in runs["folder"]]
-        if first is None:
-            first = tables[0]
+        first = tables[0] if first is None else first
         if any(not one[["path", "label"]].equals(first[["path", "label"]]) for one in tables):
             continue
-        label = runs.iloc[0]["label"]
+        labels = first["label"].to_numpy(int)
         scores[label] = np.stack([one["score"] for one in tables])
-        own = files.read_json(reports / runs.iloc[0]["folder"] / "metrics.json")["score"]
-        if own == score.SEED_SCORE and any(not one["chosen_score"].equals(one["score"]) for one in tables):
-            scores[f"{label}, chosen score"] = np.stack([one["chosen_score"] for one in tables])
-    return paired.matrix(first["label"].to_numpy(int), scores) if first is not None and len(scores) > 1 else pd.DataFrame(
-        columns=["a", "b", "difference", "p", "p_holm"])
+        if _chose_another([files.read_json(reports / folder / "metrics.json") for folder in runs["folder"]]):
+            scores[label + CHOSEN] = np.stack([one["chosen_score"] for one in tables])
+    return labels, scores
+
+
+def _chose_another(measured: list[dict[str, typing.Any]]) -> bool:
+    """Whether an autoencoder's seeds chose, without labels, another score than the seed's: then it has a second row."""
+    return measured[0]["score"] == score.SEED_SCORE and any(one["chosen"]["score"] != score.SEED_SCORE for one in measured)
 
 
 def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:
@@ -136,7 +149,7 @@ def bootstrap_sentence(table: pd.DataFrame, reports: Path) -> str:
     """The cross-check of the intervals: DeLong's and the stratified bootstrap's, of the first seed of every configuration."""
     apart = []
     for _, runs in table[table["status"] == "finished"].groupby(["category", "name"], sort=False):
-        results = pd.read_csv(reports / runs.iloc[0]["folder"] / "all_results.csv")
+        results = compare.read_results(reports / runs.iloc[0]["folder"])
         labels, values = evaluate.arrays(results, "test")
         if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
             apart.append(np.abs(np.subtract(paired.interval(labels, values), paired.bootstrap_interval(labels, values))))
@@ -148,7 +161,7 @@ def bootstrap_sentence(table: pd.DataFrame, reports: Path) -> str:
 
 
 def _test(folder: Path) -> pd.DataFrame:
-    table = pd.read_csv(folder / "all_results.csv")
+    table = compare.read_results(folder)
     return table[(table["split"] == "test") & table["label"].notna()].sort_values("path").reset_index(drop=True)
 
 
@@ -158,10 +171,11 @@ def _row(done: pd.DataFrame, measured: list[dict], results: list[pd.DataFrame], 
     names = sorted({str(part.get("score", "")) for part in parts})
     failed = runs[runs["status"] != "finished"]
     row = {key: first[key] for key in ("category", "name", "n_good", "n_anomalous", "n_bad", "device", "weights", "folder")}
-    row |= {"label": first["label"] + (", chosen score" if prefix else ""), "score": ", ".join(names), "seeds": len(done),
+    row |= {"label": first["label"] + (CHOSEN if prefix else ""), "score": ", ".join(names), "seeds": len(done),
             "status": "finished", "epochs": first["epochs"], "train_seconds": done["train_seconds"].mean(),
             **{name: done[name].mean() if not prefix else math.nan for name in ("brightness", "size", "pose")},
-            "reason": first["reason"] if failed.empty else "; ".join(f"seed {r.seed} {r.status}: {r.reason}" for r in failed.itertuples())}
+            "reason": "; ".join([*filter(None, [first["reason"]]),
+                                 *(f"seed {one.seed} {one.status}: {one.reason}" for one in failed.itertuples())])}
     for split, start in (("test", ""), ("train_bad", "bad_")):
         arrays = [evaluate.arrays(one, split, f"{prefix}score") for one in results]
         values = [part["auroc"][split]["value"] for part in parts]

@@ -25,9 +25,11 @@ def decisions(scored: decide.Scored, config: Config) -> str:
 
 def scores(scores: pd.DataFrame) -> str:
     """How well the label-free order of the scores foretells the real one."""
+    if scores["test"].isna().any():
+        return f"{len(scores)} scores, of which the test split cannot tell which is best: it has no labels of both classes."
     named = ", ".join(f"{row.score} {row.test:.3f}" for row in scores.itertuples() if row.role)
     text = f"{len(scores)} scores; on the test split {named}."
-    if len(scores) < 3 or scores["label_free"].isna().any() or scores["test"].isna().any():
+    if len(scores) < 3 or scores["label_free"].isna().any():
         return text
     agreement, best = scores["label_free"].corr(scores["test"], method="spearman"), scores.loc[scores["test"].idxmax()]
     text += f" The label-free order and the real one have a rank correlation of {agreement:+.2f}"
@@ -40,7 +42,8 @@ def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "With t
     """False alarms and detections on the test split, with what the best threshold in hindsight would have given."""
     entry = operating["test"]
     if entry["false_alarms"] is None:
-        return f"{prefix}: no predictions, because no good image was held out."
+        why = "no good image was held out" if entry["oracle_f1"] else "the test split has no labels of both classes"
+        return f"{prefix}: nothing to count, because {why}."
     false, found = entry["false_alarms"], entry["detections"]
     parts = [f"{which['count']} of {which['n']} {name} ({which['rate']:.0%}, 95 % interval {which['low']:.0%} to {which['high']:.0%})"
              for which, name in ((false, "good test images are called anomalous"), (found, "anomalous ones are found")) if which["n"]]

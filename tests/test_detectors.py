@@ -119,7 +119,7 @@ def test_the_same_for_the_same_seed_whatever_the_global_generators_did(name):
 
 
 @pytest.mark.parametrize("name", [*detectors.RANDOM, "taught"])
-def test_another_seed_is_another_draw(name, monkeypatch, taught_on):
+def test_another_seed_is_another_draw(name, monkeypatch):
     monkeypatch.setattr(detectors, "DIMENSIONS", 6)  # with all dimensions, or all patches, there is nothing to draw
     monkeypatch.setattr(detectors, "BANK", 20)
     unseen = good_features(3, seed=5)
@@ -306,27 +306,23 @@ def test_the_taught_head_puts_features_on_the_good_images_scale():
 
 @pytest.fixture
 def taught_on(monkeypatch):
-    """How many cells each head was taught with; `seeds`: in which order."""
-    class Counts(list):
-        seeds = []
-
-    counts, one_cycle = Counts(), train.one_cycle
+    """How many cells each head was taught with, and the seed of their order."""
+    calls, one_cycle = [], train.one_cycle
 
     def spy(parameters, loss_of, count, **rest):
-        counts.append(count)
-        counts.seeds.append(rest["seed"])
+        calls.append((count, rest["seed"]))
         return one_cycle(parameters, loss_of, count, **rest)
     monkeypatch.setattr(train, "one_cycle", spy)
-    return counts
+    return calls
 
 
 @pytest.mark.parametrize("per_image, per_anomalous", [(36, 100), (5, 100), (5, 2), (400, 2)])
 def test_the_lesson_is_a_sample_of_the_good_cells_and_every_anomalous_one(taught_on, monkeypatch, per_image, per_anomalous):
     monkeypatch.setattr(detectors, "GOOD_CELLS", per_image)
     monkeypatch.setattr(detectors, "GOOD_PER_ANOMALOUS", per_anomalous)
-    fitted("taught")
+    fitted("taught", seed=4)
     good, bad, beside = 10 * min(per_image, SIDE**2), 12, 12 * (SIDE**2 - 1)
-    assert taught_on == [good + bad + min(beside, per_anomalous * bad)]
+    assert taught_on == [(good + bad + min(beside, per_anomalous * bad), 4)]
 
 
 def test_cells_that_are_partly_changed_are_left_out():
@@ -350,7 +346,7 @@ def test_a_cell_is_anomalous_by_one_block_of_its_pixels(taught_on, pixels, enoug
         masks[0, y, x] = True
     if enough:
         detectors.Taught().fit(good_features(), anomalous, masks)
-        assert taught_on == [10 * SIDE**2 + 1 + 2]
+        assert taught_on == [(10 * SIDE**2 + 1 + 2, 0)]
     else:
         with pytest.raises(InputError, match="no synthetic anomaly covers half of a 2x2 block of pixels; give a larger image_size"):
             detectors.Taught().fit(good_features(), anomalous, masks)

@@ -82,7 +82,6 @@ def test_what_cannot_be_reopened_is_one_sentence(seed_root, tmp_path, spoil, sen
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="the weights that the run had are not compared with those that are loaded now")
 def test_other_weights_are_not_passed_off_as_the_runs(seed_root, tmp_path):
     from torchvision.models import resnet18
     for seed in (0, 1):
@@ -295,22 +294,21 @@ def robust(**alarms):
 def test_what_disturbs_most_is_named():
     text = limits.robustness_sentence(robust(brighter=0.75))
     assert text.startswith(f"AUROC 0.900 as they are; at strength 3 the worst are {corrupt.describe('blur', 3)} 0.600")
-    assert f"with {corrupt.describe('brighter', 3)} it calls 75% of the good images anomalous" in text
+    assert f"with {corrupt.describe('brighter', 3)}" in text and "75% of the good images" in text
 
 
-@pytest.mark.xfail(strict=True, reason="'the fixed threshold suffers first' is said whatever the numbers are")
 def test_a_threshold_that_does_not_suffer_is_not_said_to():
     assert "suffers" not in limits.robustness_sentence(robust().assign(false_alarms=0.0))
 
 
 def test_what_is_found_and_what_is_not_is_told():
-    sizes = pd.DataFrame({"defect": ["crack", "hole"], "area50": 0.01, "area95": [0.0123, math.nan], "largest": 0.1,
+    sizes = pd.DataFrame({"defect": ["crack", "hole"], "area50": 0.01, "area95": [0.0123, math.nan], "smallest": 0.001, "largest": 0.1,
+                          "faintest": 0.1,
                           "found_at_real_size": [1.0, 0.625], "contrast95": 0.5})
     text = limits.detectability_sentence(pd.DataFrame({"found": [True]}), sizes)
     assert "crack 1.23%" in text and "hole not reached (found 62% at real size)" in text
 
 
-@pytest.mark.xfail(strict=True, reason="where all was found the curve has no foot, and the sentence says that 0.00% is enough")
 def test_all_found_is_not_told_as_nothing_needed():
     found = pd.DataFrame({"defect": "crack", "size": [0.4, 1.0, 1.0], "contrast": [1.0, 1.0, 0.2], "area": [0.01, 0.02, 0.01],
                           "found": True})

@@ -100,7 +100,6 @@ def test_limits_depend_on_the_code_that_makes_them(tmp_path, notebook, monkeypat
     assert notes.of_limits(notebook, folder)["code"] != made["code"]
 
 
-@pytest.mark.xfail(strict=True, reason="the defects of every size are drawn by adlib.synthetic*, which no note mentions")
 def test_limits_depend_on_the_code_that_draws_their_defects():
     assert {"synthetic", "synthetic_hazelnut", "synthetic_zipper"} <= set(notes.LIMIT_ROOMS)
 
