@@ -29,7 +29,7 @@ report: install  ## render the report again from the runs that are there
 
 test: install  ## lint, then the whole test suite
 	$(BIN)/ruff check adlib tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: install  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks

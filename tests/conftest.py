@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+settings.register_profile("house", deadline=None, derandomize=True)  # no timing in a test, and the same examples every time
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
