@@ -30,9 +30,8 @@ def insert(pictures: torch.Tensor, n: int, *, seed: int,
         raise ValueError(f"unknown kinds {sorted(unknown)}" if unknown else "anomalies need at least one picture and one kind")
     changed, masks, names = [], [], []
     for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        base = np.ascontiguousarray(pictures[i % len(pictures)].numpy().transpose(1, 2, 0))
-        other = np.ascontiguousarray(pictures[int(rng.integers(len(pictures)))].numpy().transpose(1, 2, 0))
+        rng, *which = _sources(seed, i, len(pictures))
+        base, other = (np.ascontiguousarray(pictures[j].numpy().transpose(1, 2, 0)) for j in which)
         kind = kinds[i % len(kinds)]
         picture, mask = _one(kind, base, other, rng)
         changed.append(picture.transpose(2, 0, 1))
@@ -41,6 +40,16 @@ def insert(pictures: torch.Tensor, n: int, *, seed: int,
     size = pictures.shape[-1]
     return (torch.from_numpy(np.stack(changed)) if n else torch.zeros(0, 3, size, size, dtype=torch.uint8),
             torch.from_numpy(np.stack(masks)) if n else torch.zeros(0, size, size, dtype=torch.bool), names)
+
+
+def sources(n: int, count: int, *, seed: int) -> np.ndarray:
+    """Which two of `count` pictures each of the n images of `insert` may have something of: int64 [n,2]."""
+    return np.array([_sources(seed, i, count)[1:] for i in range(n)], dtype=np.int64).reshape(n, 2)
+
+
+def _sources(seed: int, i: int, count: int) -> tuple[np.random.Generator, int, int]:
+    rng = np.random.default_rng([seed, i])
+    return rng, i % count, int(rng.integers(count))
 
 
 def _one(kind: str, base: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

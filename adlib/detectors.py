@@ -104,7 +104,7 @@ class Taught(nn.Module):
     """
 
     def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor, *, seed: int = 0) -> Taught:
-        """masks: bool [M,S,S] of the `anomalous` images' changed pixels. A cell is anomalous where half of a 2x2 block is; it
+        """masks: bool [M,S,S] of the `anomalous` images' changed pixels. A cell is anomalous where most of a 2x2 block is; it
         counts as good where no pixel is, and is left out in between. A sample of the good cells serves as well as all of them."""
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +114,7 @@ class Taught(nn.Module):
         cells = self._cells(anomalous)
         bad, beside = cells[coarse > 0.5], cells[coarse == 0]
         if not len(bad):
-            raise InputError("no synthetic anomaly covers half of a 2x2 block of pixels; give a larger image_size")
+            raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a larger image_size")
         pick = torch.rand(len(features), features[0, 0].numel(), generator=generator).argsort(dim=1)[:, :GOOD_CELLS]
         good = self._cells(features).view(len(features), -1, features.shape[1])
         good = good.gather(1, pick[..., None].expand(-1, -1, good.shape[2])).flatten(0, 1)
@@ -146,7 +146,7 @@ RANDOM = ("gaussian", "memory")  # those whose fit draws random numbers, and tak
 def position_share(features: torch.Tensor) -> float:
     """The share of the features' variance over good images, float32 [N,C,g,g], that their position explains: in [0,1].
 
-    1 = every image is alike at a place, so that a detector may expect something of each place; near 0 = position says nothing.
+    1 = every image is alike at a place, so that a detector may expect something of each place; 1/N = position says nothing.
     """
     centred = features - features.mean(dim=(0, 2, 3), keepdim=True)
     return float(centred.mean(dim=0).square().mean() / centred.square().mean().clamp_min(1e-12))

@@ -22,6 +22,7 @@ from adlib.config import Config, cache_dir
 
 BATCH = 16  # what a 2-core machine's caches like best; it changes no number but for rounding
 CHANNELS, STRIDES = (64, 128, 256), (4, 8, 16)
+EXTRACTOR = "1"  # part of every cache key: raise it when _compute gives other features for the same pictures
 KEPT_BYTES = 4e9  # of features on disk; the oldest go first. A 256 px image takes 0.9 MB
 Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on the CPU
 
@@ -40,18 +41,19 @@ def extract(model: nn.Module, pictures: torch.Tensor, config: Config) -> list[to
     also names what decides the rounding (precision, device, threads, torch), so that a run's numbers do not depend on it.
     """
     device = train.pick_device(config.device)
-    digest = hashlib.sha256(repr((tuple(pictures.shape), train.precision(config, device), device.type, torch.get_num_threads(),
+    digest = hashlib.sha256(repr((EXTRACTOR, tuple(pictures.shape), train.precision(config, device), device.type, torch.get_num_threads(),
                                   torch.__version__, torch.backends.cpu.get_cpu_capability())).encode())
     for tensor in (pictures, *model.state_dict().values()):
         digest.update(tensor.contiguous().cpu().numpy())
     path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
-    flat = _kept(path, len(pictures))
+    size = pictures.shape[-1]
+    flat = _kept(path, (len(pictures), _width(size)))
     if flat is None:
         flat = _compute(model, pictures, config, device)
         with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, flat)
         _forget(path)
-    size, found, start = pictures.shape[-1], [], 0
+    found, start = [], 0
     for channels, stride in zip(CHANNELS, STRIDES, strict=True):
         shape = (channels, size // stride, size // stride)
         count = int(np.prod(shape))
@@ -65,7 +67,7 @@ def _compute(model: nn.Module, pictures: torch.Tensor, config: Config, device: t
     """The three stages of each image behind each other: float16 [N,D]."""
     model.to(device, memory_format=torch.channels_last).eval()
     encoder, size = model.encoder, pictures.shape[-1]
-    flat = np.empty((len(pictures), sum(c * (size // s) ** 2 for c, s in zip(CHANNELS, STRIDES, strict=True))), np.float16)
+    flat = np.empty((len(pictures), _width(size)), np.float16)
     for start, batch in zip(range(0, len(pictures), BATCH), pictures.split(BATCH), strict=False):
         x = ((images.to_float(batch.to(device)) - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
         stages = []
@@ -78,20 +80,25 @@ def _compute(model: nn.Module, pictures: torch.Tensor, config: Config, device: t
     return flat
 
 
-def _kept(path: Path, count: int) -> np.ndarray | None:
+def _width(size: int) -> int:
+    """Features of an image of `size` pixels, the three stages together."""
+    return sum(c * (size // s) ** 2 for c, s in zip(CHANNELS, STRIDES, strict=True))
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """What the cache holds; None where it holds nothing, or something damaged. Copy-on-write: nobody can change the file."""
     try:
         flat = np.load(path, mmap_mode="c", allow_pickle=False)
         path.touch()  # used now: the last to be forgotten
     except (OSError, ValueError, EOFError):
         return None
-    return flat if flat.ndim == 2 and len(flat) == count and flat.dtype == np.float16 else None
+    return flat if flat.shape == shape and flat.dtype == np.float16 else None
 
 
 def _forget(newest: Path) -> None:
     """Delete the features that were not used for longest until the rest fits; those just written stay."""
     found = []
-    for path in newest.parent.glob("*.npy"):
+    for path in newest.parent.glob("[!.]*.npy"):
         with contextlib.suppress(OSError):  # another process was quicker
             found.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in found)

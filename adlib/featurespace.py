@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adlib import anomalies, baselines, detectors, features, frozen_ae, score
-from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config, InputError
+from adlib.config import FEATURE_MODELS, FITTED_IN_SECONDS, PIXEL_MODELS, STATISTICS, Config, InputError
 
 TAUGHT_ON = 240  # synthetic anomalies that the taught head is shown
 FOLDS = 5  # of the cross-conformal p-values
@@ -80,8 +80,11 @@ def backbone(config: Config) -> tuple[nn.Module | None, str]:
 def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, held: torch.Tensor, config: Config) -> Fitted:
     """Fit config.model on pictures[kept] (uint8, good only); pictures[held] calibrate the fused detector and nothing else.
 
-    Raises InputError where the fused detector is asked for and nothing is held out.
+    Raises InputError for a model that is not one of feature space, and for the fused detector with fewer than two images held out.
     """
+    if config.model in PIXEL_MODELS:
+        raise InputError(f"model {config.model!r} reconstructs pixels: use notebooks 02 or 03; here models are "
+                         f"{', '.join(FEATURE_MODELS + STATISTICS)}")
     good = pictures[kept]
     if config.model in STATISTICS:
         return Fitted(None, Statistic(config.model, good), config, [])
@@ -91,8 +94,9 @@ def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, h
     seen = _grid(encoder, good, config)
     detector = _detector(seen, _lesson(encoder, good, config), config)
     if isinstance(detector, Fused):
-        if not len(held):
-            raise InputError("the fused detector puts its maps on one scale by held-out good images; give held_out above 0, such as 0.1")
+        if len(held) < 2:
+            raise InputError(f"the fused detector puts its maps on one scale by held-out good images, and {len(held)} of {len(pictures)} "
+                             "are too few; give a larger held_out, such as 0.2")
         with torch.no_grad():
             detector.calibrate(_grid(encoder, pictures[held], config))
     return Fitted(encoder, detector, config, getattr(detector, "history", []), detectors.position_share(seen))
@@ -103,7 +107,8 @@ def cross_maps(fitted: Fitted, pictures: torch.Tensor, kept: torch.Tensor, other
     """For every fold (fit indices, held indices) of the good `pictures`: maps of the held ones, and of each set of `others`,
     by a detector of the same kind that was fitted on the rest.
 
-    Synthetic anomalies made from a held image are left out of its lesson. The fused detector's two scales are those of `fitted`.
+    Synthetic anomalies that have anything of a held image are left out of its lesson. The fused detector's two scales are those of
+    `fitted`.
     """
     config, encoder = fitted.config, fitted.encoder
     known, grids = _grid(encoder, pictures, config), [_grid(encoder, other, config) for other in others]
@@ -111,8 +116,9 @@ def cross_maps(fitted: Fitted, pictures: torch.Tensor, kept: torch.Tensor, other
     for rest, held in folds:
         part = lesson
         if lesson is not None:
-            unseen = ~np.isin(kept.numpy()[np.arange(len(lesson[0])) % len(kept)], held)
-            part = tuple(tensor[torch.from_numpy(unseen)] for tensor in lesson)
+            made_of = kept.numpy()[anomalies.sources(TAUGHT_ON, len(kept), seed=TEACH_SEED + config.seed)]
+            unseen = torch.from_numpy(~np.isin(made_of, held).any(axis=1))
+            part = tuple(tensor[unseen] for tensor in lesson)
         detector = _detector(known[rest], part, config)
         if isinstance(detector, Fused):
             detector.centre, detector.spread = fitted.detector.centre, fitted.detector.spread

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import PIXEL_MODELS, Config, InputError
 
 PATIENCE = 30.0  # seconds that a download may stand still; torch alone would wait for ever
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -74,8 +74,11 @@ class ResNetAE(nn.Module):
 def build(config: Config) -> tuple[nn.Module, str]:
     """The network that `config` asks for, its random parts seeded by config.seed, and where its weights came from.
 
-    Raises InputError when weights were asked for and cannot be had, unless config.weights_fallback allows random ones.
+    Raises InputError for a model that is none of these networks, and when weights were asked for and cannot be had, unless
+    config.weights_fallback allows random ones.
     """
+    if config.model not in PIXEL_MODELS:
+        raise InputError(f"model {config.model!r} is fitted by notebook 04_feature_space; here models are {', '.join(PIXEL_MODELS)}")
     torch.manual_seed(config.seed)
     if config.model == "cae":
         return CAE(), "none (trained from scratch)"

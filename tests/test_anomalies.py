@@ -110,3 +110,16 @@ def test_errors():
         anomalies.insert(parts()[:0], 1, seed=0)
     with pytest.raises(ValueError, match="at least one picture and one kind"):
         anomalies.insert(parts(), 1, seed=0, kinds=[])
+
+
+def test_an_anomaly_is_made_of_its_two_sources_and_nothing_else():
+    good = parts(4)
+    made_of = anomalies.sources(12, len(good), seed=5)
+    assert made_of.shape == (12, 2) and (made_of[:, 0] == np.arange(12) % len(good)).all()
+    changed, _, _ = anomalies.insert(good, 12, seed=5)
+    for gone in range(len(good)):
+        other = good.clone()
+        other[gone] = 255 - other[gone]
+        again, _, _ = anomalies.insert(other, 12, seed=5)
+        without = ~(made_of == gone).any(axis=1)
+        assert torch.equal(again[torch.from_numpy(without)], changed[torch.from_numpy(without)])

@@ -348,7 +348,7 @@ def test_a_cell_is_anomalous_by_one_block_of_its_pixels(taught_on, pixels, enoug
         detectors.Taught().fit(good_features(), anomalous, masks)
         assert taught_on == [(10 * SIDE**2 + 1 + 2, 0)]
     else:
-        with pytest.raises(InputError, match="no synthetic anomaly covers half of a 2x2 block of pixels; give a larger image_size"):
+        with pytest.raises(InputError, match="no synthetic anomaly covers most of a 2x2 block of pixels; give a larger image_size"):
             detectors.Taught().fit(good_features(), anomalous, masks)
 
 
