@@ -45,7 +45,7 @@ def report(args: argparse.Namespace) -> int:
     if args.markdown:
         files.write_text(args.markdown, tables.markdown(table, reports))
         print(f"wrote {args.markdown}")
-    rows = summary.rows(table, reports)
+    rows = summary.rows(compare.without_ablations(table), reports)
     print(compare.provenance(table), summary.answer(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
     return 0
 

@@ -52,7 +52,14 @@ def performance(reports: Path) -> pd.DataFrame:
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
+ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_texture", "fused_shape", "taught_texture", "taught_shape")
 SHOWN = (*SEED_ROWS, "to_pixels", "to_features", "memory", "fused")  # in figures that would drown in more
+
+
+def without_ablations(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs without the best detector's variants, which have a table of their own and would only thin out the paired tests."""
+    kept = table[~table["name"].isin(ABLATIONS)]
+    return kept if len(kept) else table
 
 
 def results_of(table: pd.DataFrame, reports: Path, name: str = "all_results.csv") -> dict[tuple[str, str], pd.DataFrame]:

@@ -84,7 +84,7 @@ def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> s
         parts = [f"{row.label} {row.auroc:.3f} (p = {summary.p_value(pairs, row.label, pixels['label']):.2g})"
                  for row in chosen.drop(index="to_pixels").itertuples()]
         found.append(f"On {category}, against {pixels['label']} {pixels['auroc']:.3f}: {compare.join(parts)}.")
-    return ("Same encoder, decoder family and schedule; p from the paired test, corrected for all pairs. " + " ".join(found) if found else
+    return ("Same encoder, decoder family and schedule; p of the paired test of these planned comparisons, not corrected. " + " ".join(found) if found else
             "Not asked here: `adlib run params/trained.yaml` runs the controlled experiment.")
 
 
@@ -96,7 +96,7 @@ def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         if not all(runs.values()):
             continue
         known = {name: np.mean([_label_free(one) for one in ones]) for name, ones in runs.items()}
-        real = {name: np.mean([one["chosen"]["auroc"]["test"]["value"] or math.nan for one in ones]) for name, ones in runs.items()}
+        real = {name: np.mean([one["auroc"]["test"]["value"] or math.nan for one in ones]) for name, ones in runs.items()}
         share = np.mean([one["position_share"] for one in runs["gaussian"]])
         found.append({"Category": category, "Share of the features' variance that the place explains": f"{share:.2f}",
                       "Label-free AUROC, per position": f"{known['gaussian']:.3f}",
@@ -127,7 +127,7 @@ def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         kinds = [name for name in _entry(ones[0]) if name not in ("score", "all")]
         known = {f"Label-free, {kind}": f"{np.mean([_entry(one)[kind] for one in ones]):.3f}" + ("*" if kind in taught else "")
                  for kind in kinds}
-        real = {title: np.mean([one["chosen"]["auroc"][split]["value"] or math.nan for one in ones])
+        real = {title: np.mean([one["auroc"][split]["value"] or math.nan for one in ones])
                 for title, split in (("AUROC, test", "test"), ("AUROC, train/bad", "train_bad"))}
         found.append({"Category": category, "Configuration": label, "Seeds": str(len(runs))} | known
                      | {title: "" if math.isnan(value) else f"{value:.3f}" for title, value in real.items()})
@@ -175,8 +175,8 @@ def _config(reports: Path, runs: pd.DataFrame) -> dict[str, typing.Any]:
 
 
 def _entry(measured: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """The label-free line of the score that was chosen; empty where nothing was held out."""
-    return next((entry for entry in measured["label_free"] if entry["score"] == measured["chosen"]["score"]), {})
+    """The label-free line of the configuration's own score; empty where nothing was held out."""
+    return next((entry for entry in measured["label_free"] if entry["score"] == measured["score"]), {})
 
 
 def _label_free(measured: dict[str, typing.Any]) -> float:

@@ -89,10 +89,10 @@ def _chose_another(measured: list[dict[str, typing.Any]]) -> bool:
 
 
 def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:
-    """The corrected p-value of two rows of `matrix`; NaN where they were not compared."""
+    """The p-value of two rows of `matrix`, not corrected, for a comparison that was planned; NaN where they were not compared."""
     for pair in pairs.itertuples():
         if {pair.a, pair.b} == {a, b}:
-            return float(pair.p_holm)
+            return float(pair.p)
     return math.nan
 
 
@@ -193,7 +193,8 @@ def _row(done: pd.DataFrame, measured: list[dict], results: list[pd.DataFrame], 
         if len(rates) == len(parts) and rates[0]["n"]:
             mean, n = float(np.mean([rate["count"] for rate in rates])), rates[0]["n"]
             row |= dict(zip(columns, (mean / n, *conformal.rate_interval(round(mean), n)), strict=True))
-    found = [one["localisation"] for one in measured if one.get("localisation") and "pixel_auroc" in one["localisation"]]
+    found = [one["localisation"] for one in measured if one.get("localisation") and "pixel_auroc" in one["localisation"]
+             and first["name"] not in STATISTICS]  # which say nothing of a place
     for key in ("pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05"):
         row[key] = float(np.mean([one[key] for one in found])) if found and (prefix or names == ["distance.top1"]) else math.nan
     if not prefix:  # the claims are about the seed's score

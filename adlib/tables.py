@@ -74,7 +74,8 @@ def _cell(text: str) -> str:
 def matrix_text(pairs: pd.DataFrame) -> str:
     """The pairs that the paired test tells apart, as a markdown list: each row, and the rows that are significantly below it."""
     apart = pairs[pairs["p_holm"] < summary.LEVEL]
-    lines = [f"{len(apart)} of {len(pairs)} pairs are told apart at 5 % after Holm's correction. Significantly below each row:", ""]
+    lines = [f"{len(apart)} of {len(pairs)} pairs are told apart at 5 % after Holm's correction."
+             + (" Significantly below each row:" if len(apart) else ""), ""]
     below: dict[str, list[str]] = {}
     for row in apart.itertuples():
         better, worse = (row.a, row.b) if row.difference > 0 else (row.b, row.a)
@@ -84,19 +85,20 @@ def matrix_text(pairs: pd.DataFrame) -> str:
 
 def markdown(table: pd.DataFrame, reports: Path) -> str:
     """docs/results.md: the table, the answer, what can be told apart, score study, epochs; all from the run folders."""
-    rows = summary.rows(table, reports)
+    main = compare.without_ablations(table)
+    rows = summary.rows(main, reports)
     done = table[table["status"] == "finished"]
     lines = ["# Measured results", "", f"Written by `adlib report --markdown FILE` from the run folders in `{reports.name}/`; not by hand.",
              "", compare.provenance(table), "", summary.answer(rows), "", "## Performance", "", CAPTION, "", as_text(rows), "", NOTES, "",
-             summary.bootstrap_sentence(table, reports), "", "## What can be told apart", ""]
+             summary.bootstrap_sentence(main, reports), "", "## What can be told apart", ""]
     for category in dict.fromkeys(done["category"]):
-        lines += [f"### {category}", "", matrix_text(summary.matrix(table, reports, category)), ""]
+        lines += [f"### {category}", "", matrix_text(summary.matrix(main, reports, category)), ""]
     scores, limits, place = questions.scores(table, reports), compare_limits.robustness(reports), questions.place(table, reports)
     parts = questions.parts(table, reports)
     sections = [
         ("Which score? The label-free order against the real one", questions.scores_sentence(scores), questions.choices(scores)),
         ("All scores of the autoencoders", SCORES, questions.scores_table(scores)),
-        ("Pixels or features?", questions.target_sentence(table, rows, reports), questions.target(rows)),
+        ("Pixels or features?", questions.target_sentence(main, rows, reports), questions.target(rows)),
         ("Does the place matter?", questions.place_sentence(place), place),
         ("What does each part bring?", f"{questions.parts_sentence(parts)} {PARTS}", parts),
         ("How noisy may it get?", f"{compare_limits.robustness_sentence(limits)} {compare_limits.robustness_caption()}",
