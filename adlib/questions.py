@@ -84,7 +84,8 @@ def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> s
         parts = [f"{row.label} {row.auroc:.3f} (p = {summary.p_value(pairs, row.label, pixels['label']):.2g})"
                  for row in chosen.drop(index="to_pixels").itertuples()]
         found.append(f"On {category}, against {pixels['label']} {pixels['auroc']:.3f}: {compare.join(parts)}.")
-    return ("Same encoder, decoder family and schedule; p of the paired test of these planned comparisons, not corrected. " + " ".join(found) if found else
+    return ("Same encoder, decoder family and schedule; p of the paired test of these planned comparisons, not corrected. "
+            + " ".join(found) if found else
             "Not asked here: `adlib run params/trained.yaml` runs the controlled experiment.")
 
 
