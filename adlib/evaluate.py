@@ -160,9 +160,12 @@ def follows(table: pd.DataFrame, appearance: typing.Mapping[str, np.ndarray]) ->
     each of {name: [N], one value a test image} (images.appearance). None where either does not vary, and for fewer than 5 images."""
     test = table[table["split"] == "test"].reset_index(drop=True)
     good = (test["label"] == 0).to_numpy(dtype=bool, na_value=False)
-    found = {name: test.loc[good, "score"].corr(pd.Series(np.asarray(values, float))[good], method="spearman")
-             for name, values in appearance.items()}
-    return {name: None if np.isnan(value) or good.sum() < 5 else float(value) for name, value in found.items()}
+    scores, found = test.loc[good, "score"], {}
+    for name, values in appearance.items():
+        looks = pd.Series(np.asarray(values, float))[good]
+        known = good.sum() >= 5 and scores.nunique() > 1 and looks.nunique() > 1
+        found[name] = float(scores.corr(looks, method="spearman")) if known else None
+    return found
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

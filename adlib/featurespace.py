@@ -12,12 +12,14 @@ from adlib import anomalies, baselines, detectors, features, frozen_ae, score
 from adlib.config import FEATURE_MODELS, FITTED_IN_SECONDS, PIXEL_MODELS, STATISTICS, Config, InputError
 
 TAUGHT_ON = 240  # synthetic anomalies that the taught head is shown
+FEW = 10  # held-out images below which the fused detector's scales are standard deviations
 FOLDS = 5  # of the cross-conformal p-values
 TEACH_SEED = 1_000_000  # added to the seed: the anomalies it learns from are not those that choices are made with
 
 
 class Fused(nn.Module):
-    """The sum of the memory's and the taught head's map, each in robust deviations of held-out good images' scores."""
+    """The sum of the memory's and the taught head's map, each in robust deviations of held-out good images' scores
+    (in standard deviations where they are few)."""
 
     def __init__(self, memory: nn.Module, taught: nn.Module) -> None:
         super().__init__()
@@ -28,8 +30,10 @@ class Fused(nn.Module):
         tops = [score.reduce(score.smooth(part(features_of_good).numpy()), "top1") for part in self.parts]
         centre = [float(np.median(top)) for top in tops]
         self.register_buffer("centre", torch.tensor(centre))
-        self.register_buffer("spread", torch.tensor([max(1.4826 * float(np.median(np.abs(top - c))), 1e-6)
-                                                     for top, c in zip(tops, centre, strict=True)]))
+        # Of a few values the median deviation is often next to nothing, and one map would silence the other.
+        spread = [1.4826 * float(np.median(np.abs(top - c))) if len(top) >= FEW else float(top.std(ddof=1))
+                  for top, c in zip(tops, centre, strict=True)]
+        self.register_buffer("spread", torch.tensor(spread).clamp_min(1e-6))
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
