@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from adlib import compare, files, summary
+from adlib.config import STATISTICS
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")
 PLACES = ("gaussian", "gaussian_anywhere")
+PIXEL = {"pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "au_pro_30": "AU-PRO .30", "au_pro_05": "AU-PRO .05"}
 FOLLOWS = ("brightness", "size", "pose")
 
 
@@ -145,6 +147,18 @@ def parts_sentence(parts: pd.DataFrame) -> str:
         found.append(f"{category}: from {values.min():.3f} ({part.loc[values.idxmin(), 'Configuration']}) to {values.max():.3f} "
                      f"({part.loc[values.idxmax(), 'Configuration']})")
     return f"AUROC over the variants, {'; '.join(found)}."
+
+
+def localisation(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """Where is it? The pixel metrics by defect type and by size, wherever masks exist (evaluate.localisation's groups)."""
+    found = []
+    for (category, label), runs in _finished(table[~table["name"].isin(STATISTICS)]):
+        ones = [files.read_json(reports / folder / "metrics.json")["localisation"] for folder in runs["folder"]]
+        groups = [pd.DataFrame(one["groups"]) for one in ones if one and one.get("groups")]
+        for group, part in pd.concat(groups).groupby("group", sort=False) if groups else []:
+            found.append({"Category": category, "Configuration": label, "Good images with": group, "Images": f"{part['images'].mean():.0f}"}
+                         | {title: f"{part[key].mean():.3f}" for key, title in PIXEL.items()})
+    return pd.DataFrame(found)
 
 
 def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
