@@ -16,7 +16,7 @@ from adlib import compare, conformal, evaluate, files, paired, plots, plots_comp
 from adlib.config import STATISTICS
 
 LEVEL = 0.05  # of a difference that counts
-CHOSEN = ", chosen score"  # added to the label of an autoencoder's second row
+CHOSEN = " (chosen score)"  # added to the label of an autoencoder's second row
 EDGE = 0.05  # an AUROC nearer to 0 or 1 is no check of an interval
 NAMED = 6  # rows that a sentence names
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",

@@ -59,7 +59,7 @@ def test_an_autoencoder_has_a_row_for_its_own_score_and_one_for_that_chosen_with
     for seed, each in enumerate(tests):  # the second seed keeps its own score
         finished(tmp_path, "cae_mse", each, seed=seed, chosen=OTHER if seed == 0 else OWN, label_free=0.7 + 0.05 * seed)
     rows = rows_of(tmp_path)
-    assert list(rows["label"]) == ["CAE + MSE", "CAE + MSE, chosen score"] and set(rows["name"]) == {"cae_mse"}
+    assert list(rows["label"]) == ["CAE + MSE", "CAE + MSE (chosen score)"] and set(rows["name"]) == {"cae_mse"}
     own, chosen = rows.iloc[0], rows.iloc[1]
     assert own["score"] == OWN and chosen["score"] == f"{OWN}, {OTHER}"
     picked = [tests[0][OTHER], tests[1][OWN]]
@@ -113,7 +113,7 @@ def test_the_best_and_its_equals_are_marked_and_what_is_significantly_below_is_n
     finished(tmp_path, "gaussian", {DISTANCE: ranks(NUT, 0.0, 3)})
     finished(tmp_path, "cae_mse", {OWN: ranks(NUT, 0.1, 4), OTHER: ranks(NUT, 2.1, 5)}, chosen=OTHER)
     rows = rows_of(tmp_path)
-    assert rows["with_best"].to_dict() == {"CAE + MSE": False, "CAE + MSE, chosen score": True, "PCA residual": True,
+    assert rows["with_best"].to_dict() == {"CAE + MSE": False, "CAE + MSE (chosen score)": True, "PCA residual": True,
                                            "Gaussian per position (PaDiM)": False, "Memory of patches (PatchCore)": True}
 
 
@@ -250,7 +250,7 @@ def test_pixel_figures_belong_to_the_score_whose_map_was_measured(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1)}, localisation=found | {"pixel_auroc": 0.7}, seed=1)
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1)}, localisation={"why_absent": "no defect in any mask"})
     rows = rows_of(tmp_path)
-    assert math.isnan(rows.loc["CAE + MSE", "pixel_auroc"]) and rows.loc["CAE + MSE, chosen score", "au_pro_05"] == 0.5
+    assert math.isnan(rows.loc["CAE + MSE", "pixel_auroc"]) and rows.loc["CAE + MSE (chosen score)", "au_pro_05"] == 0.5
     assert rows.loc[compare.LABELS["memory"], "pixel_auroc"] == pytest.approx(0.8) and math.isnan(rows.loc["PCA residual", "pixel_ap"])
 
 
