@@ -3,7 +3,7 @@ PYTHON ?= python3
 PARAMS ?= params/quick.yaml
 DATA ?=
 WEIGHTS ?=
-JOBS ?= 1
+JOBS ?= 2
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -21,7 +21,7 @@ install: .venv/.installed  ## make .venv and install everything into it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
 	@touch $@
 
-study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/study.yaml JOBS=1]
+study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/study.yaml JOBS=2]
 	$(BIN)/adlib run $(PARAMS) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
 
 report: install  ## render the report again from the runs that are there
