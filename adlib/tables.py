@@ -157,8 +157,10 @@ def _rate(row: dict[str, float], value: str, low: str, high: str) -> str:
 
 
 def _weights(word: object) -> str:
-    """Where a network has none of its own to tell, nothing; the hash of a file is on the run's page."""
-    return "" if not isinstance(word, str) or word.startswith("none (") else word.split(" sha256:")[0]
+    """Where a network has none of its own to tell, nothing; a file's hash, or why there were none, is on the run's page."""
+    if not isinstance(word, str) or word.startswith("none ("):
+        return ""
+    return word.split(" (")[0] if word.startswith("RANDOM") else word.split(" sha256:")[0]
 
 
 def _number(value: float, form: str) -> str:
