@@ -31,8 +31,8 @@ SEED_CLAIMS = {
 SEED_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"): 0.717}
 COLUMNS = ("category", "name", "label", "seed", "status", "reason", "auroc", "low", "high", "n_good", "n_anomalous",
            "bad_auroc", "bad_low", "bad_high", "n_bad", "claim_low", "claim_high", "verdict", "published", "epochs",
-           "train_seconds", "device", "precision", "weights", "brightness", "size", "pose", "synthetic", "layout", "fingerprint", "git",
-           "source", "folder")
+           "asked", "train_seconds", "device", "precision", "weights", "brightness", "size", "pose", "synthetic", "layout", "fingerprint",
+           "git", "source", "folder")
 
 
 def performance(reports: Path) -> pd.DataFrame:
@@ -148,6 +148,7 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
            "precision": manifest.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
            "fingerprint": about.get("fingerprint", ""), "source": about.get("source", ""),
            "folder": path.relative_to(reports).as_posix(), "verdict": ""}
+    row["asked"] = _nan((manifest.get("params") or {}).get("false_alarms"))  # the false-alarm rate
     if about.get("layout") == "seed":  # the claims are about the seed's own images
         row["claim_low"], row["claim_high"] = SEED_CLAIMS.get((category, name), (math.nan, math.nan))
         row["published"] = SEED_PUBLISHED.get((category, name), math.nan)

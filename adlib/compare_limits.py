@@ -25,7 +25,7 @@ def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFram
         at, clean = table[table["strength"] == STRENGTH], table.loc[table["strength"] == 0, "auroc"].iloc[0]
         found.append({"Category": category, "Configuration": label, "As they are": f"{clean:.3f}"}
                      | {row.disturbance: f"{row.auroc:.3f}" for row in at.itertuples()}
-                     | {"False alarms, mean": f"{at['false_alarms'].mean():.0%}"})
+                     | {"False alarms, mean": "no threshold" if at["false_alarms"].isna().any() else f"{at['false_alarms'].mean():.0%}"})
     return pd.DataFrame(found)
 
 

@@ -82,7 +82,8 @@ def reopen(run: Path, data_root: str = "") -> Reopened:
 def robustness(run: Reopened) -> pd.DataFrame:
     """AUROC, false alarms and detections on disturbed test images: columns disturbance, strength, what, auroc, false_alarms, detections.
 
-    Strength 0 is the images as they are; the threshold stays that of undisturbed images. Empty without labels of both classes.
+    Strength 0 is the images as they are; the threshold stays that of undisturbed images. The two rates are NaN where the held-out
+    images support no threshold (cross-conformal p-values have none of their own). Empty without labels of both classes.
     """
     labels = data.read_labels(run.category)
     paths = [path for path in run.category.test if run.category.key(path) in labels]
@@ -94,8 +95,10 @@ def robustness(run: Reopened) -> pd.DataFrame:
     rows = [("none", 0, "as they are", run.scores(pictures))]
     rows += [(name, strength, corrupt.describe(name, strength), run.scores(corrupt.apply(pictures, name, strength, seed=run.config.seed)))
              for name in corrupt.CORRUPTIONS for strength in corrupt.STRENGTHS]
-    return pd.DataFrame([(name, strength, what, metrics.auroc(truth, scores), float((scores[truth == 0] > run.threshold).mean()),
-                          float((scores[truth == 1] > run.threshold).mean())) for name, strength, what, scores in rows], columns=columns)
+    rates = [[math.nan if math.isinf(run.threshold) else float((scores[truth == of] > run.threshold).mean()) for of in (0, 1)]
+             for *_, scores in rows]
+    return pd.DataFrame([(name, strength, what, metrics.auroc(truth, scores), *pair)
+                         for (name, strength, what, scores), pair in zip(rows, rates, strict=True)], columns=columns)
 
 
 def detectability(run: Reopened) -> pd.DataFrame:
@@ -144,9 +147,12 @@ def robustness_sentence(table: pd.DataFrame) -> str:
     clean = table.loc[table["strength"] == 0, "auroc"].iloc[0]
     worst = table[table["strength"] == 3].sort_values("auroc")
     parts = ", ".join(f"{row.what} {row.auroc:.3f}" for row in worst.head(3).itertuples())
+    text = f"AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}."
+    if table["false_alarms"].isna().any():
+        return text + " The held-out images support no threshold, so there are no false alarms to count."
     alarms = table[table["strength"] == 3].sort_values("false_alarms", ascending=False).iloc[0]
-    return (f"AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}. At the fixed threshold, the most false alarms there are "
-            f"{alarms['false_alarms']:.0%} of the good images" + (f", with {alarms['what']}." if alarms["false_alarms"] else "."))
+    return (f"{text} At the fixed threshold, the most false alarms there are {alarms['false_alarms']:.0%} of the good images"
+            + (f", with {alarms['what']}." if alarms["false_alarms"] else "."))
 
 
 def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> str:

@@ -92,14 +92,16 @@ def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> s
 
 
 def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
-    """Does the place matter? What is known without labels, beside what turned out: a row a category."""
+    """Does the place matter? What is known without labels, beside what turned out: a row a category where both can be known."""
     found = []
     for category in dict.fromkeys(table["category"]):
         runs = {name: _measured(table, reports, category, name) for name in PLACES}
         if not all(runs.values()):
             continue
         known = {name: np.mean([_label_free(one) for one in ones]) for name, ones in runs.items()}
-        real = {name: np.mean([one["auroc"]["test"]["value"] or math.nan for one in ones]) for name, ones in runs.items()}
+        real = {name: np.mean([_real(one, "test") for one in ones]) for name, ones in runs.items()}
+        if not np.isfinite([*known.values(), *real.values()]).all():
+            continue
         share = np.mean([one["position_share"] for one in runs["gaussian"]])
         found.append({"Category": category, "Share of the features' variance that the place explains": f"{share:.2f}",
                       "Label-free AUROC, per position": f"{known['gaussian']:.3f}",
@@ -121,16 +123,19 @@ def place_sentence(place: pd.DataFrame) -> str:
 def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     """What does each part bring? The ablation of the best detector: label-free AUROC by kind of synthetic anomaly, and the real ones.
 
-    Kinds that the head was taught with are marked by an asterisk: there the label-free figure is no proof.
+    Kinds that the head was taught with are marked by an asterisk: there the label-free figure is no proof. Empty where no variant
+    was run.
     """
     found = []
+    if not table["name"].isin(compare.ABLATIONS).any():
+        return pd.DataFrame(columns=["Category", "Configuration", "AUROC, test"])
     for (category, label), runs in _finished(table[table["name"].str.startswith(("fused", "taught")) | table["name"].eq("memory")]):
         ones = [files.read_json(reports / folder / "metrics.json") for folder in runs["folder"]]
-        taught = [] if runs.iloc[0]["name"] == "memory" else str(_config(reports, runs)["kinds"]).split(",")
+        taught = [] if runs.iloc[0]["name"] == "memory" else _config(reports, runs)["kinds"].replace(" ", "").split(",")
         kinds = [name for name in _entry(ones[0]) if name not in ("score", "all")]
         known = {f"Label-free, {kind}": f"{np.mean([_entry(one)[kind] for one in ones]):.3f}" + ("*" if kind in taught else "")
                  for kind in kinds}
-        real = {title: np.mean([one["auroc"][split]["value"] or math.nan for one in ones])
+        real = {title: np.mean([_real(one, split) for one in ones])
                 for title, split in (("AUROC, test", "test"), ("AUROC, train/bad", "train_bad"))}
         found.append({"Category": category, "Configuration": label, "Seeds": str(len(runs))} | known
                      | {title: "" if math.isnan(value) else f"{value:.3f}" for title, value in real.items()})
@@ -139,14 +144,16 @@ def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 def parts_sentence(parts: pd.DataFrame) -> str:
     """How far from each other the variants are on the real images."""
-    if not parts["Configuration"].str.contains(",").any() if len(parts) else True:
+    if parts.empty:
         return "Not asked here: `adlib run params/ablation.yaml` takes the best detector apart."
     found = []
     for category, part in parts.groupby("Category", sort=False):
-        values = pd.to_numeric(part["AUROC, test"])
+        values = pd.to_numeric(part["AUROC, test"]).dropna()
+        if values.empty:
+            continue
         found.append(f"{category}: from {values.min():.3f} ({part.loc[values.idxmin(), 'Configuration']}) to {values.max():.3f} "
                      f"({part.loc[values.idxmax(), 'Configuration']})")
-    return f"AUROC over the variants, {'; '.join(found)}."
+    return f"AUROC over the variants, {'; '.join(found)}." if found else "There are no labels of both classes to judge the variants by."
 
 
 def localisation(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -192,6 +199,11 @@ def _config(reports: Path, runs: pd.DataFrame) -> dict[str, typing.Any]:
 def _entry(measured: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """The label-free line of the configuration's own score; empty where nothing was held out."""
     return next((entry for entry in measured["label_free"] if entry["score"] == measured["score"]), {})
+
+
+def _real(measured: dict[str, typing.Any], split: str) -> float:
+    value = measured["auroc"][split]["value"]
+    return math.nan if value is None else value
 
 
 def _label_free(measured: dict[str, typing.Any]) -> float:

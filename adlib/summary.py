@@ -45,10 +45,10 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         if _chose_another(measured):
             found.append(_row(done, measured, results, "chosen_", runs))
     for category in dict.fromkeys(row["category"] for row in found):
-        _, scores = _compared(table, reports, category)
+        labels, scores = _compared(table, reports, category)
         here = [row for row in found if row["category"] == category and row["label"] in scores]
         best = max(here, key=lambda row: row["auroc"], default={})
-        beaten = {pair.a if pair.b == best["label"] else pair.b for pair in matrix(table, reports, category).itertuples()
+        beaten = {pair.a if pair.b == best["label"] else pair.b for pair in _pairs(labels, scores).itertuples()
                   if best["label"] in (pair.a, pair.b) and pair.p_holm < LEVEL}
         for row in here:
             row["with_best"] = row["label"] not in beaten
@@ -60,7 +60,10 @@ def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
 
     Configurations with a seed that ran on other data than most, or that has no AUROC, are left out.
     """
-    labels, scores = _compared(table, reports, category)
+    return _pairs(*_compared(table, reports, category))
+
+
+def _pairs(labels: np.ndarray, scores: dict[str, np.ndarray]) -> pd.DataFrame:
     return paired.matrix(labels, scores) if len(scores) > 1 else pd.DataFrame(columns=["a", "b", "difference", "p", "p_holm"])
 
 
@@ -110,7 +113,12 @@ def show_matrices(table: pd.DataFrame, reports: Path) -> None:
 def answer(summary: pd.DataFrame) -> str:
     """Which row is best in each category, what cannot be told from it, and which rows beat no baseline. From the numbers."""
     sentences = []
-    for category, here in summary[summary["auroc"].notna()].groupby("category", sort=False):
+    for category, known in summary[summary["auroc"].notna()].groupby("category", sort=False):
+        here, apart = known[known["with_best"].notna()], known[known["with_best"].isna()]
+        if len(apart):
+            sentences.append(f"Not compared on {category}, having seen other test images: {compare.join(apart['label'])}.")
+        if here.empty:
+            continue
         best = here.loc[here["auroc"].idxmax()]
         tied = list(here.loc[here["auroc"].round(4) == round(best["auroc"], 4), "label"])
         level = [row.label for row in here.itertuples() if row.with_best is True and row.label not in tied]
@@ -187,10 +195,11 @@ def _row(done: pd.DataFrame, measured: list[dict], results: list[pd.DataFrame], 
     label_free = [entry["all"] for one, part in zip(measured, parts, strict=True) for entry in one.get("label_free", [])
                   if entry["score"] == part.get("score")]
     row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
+    supported = all(conformal.supports(one["calibration"]["images"], first["asked"]) for one in measured)
     for key, columns in (("false_alarms", ("false_alarms", "false_low", "false_high")),
                          ("detections", ("detections", "found_low", "found_high"))):
         rates = [part["operating"]["test"][key] for part in parts if part.get("operating") and part["operating"]["test"][key]]
-        if len(rates) == len(parts) and rates[0]["n"]:
+        if len(rates) == len(parts) and rates[0]["n"] and supported:
             mean, n = float(np.mean([rate["count"] for rate in rates])), rates[0]["n"]
             row |= dict(zip(columns, (mean / n, *conformal.rate_interval(round(mean), n)), strict=True))
     found = [one["localisation"] for one in measured if one.get("localisation") and "pixel_auroc" in one["localisation"]

@@ -16,7 +16,8 @@ CAPTION = (
     "cannot be told from it (paired DeLong test, Holm-corrected, 5 %).")
 NOTES = (
     "*Label-free AUROC*: held-out good images against synthetic anomalies put into them, known before any label. *False alarms* and "
-    "*detections*: on the test split, at the threshold set without labels (mean over seeds; Clopper-Pearson interval). *Seed claims*: the "
+    "*detections*: on the test split, at the threshold set without labels (mean over seeds; Clopper-Pearson interval); empty "
+    "where the good images held out are too few to support the asked rate. *Seed claims*: the "
     "range in the seed's README, for its four configurations at full training. Pixel columns only where masks exist.")
 
 SCORES = ("AUROC on the test split, in brackets the label-free AUROC; means over the seeds. A dot: some seed of the run chose this score "

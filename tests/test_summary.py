@@ -309,3 +309,19 @@ def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):
     again = pd.read_csv(folder / "all_results.csv")
     assert evaluate.auroc(again)["test"] == files.read_json(folder / "metrics.json")["auroc"]["test"]
     assert set(again["split"]) == {"train", "held_out", "test"} and len(handmade.HELD) == conformal.least(0.05)
+
+
+def test_the_best_on_other_test_images_is_not_the_best(tmp_path):
+    for name, shift in (("pca", 1.0), ("gaussian", 0.8)):
+        finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, len(name))})
+    finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 99.0)}, fingerprint="another")
+    said = summary.answer(rows_of(tmp_path).reset_index(drop=True))
+    assert f"Not compared on nut, having seen other test images: {compare.LABELS['memory']}." in said
+    assert "PCA residual ranks best" in said and "of 0 other" not in said
+
+
+@pytest.mark.parametrize(("n", "shown"), [(19, True), (18, False)])
+def test_rates_are_empty_where_the_held_out_images_support_no_threshold(tmp_path, n, shown):
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 3.0)}, held=np.linspace(0, 1, n))
+    row = rows_of(tmp_path).iloc[0]
+    assert math.isnan(row["false_alarms"]) == math.isnan(row["detections"]) == (not shown)
