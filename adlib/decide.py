@@ -21,7 +21,7 @@ class Decided:
 
     ranking: pd.DataFrame  # score.label_free; only the column `score` where nothing is held out
     primary: str  # the score of the configuration: the seed's for its autoencoders, distance.top1 in feature space
-    chosen: str  # the study's: the one that is best without a test label (score.choose)
+    chosen: str  # the study's: an autoencoder's best one without a test label (score.choose), else the primary one
     scale: dict[str, tuple[float, float]]  # score.scale_of the held-out good images
     splits: dict[str, tuple[list[Path], pd.DataFrame]]  # train, held_out: paths, and a column a score
 
@@ -43,9 +43,10 @@ def split_of(category: data.Category, config: Config) -> dict[str, list[Path]]:
 
 
 def decide(scorer: score.Scorer, category: data.Category, config: Config) -> Decided:
-    """Rank the scores by synthetic anomalies in held-out good images, and choose one; no test image is read.
+    """Rank the scores by synthetic anomalies in held-out good images, and choose an autoencoder's; no test image is read.
 
-    The good images the detector was fitted on are never used for that. Where nothing is held out, the primary score stays.
+    The good images the detector was fitted on are never used for that. Where nothing is held out, the primary score stays; so it does
+    in feature space, where the one map has one reduction that was fixed in advance.
     """
     paths = split_of(category, config)
     scale = score.scale_of(scorer(images.load((paths["held_out"] or paths["train"])[:BATCH], config.image_size)))
@@ -58,7 +59,8 @@ def decide(scorer: score.Scorer, category: data.Category, config: Config) -> Dec
     changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
     good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
     ranking = score.label_free(good, anomalous, kinds)
-    return Decided(ranking, primary, score.choose(ranking, primary), scale, splits)
+    chosen = score.choose(ranking, primary) if primary == score.SEED_SCORE else primary
+    return Decided(ranking, primary, chosen, scale, splits)
 
 
 def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Scored:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from adlib import conformal, data, decide, files, images, localise, metrics, paired
+from adlib.score import SEED_SCORE
 
 EVALUATION_SPLITS = ("test", "train_bad")  # train_bad: the seed layout's train/bad, never trained on, against test's good
 
@@ -39,8 +40,10 @@ def results(category: data.Category, scored: decide.Scored, rate: float) -> pd.D
 def score_study(results_table: pd.DataFrame, scored: decide.Scored) -> pd.DataFrame:
     """Every map and reduction: its label-free AUROC (score.label_free) beside the AUROC on test and on train_bad.
 
-    Rows in the label-free order, columns score, label_free, test, train_bad, role (its own, chosen without labels).
+    Rows in the label-free order, columns score, label_free, test, train_bad, role (its own, chosen without labels; or
+    fixed in advance, see decide.decide).
     """
+    how = "chosen without labels" if scored.primary == SEED_SCORE else "fixed in advance"
     label_free = dict(zip(scored.ranking["score"], scored.ranking.get("all", [np.nan] * len(scored.ranking)), strict=True))
     rows = []
     for name, value in label_free.items():
@@ -51,7 +54,7 @@ def score_study(results_table: pd.DataFrame, scored: decide.Scored) -> pd.DataFr
                 row[split] = metrics.auroc(*arrays(table, split))
             except metrics.OneClassError:
                 row[split] = float("nan")
-        roles = [word for word, which in (("its own", scored.primary), ("chosen without labels", scored.chosen)) if which == name]
+        roles = [word for word, which in (("its own", scored.primary), (how, scored.chosen)) if which == name]
         rows.append(row | {"role": " and ".join(roles)})
     return pd.DataFrame(rows).sort_values("label_free", ascending=False, kind="stable", ignore_index=True)
 

@@ -5,7 +5,7 @@ import typing
 
 import pandas as pd
 
-from adlib import conformal, data, decide
+from adlib import conformal, data, decide, score
 from adlib.config import Config
 
 
@@ -15,7 +15,8 @@ def decisions(scored: decide.Scored, config: Config) -> str:
     if "all" in scored.ranking:
         best = scored.ranking.set_index("score").loc[scored.chosen]
         kinds = ", ".join(f"{kind} {best[kind]:.3f}" for kind in scored.ranking.columns if kind not in ("score", "all"))
-        text = (f"Of {len(scored.ranking)} scores, {scored.chosen} is chosen: it tells held-out good images from synthetic anomalies "
+        by = "chosen without labels" if scored.primary == score.SEED_SCORE else "fixed in advance"
+        text = (f"Of {len(scored.ranking)} scores, {scored.chosen} is {by}: it tells held-out good images from synthetic anomalies "
                 f"with an AUROC of {best['all']:.3f} ({kinds}). ")
     if not conformal.supports(scored.calibration, config.false_alarms):
         return text + conformal.sentence(scored.calibration, config.false_alarms)
@@ -33,9 +34,9 @@ def scores(scores: pd.DataFrame) -> str:
         return text
     agreement, best = scores["label_free"].corr(scores["test"], method="spearman"), scores.loc[scores["test"].idxmax()]
     text += f" The label-free order and the real one have a rank correlation of {agreement:+.2f}"
-    chosen = scores.loc[scores["role"].str.contains("chosen"), "test"].max()
-    return text + (f"; with the labels one would have taken {best['score']} ({best['test']:.3f})." if best["test"] > chosen else
-                   "; no score is better on the test split than the one that was chosen.")
+    used = scores.loc[scores["role"].str.contains("chosen|fixed"), "test"].max()
+    return text + (f"; with the labels one would have taken {best['score']} ({best['test']:.3f})." if best["test"] > used else
+                   "; no score is better on the test split than the one in use.")
 
 
 def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "With the label-free threshold") -> str:
@@ -56,7 +57,7 @@ def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "With t
 def chosen(scored: decide.Scored, operating_of_chosen: dict[str, dict[str, typing.Any]]) -> str:
     """The operating point of the score that was chosen without labels, where that is not the configuration's own."""
     if scored.chosen == scored.primary:
-        return "The score chosen without labels is the configuration's own."
+        return "The score that the study uses is the configuration's own."
     return operating(operating_of_chosen, f"With {scored.chosen}, the score chosen without labels, and its threshold")
 
 

@@ -197,3 +197,13 @@ def test_auto_precision_is_float32_where_torch_cannot_tell(monkeypatch):
 def test_auto_precision_on_cuda(native, word, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
     assert train.precision(Config(), torch.device("cuda")) == word
+
+
+def test_a_feature_detectors_score_is_fixed_in_advance(category):
+    """Whichever reduction the synthetic anomalies prefer: an autoencoder's choice is a remedy for the seed's weak score."""
+    would = set()
+    for turn in (1, -1):
+        decided = decide.decide(lambda pictures, turn=turn: {"distance": turn * distance(pictures)["distance"]}, category, CONFIG)
+        assert decided.primary == decided.chosen == "distance.top1" and len(decided.ranking) == len(score.REDUCTIONS)
+        would.add(score.choose(decided.ranking, decided.primary))
+    assert would - {"distance.top1"}  # a choice would have been another
