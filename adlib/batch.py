@@ -53,7 +53,9 @@ def run(tasks: list[Task], *, reports: Path, jobs: int = 1, dry_run: bool = Fals
             for last in (False, True):  # the comparison reads what the others left, and batch.json
                 queue = [task for task in tasks if reasons[task] and (task.kind == "comparison") == last]
                 _work(queue, outcomes, board, jobs=jobs, timeout_s=timeout_s, stop=stop)
-                _write_batch(reports, outcomes)
+                files.write_json(reports / "batch.json", _entries(outcomes))
+                if last:
+                    _note_comparison(outcomes)
         if stop.is_set():
             say("stopped; everything that had finished is kept, and the same command goes on from here")
             return 130
@@ -65,11 +67,15 @@ def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
     opened: dict[tuple[str, str], data.Category] = {}
     reasons: dict[Task | None, str] = {}
     for task in tasks:
-        if task.kind == "comparison":
-            reasons[task] = "the comparison is always made anew"
+        if task.kind == "comparison" and any(reasons.values()):
+            reason = "what it compares is due"
+        elif task.kind == "comparison":
+            plan = _plan({other: Outcome("finished") for other in reasons})
+            made_from = notes.of_comparison(task.notebook, task.output.parent, plan)
+            reason = notes.changed(_comparison_note(task), made_from) or ("" if task.output.is_file() else "never run")
         else:
             reason = "its run is due" if reasons.get(task.after) else _due(task, opened)
-            reasons[task] = reason or ("asked for with --force" if force else "")
+        reasons[task] = reason or ("asked for with --force" if force else "")
     return reasons
 
 
@@ -178,12 +184,29 @@ def _settle(job: Job, timeout_s: float) -> str:
     return reason
 
 
-def _write_batch(reports: Path, outcomes: dict[Task, Outcome]) -> None:
-    entries = [{"kind": task.kind, "title": task.title, "category": task.params.get("category", ""),
-                "name": task.params.get("name", ""), "seed": task.params.get("seed"),
-                "folder": task.output.parent.relative_to(reports.absolute()).as_posix(), "status": outcome.status,
-                "reason": outcome.reason, "retry": task.retry} for task, outcome in outcomes.items()]
-    files.write_json(reports / "batch.json", entries)
+def _entries(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
+    """What batch.json says of each task."""
+    return [{"kind": task.kind, "title": task.title, "category": task.params.get("category", ""),
+             "name": task.params.get("name", ""), "seed": task.params.get("seed"),
+             "folder": task.output.parent.relative_to(task.params["reports"]).as_posix(), "status": outcome.status,
+             "reason": outcome.reason, "retry": task.retry} for task, outcome in outcomes.items()]
+
+
+def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
+    """What the comparison was made from, so that the next batch knows whether it still stands; nothing where it failed."""
+    for task, outcome in outcomes.items():
+        if task.kind == "comparison" and outcome.status == "finished":
+            files.write_json(_comparison_note(task), notes.of_comparison(task.notebook, task.output.parent, _plan(outcomes)))
+        elif task.kind == "comparison":
+            _comparison_note(task).unlink(missing_ok=True)
+
+
+def _plan(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
+    return _entries({task: outcome for task, outcome in outcomes.items() if task.kind != "comparison"})
+
+
+def _comparison_note(task: Task) -> Path:
+    return task.output.with_suffix(".json")
 
 
 @contextlib.contextmanager

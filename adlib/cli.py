@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = grid.plan(args.grid, data_root=args.data, reports=str(reports), only=args.only, weights=args.weights)
     code = batch.run(tasks, reports=reports, jobs=args.jobs, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
     if args.report and not args.dry_run and code in (0, 1):
-        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="")))
+        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False)))
     return code
 
 
@@ -40,7 +40,7 @@ def report(args: argparse.Namespace) -> int:
     from adlib import report as pages
 
     reports = runs.reports_dir(args.reports)
-    index = pages.build(reports)
+    index = pages.build(reports, again=args.again)
     table = compare.performance(reports)
     if args.markdown:
         files.write_text(args.markdown, tables.markdown(table, reports))
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("report", parents=[place], help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE", help="write the results as markdown, too (docs/results.md)")
-    one.set_defaults(command=report)
+    one.set_defaults(command=report, again=True)
 
     one = commands.add_parser("check", parents=[place, source], help="could a study run here? versions, device, data, weights")
     one.set_defaults(command=check)

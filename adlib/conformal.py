@@ -10,7 +10,7 @@ import math
 import typing
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -58,6 +58,6 @@ def folds(n: int, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def rate_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson interval of a rate; (0, 1) for n = 0."""
     tail = (1 - level) / 2
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return low, high

@@ -47,7 +47,7 @@ def fit(stages: features.Stages, pictures: torch.Tensor, config: Config) -> tupl
         return _errors(model, features.take(stages, index), pictures[index], config).mean()
 
     history = train.one_cycle(model.parameters(), loss_of, len(pictures), epochs=config.epochs, batch_size=config.batch_size,
-                              peak=train.ONE_CYCLE_PEAK * config.lr, seed=config.seed)
+                              peak=config.lr, seed=config.seed)
     return model.eval(), history
 
 

@@ -25,11 +25,13 @@ def measure(maps: np.ndarray, masks: np.ndarray) -> tuple[dict[str, float], pd.D
     shapes, values that are not finite, and masks without a defective or without a good pixel.
     """
     _check(maps, masks)
-    block, good, bad = _blocks(maps, masks)
-    below, hits = 1 - (np.cumsum(good) - good / 2) / good.sum(), np.cumsum(bad)
-    precision = hits / (hits + np.cumsum(good))
-    regions = _regions(block, masks, {name: _credit(good, limit) for name, limit in LIMITS.items()})
-    return {"pixel_auroc": float(bad @ below / bad.sum()), "pixel_ap": float(bad @ precision / bad.sum()),
+    levels, above, at_least = _good_above(maps, masks)
+    good = masks.size - np.count_nonzero(masks)
+    bad = np.bincount(np.searchsorted(levels, maps[masks]), minlength=len(levels))
+    hits = np.cumsum(bad[::-1])[::-1]  # defective pixels at or above each level
+    regions = _regions(maps, masks, levels, {name: _credit(above / good, at_least / good, limit) for name, limit in LIMITS.items()})
+    return {"pixel_auroc": float(bad @ (1 - (above + at_least) / 2 / good) / bad.sum()),
+            "pixel_ap": float(bad @ (hits / (hits + at_least)) / bad.sum()),
             **{name: float(regions[name].mean()) for name in LIMITS}}, regions
 
 
@@ -38,40 +40,48 @@ def au_pro(maps: np.ndarray, masks: np.ndarray, *, limit: float = 0.30) -> float
     _check(maps, masks)
     if not 0 < limit <= 1:
         raise ValueError(f"limit is {limit}; give a false positive rate above 0 and up to 1")
-    block, good, _ = _blocks(maps, masks)
-    return float(_regions(block, masks, {"pro": _credit(good, limit)})["pro"].mean())
+    levels, above, at_least = _good_above(maps, masks)
+    good = masks.size - np.count_nonzero(masks)
+    return float(_regions(maps, masks, levels, {"pro": _credit(above / good, at_least / good, limit)})["pro"].mean())
 
 
-def _blocks(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each pixel's place among the distinct values (0 = the highest), and how many good and bad pixels each value has."""
-    _, block = np.unique(-maps.ravel(), return_inverse=True)
-    block = block.reshape(maps.shape)
-    count = int(block.max()) + 1
-    return block, np.bincount(block[~masks], minlength=count), np.bincount(block[masks], minlength=count)
+def _good_above(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct values of the defective pixels, ascending, and how many good pixels lie above each, and at or above it.
+
+    Only these values move a number of this room, and a good pixel counts by where it lies among them. So the images are gone
+    through one by one, and no sort of all pixels is needed.
+    """
+    levels = np.unique(maps[masks])
+    above, at_least = (np.zeros(len(levels) + 1, np.int64) for _ in range(2))
+    for one, mask in zip(maps, masks, strict=True):
+        good = np.sort(one[~mask])
+        above += np.bincount(np.searchsorted(levels, good, side="left"), minlength=len(levels) + 1)
+        at_least += np.bincount(np.searchsorted(levels, good, side="right"), minlength=len(levels) + 1)
+    return levels, *(np.cumsum(counts[:0:-1])[::-1] for counts in (above, at_least))
 
 
-def _credit(good: np.ndarray, limit: float) -> np.ndarray:
+def _credit(before: np.ndarray, after: np.ndarray, limit: float) -> np.ndarray:
     """What a defective pixel of each value adds to its region's area under the curve, in [0,1].
 
-    A region's curve is the sum of its pixels' steps; a step rises from `before` to `after` while its value crosses the
-    threshold, then stays. So the region's area is the mean over its pixels of the area under each one's step, up to the limit.
+    A region's curve is the sum of its pixels' steps; a step rises while the false positive rate goes from `before` (good pixels
+    above its value) to `after` (those of that value, too), then stays. So the region's area is the mean over its pixels of the
+    area under each one's step, up to the limit.
     """
-    after = np.cumsum(good) / good.sum()  # false positive rate with this value and all above it called
-    before = after - good / good.sum()
-    width = np.where(good > 0, after - before, 1.0)
+    width = np.where(after > before, after - before, 1.0)
     reached = np.clip(limit - before, 0, None)
     credit = np.where(after <= limit, (after - before) / 2 + (limit - after), reached**2 / (2 * width)) / limit
     return np.where(before >= limit, 0.0, np.clip(credit, 0, 1))
 
 
-def _regions(block: np.ndarray, masks: np.ndarray, credits_of: dict[str, np.ndarray]) -> pd.DataFrame:
+def _regions(maps: np.ndarray, masks: np.ndarray, levels: np.ndarray, credits_of: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = []
     for i, mask in enumerate(masks):
         components, count = ndimage.label(mask, structure=np.ones((3, 3)))
         for number, box in enumerate(ndimage.find_objects(components, max_label=count), 1):
             inside = components[box] == number
+            place = np.searchsorted(levels, maps[i][box][inside])
             rows.append({"image": i, "area": int(inside.sum()), "share": float(inside.sum() / mask.size),
-                         **{name: float(credit[block[i][box][inside]].mean()) for name, credit in credits_of.items()}})
+                         **{name: float(credit[place].mean()) for name, credit in credits_of.items()}})
     return pd.DataFrame(rows)
 
 

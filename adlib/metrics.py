@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn import metrics as sk
 
 from adlib.config import InputError
 
@@ -17,12 +16,28 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     labels: [N] of 0/1. scores: [N], any range. Raises OneClassError, and InputError for scores that are not finite.
     """
     labels, scores = _checked(labels, scores)
-    return float(sk.roc_auc_score(labels, scores))
+    return float(placements(scores[labels == 1], scores[labels == 0]).mean())
+
+
+def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The share of `others` that each score is above, in [0,1]; ties count half: [N], [M] -> float64 [N]."""
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(ordered))
 
 
 def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(false positive rate, true positive rate, threshold) at every useful threshold; scikit-learn's. Raises as `auroc`."""
-    return sk.roc_curve(*_checked(labels, scores))
+    """(false positive rate, true positive rate, threshold) where the curve turns, from (0, 0, inf) to (1, 1). Raises as `auroc`.
+
+    Called anomalous: score >= threshold. Points on a straight line between two others are left out, as scikit-learn does.
+    """
+    labels, scores = _checked(labels, scores)
+    thresholds, block = np.unique(-scores, return_inverse=True)
+    bad, all_ = (np.r_[0, np.cumsum(np.bincount(block, weights))] for weights in (labels, np.ones(len(labels))))
+    good = all_ - bad
+    turns = np.r_[True, (np.diff(good, 2) != 0) | (np.diff(bad, 2) != 0), True]
+    turns[1] = True  # scikit-learn's has it too
+    return good[turns] / good[-1], bad[turns] / bad[-1], np.r_[np.inf, -thresholds][turns]
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

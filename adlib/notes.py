@@ -1,10 +1,12 @@
-"""What the runner notes of a look at the data (eda.json) and of a run's limits (limits.json): what it was made from, or why it failed.
+"""What the runner notes of a look at the data (eda.json), of a run's limits (limits.json), of the comparison and of the report
+(comparison.json, report.json): what it was made from, or why it failed.
 
-A run notes that itself (see runs); these two are executed notebooks and tables, and the runner keeps the book for them.
+A run notes that itself (see runs); these are executed notebooks, tables and pages, and the runner keeps the book for them.
 """
 from __future__ import annotations
 
 import hashlib
+import json
 import typing
 from pathlib import Path
 
@@ -26,6 +28,17 @@ def of_limits(notebook: Path, run: Path) -> dict[str, typing.Any]:
     rooms = Path(__file__).parent
     return {"run": hashlib.sha256(repr(made).encode()).hexdigest()[:16], "notebook": _hash(notebook),
             "code": _hash(*(rooms / f"{room}.py" for room in LIMIT_ROOMS))}
+
+
+def of_comparison(notebook: Path, reports: Path, plan: list[dict[str, typing.Any]]) -> dict[str, typing.Any]:
+    """What the comparison depends on: all that lies in the folders it reads, the plan (batch.json), and any code."""
+    return {"runs": _below(reports), "plan": hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16],
+            "notebook": _hash(notebook), "code": _all_code()}
+
+
+def of_report(reports: Path) -> dict[str, typing.Any]:
+    """What the pages depend on: the same folders, the executed comparison, and any code and template."""
+    return {"runs": _below(reports), "comparison": _hash(reports / "comparison.ipynb"), "code": _all_code()}
 
 
 def fail(note: Path, reason: str, retry: str) -> None:
@@ -63,6 +76,19 @@ def _read(note: Path) -> dict[str, typing.Any]:
     except InputError:  # missing or damaged: it is made again, and made whole
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _below(reports: Path) -> str:
+    """Every file of runs, limits and looks at the data, pages and locks aside: its name, its size, and when it was written."""
+    found = [path for folder in ("eda", "limits", "runs") for path in (reports / folder).rglob("*")
+             if path.is_file() and path.suffix != ".html" and not path.name.startswith(".")]
+    states = [(path.relative_to(reports).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(found)]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+
+
+def _all_code() -> str:
+    rooms = Path(__file__).parent
+    return _hash(*sorted(rooms.glob("*.py")), *sorted(path for path in (rooms / "templates").rglob("*") if path.is_file()))
 
 
 def _hash(*paths: Path) -> str:

@@ -10,11 +10,13 @@ import typing
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
+
+from adlib import metrics
 
 
 def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """labels [N] of 0/1, scores [K,N] -> AUROCs [K] and their covariance [K,K] for the finite set. Ties count half (midranks).
+    """labels [N] of 0/1, scores [K,N] -> AUROCs [K] and their covariance [K,K] for the finite set. Ties count half.
 
     Raises ValueError unless both classes have an image. With one image of a class its share of the variance is unknown and
     counted as 0.
@@ -24,9 +26,8 @@ def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     m, n = bad.shape[1], good.shape[1]
     if not m or not n:
         raise ValueError("an AUROC needs images of both classes")
-    together = stats.rankdata(np.concatenate([bad, good], axis=1), axis=1)  # Sun and Xu 2014: placements from midranks
-    above = (together[:, :m] - stats.rankdata(bad, axis=1)) / n  # [K,m] share of good below each bad
-    below = 1 - (together[:, m:] - stats.rankdata(good, axis=1)) / m  # [K,n] share of bad above each good
+    above = np.stack([metrics.placements(*pair) for pair in zip(bad, good, strict=True)])  # [K,m] share of good below each bad
+    below = np.stack([metrics.placements(*pair) for pair in zip(-good, -bad, strict=True)])  # [K,n] share of bad above each good
     covariance = sum(np.atleast_2d(np.cov(part)) / count if count > 1 else 0.0 for part, count in ((above, m), (below, n)))
     return above.mean(axis=1), np.broadcast_to(covariance, (len(scores), len(scores)))
 
@@ -48,7 +49,7 @@ def interval(labels: np.ndarray, scores: np.ndarray, *, level: float = 0.95) -> 
     clipped = float(np.clip(auc, edge, 1 - edge))
     if clipped != auc:
         variance = max(variance, hanley_mcneil(clipped, m, n))
-    half = stats.norm.ppf((1 + level) / 2) * variance**0.5 / (clipped * (1 - clipped))
+    half = special.ndtri((1 + level) / 2) * variance**0.5 / (clipped * (1 - clipped))
     centre = np.log(clipped / (1 - clipped))
     low, high = (float(1 / (1 + np.exp(-(centre + side * half)))) for side in (-1, 1))
     return min(low, auc), max(high, auc)
@@ -84,7 +85,7 @@ def test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> tupl
     difference, variance = float(contrast @ aucs), float(contrast @ covariance @ contrast)
     if variance <= 1e-18:
         return difference, float(abs(difference) < 1e-12)
-    return difference, float(2 * stats.norm.sf(abs(difference) / variance**0.5))
+    return difference, float(2 * special.ndtr(-abs(difference) / variance**0.5))
 
 
 def holm(p_values: typing.Sequence[float]) -> np.ndarray:

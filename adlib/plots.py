@@ -10,7 +10,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from adlib import evaluate, files, metrics
 
@@ -23,9 +22,10 @@ GROUPS = {"train": ("train, good", TRAIN, "//"), "good": ("test, good", GOOD, ""
 
 def style() -> None:
     """Set the study's look for every figure that follows."""
-    sns.set_theme(style="ticks", rc={
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#262626")
+    plt.rcParams.update(ink | {
         "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
         "grid.color": "#e6e6e6", "grid.linewidth": 0.7, "legend.frameon": False, "figure.constrained_layout.use": True,
         "hatch.linewidth": 0.4})
 
@@ -116,7 +116,7 @@ def visualization(pictures: dict[str, np.ndarray], titles: list[str], scale: flo
             drawn = ax.imshow(picture, vmin=0, vmax=scale if kind == "residual" else 1, cmap=HEAT if kind == "residual" else None)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
-            sns.despine(ax=ax, left=True, bottom=True)
+            ax.spines[:].set_visible(False)
             if column == 0:
                 ax.set_ylabel("|residual|" if kind == "residual" else kind)
             if row == 0:
@@ -201,11 +201,13 @@ def mean_and_deviation(pictures: np.ndarray) -> plt.Figure:
 
 def brightness(groups: dict[str, np.ndarray]) -> plt.Figure:
     """Mean grey value of the images of each group: what a detector could read off the exposure alone. {title: [N] in [0,1]}."""
+    import seaborn as sns  # here, because a run's notebook should not pay for this import
+
     figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.6 * len(groups)))
-    axes.boxplot(list(groups.values()), orientation="horizontal", tick_labels=[f"{k} ({len(v)})" for k, v in groups.items()],
-                 medianprops={"color": ANOMALOUS})
+    values = {f"{name} ({len(of)})": of for name, of in groups.items()}
+    sns.boxplot(values, orient="h", ax=axes, color="white", showfliers=False, linecolor="#262626", linewidth=1, width=0.6)
+    sns.stripplot(values, orient="h", ax=axes, color=ANOMALOUS, size=2.5, alpha=0.6, jitter=0.2)
     axes.set(xlabel="mean grey value, 0 to 1", title="Brightness")
-    axes.invert_yaxis()
     return figure
 
 

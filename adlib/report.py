@@ -19,8 +19,10 @@ CREDIT = ("Pictures: the data named above. Images of MVTec AD are by Bergmann, F
           "CC BY-NC-SA 4.0: pages that show them may be passed on under that licence only, and not used commercially.")
 
 
-def build(reports: Path, say: typing.Callable[[str], None] = print) -> Path:
+def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True) -> Path:
     """Render every page below `reports` from the executed notebooks and run folders there; return index.html's path.
+
+    again=False: only if something it is made from has changed since.
 
     The index is the executed comparison notebook. A run that failed gets a page that says why, with the end of its log.
     Raises InputError when the comparison was never executed, naming the command that does it.
@@ -29,6 +31,10 @@ def build(reports: Path, say: typing.Callable[[str], None] = print) -> Path:
     if not notebook.is_file():
         raise InputError(f"there is no {notebook}; run `adlib run params/quick.yaml` first, or execute "
                          "notebooks/06_comparison.ipynb with papermill")
+    made_from, note = notes.of_report(reports), reports / "report.json"
+    if not again and not notes.changed(note, made_from) and (reports / "index.html").is_file():
+        say(f"the report is up to date; open {reports / 'index.html'}")
+        return reports / "index.html"
     table = compare.performance(reports)
     synthetic = bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
     pages = 0
@@ -47,6 +53,7 @@ def build(reports: Path, say: typing.Callable[[str], None] = print) -> Path:
     warnings = sorted({f"Weights: {weights}" for weights in table["weights"] if weights.startswith("RANDOM")})
     _write(reports / "index.html", notebook,
            _page(reports, table, "index.html", "Image anomaly detection: the study", synthetic=synthetic, warnings=warnings))
+    files.write_json(note, made_from)
     say(f"{pages + 1} pages; open {reports / 'index.html'}")
     return reports / "index.html"
 

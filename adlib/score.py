@@ -81,8 +81,9 @@ def gradient_similarity(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Gradient-magnitude similarity (Xue et al. 2014, Prewitt, without their downsampling) of grey [N,H,W] in [0,1] -> (0,1]; 1 = alike."""
     kernel = torch.tensor([[1.0, 0, -1], [1, 0, -1], [1, 0, -1]], device=x.device) / 3
     weight = torch.stack([kernel, kernel.T])[:, None]
-    a, b = (nn.functional.conv2d(nn.functional.pad(z[:, None], (1, 1, 1, 1), mode="replicate"), weight).norm(dim=1) for z in (x, y))
-    return (2 * a * b + GMS_C) / (a.square() + b.square() + GMS_C)
+    squares = [nn.functional.conv2d(nn.functional.pad(z[:, None], (1, 1, 1, 1), mode="replicate"), weight).square().sum(dim=1)
+               for z in (x, y)]
+    return (2 * (squares[0] * squares[1]).sqrt() + GMS_C) / (squares[0] + squares[1] + GMS_C)
 
 
 def autoencoder_scorer(model: nn.Module, config: Config) -> Scorer:

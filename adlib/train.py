@@ -15,7 +15,6 @@ from adlib import files, images, ssim
 from adlib.config import Config, InputError
 
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work; where it falls does not change the numbers
-ONE_CYCLE_PEAK = 5.0  # times config.lr
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs, next to the last epoch
 
 
@@ -56,9 +55,9 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
         progress: typing.Callable[[dict], None] = lambda state: None, say: typing.Callable[[str], None] = print) -> list[dict]:
     """Train `model` in place and return its history, one row an epoch.
 
-    Adam; schedule plateau: ReduceLROnPlateau (factor 0.5, patience 10) on the loss of the held-out normals, or on the
-    training loss where none are held out (the seed's way); one_cycle: up to 5 times config.lr and down to nothing, batch by
-    batch (Smith and Topin 2017). The last epoch is the result: nothing is chosen by looking at a test image.
+    Adam; schedule one_cycle: up to config.lr and down to nothing, batch by batch (Smith and Topin 2017); seed: the seed's,
+    ReduceLROnPlateau (factor 0.5, patience 10) on the loss of the held-out normals, or on the training loss where none are held
+    out. The last epoch is the result: nothing is chosen by looking at a test image.
 
     pictures: uint8 [N,3,S,S], good images only. folder: gets checkpoint.pt (removed by runs.finish), snapshots/ (weights
     at some epochs) and history.csv. identity: what the numbers depend on; a checkpoint of another identity is not used.
@@ -80,7 +79,7 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
         row = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"],
                **_one_epoch(model, optimiser, scheduler, pictures, train_index, config, epoch)}
         row["held_out_loss"] = _held_out_loss(model, pictures, held_index, config)
-        if config.schedule == "plateau":
+        if config.schedule == "seed":
             scheduler.step(row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
         row["seconds"] = time.perf_counter() - started
         history.append(row)
@@ -148,9 +147,9 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if config.schedule == "plateau":
+    if config.schedule == "seed":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
-    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=ONE_CYCLE_PEAK * config.lr, total_steps=steps)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=config.lr, total_steps=steps)
 
 
 def _one_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler,

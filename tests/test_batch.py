@@ -104,9 +104,31 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
     assert due["nut boom seed 0"] == "failed: ValueError: the sky fell"
     assert reasons("all", force=True)["nut ok seed 0"] == "asked for with --force"
     write(project, "all", {"configs": ["ok"], "set": {"epochs": 7}})
-    assert reasons("all")["nut ok seed 0"] == "epochs: 100 -> 7"
+    assert reasons("all")["nut ok seed 0"] == "epochs: 5 -> 7"
     (project / "data" / "nut" / "train" / "good" / "0.png").write_bytes(b"another")
     assert reasons("ok")["nut ok seed 0"] == "the data changed" and reasons("ok")["nut: the data"] == "the data changed"
+
+
+def test_an_unchanged_study_is_not_compared_again(project):
+    write(project, "all", {"configs": ["ok"]})
+    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 0
+    before = (project / "reports" / "comparison.ipynb").stat().st_mtime_ns
+    assert set(reasons("all").values()) == {""}
+    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 0
+    assert (project / "reports" / "comparison.ipynb").stat().st_mtime_ns == before and set(reasons("all").values()) == {""}
+
+    metrics = folder(project, "ok") / "metrics.json"
+    os.utime(metrics, (1, 1))  # written again, by hand in JupyterLab, say
+    assert reasons("all")["comparison"] == "the runs changed"
+    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 0
+    write(project, "all", {"configs": ["ok"], "seeds": [0], "limits": ["ok"]})
+    assert reasons("all")["comparison"] == "what it compares is due"
+    notebook = project / "notebooks" / "06_comparison.ipynb"
+    notebook.write_text(notebook.read_text().replace("print", "raise ValueError"))
+    write(project, "all", {"configs": ["ok"]})
+    assert reasons("all")["comparison"] == "the notebook changed"
+    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 1
+    assert reasons("all")["comparison"] == "never run"  # it failed: it is due until it succeeds
 
 
 def planned(project, kinds=("run", "limits")):
@@ -143,8 +165,8 @@ def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
     (limits(project, "ok") / "notebook.ipynb").unlink()
     assert reasons("limits")["nut ok limits"] == "never run"
     write(project, "limits", {"configs": ["ok"], "limits": ["ok"], "set": {"epochs": 7}})
-    assert reasons("limits") == {"nut: the data": "never run", "nut ok seed 0": "epochs: 100 -> 7", "nut ok limits": "its run is due",
-                                 "comparison": "the comparison is always made anew"}
+    assert reasons("limits") == {"nut: the data": "never run", "nut ok seed 0": "epochs: 5 -> 7", "nut ok limits": "its run is due",
+                                 "comparison": "what it compares is due"}
 
 
 @pytest.mark.parametrize(("state", "why"), [(None, "missing: never run"), ("failed", "failed: the sky fell"), ("running", "interrupted: ")])

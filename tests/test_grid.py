@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch):
     for name in ("01_eda", "02_cae_baseline", "03_resnet_ssim", "04_feature_space", "05_limits", "06_comparison"):
         (tmp_path / "notebooks" / f"{name}.ipynb").touch()
     write(tmp_path, "cae_mse", {"name": "cae_mse", "model": "cae", "lr": "1e-3"})
-    write(tmp_path, "resnet_ssim", {"name": "resnet_ssim", "model": "resnet18", "ssim_weight": 0.5, "image_size": 64})
+    write(tmp_path, "resnet_ssim", {"name": "resnet_ssim", "model": "resnet18", "lr": 1e-3, "ssim_weight": 0.5, "image_size": 64})
     write(tmp_path, "study", STUDY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -55,7 +55,7 @@ def test_set_reaches_every_run_and_overrides_only_those_they_name(project):
     configs = [task.config for task in grid.plan("params/study.yaml") if task.config]
     assert {config.precision for config in configs} == {"bf16"}
     assert {(c.category, c.model): c.epochs for c in configs} == {
-        ("hazelnut", "cae"): 100, ("hazelnut", "resnet18"): 100, ("zipper", "cae"): 100, ("zipper", "resnet18"): 150}
+        ("hazelnut", "cae"): 5, ("hazelnut", "resnet18"): 5, ("zipper", "cae"): 5, ("zipper", "resnet18"): 150}
     assert {config.lr for config in configs} == {1e-3}
 
 

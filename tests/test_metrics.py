@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,3 +46,12 @@ def test_roc_curve_has_the_area_of_auroc():
     fpr, tpr, thresholds = metrics.roc_curve(labels, scores)
     assert len(fpr) == len(tpr) == len(thresholds) and (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
     assert np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2) == pytest.approx(metrics.auroc(labels, scores))
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored)
+def test_the_numbers_are_scikit_learns(rows):
+    labels, scores = np.array(rows).T
+    assert metrics.auroc(labels, scores) == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores))
+    for ours, theirs in zip(metrics.roc_curve(labels, scores), sklearn.metrics.roc_curve(labels, scores), strict=True):
+        np.testing.assert_allclose(ours, theirs)

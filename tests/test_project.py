@@ -82,10 +82,20 @@ def test_configuration_files(path):
     config = Config.from_mapping(yaml.safe_load(path.read_text()), path.name)
     assert config.name == path.stem and path.stem in compare.LABELS, "every configuration has a name for a person"
     assert config.weights_fallback is False and config.seed == 0 and config.precision == "auto"
-    if config.name in compare.SEED_ROWS:  # the seed's own settings
-        assert (config.model == "resnet18") == path.stem.startswith("resnet")
-        assert config.lr == (1e-4 if config.model == "resnet18" else 1e-3) and config.epochs == 100 and config.schedule == "plateau"
+    if config.name in compare.SEED_ROWS:
+        assert (config.model == "resnet18") == path.stem.startswith("resnet") and config.schedule == "one_cycle"
         assert config.ssim_weight == (0.5 if path.stem.endswith("ssim") else 0.0)
+
+
+def test_the_seeds_own_settings(tmp_path):
+    for category in ("hazelnut", "zipper"):
+        (tmp_path / category / "train" / "good").mkdir(parents=True)
+        (tmp_path / category / "test").mkdir()
+        (tmp_path / category / "train" / "good" / "0.png").touch()
+    planned = [task.config for task in grid.plan(ROOT / "params" / "study.yaml", data_root=str(tmp_path)) if task.config]
+    assert {(one.category, one.model, one.epochs, one.lr, one.batch_size, one.schedule) for one in planned} == {
+        ("hazelnut", "cae", 100, 1e-3, 32, "seed"), ("hazelnut", "resnet18", 100, 1e-4, 32, "seed"),
+        ("zipper", "cae", 100, 1e-3, 32, "seed"), ("zipper", "resnet18", 150, 1e-4, 32, "seed")}
 
 
 def test_every_configuration_is_in_a_grid():

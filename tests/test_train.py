@@ -61,15 +61,15 @@ def test_other_seed_other_numbers(tmp_path):
     assert trained(tmp_path / "a")[1][-1]["loss"] != trained(tmp_path / "b", seed=1)[1][-1]["loss"]
 
 
-def test_plateau_halves_the_learning_rate(tmp_path, monkeypatch):
+def test_the_seeds_schedule_halves_the_learning_rate_on_a_plateau(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_held_out_loss", lambda *args: 1.0)  # never gets better
-    history = trained(tmp_path, epochs=14)[1]
+    history = trained(tmp_path, epochs=14, schedule="seed", lr=1e-3)[1]
     assert [row["lr"] for row in history] == [1e-3] * 12 + [5e-4] * 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "loss_terms", lambda x, y, a: (y.mean() * math.nan, y.mean()))
-    with pytest.raises(InputError, match="the loss became nan in epoch 1; the learning rate 0.001 is probably too high"):
+    with pytest.raises(InputError, match="the loss became nan in epoch 1; the learning rate 0.01 is probably too high"):
         trained(tmp_path)
 
 

@@ -1,0 +1,89 @@
+"""How well, after how many epochs: the seed's way and ours, scored alike. One JSON file a cell, kept, so it can go on later.
+
+    python -m benchmarks.detection --data DATA --weights FILE [--way seed|ours] [--grid params/trained.yaml] [--seeds 0 1 2]
+
+Scored alike: the held-out split, the score chosen without labels, and the test images are those of a run of the study
+(`decide.scores`); the seed's way trains on the same images and never sees the held-out ones.
+"""
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import tempfile
+import typing
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from adlib import data, decide, evaluate, files, grid, images, models, score, train
+from adlib.config import Config
+from benchmarks import seed_way
+
+MEASURED = Path(__file__).parent / "measured"
+FOUR = ("cae_mse", "cae_ssim", "resnet_mse", "resnet_ssim")
+LOOKS = (*range(1, 13), *range(15, 30, 5), *range(30, 1000, 10))
+SEED_LOOKS = range(10, 1000, 10)
+
+
+def configs(grid_file: str, *, data_root: Path, weights: str, seeds: list[int]) -> list[Config]:
+    """The four configurations of a grid on every category, one seed after the other."""
+    planned = [task.config for task in grid.plan(grid_file, data_root=str(data_root), weights=weights) if task.kind == "run"]
+    cells = {(config.category, config.name): config for config in planned if config.name in FOUR}
+    return [dataclasses.replace(config, seed=seed) for seed in seeds for config in cells.values()]
+
+
+def look(model: nn.Module, category: data.Category, config: Config) -> dict[str, typing.Any]:
+    """The test split's AUROC by the seed's score and by the one chosen without labels."""
+    # A copy: scoring lays the weights out anew under inference mode, after which they could not be trained on.
+    scored = decide.scores(score.autoencoder_scorer(copy.deepcopy(model), config), category, config)
+    results = evaluate.results(category, scored, config.false_alarms)
+    return {"chosen": scored.chosen, "auroc": evaluate.auroc(results, "chosen_score")["test"]["value"],
+            "auroc_mse": evaluate.auroc(results)["test"]["value"]}
+
+
+def measure(way: str, config: Config, category: data.Category) -> dict[str, typing.Any]:
+    """Train one cell to its end and look at it at some epochs and at the last."""
+    looks: list[dict[str, typing.Any]] = []
+
+    def after(epoch: int, model: nn.Module) -> None:
+        if epoch in (SEED_LOOKS if way == "seed" else LOOKS) or epoch == config.epochs:
+            looks.append({"epoch": epoch, **look(model, category, config)})
+
+    if way == "seed":
+        config = dataclasses.replace(config, precision="float32")
+        # Decoded once: the same pixels as decoding in every epoch, and the numbers of the seed's way sooner.
+        pictures = list(seed_way.Pictures(decide.split_of(category, config)["train"], config.image_size))
+        seed_way.train(pictures, config, train.pick_device(config.device), after)
+    else:
+        model, _ = models.build(config)
+        with tempfile.TemporaryDirectory() as folder:
+            train.fit(model, images.load(category.train, config.image_size), config, folder=Path(folder), identity="",
+                      progress=lambda state: after(state["epoch"], model), say=lambda text: None)
+    return {"way": way, "config": config.name, "category": config.category, "seed": config.seed, "epochs": config.epochs,
+            "schedule": config.schedule, "precision": train.precision(config, train.pick_device(config.device)),
+            "torch": torch.__version__, "looks": looks}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--way", choices=("seed", "ours"), default="ours")
+    parser.add_argument("--grid", default="")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=MEASURED)
+    arguments = parser.parse_args()
+    grid_file = arguments.grid or {"seed": "params/study.yaml", "ours": "params/quick.yaml"}[arguments.way]
+    for config in configs(grid_file, data_root=arguments.data, weights=arguments.weights, seeds=arguments.seeds):
+        target = arguments.folder / arguments.way / f"{config.category}-{config.name}-{config.seed}.json"
+        if not target.exists():
+            found = measure(arguments.way, config, data.open_category(arguments.data, config.category))
+            files.write_json(target, found)
+        last = files.read_json(target)["looks"][-1]
+        print(f"{arguments.way:4} {config.category:9} {config.name:12} seed {config.seed}: {last}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
