@@ -8,6 +8,7 @@ They sit where good images have structure, so that few of them fall on an empty 
 from __future__ import annotations
 
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -28,18 +29,18 @@ def insert(pictures: torch.Tensor, n: int, *, seed: int,
     unknown = set(kinds) - set(KINDS)
     if unknown or not len(pictures) or not kinds:
         raise ValueError(f"unknown kinds {sorted(unknown)}" if unknown else "anomalies need at least one picture and one kind")
-    changed, masks, names = [], [], []
-    for i in range(n):
+    size, names = pictures.shape[-1], [kinds[i % len(kinds)] for i in range(n)]
+    changed, masks = np.zeros((n, 3, size, size), np.uint8), np.zeros((n, size, size), bool)
+
+    def one(i: int) -> None:
         rng, *which = _sources(seed, i, len(pictures))
         base, other = (np.ascontiguousarray(pictures[j].numpy().transpose(1, 2, 0)) for j in which)
-        kind = kinds[i % len(kinds)]
-        picture, mask = _one(kind, base, other, rng)
-        changed.append(picture.transpose(2, 0, 1))
-        masks.append(mask)
-        names.append(kind)
-    size = pictures.shape[-1]
-    return (torch.from_numpy(np.stack(changed)) if n else torch.zeros(0, 3, size, size, dtype=torch.uint8),
-            torch.from_numpy(np.stack(masks)) if n else torch.zeros(0, size, size, dtype=torch.bool), names)
+        picture, masks[i] = _one(names[i], base, other, rng)
+        changed[i] = picture.transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy, SciPy and Pillow work without holding Python's lock
+        list(pool.map(one, range(n)))
+    return torch.from_numpy(changed), torch.from_numpy(masks), names
 
 
 def sources(n: int, count: int, *, seed: int) -> np.ndarray:

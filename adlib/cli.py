@@ -14,6 +14,7 @@ from adlib.config import InputError
 def main(argv: list[str] | None = None) -> int:
     """Parse, call, and turn an InputError into one sentence on stderr and exit code 2."""
     args = _parser().parse_args(argv)
+    sys.modules.setdefault("rfc3987_syntax", None)  # process.PAPERMILL says why
     try:
         return args.command(args)
     except InputError as error:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib import anomalies, conformal, data, featurespace, images, score, train
+from adlib import anomalies, conformal, data, features, featurespace, images, score, train
 from adlib.config import FITTED_IN_SECONDS, Config
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
-BATCH = 64
+BATCH = features.CHUNK
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,9 +91,11 @@ class Memory(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         n, _, h, w = features.shape
-        patches = features.permute(0, 2, 3, 1).flatten(0, 2)
-        nearest = [torch.cdist(part, self.bank).amin(dim=1) for part in patches.split(4096)]
-        return torch.cat(nearest).view(n, h, w) if nearest else patches.new_zeros(n, h, w)
+        patches, squares = features.permute(0, 2, 3, 1).flatten(0, 2), self.bank.square().sum(dim=1)
+        # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the part in brackets is one matrix product, small enough for the processor's cache.
+        nearest = [torch.addmm(squares, part, self.bank.T, alpha=-2).amin(dim=1) for part in patches.split(1024)]
+        square = torch.cat(nearest) + patches.square().sum(dim=1) if nearest else patches.new_zeros(0)
+        return square.clamp_min(0).sqrt().view(n, h, w)
 
 
 class Taught(nn.Module):
@@ -111,15 +113,15 @@ class Taught(nn.Module):
         self.register_buffer("mean", features.mean(dim=(0, 2, 3)))
         self.register_buffer("std", features.std(dim=(0, 2, 3)) + 1e-6)
         coarse = nn.functional.adaptive_max_pool2d(nn.functional.avg_pool2d(masks[:, None].float(), 2), features.shape[-1]).flatten()
-        cells = self._cells(anomalous)
-        bad, beside = cells[coarse > 0.5], cells[coarse == 0]
+        cells = anomalous.permute(0, 2, 3, 1).flatten(0, 2)
+        bad, beside = cells[coarse > 0.5], (coarse == 0).nonzero()[:, 0]
         if not len(bad):
             raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a larger image_size")
         pick = torch.rand(len(features), features[0, 0].numel(), generator=generator).argsort(dim=1)[:, :GOOD_CELLS]
-        good = self._cells(features).view(len(features), -1, features.shape[1])
-        good = good.gather(1, pick[..., None].expand(-1, -1, good.shape[2])).flatten(0, 1)
-        beside = beside[torch.randperm(len(beside), generator=generator)[:GOOD_PER_ANOMALOUS * len(bad)]]
-        x, y = torch.cat([good, beside, bad]), torch.cat([torch.zeros(len(good) + len(beside)), torch.ones(len(bad))])
+        good = features.permute(0, 2, 3, 1).flatten(1, 2)[torch.arange(len(features))[:, None], pick].flatten(0, 1)
+        beside = cells[beside[torch.randperm(len(beside), generator=generator)[:GOOD_PER_ANOMALOUS * len(bad)]]]
+        x = (torch.cat([good, beside, bad]) - self.mean).div_(self.std)
+        y = torch.cat([torch.zeros(len(good) + len(beside)), torch.ones(len(bad))])
         self.head = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
                                   nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
@@ -132,10 +134,7 @@ class Taught(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         n, _, h, w = features.shape
-        return self.head(self._cells(features))[:, 0].view(n, h, w)
-
-    def _cells(self, features: torch.Tensor) -> torch.Tensor:
-        return (features.permute(0, 2, 3, 1).flatten(0, 2) - self.mean) / self.std
+        return self.head((features.permute(0, 2, 3, 1).flatten(0, 2) - self.mean).div_(self.std))[:, 0].view(n, h, w)
 
 
 CLOSED_FORM: dict[str, typing.Callable[[], nn.Module]] = {
@@ -148,8 +147,8 @@ def position_share(features: torch.Tensor) -> float:
 
     1 = every image is alike at a place, so that a detector may expect something of each place; 1/N = position says nothing.
     """
-    centred = features - features.mean(dim=(0, 2, 3), keepdim=True)
-    return float(centred.mean(dim=0).square().mean() / centred.square().mean().clamp_min(1e-12))
+    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
+    return float((features.mean(dim=0) - mean[:, None, None]).square().mean() / variance.mean().clamp_min(1e-12))
 
 
 def _coreset(points: torch.Tensor, count: int) -> torch.Tensor:

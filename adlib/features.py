@@ -20,9 +20,10 @@ from torch import nn
 from adlib import files, images, models, train
 from adlib.config import Config, cache_dir
 
-BATCH = 16  # what a 2-core machine's caches like best; it changes no number but for rounding
+BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
+CHUNK = 64  # images that are kept together: who scores in batches of as many finds what was fitted on
 CHANNELS, STRIDES = (64, 128, 256), (4, 8, 16)
-EXTRACTOR = "1"  # part of every cache key: raise it when _compute gives other features for the same pictures
+EXTRACTOR = "2"  # part of every cache key: raise it when _compute gives other features for the same pictures
 KEPT_BYTES = 4e9  # of features on disk; the oldest go first. A 256 px image takes 0.9 MB
 Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on the CPU
 
@@ -35,36 +36,45 @@ def backbone(config: Config) -> tuple[nn.Module, str]:
 
 
 def extract(model: nn.Module, pictures: torch.Tensor, config: Config) -> list[torch.Tensor]:
-    """uint8 [N,3,S,S] -> [layer1, layer2, layer3], each float16 [N,C,s,s] on the CPU.
+    """uint8 [N,3,S,S] -> [layer1, layer2, layer3], each float16 [N,C,s,s] on the CPU, channels last in memory.
 
     Nothing here learns, so the same pictures through the same weights are computed once and then read from the cache; the key
     also names what decides the rounding (precision, device, threads, torch), so that a run's numbers do not depend on it.
     """
+    parts = [_kept_or_computed(model, part, config) for part in pictures.split(CHUNK)]
+    flat, size = torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts)), pictures.shape[-1]
+    found, start = [], 0
+    for channels, stride in zip(CHANNELS, STRIDES, strict=True):
+        side = size // stride
+        stage = flat[:, start:start + channels * side**2].view(len(pictures), side, side, channels)
+        found.append(stage.permute(0, 3, 1, 2))
+        start += channels * side**2
+    return found
+
+
+def _kept_or_computed(model: nn.Module, pictures: torch.Tensor, config: Config) -> np.ndarray:
+    """_compute's answer, from the cache if it is there."""
     device = train.pick_device(config.device)
     digest = hashlib.sha256(repr((EXTRACTOR, tuple(pictures.shape), train.precision(config, device), device.type, torch.get_num_threads(),
                                   torch.__version__, torch.backends.cpu.get_cpu_capability())).encode())
     for tensor in (pictures, *model.state_dict().values()):
         digest.update(tensor.contiguous().cpu().numpy())
     path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
-    size = pictures.shape[-1]
-    flat = _kept(path, (len(pictures), _width(size)))
+    flat = _kept(path, (len(pictures), _width(pictures.shape[-1])))
     if flat is None:
         flat = _compute(model, pictures, config, device)
         with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, flat)
         _forget(path)
-    found, start = [], 0
-    for channels, stride in zip(CHANNELS, STRIDES, strict=True):
-        shape = (channels, size // stride, size // stride)
-        count = int(np.prod(shape))
-        found.append(torch.from_numpy(flat[:, start:start + count]).view(len(pictures), *shape))
-        start += count
-    return found
+    return flat
 
 
 @torch.inference_mode()
 def _compute(model: nn.Module, pictures: torch.Tensor, config: Config, device: torch.device) -> np.ndarray:
-    """The three stages of each image behind each other: float16 [N,D]."""
+    """The three stages of each image behind each other, the channels of a cell side by side: float16 [N,D].
+
+    What follows looks at cells, and pools them over neighbours: with channels last that is four times as fast.
+    """
     model.to(device, memory_format=torch.channels_last).eval()
     encoder, size = model.encoder, pictures.shape[-1]
     flat = np.empty((len(pictures), _width(size)), np.float16)
@@ -75,7 +85,7 @@ def _compute(model: nn.Module, pictures: torch.Tensor, config: Config, device: t
             x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x))))
             for stage in (encoder.layer1, encoder.layer2, encoder.layer3):
                 x = stage(x)
-                stages.append(x.to("cpu", torch.float16).flatten(1))
+                stages.append(x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1))
         flat[start:start + len(batch)] = torch.cat(stages, dim=1).numpy()
     return flat
 

@@ -67,7 +67,7 @@ class Fitted:
         parts = []
         if isinstance(self.detector, Statistic):
             return {"distance": self.detector(pictures).numpy()}
-        for batch in pictures.split(64):  # so that memory does not grow with the number of images
+        for batch in pictures.split(features.CHUNK):  # so that memory does not grow with the number of images
             stages = features.extract(self.encoder, batch, self.config)
             if isinstance(self.detector, frozen_ae.FrozenAE):
                 parts.append(frozen_ae.maps(self.detector, stages, batch, self.config))

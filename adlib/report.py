@@ -22,9 +22,8 @@ CREDIT = ("Pictures: the data named above. Images of MVTec AD are by Bergmann, F
 def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True) -> Path:
     """Render every page below `reports` from the executed notebooks and run folders there; return index.html's path.
 
-    again=False: only if something it is made from has changed since.
-
     The index is the executed comparison notebook. A run that failed gets a page that says why, with the end of its log.
+    again=False: only if something that the pages are made from has changed since.
     Raises InputError when the comparison was never executed, naming the command that does it.
     """
     notebook = reports / "comparison.ipynb"

@@ -168,3 +168,20 @@ def test_a_damaged_notebook_is_named(reports, content):
     path.write_text(content)
     with pytest.raises(InputError, match=f"{path} is not a notebook .*; delete it and run it again"):
         report.build(reports)
+
+
+def test_pages_are_rendered_again_only_where_something_changed(reports):
+    said: list[str] = []
+    index = report.build(reports, said.append, again=False)
+    index.write_text("looked at since")
+    report.build(reports, said.append, again=False)
+    assert "6 pages" in said[0] and "up to date" in said[1] and index.read_text() == "looked at since"
+    report.build(reports, said.append)  # asked for by a person
+    assert index.read_text() != "looked at since"
+    for change in (lambda: files.write_text(reports / "runs" / "nut" / "pca" / "seed-0" / "log.txt", "another end"),
+                   lambda: notebook(reports / "comparison.ipynb", "compared anew"), index.unlink):
+        change()
+        report.build(reports, said.append, again=False)
+        assert "6 pages" in said[-1]
+        report.build(reports, said.append, again=False)
+        assert "up to date" in said[-1]
