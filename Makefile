@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install study report test lab check clean
+.PHONY: help install study report test bench lab check clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,8 +28,11 @@ report: install  ## render the report again from the runs that are there
 	$(BIN)/adlib report
 
 test: install  ## lint, then the whole test suite
-	$(BIN)/ruff check adlib tests
+	$(BIN)/ruff check adlib tests benchmarks
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: install  ## the seed's way and ours side by side, in 20 minutes [DATA=path WEIGHTS=path FULL=1, hours]
+	$(BIN)/python -m benchmarks.speed $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FULL),--full)
 
 lab: install  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -15,6 +15,7 @@ from adlib import files, images, ssim
 from adlib.config import Config, InputError
 
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work; where it falls does not change the numbers
+SHORT_MEMORY = 0.95  # Adam's second beta for one_cycle: a run of some hundred steps is over before 0.999 has seen anything
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs, next to the last epoch
 
 
@@ -68,7 +69,8 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
     train_index, held_index = split(len(pictures), config.held_out, config.seed)
     pictures = pictures.to(device)  # decoded images stay on the device: the loop copies nothing
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=config.lr, fused=True)
+    betas = (0.9, 0.999) if config.schedule == "seed" else (0.9, SHORT_MEMORY)
+    optimiser = torch.optim.Adam(parameters, lr=config.lr, betas=betas, fused=True)
     scheduler = _schedule(optimiser, config, steps=config.epochs * len(_batches(train_index, config.batch_size)))
     history = _resume(folder / "checkpoint.pt", identity, model, optimiser, scheduler)
     if history:

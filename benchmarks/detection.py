@@ -1,6 +1,7 @@
 """How well, after how many epochs: the seed's way and ours, scored alike. One JSON file a cell, kept, so it can go on later.
 
-    python -m benchmarks.detection --data DATA --weights FILE [--way seed|ours] [--grid params/trained.yaml] [--seeds 0 1 2]
+    python -m benchmarks.detection --data DATA --weights FILE --way seed|ours [--seeds 0 1 2]     # hours: measure what is missing
+    python -m benchmarks.detection                                                                # the table of what is measured
 
 Scored alike: the held-out split, the score chosen without labels, and the test images are those of a run of the study
 (`decide.scores`); the seed's way trains on the same images and never sees the held-out ones.
@@ -10,10 +11,13 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import math
+import statistics
 import tempfile
 import typing
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -22,6 +26,7 @@ from adlib.config import Config
 from benchmarks import seed_way
 
 MEASURED = Path(__file__).parent / "measured"
+MARGIN = 0.01  # of AUROC: as much as ours may lie below the seed's way and be called as good
 FOUR = ("cae_mse", "cae_ssim", "resnet_mse", "resnet_ssim")
 LOOKS = (*range(1, 13), *range(15, 30, 5), *range(30, 1000, 10))
 SEED_LOOKS = range(10, 1000, 10)
@@ -55,7 +60,7 @@ def measure(way: str, config: Config, category: data.Category) -> dict[str, typi
         config = dataclasses.replace(config, precision="float32")
         # Decoded once: the same pixels as decoding in every epoch, and the numbers of the seed's way sooner.
         pictures = list(seed_way.Pictures(decide.split_of(category, config)["train"], config.image_size))
-        seed_way.train(pictures, config, train.pick_device(config.device), after)
+        seed_way.fit(pictures, config, train.pick_device(config.device), after)
     else:
         model, _ = models.build(config)
         with tempfile.TemporaryDirectory() as folder:
@@ -66,16 +71,49 @@ def measure(way: str, config: Config, category: data.Category) -> dict[str, typi
             "torch": torch.__version__, "looks": looks}
 
 
+def curve(folder: Path, category: str, config: str) -> tuple[dict[int, float], int]:
+    """{epoch: AUROC, mean over the seeds measured} of one cell, and how many seeds that are."""
+    cells = [files.read_json(path) for path in sorted(folder.glob(f"{category}-{config}-*.json"))]
+    by_epoch: dict[int, list[float]] = {}
+    for cell in cells:
+        for seen in cell["looks"]:
+            by_epoch.setdefault(seen["epoch"], []).append(seen["auroc"])
+    return {epoch: statistics.mean(found) for epoch, found in sorted(by_epoch.items())}, len(cells)
+
+
+def stays(curve_of: dict[int, float], target: float) -> int | None:
+    """The first epoch from which the AUROC stays at `target` or above; None where it never does."""
+    first = None
+    for epoch, value in curve_of.items():
+        first = None if value < target - 1e-9 else epoch if first is None else first
+    return first
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """A row a cell: final AUROCs of both ways, their difference, and the epoch from which each stays within MARGIN of the seed's."""
+    rows = []
+    for name in sorted({tuple(path.stem.split("-")[:2]) for path in folder.glob("*/*.json")}):
+        (seed, seeds), (own, own_seeds) = (curve(folder / way, *name) for way in ("seed", "ours"))
+        final = [list(values.values())[-1] if values else math.nan for values in (seed, own)]
+        rows.append({"category": name[0], "configuration": name[1], "seeds": f"{seeds}, {own_seeds}", "the seed's way": final[0],
+                     "ours": final[1], "difference": final[1] - final[0], "its epochs to detection": stays(seed, final[0] - MARGIN),
+                     "our epochs to detection": stays(own, final[0] - MARGIN)})
+    return pd.DataFrame(rows).astype({"its epochs to detection": "Int64", "our epochs to detection": "Int64"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--way", choices=("seed", "ours"), default="ours")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights")
+    parser.add_argument("--way", choices=("seed", "ours"))
     parser.add_argument("--grid", default="")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=MEASURED)
     arguments = parser.parse_args()
-    grid_file = arguments.grid or {"seed": "params/study.yaml", "ours": "params/quick.yaml"}[arguments.way]
+    if not arguments.way:
+        print(table(arguments.folder).to_string(index=False, float_format="{:.3f}".format))
+        return
+    grid_file = arguments.grid or {"seed": "params/study.yaml", "ours": "params/four.yaml"}[arguments.way]
     for config in configs(grid_file, data_root=arguments.data, weights=arguments.weights, seeds=arguments.seeds):
         target = arguments.folder / arguments.way / f"{config.category}-{config.name}-{config.seed}.json"
         if not target.exists():

@@ -7,16 +7,19 @@ loader has two workers that live as long as the training, as anybody's would who
 """
 from __future__ import annotations
 
+import argparse
+import json
 import time
 import typing
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from adlib import models
+from adlib import data, grid, models, train
 from adlib.config import Config
 
 WORKERS = 2
@@ -76,16 +79,16 @@ def build(config: Config) -> nn.Module:
     return model
 
 
-def train(pictures: typing.Sequence[torch.Tensor], config: Config, device: torch.device,
-          after: typing.Callable[[int, nn.Module], None] = lambda epoch, model: None) -> tuple[nn.Module, list[float]]:
-    """Train on `Pictures` for config.epochs: the network, and the seconds of each epoch. after(epoch, model): called untimed."""
+def fit(pictures: typing.Sequence[torch.Tensor], config: Config, device: torch.device,
+          after: typing.Callable[[int, nn.Module], None] = lambda epoch, model: None) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train on `Pictures` for config.epochs: the network, and {seconds, loss} of each epoch. after(epoch, model): called untimed."""
     model = build(config).to(device)
     similarity = PlainSSIM().to(device)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.lr)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
     loader = DataLoader(pictures, config.batch_size, shuffle=True, num_workers=WORKERS,
                         persistent_workers=True, generator=torch.Generator().manual_seed(config.seed))
-    seconds = []
+    history = []
     for epoch in range(1, config.epochs + 1):
         started, total = time.perf_counter(), 0.0
         model.train()
@@ -100,6 +103,83 @@ def train(pictures: typing.Sequence[torch.Tensor], config: Config, device: torch
             optimiser.step()
             total += loss.item() * len(x)
         scheduler.step(total)
-        seconds.append(time.perf_counter() - started)
+        history.append({"seconds": time.perf_counter() - started, "loss": total / len(pictures)})
         after(epoch, model)
-    return model, seconds
+    return model, history
+
+
+def scores(model: nn.Module, paths: typing.Sequence[Path], config: Config, device: torch.device) -> np.ndarray:
+    """Its score, the mean squared error of each image."""
+    loader, found = DataLoader(Pictures(paths, config.image_size), config.batch_size, num_workers=WORKERS), []
+    model.eval()
+    with torch.no_grad():
+        for x in loader:
+            x = x.to(device)
+            found.append((model(x) - x).square().mean(dim=(1, 2, 3)).cpu().numpy())
+    return np.concatenate(found)
+
+
+def finish(model: nn.Module, category: data.Category, config: Config, device: torch.device, losses: list[float],
+           folder: Path) -> float:
+    """Its artefacts: the AUROC, all_results.csv and the four figures. Returns the images it scored a second."""
+    import matplotlib
+    import pandas as pd
+    from sklearn import metrics
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    started = time.perf_counter()
+    table = pd.DataFrame({"path": list(category.test), "score": scores(model, category.test, config, device)})
+    seconds = time.perf_counter() - started
+    known = data.read_labels(category)
+    table["label"] = [int(known[category.key(path)].anomalous) for path in table["path"]]
+    table.to_csv(folder / "all_results.csv", index=False)
+
+    figure, axes = plt.subplots()
+    axes.plot(losses)
+    figure.savefig(folder / "loss_curve.png")
+    figure, axes = plt.subplots()
+    fpr, tpr, _ = metrics.roc_curve(table["label"], table["score"])
+    axes.plot(fpr, tpr, label=f"AUROC {metrics.auc(fpr, tpr):.3f}")
+    axes.legend()
+    figure.savefig(folder / "roc_curve.png")
+    figure, axes = plt.subplots()
+    for label in (0, 1):
+        axes.hist(table.loc[table["label"] == label, "score"], alpha=0.5, bins=30)
+    figure.savefig(folder / "score_distribution.png")
+    ordered = Pictures(list(table.sort_values("score")["path"]), config.image_size)
+    shown = torch.stack([ordered[i * (len(ordered) - 1) // 5] for i in range(6)])
+    with torch.no_grad():
+        made = model(shown.to(device)).cpu()
+    figure, axes = plt.subplots(3, 6)
+    for row, pictures in zip(axes, (shown, made, (shown - made).abs().mean(dim=1, keepdim=True)), strict=True):
+        for ax, picture in zip(row, pictures, strict=True):
+            ax.imshow(picture.permute(1, 2, 0).numpy())
+    figure.savefig(folder / "visualization_result.png")
+    return len(table) / seconds
+
+
+def main() -> None:
+    """One run in a process of its own; what it measured goes to FOLDER/seed_way.json."""
+    parser = argparse.ArgumentParser()
+    for name in ("data", "weights", "category", "config", "folder"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--epochs", type=int, default=0, help="fewer than its own: to measure an epoch")
+    arguments = parser.parse_args()
+    config = next(task.config for task in grid.plan("params/study.yaml", data_root=arguments.data, weights=arguments.weights)
+                  if task.kind == "run" and (task.config.category, task.config.name) == (arguments.category, arguments.config))
+    all_epochs, config = config.epochs, Config(**{**config.as_dict(), "epochs": arguments.epochs or config.epochs})
+    category, device, folder = data.open_category(Path(arguments.data), config.category), train.pick_device("auto"), Path(arguments.folder)
+    kept, _ = train.split(len(category.train), config.held_out, config.seed)  # it trains on as many images as ours
+    started = time.perf_counter()
+    model, history = fit(Pictures([category.train[i] for i in kept], config.image_size), config, device)
+    trained = time.perf_counter()
+    rate = finish(model, category, config, device, [row["loss"] for row in history], folder)
+    (folder / "seed_way.json").write_text(json.dumps({
+        "epoch_seconds": [row["seconds"] for row in history], "epochs": all_epochs, "images": len(kept), "train_seconds": trained - started,
+        "finish_seconds": time.perf_counter() - trained, "scored_per_second": rate}))
+
+
+if __name__ == "__main__":
+    main()
