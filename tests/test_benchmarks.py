@@ -99,7 +99,7 @@ def test_the_table_holds_the_ratios():
               "training": {"cae_mse": {"images_per_second": 60.0, "precision": "bf16", "share_of_ceiling": 0.5}},
               "scoring": {"cae_ms": 12.0, "resnet18_ms": 14.0, "fused_ms": 80.0, "cae_per_second": 90.0},
               "best_detector": {"metrics_seconds": 28.0, "notebook_seconds": 34.0},
-              "starting": {"import_adlib": 0.0, "import_every_room": 0.8, "help": 0.1}}
+              "starting": {"import_adlib": 0.0, "import_every_room": 0.8, "help": 0.1}, "growth": {"200 x 128": 3.0}}
     text = speed.compared(result)
     assert "25.0 x" in text and "5000 s (extrapolated)" in text and "30 images/s" in text and "2.0 x" in text and "3.0 x" in text
     assert "abacus" in text and "3.2 s, 0 tasks" in text
