@@ -56,15 +56,16 @@ def say(text: str) -> None:
 
 
 def loss_curve(history: list[dict]) -> plt.Figure:
-    """Training and held-out loss over epochs (log scale), the learning rate's steps marked below."""
+    """Training and held-out loss over epochs (log scale); dotted where the seed's schedule halved the learning rate."""
     table = pd.DataFrame(history)
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
     axes.plot(table["epoch"], table["loss"], color=GOOD, label="training images")
     if table["held_out_loss"].notna().any():
         axes.plot(table["epoch"], table["held_out_loss"], color=ANOMALOUS, linestyle="--", label="held-out good images")
-    for epoch in table["epoch"][table["lr"].diff() < 0]:
+    for epoch in table["epoch"][np.isclose(table["lr"] / table["lr"].shift(), 0.5)]:
         axes.axvline(epoch, color="#999999", linewidth=0.8, linestyle=":")
     axes.set(xlabel="epoch", ylabel="loss", yscale="log", title="Training loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     return figure
 

@@ -109,7 +109,7 @@ def test_why_a_run_is_stale(setting, seed_root):
     run.finish(METRICS, train_seconds=1)
     now = runs.inputs(config, category)
     assert runs.stale(run.folder, now) is None
-    assert runs.stale(run.folder, runs.inputs(Config(**config.as_dict() | {"epochs": 7}), category)) == "epochs: 100 -> 7"
+    assert runs.stale(run.folder, runs.inputs(Config(**config.as_dict() | {"epochs": 7}), category)) == "epochs: 5 -> 7"
     (seed_root / "nut" / "train" / "good" / "000.png").write_bytes((seed_root / "nut" / "train" / "good" / "001.png").read_bytes())
     assert runs.stale(run.folder, runs.inputs(config, category)) == "the data changed"
     assert runs.stale(run.folder, now | {"code": "x"}) == "the code that makes the numbers changed"
