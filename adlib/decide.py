@@ -96,10 +96,10 @@ def cross_p_values(scored: Scored, fitted: featurespace.Fitted, category: data.C
     """The same with p-values from every good image, where those held out cannot support the asked false-alarm rate.
 
     Five detectors, each judged by the fifth of the good images it has not seen (Vovk 2015). Only for detectors that take
-    seconds to fit; others, and those whose held-out images suffice, come back unchanged.
+    seconds to fit, on up to featurespace.MOST images; others, and those whose held-out images suffice, come back unchanged.
     """
     enough = scored.how == "none" or conformal.supports(scored.calibration, config.false_alarms)
-    if enough or config.model not in FITTED_IN_SECONDS or len(category.train) < 2 * featurespace.FOLDS:
+    if enough or config.model not in FITTED_IN_SECONDS or not 2 * featurespace.FOLDS <= len(category.train) <= featurespace.MOST:
         return scored
     wanted = list(scored.p_values[scored.primary])
     kept, _ = train.split(len(category.train), config.held_out, config.seed)

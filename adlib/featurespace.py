@@ -12,6 +12,7 @@ from adlib import anomalies, baselines, detectors, features, frozen_ae, score
 from adlib.config import FEATURE_MODELS, FITTED_IN_SECONDS, PIXEL_MODELS, STATISTICS, Config, InputError
 
 TAUGHT_ON = 240  # synthetic anomalies that the taught head is shown
+MOST = 500  # good images that are looked at for fitting in seconds; a sample of more would say the same, and must fit into memory
 FEW = 10  # held-out images below which the fused detector's scales are standard deviations
 FOLDS = 5  # of the cross-conformal p-values
 TEACH_SEED = 1_000_000  # added to the seed: the anomalies it learns from are not those that choices are made with
@@ -82,14 +83,15 @@ def backbone(config: Config) -> tuple[nn.Module | None, str]:
 
 
 def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, held: torch.Tensor, config: Config) -> Fitted:
-    """Fit config.model on pictures[kept] (uint8, good only); pictures[held] calibrate the fused detector and nothing else.
+    """Fit config.model on pictures[kept] (uint8, good only; a `sample` of many); pictures[held] calibrate the fused detector and
+    nothing else.
 
     Raises InputError for a model that is not one of feature space, and for the fused detector with fewer than two images held out.
     """
     if config.model in PIXEL_MODELS:
         raise InputError(f"model {config.model!r} reconstructs pixels: use notebooks 02 or 03; here models are "
                          f"{', '.join(FEATURE_MODELS + STATISTICS)}")
-    good = pictures[kept]
+    good = pictures[sample(kept, config)]
     if config.model in STATISTICS:
         return Fitted(None, Statistic(config.model, good), config, [])
     if config.model not in FITTED_IN_SECONDS:
@@ -102,8 +104,16 @@ def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, h
             raise InputError(f"the fused detector puts its maps on one scale by held-out good images, and {len(held)} of {len(pictures)} "
                              "are too few; give a larger held_out, such as 0.2")
         with torch.no_grad():
-            detector.calibrate(_grid(encoder, pictures[held], config))
+            detector.calibrate(_grid(encoder, pictures[sample(held, config)], config))
     return Fitted(encoder, detector, config, getattr(detector, "history", []), detectors.position_share(seen))
+
+
+def sample(kept: torch.Tensor, config: Config) -> torch.Tensor:
+    """The indices that a detector is fitted (or put on a scale) on: all of `kept`, or MOST of them, drawn by the seed, for those
+    that are fitted in seconds."""
+    if config.model not in FITTED_IN_SECONDS or len(kept) <= MOST:
+        return kept
+    return kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(config.seed))[:MOST].sort().values]
 
 
 def cross_maps(fitted: Fitted, pictures: torch.Tensor, kept: torch.Tensor, others: typing.Sequence[torch.Tensor],

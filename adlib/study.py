@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from adlib import data, decide, evaluate, files, images, plots, score, train, words
+from adlib import data, decide, evaluate, featurespace, files, images, plots, score, train, words
 from adlib.config import STATISTICS, Config
 from adlib.plots import say
 
@@ -49,13 +49,15 @@ def facts(config: Config, category: data.Category, model: nn.Module, weights: st
         f"{total / 1e6:.1f} million parameters, {trained / 1e6:.1f} million of them trained. Encoder weights: {weights}.")
 
 
-def feature_facts(config: Config, weights: str) -> None:
-    """A run in feature space in one line."""
+def feature_facts(config: Config, weights: str, kept: torch.Tensor) -> None:
+    """A run in feature space in one line. kept: the indices of the images it may be fitted on."""
+    fitted_on = len(featurespace.sample(kept, config))
     about = machine(config)
     say(f"Configuration {config.name}, seed {config.seed}: detector {config.model} on {about['device']} ({about['threads']} threads), "
         f"{about['precision']}, {config.image_size} px, "
         + ("no network at all." if config.model in STATISTICS else
-           f"stages {config.layers} of the frozen ResNet18. Encoder weights: {weights}."))
+           f"stages {config.layers} of the frozen ResNet18. Encoder weights: {weights}.")
+        + (f" Fitted on a sample of {fitted_on} of {len(kept)} good images." if fitted_on < len(kept) else ""))
 
 
 def timed(function: typing.Callable, *values: typing.Any) -> tuple[typing.Any, float]:

@@ -339,3 +339,14 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(encoder, f
     moved.detector.centre, moved.detector.spread = fused.centre + 1, 2 * fused.spread
     ((_, (other,)),) = featurespace.cross_maps(moved, pictures(), KEPT, OTHERS[:1], [(rest, HELD.numpy())])
     assert other == pytest.approx(found / 2 - float((0.5 / fused.spread).sum()), rel=0.01, abs=0.05)
+
+
+def test_of_many_images_a_sample_is_fitted_on(encoder, monkeypatch):
+    monkeypatch.setattr(featurespace, "MOST", 5)
+    chosen = [featurespace.sample(KEPT, configured("memory", seed=seed)) for seed in (0, 0, 1)]
+    assert torch.equal(chosen[0], chosen[1]) and not torch.equal(chosen[0], chosen[2]) and len(chosen[0].unique()) == 5
+    assert set(chosen[0].tolist()) < set(KEPT.tolist())
+    assert featurespace.sample(KEPT, configured("to_features")) is KEPT  # trained in batches: it may see them all
+    sampled = featurespace.fit(encoder, pictures(), KEPT, HELD, configured("memory"))
+    monkeypatch.undo()
+    assert equal_states(sampled, featurespace.fit(encoder, pictures(), chosen[0], HELD, configured("memory")))
