@@ -5,6 +5,7 @@ A run notes that itself (see runs); these are executed notebooks, tables and pag
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import typing
@@ -80,9 +81,11 @@ def _read(note: Path) -> dict[str, typing.Any]:
 
 def _below(reports: Path) -> str:
     """Every file of runs, limits and looks at the data, pages and locks aside: its name, its size, and when it was written."""
-    found = [path for folder in ("eda", "limits", "runs") for path in (reports / folder).rglob("*")
-             if path.is_file() and path.suffix != ".html" and not path.name.startswith(".")]
-    states = [(path.relative_to(reports).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(found)]
+    states = []
+    for path in sorted(path for folder in ("eda", "limits", "runs") for path in (reports / folder).rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # a run under way has just finished with it
+            if path.is_file() and path.suffix != ".html" and not path.name.startswith("."):
+                states.append((path.relative_to(reports).as_posix(), path.stat().st_size, path.stat().st_mtime_ns))
     return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 

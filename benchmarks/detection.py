@@ -84,6 +84,8 @@ def curve(folder: Path, category: str, config: str) -> tuple[dict[int, float], i
 def stays(curve_of: dict[int, float], target: float) -> int | None:
     """The first epoch from which the AUROC stays at `target` or above; None where it never does."""
     first = None
+    if math.isnan(target):
+        return None
     for epoch, value in curve_of.items():
         first = None if value < target - 1e-9 else epoch if first is None else first
     return first
@@ -106,14 +108,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights")
     parser.add_argument("--way", choices=("seed", "ours"))
-    parser.add_argument("--grid", default="")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=MEASURED)
     arguments = parser.parse_args()
     if not arguments.way:
         print(table(arguments.folder).to_string(index=False, float_format="{:.3f}".format))
         return
-    grid_file = arguments.grid or {"seed": "params/study.yaml", "ours": "params/four.yaml"}[arguments.way]
+    if not (arguments.data and arguments.weights):
+        parser.error("--way measures: give --data and --weights, too")
+    grid_file = {"seed": "params/study.yaml", "ours": "params/four.yaml"}[arguments.way]
     for config in configs(grid_file, data_root=arguments.data, weights=arguments.weights, seeds=arguments.seeds):
         target = arguments.folder / arguments.way / f"{config.category}-{config.name}-{config.seed}.json"
         if not target.exists():

@@ -70,12 +70,13 @@ class PlainSSIM(nn.Module):
 
 
 def build(config: Config) -> nn.Module:
-    """The seed's network with the weights that `config` gives by path, on the CPU or whatever config.device says."""
+    """The seed's network on the CPU, with the weights that `config` gives by path, or random ones for `none`."""
     torch.manual_seed(config.seed)
     if config.model == "cae":
         return models.CAE()
     model = SeedResNetAE()
-    models.load_encoder(model, models.read_state(Path(config.weights)), config.weights)
+    if config.weights != "none":
+        models.load_encoder(model, models.read_state(Path(config.weights)), config.weights)
     return model
 
 

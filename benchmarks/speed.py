@@ -78,7 +78,7 @@ def seconds_of(function: typing.Callable[[], typing.Any]) -> float:
 
 
 def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
-    """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, shared pages once at most), output}."""
+    """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped files aside), output}."""
     started, peak = time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+") as said:
         running = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=os.environ | environment)
@@ -146,10 +146,10 @@ def ours(root: Path, weights: str) -> dict[str, typing.Any]:
             cells[f"{run.parts[-3]}-{run.parts[-2]}"] = {
                 "seconds": about["seconds"], "train_seconds": about["train_seconds"], "epochs": found["epochs"]}
         second = watched(command, ADLIB_CACHE=f"{place}/cache")
-        again = second["output"].count("done (")
-    print(f"  ours: {first['seconds']:.0f} s; once more: {second['seconds']:.1f} s, {again} tasks done again", flush=True)
+        tasks, again = (seen["output"].count("done (") for seen in (first, second))
+    print(f"  ours: {first['seconds']:.0f} s; once more: {second['seconds']:.1f} s, {again} of {tasks} tasks done again", flush=True)
     return {"cells": cells, "seconds": first["seconds"], "peak_mb": first["peak_mb"], "second_seconds": second["seconds"],
-            "done_again": again}
+            "tasks": tasks, "done_again": again}
 
 
 def training(root: Path, weights: str, limits: dict[str, float]) -> dict[str, typing.Any]:
@@ -183,11 +183,13 @@ def scoring(root: Path, weights: str) -> dict[str, float]:
         config = Config(model=kind, weights=weights, image_size=size)
         pictures = images.load(category.train, size)
         if kind == "fused":
-            scorer = featurespace.fit(featurespace.backbone(config)[0], pictures[:80], *train.split(80, 0.1, 0), config)
+            few = pictures[:80]
+            scorer = featurespace.fit(featurespace.backbone(config)[0], few, *train.split(len(few), 0.1, 0), config)
         else:
             scorer = score.autoencoder_scorer(models.build(config)[0], config)
         scale = score.scale_of(scorer(pictures[:8]))
-        unseen = 255 - pictures[:100]  # in no cache
+        order = torch.arange(100)
+        unseen = 255 - pictures[order % len(pictures)] + order[:, None, None, None].to(torch.uint8)  # each another, and in no cache
         one_by_one = [seconds_of(functools.partial(decide.tables, scorer, picture[None], scale)) for picture in unseen[:35]]
         found[f"{kind}_ms"] = 1e3 * statistics.median(one_by_one[5:])
         found[f"{kind}_per_second"] = len(unseen) / seconds_of(functools.partial(decide.tables, scorer, unseen.flip(-1), scale))
@@ -250,7 +252,8 @@ def compared(result: dict[str, typing.Any]) -> str:
         fast = result["scoring"]["cae_per_second"]
         rows.append((f"{size} px files: scoring", f"{rate:.0f} images/s (1 score)", f"{fast:.0f} images/s (12 scores)",
                      f"{fast / rate:.1f} x"))
-        rows.append((f"{size} px files: the same command again", "", f"{own['second_seconds']:.1f} s, {own['done_again']} tasks", ""))
+        again = f"{own['second_seconds']:.1f} s, {own['done_again']} of {own['tasks']} tasks"
+        rows.append((f"{size} px files: the same command again", "", again, ""))
     for name, found in result["training"].items():
         rows.append((f"{name}: share of the {found['precision']} ceiling in training", "", f"{found['share_of_ceiling']:.0%}", ""))
     scored, best, start = result["scoring"], result["best_detector"], result["starting"]
@@ -269,13 +272,13 @@ def compared(result: dict[str, typing.Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="default: the synthetic set")
-    parser.add_argument("--weights", default="none", help="a ResNet18 state dict (default: random weights, which cost as much)")
+    parser.add_argument("--weights", default="none", help="path of a ResNet18 state dict (default: random weights, which cost as much)")
     parser.add_argument("--full", action="store_true", help="run the seed's way to its end")
     parser.add_argument("--sizes", nargs="+", default=["256", str(LARGE)], choices=["256", str(LARGE)], help="of the image files")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "measured" / "speed.json")
     arguments = parser.parse_args()
     root = (arguments.data or data.find_root("")[0]).absolute()
-    weights = str(Path(arguments.weights).absolute()) if arguments.weights not in ("none", "imagenet") else arguments.weights
+    weights = "none" if arguments.weights == "none" else str(Path(arguments.weights).absolute())
     result: dict[str, typing.Any] = {"machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__, "ceiling": ceiling(),
                                      "sizes": {}}
     with tempfile.TemporaryDirectory() as place:
@@ -283,6 +286,7 @@ def main() -> None:
             print(f"{size} px files:", flush=True)
             here = root if size != str(LARGE) else enlarged(root, Path(place) / "large")
             result["sizes"][size] = {"seed": the_seeds_way(here, weights, arguments.full), "ours": ours(here, weights)}
+            files.write_json(arguments.out, result)  # what took longest is kept, whatever becomes of the rest
         os.environ["ADLIB_CACHE"] = f"{place}/cache"
         result |= {"training": training(root, weights, result["ceiling"]), "scoring": scoring(root, weights),
                    "best_detector": best_detector(root, weights), "starting": starting(), "growth": growth(root, weights)}
