@@ -11,12 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from adlib import evaluate, files, metrics
+from adlib import evaluate, files, lang, metrics
+from adlib.pictures import HEAT
 
 GOOD, ANOMALOUS, TRAIN = "#2f6690", "#c8553d", "#8d99ae"
 SERIES = ("#2f6690", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#3a3a3a")
 DASHES = ("-", "--", "-.", ":")
-HEAT = "plasma"  # deep blue = as expected, through red to yellow = not; even steps in lightness, unlike jet
 GROUPS = {"train": ("train, good", TRAIN, "//"), "good": ("test, good", GOOD, ""), "anomalous": ("test, anomalous", ANOMALOUS, "xx")}
 
 
@@ -38,21 +38,19 @@ def show(figure: plt.Figure | None, alt: str, path: Path | None = None) -> None:
     if figure is None:
         return
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Description": alt, "Software": None})
+    figure.savefig(buffer, format="png", metadata={"Description": str(alt), "Software": None})
     plt.close(figure)
     if path is not None:
         with files.atomic_path(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-    display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    display({"image/png": buffer.getvalue(), "text/plain": str(alt)}, raw=True, metadata={"image/png": {"alt": str(alt), "alt_zh": lang.chinese(alt)}})
 
 
 def say(text: str) -> None:
     """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup."""
-    from html import escape
-
     from IPython.display import display
 
-    display({"text/html": f"<p>{escape(text, quote=False)}</p>", "text/plain": text}, raw=True)
+    display({"text/html": f"<p>{lang.html(text)}</p>", "text/plain": str(text)}, raw=True)
 
 
 def loss_curve(history: list[dict]) -> plt.Figure:

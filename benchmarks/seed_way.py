@@ -81,9 +81,10 @@ def build(config: Config) -> nn.Module:
 
 
 def fit(pictures: typing.Sequence[torch.Tensor], config: Config, device: torch.device,
-          after: typing.Callable[[int, nn.Module], None] = lambda epoch, model: None) -> tuple[nn.Module, list[dict[str, float]]]:
+          after: typing.Callable[[int, nn.Module], None] = lambda epoch, model: None,
+          layout: torch.memory_format = torch.contiguous_format) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train on `Pictures` for config.epochs: the network, and {seconds, loss} of each epoch. after(epoch, model): called untimed."""
-    model = build(config).to(device)
+    model = build(config).to(device, memory_format=layout)
     similarity = PlainSSIM().to(device)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.lr)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
@@ -94,7 +95,7 @@ def fit(pictures: typing.Sequence[torch.Tensor], config: Config, device: torch.d
         started, total = time.perf_counter(), 0.0
         model.train()
         for x in loader:
-            x = x.to(device)
+            x = x.to(device, memory_format=layout)
             y = model(x)
             loss = nn.functional.mse_loss(y, x)
             if config.ssim_weight:

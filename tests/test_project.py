@@ -13,11 +13,11 @@ from adlib.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    {"config"},
+    {"config", "lang"},
     {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
-    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"plots", "eda", "words"}, {"study", "plots_compare"}, {"runs"},
+    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"}, {"plots", "eda", "words", "panels"}, {"study", "plots_compare"}, {"runs"},
     {"notes", "limits"}, {"compare", "grid", "process", "board"}, {"summary", "compare_limits"}, {"questions"},
     {"tables", "batch", "report"}, {"cli"}]
 

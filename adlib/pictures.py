@@ -1,0 +1,58 @@
+"""Anomaly maps as pictures, fast enough to follow a slider: arrays in, arrays and data URIs out."""
+from __future__ import annotations
+
+import base64
+import functools
+import io
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+HEAT = "plasma"  # deep blue = as expected, through red to yellow = not; even steps in lightness, unlike jet
+FOUND, TRUE = (0, 213, 255), (255, 255, 255)  # outlines: where the map exceeds its level; the true defect
+
+
+def heat(map_: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A map [h,w] in colours, `low` and below blue, `high` and above yellow: uint8 [h,w,3]."""
+    share = np.clip((map_ - low) / max(high - low, 1e-12), 0, 1)
+    return _colours()[(share * 255 + 0.5).astype(np.uint8)]
+
+
+def outlined(picture: np.ndarray, region: np.ndarray, colour: tuple[int, int, int] = FOUND, *, dashed: bool = False) -> np.ndarray:
+    """A copy of uint8 [h,w,3] with the rim of bool [h,w] drawn into it, dark on its outer side so that it shows on any ground."""
+    drawn = picture.copy()
+    inner = region & ~ndimage.binary_erosion(region)
+    outer = ndimage.binary_dilation(region) & ~region
+    if dashed:
+        rows, columns = np.indices(region.shape)
+        gaps = (rows + columns) // 3 % 2 == 0
+        inner, outer = inner & gaps, outer & gaps
+    drawn[outer] = 0
+    drawn[inner] = colour
+    return drawn
+
+
+def overlay(picture: np.ndarray, map_: np.ndarray, *, low: float, level: float, truth: np.ndarray | None = None) -> np.ndarray:
+    """The picture uint8 [h,w,3] tinted by its map [h,w] where that exceeds `low`, outlined where it exceeds `level`, and the true defect."""
+    share = np.clip((map_ - low) / max(2 * (level - low), 1e-12), 0, 1)[..., None] * 0.6
+    mixed = (picture * (1 - share) + heat(map_, low, low + 2 * (level - low)) * share + 0.5).astype(np.uint8)
+    mixed = outlined(mixed, map_ > level, FOUND, dashed=True)
+    return mixed if truth is None or not truth.any() else outlined(mixed, truth, TRUE)
+
+
+def uri(picture: np.ndarray, size: int | None = None, *, exact: bool = False) -> str:
+    """uint8 [h,w,3] as a data URI: JPEG, or PNG where it must be `exact`; scaled to `size` pixels a side if given."""
+    image = Image.fromarray(picture)
+    if size and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    kind, buffer = ("png", io.BytesIO()) if exact else ("jpeg", io.BytesIO())
+    image.save(buffer, kind, **({} if exact else {"quality": 82}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@functools.cache
+def _colours() -> np.ndarray:
+    import matplotlib
+
+    return (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255 + 0.5).astype(np.uint8)
