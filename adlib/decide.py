@@ -92,6 +92,16 @@ def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[st
     return np.concatenate(parts) if parts else np.zeros((0, *pictures.shape[-2:]), np.float32)
 
 
+def map_range(scorer: score.Scorer, category: data.Category, config: Config, name: str,
+              scale: dict[str, tuple[float, float]]) -> tuple[float, float]:
+    """(low, level) of a score's map on held-out good images: its median, and what one image in twenty exceeds somewhere.
+
+    The one colour scale of all pictures of a run: good parts are at `low`, the scale ends at low + 2 * (level - low).
+    """
+    normal = maps(scorer, images.load(split_of(category, config)["held_out"] or list(category.train[:40]), config.image_size), name, scale)
+    return float(np.median(normal)), float(np.quantile(normal.max(axis=(1, 2)), 0.95))
+
+
 def cross_p_values(scored: Scored, fitted: featurespace.Fitted, category: data.Category, config: Config) -> Scored:
     """The same with p-values from every good image, where those held out cannot support the asked false-alarm rate.
 

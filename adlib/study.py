@@ -100,12 +100,10 @@ def heat_maps(scorer: score.Scorer, category: data.Category, results: pd.DataFra
     paths = [category.root / path for path in chosen["path"]]
     pictures = images.load(paths, config.image_size)
     maps = decide.maps(scorer, pictures, scored.chosen, scored.scale)
-    normal = decide.maps(scorer, images.load(decide.split_of(category, config)["held_out"] or list(category.train[:40]),
-                                             config.image_size), scored.chosen, scored.scale)
-    level = float(np.quantile(normal.max(axis=(1, 2)), 0.95))
+    low, level = decide.map_range(scorer, category, config, scored.chosen, scored.scale)
     truth = images.load_masks([data.mask_path(category, path) if category.layout == "mvtec" else None for path in paths], config.image_size)
     titles = [f"{row.defect or 'unlabelled'}\n{Path(row.path).name}" for row in chosen.itertuples()]
-    figure = plots.heat_maps(pictures.permute(0, 2, 3, 1).numpy(), maps, truth.numpy(), titles, low=float(np.median(normal)), level=level)
+    figure = plots.heat_maps(pictures.permute(0, 2, 3, 1).numpy(), maps, truth.numpy(), titles, low=low, level=level)
     names = ", ".join(title.replace("\n", " ") for title in titles)
     return figure, (f"Anomaly maps ({scored.chosen}) of {len(chosen)} test images: {names}. Dashed: where the map exceeds what one in "
                     "twenty held-out good images reaches anywhere" + ("; solid: the true defect." if truth.any() else "."))
