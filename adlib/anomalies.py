@@ -43,6 +43,20 @@ def insert(pictures: torch.Tensor, n: int, *, seed: int,
     return torch.from_numpy(changed), torch.from_numpy(masks), names
 
 
+def drop(picture: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float], size: float = 1.0, contrast: float = 1.0,
+         seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """One anomaly where one wants it: uint8 [3,S,S] -> (uint8 [3,S,S], mask bool [S,S] as in `insert`, empty where nothing can be seen).
+
+    other: a good picture that it may be made from. centre: (y, x) as shares of the side. size: its lengths are this many times those of
+    `insert`. contrast in [0,1]: from the picture as it is to the anomaly as it is. The seed gives its shape, whatever the other values are.
+    """
+    base, source = (np.ascontiguousarray(image.numpy().transpose(1, 2, 0)) for image in (picture, other))
+    y, x = (int(np.clip(share * len(base), 0, len(base) - 1)) for share in centre)
+    changed = _GENERATORS[kind](base, source, (y, x), np.random.default_rng(seed), size)
+    blended = (base + contrast * (changed.astype(float) - base) + 0.5).astype(np.uint8)
+    return torch.from_numpy(blended.transpose(2, 0, 1).copy()), torch.from_numpy(_visible(base, blended))
+
+
 def sources(n: int, count: int, *, seed: int) -> np.ndarray:
     """Which two of `count` pictures each of the n images of `insert` may have something of: int64 [n,2]."""
     return np.array([_sources(seed, i, count)[1:] for i in range(n)], dtype=np.int64).reshape(n, 2)
@@ -57,21 +71,25 @@ def _one(kind: str, base: np.ndarray, other: np.ndarray, rng: np.random.Generato
     """Try places and sizes until the change can be seen."""
     for _ in range(20):
         centre = _place(base, rng)
-        picture = {"cutpaste": _cutpaste, "perlin": _perlin, "scratch": _scratch, "structural": _structural}[kind](base, other, centre, rng)
-        mask = np.abs(picture.astype(int) - base.astype(int)).max(axis=2) >= 6
+        picture = _GENERATORS[kind](base, other, centre, rng)
+        mask = _visible(base, picture)
         if mask.sum() >= max(4, base.shape[0] ** 2 // 4000):
             return picture, mask
     y, x = centre  # a uniform picture, where nothing that is moved can be seen: a plain spot
     picture = base.copy()
     spot = _disc(base.shape[0], (y, x), base.shape[0] / 16)
     picture[spot] = 255 - picture[spot]
-    picture[spot & (np.abs(picture.astype(int) - base.astype(int)).max(axis=2) < 6)] = 0
-    return picture, np.abs(picture.astype(int) - base.astype(int)).max(axis=2) >= 6
+    picture[spot & ~_visible(base, picture)] = 0
+    return picture, _visible(base, picture)
 
 
-def _cutpaste(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _visible(base: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    return np.abs(picture.astype(int) - base.astype(int)).max(axis=2) >= 6
+
+
+def _cutpaste(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator, times: float = 1) -> np.ndarray:
     size = base.shape[0]
-    h, w = (max(3, int(size * side)) for side in _sides(rng))
+    h, w = (max(3, int(size * min(1, side * times))) for side in _sides(rng))
     y, x = (int(np.clip(v - side // 2, 0, size - side)) for v, side in zip(_place(other, rng), (h, w), strict=True))
     piece = Image.fromarray(_jitter(other, rng)[y:y + h, x:x + w])
     turn = float(rng.uniform(-60, 60))
@@ -81,10 +99,10 @@ def _cutpaste(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng:
     return np.asarray(picture)
 
 
-def _perlin(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _perlin(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator, times: float = 1) -> np.ndarray:
     size = base.shape[0]
     clouds = sum(_noise(size, cells, rng) / cells**0.5 for cells in (4, 8, 16))
-    near = _disc(size, centre, size * rng.uniform(0.06, 0.2))
+    near = _disc(size, centre, size * rng.uniform(0.06, 0.2) * times)
     region = near & (clouds > np.median(clouds[near]))
     if rng.random() < 0.5:
         texture = _jitter(np.rot90(other[::-1], int(rng.integers(4))), rng)
@@ -95,25 +113,26 @@ def _perlin(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: n
     return (base * (1 - soft) + texture * soft + 0.5).astype(np.uint8)
 
 
-def _scratch(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _scratch(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator, times: float = 1) -> np.ndarray:
     size, steps = base.shape[0], 12
     angle, points = rng.uniform(0, 2 * np.pi), [np.array(centre[::-1], float)]
-    bend, length = rng.normal(0, 0.12), size * rng.uniform(0.06, 0.3)
+    bend, length = rng.normal(0, 0.12), size * rng.uniform(0.06, 0.3) * times
     for _ in range(steps):
         angle += bend + rng.normal(0, 0.1)
         points.append(points[-1] + length / steps * np.array([np.cos(angle), np.sin(angle)]))
     canvas = Image.new("L", (4 * size, 4 * size), 0)  # drawn large, then shrunk: a line of any width with soft edges
-    ImageDraw.Draw(canvas).line([tuple(4 * p) for p in points], fill=255, width=max(2, round(4 * size * rng.uniform(0.003, 0.012))))
+    width = max(2, round(4 * size * rng.uniform(0.003, 0.012) * times))
+    ImageDraw.Draw(canvas).line([tuple(4 * p) for p in points], fill=255, width=width)
     cover = np.asarray(canvas.resize((size, size), Image.Resampling.BOX), float)[..., None] / 255 * rng.uniform(0.4, 1.0)
     colour = base[centre] + rng.choice([-1, 1]) * rng.uniform(30, 110)
     return (base * (1 - cover) + np.clip(colour, 0, 255) * cover + 0.5).astype(np.uint8)
 
 
-def _structural(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _structural(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator, times: float = 1) -> np.ndarray:
     size = base.shape[0]
     rows, columns = np.mgrid[:size, :size].astype(float)
     dy, dx = rows - centre[0], columns - centre[1]
-    radius = size * rng.uniform(0.04, 0.14)
+    radius = size * rng.uniform(0.04, 0.14) * times
     weight = np.exp(-((dy**2 + dx**2) / radius**2) ** 2)  # 1 inside, soft at the rim
     kind = rng.integers(3)
     if kind == 0:  # displaced
@@ -128,6 +147,9 @@ def _structural(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rn
         rows, columns = centre[0] + dy * scale, centre[1] + dx * scale
     return np.stack([ndimage.map_coordinates(base[..., c].astype(float), [rows, columns], order=1, mode="nearest") for c in range(3)],
                     axis=2).round().astype(np.uint8)
+
+
+_GENERATORS = {"cutpaste": _cutpaste, "perlin": _perlin, "scratch": _scratch, "structural": _structural}
 
 
 def _place(base: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def _due(task: Task, opened: dict[tuple[str, str], data.Category]) -> str:
 def _made_from(task: Task, category: data.Category) -> dict[str, typing.Any]:
     if task.kind == "limits":
         return notes.of_limits(task.notebook, task.after.output.parent)
-    return notes.of_data(task.notebook, category, task.params["image_size"])
+    return notes.of_data(task.notebook, category, task.params["image_size"], task.params["weights"])
 
 
 def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, jobs: int, timeout_s: float,
@@ -196,7 +196,8 @@ def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
     """What the comparison was made from, so that the next batch knows whether it still stands; nothing where it failed."""
     for task, outcome in outcomes.items():
         if task.kind == "comparison" and outcome.status == "finished":
-            files.write_json(_comparison_note(task), notes.of_comparison(task.notebook, task.output.parent, _plan(outcomes)))
+            made_from = notes.of_comparison(task.notebook, task.output.parent, _plan(outcomes))
+            files.write_json(_comparison_note(task), made_from | {"retry": task.retry})
         elif task.kind == "comparison":
             _comparison_note(task).unlink(missing_ok=True)
 

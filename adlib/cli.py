@@ -32,22 +32,22 @@ def run(args: argparse.Namespace) -> int:
     tasks = grid.plan(args.grid, data_root=args.data, reports=str(reports), only=args.only, weights=args.weights)
     code = batch.run(tasks, reports=reports, jobs=args.jobs, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
     if args.report and not args.dry_run and code in (0, 1):
-        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False)))
+        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=args.lang)))
     return code
 
 
 def report(args: argparse.Namespace) -> int:
-    from adlib import compare, files, runs, summary, tables
+    from adlib import answers, compare, files, runs, summary, tables
     from adlib import report as pages
 
     reports = runs.reports_dir(args.reports)
-    index = pages.build(reports, again=args.again)
+    index = pages.build(reports, again=args.again, language=args.lang)
     table = compare.performance(reports)
     if args.markdown:
         files.write_text(args.markdown, tables.markdown(table, reports))
         print(f"wrote {args.markdown}")
     rows = summary.rows(compare.without_ablations(table), reports)
-    print(compare.provenance(table), summary.answer(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
+    print(compare.provenance(table), answers.full(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
     return 0
 
 
@@ -139,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--data", default="", metavar="PATH", help="folder of the data (default: ADLIB_DATA, data/, else synthetic)")
     source.add_argument("--weights", default="", metavar="PATH", help="ResNet18 weights: imagenet, none, or a state dict's path")
 
-    one = commands.add_parser("run", parents=[place, source], help="run a grid of notebooks: what is due, each in its own process")
+    words = argparse.ArgumentParser(add_help=False)
+    words.add_argument("--lang", choices=("en", "zh"), default="en", help="language the report opens in (default en; a reader can switch)")
+
+    one = commands.add_parser("run", parents=[place, source, words], help="run a grid of notebooks: what is due, each in its own process")
     one.add_argument("grid", help="params/study.yaml, params/quick.yaml, or one configuration's file")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; they share the cores (default 1)")
     one.add_argument("--only", default="", metavar="KEY=VALUE,...", help="only some runs: category=zipper,config=cae_ssim,seed=0")
@@ -149,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--report", action="store_true", help="render the report afterwards")
     one.set_defaults(command=run)
 
-    one = commands.add_parser("report", parents=[place], help="render the executed notebooks to reports/index.html")
+    one = commands.add_parser("report", parents=[place, words], help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE", help="write the results as markdown, too (docs/results.md)")
     one.set_defaults(command=report, again=True)
 

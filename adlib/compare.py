@@ -9,20 +9,22 @@ import pandas as pd
 
 from adlib import files, runs
 from adlib.config import InputError
+from adlib.lang import Text, t
+from adlib.lang import join as listed
 
 # The seed's four rows, in its order: what its README claims, and what the per-image scores that its author published
 # give for the one configuration they were published for. Only for its own two categories, and only on its own images.
 SEED_ROWS = {"cae_mse": "CAE + MSE", "cae_ssim": "CAE + SSIM", "resnet_mse": "ResNet18 + MSE", "resnet_ssim": "ResNet18 + SSIM"}
 LABELS = SEED_ROWS | {
-    "to_pixels": "Frozen ResNet18 to pixels", "to_features": "Frozen ResNet18 to features (cosine)",
-    "to_features_squared": "Frozen ResNet18 to features (squared)", "pca": "PCA residual", "gaussian": "Gaussian per position (PaDiM)",
-    "gaussian_anywhere": "One Gaussian for all positions",
-    "memory": "Memory of patches (PatchCore)", "taught": "Head taught by synthetic defects", "fused": "Fused: memory + taught head",
-    "mean_grey": "Mean grey (no model)", "contrast": "Contrast (no model)", "laplacian_variance": "Laplacian variance (no model)",
-    "compressed_size": "Compressed size (no model)", "fused_without_layer1": "Fused, without layer1", "fused_layer3": "Fused, layer3 alone",
-    "fused_128px": "Fused, 128 px", "fused_texture": "Fused, taught cutpaste and perlin only",
-    "fused_shape": "Fused, taught scratch and structural only", "taught_texture": "Taught, cutpaste and perlin only",
-    "taught_shape": "Taught, scratch and structural only"}
+    "to_pixels": t("Frozen ResNet18 to pixels"), "to_features": t("Frozen ResNet18 to features (cosine)"),
+    "to_features_squared": t("Frozen ResNet18 to features (squared)"), "pca": t("PCA residual"),
+    "gaussian": t("Gaussian per position (PaDiM)"), "gaussian_anywhere": t("One Gaussian for all positions"),
+    "memory": t("Memory of patches (PatchCore)"), "taught": t("Head taught by synthetic defects"),
+    "fused": t("Fused: memory + taught head"), "mean_grey": t("Mean grey (no model)"), "contrast": t("Contrast (no model)"),
+    "laplacian_variance": t("Laplacian variance (no model)"), "compressed_size": t("Compressed size (no model)"),
+    "fused_without_layer1": t("Fused, without layer1"), "fused_layer3": t("Fused, layer3 alone"), "fused_128px": t("Fused, 128 px"),
+    "fused_texture": t("Fused, taught cutpaste and perlin only"), "fused_shape": t("Fused, taught scratch and structural only"),
+    "taught_texture": t("Taught, cutpaste and perlin only"), "taught_shape": t("Taught, scratch and structural only")}
 SEED_CLAIMS = {
     ("hazelnut", "cae_mse"): (0.70, 0.80), ("zipper", "cae_mse"): (0.60, 0.70),
     ("hazelnut", "cae_ssim"): (0.75, 0.85), ("zipper", "cae_ssim"): (0.65, 0.75),
@@ -50,6 +52,11 @@ def performance(reports: Path) -> pd.DataFrame:
     order = {name: i for i, name in enumerate(LABELS)}
     found = sorted(rows.values(), key=lambda row: (row["category"], order.get(row["name"], 99), row["name"], row["seed"]))
     return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def label(name: str) -> str:
+    """A configuration's name for a person, in both languages; one that is not of this study keeps its own."""
+    return LABELS.get(name, name)
 
 
 ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_texture", "fused_shape", "taught_texture", "taught_shape")
@@ -82,59 +89,63 @@ def read_results(folder: Path) -> pd.DataFrame:
         raise InputError(f"cannot read {folder / 'all_results.csv'} ({error}); run its configuration again with --force") from error
 
 
-def provenance(table: pd.DataFrame) -> str:
+def provenance(table: pd.DataFrame) -> Text:
     """Where the numbers come from: data, device, weights; synthetic data and weights that were not the asked-for ones first."""
     done = table[table["status"] == "finished"]
-    text = []
+    text: list[str] = []
     if (done["synthetic"] == True).any():  # noqa: E712  (a column of True, False and nothing)
         drawn = join(sorted(set(done.loc[done["synthetic"] == True, "category"])))  # noqa: E712
-        text.append(f"SYNTHETIC DATA ({drawn}): these images were drawn by a program; nothing here is a result on real parts.")
+        text.append(t("SYNTHETIC DATA ({drawn}): these images were drawn by a program; nothing here is a result on real parts.",
+                      drawn=drawn))
     random = sorted({weights for weights in done["weights"] if weights.startswith("RANDOM")})
     if random:
-        text.append(f"The ResNet18 rows did not have ImageNet weights: {'; '.join(random)}.")
+        text.append(t("The ResNet18 rows did not have ImageNet weights: {weights}.", weights=listed(random, "; ")))
     text += sorted(set(done["source"]))
     given = sorted({weights for weights in done["weights"] if not weights.startswith(("RANDOM", "none ("))})
     if given:
-        text.append(f"ResNet18 weights: {'; '.join(given)}.")
-    text.append(f"{len(done)} of {len(table)} runs finished, on {join(sorted(set(done['device'])))}. Data fingerprints: "
-                + ", ".join(f"{category} {join(sorted(set(rows['fingerprint'])))}" for category, rows in done.groupby("category")) + ".")
-    return " ".join(text)
+        text.append(t("ResNet18 weights: {weights}.", weights=listed(given, "; ")))
+    data = [t("{category} {fingerprints}", category=category, fingerprints=join(sorted(set(rows["fingerprint"]))))
+            for category, rows in done.groupby("category")]
+    return listed([*text, t("{done} of {runs} runs finished, on {devices}. Data fingerprints: {data}.", done=len(done), runs=len(table),
+                            devices=join(sorted(set(done["device"]))), data=listed(data, ", "))])
 
 
-def bars_sentence(rows: pd.DataFrame) -> str:
-    text = "AUROC of every row with the 95 % interval of the finite test set; filled: not told from the best of its category"
-    if rows["claim_low"].notna().any():
-        text += "; the grey bands are the ranges that the seed claims"
-    return text + ". " + " ".join(
-        f"{category}: " + ", ".join(f"{row.label} {row.auroc:.2f}" for row in part.itertuples() if row.auroc == row.auroc) + "."
-        for category, part in rows.groupby("category", sort=False))
+def bars_sentence(rows: pd.DataFrame) -> Text:
+    text = (t("AUROC of every row with the 95 % interval of the finite test set; filled: not told from the best of its category; "
+              "the grey bands are the ranges that the seed claims.") if rows["claim_low"].notna().any() else
+            t("AUROC of every row with the 95 % interval of the finite test set; filled: not told from the best of its category."))
+    return listed([text, *(
+        t("{category}: {values}.", category=category, values=listed(
+            [t("{label} {auroc:.2f}", label=row.label, auroc=row.auroc) for row in part.itertuples() if row.auroc == row.auroc], ", "))
+        for category, part in rows.groupby("category", sort=False))])
 
 
-def matrix_sentence(pairs: pd.DataFrame, category: str) -> str:
-    apart = int((pairs["p_holm"] < 0.05).sum())
-    return (f"{category}: {apart} of {len(pairs)} pairs of rows are told apart by the paired DeLong test on the same images at 5 %, "
-            "corrected for the number of pairs (stars).")
+def matrix_sentence(pairs: pd.DataFrame, category: str) -> Text:
+    return t("{category}: {apart} of {pairs} pairs of rows are told apart by the paired DeLong test on the same images at 5 %, corrected "
+             "for the number of pairs (stars).", category=category, apart=int((pairs["p_holm"] < 0.05).sum()), pairs=len(pairs))
 
 
-def roc_sentence(table: pd.DataFrame) -> str:
-    return "ROC curves of all configurations: the nearer to the upper left corner, the more defects are found at few false alarms."
+def roc_sentence(table: pd.DataFrame) -> Text:
+    return t("ROC curves of all configurations: the nearer to the upper left corner, the more defects are found at few false alarms.")
 
 
-def distributions_sentence(results: dict[tuple[str, str], pd.DataFrame]) -> str:
+def distributions_sentence(results: dict[tuple[str, str], pd.DataFrame]) -> Text:
     """How many anomalous images hide among the good ones, per run."""
     parts = []
     for (category, label), table in results.items():
         test = table[table["split"] == "test"]
         good, bad = test.loc[test["label"] == 0, "score"], test.loc[test["label"] == 1, "score"]
         if len(good) and len(bad):
-            parts.append(f"{category} {label} {int((bad <= good.max()).sum())}/{len(bad)}")
-    return "Anomalous test images that score no higher than the highest good one: " + (", ".join(parts) or "no labels") + "."
+            parts.append(t("{category} {label} {hidden}/{bad}", category=category, label=label, hidden=int((bad <= good.max()).sum()),
+                           bad=len(bad)))
+    return t("Anomalous test images that score no higher than the highest good one: {parts}.", parts=listed(parts, ", ") or t("no labels"))
 
 
-def epochs_sentence(curves: dict[tuple[str, str], pd.DataFrame]) -> str:
-    parts = [f"{category} {label} {known.iloc[0]['auroc']:.2f} (epoch {known.iloc[0]['epoch']:.0f}) to {known.iloc[-1]['auroc']:.2f} "
-             f"(epoch {known.iloc[-1]['epoch']:.0f})" for (category, label), table in curves.items() if len(known := table.dropna())]
-    return "From the first epoch to the last: " + ("; ".join(parts) or "no labels") + "."
+def epochs_sentence(curves: dict[tuple[str, str], pd.DataFrame]) -> Text:
+    parts = [t("{category} {label} {first:.2f} (epoch {begin:.0f}) to {last:.2f} (epoch {end:.0f})", category=category, label=label,
+               first=known.iloc[0]["auroc"], begin=known.iloc[0]["epoch"], last=known.iloc[-1]["auroc"], end=known.iloc[-1]["epoch"])
+             for (category, label), table in curves.items() if len(known := table.dropna())]
+    return t("From the first epoch to the last: {parts}.", parts=listed(parts, "; ") or t("no labels"))
 
 
 def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
@@ -142,7 +153,7 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
     status = runs.status(path)
     manifest = runs.manifest(path)
     about = manifest.get("data") or {}
-    row = {"category": category, "name": name, "label": LABELS.get(name, name), "seed": int(seed) if seed.isdigit() else -1,
+    row = {"category": category, "name": name, "label": label(name), "seed": int(seed) if seed.isdigit() else -1,
            "status": status.state, "reason": status.reason, "epochs": math.nan, "train_seconds": math.nan,
            "device": manifest.get("device", ""), "weights": manifest.get("weights", ""), "git": manifest.get("git", ""),
            "precision": manifest.get("precision", ""), "synthetic": about.get("synthetic"), "layout": about.get("layout", ""),
@@ -187,7 +198,7 @@ def _nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def join(words: typing.Iterable[str]) -> str:
+def join(words: typing.Iterable[str]) -> Text:
     """'a, b and c'."""
     words = list(words)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return t("{most} and {last}", most=listed(words[:-1], ", "), last=words[-1]) if len(words) > 1 else listed(words)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from adlib import compare, corrupt, notes
+from adlib.lang import Text, join, t
 
 STRENGTH = 3  # of the disturbances in the table: clearly visible, and still a camera one would use
 
@@ -14,7 +15,7 @@ STRENGTH = 3  # of the disturbances in the table: clearly visible, and still a c
 def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """{(category, label): limits.robustness} of every configuration that was taken to its limits."""
     tables = {tuple(folder.parts[-2:]): folder / "robustness.csv" for folder in _finished(reports)}
-    found = {(category, compare.LABELS.get(name, name)): pd.read_csv(path) for (category, name), path in tables.items() if path.is_file()}
+    found = {(category, compare.label(name)): pd.read_csv(path) for (category, name), path in tables.items() if path.is_file()}
     return {key: one for key, one in found.items() if len(one)}
 
 
@@ -29,15 +30,17 @@ def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFram
     return pd.DataFrame(found)
 
 
-def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
+def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> Text:
     if not tables:
-        return "Not asked here: no configuration of the grid is in its `limits:`."
+        return t("Not asked here: no configuration of the grid is in its `limits:`.")
     found = []
     for (category, label), table in tables.items():
         at = table[table["strength"] == STRENGTH]
         worst, clean = at.loc[at["auroc"].idxmin()], table.loc[table["strength"] == 0, "auroc"].iloc[0]
-        found.append(f"{category} {label} {clean:.3f} to {worst['auroc']:.3f} ({worst['what']})")
-    return f"AUROC as they are, and under the worst disturbance of strength {STRENGTH}: " + ", ".join(found) + "."
+        found.append(t("{category} {label} {clean:.3f} to {disturbed:.3f} ({what})", category=category, label=label, clean=clean,
+                       disturbed=worst["auroc"], what=corrupt.describe(worst["disturbance"], STRENGTH)))
+    return t("AUROC as they are, and under the worst disturbance of strength {strength}: {found}.", strength=STRENGTH,
+             found=join(found, ", "))
 
 
 def smallest(reports: Path) -> pd.DataFrame:
@@ -46,7 +49,7 @@ def smallest(reports: Path) -> pd.DataFrame:
     for folder in _finished(reports):
         path = folder / "smallest.csv"
         table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-        found += [{"Category": folder.parts[-2], "Configuration": compare.LABELS.get(folder.name, folder.name), "Defect": row.defect,
+        found += [{"Category": folder.parts[-2], "Configuration": compare.label(folder.name), "Defect": row.defect,
                    "Found half the time at": _percent(row.area50, row.smallest),
                    "Found 95 % of the time at": _percent(row.area95, row.smallest),
                    "Largest drawn": _percent(row.largest, 0), "Share found at real size": f"{row.found_at_real_size:.0%}",
@@ -55,10 +58,11 @@ def smallest(reports: Path) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def robustness_caption() -> str:
+def robustness_caption() -> Text:
     """What the columns of robustness_table are."""
-    words = "; ".join(f"{name}: {corrupt.describe(name, STRENGTH)}" for name in corrupt.CORRUPTIONS)
-    return f"AUROC under disturbances of strength {STRENGTH} of 5, and the false alarms at the fixed threshold. {words}."
+    columns = [t("{name}: {what}", name=name, what=corrupt.describe(name, STRENGTH)) for name in corrupt.CORRUPTIONS]
+    return t("AUROC under disturbances of strength {strength} of 5, and the false alarms at the fixed threshold. {columns}.",
+             strength=STRENGTH, columns=join(columns, "; "))
 
 
 def _finished(reports: Path) -> list[Path]:
@@ -66,8 +70,12 @@ def _finished(reports: Path) -> list[Path]:
 
 
 def _percent(value: float, smallest: float) -> str:
-    return "not reached" if math.isnan(value) else f"{100 * value:.2g} %" if value > smallest else f"{100 * smallest:.2g} % or less"
+    return _reached(value, smallest, f"{100 * value:.2g} %", f"{100 * smallest:.2g} %")
 
 
 def _contrast(value: float, faintest: float) -> str:
-    return "not reached" if math.isnan(value) else f"{value:.2f}" if value > faintest else f"{faintest:.2f} or less"
+    return _reached(value, faintest, f"{value:.2f}", f"{faintest:.2f}")
+
+
+def _reached(value: float, least: float, words: str, least_words: str) -> str:
+    return t("not reached") if math.isnan(value) else words if value > least else t("{least} or less", least=least_words)

@@ -12,6 +12,8 @@ import typing
 import numpy as np
 from scipy import special
 
+from adlib.lang import Text, t
+
 
 def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(1 + number of calibration scores >= score) / (n + 1): [n], [N] -> [N] in (0,1]; small = anomalous."""
@@ -43,10 +45,10 @@ def supports(n: int, rate: float) -> bool:
     return n >= least(rate)
 
 
-def sentence(n: int, rate: float) -> str:
+def sentence(n: int, rate: float) -> Text:
     """What to say when they cannot."""
-    return (f"{n} held-out good images cannot support a false-alarm rate of {rate:.1%}: at least {least(rate)} are needed, so no part "
-            "is called anomalous; hold out more, or ask for a higher rate.")
+    return t("{n} held-out good images cannot support a false-alarm rate of {rate:.1%}: at least {least} are needed, so no part is called "
+             "anomalous; hold out more, or ask for a higher rate.", n=n, rate=rate, least=least(rate))
 
 
 def folds(n: int, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -16,17 +16,12 @@ import torch
 from PIL import Image
 from scipy import ndimage, special
 
+from adlib.lang import Text, t
+
 STRENGTHS = (1, 2, 3, 4, 5)
-_TABLE = {  # name: (amount at each strength, what it is and in which unit)
-    "noise": ((1, 2, 4, 7, 12), "sensor noise, standard deviation {} % of the range"),
-    "blur": ((0.2, 0.35, 0.55, 0.8, 1.2), "out of focus, Gaussian of sigma {} % of the image's side"),
-    "brighter": ((2, 4, 7, 11, 16), "brighter by {} % of the range"),
-    "darker": ((2, 4, 7, 11, 16), "darker by {} % of the range"),
-    "contrast": ((90, 80, 65, 50, 35), "contrast about the image's mean reduced to {} %"),
-    "jpeg": ((90, 75, 50, 30, 15), "JPEG compression of quality {}"),
-    "rotation": ((1, 2, 4, 7, 10), "turned by {} degrees, every other image the other way"),
-    "shift": ((1, 2, 3, 4, 5), "shifted by {} % of the image's side: right, down, left, up in turn"),
-}
+_TABLE = {  # name: amount at each strength; `describe` says of what
+    "noise": (1, 2, 4, 7, 12), "blur": (0.2, 0.35, 0.55, 0.8, 1.2), "brighter": (2, 4, 7, 11, 16), "darker": (2, 4, 7, 11, 16),
+    "contrast": (90, 80, 65, 50, 35), "jpeg": (90, 75, 50, 30, 15), "rotation": (1, 2, 4, 7, 10), "shift": (1, 2, 3, 4, 5)}
 CORRUPTIONS: tuple[str, ...] = tuple(_TABLE)
 
 
@@ -46,10 +41,18 @@ def apply(pictures: torch.Tensor, name: str, strength: int, *, seed: int = 0) ->
     return torch.from_numpy(changed)
 
 
-def describe(name: str, strength: int) -> str:
+def describe(name: str, strength: int) -> Text:
     """The corruption in words, for a legend: "sensor noise, standard deviation 4 % of the range". Raises as `apply`."""
     amount = _amount(name, strength)
-    return _TABLE[name][1].format(amount)
+    return {
+        "noise": t("sensor noise, standard deviation {amount} % of the range", amount=amount),
+        "blur": t("out of focus, Gaussian of sigma {amount} % of the image's side", amount=amount),
+        "brighter": t("brighter by {amount} % of the range", amount=amount),
+        "darker": t("darker by {amount} % of the range", amount=amount),
+        "contrast": t("contrast about the image's mean reduced to {amount} %", amount=amount),
+        "jpeg": t("JPEG compression of quality {amount}", amount=amount),
+        "rotation": t("turned by {amount} degrees, every other image the other way", amount=amount),
+        "shift": t("shifted by {amount} % of the image's side: right, down, left, up in turn", amount=amount)}[name]
 
 
 def _amount(name: str, strength: int) -> float:
@@ -57,7 +60,7 @@ def _amount(name: str, strength: int) -> float:
         raise ValueError(f"unknown corruption {name!r}; known are {', '.join(CORRUPTIONS)}")
     if strength not in STRENGTHS:
         raise ValueError(f"unknown strength {strength!r}; known are {', '.join(map(str, STRENGTHS))}")
-    return _TABLE[name][0][STRENGTHS.index(strength)]
+    return _TABLE[name][STRENGTHS.index(strength)]
 
 
 def _one(picture: np.ndarray, name: str, amount: float, i: int, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from adlib import files
 from adlib.config import InputError, cache_dir, did_you_mean, project_root
+from adlib.lang import Text, t
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LABELS = "image_anomaly_labels.json"
@@ -43,28 +44,28 @@ class Category:
         return path.relative_to(self.root).as_posix()
 
 
-def find_root(data_root: str = "") -> tuple[Path, str]:
+def find_root(data_root: str = "") -> tuple[Path, Text]:
     """The folder of the data, and a sentence saying which rule chose it.
 
     The parameter, else the environment variable ADLIB_DATA, else data/ of the project if it holds a category, else the
     synthetic set, drawn into data/synthetic on first use. Raises InputError when a named folder is missing or no folder.
     """
-    for value, said in ((data_root, "parameter data_root"), (os.environ.get("ADLIB_DATA", ""), "environment variable ADLIB_DATA")):
+    for value, rule in ((data_root, t("parameter data_root")), (os.environ.get("ADLIB_DATA", ""), t("environment variable ADLIB_DATA"))):
         if value:
             root = Path(value).expanduser()
             if not root.is_dir():
-                raise InputError(f"{said} is {value!r}, which is {'a file' if root.exists() else 'missing'}; give the folder that "
+                raise InputError(f"{rule} is {value!r}, which is {'a file' if root.exists() else 'missing'}; give the folder that "
                                  "holds the categories")
-            return root, f"Data: {value} ({said})."
+            return root, t("Data: {folder} ({rule}).", folder=value, rule=rule)
     own = project_root() / "data"
     if _names(own):
-        return own, f"Data: {own} (the project's data folder)."
+        return own, t("Data: {folder} (the project's data folder).", folder=own)
     drawn = own / "synthetic"
     if not (drawn / "synthetic.json").is_file():
         from adlib import synthetic
 
         synthetic.write_dataset(drawn)
-    return drawn, f"Data: {drawn}, drawn by adlib, because neither data_root nor ADLIB_DATA nor {own} names any."
+    return drawn, t("Data: {folder}, drawn by adlib, because neither data_root nor ADLIB_DATA nor {own} names any.", folder=drawn, own=own)
 
 
 def categories(root: Path) -> list[str]:
@@ -100,7 +101,7 @@ def open_category(root: Path, name: str = "") -> Category:
     return Category(root, name, layout, (root / "synthetic.json").is_file(), train, nested or flat, train_bad)
 
 
-def open_from(data_root: str, name: str) -> tuple[Category, str]:
+def open_from(data_root: str, name: str) -> tuple[Category, Text]:
     """find_root and open_category in one: the category, and the sentence saying where it was found."""
     root, source = find_root(data_root)
     return open_category(root, name), source

@@ -1,6 +1,7 @@
 """Is this folder of images fit for a study? Counts, sizes, modes, labels, duplicates, and every file that cannot be read."""
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from adlib import data
 from adlib.config import InputError
+from adlib.lang import Text, join, t
 
+MANY_SIZES = 6  # different ones that the data card still names one by one
 
 @dataclass(frozen=True)
 class Findings:
@@ -25,26 +28,32 @@ class Findings:
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
 
-    def rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> list[tuple[Text, str]]:
         """The findings in words, for a table."""
-        def spell(counts: dict[str, int]) -> str:
-            return ", ".join(f"{key} {value}" for key, value in counts.items()) or "none"
-        return [("images", spell(self.counts)), ("sizes in pixels", spell(self.sizes)), ("modes", spell(self.modes)),
-                ("test labels", spell(self.labels)), ("identical images within a split", str(len(self.duplicates))),
-                ("identical images in train and evaluation", str(len(self.leaks))), ("unreadable", str(len(self.unreadable))),
-                ("files that are no images", str(self.ignored))]
+        def spell(counts: dict[str, int]) -> Text:
+            return join((f"{key} {value}" for key, value in counts.items()), ", ") if counts else t("none")
+        by_area = sorted(self.sizes, key=lambda size: math.prod(map(int, size.split("x"))))
+        sizes = spell(self.sizes) if len(by_area) <= MANY_SIZES else t(
+            "{n} different ones, from {least} to {most}; most often {often}", n=len(by_area), least=by_area[0], most=by_area[-1],
+            often=next(iter(self.sizes)))
+        return [(t("images"), spell(self.counts)), (t("sizes in pixels"), sizes), (t("modes"), spell(self.modes)),
+                (t("test labels"), spell(self.labels)), (t("identical images within a split"), str(len(self.duplicates))),
+                (t("identical images in train and evaluation"), str(len(self.leaks))), (t("unreadable"), str(len(self.unreadable))),
+                (t("files that are no images"), str(self.ignored))]
 
     def problems(self) -> list[str]:
-        """What a person should look at, a sentence each; empty if nothing."""
-        found = [f"cannot be read: {name}" for name in self.unreadable]
-        found += [f"the same image in training and in evaluation, which flatters every number: {', '.join(group)}" for group in self.leaks]
-        found += [f"the same image more than once: {', '.join(group)}" for group in self.duplicates]
+        """What a person should look at, a sentence each; empty if nothing. What is wrong with the labels is told in English alone."""
+        found: list[str] = [t("cannot be read: {name}", name=name) for name in self.unreadable]
+        found += [t("the same image in training and in evaluation, which flatters every number: {names}", names=join(group, ", "))
+                  for group in self.leaks]
+        found += [t("the same image more than once: {names}", names=join(group, ", ")) for group in self.duplicates]
         if self.label_problem:
             found.append(self.label_problem)
         if not self.labels and not self.label_problem:
-            found.append("the test images have no labels: they are scored, without an AUROC")
+            found.append(t("the test images have no labels: they are scored, without an AUROC"))
         elif len({name == "good" for name in self.labels}) == 1:
-            found.append(f"the test images are all {'good' if 'good' in self.labels else 'anomalous'}: there will be no AUROC")
+            found.append(t("the test images are all good: there will be no AUROC") if "good" in self.labels else
+                         t("the test images are all anomalous: there will be no AUROC"))
         return found
 
 

@@ -33,6 +33,9 @@ class Scored(Decided):
     p_values: dict[str, dict[str, np.ndarray]]  # {primary or chosen: {test, train_bad: [N]}}; NaN where nothing is held out
     calibration: int  # good images that the p-values are from
     how: str  # split | cross-conformal | none
+    maps: np.ndarray  # float32 [N,S,S]: the chosen score's smoothed maps of the test images
+    low: float  # of these maps, on good images: see map_range
+    level: float
 
 
 def split_of(category: data.Category, config: Config) -> dict[str, list[Path]]:
@@ -67,15 +70,18 @@ def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Sco
     """Decide, then score the evaluation splits; their p-values are from the held-out good images."""
     decided = decide(scorer, category, config)
     paths = split_of(category, config)
-    unseen = {name: (paths[name], tables(scorer, images.load(paths[name], config.image_size), decided.scale))
-              for name in ("test", "train_bad") if paths[name]}
+    test, seen = _looked(scorer, images.load(paths["test"], config.image_size), decided.chosen, decided.scale)
+    unseen = {"test": (paths["test"], test)} if paths["test"] else {}
+    if paths["train_bad"]:
+        unseen["train_bad"] = (paths["train_bad"], tables(scorer, images.load(paths["train_bad"], config.image_size), decided.scale))
     splits = decided.splits | unseen
     known = splits["held_out"][1] if "held_out" in splits else None
     p_values = {name: {split: np.full(len(table), np.nan) if known is None else
                        conformal.p_values(known[name].to_numpy(), table[name].to_numpy()) for split, (_, table) in unseen.items()}
                 for name in (decided.primary, decided.chosen)}
     return Scored(decided.ranking, decided.primary, decided.chosen, decided.scale, splits, p_values,
-                  0 if known is None else len(known), "none" if known is None else "split")
+                  0 if known is None else len(known), "none" if known is None else "split", seen,
+                  *map_range(scorer, category, config, decided.chosen, decided.scale))
 
 
 def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[float, float]]) -> pd.DataFrame:
@@ -85,11 +91,25 @@ def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[
 
 def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[str, tuple[float, float]]) -> np.ndarray:
     """The smoothed map of a score ("ssim.max" -> ssim) at the images' own size: uint8 [N,3,S,S] -> float32 [N,S,S]."""
-    parts = []
-    for part in pictures.split(BATCH):
-        found = torch.from_numpy(score.all_maps(scorer(part), scale)[name.split(".")[0]]).float()[:, None]
-        parts.append(torch.nn.functional.interpolate(found, size=pictures.shape[-1], mode="bilinear")[:, 0].numpy())
-    return np.concatenate(parts) if parts else np.zeros((0, *pictures.shape[-2:]), np.float32)
+    return _looked(scorer, pictures, name, scale)[1]
+
+
+def map_of(smoothed: dict[str, np.ndarray], size: int, name: str) -> np.ndarray:
+    """The same of score.all_maps: {map: [N,h,w]} -> float32 [N,size,size]."""
+    chosen = torch.from_numpy(smoothed[name.split(".")[0]]).float()[:, None]
+    return torch.nn.functional.interpolate(chosen, size=size, mode="bilinear")[:, 0].numpy()
+
+
+def _looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
+            scale: dict[str, tuple[float, float]]) -> tuple[pd.DataFrame, np.ndarray]:
+    """`tables` and `maps` in one go."""
+    rows, kept = [], [np.zeros((0, *pictures.shape[-2:]), np.float32)]
+    for part in pictures.split(BATCH) if len(pictures) else ():
+        found = scorer(part)
+        smoothed = score.all_maps(found, scale)
+        rows.append(score.reduced(found, smoothed))
+        kept.append(map_of(smoothed, pictures.shape[-1], name))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(), np.concatenate(kept)
 
 
 def map_range(scorer: score.Scorer, category: data.Category, config: Config, name: str,

@@ -1,36 +1,48 @@
 """What the first notebook shows of a folder of images: pictures, numbers and the sentences that go with them."""
 from __future__ import annotations
 
-import html
 import typing
 from pathlib import Path
 
 import numpy as np
 
-from adlib import data, images
+from adlib import clouds, data, embedding, features, images, scenes
+from adlib.config import Config, InputError
 from adlib.data import Category
 from adlib.datacheck import Findings
+from adlib.lang import Text, html, join, t
 
 
 def card(findings: Findings) -> typing.Any:
     """The data card: what was found, and every problem, as an HTML table."""
     from IPython.display import HTML
 
-    rows = "".join(f"<tr><th scope=row>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in findings.rows())
-    problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in findings.problems())
-    return HTML(f"<table><caption>Data card</caption><tbody>{rows}</tbody></table>"
-                + (f"<p><strong>Problems found:</strong></p><ul>{problems}</ul>" if problems else "<p>No problems found.</p>"))
+    rows = "".join(f"<tr><th scope=row>{html(name)}</th><td>{html(value)}</td></tr>" for name, value in findings.rows())
+    problems = "".join(f"<li>{html(problem)}</li>" for problem in findings.problems())
+    return HTML(f"<table><caption>{html(t('Data card'))}</caption><tbody>{rows}</tbody></table>"
+                + (f"<p><strong>{html(t('Problems found:'))}</strong></p><ul>{problems}</ul>" if problems else
+                   f"<p>{html(t('No problems found.'))}</p>"))
+
+
+def duplicates(category: Category, findings: Findings, size: int = 72, most: int = 12) -> str:
+    """The groups of identical images with a picture of each, as HTML; the first `most` of them, "" where there is none."""
+    found = [*findings.leaks, *findings.duplicates][:most]
+    strips = []
+    for keys in found:
+        picture = images.load([category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
+        strips.append(scenes.strip({t("the same image {n} times", n=len(keys)): picture}, keys[0], html(join(keys, ", "))))
+    return scenes.flow(strips) if found else ""
 
 
 def groups(category: Category) -> dict[str, list[Path]]:
-    """The images by kind, for description only: train, then the test images by their defect."""
+    """The images by kind, for description only: train, then the test images by their defect, good ones first."""
     labels = data.read_labels(category)
-    found: dict[str, list[Path]] = {"train, good": list(category.train)}
-    for path in category.test:
-        label = labels.get(category.key(path))
-        found.setdefault(f"test, {label.defect}" if label else "test, unlabelled", []).append(path)
+    found: dict[str, list[Path]] = {t("train, good"): list(category.train)}
+    known = [(labels.get(category.key(path)), path) for path in category.test]
+    for label, path in sorted(known, key=lambda one: one[0] is None or one[0].anomalous):
+        found.setdefault(t("test, {defect}", defect=label.defect) if label else t("test, unlabelled"), []).append(path)
     if category.train_bad:
-        found["train_bad (never trained on)"] = list(category.train_bad)
+        found[t("train_bad (never trained on)")] = list(category.train_bad)
     return found
 
 
@@ -49,25 +61,63 @@ def brightness(category: Category, size: int) -> dict[str, np.ndarray]:
     return {kind: images.brightness(images.load(paths, size)) for kind, paths in groups(category).items()}
 
 
-def montage_sentence(category: Category, pictures: dict[str, np.ndarray]) -> str:
-    return f"Sample images of {category.name}, a row each: " + ", ".join(f"{len(p)} {kind}" for kind, p in pictures.items()) + "."
+def page(category: Category, paths: list[Path], size: int, number: int, each: int) -> str:
+    """The images of page `number` (1, 2, ...; after the last comes the first) of some of a category's, `each` a page, as HTML."""
+    start = (number - 1) % -(-len(paths) // each) * each
+    shown = paths[start:start + each]
+    strips = [scenes.strip({t("image"): picture.permute(1, 2, 0).numpy()}, category.key(path), html(path.name))
+              for path, picture in zip(shown, images.load(shown, min(size, 128)), strict=True)]
+    said = t("{first} to {last} of {n} images.", first=start + 1, last=start + len(shown), n=len(paths))
+    return scenes.paragraph(said) + scenes.flow(strips, 8)
 
 
-def deviation_sentence(category: Category) -> str:
-    return f"Mean image of the good training images of {category.name}, and each pixel's standard deviation over them."
+def feature_map(category: Category, config: Config, most: int = 400) -> tuple[str, Text]:
+    """Up to `most` images, alike ones near each other (clouds.feature_map of embedding.plane), and what their neighbours say.
+
+    ("", why) where the weights are out of reach: random ones are used where the configuration allows them, and then the title says so.
+    """
+    try:
+        encoder, weights = features.backbone(config)
+    except InputError as error:
+        return "", t("There is no map of the features: {why}.", why=str(error))
+    found = groups(category)
+    shown = {kind: _spread(paths, n) for (kind, paths), n in zip(found.items(), embedding.spread(list(map(len, found.values())), most),
+                                                                 strict=True)}
+    paths, kinds = [path for of in shown.values() for path in of], [kind for kind, of in shown.items() for _ in of]
+    loaded = images.load(paths, config.image_size)
+    pooled = embedding.pooled(encoder, loaded, config)
+    points, how = embedding.plane(pooled)
+    labels = data.read_labels(category)
+    anomalous = np.array([category.key(path) in labels and labels[category.key(path)].anomalous for path in paths])
+    title = t("{n} images by the features of a frozen ResNet18 ({how}; weights: {weights})", n=len(paths), how=how,
+              weights=t("RANDOM, because no run asks for others") if config.weights == "none" else weights)
+    drawn = clouds.feature_map(points, kinds, [category.key(path) for path in paths], loaded.permute(0, 2, 3, 1).numpy(), title)
+    return drawn, embedding.sentence(pooled, anomalous)
 
 
-def brightness_sentence(found: dict[str, np.ndarray]) -> str:
-    return "Median grey value: " + ", ".join(f"{kind} {np.median(values):.3f}" for kind, values in found.items()) + "."
+def montage_sentence(category: Category, pictures: dict[str, np.ndarray]) -> Text:
+    kinds = join((t("{n} {kind}", n=len(some), kind=kind) for kind, some in pictures.items()), ", ")
+    return t("Sample images of {category}, a row each: {kinds}.", category=category.name, kinds=kinds)
 
 
-def answer(category: Category, findings: Findings) -> str:
+def deviation_sentence(category: Category) -> Text:
+    return t("Mean image of the good training images of {category}, and each pixel's standard deviation over them.", category=category.name)
+
+
+def brightness_sentence(found: dict[str, np.ndarray]) -> Text:
+    medians = join((t("{name} {value:.3f}", name=kind, value=np.median(values)) for kind, values in found.items()), ", ")
+    return t("Median grey value: {medians}.", medians=medians)
+
+
+def answer(category: Category, findings: Findings) -> Text:
+    counts = {"category": category.name, "train": len(category.train), "test": len(category.test)}
     problems = findings.problems()
-    text = f"{category.name} has {len(category.train)} good images to learn from and {len(category.test)} test images"
-    if category.train_bad:
-        text += f", and {len(category.train_bad)} known bad ones kept for evaluation"
-    return text + (f". {len(problems)} problem(s) to look at, listed above." if problems else
-                   ". Nothing found that speaks against using it.")
+    return join([
+        t("{category} has {train} good images to learn from and {test} test images, and {bad} known bad ones kept for evaluation.",
+          bad=len(category.train_bad), **counts) if category.train_bad else
+        t("{category} has {train} good images to learn from and {test} test images.", **counts),
+        t("{n} problem(s) to look at, listed above.", n=len(problems)) if problems else
+        t("Nothing found that speaks against using it.")])
 
 
 def _spread(paths: list[Path], most: int) -> list[Path]:

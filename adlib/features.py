@@ -40,8 +40,9 @@ def extract(model: nn.Module, pictures: torch.Tensor, config: Config) -> list[to
 
     Nothing here learns, so the same pictures through the same weights are computed once and then read from the cache; the key
     also names what decides the rounding (precision, device, threads, torch), so that a run's numbers do not depend on it.
+    A picture on its own is computed each time: looking it up would take as long, and what is drawn into one is not seen again.
     """
-    parts = [_kept_or_computed(model, part, config) for part in pictures.split(CHUNK)]
+    parts = [(_kept_or_computed if len(part) > 1 else _compute)(model, part, config) for part in pictures.split(CHUNK)]
     flat, size = torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts)), pictures.shape[-1]
     found, start = [], 0
     for channels, stride in zip(CHANNELS, STRIDES, strict=True):
@@ -62,7 +63,7 @@ def _kept_or_computed(model: nn.Module, pictures: torch.Tensor, config: Config) 
     path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
     flat = _kept(path, (len(pictures), _width(pictures.shape[-1])))
     if flat is None:
-        flat = _compute(model, pictures, config, device)
+        flat = _compute(model, pictures, config)
         with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, flat)
         _forget(path)
@@ -70,11 +71,12 @@ def _kept_or_computed(model: nn.Module, pictures: torch.Tensor, config: Config) 
 
 
 @torch.inference_mode()
-def _compute(model: nn.Module, pictures: torch.Tensor, config: Config, device: torch.device) -> np.ndarray:
+def _compute(model: nn.Module, pictures: torch.Tensor, config: Config) -> np.ndarray:
     """The three stages of each image behind each other, the channels of a cell side by side: float16 [N,D].
 
     What follows looks at cells, and pools them over neighbours: with channels last that is four times as fast.
     """
+    device = train.pick_device(config.device)
     model.to(device, memory_format=torch.channels_last).eval()
     encoder, size = model.encoder, pictures.shape[-1]
     flat = np.empty((len(pictures), _width(size)), np.float16)

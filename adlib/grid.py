@@ -110,9 +110,10 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     tasks: list[Task] = []
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
-        params = {"category": category, **place, "image_size": own[0].image_size}
+        net = next((config for config in own if config.model not in ("cae", *STATISTICS)), Config(weights="none"))
+        look = {"image_size": own[0].image_size, "weights": net.weights, "weights_fallback": net.weights_fallback}
         tasks.append(Task("eda", f"{category}: the data", notebooks / EDA, folder / "eda" / category / "notebook.ipynb",
-                          params, None, command(f"category={category}")))
+                          {"category": category, **place, **look}, None, command(f"category={category}")))
         mine = [Task("run", f"{category} {config.name} seed {config.seed}", notebooks / runs.NOTEBOOKS[config.model],
                      runs.folder(config) / "notebook.ipynb", config.as_dict(), config,
                      command(f"category={category},config={config.name},seed={config.seed}")) for config in own]

@@ -4,9 +4,13 @@ from __future__ import annotations
 import functools
 import html as markup
 import json
+import re
+import string
 import typing
 from pathlib import Path
 
+LEAST = 4  # letters of a template by which a text is known again
+TIGHT = re.compile(r" (?=[，。：；、（）])|(?<=[，。：；、（）]) |(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
 STRINGS = Path(__file__).parent / "strings.zh.json"  # {room: {English, with {holes}: Chinese, with the same holes}}
 
 
@@ -29,13 +33,20 @@ class Text(str):
 
 def t(english: str, **values: typing.Any) -> Text:
     """A text of either language: `english` with its {holes} filled as by str.format; values that are Texts bring their own Chinese."""
-    return Text(english.format(**values), strings().get(english, english).format(**{name: chinese(value) if isinstance(value, str) else value
-                                                                                   for name, value in values.items()}))
+    return Text(english.format(**values), _filled(strings().get(english, english), values))
 
 
 def chinese(text: str) -> str:
-    """The Chinese of a Text; any other str as it is: a name or a number."""
-    return text.zh if isinstance(text, Text) else text
+    """The Chinese of a Text. Of another str that of the sentence or template that it was made from, so that a text is known again after it
+    went through a table, a CSV or a JSON file; where there is none, as it is: a name or a number."""
+    if isinstance(text, Text):
+        return text.zh
+    if text in strings():
+        return strings()[text]
+    for pattern, holes, other in _templates():
+        if found := pattern.fullmatch(text):
+            return _filled(other, dict(zip(holes, found.groups(), strict=True)))
+    return text
 
 
 def join(texts: typing.Iterable[str], separator: str = " ") -> Text:
@@ -56,3 +67,26 @@ def strings() -> dict[str, str]:
     """{English: Chinese} of every room."""
     rooms = json.loads(STRINGS.read_text(encoding="utf-8"))
     return {english: other for room in rooms.values() for english, other in room.items()}
+
+
+@functools.cache
+def _templates() -> list[tuple[re.Pattern[str], list[str], str]]:
+    """(what texts made from it look like, its holes in their order, its Chinese) of every template; the most telling first."""
+    found = []
+    for english, other in strings().items():
+        parts = re.split(r"\{(\w+)(?::[^{}]*)?\}", english)
+        letters = sum(map(str.isalpha, "".join(parts[::2])))
+        if len(parts) > 1 and letters >= LEAST:
+            found.append((-letters, len(parts), re.compile("(.+?)".join(map(re.escape, parts[::2])), re.DOTALL), parts[1::2], other))
+    return [entry[2:] for entry in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _filled(template: str, values: dict[str, typing.Any]) -> str:
+    """A Chinese template with its holes filled. Beside a hole, a space goes that would part two Chinese characters, or one and its mark."""
+    parts = [""]
+    for literal, name, form, _ in string.Formatter().parse(template):
+        parts.append(literal)
+        if name is not None:
+            value = string.Formatter().get_field(name, (), values)[0]
+            parts.append(chinese(value) if isinstance(value, str) else format(value, form))
+    return functools.reduce(lambda left, right: left[:-2] + TIGHT.sub("", left[-2:] + right[:2]) + right[2:], parts)

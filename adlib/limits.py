@@ -18,6 +18,7 @@ from PIL import Image
 from adlib import conformal, corrupt, data, decide, featurespace, files, images, metrics, models, psychometric, runs, score
 from adlib import synthetic as generator
 from adlib.config import PIXEL_MODELS, Config, InputError
+from adlib.lang import Text, join, t
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
 CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -35,6 +36,7 @@ class Reopened:
     score: str
     scale: dict[str, tuple[float, float]]
     threshold: float  # a picture is called anomalous above it; inf where the held-out images could not support the rate
+    network: torch.nn.Module | None = None  # of an autoencoder, whose reconstructions can be looked at
 
     def scores(self, pictures: torch.Tensor) -> np.ndarray:
         """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
@@ -76,7 +78,8 @@ def reopen(run: Path, data_root: str = "") -> Reopened:
     scale = score.scale_of(scorer(held_out[:decide.BATCH]))
     name = files.read_json(run / "metrics.json")["chosen"]["score"]
     known = decide.tables(scorer, held_out, scale)[name].to_numpy() if paths["held_out"] else np.zeros(0)
-    return Reopened(config, category, scorer, name, scale, conformal.threshold(known, config.false_alarms))
+    threshold = conformal.threshold(known, config.false_alarms)
+    return Reopened(config, category, scorer, name, scale, threshold, model if config.model in PIXEL_MODELS else None)
 
 
 def robustness(run: Reopened) -> pd.DataFrame:
@@ -141,27 +144,35 @@ def smallest(found: pd.DataFrame, guess: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["defect", "area50", "area95", "smallest", "largest", "faintest", "found_at_real_size", "contrast95"])
 
 
-def robustness_sentence(table: pd.DataFrame) -> str:
+def opened_sentence(run: Reopened) -> Text:
+    return t("Configuration {name}, seed {seed}; score {score}, threshold {threshold:.4g}.", name=run.config.name, seed=run.config.seed,
+             score=run.score, threshold=run.threshold)
+
+
+def robustness_sentence(table: pd.DataFrame) -> Text:
     if table.empty:
-        return "There are no labels of both classes, so robustness cannot be judged."
-    clean = table.loc[table["strength"] == 0, "auroc"].iloc[0]
-    worst = table[table["strength"] == 3].sort_values("auroc")
-    parts = ", ".join(f"{row.what} {row.auroc:.3f}" for row in worst.head(3).itertuples())
-    text = f"AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}."
+        return t("There are no labels of both classes, so robustness cannot be judged.")
+    clean, disturbed = table.loc[table["strength"] == 0, "auroc"].iloc[0], table[table["strength"] == 3]
+    parts = join((t("{name} {value:.3f}", name=corrupt.describe(row.disturbance, row.strength), value=row.auroc)
+                  for row in disturbed.sort_values("auroc").head(3).itertuples()), ", ")
+    text = t("AUROC {clean:.3f} as they are; at strength 3 the worst are {parts}.", clean=clean, parts=parts)
     if table["false_alarms"].isna().any():
-        return text + " The held-out images support no threshold, so there are no false alarms to count."
-    alarms = table[table["strength"] == 3].sort_values("false_alarms", ascending=False).iloc[0]
-    return (f"{text} At the fixed threshold, the most false alarms there are {alarms['false_alarms']:.0%} of the good images"
-            + (f", with {alarms['what']}." if alarms["false_alarms"] else "."))
+        return join([text, t("The held-out images support no threshold, so there are no false alarms to count.")])
+    alarms = disturbed.sort_values("false_alarms", ascending=False).iloc[0]
+    if not alarms["false_alarms"]:
+        return join([text, t("At the fixed threshold, the most false alarms there are {share:.0%} of the good images.", share=0)])
+    return join([text, t("At the fixed threshold, the most false alarms there are {share:.0%} of the good images, with {what}.",
+                         share=alarms["false_alarms"], what=corrupt.describe(alarms["disturbance"], alarms["strength"]))])
 
 
-def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> str:
+def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> Text:
     if found.empty:
-        return ("No psychometric curves: they need defects of controlled size, which only adlib's own drawn data have, and a threshold "
-                "that the held-out images support.")
-    parts = [f"{row.defect} " + (f"{row.area95:.2%}" + (" or less" if row.area95 <= row.smallest else "") if row.area95 == row.area95 else
-                                 f"not reached (found {row.found_at_real_size:.0%} at real size)") for row in sizes.itertuples()]
-    return "Share of the image that a defect must cover to be found 95 times in 100, at real contrast: " + ", ".join(parts) + "."
+        return t("No psychometric curves: they need defects of controlled size, which only adlib's own drawn data have, and a threshold "
+                 "that the held-out images support.")
+    parts = [t("{defect} not reached (found {share:.0%} at real size)", defect=row.defect, share=row.found_at_real_size)
+             if row.area95 != row.area95 else t("{defect} {area:.2%} or less", defect=row.defect, area=row.area95)
+             if row.area95 <= row.smallest else t("{defect} {area:.2%}", defect=row.defect, area=row.area95) for row in sizes.itertuples()]
+    return t("Share of the image that a defect must cover to be found 95 times in 100, at real contrast: {parts}.", parts=join(parts, ", "))
 
 
 def _resized(picture: np.ndarray, size: int) -> np.ndarray:

@@ -18,9 +18,10 @@ from adlib.config import InputError
 LIMIT_ROOMS = ("limits", "corrupt", "psychometric", "synthetic", "synthetic_hazelnut", "synthetic_zipper")
 
 
-def of_data(notebook: Path, category: data.Category, image_size: int) -> dict[str, typing.Any]:
-    """What a look at the data depends on."""
-    return {"data": data.fingerprint(category), "notebook": _hash(notebook), "image_size": image_size}
+def of_data(notebook: Path, category: data.Category, image_size: int, weights: str) -> dict[str, typing.Any]:
+    """What a look at the data depends on. weights: a configuration's; ImageNet's may have been out of reach, and be at hand now."""
+    known = _hash(Path(weights)) if Path(weights).is_file() else [weights, weights == "imagenet" and runs.imagenet_at_hand()]
+    return {"data": data.fingerprint(category), "notebook": _hash(notebook), "image_size": image_size, "weights": known}
 
 
 def of_limits(notebook: Path, run: Path) -> dict[str, typing.Any]:

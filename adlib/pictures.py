@@ -23,19 +23,17 @@ def outlined(picture: np.ndarray, region: np.ndarray, colour: tuple[int, int, in
     """A copy of uint8 [h,w,3] with the rim of bool [h,w] drawn into it, dark on its outer side so that it shows on any ground."""
     drawn = picture.copy()
     inner = region & ~ndimage.binary_erosion(region)
-    outer = ndimage.binary_dilation(region) & ~region
+    drawn[ndimage.binary_dilation(region) & ~region] = 0
     if dashed:
         rows, columns = np.indices(region.shape)
-        gaps = (rows + columns) // 3 % 2 == 0
-        inner, outer = inner & gaps, outer & gaps
-    drawn[outer] = 0
+        inner &= (rows + columns) // 4 % 2 == 0
     drawn[inner] = colour
     return drawn
 
 
 def overlay(picture: np.ndarray, map_: np.ndarray, *, low: float, level: float, truth: np.ndarray | None = None) -> np.ndarray:
-    """The picture uint8 [h,w,3] tinted by its map [h,w] where that exceeds `low`, outlined where it exceeds `level`, and the true defect."""
-    share = np.clip((map_ - low) / max(2 * (level - low), 1e-12), 0, 1)[..., None] * 0.6
+    """uint8 [h,w,3] tinted by its map [h,w] where that exceeds `low`, outlined where it exceeds `level`, and where the true defect is."""
+    share = np.clip((map_ - low) / max(2 * (level - low), 1e-12), 0, 1)[..., None] * 0.8
     mixed = (picture * (1 - share) + heat(map_, low, low + 2 * (level - low)) * share + 0.5).astype(np.uint8)
     mixed = outlined(mixed, map_ > level, FOUND, dashed=True)
     return mixed if truth is None or not truth.any() else outlined(mixed, truth, TRUE)

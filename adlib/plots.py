@@ -4,6 +4,7 @@ Colour never carries a meaning alone: line style, hatching or words go with it."
 from __future__ import annotations
 
 import io
+import re
 import typing
 from pathlib import Path
 
@@ -43,14 +44,16 @@ def show(figure: plt.Figure | None, alt: str, path: Path | None = None) -> None:
     if path is not None:
         with files.atomic_path(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-    display({"image/png": buffer.getvalue(), "text/plain": str(alt)}, raw=True, metadata={"image/png": {"alt": str(alt), "alt_zh": lang.chinese(alt)}})
+    words = {"alt": str(alt), "alt_zh": lang.chinese(alt)}
+    display({"image/png": buffer.getvalue(), "text/plain": str(alt)}, raw=True, metadata={"image/png": words})
 
 
 def say(text: str) -> None:
-    """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup."""
+    """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup; `commands` as code."""
     from IPython.display import display
 
-    display({"text/html": f"<p>{lang.html(text)}</p>", "text/plain": str(text)}, raw=True)
+    shown = re.sub("`([^`]+)`", r"<code>\1</code>", lang.html(text))
+    display({"text/html": f"<p>{shown}</p>", "text/plain": str(text)}, raw=True)
 
 
 def loss_curve(history: list[dict]) -> plt.Figure:

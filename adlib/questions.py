@@ -1,6 +1,7 @@
 """The study's questions that no single run answers: each a table and a sentence, from the run folders alone.
 
-Tables hold text that is ready to be read (tables.html_of, tables.text_of); means are over the seeds of a configuration.
+Tables hold text that is ready to be read (tables.html_of, tables.text_of), in English, and lang.chinese knows its words again; means
+are over the seeds of a configuration.
 """
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ import pandas as pd
 
 from adlib import compare, files, summary
 from adlib.config import STATISTICS
+from adlib.lang import Text, t
+from adlib.lang import join as listed
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")
 PLACES = ("gaussian", "gaussian_anywhere")
@@ -50,24 +53,25 @@ def choices(scores: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (category, label), part in scores.groupby(["category", "label"], sort=False):
         own, best = part[part["own"]].iloc[0], part.loc[part["test"].idxmax()]
-        names = compare.join(part.loc[part["chosen"] > 0, "score"])
+        picked = t("{scores} {auroc:.3f}", scores=compare.join(part.loc[part["chosen"] > 0, "score"]), auroc=part["picked"].iloc[0])
         found.append({"Category": category, "Configuration": label, "Own score": f"{own['score']} {own['test']:.3f}",
-                      "Chosen without labels": f"{names} {part['picked'].iloc[0]:.3f}",
+                      "Chosen without labels": picked,
                       "Best in hindsight": f"{best['score']} {best['test']:.3f}",
                       "Rank correlation, label-free and real": f"{_agreement(part):+.2f}"})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, dtype=object)  # which keeps a text's Chinese
 
 
-def scores_sentence(scores: pd.DataFrame) -> str:
+def scores_sentence(scores: pd.DataFrame) -> Text:
     if scores.empty:
-        return "Not asked here: it needs an autoencoder, held-out images and labels of both classes."
+        return t("Not asked here: it needs an autoencoder, held-out images and labels of both classes.")
     groups = [part for _, part in scores.groupby(["category", "label"], sort=False)]
     gains = [part["picked"].iloc[0] - part.loc[part["own"], "test"].iloc[0] for part in groups]
     lost = [part["test"].max() - part["picked"].iloc[0] for part in groups]
     ranks = [_agreement(part) for part in groups]
-    return (f"Over {len(groups)} autoencoders, choosing the score without labels changes the AUROC by {np.mean(gains):+.3f} on average "
-            f"({min(gains):+.3f} to {max(gains):+.3f}); it stays {np.mean(lost):.3f} below the best in hindsight. The label-free order of "
-            f"the scores and the real one have a rank correlation of {np.mean(ranks):+.2f} ({min(ranks):+.2f} to {max(ranks):+.2f}).")
+    return t("Over {n} autoencoders, choosing the score without labels changes the AUROC by {gain:+.3f} on average ({least:+.3f} to "
+             "{most:+.3f}); it stays {lost:.3f} below the best in hindsight. The label-free order of the scores and the real one have a "
+             "rank correlation of {rank:+.2f} ({lowest:+.2f} to {highest:+.2f}).", n=len(groups), gain=np.mean(gains), least=min(gains),
+             most=max(gains), lost=np.mean(lost), rank=np.mean(ranks), lowest=min(ranks), highest=max(ranks))
 
 
 def target(rows: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +79,7 @@ def target(rows: pd.DataFrame) -> pd.DataFrame:
     return _columns(rows[rows["name"].isin(TARGETS)])
 
 
-def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> str:
+def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> Text:
     """Whether features beat pixels, all with the same reduction of their map, by the paired test."""
     found = []
     for category, here in rows[rows["name"].isin(TARGETS) & rows["auroc"].notna()].groupby("category", sort=False):
@@ -83,12 +87,14 @@ def target_sentence(table: pd.DataFrame, rows: pd.DataFrame, reports: Path) -> s
         if not {"to_pixels", "to_features"} <= set(chosen.index):
             continue
         pairs, pixels = summary.matrix(table, reports, category), chosen.loc["to_pixels"]
-        parts = [f"{row.label} {row.auroc:.3f} (p = {summary.p_value(pairs, row.label, pixels['label']):.2g})"
-                 for row in chosen.drop(index="to_pixels").itertuples()]
-        found.append(f"On {category}, against {pixels['label']} {pixels['auroc']:.3f}: {compare.join(parts)}.")
-    return ("Same encoder, decoder family and schedule; p of the paired test of these planned comparisons, not corrected. "
-            + " ".join(found) if found else
-            "Not asked here: `adlib run params/trained.yaml` runs the controlled experiment.")
+        parts = [t("{label} {auroc:.3f} (p = {p:.2g})", label=row.label, auroc=row.auroc,
+                   p=summary.p_value(pairs, row.label, pixels["label"])) for row in chosen.drop(index="to_pixels").itertuples()]
+        found.append(t("On {category}, against {pixels} {auroc:.3f}: {others}.", category=category, pixels=pixels["label"],
+                       auroc=pixels["auroc"], others=compare.join(parts)))
+    if not found:
+        return t("Not asked here: `adlib run params/trained.yaml` runs the controlled experiment.")
+    return listed([t("Same encoder, decoder family and schedule; p of the paired test of these planned comparisons, not corrected."),
+                   *found])
 
 
 def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -112,12 +118,15 @@ def place(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def place_sentence(place: pd.DataFrame) -> str:
+def place_sentence(place: pd.DataFrame) -> Text:
     if place.empty:
-        return "Not asked here: `adlib run params/detectors.yaml` runs both Gaussians."
+        return t("Not asked here: `adlib run params/detectors.yaml` runs both Gaussians.")
     right = place.loc[place["Label-free choice"] == place["Better in truth"], "Category"]
-    return (f"The label-free choice between a Gaussian per position and one for all positions is the right one on {len(right)} of "
-            f"{len(place)} categories" + (f" ({compare.join(right)})." if len(right) else "."))
+    words = {"n": len(right), "of": len(place), "right": compare.join(right)}
+    return (t("The label-free choice between a Gaussian per position and one for all positions is the right one on {n} of {of} categories "
+              "({right}).", **words) if len(right) else
+            t("The label-free choice between a Gaussian per position and one for all positions is the right one on {n} of {of} categories.",
+              **words))
 
 
 def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -142,18 +151,20 @@ def parts(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     return pd.DataFrame(found).fillna("")
 
 
-def parts_sentence(parts: pd.DataFrame) -> str:
+def parts_sentence(parts: pd.DataFrame) -> Text:
     """How far from each other the variants are on the real images."""
     if parts.empty:
-        return "Not asked here: `adlib run params/ablation.yaml` takes the best detector apart."
+        return t("Not asked here: `adlib run params/ablation.yaml` takes the best detector apart.")
     found = []
     for category, part in parts.groupby("Category", sort=False):
         values = pd.to_numeric(part["AUROC, test"]).dropna()
         if values.empty:
             continue
-        found.append(f"{category}: from {values.min():.3f} ({part.loc[values.idxmin(), 'Configuration']}) to {values.max():.3f} "
-                     f"({part.loc[values.idxmax(), 'Configuration']})")
-    return f"AUROC over the variants, {'; '.join(found)}." if found else "There are no labels of both classes to judge the variants by."
+        found.append(t("{category}: from {low:.3f} ({worst}) to {high:.3f} ({best})", category=category, low=values.min(),
+                       worst=part.loc[values.idxmin(), "Configuration"], high=values.max(),
+                       best=part.loc[values.idxmax(), "Configuration"]))
+    return (t("AUROC over the variants, {ranges}.", ranges=listed(found, "; ")) if found else
+            t("There are no labels of both classes to judge the variants by."))
 
 
 def localisation(table: pd.DataFrame, reports: Path) -> pd.DataFrame:

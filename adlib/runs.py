@@ -143,7 +143,7 @@ def stale(run_folder: Path, now: dict[str, typing.Any]) -> str | None:
     before = about.get("inputs")
     if not isinstance(before, dict) or not isinstance(before.get("params"), dict):
         return "it was made by another version of adlib"
-    if before == now and str(about.get("weights")).startswith("RANDOM") and _imagenet_at_hand():
+    if before == now and str(about.get("weights")).startswith("RANDOM") and imagenet_at_hand():
         return "it ran with random weights, and ImageNet's are at hand now"
     if before == now:
         return None
@@ -226,7 +226,7 @@ def _rooms(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_bare(rooms.joinpath(f"{room}.py").read_text(encoding="utf-8")) for room in names)
 
 
-def _imagenet_at_hand() -> bool:
+def imagenet_at_hand() -> bool:
     """Is torchvision's ResNet18 file in torch's cache? Asked without loading torch."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
     return any((Path(home) / "hub" / "checkpoints").glob("resnet18-*.pth"))

@@ -125,7 +125,11 @@ def all_maps(maps: dict[str, np.ndarray], scale: dict[str, tuple[float, float]])
 
 def table(maps: dict[str, np.ndarray], scale: dict[str, tuple[float, float]]) -> pd.DataFrame:
     """Every score of some images: a column "map.reduction", a row an image."""
-    smoothed = all_maps(maps, scale)
+    return reduced(maps, all_maps(maps, scale))
+
+
+def reduced(maps: dict[str, np.ndarray], smoothed: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The same where the smoothed maps (all_maps) are at hand."""
     # The mean is that of the map as it is; smoothing changes it by rounding only.
     columns = {f"{name}.{how}": reduce(maps[name] if how == "mean" and name in maps else smoothed[name], how)
                for name in smoothed for how in REDUCTIONS}

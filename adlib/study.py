@@ -11,9 +11,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from adlib import data, decide, evaluate, featurespace, files, images, plots, score, train, words
+from adlib import data, decide, evaluate, featurespace, files, images, panels, pictures, plots, score, train, verdicts, words
 from adlib.config import STATISTICS, Config
+from adlib.lang import Text, html, join, t
 from adlib.plots import say
+
+TILES = 96  # images that a run's page shows: with three pictures each they stay below 2 MB
 
 
 def banner(category: data.Category, source: str) -> None:
@@ -21,16 +24,26 @@ def banner(category: data.Category, source: str) -> None:
     from IPython.display import HTML, display
 
     if category.synthetic:
-        display(HTML('<p class="synthetic"><strong>SYNTHETIC DATA.</strong> These pictures were drawn by a program. Nothing on '
-                     'this page is a result on real parts.</p>'))
-    say(f"Category: {category.name}. {source} Layout: {category.layout}. {len(category.train)} good training images, "
-        f"{len(category.test)} test images" + (f", {len(category.train_bad)} known bad images that are never trained on."
-                                               if category.train_bad else "."))
+        drawn = t("These pictures were drawn by a program. Nothing on this page is a result on real parts.")
+        display(HTML(f'<p class="synthetic"><strong>{html(t("SYNTHETIC DATA."))}</strong> {html(drawn)}</p>'))
+    counts = {"layout": category.layout, "train": len(category.train), "test": len(category.test)}
+    counted = (t("Layout: {layout}. {train} good training images, {test} test images, {bad} known bad images that are never trained on.",
+                 bad=len(category.train_bad), **counts) if category.train_bad else
+               t("Layout: {layout}. {train} good training images, {test} test images.", **counts))
+    say(join(filter(None, (t("Category: {category}.", category=category.name), source, counted))))
 
 
 def placed(config: Config, category: data.Category) -> Config:
     """The config with its category filled in: empty means the first one found."""
     return dataclasses.replace(config, category=category.name)
+
+
+def show(fragment: str) -> None:
+    """Display HTML of `panels` in the notebook; nothing where it is empty."""
+    from IPython.display import HTML, display
+
+    if fragment:
+        display(HTML(fragment))
 
 
 def machine(config: Config) -> dict[str, typing.Any]:
@@ -44,20 +57,21 @@ def facts(config: Config, category: data.Category, model: nn.Module, weights: st
     """The run in one line: device, precision, size of the network, where its weights came from."""
     total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (True, False))
     about = machine(config)
-    say(f"Configuration {config.name}, seed {config.seed}: {config.epochs} epochs on {about['device']} ({about['threads']} threads), "
-        f"{about['precision']}, {config.image_size} px, loss {1 - config.ssim_weight:g} x MSE + {config.ssim_weight:g} x (1 - SSIM). "
-        f"{total / 1e6:.1f} million parameters, {trained / 1e6:.1f} million of them trained. Encoder weights: {weights}.")
+    say(t("Configuration {name}, seed {seed}: {epochs} epochs on {device} ({threads} threads), {precision}, {size} px, loss {mse:g} x MSE "
+          "+ {ssim:g} x (1 - SSIM). {total:.1f} million parameters, {trained:.1f} million of them trained. Encoder weights: {weights}.",
+          name=config.name, seed=config.seed, epochs=config.epochs, size=config.image_size, mse=1 - config.ssim_weight,
+          ssim=config.ssim_weight, total=total / 1e6, trained=trained / 1e6, weights=weights, **about))
 
 
 def feature_facts(config: Config, weights: str, kept: torch.Tensor) -> None:
     """A run in feature space in one line. kept: the indices of the images it may be fitted on."""
     fitted_on = len(featurespace.sample(kept, config))
-    about = machine(config)
-    say(f"Configuration {config.name}, seed {config.seed}: detector {config.model} on {about['device']} ({about['threads']} threads), "
-        f"{about['precision']}, {config.image_size} px, "
-        + ("no network at all." if config.model in STATISTICS else
-           f"stages {config.layers} of the frozen ResNet18. Encoder weights: {weights}.")
-        + (f" Fitted on a sample of {fitted_on} of {len(kept)} good images." if fitted_on < len(kept) else ""))
+    network = t("no network at all.") if config.model in STATISTICS else t(
+        "stages {layers} of the frozen ResNet18. Encoder weights: {weights}.", layers=config.layers, weights=weights)
+    said = t("Configuration {name}, seed {seed}: detector {model} on {device} ({threads} threads), {precision}, {size} px, {network}",
+             name=config.name, seed=config.seed, model=config.model, size=config.image_size, network=network, **machine(config))
+    sampled = t("Fitted on a sample of {n} of {of} good images.", n=fitted_on, of=len(kept)) if fitted_on < len(kept) else ""
+    say(join(filter(None, (said, sampled))))
 
 
 def timed(function: typing.Callable, *values: typing.Any) -> tuple[typing.Any, float]:
@@ -69,7 +83,7 @@ def timed(function: typing.Callable, *values: typing.Any) -> tuple[typing.Any, f
 def show_history(history: list[dict], folder: Path) -> None:
     """The loss curve of a detector that was trained; a sentence for one in closed form."""
     if not history:
-        say("Nothing was trained: this detector is computed from the good images in closed form.")
+        say(t("Nothing was trained: this detector is computed from the good images in closed form."))
         return
     train.write_history(folder / "history.csv", history)
     plots.show(plots.loss_curve(history), words.loss(history), folder / "loss_curve.png")
@@ -78,17 +92,17 @@ def show_history(history: list[dict], folder: Path) -> None:
 
 def localisation_table(found: dict[str, typing.Any] | None) -> None:
     """The same by defect type and by size, as a table; nothing where there is nothing to part."""
-    from IPython.display import HTML, display
+    groups = (found or {}).get("groups", [])
+    if groups:
+        names = {"pixel_auroc": t("Pixel AUROC"), "pixel_ap": t("Pixel AP"), "au_pro_30": "AU-PRO .30", "au_pro_05": "AU-PRO .05"}
+        head = "".join(f'<th scope="col">{html(name)}</th>' for name in (t("Good images with"), t("Defective images"), *names.values()))
+        rows = "".join(f"<tr><td>{html(row['group'])}</td><td>{row['images']}</td>"
+                       + "".join(f"<td>{row[name]:.3f}</td>" for name in names) + "</tr>" for row in groups)
+        show(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
-    rows = pd.DataFrame((found or {}).get("groups", []))
-    if not rows.empty:
-        names = {"group": "Good images with", "images": "Defective images", "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP",
-                 "au_pro_30": "AU-PRO .30", "au_pro_05": "AU-PRO .05"}
-        display(HTML(rows.rename(columns=names).to_html(index=False, border=0, escape=True, float_format="{:.3f}".format)))
 
-
-def heat_maps(scorer: score.Scorer, category: data.Category, results: pd.DataFrame, scored: decide.Scored, config: Config,
-              each: int = 5) -> tuple[typing.Any, str]:
+def heat_maps(category: data.Category, results: pd.DataFrame, scored: decide.Scored, config: Config,
+              each: int = 5) -> tuple[typing.Any, Text]:
     """Figure and text: anomalous images of the highest and lowest chosen score and the highest other ones, with the map's contour.
 
     One colour scale for all; the contour is the level that one in twenty held-out good images reaches anywhere.
@@ -99,18 +113,45 @@ def heat_maps(scorer: score.Scorer, category: data.Category, results: pd.DataFra
     chosen = pd.concat([bad.head(each - each // 2), bad.iloc[each - each // 2:].tail(each // 2), rest.head(3 if len(bad) else each)])
     paths = [category.root / path for path in chosen["path"]]
     pictures = images.load(paths, config.image_size)
-    maps = decide.maps(scorer, pictures, scored.chosen, scored.scale)
-    low, level = decide.map_range(scorer, category, config, scored.chosen, scored.scale)
+    maps = scored.maps[_places(category, paths)]
     truth = images.load_masks([data.mask_path(category, path) if category.layout == "mvtec" else None for path in paths], config.image_size)
     titles = [f"{row.defect or 'unlabelled'}\n{Path(row.path).name}" for row in chosen.itertuples()]
-    figure = plots.heat_maps(pictures.permute(0, 2, 3, 1).numpy(), maps, truth.numpy(), titles, low=low, level=level)
-    names = ", ".join(title.replace("\n", " ") for title in titles)
-    return figure, (f"Anomaly maps ({scored.chosen}) of {len(chosen)} test images: {names}. Dashed: where the map exceeds what one in "
-                    "twenty held-out good images reaches anywhere" + ("; solid: the true defect." if truth.any() else "."))
+    figure = plots.heat_maps(pictures.permute(0, 2, 3, 1).numpy(), maps, truth.numpy(), titles, low=scored.low, level=scored.level)
+    names = join((t("{defect} {file}", defect=row.defect or t("unlabelled"), file=Path(row.path).name)
+                  for row in chosen.itertuples()), ", ")
+    return figure, join([
+        t("Anomaly maps ({score}) of {n} test images: {names}.", score=scored.chosen, n=len(chosen), names=names),
+        t("Dashed: where the map exceeds what one in twenty held-out good images reaches anywhere; solid: the true defect.")
+        if truth.any() else t("Dashed: where the map exceeds what one in twenty held-out good images reaches anywhere.")])
+
+
+def gallery(category: data.Category, results: pd.DataFrame, scored: decide.Scored, config: Config, model: nn.Module | None = None) -> str:
+    """The test images with their maps as HTML (panels.gallery), all of them or the most telling ones; with its reconstructions if
+    `model` is an autoencoder. One colour scale for all; outlines as in heat_maps."""
+    test = results[results["split"] == "test"]
+    level = verdicts.asked(results, config.false_alarms, "chosen_")
+    rows = verdicts.telling(test.assign(score=test["chosen_score"], p_value=test["chosen_p_value"]), level, TILES)
+    paths = [category.root / path for path in rows["path"]]
+    loaded = images.load(paths, config.image_size)
+    masks = images.load_masks([data.mask_path(category, path) if category.layout == "mvtec" else None for path in paths], config.image_size)
+    redrawn = None if model is None else score.examples(model, loaded, config)["reconstruction"]
+    tiles = []
+    for i, (picture, map_) in enumerate(zip(loaded.permute(0, 2, 3, 1).numpy(), scored.maps[_places(category, paths)], strict=True)):
+        shown = {t("input"): picture} | ({} if redrawn is None else {t("reconstruction"): (redrawn[i] * 255 + 0.5).astype(np.uint8)})
+        shown[t("anomaly map over the input")] = pictures.overlay(picture, map_, low=scored.low, level=scored.level,
+                                                                  truth=masks[i].numpy())
+        tiles.append({what: pictures.uri(image, panels.TILE) for what, image in shown.items()})
+    return panels.gallery(rows, tiles, level, scored.chosen, len(test))
+
+
+def _places(category: data.Category, paths: list[Path]) -> list[int]:
+    """Where test images stand in category.test, and so among the maps of a run."""
+    where = {path: i for i, path in enumerate(category.test)}
+    return [where[path] for path in paths]
 
 
 def visualization(model: nn.Module, category: data.Category, results: pd.DataFrame, config: Config,
-                  each: int = 4) -> tuple[typing.Any, str]:
+                  each: int = 4) -> tuple[typing.Any, Text]:
     """The figure of input, reconstruction and residual, and its text: the lowest and highest scores of each class."""
     test = results[results["split"] == "test"].sort_values("score")
     groups = {"good": test[test["label"] == 0], "anomalous": test[test["label"] == 1], "unlabelled": test[test["label"].isna()]}
@@ -121,10 +162,10 @@ def visualization(model: nn.Module, category: data.Category, results: pd.DataFra
     scale = float(np.quantile(normal, 0.999))
     pictures = score.examples(model, images.load([category.root / path for path in chosen["path"]], config.image_size), config)
     titles = [f"{row.defect or 'unlabelled'}\n{Path(row.path).name}\n{row.score:.4f}" for row in chosen.itertuples()]
-    words = ", ".join(f"{row.defect or 'unlabelled'} {row.score:.4f}" for row in chosen.itertuples())
-    return plots.visualization(pictures, titles, scale), (
-        f"Input, reconstruction and residual heat map of {len(chosen)} test images (score under each name: {words}); "
-        f"one colour scale from 0 to {scale:.3f}.")
+    found = join((t("{name} {value:.4f}", name=row.defect or t("unlabelled"), value=row.score) for row in chosen.itertuples()), ", ")
+    return plots.visualization(pictures, titles, scale), t(
+        "Input, reconstruction and residual heat map of {n} test images (score under each name: {found}); one colour scale from 0 to "
+        "{scale:.3f}.", n=len(chosen), found=found, scale=scale)
 
 
 def metrics(history: list[dict], scored: decide.Scored, results: pd.DataFrame, follows: dict[str, float | None],

@@ -14,11 +14,11 @@ import pandas as pd
 
 from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare, score
 from adlib.config import STATISTICS
+from adlib.lang import Text, t
+from adlib.lang import join as listed
 
 LEVEL = 0.05  # of a difference that counts
-CHOSEN = " (chosen score)"  # added to the label of an autoencoder's second row
 EDGE = 0.05  # an AUROC nearer to 0 or 1 is no check of an interval
-NAMED = 6  # rows that a sentence names
 COLUMNS = ("category", "name", "label", "score", "seeds", "auroc", "spread", "low", "high", "n_good", "n_anomalous", "bad_auroc",
            "bad_spread", "bad_low", "bad_high", "n_bad", "label_free", "false_alarms", "false_low", "false_high", "detections", "found_low",
            "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
@@ -82,8 +82,13 @@ def _compared(table: pd.DataFrame, reports: Path, category: str) -> tuple[np.nda
         labels = first["label"].to_numpy(int)
         scores[label] = np.stack([one["score"] for one in tables])
         if _chose_another([files.read_json(reports / folder / "metrics.json") for folder in runs["folder"]]):
-            scores[label + CHOSEN] = np.stack([one["chosen_score"] for one in tables])
+            scores[_second(label)] = np.stack([one["chosen_score"] for one in tables])
     return labels, scores
+
+
+def _second(label: str) -> Text:
+    """The label of an autoencoder's second row, that of the score it chose without labels."""
+    return t("{label} (chosen score)", label=label)
 
 
 def _chose_another(measured: list[dict[str, typing.Any]]) -> bool:
@@ -104,56 +109,13 @@ def show_matrices(table: pd.DataFrame, reports: Path) -> None:
     for category in dict.fromkeys(table["category"]):
         pairs = matrix(table, reports, category)
         if pairs.empty:
-            plots.say(f"{category}: there are no two rows to compare.")
+            plots.say(t("{category}: there are no two rows to compare.", category=category))
             continue
         plots.show(plots_compare.matrix(pairs, category), compare.matrix_sentence(pairs, category))
         plots.say(compare.matrix_sentence(pairs, category))
 
 
-def answer(summary: pd.DataFrame) -> str:
-    """Which row is best in each category, what cannot be told from it, and which rows beat no baseline. From the numbers."""
-    sentences = []
-    for category, known in summary[summary["auroc"].notna()].groupby("category", sort=False):
-        here, apart = known[known["with_best"].notna()], known[known["with_best"].isna()]
-        if len(apart):
-            sentences.append(f"Not compared on {category}, having seen other test images: {compare.join(apart['label'])}.")
-        if here.empty:
-            continue
-        best = here.loc[here["auroc"].idxmax()]
-        tied = list(here.loc[here["auroc"].round(4) == round(best["auroc"], 4), "label"])
-        level = [row.label for row in here.itertuples() if row.with_best is True and row.label not in tied]
-        others = len(here) - len(tied)
-        text = (f"On {category}, {compare.join(tied)} rank{'s' if len(tied) == 1 else ''} best with an AUROC of "
-                f"{compare.interval(best, 'auroc', 'low', 'high')}")
-        if level:
-            names = compare.join(level if len(level) <= NAMED else [*level[:NAMED], f"{len(level) - NAMED} more"])
-            text += (f"; with {best['n_anomalous']:.0f} anomalous test images the paired DeLong test, corrected for all pairs, cannot tell "
-                     f"{len(level)} of {others} other rows from it: {names}" if others > 1 else
-                     f"; with {best['n_anomalous']:.0f} anomalous test images the paired DeLong test cannot tell {names} from it")
-        elif others:
-            text += (f", and {f'all {others} other rows are' if others > 1 else 'the other row is'} significantly below it "
-                     "(paired DeLong test, corrected for all pairs)")
-        sentences.append(text + ".")
-        baselines = here[here["name"].isin(STATISTICS)]
-        if len(baselines):
-            top = baselines.loc[baselines["auroc"].idxmax()]
-            below = here[~here["name"].isin(STATISTICS) & (here["auroc"] <= top["auroc"])]
-            if len(below):
-                sentences.append(f"{compare.join(below['label'])} {'does' if len(below) == 1 else 'do'} not beat {top['label']} "
-                                 f"({top['auroc']:.3f}), which is no model at all.")
-    judged = summary[summary["verdict"].fillna("") != ""]
-    if len(judged):
-        counts = judged["verdict"].value_counts()
-        words = [f"{counts[verdict]} {verdict}" for verdict in ("reached", "exceeded", "missed") if verdict in counts]
-        sentences.append(f"Of the {len(judged)} AUROC ranges that the seed claims for these cells, {compare.join(words)}.")
-    absent = summary[summary["auroc"].isna()]
-    if len(absent):
-        names = [f"{row.category} / {row.label} ({row.status}: {row.reason})" for row in absent.itertuples()]
-        sentences.append(f"Without a result: {'; '.join(names)}.")
-    return " ".join(sentences)
-
-
-def bootstrap_sentence(table: pd.DataFrame, reports: Path) -> str:
+def bootstrap_sentence(table: pd.DataFrame, reports: Path) -> Text:
     """The cross-check of the intervals: DeLong's and the stratified bootstrap's, of the first seed of every configuration."""
     apart = []
     for _, runs in table[table["status"] == "finished"].groupby(["category", "name"], sort=False):
@@ -162,10 +124,11 @@ def bootstrap_sentence(table: pd.DataFrame, reports: Path) -> str:
         if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
             apart.append(np.abs(np.subtract(paired.interval(labels, values), paired.bootstrap_interval(labels, values))))
     if not apart:
-        return "No AUROC is far enough from 0 and 1 for the bootstrap to check its interval."
-    return (f"Cross-check of the intervals: over {len(apart)} configurations with an AUROC between {EDGE} and {1 - EDGE}, the ends of the "
-            f"stratified bootstrap's interval are {np.mean(apart):.3f} from DeLong's on average, {np.max(apart):.3f} at most. Nearer to "
-            "0 and 1 the bootstrap collapses (of a perfect ranking every resample is perfect) and proves nothing.")
+        return t("No AUROC is far enough from 0 and 1 for the bootstrap to check its interval.")
+    return t("Cross-check of the intervals: over {n} configurations with an AUROC between {low} and {high}, the ends of the stratified "
+             "bootstrap's interval are {mean:.3f} from DeLong's on average, {most:.3f} at most. Nearer to 0 and 1 the bootstrap collapses "
+             "(of a perfect ranking every resample is perfect) and proves nothing.", n=len(apart), low=EDGE, high=1 - EDGE,
+             mean=np.mean(apart), most=np.max(apart))
 
 
 def _test(folder: Path) -> pd.DataFrame:
@@ -179,11 +142,12 @@ def _row(done: pd.DataFrame, measured: list[dict], results: list[pd.DataFrame], 
     names = sorted({str(part.get("score", "")) for part in parts})
     failed = runs[runs["status"] != "finished"]
     row = {key: first[key] for key in ("category", "name", "n_good", "n_anomalous", "n_bad", "device", "weights", "folder")}
-    row |= {"label": first["label"] + (CHOSEN if prefix else ""), "score": ", ".join(names), "seeds": len(done),
+    row |= {"label": _second(first["label"]) if prefix else first["label"], "score": ", ".join(names), "seeds": len(done),
             "status": "finished", "epochs": first["epochs"], "train_seconds": done["train_seconds"].mean(),
             **{name: done[name].mean() if not prefix else math.nan for name in ("brightness", "size", "pose")},
-            "reason": "; ".join([*filter(None, [first["reason"]]),
-                                 *(f"seed {one.seed} {one.status}: {one.reason}" for one in failed.itertuples())])}
+            "reason": listed([*filter(None, [first["reason"]]),
+                              *(t("seed {seed} {status}: {reason}", seed=one.seed, status=one.status, reason=one.reason)
+                                for one in failed.itertuples())], "; ")}
     for split, start in (("test", ""), ("train_bad", "bad_")):
         arrays = [evaluate.arrays(one, split, f"{prefix}score") for one in results]
         values = [part["auroc"][split]["value"] for part in parts]

@@ -8,38 +8,49 @@ from pathlib import Path
 
 import pandas as pd
 
-from adlib import compare, compare_limits, questions, runs, summary
+from adlib import answers, compare, compare_limits, lang, questions, runs, summary
+from adlib.lang import Text, t
 
-CAPTION = (
+CAPTION = t(
     "Image AUROC of every configuration: mean over seeds, ± the spread over seeds (standard deviation), and in brackets the 95 % "
     "interval of the finite test set (DeLong). 0.5 is guessing, 1 is perfect. A star marks the best of a category and all rows that "
     "cannot be told from it (paired DeLong test, Holm-corrected, 5 %).")
-NOTES = (
+NOTES = t(
     "*Label-free AUROC*: held-out good images against synthetic anomalies put into them, known before any label. *False alarms* and "
     "*detections*: on the test split, at the threshold set without labels (mean over seeds; Clopper-Pearson interval); empty "
     "where the good images held out are too few to support the asked rate. *Seed claims*: the "
     "range in the seed's README, for its four configurations at full training. Pixel columns only where masks exist.")
 
-SCORES = ("AUROC on the test split, in brackets the label-free AUROC; means over the seeds. A dot: some seed of the run chose this score "
-          "without labels. The score of the README that this study was asked for from is the mean of the squared error (squared.mean).")
-PARTS = ("The label-free AUROC by kind of synthetic anomaly, and the real ones. An asterisk: the head was taught with this kind, so that "
-         "the figure is no proof; kinds without one were never shown to it.")
-PLACES = ("Pixel metrics of the anomaly maps by defect type and by size, over all pixels of the good images and those with such defects: "
-          "AUROC, average precision, and area under the per-region overlap up to 30 % and 5 % false positives. Means over the seeds.")
-SMALLEST = ("Share of the image that a defect must cover, at real contrast, at the threshold set without labels: read off the fitted "
-            "psychometric curve.")
-EPOCHS = ("Test-split AUROC of the configuration's own score had training stopped there (a diagnosis: no epoch is chosen by it), and the "
-          "rank correlation of the final score with brightness, size and pose over the good test images. Means over the seeds.")
+SCORES = t("AUROC on the test split, in brackets the label-free AUROC; means over the seeds. A dot: some seed of the run chose this score "
+           "without labels. The score of the README that this study was asked for from is the mean of the squared error (squared.mean).")
+PARTS = t("The label-free AUROC by kind of synthetic anomaly, and the real ones. An asterisk: the head was taught with this kind, so that "
+          "the figure is no proof; kinds without one were never shown to it.")
+PLACES = t("Pixel metrics of the anomaly maps by defect type and by size, over all pixels of the good images and those with such defects: "
+           "AUROC, average precision, and area under the per-region overlap up to 30 % and 5 % false positives. Means over the seeds.")
+SMALLEST = t("Share of the image that a defect must cover, at real contrast, at the threshold set without labels: read off the fitted "
+             "psychometric curve.")
+EPOCHS = t("Test-split AUROC of the configuration's own score had training stopped there (a diagnosis: no epoch is chosen by it), and the "
+           "rank correlation of the final score with brightness, size and pose over the good test images. Means over the seeds.")
+
+AUROCS = {"AUROC, test": "", "AUROC, test good against train/bad": "bad_"}  # columns with a strip: {title: prefix in the rows}
+AXIS = 0.3  # AUROC at the left end of a strip
+
+
+def notes() -> Text:
+    """NOTES for a page, without markdown's stars."""
+    return Text(NOTES.replace("*", ""), NOTES.zh.replace("*", ""))
 
 
 def as_html(rows: pd.DataFrame) -> str:
-    """The performance table as an HTML table that a screen reader can read; every run's name links to its page."""
+    """The performance table as an HTML table that a screen reader can read; every cell of a run links to its page."""
     cells_of = _cells(rows)
     lines = [_head(CAPTION, cells_of[0])]
-    for cells, folder, status in zip(cells_of, rows["folder"], rows["status"], strict=True):
-        parts = [f'<th scope="row"><a href="{html.escape(folder)}/index.html">{html.escape(text)}</a></th>' if name == "Configuration"
-                 else _cell(text) for name, text in cells.items()]
-        lines.append(f'<tr class="{status}">' + "".join(parts) + "</tr>")
+    for cells, row in zip(cells_of, rows.to_dict("records"), strict=True):
+        to = f'<a href="{html.escape(row["folder"])}/index.html">'
+        strips = {title: _strip(*(row[f"{prefix}{key}"] for key in ("auroc", "low", "high"))) for title, prefix in AUROCS.items()}
+        parts = [f'<th scope="row">{to}{lang.html(text)}</a></th>' if name == "Configuration" else
+                 _cell(text, to, strips.get(name, "")) for name, text in cells.items()]
+        lines.append(f'<tr class="{row["status"]}">' + "".join(parts) + "</tr>")
     return "\n".join([*lines, "</tbody></table>"])
 
 
@@ -64,12 +75,23 @@ def text_of(table: pd.DataFrame) -> str:
 
 
 def _head(caption: str, names: typing.Iterable[str]) -> str:
-    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
-    return f'<table class="performance"><caption>{html.escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>'
+    columns = "".join(f'<th scope="col">{lang.html(name)}</th>' for name in names)
+    return f'<table class="performance"><caption>{lang.html(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>'
 
 
-def _cell(text: str) -> str:
-    return f'<td{" class=figure" if text[:1].isdigit() else ""}>{html.escape(text)}</td>'
+def _cell(text: str, to: str = "", strip: str = "") -> str:
+    inside = f"{to}{lang.html(text)}</a>" if to and text else lang.html(text)
+    return f'<td{" class=figure" if text[:1].isdigit() else ""}>{inside}{strip}</td>'
+
+
+def _strip(value: float, low: float, high: float) -> str:
+    """An AUROC and its interval as a dot on a line, the dotted line being chance; drawn beside its number, so a screen reader skips it."""
+    if math.isnan(value):
+        return ""
+    at, left, right, chance = (4 + 92 * (min(max(part, AXIS), 1) - AXIS) / (1 - AXIS) for part in (value, low, high, 0.5))
+    return (f'<svg class="strip" width="100" height="9" aria-hidden="true"><line x1="{chance:.0f}" x2="{chance:.0f}" y1="0" y2="9" '
+            f'stroke="#999" stroke-dasharray="1 2"/><line x1="{left:.1f}" x2="{right:.1f}" y1="4.5" y2="4.5" stroke="currentColor" '
+            f'stroke-width="1.5"/><circle cx="{at:.1f}" cy="4.5" r="3" fill="currentColor"/></svg>')
 
 
 def matrix_text(pairs: pd.DataFrame) -> str:
@@ -90,7 +112,7 @@ def markdown(table: pd.DataFrame, reports: Path) -> str:
     rows = summary.rows(main, reports)
     done = table[table["status"] == "finished"]
     lines = ["# Measured results", "", f"Written by `adlib report --markdown FILE` from the run folders in `{reports.name}/`; not by hand.",
-             "", compare.provenance(table), "", summary.answer(rows), "", "## Performance", "", CAPTION, "", as_text(rows), "", NOTES, "",
+             "", compare.provenance(table), "", answers.full(rows), "", "## Performance", "", CAPTION, "", as_text(rows), "", NOTES, "",
              summary.bootstrap_sentence(main, reports), "", "## What can be told apart", ""]
     for category in dict.fromkeys(done["category"]):
         lines += [f"### {category}", "", matrix_text(summary.matrix(main, reports, category)), ""]
@@ -135,11 +157,11 @@ def _cells(rows: pd.DataFrame) -> list[dict[str, str]]:
             "Pixel AUROC": _number(row.pixel_auroc, "{:.3f}"), "Pixel AP": _number(row.pixel_ap, "{:.3f}"),
             "AU-PRO .30": _number(row.au_pro_30, "{:.3f}"), "AU-PRO .05": _number(row.au_pro_05, "{:.3f}"),
             "Seed claims": "" if math.isnan(row.claim_low) else f"{row.claim_low:.2f}-{row.claim_high:.2f}",
-            "Claim": row.verdict if isinstance(row.verdict, str) else "", "Seed's published scores": _number(row.published, "{:.3f}"),
+            "Claim": _claim(row.verdict), "Seed's published scores": _number(row.published, "{:.3f}"),
             "Seeds": _number(row.seeds, "{:.0f}"), "Epochs": _number(row.epochs, "{:.0f}") if row.epochs != 0 else "",
             "Training": _seconds(row.train_seconds), "Device": row.device if several and isinstance(row.device, str) else "",
             "Weights": _weights(row.weights) if mixed else "", "Status": "" if row.status == "finished" and not row.reason else
-            row.status + (f": {row.reason}" if isinstance(row.reason, str) and row.reason else "")})
+            t("{status}: {reason}", status=row.status, reason=row.reason) if isinstance(row.reason, str) and row.reason else row.status})
     used = [name for name in cells_of[0] if any(cells[name] for cells in cells_of)]
     return [{name: cells[name] for name in used} for cells in cells_of]
 
@@ -151,6 +173,11 @@ def _with_spread(row: dict[str, float], prefix: str) -> str:
         return ""
     text = f"{value:.3f}" + ("" if math.isnan(spread) else f" ± {spread:.3f}")
     return f"{text} [{row[f'{prefix}low']:.2f}, {row[f'{prefix}high']:.2f}]"
+
+
+def _claim(verdict: object) -> str:
+    """A missed claim is another thing than a missed defect (panels), and Chinese has another word for it."""
+    return Text("missed", t("not reached").zh) if verdict == "missed" else verdict if isinstance(verdict, str) else ""
 
 
 def _rate(row: dict[str, float], value: str, low: str, high: str) -> str:

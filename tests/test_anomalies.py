@@ -123,3 +123,51 @@ def test_an_anomaly_is_made_of_its_two_sources_and_nothing_else():
         again, _, _ = anomalies.insert(other, 12, seed=5)
         without = ~(made_of == gone).any(axis=1)
         assert torch.equal(again[torch.from_numpy(without)], changed[torch.from_numpy(without)])
+
+
+dropped = {"kind": st.sampled_from(KINDS), "y": st.floats(0.3, 0.7), "x": st.floats(0.3, 0.7), "seed": st.integers(0, 2**31)}
+
+
+def drop(kind, y, x, seed, **options):
+    base, other = parts(2, 64)
+    return base, *anomalies.drop(base, other, kind, centre=(y, x), seed=seed, **options)
+
+
+@settings(max_examples=40, deadline=None)
+@given(**dropped, size=st.floats(0.25, 2), contrast=st.floats(0, 1))
+def test_a_dropped_anomaly_is_masked_where_it_can_be_seen_and_leaves_its_sources_alone(kind, y, x, seed, size, contrast):
+    base, changed, mask = drop(kind, y, x, seed, size=size, contrast=contrast)
+    assert changed.dtype == torch.uint8 and changed.shape == base.shape and torch.equal(base, parts(2, 64)[0])
+    assert mask.dtype == torch.bool and torch.equal(mask, (changed.int() - base.int()).abs().amax(dim=0) >= 6)
+    again = drop(kind, y, x, seed, size=size, contrast=contrast)
+    assert torch.equal(changed, again[1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(**dropped)
+def test_contrast_goes_from_nothing_to_the_whole_anomaly(kind, y, x, seed):
+    base, nothing, mask = drop(kind, y, x, seed, contrast=0)
+    assert torch.equal(nothing, base) and not mask.any()
+    changes = [(drop(kind, y, x, seed, contrast=contrast)[1].int() - base.int()).abs() for contrast in (0.25, 0.5, 1)]
+    assert all((a <= b).all() for a, b in zip(changes, changes[1:], strict=False))
+
+
+@settings(max_examples=20, deadline=None)
+@given(**dropped)
+def test_a_dropped_anomaly_lies_where_it_was_dropped(kind, y, x, seed):
+    _, _, mask = drop(kind, y, x, seed, size=0.25)
+    places = mask.nonzero().float()
+    assert not len(places) or (places - torch.tensor([y, x]) * 64).norm(dim=1).max() < 64 / 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_larger_anomaly_changes_more(kind):
+    def area(size):
+        return sum(drop(kind, 0.5, 0.5, seed, size=size)[2].sum() for seed in range(12))
+    assert area(0.5) < area(1) < area(2)
+
+
+def test_a_place_on_the_rim_is_one_too():
+    for kind in KINDS:
+        for centre in ((0.0, 0.0), (1.0, 1.0)):
+            drop(kind, *centre, seed=1)

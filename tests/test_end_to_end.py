@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bs4
 import pytest
 import torch
 
@@ -82,7 +83,8 @@ def test_pages_are_offline_described_and_marked_synthetic(study):
     assert len(pages) == 1 + 2 + 4 + 2  # index, data, runs, limits
     for path in pages:
         page = Page(path)
-        assert not page.all("script") and not page.all("iframe"), path
+        assert [script.get("src") for script in page.all("script")] == [None] and not page.all("iframe"), path
+        assert path.stat().st_size < 3e6
         for tag, attrs in page.tags:
             for key in ("src", "href"):
                 target = attrs.get(key) or ""
@@ -94,6 +96,16 @@ def test_pages_are_offline_described_and_marked_synthetic(study):
         assert images and all(len(image.get("alt", "")) > 20 and "without a description" not in image["alt"] for image in images)
         assert "SYNTHETIC DATA" in page.text and "<object object" not in page.text
         assert len(page.all("main")) == 1 and len(page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
+
+
+def test_in_chinese_no_sentence_stays_english(study):
+    reports, _, _ = study
+    for path in sorted(reports.rglob("index.html")):
+        page = bs4.BeautifulSoup(path.read_text(), "html.parser")
+        for part in page.select("style, script, title, pre, code, option, footer, .code, body [lang=en]"):
+            part.decompose()
+        said = [str(text) for text in page.find_all(string=True)] + [image.get("data-alt-zh", image["alt"]) for image in page.select("img")]
+        assert [text for text in said if re.search(r"([A-Za-z][a-z']+ ){3}[a-z]+", text)] == [], path
 
 
 def test_the_index_has_the_table_and_links_to_every_run(study):
@@ -159,6 +171,22 @@ def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(seed_roo
     assert {image["src"] for image in page.all("img")} == {*PNGS, *MORE} and "not in its folder" in page.text
     done = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3)
     assert done.returncode != 0 and "unknown parameter 'epocs'; did you mean 'epochs'?" in done.stderr
+
+
+def test_exploring_with_nobody_there_shows_every_tool_as_it_starts(study, tmp_path):
+    reports, _, _ = study
+    made = tmp_path / "out.ipynb"
+    done = papermill("07_explore.ipynb", made, "-p", "category", "zipper", "-p", "name", "cae_mse", "-p", "reports", reports)
+    assert done.returncode == 0, done.stderr
+    outputs = [output["data"] for cell in json.loads(made.read_text())["cells"] for output in cell.get("outputs", [])]
+    assert not any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
+    threshold, gallery, compared, what_if = (bs4.BeautifulSoup("".join(data["text/html"]), "html.parser") for data in outputs[-4:])
+    assert threshold.select("svg") and sum(int(cell.text) for cell in threshold.select("td[data-count]")) == 10
+    assert len(gallery.select("figure")) == 6 and len(gallery.select("img")) == 24
+    assert [caption.strong.text for caption in compared.select("figcaption")] == ["cae_mse", "resnet_ssim"] and compared.select("svg")
+    assert len(what_if.select("img")) == 4 and "of the image changed" in what_if.text
+    eda = Page(reports / "eda" / "zipper" / "index.html")
+    assert "images by the features of a frozen ResNet18" in eda.text and "RANDOM" in eda.text and not list(reports.rglob("*explore*"))
 
 
 def test_unlabelled_images_are_scored_without_metrics(seed_root, tmp_path):

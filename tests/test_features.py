@@ -202,8 +202,8 @@ def test_what_changes_a_number_has_a_file_of_its_own(backbone, change):
 
 
 def test_equal_bytes_of_another_shape_are_other_pictures(backbone):
-    features.extract(backbone, pictures(4, 32), CONFIG)
-    features.extract(backbone, pictures(4, 32).view(1, 3, 64, 64), CONFIG)
+    features.extract(backbone, pictures(8, 32), CONFIG)
+    features.extract(backbone, pictures(8, 32).view(2, 3, 64, 64), CONFIG)
     assert len(cached()) == 2
 
 
@@ -367,3 +367,10 @@ def test_the_grid_leaves_the_stages_as_they_are():
     stages = some_stages()
     features.grid(stages, "1,2,3")
     assert same(stages, some_stages())
+
+
+def test_a_picture_on_its_own_is_not_kept_and_looks_the_same(backbone):
+    alone = features.extract(backbone, pictures(3)[1:2], CONFIG)
+    assert not cached()
+    among = features.extract(backbone, pictures(3), CONFIG)
+    assert all(torch.allclose(a.float(), b[1:2].float(), atol=2e-2) for a, b in zip(alone, among, strict=True)) and len(cached()) == 1

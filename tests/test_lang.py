@@ -1,13 +1,16 @@
 """Every sentence that a page can say exists in both languages, with the same numbers in it."""
 import ast
 import json
+import re
 import string
 
 import nbformat
 import pytest
+
 from adlib import lang
 from adlib.config import project_root
 
+STATES = {"missing", "failed", "interrupted", "running"}  # of a run: said as they are, beside a link
 ROOMS = sorted((project_root() / "adlib").glob("*.py"))
 
 
@@ -31,10 +34,42 @@ def test_every_sentence_of_a_room_is_a_literal_and_has_its_chinese(room):
 
 def test_no_string_is_left_over_or_said_twice_in_two_ways():
     rooms = json.loads(lang.STRINGS.read_text(encoding="utf-8"))
-    used = {argument.value for room in ROOMS for argument in said(room)} | set(cells())
-    assert [english for english in lang.strings() if english not in used and english not in rooms.get("page", {})] == []
-    everything = [english for room in rooms.values() for english in room]
-    assert len(everything) == len(set(everything))
+    template = (project_root() / "adlib" / "templates" / "study" / "index.html.j2").read_text(encoding="utf-8")
+    on_the_page = set(re.findall(r"""tr\("([^"]+)"\)""", template))
+    assert on_the_page - set(lang.strings()) == set()
+    used = {argument.value for room in ROOMS for argument in said(room)} | set(cells()) | on_the_page | STATES
+    template = (project_root() / "adlib" / "templates" / "study" / "index.html.j2").read_text(encoding="utf-8")
+    on_the_page = set(re.findall(r"""tr\("([^"]+)"\)""", template))
+    assert on_the_page - set(lang.strings()) == set()
+    elsewhere = on_the_page | STATES | {*rooms["stored"]}
+    assert [english for english in lang.strings() if english not in used | elsewhere] == []
+    pairs = {(english, other) for room in rooms.values() for english, other in room.items()}
+    assert len(pairs) == len(lang.strings())
+
+
+def test_what_tables_and_files_hold_as_plain_text_is_still_said_somewhere():
+    """The words of the room "stored" go through a table or a file, and are known again where a page says them (lang.chinese)."""
+    notebooks = ["".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+                 for path in (project_root() / "notebooks").glob("*.ipynb")]
+    source = "\n".join([room.read_text(encoding="utf-8") for room in ROOMS] + notebooks)
+    stored = json.loads(lang.STRINGS.read_text(encoding="utf-8"))["stored"]
+    assert [english for english in stored for literal, *_ in string.Formatter().parse(english) if literal not in source] == []
+
+
+def test_a_text_is_known_again_after_a_table_or_a_file():
+    label = lang.t("PCA residual")
+    for text in (label, lang.t("{label} (chosen score)", label=label), lang.t("{least} or less", least="1 %"), lang.t("{n} more", n=3)):
+        assert lang.chinese(json.loads(json.dumps(text))) == text.zh != str(text)
+    for name in ("hazelnut", "0.80 [0.70, 0.90]", "a and b", "a: b", ""):
+        assert lang.chinese(name) == name
+
+
+def test_beside_a_hole_chinese_is_set_without_spaces():
+    rows = [lang.t("Memory of patches (PatchCore)"), lang.t("PCA residual"), "CAE + MSE"]
+    assert lang.t("{most} and {last}", most=rows[0], last=rows[1]).zh == "图块记忆库（PatchCore）和 PCA 残差"
+    assert lang.t("{most} and {last}", most=rows[1], last=rows[2]).zh == "PCA 残差和 CAE + MSE"
+    assert lang.t("{most} and {last}", most=rows[2], last=rows[0]).zh == "CAE + MSE 和图块记忆库（PatchCore）"
+    assert lang.t("{label} {auroc:.2f}", label=rows[0], auroc=0.5).zh == "图块记忆库（PatchCore）0.50"
 
 
 def test_both_languages_have_the_same_holes():
@@ -54,6 +89,7 @@ def test_every_text_of_the_notebooks_has_its_chinese():
 
 def test_texts_keep_both_languages_when_they_are_put_together(monkeypatch):
     monkeypatch.setattr(lang, "strings", lambda: {"{n} parts": "{n} 个零件", "good: {what}.": "正常：{what}。"})
+    monkeypatch.setattr(lang, "_templates", list)
     inner = lang.t("{n} parts", n=3)
     text = lang.t("good: {what}.", what=inner)
     assert (text, text.zh) == ("good: 3 parts.", "正常：3 个零件。")

@@ -6,7 +6,7 @@ import pytest
 from handmade import DISTANCE, finished, ranks
 from handmade import category as by_hand
 
-from adlib import data, files, notes
+from adlib import data, files, notes, runs
 
 MADE = {"data": "1", "notebook": "2", "image_size": 64}
 
@@ -65,13 +65,26 @@ def notebook(tmp_path):
 
 def test_a_look_at_the_data_depends_on_them_its_notebook_and_the_size(seed_root, notebook):
     category = data.open_category(seed_root, "nut")
-    made = notes.of_data(notebook, category, 64)
-    assert made == notes.of_data(notebook, category, 64) and made["image_size"] == 64
+    made = notes.of_data(notebook, category, 64, "none")
+    assert made == notes.of_data(notebook, category, 64, "none") and made["image_size"] == 64
     assert json.loads(json.dumps(made)) == made  # it is compared with what was read from a file
     notebook.write_text("two")
     (seed_root / "nut" / "train" / "good" / "000.png").unlink()
-    now = notes.of_data(notebook, data.open_category(seed_root, "nut"), 128)
-    assert {name for name in made if made[name] != now[name]} == {"data", "notebook", "image_size"}
+    now = notes.of_data(notebook, data.open_category(seed_root, "nut"), 128, "imagenet")
+    assert {name for name in made if made[name] != now[name]} == {"data", "notebook", "image_size", "weights"}
+
+
+def test_a_look_at_the_data_is_made_again_for_other_weights_and_for_imagenets_once_at_hand(seed_root, notebook, tmp_path, monkeypatch):
+    category, weights = data.open_category(seed_root, "nut"), tmp_path / "w.pth"
+    made = []
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        made.append(notes.of_data(notebook, category, 64, str(weights)))
+    for there in (False, True):
+        monkeypatch.setattr(runs, "imagenet_at_hand", lambda there=there: there)
+        made.append(notes.of_data(notebook, category, 64, "imagenet"))
+        assert json.loads(json.dumps(made[-1])) == made[-1]
+    assert len({repr(one["weights"]) for one in made}) == 4
 
 
 def run(reports, shift=1.0, fingerprint="f", **options):

@@ -17,8 +17,9 @@ FLOORS = [
     {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
-    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"}, {"plots", "eda", "words", "panels"}, {"study", "plots_compare"}, {"runs"},
-    {"notes", "limits"}, {"compare", "grid", "process", "board"}, {"summary", "compare_limits"}, {"questions"},
+    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},
+    {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "limits"},
+    {"compare", "grid", "process", "board"}, {"summary", "compare_limits", "looking"}, {"questions", "explore", "answers"},
     {"tables", "batch", "report"}, {"cli"}]
 
 

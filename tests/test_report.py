@@ -1,8 +1,8 @@
 """Executed notebooks and run folders to pages: one run that finished, one that failed, limits of either."""
-import html.parser
 import re
 import shutil
 
+import bs4
 import nbformat
 import pytest
 from handmade import DISTANCE, category, failed, finished, ranks
@@ -13,36 +13,19 @@ from adlib.config import InputError
 RETRY = "adlib run params/own.yaml --only category=nut,config=pca,seed=0"
 
 
-class Page(html.parser.HTMLParser):
-    """The text of a page, its links, and its groups of links: {title: [(href, "here" or "note", text)]}."""
+class Page:
+    """What a reader of one language finds: the text of a page, its links, its groups of links {title: [(href, "here" or "note", text)]}."""
 
-    def __init__(self, path):
-        super().__init__()
-        self.words, self.hrefs, self.groups, self.images = [], [], {}, []
-        self.inside, self.nav = "", False
+    def __init__(self, path, lang="en"):
         self.source = path.read_text()
-        self.feed(self.source)
-        self.text = re.sub(r"\s+", " ", " ".join(self.words))
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.nav |= tag == "nav"
-        self.inside = {"summary": "group", "a": "link", "span": "here" if "aria-current" in attributes else "note"}.get(tag, "")
-        if tag == "a":
-            self.hrefs.append(attributes["href"])
-        if tag == "img":
-            self.images.append(attributes["src"])
-
-    def handle_endtag(self, tag):
-        self.nav &= tag != "nav"
-        self.inside = ""
-
-    def handle_data(self, text):
-        self.words.append(text)
-        if self.nav and self.inside == "group":
-            self.groups[text] = []
-        elif self.nav and self.inside and self.groups:
-            self.groups[list(self.groups)[-1]].append((self.hrefs[-1] if self.inside == "link" else self.inside, text))
+        page = bs4.BeautifulSoup(self.source, "html.parser")
+        for part in page.select(f"style, script, body [lang={'zh-CN' if lang == 'en' else 'en'}]"):
+            part.decompose()
+        self.soup, self.text = page, re.sub(r"\s+", " ", page.get_text(" "))
+        self.hrefs, self.images = [link["href"] for link in page.select("a[href]")], [image["src"] for image in page.select("img")]
+        self.groups = {menu.summary.get_text(strip=True): [
+            (part.get("href") or ("here" if part.has_attr("aria-current") else "note"), part.get_text(strip=True))
+            for part in menu.select("li > a, li > [aria-current], li > .note")] for menu in page.select("nav details.menu")}
 
 
 def notebook(path, said, *, error=""):
@@ -168,6 +151,28 @@ def test_a_damaged_notebook_is_named(reports, content):
     path.write_text(content)
     with pytest.raises(InputError, match=f"{path} is not a notebook .*; delete it and run it again"):
         report.build(reports)
+
+
+def test_the_language_that_pages_open_in_is_asked_for_and_either_is_in_the_page(reports):
+    pages = built(reports)
+    assert all(page.soup.html["lang"] == "en" for page in pages.values())
+    said: list[str] = []
+    report.build(reports, said.append, again=False, language="zh")
+    assert "6 pages" in said[0]
+    pages = {path: Page(path, "zh-CN") for path in reports.rglob("index.html")}
+    assert all(page.soup.html["lang"] == "zh-CN" for page in pages.values())
+    assert any("如何复现本页" in page.text for page in pages.values())
+    assert list(pages[reports / "index.html"].groups) == ["数据", "运行：nut", "极限"]
+
+
+def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
+    files.write_json(reports / "comparison.json", {"retry": "adlib run params/own.yaml"})
+    files.write_text(reports / "summary.json", "[]")
+    pages = built(reports)
+    assert "adlib run params/own.yaml --report" in pages["."].text and "summary.json" in pages["."].hrefs
+    run = pages["runs/nut/memory/seed-0"]
+    assert "papermill notebooks/" in run.text and {"metrics.json", "run.json", "notebook.ipynb"} <= set(run.hrefs)
+    assert "Data fingerprint" in run.text and "AUROC, distance.top1" in run.soup.select_one(".figures").get_text(" ")
 
 
 def test_pages_are_rendered_again_only_where_something_changed(reports):

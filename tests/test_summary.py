@@ -11,7 +11,7 @@ from handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adlib import compare, conformal, evaluate, files, metrics, paired, summary
+from adlib import answers, compare, conformal, evaluate, files, metrics, paired, summary
 from adlib.config import STATISTICS
 
 NUT = category()
@@ -85,7 +85,7 @@ def test_the_claims_are_about_the_seeds_own_score(tmp_path):
     own, chosen = rows_of(tmp_path).iloc
     assert (own["claim_low"], own["claim_high"]) == (0.70, 0.80) and own["verdict"] in ("missed", "reached", "exceeded")
     assert math.isnan(chosen["claim_low"]) and chosen["verdict"] != chosen["verdict"]
-    assert f"Of the 1 AUROC ranges that the seed claims for these cells, 1 {own['verdict']}." in summary.answer(rows_of(tmp_path))
+    assert f"Of the 1 AUROC ranges that the seed claims for these cells, 1 {own['verdict']}." in answers.full(rows_of(tmp_path))
 
 
 @settings(max_examples=6, deadline=None)
@@ -175,7 +175,7 @@ def test_a_configuration_without_a_finished_seed_has_a_row_with_its_reason(tmp_p
     assert (memory["seeds"], memory["status"], memory["reason"]) == (0, "failed", "the sky fell") and math.isnan(memory["auroc"])
     assert (fused["seeds"], fused["status"], fused["reason"]) == (0, "missing", "never run")
     assert memory["with_best"] is not True and rows.loc["PCA residual", "with_best"] is True
-    said = summary.answer(rows)
+    said = answers.full(rows)
     assert f"Without a result: nut / {memory['label']} (failed: the sky fell); nut / {fused['label']} (missing: never run)." in said
 
 
@@ -187,7 +187,7 @@ def test_a_run_without_labels_has_a_row_that_says_so(tmp_path):
     assert rows["auroc"].isna().all() and (rows["status"] == "finished").all()
     assert rows["reason"].str.contains("20 good and 0 anomalous").all() and matrix_of(tmp_path).empty
     assert rows["detections"].isna().all() and rows["false_alarms"].notna().all()  # of bad images there is none to detect
-    assert "ranks best" not in summary.answer(rows) and summary.answer(rows).count("20 good and 0 anomalous") == 2
+    assert "ranks best" not in answers.full(rows) and answers.full(rows).count("20 good and 0 anomalous") == 2
 
 
 def test_runs_on_other_test_images_are_left_out_of_the_matrix(tmp_path):
@@ -202,7 +202,7 @@ def test_a_row_on_other_test_images_is_not_marked(tmp_path):
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 3.0)})
     finished(tmp_path, "memory", {DISTANCE: ranks(category(start=100), -2.0)}, where=category(start=100))
     rows = rows_of(tmp_path)
-    assert rows["with_best"].to_dict()[compare.LABELS["memory"]] is not True and "cannot tell" not in summary.answer(rows)
+    assert rows["with_best"].to_dict()[compare.LABELS["memory"]] is not True and "cannot tell" not in answers.full(rows)
 
 
 def test_the_same_names_with_other_content_are_other_test_images(tmp_path):
@@ -259,7 +259,7 @@ def test_the_answer_is_from_the_numbers(tmp_path):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, 5)})
     rows = rows_of(tmp_path)
     best = rows.loc[rows["auroc"].idxmax()]
-    said = summary.answer(rows)
+    said = answers.full(rows)
     assert said.startswith(f"On nut, {best['label']} ranks best with an AUROC of {best['auroc']:.3f} "
                            f"[{best['low']:.2f}, {best['high']:.2f}]; with 15 anomalous test images")
     assert "cannot tell 1 of 3 other rows from it: PCA residual." in said
@@ -269,10 +269,10 @@ def test_the_answer_is_from_the_numbers(tmp_path):
 
 def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothing(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)})
-    said = summary.answer(rows_of(tmp_path))
+    said = answers.full(rows_of(tmp_path))
     assert "ranks best with an AUROC of 1.000" in said and "told" not in said and "below" not in said
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
-    assert "and the other row is significantly below it" in summary.answer(rows_of(tmp_path))
+    assert "and the other row is significantly below it" in answers.full(rows_of(tmp_path))
 
 
 @settings(max_examples=60, deadline=None)
@@ -282,12 +282,12 @@ def test_the_answer_names_every_row_where_it_belongs(drawn):
         category="nut", low=0.1, high=0.9, n_anomalous=15, status="finished", reason="", verdict="",
         label=[f"row {i}" for i in range(len(drawn))])
     rows["with_best"] |= rows["auroc"] == rows["auroc"].max()
-    said, tied = summary.answer(rows), rows["auroc"].round(4) == rows["auroc"].max().round(4)  # equal in print is equal
+    said, tied = answers.full(rows), rows["auroc"].round(4) == rows["auroc"].max().round(4)  # equal in print is equal
     assert f"On nut, {compare.join(rows.loc[tied, 'label'])} rank" in said
     level, others = list(rows.loc[rows["with_best"] & ~tied, "label"]), (~tied).sum()
     assert ("cannot tell" in said) == (len(level) > 0) and ("significantly below" in said) == (not level and others > 0)
     if others > 1 and level:
-        named = level if len(level) <= summary.NAMED else [*level[:summary.NAMED], f"{len(level) - summary.NAMED} more"]
+        named = level if len(level) <= answers.NAMED else [*level[:answers.NAMED], f"{len(level) - answers.NAMED} more"]
         assert f"cannot tell {len(level)} of {others} other rows from it: {compare.join(named)}." in said
     none = rows["name"].isin(STATISTICS)
     below = rows.loc[~none & (rows["auroc"] <= rows.loc[none, "auroc"].max()), "label"]
@@ -315,7 +315,7 @@ def test_the_best_on_other_test_images_is_not_the_best(tmp_path):
     for name, shift in (("pca", 1.0), ("gaussian", 0.8)):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, len(name))})
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 99.0)}, fingerprint="another")
-    said = summary.answer(rows_of(tmp_path).reset_index(drop=True))
+    said = answers.full(rows_of(tmp_path).reset_index(drop=True))
     assert f"Not compared on nut, having seen other test images: {compare.LABELS['memory']}." in said
     assert "PCA residual ranks best" in said and "of 0 other" not in said
 
@@ -325,3 +325,16 @@ def test_rates_are_empty_where_the_held_out_images_support_no_threshold(tmp_path
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 3.0)}, held=np.linspace(0, 1, n))
     row = rows_of(tmp_path).iloc[0]
     assert math.isnan(row["false_alarms"]) == math.isnan(row["detections"]) == (not shown)
+
+
+def test_the_headline_is_the_best_of_all_categories_and_what_it_cannot_be_told_from():
+    known = [("nut", "a", 0.9, True), ("nut", "b", 0.85, True), ("nut", "c", 0.5, False), ("zip", "a", 0.7, True), ("zip", "b", 0.6, False),
+             ("zip", "d", 0.8, True)]
+    rows = pd.DataFrame([{"category": category, "label": label, "auroc": auroc, "low": auroc - 0.1, "high": auroc + 0.1,
+                          "with_best": with_best, "name": "memory"} for category, label, auroc, with_best in known])
+    said = answers.headline(rows)
+    assert said == ("a does best: an image AUROC of 0.900 [0.80, 1.00] on nut and 0.700 [0.60, 0.80] on zip, the brackets being what so "
+                    "small a test set leaves open. Of the other rows, the paired test cannot tell 1 of 2 on nut and 1 of 2 on zip from "
+                    "the best.")
+    assert "Of the other" not in answers.headline(rows[rows["label"] == "a"]) and "a 表现最好" in said.zh
+    assert answers.headline(rows.assign(auroc=float("nan"))) == "No run has an AUROC yet."

@@ -15,7 +15,7 @@ scored = st.lists(st.tuples(st.integers(0, 1), st.integers(-5, 5)), min_size=1, 
 
 @given(scored, st.integers(-6, 6))
 def test_counts_are_scikit_learns(rows, threshold):
-    labels, scores = (np.array(column) for column in zip(*rows))
+    labels, scores = (np.array(column) for column in zip(*rows, strict=True))
     found = verdicts.counts(labels, scores, threshold)
     passed, false_alarms, missed, hits = confusion_matrix(labels, scores >= threshold, labels=[0, 1]).ravel()
     assert (found.passed, found.false_alarms, found.missed, found.found) == (passed, false_alarms, missed, hits)
@@ -50,3 +50,21 @@ def test_the_oracle_is_the_best_f1_and_needs_labels():
     assert best == 2 and verdicts.counts([0, 0, 1, 1], [1, 3, 2, 4], best) == verdicts.Counts(2, 0, 1, 1)
     assert math.isnan(verdicts.oracle(table.assign(label=pd.array([0] * 4, "Int64"))))
     assert verdicts.counts([0], [1], 2).false_alarm_rate == 0 and math.isnan(verdicts.counts([0], [1], 2).recall)
+
+
+@given(scored)
+def test_the_cuts_part_the_scores_in_every_way_and_each_in_its_own(rows):
+    scores = np.array([score for _, score in rows], float)
+    cuts = verdicts.cuts(scores)
+    parted = [tuple(scores >= cut) for cut in cuts]
+    assert len(set(parted)) == len(cuts) == len(set(scores)) + 1 and list(cuts) == sorted(cuts)
+    assert {tuple(scores >= level) for level in [*scores, np.inf]} == set(parted)
+
+
+def test_a_pick_is_in_the_order_that_its_name_says():
+    rows = pd.DataFrame({"label": pd.array([1, 0, 1, 0, None], "Int64"), "score": [5.0, 4.0, 1.0, 9.0, 2.0]})
+    order = {what: list(verdicts.pick(rows, what, 4.4).index) for what in verdicts.PICKS}
+    assert order["worst misses"] == [2, 0] and order["worst false alarms"] == [3, 1]
+    assert order["borderline"] == [1, 0, 4, 2, 3] and sorted(order["random"]) == [0, 1, 2, 3, 4]
+    assert list(verdicts.pick(rows, "borderline", math.inf).index)[0] == 1  # nearest the median
+    assert order["random"] == list(verdicts.pick(rows, "random", 0).index) != list(verdicts.pick(rows, "random", 0, seed=1).index)

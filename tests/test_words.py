@@ -1,4 +1,5 @@
 """The sentences of the run notebooks: the numbers that matter are in them, and where a number is missing they say why."""
+import dataclasses
 import math
 import re
 
@@ -56,6 +57,11 @@ def test_what_is_absent_is_no_error_and_no_nan(absent, held):
 @pytest.mark.parametrize("absent", ABSENT)
 def test_scores_without_an_auroc_are_told_without_nan(absent):
     assert "nan" not in everything_said(ABSENT[absent])["scores"]
+
+
+def test_scores_that_are_all_perfect_have_no_rank_correlation():
+    perfect = pd.DataFrame({"score": ["a", "b", "c"], "label_free": [0.9, 0.8, 0.7], "test": 1.0, "role": ["its own", "", ""]})
+    assert words.scores(perfect) == "3 scores; on the test split a 1.000."
 
 
 @pytest.mark.parametrize("name", ["auroc", "answer", "epochs"])
@@ -203,3 +209,24 @@ def test_the_auroc_that_is_told_is_the_scores_own():
     value = metrics.auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
     said = everything_said(NUT, chosen=OTHER)
     assert all(f"{value:.3f}" in said[name] for name in ("auroc", "roc", "answer", "scores", "epochs"))
+
+
+CASES = [(NUT, {}), (NUT, {"chosen": OTHER}), (NUT, {"held": NOTHING}), (NUT, {"held": np.linspace(0, 1, 5)}),
+         (category(train_bad=6), {}), *((where, {}) for where in ABSENT.values())]
+
+
+@pytest.mark.parametrize(("where", "options"), CASES)
+def test_no_sentence_has_lost_its_chinese(where, options):
+    found = scored(where, drawn(where), chosen=OTHER)
+    said = everything_said(where, **options) | {
+        "chosen": words.chosen(found, evaluate.operating(evaluate.results(where, found, 0.05), "chosen_")),
+        "own": words.chosen(scored(where, drawn(where)), {}),
+        "cross": words.decisions(dataclasses.replace(found, how="cross-conformal"), CONFIG),
+        "follows": words.follows({"brightness": -0.25, "size": None, "pose": 0.0}),
+        "found": words.localisation(FOUND | {"without_mask": 3}),
+        "absent": words.localisation({"why_absent": "the masks hold no defective pixel"}),
+        "loss": words.loss([{"loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3}]),
+        "random": words.answer(CONFIG, NUT, evaluate.auroc(results(NUT, drawn(NUT))), "RANDOM, not ImageNet's (offline)")}
+    for name, text in said.items():
+        assert text.zh.endswith("。") and not re.search(r"([A-Za-z']+[ ,]+){2}[A-Za-z']+", text.zh), f"{name}: {text.zh}"
+        assert sorted(re.findall(r"\d\.\d+", text)) == sorted(re.findall(r"\d\.\d+", text.zh)), f"{name}: other numbers: {text.zh}"

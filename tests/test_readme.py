@@ -1,0 +1,54 @@
+"""README.md and its Chinese twin say the same, line by line: who changes one changes the other."""
+import re
+from collections import Counter
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)]+)\)")
+SPAN = re.compile(r"`([^`]+)`")
+NUMBER = re.compile(r"\d*\.?\d+")
+MARK = re.compile(r"\s*(#+ |[-*] |\d+\. |> |\|)?")  # of a heading, an item, a quotation, a row of a table
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def parts(path: Path) -> list[tuple[bool, str]]:
+    """Every line, and whether it lies in a fenced code block."""
+    found, inside = [], False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        inside ^= (fence := line.startswith("```"))
+        found.append((inside and not fence, line))
+    return found
+
+
+def facts(inside: bool, line: str) -> dict:
+    """What a translation leaves as it is. Words may change places within a line, so numbers and code are counted, links are not."""
+    numbers = Counter(NUMBER.findall(line))
+    if inside:
+        return {"code": line.partition("#")[:2], "numbers": numbers}
+    links = [(image, text == target, target) for image, text, target in LINK.findall(line)]
+    return {"block": line if line.startswith(("```", "|--")) else MARK.match(line).group(), "empty": not line, "columns": line.count("|"),
+            "links": [link for link in links if link[-1] not in (ENGLISH.name, CHINESE.name)],
+            "spans": Counter(SPAN.findall(line)), "numbers": numbers}
+
+
+def test_both_hold_the_same_line_by_line():
+    pairs = zip_longest(parts(ENGLISH), parts(CHINESE), fillvalue=(False, "(no such line)"))
+    for number, (english, chinese) in enumerate(pairs, 1):
+        assert facts(*english) == facts(*chinese), f"line {number}:\n{english[1]}\n{chinese[1]}"
+
+
+@pytest.mark.parametrize("path, spoken", [(ENGLISH, False), (CHINESE, True)], ids=["english", "chinese"])
+def test_each_is_in_its_own_language(path, spoken):
+    for inside, line in parts(path):
+        prose = line.partition("#")[2] if inside else SPAN.sub("", line)
+        if any(map(str.isalpha, prose)) and "](README" not in line and not line.startswith("```"):
+            assert bool(HAN.search(prose)) is spoken, line
+
+
+def test_each_leads_to_the_other_at_its_top():
+    assert ENGLISH.read_text(encoding="utf-8").splitlines()[2] == "[中文](README.zh-CN.md)"
+    assert CHINESE.read_text(encoding="utf-8").splitlines()[2] == "[English](README.md)"
