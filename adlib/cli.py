@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adlib import __version__
 from adlib.config import InputError
+from adlib.lang import LANGUAGES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,10 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from adlib import batch, grid, runs
 
     reports = runs.reports_dir(args.reports)
+    language = args.lang or grid.read(args.grid).lang
     tasks = grid.plan(args.grid, data_root=args.data, reports=str(reports), only=args.only, weights=args.weights)
     code = batch.run(tasks, reports=reports, jobs=args.jobs, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
     if args.report and not args.dry_run and code in (0, 1):
-        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=args.lang)))
+        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=language)))
     return code
 
 
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--weights", default="", metavar="PATH", help="ResNet18 weights: imagenet, none, or a state dict's path")
 
     words = argparse.ArgumentParser(add_help=False)
-    words.add_argument("--lang", choices=("en", "zh"), default="en", help="language the report opens in (default en; a reader can switch)")
+    words.add_argument("--lang", choices=tuple(LANGUAGES), default="", help="the report's language (default: as last time, else English)")
 
     one = commands.add_parser("run", parents=[place, source, words], help="run a grid of notebooks: what is due, each in its own process")
     one.add_argument("grid", help="params/study.yaml, params/quick.yaml, or one configuration's file")

@@ -11,9 +11,10 @@ import yaml
 
 from adlib import data, runs
 from adlib.config import STATISTICS, Config, InputError, did_you_mean, project_root
+from adlib.lang import LANGUAGES
 
 EDA, LIMITS, COMPARISON = "01_eda.ipynb", "05_limits.ipynb", "06_comparison.ipynb"
-KEYS = ("configs", "categories", "seeds", "set", "overrides", "limits")
+KEYS = ("configs", "categories", "seeds", "set", "overrides", "limits", "lang")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
 OWNED = {"name": "configs:", "category": "categories:", "seed": "seeds:", "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
@@ -50,6 +51,7 @@ class Grid:
     overrides: list[tuple[dict[str, typing.Any], dict[str, typing.Any]]]  # (when, set), in the file's order
     data_root: str = ""  # only a single configuration's own file may say
     limits: tuple[str, ...] = ()  # configurations whose first seed is taken to its limits
+    lang: str = ""  # the language that the report opens in: en | zh; empty = as last time, else English
 
 
 def read(path: Path | str) -> Grid:
@@ -62,10 +64,8 @@ def read(path: Path | str) -> Grid:
     if not any(key in content for key in KEYS):
         return _single(path, content)
     _known(content, KEYS, str(path))
-    names = _list(content, "configs", path)
     seeds = _list(content, "seeds", path) if "seeds" in content else [0]
-    wanted = content.get("categories", "all")
-    categories = [] if wanted == "all" else [str(name) for name in _list(content, "categories", path)]
+    categories = [] if content.get("categories", "all") == "all" else [str(name) for name in _list(content, "categories", path)]
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise InputError(f"{path}: seeds is {seeds!r}; give whole numbers, such as [0, 1, 2]")
     common = _settings(content.get("set"), f"{path}: set")
@@ -73,7 +73,7 @@ def read(path: Path | str) -> Grid:
     if not isinstance(overrides, list):
         raise InputError(f"{path}: overrides is {overrides!r}; give a list of entries with `when:` and `set:`")
     pairs = [_override(entry, f"{path}: override {number}") for number, entry in enumerate(overrides, 1)]
-    configs = {str(name): _config_file(path, str(name)) for name in names}
+    configs = {str(name): _config_file(path, str(name)) for name in _list(content, "configs", path)}
     for number, (when, _) in enumerate(pairs, 1):
         if when.get("name", next(iter(configs))) not in configs:
             raise InputError(f"{path}: override {number}: when: no configuration {when['name']!r}{did_you_mean(when['name'], configs)}")
@@ -81,7 +81,9 @@ def read(path: Path | str) -> Grid:
     for name in limits:
         if name not in configs:
             raise InputError(f"{path}: limits: no configuration {name!r}{did_you_mean(name, configs)}")
-    return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common, pairs, limits=limits)
+    if (language := str(content.get("lang", ""))) not in ("", *LANGUAGES):
+        raise InputError(f"{path}: lang is {language!r}; give {' or '.join(LANGUAGES)}")
+    return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common, pairs, limits=limits, lang=language)
 
 
 def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only: str = "", weights: str = "") -> list[Task]:
@@ -103,11 +105,10 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
                for category in grid.categories or found for name in grid.configs for seed in grid.seeds]
     configs = _filter(configs, only)
     command = _command(grid_path, data_root, reports, weights)
-    notebooks, folder = project_root() / "notebooks", Path(place["reports"])
+    notebooks, folder, tasks = project_root() / "notebooks", Path(place["reports"]), []
     for notebook in (EDA, *{runs.NOTEBOOKS[config.model] for config in configs}, *([LIMITS] if grid.limits else []), COMPARISON):
         if not (notebooks / notebook).is_file():
             raise InputError(f"there is no {notebooks / notebook}; run adlib inside the project's folder")
-    tasks: list[Task] = []
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         net = next((config for config in own if config.model not in ("cae", *STATISTICS)), Config(weights="none"))
@@ -214,8 +215,7 @@ def _override(entry: object, where: str) -> tuple[dict[str, typing.Any], dict[st
 
 def _settings(values: object, where: str) -> dict[str, typing.Any]:
     """A mapping of parameters, none of which is the grid's or the command line's to decide."""
-    if values is None:
-        return {}
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise InputError(f"{where} is {values!r}; give a mapping such as {{epochs: 12}}")
     _known(values, PARAMETERS, where)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 LEAST = 4  # letters of a template by which a text is known again
 TIGHT = re.compile(r" (?=[，。：；、（）])|(?<=[，。：；、（）]) |(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
+LANGUAGES = {"en": "en", "zh": "zh-CN"}  # as asked for: as HTML names them
 STRINGS = Path(__file__).parent / "strings.zh.json"  # {room: {English, with {holes}: Chinese, with the same holes}}
 
 

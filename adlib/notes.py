@@ -52,13 +52,13 @@ def fail(note: Path, reason: str, retry: str) -> None:
 
 def failure(note: Path) -> dict[str, str] | None:
     """{"failed": reason, "retry": command} where it failed, None where it did not (or was executed by hand)."""
-    found = _read(note)
+    found = read(note)
     return {key: str(found.get(key, "")) for key in ("failed", "retry")} if "failed" in found else None
 
 
 def changed(note: Path, now: dict[str, typing.Any]) -> str:
     """Why what a note speaks of has to be made (again), in words; "" where it is up to date."""
-    before = _read(note)
+    before = read(note)
     if not before:
         return "never run"
     if "failed" in before:
@@ -72,7 +72,8 @@ def limits(reports: Path) -> list[Path]:
     return sorted({path.parent for name in files_of_one for path in (reports / "limits").glob(f"*/*/{name}")})
 
 
-def _read(note: Path) -> dict[str, typing.Any]:
+def read(note: Path) -> dict[str, typing.Any]:
+    """What a note says; {} where there is none, or a damaged one."""
     try:
         found = files.read_json(note)
     except InputError:  # missing or damaged: it is made again, and made whole

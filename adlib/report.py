@@ -14,7 +14,6 @@ from adlib.config import InputError
 from adlib.lang import Text, t
 
 TEMPLATES = Path(__file__).parent / "templates"
-LANGUAGES = {"en": "en", "zh": "zh-CN"}
 CREDIT_SYNTHETIC = t("Pictures: drawn by adlib's own generator.")
 CREDIT = t("Pictures: the data named above. Images of MVTec AD are by Bergmann, Fauser, Sattlegger and Steger (CVPR 2019), under "
            "CC BY-NC-SA 4.0: pages that show them may be passed on under that licence only, and not used commercially.")
@@ -22,19 +21,21 @@ DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "
              "epochs.csv", "regions.csv", "robustness.csv", "detectability.csv", "run.json", "notebook.ipynb", "comparison.ipynb")
 
 
-def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True, language: str = "en") -> Path:
+def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True, language: str = "") -> Path:
     """Render every page below `reports` from the executed notebooks and run folders there; return index.html's path.
 
     The index is the executed comparison notebook. A run that failed gets a page that says why, with the end of its log.
     again=False: only if something that the pages are made from has changed since. language: the one that the pages open in, en or
-    zh; a reader can switch.
+    zh (a reader can switch); empty: that of the last report here, else English.
     Raises InputError when the comparison was never executed, naming the command that does it.
     """
     notebook = reports / "comparison.ipynb"
     if not notebook.is_file():
         raise InputError(f"there is no {notebook}; run `adlib run params/quick.yaml` first, or execute "
                          "notebooks/06_comparison.ipynb with papermill")
-    made_from, note = notes.of_report(reports) | {"language": language}, reports / "report.json"
+    note = reports / "report.json"
+    language = language or notes.read(note).get("language", "en")
+    made_from = notes.of_report(reports) | {"language": language}
     if not again and not notes.changed(note, made_from) and (reports / "index.html").is_file():
         say(f"the report is up to date; open {reports / 'index.html'}")
         return reports / "index.html"
@@ -44,7 +45,7 @@ def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bo
     pages += [_limits_page(table, folder) for folder in notes.limits(reports)]
     pages.append({"notebook": notebook, "title": t("Image anomaly detection: the study"), "synthetic": _drawn(table),
                   "warnings": sorted({f"Weights: {weights}" for weights in table["weights"] if weights.startswith("RANDOM")}),
-                  "command": _index_command(reports)})
+                  "command": f"{retry} --report" if (retry := notes.read(reports / "comparison.json").get("retry")) else ""})
     links, same = _links(reports, table), _of_every_page(language)
     for page in pages:
         _write(page["notebook"], reports, same | page, links)
@@ -54,8 +55,10 @@ def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bo
 
 
 def _data_page(table: typing.Any, folder: Path) -> dict[str, typing.Any]:
+    fingerprint = notes.read(folder / "eda.json").get("data")
     return {"notebook": folder / "notebook.ipynb", "title": t("{category}: the data", category=folder.name),
-            "synthetic": _drawn(table[table["category"] == folder.name])}
+            "synthetic": _drawn(table[table["category"] == folder.name]),
+            "facts": [(t("Data fingerprint"), fingerprint)] if fingerprint else []}
 
 
 def _run_page(reports: Path, row: typing.Any) -> dict[str, typing.Any]:
@@ -93,7 +96,7 @@ def _log(folder: Path) -> str:
 def _of_every_page(language: str) -> dict[str, typing.Any]:
     """What the template needs to know whichever page it makes."""
     css, js = ((TEMPLATES / "study" / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
-    return {"lang": LANGUAGES[language], "css": css + _highlight_css(), "js": js, "warnings": [], "failure": None, "command": "",
+    return {"lang": lang.LANGUAGES[language], "css": css + _highlight_css(), "js": js, "warnings": [], "failure": None, "command": "",
             "facts": [], "figures": [], "chinese": lang.strings().get,
             "tr": lambda text: lang.html(text if isinstance(text, Text) else Text(text, lang.strings().get(text, text)))}
 
@@ -147,22 +150,15 @@ def _figures(folder: Path) -> list[tuple[Text, str, str]]:
     return found
 
 
-def _index_command(reports: Path) -> str:
-    """The command that made the study, where the runner made it."""
-    try:
-        retry = files.read_json(reports / "comparison.json").get("retry", "")
-    except InputError:
-        return ""
-    return f"{retry} --report" if retry else ""
-
-
 def _command(about: dict[str, typing.Any], folder: Path) -> str:
     """The papermill command line that repeats a run by hand."""
     params = about.get("params") or {}
     notebook = runs.NOTEBOOKS.get(params.get("model"), "")
-    if not notebook:
-        return ""
-    words = ["papermill", f"notebooks/{notebook}", str(folder / "notebook.ipynb"), "-k", "python3"]
+    return _papermill(f"notebooks/{notebook}", folder / "notebook.ipynb", params) if notebook else ""
+
+
+def _papermill(notebook: str, output: Path, params: dict[str, typing.Any]) -> str:
+    words = ["papermill", notebook, str(output), "-k", "python3"]
     for key, value in params.items():
         words += ["-p", key, str(value)] if value != "" else []
     return shlex.join(words)
@@ -175,6 +171,9 @@ def _write(notebook: Path, reports: Path, page: dict[str, typing.Any], links: di
     question, _, rest = cells.cells[0].source.partition("\n")
     other, _, other_rest = lang.strings().get(cells.cells[0].source, "").partition("\n")
     cells.cells[0].source = rest.strip()
+    executed = cells.metadata.get("papermill", {})
+    if not page["command"] and executed.get("input_path"):
+        page["command"] = _papermill(f"notebooks/{Path(executed['input_path']).name}", notebook, executed.get("parameters", {}))
     groups = [{"title": name, "links": [link | {"here": link["folder"] == here} for link in group]} for name, group in links.items()]
     page |= {"groups": groups, "up": "../" * len(here.relative_to(reports).parts),
              "question": Text(question.removeprefix("# "), other.removeprefix("# ") or None),

@@ -192,3 +192,14 @@ def test_a_configuration_that_names_a_place_cannot_be_in_a_grid(project):
 def test_every_file_of_params_can_be_planned(project, path):
     tasks = grid.plan(path, data_root=str(project / "data"))
     assert tasks[-1].kind == "comparison" and {task.params.get("category") for task in tasks[:-1]} == {"hazelnut", "zipper"}
+
+
+def test_a_grid_may_say_which_language_its_report_opens_in(tmp_path):
+    (tmp_path / "cae_mse.yaml").write_text("model: cae\n")
+    grid_file = tmp_path / "own.yaml"
+    for content, language in (("", ""), ("lang: zh\n", "zh")):
+        grid_file.write_text("configs: [cae_mse]\n" + content)
+        assert grid.read(grid_file).lang == language
+    grid_file.write_text("configs: [cae_mse]\nlang: cn\n")
+    with pytest.raises(InputError, match="lang is 'cn'; give en or zh"):
+        grid.read(grid_file)

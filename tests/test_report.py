@@ -161,6 +161,8 @@ def test_the_language_that_pages_open_in_is_asked_for_and_either_is_in_the_page(
     assert "6 pages" in said[0]
     pages = {path: Page(path, "zh-CN") for path in reports.rglob("index.html")}
     assert all(page.soup.html["lang"] == "zh-CN" for page in pages.values())
+    report.build(reports, said.append, again=False)
+    assert "up to date" in said[1]  # it stays as it was asked for
     assert any("如何复现本页" in page.text for page in pages.values())
     assert list(pages[reports / "index.html"].groups) == ["数据", "运行：nut", "极限"]
 
