@@ -1,4 +1,4 @@
-"""The command line: adlib run, report, check, data. Thin: every command is one call into a room."""
+"""The command line: adlib run, report, predict, check, data. Thin: every command is one call into a room."""
 from __future__ import annotations
 
 import argparse
@@ -51,6 +51,31 @@ def report(args: argparse.Namespace) -> int:
     rows = summary.rows(compare.without_ablations(table), reports)
     print(compare.provenance(table), answers.full(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
     return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be read."""
+    from adlib import predict as rooms
+    from adlib import process, reopen
+
+    run, out = reopen.detector(Path(args.run), args.weights), Path(args.out)
+    if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
+        raise InputError("--watch looks at one folder; give a folder that is there")
+    given = [] if args.watch else rooms.sources([Path(path) for path in args.pictures])
+    found = rooms.begin(run, out)
+    done = {one.path for one in found}
+    due = [source for source in given if str(source.path) not in done]
+    with process.stop_signals() as stop:
+        coming = rooms.watched(Path(args.pictures[0]), done, stop) if args.watch else due
+        for number, one in enumerate(rooms.predict(run, coming, out, ahead=0 if args.watch else rooms.AHEAD), 1):
+            print(rooms.line(one), flush=True)
+            rooms.progress(number, None if args.watch else len(due))
+            found.append(one)
+            if stop.is_set():
+                break
+    rooms.end(run, found, out)
+    print(rooms.summary(found, out))
+    return rooms.code(found)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -157,6 +182,14 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", parents=[place, words], help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE", help="write the results as markdown, too (docs/results.md)")
     one.set_defaults(command=report, again=True)
+
+    one = commands.add_parser("predict", help="new pictures through a finished run's detector; exit code 1: an anomaly was found")
+    one.add_argument("run", help="folder of a finished run, such as reports/runs/hazelnut/fused/seed-0")
+    one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
+    one.add_argument("--out", default="predictions", metavar="DIR", help="where tables and overlays go (default predictions/)")
+    one.add_argument("--weights", default="", metavar="PATH", help="ResNet18 weights, where they are not where the run found them")
+    one.add_argument("--watch", action="store_true", help="go on with whatever is written into the folder, until Ctrl-C")
+    one.set_defaults(command=predict)
 
     one = commands.add_parser("check", parents=[place, source], help="could a study run here? versions, device, data, weights")
     one.set_defaults(command=check)

@@ -33,6 +33,7 @@ class Scored(Decided):
     p_values: dict[str, dict[str, np.ndarray]]  # {primary or chosen: {test, train_bad: [N]}}; NaN where nothing is held out
     calibration: int  # good images that the p-values are from
     how: str  # split | cross-conformal | none
+    known: np.ndarray  # float64 [calibration]: the chosen score of these images, by a detector that was not fitted on them
     maps: np.ndarray  # float32 [N,S,S]: the chosen score's smoothed maps of the test images
     low: float  # of these maps, on good images: see map_range
     level: float
@@ -70,7 +71,7 @@ def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Sco
     """Decide, then score the evaluation splits; their p-values are from the held-out good images."""
     decided = decide(scorer, category, config)
     paths = split_of(category, config)
-    test, seen = _looked(scorer, images.load(paths["test"], config.image_size), decided.chosen, decided.scale)
+    test, seen = looked(scorer, images.load(paths["test"], config.image_size), decided.chosen, decided.scale)
     unseen = {"test": (paths["test"], test)} if paths["test"] else {}
     if paths["train_bad"]:
         unseen["train_bad"] = (paths["train_bad"], tables(scorer, images.load(paths["train_bad"], config.image_size), decided.scale))
@@ -80,7 +81,8 @@ def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Sco
                        conformal.p_values(known[name].to_numpy(), table[name].to_numpy()) for split, (_, table) in unseen.items()}
                 for name in (decided.primary, decided.chosen)}
     return Scored(decided.ranking, decided.primary, decided.chosen, decided.scale, splits, p_values,
-                  0 if known is None else len(known), "none" if known is None else "split", seen,
+                  0 if known is None else len(known), "none" if known is None else "split",
+                  np.zeros(0) if known is None else known[decided.chosen].to_numpy(), seen,
                   *map_range(scorer, category, config, decided.chosen, decided.scale))
 
 
@@ -91,7 +93,7 @@ def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[
 
 def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[str, tuple[float, float]]) -> np.ndarray:
     """The smoothed map of a score ("ssim.max" -> ssim) at the images' own size: uint8 [N,3,S,S] -> float32 [N,S,S]."""
-    return _looked(scorer, pictures, name, scale)[1]
+    return looked(scorer, pictures, name, scale)[1]
 
 
 def map_of(smoothed: dict[str, np.ndarray], size: int, name: str) -> np.ndarray:
@@ -100,9 +102,9 @@ def map_of(smoothed: dict[str, np.ndarray], size: int, name: str) -> np.ndarray:
     return torch.nn.functional.interpolate(chosen, size=size, mode="bilinear")[:, 0].numpy()
 
 
-def _looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
+def looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
             scale: dict[str, tuple[float, float]]) -> tuple[pd.DataFrame, np.ndarray]:
-    """`tables` and `maps` in one go."""
+    """`tables` and `maps` of the same pictures in one go."""
     rows, kept = [], [np.zeros((0, *pictures.shape[-2:]), np.float32)]
     for part in pictures.split(BATCH) if len(pictures) else ():
         found = scorer(part)
@@ -141,4 +143,5 @@ def cross_p_values(scored: Scored, fitted: featurespace.Fitted, category: data.C
     p_values = {name: {split: conformal.cross_p_values([held[name].to_numpy() for held, _ in tables_of],
                                                        [others[i][name].to_numpy() for _, others in tables_of])
                        for i, split in enumerate(wanted)} for name in {scored.primary, scored.chosen}}
-    return dataclasses.replace(scored, p_values=p_values, calibration=len(category.train), how="cross-conformal")
+    known = np.concatenate([held[scored.chosen].to_numpy() for held, _ in tables_of])
+    return dataclasses.replace(scored, p_values=p_values, calibration=len(category.train), how="cross-conformal", known=known)

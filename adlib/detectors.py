@@ -122,8 +122,7 @@ class Taught(nn.Module):
         beside = cells[beside[torch.randperm(len(beside), generator=generator)[:GOOD_PER_ANOMALOUS * len(bad)]]]
         x = (torch.cat([good, beside, bad]) - self.mean).div_(self.std)
         y = torch.cat([torch.zeros(len(good) + len(beside)), torch.ones(len(bad))])
-        self.head = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
-                                  nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+        self.head = _head(x.shape[1])
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
             return nn.functional.binary_cross_entropy_with_logits(self.head(x[index])[:, 0], y[index])
@@ -149,6 +148,23 @@ def position_share(features: torch.Tensor) -> float:
     """
     variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
     return float((features.mean(dim=0) - mean[:, None, None]).square().mean() / variance.mean().clamp_min(1e-12))
+
+
+def restore(name: str, state: typing.Mapping[str, torch.Tensor]) -> nn.Module:
+    """A fitted detector again from its state_dict; name: a key of CLOSED_FORM, or taught."""
+    detector = Taught() if name == "taught" else CLOSED_FORM[name]()
+    for key, tensor in state.items():
+        if "." not in key:
+            detector.register_buffer(key, tensor)
+    if isinstance(detector, Taught):
+        detector.head, detector.history = _head(len(state["mean"])), []
+    detector.load_state_dict(state)
+    return detector.eval()
+
+
+def _head(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
+                         nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
 
 def _coreset(points: torch.Tensor, count: int) -> torch.Tensor:

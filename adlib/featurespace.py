@@ -45,9 +45,10 @@ class Statistic(nn.Module):
     """A model-free baseline: how unusual one number of the image is. Keeps the good images' numbers; needs no features."""
 
     def __init__(self, name: str, good: torch.Tensor) -> None:
+        """good: float64 [N], baselines.statistic of the good images."""
         super().__init__()
         self.name = name
-        self.register_buffer("good", torch.from_numpy(baselines.statistic(good, name)))
+        self.register_buffer("good", good)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(baselines.distance(baselines.statistic(pictures, self.name), self.good.numpy()))[:, None, None]
@@ -93,7 +94,7 @@ def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, h
                          f"{', '.join(FEATURE_MODELS + STATISTICS)}")
     good = pictures[sample(kept, config)]
     if config.model in STATISTICS:
-        return Fitted(None, Statistic(config.model, good), config, [])
+        return Fitted(None, Statistic(config.model, torch.from_numpy(baselines.statistic(good, config.model))), config, [])
     if config.model not in FITTED_IN_SECONDS:
         model, history = frozen_ae.fit(features.extract(encoder, good, config), good, config)
         return Fitted(encoder, model, config, history)
@@ -106,6 +107,26 @@ def fit(encoder: nn.Module | None, pictures: torch.Tensor, kept: torch.Tensor, h
         with torch.no_grad():
             detector.calibrate(_grid(encoder, pictures[sample(held, config)], config))
     return Fitted(encoder, detector, config, getattr(detector, "history", []), detectors.position_share(seen))
+
+
+def restore(encoder: nn.Module | None, state: dict[str, torch.Tensor], config: Config) -> Fitted:
+    """A fitted detector again from its state_dict (Fitted.detector's), looking through the same encoder: the same maps, bit for bit.
+
+    Raises KeyError or RuntimeError for a state of another model.
+    """
+    if config.model in STATISTICS:
+        detector: nn.Module = Statistic(config.model, state["good"])
+    elif config.model not in FITTED_IN_SECONDS:
+        detector = frozen_ae.FrozenAE(config.model).to(memory_format=torch.channels_last)
+        detector.load_state_dict(state)
+    elif config.model == "fused":
+        detector = Fused(*(detectors.restore(name, {key.removeprefix(f"parts.{i}."): tensor for key, tensor in state.items()
+                                                    if key.startswith(f"parts.{i}.")}) for i, name in enumerate(("memory", "taught"))))
+        for name in ("centre", "spread"):
+            detector.register_buffer(name, state[name])
+    else:
+        detector = detectors.restore(config.model, state)
+    return Fitted(encoder, detector.eval(), config, [])
 
 
 def sample(kept: torch.Tensor, config: Config) -> torch.Tensor:

@@ -15,10 +15,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from adlib import conformal, corrupt, data, decide, featurespace, files, images, metrics, models, psychometric, runs, score
+from adlib import corrupt, data, files, images, metrics, psychometric, runs
 from adlib import synthetic as generator
-from adlib.config import PIXEL_MODELS, Config, InputError
+from adlib.config import Config, InputError
 from adlib.lang import Text, join, t
+from adlib.reopen import Detector, detector
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
 CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -26,21 +27,11 @@ EACH = 8  # parts drawn for every defect, size and contrast
 FIRST_PART = 3_000_000  # index of the first part: none of them is in a data set (see synthetic)
 
 
-@dataclasses.dataclass(frozen=True)
-class Reopened:
-    """A finished run's detector, with the score and threshold it decided on without labels."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reopened(Detector):
+    """A finished run's detector with the data that it ran on."""
 
-    config: Config
     category: data.Category
-    scorer: score.Scorer
-    score: str
-    scale: dict[str, tuple[float, float]]
-    threshold: float  # a picture is called anomalous above it; inf where the held-out images could not support the rate
-    network: torch.nn.Module | None = None  # of an autoencoder, whose reconstructions can be looked at
-
-    def scores(self, pictures: torch.Tensor) -> np.ndarray:
-        """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
-        return decide.tables(self.scorer, pictures, self.scale)[self.score].to_numpy()
 
 
 def folder(config: Config) -> Path:
@@ -49,37 +40,15 @@ def folder(config: Config) -> Path:
 
 
 def reopen(run: Path, data_root: str = "") -> Reopened:
-    """The detector of a finished run: an autoencoder from its weights, a feature detector fitted again (seconds, same numbers).
+    """The detector of a finished run, and its data. data_root: where they are now; empty = where the run found them.
 
-    data_root: where the data are now; empty = where the run found them. Raises InputError for a run that has not finished, or
-    whose data have changed since.
+    Raises InputError for a run that has not finished, or whose data have changed since.
     """
-    status = runs.status(run)
-    if status.state != "finished":
-        raise InputError(f"{run} holds no finished run ({status.state}: {status.reason}); run its configuration first")
-    about = runs.manifest(run)
-    config = Config.from_mapping(about["params"], str(run / "run.json"))
-    category = data.open_category(Path(data_root or about["data"]["root"]), config.category)
+    found, about = detector(run), runs.manifest(run)
+    category = data.open_category(Path(data_root or about["data"]["root"]), found.config.category)
     if data.fingerprint(category) != about["data"]["fingerprint"]:
         raise InputError(f"the data of {run} have changed since it ran; run its configuration again first")
-    paths = decide.split_of(category, config)
-    if config.model in PIXEL_MODELS:
-        model, _ = models.build(dataclasses.replace(config, weights="none"))
-        model.load_state_dict(torch.load(run / "model.pt", weights_only=True, map_location="cpu"))
-        scorer = score.autoencoder_scorer(model, config)
-    else:
-        encoder, weights = featurespace.backbone(config)
-        if weights != about["weights"]:
-            raise InputError(f"{run} was made with other weights ({about['weights']}; now: {weights}); run its configuration again first")
-        good, where = images.load(category.train, config.image_size), {path: i for i, path in enumerate(category.train)}
-        kept, held = (torch.tensor([where[path] for path in paths[name]], dtype=torch.long) for name in ("train", "held_out"))
-        scorer = featurespace.fit(encoder, good, kept, held, config)
-    held_out = images.load(paths["held_out"] or paths["train"], config.image_size)
-    scale = score.scale_of(scorer(held_out[:decide.BATCH]))
-    name = files.read_json(run / "metrics.json")["chosen"]["score"]
-    known = decide.tables(scorer, held_out, scale)[name].to_numpy() if paths["held_out"] else np.zeros(0)
-    threshold = conformal.threshold(known, config.false_alarms)
-    return Reopened(config, category, scorer, name, scale, threshold, model if config.model in PIXEL_MODELS else None)
+    return Reopened(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)}, category=category)
 
 
 def robustness(run: Reopened) -> pd.DataFrame:

@@ -36,8 +36,6 @@ class Look:
     run: limits.Reopened
     rows: pd.DataFrame  # a row an image: path, split, label, defect, score and p_value (those of the score that the study uses)
     results: pd.DataFrame  # all_results.csv
-    low: float  # of the maps: decide.map_range
-    level: float
     kept: dict[str, Seen] = dataclasses.field(default_factory=dict)
 
     @property
@@ -79,17 +77,18 @@ class Look:
 
     def strip(self, seen: Seen, size: int, name: str, caption: str, *, titled: bool = False) -> str:
         """Its pictures side by side, in the run's one colour scale."""
-        shown = scenes.views(seen.picture, seen.map_, low=self.low, level=self.level, size=size, redrawn=seen.redrawn, truth=seen.truth)
+        shown = scenes.views(seen.picture, seen.map_, low=self.run.low, level=self.run.level, size=size, redrawn=seen.redrawn,
+                             truth=seen.truth)
         return scenes.strip(shown, name, caption, titled=titled)
 
 
 def look(folder: Path, data_root: str = "") -> Look:
-    """Open the finished run of a folder; an InputError as in limits.reopen. A feature detector is fitted again, which takes its time."""
+    """Open the finished run of a folder; an InputError as in limits.reopen."""
     run, results = limits.reopen(folder, data_root), compare.read_results(folder)
     rows = results[["path", "split", "label", "defect"]].assign(
         label=results["label"].astype("Int64"), defect=results["defect"].fillna(""), score=results["chosen_score"],
         p_value=results["chosen_p_value"])
-    return Look(run, rows, results, *decide.map_range(run.scorer, run.category, run.config, run.score, run.scale))
+    return Look(run, rows, results)
 
 
 def find(config: Config) -> Path:

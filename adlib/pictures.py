@@ -4,10 +4,13 @@ from __future__ import annotations
 import base64
 import functools
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+
+from adlib import files
 
 HEAT = "plasma"  # deep blue = as expected, through red to yellow = not; even steps in lightness, unlike jet
 FOUND, TRUE = (0, 213, 255), (255, 255, 255)  # outlines: where the map exceeds its level; the true defect
@@ -47,6 +50,15 @@ def uri(picture: np.ndarray, size: int | None = None, *, exact: bool = False) ->
     kind, buffer = ("png", io.BytesIO()) if exact else ("jpeg", io.BytesIO())
     image.save(buffer, kind, **({} if exact else {"quality": 82}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def save(picture: np.ndarray, path: Path, side: int) -> None:
+    """uint8 [h,w,3] as a JPEG file, enlarged to `side` pixels where it is smaller."""
+    image = Image.fromarray(picture)
+    if image.width < side:
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    with files.atomic_path(path) as temporary:
+        image.save(temporary, "jpeg", quality=90)
 
 
 @functools.cache

@@ -176,7 +176,8 @@ def metrics(history: list[dict], scored: decide.Scored, results: pd.DataFrame, f
     return {"auroc": evaluate.auroc(results), "score": scored.primary, "operating": evaluate.operating(results),
             "chosen": {"score": scored.chosen, "auroc": evaluate.auroc(results, "chosen_score"),
                        "operating": evaluate.operating(results, "chosen_")},
-            "label_free": ranking, "calibration": {"images": scored.calibration, "how": scored.how}, "localisation": localisation,
+            "label_free": ranking, "calibration": {"images": scored.calibration, "how": scored.how, "scores": scored.known.tolist()},
+            "maps": {"scale": scored.scale, "low": scored.low, "level": scored.level}, "localisation": localisation,
             "epochs": len(history), "final_loss": last["loss"], "final_held_out_loss": last["held_out_loss"],
             "follows": follows}
 

@@ -41,7 +41,7 @@ def scored(where: data.Category, tests: dict[str, np.ndarray], *, chosen: str = 
                         for split, (_, table) in splits.items() if split not in ("train", "held_out")} for score in {own, chosen or own}}
     known = label_free + 0.1 * np.arange(len(tests))
     ranking = pd.DataFrame({"score": list(tests)} | ({"spot": known, "all": known} if n else {}))
-    return decide.Scored(ranking, own, chosen or own, {}, splits, p_values, n, "split" if n else "none",
+    return decide.Scored(ranking, own, chosen or own, {}, splits, p_values, n, "split" if n else "none", held,
                          np.zeros((len(where.test), 8, 8), np.float32), 0.0, 1.0)
 
 
@@ -90,9 +90,9 @@ def small_run(root: Path, reports: Path, **changes: typing.Any) -> Path:
     if config.model in PIXEL_MODELS:  # trained, so that no fresh network can be mistaken for it
         train.fit(network, good, config, folder=run.folder, identity=run.identity, say=lambda text: None)
         scorer = score.autoencoder_scorer(network, config)
-        study.save_model(network, run.folder / "model.pt")
     else:
         scorer = featurespace.fit(network, good, *train.split(len(good), config.held_out, config.seed), config)
+    study.save_model(network if config.model in PIXEL_MODELS else scorer.detector, run.folder / "model.pt")
     found = decide.scores(scorer, where, config)
     table = evaluate.results(where, found, config.false_alarms)
     evaluate.write_csv(table, run.folder / "all_results.csv")

@@ -29,7 +29,10 @@ def of(folder, split="test"):
 @pytest.mark.parametrize("changes", [
     {"model": "cae", "name": "cae_mse"}, {"model": "cae", "name": "cae_mse", "held_out": 0.0, "seed": 1},
     {"model": "pca", "name": "pca", "image_size": 64}, {"model": "memory", "name": "memory", "image_size": 64, "seed": 1},
-    {"model": "mean_grey", "name": "mean_grey"}], ids=lambda changes: f"{changes['model']}-{changes.get('held_out', 'held')}")
+    {"model": "mean_grey", "name": "mean_grey"}, {"model": "gaussian", "name": "gaussian", "image_size": 64},
+    {"model": "taught", "name": "taught", "image_size": 64}, {"model": "fused", "name": "fused", "image_size": 64},
+    {"model": "to_features", "name": "to_features", "image_size": 64, "epochs": 1}],
+    ids=lambda changes: f"{changes['model']}-{changes.get('held_out', 'held')}")
 def test_a_reopened_run_gives_its_own_scores_again(seed_root, tmp_path, changes):
     folder = small_run(seed_root, tmp_path / "reports", **changes)
     run = limits.reopen(folder)
@@ -52,7 +55,9 @@ def test_it_is_the_chosen_score_whichever_it_is(seed_root, tmp_path):
     expected = decide.scores(score.autoencoder_scorer(network, config), category, config)
     measured, pictures = files.read_json(folder / "metrics.json"), images.load(category.test, 32)
     for name in ("squared.mean", "sum.max", "gradient.top1"):
-        files.write_json(folder / "metrics.json", measured | {"chosen": measured["chosen"] | {"score": name}})
+        files.write_json(folder / "metrics.json", measured | {
+            "chosen": measured["chosen"] | {"score": name},
+            "calibration": measured["calibration"] | {"scores": expected.splits["held_out"][1][name].tolist()}})
         run = limits.reopen(folder)
         assert run.scores(pictures).tolist() == expected.splits["test"][1][name].tolist()
         assert run.threshold == conformal.threshold(expected.splits["held_out"][1][name].to_numpy(), 0.3)
@@ -124,23 +129,33 @@ class Brightness:
         return {"distance": pictures.float().mean(dim=(1, 2, 3)).numpy()[:, None, None] / 255}
 
 
+def at(run, threshold):
+    return dataclasses.replace(run, calibration=np.zeros(0) if math.isinf(threshold) else np.full(99, threshold))
+
+
+def opened(config, category, scorer, name, threshold):
+    found = limits.Reopened(config, scorer, name, {}, np.full(99, threshold), 0.0, 1.0, category=category)
+    assert found.threshold == threshold
+    return found
+
+
 @pytest.fixture
 def bright(seed_root):
     config = Config(**SMALL, data_root=str(seed_root), name="bright")
-    return limits.Reopened(config, data.open_category(seed_root, "nut"), Brightness(), "distance.mean", {}, threshold=0.0)
+    return opened(config, data.open_category(seed_root, "nut"), Brightness(), "distance.mean", threshold=0.0)
 
 
 def test_the_threshold_stays_that_of_undisturbed_images(bright):
     category = bright.category
     clean = bright.scores(images.load(category.test, 32))
     good = clean[[not label.anomalous for label in map(data.read_labels(category).get, map(category.key, category.test))]]
-    run = dataclasses.replace(bright, threshold=good.max() + 0.03)
+    run = at(bright, good.max() + 0.03)
     table = limits.robustness(run).set_index(["disturbance", "strength"])
     assert table.loc[("none", 0), "false_alarms"] == 0
     assert table.loc[("brighter", 1), "false_alarms"] == 0 and table.loc[("brighter", 5), "false_alarms"] == 1  # by 2 %, and 16 %
     assert table.loc[("darker", 5), "detections"] == 0  # nothing is bright enough any more, though all ranks stay
     assert table.loc["darker", "auroc"].tolist() == table.loc["brighter", "auroc"].tolist() == [table.loc[("none", 0), "auroc"]] * 5
-    without = limits.robustness(dataclasses.replace(run, threshold=math.inf))
+    without = limits.robustness(at(run, math.inf))
     assert without[["false_alarms", "detections"]].isna().all(axis=None) and "support no threshold" in limits.robustness_sentence(without)
 
 
@@ -179,7 +194,7 @@ def drawn(tmp_path, monkeypatch):
     def difference(pictures):
         apart = [min(float((other.float() - torch.from_numpy(one.copy()).float()).abs().max()) for one in good) for other in pictures]
         return {"distance": np.array(apart, np.float32)[:, None, None]}
-    return limits.Reopened(config, data.open_category(root, "hazelnut"), difference, "distance.max", {}, threshold=40.0)
+    return opened(config, data.open_category(root, "hazelnut"), difference, "distance.max", threshold=40.0)
 
 
 def test_defects_of_every_size_and_contrast_are_drawn_and_judged(drawn):
@@ -197,8 +212,8 @@ def test_defects_of_every_size_and_contrast_are_drawn_and_judged(drawn):
 
 
 def test_found_is_above_the_runs_threshold(drawn):
-    assert limits.detectability(dataclasses.replace(drawn, threshold=-1.0))["found"].all()
-    assert not limits.detectability(dataclasses.replace(drawn, threshold=300.0))["found"].any()
+    assert limits.detectability(at(drawn, -1.0))["found"].all()
+    assert not limits.detectability(at(drawn, 300.0))["found"].any()
 
 
 def test_the_drawn_parts_are_in_no_data_set_and_look_as_their_files_would(drawn, tmp_path):
@@ -216,7 +231,7 @@ def test_the_drawn_parts_are_in_no_data_set_and_look_as_their_files_would(drawn,
 
 
 def test_detectability_is_empty_where_no_defect_of_any_size_can_be_had(drawn, bright):
-    for run in (bright, dataclasses.replace(drawn, threshold=math.inf)):  # real images; and nothing is ever called anomalous
+    for run in (bright, at(drawn, math.inf)):  # real images; and nothing is ever called anomalous
         found = limits.detectability(run)
         assert found.empty and list(found.columns) == ["defect", "size", "contrast", "area", "found"]
         assert "No psychometric curves" in limits.detectability_sentence(found, limits.smallest(found, 0.05))

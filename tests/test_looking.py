@@ -133,5 +133,5 @@ def test_labels_colour_what_is_seen_and_change_no_map(seed_root, reports):
     results = look.results.assign(label=1 - look.results["label"])
     results.to_csv(folder / "all_results.csv", index=False)
     turned = looking.look(folder)
-    assert turned.line == look.line and (turned.low, turned.level) == (look.low, look.level)
+    assert turned.line == look.line and (turned.run.low, turned.run.level) == (look.run.low, look.run.level)
     assert data.read_labels(look.run.category)["nut/test/001.png"].anomalous

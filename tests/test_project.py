@@ -18,7 +18,8 @@ FLOORS = [
      "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},
-    {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "limits"},
+    {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "reopen"},
+    {"limits", "predict"},
     {"compare", "grid", "process", "board"}, {"summary", "compare_limits", "looking"}, {"questions", "explore", "answers"},
     {"tables", "batch", "report"}, {"cli"}]
 

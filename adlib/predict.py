@@ -1,0 +1,198 @@
+"""New pictures through a finished run's detector: score, p-value and verdict of each, one by one, as they come."""
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import math
+import sys
+import threading
+import time
+import typing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from adlib import conformal, data, files, images, pictures
+from adlib.config import InputError
+from adlib.reopen import Detector
+
+COLUMNS = ("path", "score", "p_value", "verdict", "problem")
+AHEAD = 4  # pictures that are decoded while another one is scored
+POLL_S = 1.0  # how often a watched folder is looked at; a file that has not changed in that time is complete
+SIDE = 512  # pixels a side of an overlay at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one picture; a picture that cannot be read has a problem and no score."""
+
+    path: str
+    score: float | None = None  # higher = more anomalous
+    p_value: float | None = None  # share of good parts that would score as high; None where no good image was held out
+    verdict: str = ""  # anomalous | good; empty where there is no threshold
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A picture to look at, and the name that its overlay gets."""
+
+    path: Path
+    name: str  # with '/'
+
+
+def sources(given: typing.Sequence[Path]) -> list[Source]:
+    """The pictures of files and folders (searched to any depth), in order. Raises InputError for what is not there, and for none."""
+    found: list[Source] = []
+    for path in given:
+        if path.is_dir():
+            found += [Source(one, one.relative_to(path).as_posix()) for one in _pictures(path)]
+        elif path.is_file():
+            found.append(Source(path, path.name))
+        else:
+            raise InputError(f"there is no {path}; give pictures, or folders of pictures")
+    if not found:
+        raise InputError(f"{', '.join(map(str, given))} holds no picture ({', '.join(sorted(data.SUFFIXES))})")
+    return found
+
+
+def begin(run: Detector, out: Path) -> list[Prediction]:
+    """Make the folder, or go on in it: what an earlier call with the same run has predicted there. Unreadable pictures are tried again.
+
+    Raises InputError where the folder cannot be written, or holds predictions of another run.
+    """
+    table, about = out / "predictions.csv", out / "predictions.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        kept = _rows(table)
+        if table.exists() and (not about.exists() or {**files.read_json(about), "predictions": []} != _about(run, [])):
+            raise InputError(f"{out} holds predictions of another run, or of an older one; give another --out")
+        with files.atomic_path(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            csv.DictWriter(stream, COLUMNS).writeheader()
+            csv.DictWriter(stream, COLUMNS).writerows(map(_row, kept))
+        files.write_json(about, _about(run, kept))
+    except OSError as error:
+        raise InputError(f"cannot write in {out} ({error.strerror or error}); make it writable, or give another --out") from error
+    return kept
+
+
+def predict(run: Detector, given: typing.Iterable[Source], out: Path, *, ahead: int = AHEAD) -> typing.Iterator[Prediction]:
+    """Score the pictures one by one: yields each prediction, after its row is in out/predictions.csv and its overlay in out/overlays/.
+
+    Overlays are tinted by the map, outlined where it exceeds what one good part in twenty reaches anywhere; one colour scale for all.
+    A picture that cannot be read has a row, too. ahead: pictures to decode in advance; 0 where the next may be long in coming.
+    """
+    with (out / "predictions.csv").open("a", newline="", encoding="utf-8") as stream, ThreadPoolExecutor(2) as pool:
+        for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
+            try:
+                picture = decoded()
+            except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
+                found = Prediction(str(source.path), problem=str(error) or type(error).__name__)
+            else:
+                found = _one(run, source, picture, out)
+            csv.DictWriter(stream, COLUMNS).writerow(_row(found))
+            stream.flush()
+            yield found
+
+
+def end(run: Detector, found: typing.Sequence[Prediction], out: Path) -> None:
+    """out/predictions.json: how it was decided, and every prediction."""
+    files.write_json(out / "predictions.json", _about(run, found))
+
+
+def watched(folder: Path, seen: typing.Collection[str], stop: threading.Event) -> typing.Iterator[Source]:
+    """The pictures of a folder, and whatever is written into it until `stop` is set; those whose path is in `seen` are left out."""
+    done, sizes = set(seen), dict[Path, tuple[int, int]]()
+    while not stop.is_set():
+        for path in _pictures(folder):
+            with contextlib.suppress(FileNotFoundError):  # moved away meanwhile
+                state = (path.stat().st_size, path.stat().st_mtime_ns)
+                if str(path) in done:
+                    continue
+                if sizes.get(path) == state or time.time() - path.stat().st_mtime > POLL_S:  # a camera has finished writing it
+                    done.add(str(path))
+                    yield Source(path, path.relative_to(folder).as_posix())
+                sizes[path] = state
+        stop.wait(POLL_S)
+
+
+def code(found: typing.Sequence[Prediction]) -> int:
+    """The exit code: 1 an anomaly was found, 3 none was, but some picture could not be read, 0 all are good."""
+    if any(one.verdict == "anomalous" for one in found):
+        return 1
+    return 3 if any(one.problem for one in found) else 0
+
+
+def summary(found: typing.Sequence[Prediction], out: Path) -> str:
+    """What came out, in a sentence, and every picture that could not be read."""
+    anomalous, unread = sum(one.verdict == "anomalous" for one in found), [one for one in found if one.problem]
+    said = f"{len(found)} pictures: {anomalous} anomalous, {sum(one.verdict == 'good' for one in found)} good"
+    said += f", {len(unread)} cannot be read: {', '.join(one.path for one in unread)}" if unread else ""
+    if found and not any(one.verdict for one in found) and len(unread) < len(found):
+        said += ". The run had too few good images for a threshold: sort by score"
+    return f"{said}. Tables and overlays: {out}"
+
+
+def line(one: Prediction) -> str:
+    """A prediction for a terminal."""
+    if one.problem:
+        return f"unreadable                     {one.path} ({one.problem})"
+    p_value = "" if one.p_value is None else f"p {one.p_value:.3f}"
+    return f"{one.verdict or 'no verdict':10} {one.score:11.5g} {p_value:8} {one.path}"
+
+
+def progress(done: int, total: int | None) -> None:
+    """Say on a terminal's stderr how far it is; a file or a pipe is not bothered."""
+    if sys.stderr.isatty():
+        bar = f"[{'#' * (30 * done // total):30}] {done} of {total}" if total else f"{done} so far"
+        print(f"\r{bar}\033[K", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _one(run: Detector, source: Source, picture: torch.Tensor, out: Path) -> Prediction:
+    scores, maps = run.looked(picture[None])
+    value = float(scores[0])
+    p_value = float(conformal.p_values(run.calibration, scores)[0]) if len(run.calibration) else None
+    verdict = "" if math.isinf(run.threshold) else "anomalous" if value > run.threshold else "good"
+    target = out / "overlays" / f"{source.name}.jpg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures.save(pictures.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.low, level=run.level), target, SIDE)
+    return Prediction(str(source.path), value, p_value, verdict)
+
+
+def _ahead(pool: ThreadPoolExecutor, given: typing.Iterable[Source], size: int,
+           ahead: int) -> typing.Iterator[tuple[Source, typing.Callable[[], torch.Tensor]]]:
+    """Every source with a function that waits for its picture, `ahead` of them being decoded already."""
+    waiting: list[tuple[Source, typing.Any]] = []
+    for source in given:
+        waiting.append((source, pool.submit(lambda path: torch.from_numpy(images.decode(path, size).copy()), source.path)))
+        if len(waiting) > ahead:
+            first, future = waiting.pop(0)
+            yield first, future.result
+    for first, future in waiting:
+        yield first, future.result
+
+
+def _about(run: Detector, found: typing.Sequence[Prediction]) -> dict[str, typing.Any]:
+    return {"configuration": run.config.name, "category": run.config.category, "seed": run.config.seed, "score": run.score,
+            "threshold": None if math.isinf(run.threshold) else run.threshold, "false_alarms": run.config.false_alarms,
+            "calibration_images": len(run.calibration), "predictions": [dataclasses.asdict(one) for one in found]}
+
+
+def _row(one: Prediction) -> dict[str, typing.Any]:
+    return {key: "" if value is None else value for key, value in dataclasses.asdict(one).items()}
+
+
+def _rows(table: Path) -> list[Prediction]:
+    """The whole rows of a table of predictions, those of unreadable pictures left out: a killed call may have left half a line."""
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("score") and row.get("problem") == ""]
+    return [Prediction(row["path"], float(row["score"]), float(row["p_value"]) if row["p_value"] else None, row["verdict"]) for row in rows]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in data.SUFFIXES and path.is_file()
+                  and not path.name.startswith("."))

@@ -1,0 +1,133 @@
+"""New pictures through a finished run: the run's own numbers again, tables that survive a kill, and a folder that is watched."""
+import csv
+import shutil
+import threading
+import time
+
+import pandas as pd
+import pytest
+from conftest import picture
+from handmade import small_run
+from PIL import Image
+
+from adlib import cli, decide, files, predict, reopen
+from adlib.config import InputError
+
+
+@pytest.fixture
+def run(seed_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(decide, "SYNTHETIC", 8)
+    return small_run(seed_root, tmp_path / "reports", model="pca", name="pca", image_size=64)
+
+
+def rows(out):
+    with (out / "predictions.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_it_says_of_the_test_images_what_the_run_said(run, seed_root, tmp_path, capsys):
+    out, folder = tmp_path / "out", seed_root / "nut" / "test"
+    assert cli.main(["predict", str(run), str(folder), "--out", str(out)]) == 1  # there are anomalous ones
+    results = pd.read_csv(run / "all_results.csv")
+    results = results[results["split"] == "test"].sort_values("path")
+    found = rows(out)
+    assert [row["path"] for row in found] == [str(seed_root / key) for key in results["path"]]
+    assert [float(row["score"]) for row in found] == pytest.approx(results["chosen_score"].to_list(), rel=1e-3)  # one by one
+    assert [float(row["p_value"]) for row in found] == results["chosen_p_value"].to_list()
+    assert [row["verdict"] == "anomalous" for row in found] == (results["chosen_prediction"] == 1).to_list()
+    said = capsys.readouterr().out
+    assert said.count("anomalous  ") == sum(row["verdict"] == "anomalous" for row in found) and f"Tables and overlays: {out}" in said
+    about = files.read_json(out / "predictions.json")
+    assert [one["path"] for one in about["predictions"]] == [row["path"] for row in found]
+    assert about["threshold"] == reopen.detector(run).threshold and about["calibration_images"] == 3
+    for path in folder.glob("*.png"):
+        with Image.open(out / "overlays" / f"{path.name}.jpg") as overlay:
+            assert overlay.size == (predict.SIDE, predict.SIDE)
+
+
+def test_no_data_of_the_run_are_needed(run, seed_root, tmp_path):
+    picture(tmp_path / "new" / "deep" / "one.png", 3)
+    shutil.rmtree(seed_root)
+    assert cli.main(["predict", str(run), str(tmp_path / "new"), "--out", str(tmp_path / "out")]) in (0, 1)
+    assert (tmp_path / "out" / "overlays" / "deep" / "one.png.jpg").is_file()
+
+
+def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(run, seed_root, tmp_path, capsys):
+    folder = tmp_path / "new"
+    good = sorted((seed_root / "nut" / "train" / "good").glob("*.png"))[0]
+    folder.mkdir()
+    shutil.copy(good, folder / "b.png")
+    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not looked at")
+    assert cli.main(["predict", str(run), str(folder), "--out", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().out
+    assert "unreadable" in said and f"1 cannot be read: {folder / 'a.png'}" in said
+    bad, fine = rows(tmp_path / "out")
+    assert bad["problem"] and not bad["score"] and fine["verdict"] == "good" and not fine["problem"]
+    shutil.copy(good, folder / "a.png")
+    assert cli.main(["predict", str(run), str(folder), "--out", str(tmp_path / "out")]) == 0  # mended, and asked again
+    assert sorted(row["path"] for row in rows(tmp_path / "out")) == [str(folder / "a.png"), str(folder / "b.png")]
+
+
+def test_a_killed_call_goes_on_where_it_was(run, seed_root, tmp_path, capsys):
+    words = ["predict", str(run), str(seed_root / "nut" / "test"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    whole = (tmp_path / "out" / "predictions.csv").read_text()
+    (tmp_path / "out" / "predictions.csv").write_text("\n".join(whole.splitlines()[:3])[:-6])  # killed while it wrote its second row
+    capsys.readouterr()
+    assert cli.main(words) == 1
+    assert (tmp_path / "out" / "predictions.csv").read_text() == whole and capsys.readouterr().out.count(".png\n") == 5 - 1 + 1
+
+
+def test_predictions_of_two_runs_are_never_mixed(run, seed_root, tmp_path, capsys):
+    words = [str(seed_root / "nut" / "test"), "--out", str(tmp_path / "out")]
+    assert cli.main(["predict", str(run), *words]) == 1
+    other = small_run(seed_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
+    assert cli.main(["predict", str(other), *words]) == 2
+    assert "holds predictions of another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["nowhere.png"], "there is no nowhere.png; give pictures, or folders of pictures"), (["empty"], "empty holds no picture"),
+    (["empty", "--watch", "--out", "/proc/nothing"], "cannot write in /proc/nothing"),
+    (["nowhere", "--watch"], "--watch looks at one folder")])
+def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, capsys, words, sentence):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["predict", str(run), *words]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+
+
+def test_a_watched_folder_is_followed_until_it_is_enough(run, seed_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "POLL_S", 0.05)
+    good, stop, found = sorted((seed_root / "nut" / "train" / "good").glob("*.png")), threading.Event(), []
+    folder, detector, out = tmp_path / "camera", reopen.detector(run), tmp_path / "out"
+    folder.mkdir()
+    predict.begin(detector, out)
+
+    def follow():
+        found.extend(predict.predict(detector, predict.watched(folder, {str(folder / "old.png")}, stop), out, ahead=0))
+    thread = threading.Thread(target=follow)
+    thread.start()
+    shutil.copy(good[0], folder / "old.png")
+    half = good[1].read_bytes()
+    (folder / "new.png").write_bytes(half[:100])
+    deadline = time.monotonic() + 30
+    (folder / "new.png").write_bytes(half)
+    while len(rows(out)) < 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    thread.join(10)
+    assert [(one.path, one.problem) for one in found] == [(str(folder / "new.png"), "")] and not thread.is_alive()
+
+
+def test_a_run_that_an_older_version_made_is_named(run):
+    measured = files.read_json(run / "metrics.json")
+    files.write_json(run / "metrics.json", {key: value for key, value in measured.items() if key != "maps"})
+    with pytest.raises(InputError, match="older version of adlib; run its configuration again"):
+        reopen.detector(run)
+    files.write_json(run / "metrics.json", measured)
+    (run / "model.pt").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"model.pt cannot be read .* again with --force"):
+        reopen.detector(run)
