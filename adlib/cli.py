@@ -1,4 +1,4 @@
-"""The command line: adlib run, report, predict, check, data. Thin: every command is one call into a room."""
+"""The command line: adlib new, run, report, predict, check, data. Thin: every command is one call into a room."""
 from __future__ import annotations
 
 import argparse
@@ -51,6 +51,25 @@ def report(args: argparse.Namespace) -> int:
     rows = summary.rows(compare.without_ablations(table), reports)
     print(compare.provenance(table), answers.full(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
     return 0
+
+
+def new(args: argparse.Namespace) -> int:
+    """A folder of good pictures to a category, a fitted detector and a report, in one go."""
+    from adlib import newpart, runs
+    from adlib.config import project_root
+
+    root = Path(args.data).expanduser() if args.data else project_root() / "data"
+    made = newpart.plan(*(Path(folder) if folder else None for folder in (args.good, args.bad, args.masks)))
+    print("\n".join([f"left out: {reason}" for reason in made.left_out] + [f"{args.name}: {newpart.describe(made)}"]))
+    if not newpart.create(root, args.name, made):
+        print(f"{root / args.name} holds these pictures already; going on with them")
+    code = run(argparse.Namespace(grid=project_root() / "params" / "fused.yaml", data=str(root), reports=args.reports, weights=args.weights,
+                                  only=f"category={args.name}", jobs=1, dry_run=False, force=False, timeout=3 * 3600.0, report=True,
+                                  lang=args.lang))
+    folder = runs.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
+    if code == 0:
+        print(f"\nTo look at new pictures: adlib predict {folder} FOLDER")
+    return code
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -182,6 +201,15 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", parents=[place, words], help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE", help="write the results as markdown, too (docs/results.md)")
     one.set_defaults(command=report, again=True)
+
+    one = commands.add_parser("new", parents=[place, words], help="your own photographs of good parts to a detector and a report")
+    one.add_argument("name", help="what to call the part, such as my-part")
+    one.add_argument("--good", required=True, metavar="DIR", help="photographs of good parts: 50 or more")
+    one.add_argument("--bad", default="", metavar="DIR", help="photographs of bad ones, if you have any; a subfolder a kind of defect")
+    one.add_argument("--masks", default="", metavar="DIR", help="where the defects are: white on black, named like the bad photographs")
+    one.add_argument("--data", default="", metavar="PATH", help="where the part's folder is made (default data/ of the project)")
+    one.add_argument("--weights", default="", metavar="PATH", help="ResNet18 weights: imagenet, none, or a state dict's path")
+    one.set_defaults(command=new)
 
     one = commands.add_parser("predict", help="new pictures through a finished run's detector; exit code 1: an anomaly was found")
     one.add_argument("run", help="folder of a finished run, such as reports/runs/hazelnut/fused/seed-0")

@@ -198,3 +198,18 @@ def test_unlabelled_images_are_scored_without_metrics(seed_root, tmp_path):
     folder = tmp_path / "reports" / "runs" / "nut" / "cae_mse" / "seed-0"
     assert json.loads((folder / "metrics.json").read_text())["auroc"]["test"]["why_absent"] == "this split has no labelled images"
     assert sum(row["split"] == "test" for row in csv.DictReader((folder / "all_results.csv").open())) == 6
+
+
+def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
+    drawn = synthetic.write_dataset(tmp_path / "drawn", train=24, good=0, anomalous=4, pixels=64, seed=3, categories=["hazelnut"])
+    drawn = drawn / "hazelnut"
+    said = adlib("new", "my-nut", "--good", drawn / "train" / "good", "--bad", drawn / "test", "--data", tmp_path / "data",
+                 "--weights", "none", "--reports", tmp_path / "reports")
+    assert "19 good pictures to learn from, 5 good ones to test with" in said and "To look at new pictures: adlib predict" in said
+    run = tmp_path / "reports" / "runs" / "my-nut" / "fused" / "seed-0"
+    page = Page(run / "index.html")
+    assert "cross-conformal" in page.text and (tmp_path / "reports" / "index.html").is_file()
+    code = subprocess.run([sys.executable, "-m", "adlib.cli", "predict", str(run), str(drawn / "train" / "good"), "--out",
+                           str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, check=False).returncode
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert code in (0, 1) and len(rows) == 24 and {row["verdict"] for row in rows} <= {"good", "anomalous"}

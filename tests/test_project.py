@@ -16,7 +16,7 @@ FLOORS = [
     {"config", "lang"},
     {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
      "synthetic_hazelnut", "synthetic_zipper"},
-    {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images"}, {"train"}, {"score", "features", "detectors"},
+    {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images", "newpart"}, {"train"}, {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},
     {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "reopen"},
     {"limits", "predict"},
