@@ -18,7 +18,7 @@ install: .venv/.installed  ## make .venv and install everything into it
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed; give one with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,onnx]"
 	@touch $@
 
 study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/study.yaml JOBS=2]

@@ -78,18 +78,24 @@ def _compute(model: nn.Module, pictures: torch.Tensor, config: Config) -> np.nda
     """
     device = train.pick_device(config.device)
     model.to(device, memory_format=torch.channels_last).eval()
-    encoder, size = model.encoder, pictures.shape[-1]
-    flat = np.empty((len(pictures), _width(size)), np.float16)
+    flat = np.empty((len(pictures), _width(pictures.shape[-1])), np.float16)
     for start, batch in zip(range(0, len(pictures), BATCH), pictures.split(BATCH), strict=False):
-        x = ((images.to_float(batch.to(device)) - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
-        stages = []
         with train.autocast(config, device):
-            x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x))))
-            for stage in (encoder.layer1, encoder.layer2, encoder.layer3):
-                x = stage(x)
-                stages.append(x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1))
-        flat[start:start + len(batch)] = torch.cat(stages, dim=1).numpy()
+            found = stages(model, images.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last))
+        cells = [x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1) for x in found]
+        flat[start:start + len(batch)] = torch.cat(cells, dim=1).numpy()
     return flat
+
+
+def stages(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The same of float32 images [N,3,S,S] in [0,1], as they come: [layer1, layer2, layer3]."""
+    encoder = model.encoder
+    x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1((x - model.mean) / model.std))))
+    found = []
+    for stage in (encoder.layer1, encoder.layer2, encoder.layer3):
+        x = stage(x)
+        found.append(x)
+    return found
 
 
 def _width(size: int) -> int:

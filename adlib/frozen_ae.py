@@ -44,7 +44,7 @@ def fit(stages: features.Stages, pictures: torch.Tensor, config: Config) -> tupl
     model = FrozenAE(config.model).to(device, memory_format=torch.channels_last).train()
 
     def loss_of(index: torch.Tensor) -> torch.Tensor:
-        return _errors(model, features.take(stages, index), pictures[index], config).mean()
+        return errors(model, features.take(stages, index), pictures[index], config).mean()
 
     history = train.one_cycle(model.parameters(), loss_of, len(pictures), epochs=config.epochs, batch_size=config.batch_size,
                               peak=config.lr, seed=config.seed)
@@ -54,12 +54,12 @@ def fit(stages: features.Stages, pictures: torch.Tensor, config: Config) -> tupl
 @torch.inference_mode()
 def maps(model: FrozenAE, stages: features.Stages, pictures: torch.Tensor, config: Config) -> torch.Tensor:
     """Reconstruction error: float32 [N,S,S] for pixels, [N,S/8,S/8] for features; higher = more anomalous."""
-    parts = [_errors(model, features.take(stages, index), pictures[index], config).float().cpu()
+    parts = [errors(model, features.take(stages, index), pictures[index], config).float().cpu()
              for index in torch.arange(len(pictures)).split(config.batch_size)]
     return torch.cat(parts) if parts else torch.zeros(0, 1, 1)
 
 
-def _errors(model: FrozenAE, stages: list[torch.Tensor], pictures: torch.Tensor, config: Config) -> torch.Tensor:
+def errors(model: FrozenAE, stages: list[torch.Tensor], pictures: torch.Tensor, config: Config) -> torch.Tensor:
     """The error map of a batch, whose mean is the loss: squared error of the pixels, or the mean over the chosen stages."""
     device = next(model.parameters()).device
     with train.autocast(config, device):

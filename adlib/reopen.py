@@ -57,7 +57,7 @@ def detector(run: Path, weights: str = "") -> Detector:
         if config.model in PIXEL_MODELS:
             network, _ = models.build(dataclasses.replace(config, weights="none"))
             network.load_state_dict(state)
-            scorer = score.autoencoder_scorer(network, config)
+            scorer = score.autoencoder_scorer(network.eval(), config)
         else:
             network, scorer = None, featurespace.restore(_encoder(run, config, about["weights"], weights), state, config)
     except InputError:

@@ -6,7 +6,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from adlib import cli, data, files, newpart
+from adlib import cli, commands, data, files, newpart
 from adlib.config import InputError
 
 
@@ -93,7 +93,7 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(ph
 
 def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(cli, "run", lambda args: asked.append(args) or 0)
+    monkeypatch.setattr(commands, "run", lambda args: asked.append(args) or 0)
     words = ["new", "my-part", "--good", str(photos), "--data", str(tmp_path / "data"), "--reports", str(tmp_path / "reports"),
              "--lang", "zh"]
     assert cli.main(words) == 0 == cli.main(words)

@@ -19,9 +19,9 @@ FLOORS = [
     {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images", "newpart"}, {"train"}, {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},
     {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "reopen"},
-    {"limits", "predict"},
+    {"limits", "predict", "export"},
     {"compare", "grid", "process", "board"}, {"summary", "compare_limits", "looking"}, {"questions", "explore", "answers"},
-    {"tables", "batch", "report"}, {"cli"}]
+    {"tables", "batch", "report"}, {"commands"}, {"cli"}]
 
 
 def imported_rooms(path):

@@ -1,0 +1,171 @@
+"""What each command of the command line does: a few calls into the rooms, imported where they are needed so that --help is quick."""
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from adlib.config import InputError
+
+
+def run(args: argparse.Namespace) -> int:
+    from adlib import batch, grid, runs
+
+    reports = runs.reports_dir(args.reports)
+    language = args.lang or grid.read(args.grid).lang
+    tasks = grid.plan(args.grid, data_root=args.data, reports=str(reports), only=args.only, weights=args.weights)
+    code = batch.run(tasks, reports=reports, jobs=args.jobs, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
+    if args.report and not args.dry_run and code in (0, 1):
+        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=language)))
+    return code
+
+
+def report(args: argparse.Namespace) -> int:
+    from adlib import answers, compare, files, runs, summary, tables
+    from adlib import report as pages
+
+    reports = runs.reports_dir(args.reports)
+    index = pages.build(reports, again=args.again, language=args.lang)
+    table = compare.performance(reports)
+    if args.markdown:
+        files.write_text(args.markdown, tables.markdown(table, reports))
+        print(f"wrote {args.markdown}")
+    rows = summary.rows(compare.without_ablations(table), reports)
+    print(compare.provenance(table), answers.full(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
+    return 0
+
+
+def new(args: argparse.Namespace) -> int:
+    """A folder of good pictures to a category, a fitted detector and a report, in one go."""
+    from adlib import newpart, runs
+    from adlib.config import project_root
+
+    root = Path(args.data).expanduser() if args.data else project_root() / "data"
+    made = newpart.plan(*(Path(folder) if folder else None for folder in (args.good, args.bad, args.masks)))
+    print("\n".join([f"left out: {reason}" for reason in made.left_out] + [f"{args.name}: {newpart.describe(made)}"]))
+    if not newpart.create(root, args.name, made):
+        print(f"{root / args.name} holds these pictures already; going on with them")
+    code = run(argparse.Namespace(grid=project_root() / "params" / "fused.yaml", data=str(root), reports=args.reports, weights=args.weights,
+                                  only=f"category={args.name}", jobs=1, dry_run=False, force=False, timeout=3 * 3600.0, report=True,
+                                  lang=args.lang))
+    folder = runs.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
+    if code == 0:
+        print(f"\nTo look at new pictures: adlib predict {folder} FOLDER")
+    return code
+
+
+def predict(args: argparse.Namespace) -> int:
+    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be read."""
+    from adlib import predict as rooms
+    from adlib import process, reopen
+
+    run, out = reopen.detector(Path(args.run), args.weights), Path(args.out)
+    if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
+        raise InputError("--watch looks at one folder; give a folder that is there")
+    given = [] if args.watch else rooms.sources([Path(path) for path in args.pictures])
+    found = rooms.begin(run, out)
+    done = {one.path for one in found}
+    due = [source for source in given if str(source.path) not in done]
+    with process.stop_signals() as stop:
+        coming = rooms.watched(Path(args.pictures[0]), done, stop) if args.watch else due
+        for number, one in enumerate(rooms.predict(run, coming, out, ahead=0 if args.watch else rooms.AHEAD), 1):
+            print(rooms.line(one), flush=True)
+            rooms.progress(number, None if args.watch else len(due))
+            found.append(one)
+            if stop.is_set():
+                break
+    rooms.end(run, found, out)
+    print(rooms.summary(found, out))
+    return rooms.code(found)
+
+
+def export(args: argparse.Namespace) -> int:
+    from adlib import export as room
+    from adlib import reopen, runs
+
+    run, about = reopen.detector(Path(args.run), args.weights), runs.manifest(Path(args.run))
+    room.onnx(run, Path(args.onnx), {"configuration": run.config.name, "category": run.config.category, "seed": run.config.seed,
+                                     "weights": about["weights"], "data": about["data"]["fingerprint"], "git": about["git"]})
+    print(f"wrote {args.onnx}: {run.score} of {run.config.category} {run.config.name}, input {run.config.image_size} px, threshold "
+          f"{run.threshold:.6g}" + ("; computed in float32, the run in bf16: scores may differ in the third digit"
+                                    if about.get("precision") == "bf16" else ""))
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """One line each: versions, device, data, weights, write access; 1 if a study could not run."""
+    from adlib import runs
+
+    ok = True
+    print("versions:", ", ".join(f"{name} {version}" for name, version in runs.versions().items()))
+    for name, look in (("device", _check_device), ("data", _check_data), ("weights", _check_weights), ("write access", _check_writing)):
+        try:
+            print(f"{name}: {look(args)}")
+        except (InputError, ImportError) as error:
+            ok = False
+            print(f"{name}: NOT READY: {error}")
+    print("ready: a study can run" if ok else "not ready: a study could not run; see the lines marked NOT READY")
+    return 0 if ok else 1
+
+
+def _check_device(args: argparse.Namespace) -> str:
+    import torch
+
+    from adlib import train
+
+    return f"{train.pick_device('auto')}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
+
+
+def _check_data(args: argparse.Namespace) -> str:
+    from adlib import data, datacheck
+
+    root, source = data.find_root(args.data)
+    lines, bad = [source], 0
+    for name in data.categories(root):
+        findings = datacheck.check(data.open_category(root, name))
+        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in findings.rows())]
+        lines += [f"    problem: {problem}" for problem in findings.problems()]
+        bad += len(findings.unreadable) + bool(findings.label_problem)
+    if bad:
+        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: unreadable images, or labels that do not fit"]))
+    return "\n".join(lines)
+
+
+def _check_weights(args: argparse.Namespace) -> str:
+    from adlib import models
+    from adlib.config import Config
+
+    config = Config(model="resnet18", weights=args.weights or "imagenet", weights_fallback=not args.weights)
+    weights = models.build(config)[1]
+    return weights + (" (the CAE needs none; give a file with --weights PATH)" if weights.startswith("RANDOM") else "")
+
+
+def _check_writing(args: argparse.Namespace) -> str:
+    from adlib import runs
+    from adlib.config import cache_dir
+
+    for folder in (runs.reports_dir(args.reports), cache_dir()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot write in {folder} ({error.strerror}); make it writable, or set ADLIB_CACHE or --reports") from error
+    return f"{runs.reports_dir(args.reports)} and {cache_dir()}"
+
+
+def data_get(args: argparse.Namespace) -> int:
+    from adlib import download
+
+    download.get(args.category, Path(args.root), accept_license=args.accept_license, url=args.url, sha256=args.sha256)
+    return 0
+
+
+def data_synthesize(args: argparse.Namespace) -> int:
+    from adlib import synthetic
+
+    root = synthetic.write_dataset(Path(args.root), train=args.train, good=args.good, anomalous=args.anomalous, seed=args.seed,
+                                   size=args.size, contrast=args.contrast, pixels=args.pixels)
+    print(f"wrote {root}")
+    return 0
