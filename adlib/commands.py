@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -77,6 +78,9 @@ def predict(args: argparse.Namespace) -> int:
                 break
     rooms.end(run, found, out)
     print(rooms.summary(found, out))
+    if stop.is_set() and not args.watch:
+        print("adlib: stopped before the last picture; the same command goes on from here", file=sys.stderr)
+        return 130
     return rooms.code(found)
 
 

@@ -79,6 +79,12 @@ def categories(root: Path) -> list[str]:
     return names
 
 
+def below(folder: Path) -> list[Path]:
+    """The pictures of a folder to any depth, sorted, hidden ones left out."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+                  and not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def open_category(root: Path, name: str = "") -> Category:
     """List a category's files; an empty name means the first one found.
 

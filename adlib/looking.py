@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import typing
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def compared(one: Look, other: Look, pairs: pd.DataFrame, i: int) -> str:
     row, strips = pairs.iloc[i], []
     label = _known(row["label"])
     for look, value in ((one, row["score"]), (other, row["score_other"])):
-        caption = f"<strong>{look.name}</strong> · {look.run.score} {value:.4g} {scenes.verdict(value, label, look.line)}"
+        caption = f"<strong>{escape(look.name)}</strong> · {look.run.score} {value:.4g} {scenes.verdict(value, label, look.line)}"
         strips.append(look.strip(*look.images([row["path"]]), MIDDLE, f"{look.name}, {row['path']}", caption, titled=True))
     plot = clouds.scatter(pairs["score"].to_numpy(float), pairs["score_other"].to_numpy(float), [_known(label) for label in pairs["label"]],
                           tuple(f"{look.name}: {look.run.score}" for look in (one, other)), (one.line, other.line), i)

@@ -58,6 +58,8 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := masked.pop(_key(path, bad), None):
             copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask.png"] = mask
+    for path in _inside(bad) if bad else []:  # what was left out may have had a mask
+        masked.pop(_key(path, bad), None)
     if masked:
         raise InputError(f"{len(masked)} masks belong to no bad picture: {', '.join(map(str, list(masked.values())[:5]))}; give each the "
                          "place and name of its picture, with or without _mask")
@@ -110,8 +112,7 @@ def describe(made: Plan) -> str:
 def _inside(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in data.SUFFIXES and path.is_file()
-                  and not path.name.startswith("."))
+    return data.below(folder)
 
 
 def _readable(paths: list[Path], left_out: list[str], before: typing.Sequence[Path] = ()) -> list[Path]:

@@ -15,7 +15,7 @@ from adlib import data, files, runs
 from adlib.config import InputError
 
 # What limits depend on, beside their run.
-LIMIT_ROOMS = ("limits", "corrupt", "psychometric", "synthetic", "synthetic_hazelnut", "synthetic_zipper")
+LIMIT_ROOMS = ("limits", "reopen", "corrupt", "psychometric", "synthetic", "synthetic_hazelnut", "synthetic_zipper")
 
 
 def of_data(notebook: Path, category: data.Category, image_size: int, weights: str) -> dict[str, typing.Any]:

@@ -33,14 +33,14 @@ def threshold(results: pd.DataFrame, rate: float, name: str) -> str:
     if not 0 < labels.sum() < len(labels):
         return ""
     now, best = verdicts.asked(results, rate, "chosen_"), verdicts.oracle(results, "chosen_")
-    asked = {f"{share:g}": verdicts.asked(results, share, "chosen_") for share in RATES}
+    asked = {share: verdicts.asked(results, share, "chosen_") for share in sorted({*RATES, rate})}
     start = best if math.isnan(now) else now
     values = {"good": _numbers(scores[labels == 0]), "anomalous": _numbers(scores[labels == 1]), "label-free": _number(now),
               "oracle": _number(best)}
     data = "".join(f' data-{key}="{value}"' for key, value in values.items())
-    options = "".join(f'<option value="{_number(value)}"{" selected" if share == f"{rate:g}" else ""}>{float(share):.0%}</option>'
-                      for share, value in asked.items() if not math.isnan(value) and not math.isinf(value))
-    choice = f'<label>{both(t("Asked false-alarm rate"))} <select>{options}</select></label>' if options else ""
+    options = "".join(f'<option value="{_number(value)}"{" selected" if share == rate else ""}>{100 * share:.3g}%</option>'
+                      for share, value in asked.items() if math.isfinite(value))
+    choice = f'<label>{both(t("Asked false-alarm rate"))} <select><option value="">–</option>{options}</select></label>' if options else ""
     jump = "" if math.isnan(now) else f'<button type="button" data-to="label-free">{both(t("Label-free threshold"))}</button>'
     return (f'<div class="threshold"{data}>{distributions(labels, scores, start, name)}'
             f'<div class="controls" hidden><label class="slide">{both(t("Threshold"))} <input type="range" min="0" step="1"></label>'

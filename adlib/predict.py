@@ -45,17 +45,18 @@ class Source:
 
 def sources(given: typing.Sequence[Path]) -> list[Source]:
     """The pictures of files and folders (searched to any depth), in order. Raises InputError for what is not there, and for none."""
-    found: list[Source] = []
+    found: dict[Path, str] = {}
     for path in given:
-        if path.is_dir():
-            found += [Source(one, one.relative_to(path).as_posix()) for one in _pictures(path)]
-        elif path.is_file():
-            found.append(Source(path, path.name))
-        else:
+        if not path.exists():
             raise InputError(f"there is no {path}; give pictures, or folders of pictures")
+        for one in data.below(path) if path.is_dir() else [path]:
+            name, number = one.relative_to(path).as_posix() if path.is_dir() else one.name, 1
+            while (unique := name if number == 1 else f"{number}/{name}") in found.values():  # of another folder: no overlay is overwritten
+                number += 1
+            found.setdefault(one, unique)
     if not found:
         raise InputError(f"{', '.join(map(str, given))} holds no picture ({', '.join(sorted(data.SUFFIXES))})")
-    return found
+    return [Source(path, name) for path, name in found.items()]
 
 
 def begin(run: Detector, out: Path) -> list[Prediction]:
@@ -69,10 +70,10 @@ def begin(run: Detector, out: Path) -> list[Prediction]:
         kept = _rows(table)
         if table.exists() and (not about.exists() or {**files.read_json(about), "predictions": []} != _about(run, [])):
             raise InputError(f"{out} holds predictions of another run, or of an older one; give another --out")
+        files.write_json(about, _about(run, kept))  # before the table: a table without it is not known to be this run's
         with files.atomic_path(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             csv.DictWriter(stream, COLUMNS).writeheader()
             csv.DictWriter(stream, COLUMNS).writerows(map(_row, kept))
-        files.write_json(about, _about(run, kept))
     except OSError as error:
         raise InputError(f"cannot write in {out} ({error.strerror or error}); make it writable, or give another --out") from error
     return kept
@@ -106,7 +107,7 @@ def watched(folder: Path, seen: typing.Collection[str], stop: threading.Event) -
     """The pictures of a folder, and whatever is written into it until `stop` is set; those whose path is in `seen` are left out."""
     done, sizes = set(seen), dict[Path, tuple[int, int]]()
     while not stop.is_set():
-        for path in _pictures(folder):
+        for path in data.below(folder):
             with contextlib.suppress(FileNotFoundError):  # moved away meanwhile
                 state = (path.stat().st_size, path.stat().st_mtime_ns)
                 if str(path) in done:
@@ -191,8 +192,3 @@ def _rows(table: Path) -> list[Prediction]:
     with table.open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("score") and row.get("problem") == ""]
     return [Prediction(row["path"], float(row["score"]), float(row["p_value"]) if row["p_value"] else None, row["verdict"]) for row in rows]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in data.SUFFIXES and path.is_file()
-                  and not path.name.startswith("."))

@@ -18,7 +18,8 @@ CREDIT_SYNTHETIC = t("Pictures: drawn by adlib's own generator.")
 CREDIT = t("Pictures: the data named above. Images of MVTec AD are by Bergmann, Fauser, Sattlegger and Steger (CVPR 2019), under "
            "CC BY-NC-SA 4.0: pages that show them may be passed on under that licence only, and not used commercially.")
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json", "score_study.csv", "history.csv",
-             "epochs.csv", "regions.csv", "robustness.csv", "detectability.csv", "run.json", "notebook.ipynb", "comparison.ipynb")
+             "epochs.csv", "regions.csv", "robustness.csv", "detectability.csv", "smallest.csv", "run.json", "notebook.ipynb",
+             "comparison.ipynb")
 
 
 def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True, language: str = "") -> Path:

@@ -74,6 +74,12 @@ def test_the_threshold_moves_the_matrix_the_line_and_the_gallery(reports, tmp_pa
     assert [tile["data-score"] for tile in shown(page, ".tiles li")] == ["6"]
     page, _ = seen(reports / "index.html", tmp_path=tmp_path, script="document.querySelector('[data-to=oracle]').click();")
     assert counts(page)["found"] == 3
+    read = "document.title = document.querySelector('.threshold select').selectedOptions[0].text;"
+    for act, rate in (("", "5%"), ("document.querySelector('[data-to=oracle]').click();", "–"),
+                      ("const asked = document.querySelector('.threshold select'); asked.selectedIndex = 5; "
+                       "asked.dispatchEvent(new Event('change'));", "20%")):
+        page, _ = seen(reports / "index.html", f"{act} {read}", tmp_path=tmp_path)
+        assert page.title.text == rate
 
 
 def test_a_heading_sorts_and_the_box_filters_and_empty_cells_stay_last(reports, tmp_path):

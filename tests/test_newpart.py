@@ -54,6 +54,13 @@ def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
         assert words in reason
 
 
+def test_the_mask_of_a_picture_that_is_left_out_is_no_mistake(photos, tmp_path):
+    picture(tmp_path / "bad" / "same.png", 0)
+    picture(tmp_path / "bad" / "real.png", 99)
+    picture(tmp_path / "masks" / "same_mask.png", 1)
+    assert newpart.plan(photos, tmp_path / "bad", tmp_path / "masks").count("ground_truth/") == 0
+
+
 def test_equal_names_get_numbers(photos, tmp_path):
     picture(photos / "a" / "b.png", 50)
     picture(photos / "a_b.png", 51)

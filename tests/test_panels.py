@@ -25,9 +25,15 @@ def test_the_matrix_is_that_of_the_label_free_threshold():
     panel = page.select_one(".threshold")
     assert (panel["data-good"], panel["data-anomalous"], panel["data-label-free"], panel["data-oracle"]) == ("1 3", "2 4", "2.5", "2")
     assert {dd["data-rate"]: dd.text for dd in page.select("dd")} == {"precision": "50%", "recall": "50%", "false_alarm_rate": "50%"}
-    assert [(option["value"], option.text) for option in page.select("option")] == [("3.5", "1%"), ("3.5", "2%"), ("2.5", "5%"),
-                                                                                    ("2.5", "10%"), ("2.5", "20%")]
+    assert [(option["value"], option.text) for option in page.select("option")] == [
+        ("", "–"), ("3.5", "1%"), ("3.5", "2%"), ("2.5", "5%"), ("2.5", "10%"), ("2.5", "20%")]
+    assert [option.text for option in page.select("option[selected]")] == ["5%"]
     assert len(page.select("rect[fill*=bad]")) == len(page.select("rect[fill*=good]")) == 2
+
+
+def test_a_rate_of_ones_own_is_among_those_to_ask_for():
+    page = bs4.BeautifulSoup(panels.threshold(results([0, 1], [1, 2], [0.9, 0.06]), 0.07, "ssim.max"), "html.parser")
+    assert [option.text for option in page.select("option[selected]")] == ["7%"] and "10%" in page.select_one("select").text
 
 
 def test_without_a_threshold_it_stands_at_the_oracle_and_without_labels_there_is_none():

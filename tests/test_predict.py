@@ -1,4 +1,5 @@
 """New pictures through a finished run: the run's own numbers again, tables that survive a kill, and a folder that is watched."""
+import contextlib
 import csv
 import shutil
 import threading
@@ -10,7 +11,7 @@ from conftest import picture
 from handmade import small_run
 from PIL import Image
 
-from adlib import cli, decide, files, predict, reopen
+from adlib import cli, decide, files, predict, process, reopen
 from adlib.config import InputError
 
 
@@ -85,6 +86,26 @@ def test_predictions_of_two_runs_are_never_mixed(run, seed_root, tmp_path, capsy
     other = small_run(seed_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
     assert cli.main(["predict", str(other), *words]) == 2
     assert "holds predictions of another run" in capsys.readouterr().err
+
+
+def test_pictures_of_one_name_in_two_folders_have_an_overlay_each_and_one_given_twice_has_one_row(run, tmp_path):
+    for i, folder in enumerate(("a", "b")):
+        picture(tmp_path / folder / "1.png", i)
+    words = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a" / "1.png")]
+    assert cli.main(["predict", str(run), *words, "--out", str(tmp_path / "out")]) in (0, 1)
+    assert len(rows(tmp_path / "out")) == 2
+    assert {path.relative_to(tmp_path / "out" / "overlays").as_posix() for path in (tmp_path / "out" / "overlays").rglob("*.jpg")} == {
+        "1.png.jpg", "2/1.png.jpg"}
+
+
+def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, seed_root, tmp_path, monkeypatch, capsys):
+    def stopped():
+        stop = threading.Event()
+        stop.set()
+        return contextlib.nullcontext(stop)
+    monkeypatch.setattr(process, "stop_signals", stopped)
+    assert cli.main(["predict", str(run), str(seed_root / "nut" / "test"), "--out", str(tmp_path / "out")]) == 130
+    assert len(rows(tmp_path / "out")) == 1 and "the same command goes on from here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

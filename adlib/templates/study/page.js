@@ -84,7 +84,8 @@ each(".threshold", (panel) => {
   const [slider, output, asked, svg] = ["input", "output", "select", "svg"].map((name) => panel.querySelector(name));
   const [low, high, left, right] = ["low", "high", "left", "right"].map((name) => Number(svg.dataset[name]));
   const share = (part, whole) => whole ? `${Math.round(100 * part / whole)}%` : "–";
-  function show(level, place = true) {
+  function show(level, place = true, chosen = 0) {
+    if (asked) asked.selectedIndex = chosen;  // it says a rate only while the line stands where that rate puts it
     const found = bad.filter((score) => score >= level).length, alarms = good.filter((score) => score >= level).length;
     const counts = {found, missed: bad.length - found, false_alarms: alarms, passed: good.length - alarms};
     for (const [key, count] of Object.entries(counts)) panel.querySelector(`[data-count=${key}]`).textContent = count;
@@ -100,10 +101,11 @@ each(".threshold", (panel) => {
   slider.max = levels.length - 1;
   slider.addEventListener("input", () => show(levels[slider.value], false));
   each("button", (button) => button.addEventListener("click", () => show(to[button.dataset.to])), panel);
-  asked?.addEventListener("change", () => show(Number(asked.value)));
+  asked?.addEventListener("change", () => { if (asked.value) show(Number(asked.value), true, asked.selectedIndex); });
   panel.querySelector(".controls").hidden = false;
   panel.querySelector(".rates").setAttribute("aria-live", "polite");
-  addEventListener("load", () => show(Number.isNaN(to["label-free"]) ? to.oracle : to["label-free"]));
+  const first = asked?.selectedIndex ?? 0;
+  addEventListener("load", () => show(Number.isNaN(to["label-free"]) ? to.oracle : to["label-free"], true, first));
 });
 
 // ---- gallery: its verdicts follow the threshold
