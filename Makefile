@@ -18,7 +18,7 @@ install: .venv/.installed  ## make .venv and install everything into it
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed; give one with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,onnx]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,onnx,cluster]"
 	@touch $@
 
 study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/study.yaml JOBS=2]
@@ -27,8 +27,9 @@ study: install  ## run the study and render reports/index.html [DATA=path WEIGHT
 report: install  ## render the report again from the runs that are there
 	$(BIN)/adlib report
 
-test: install  ## lint, then the whole test suite
+test: install  ## lint, check the packages, then the whole test suite
 	$(BIN)/ruff check adlib tests benchmarks
+	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: install  ## the seed's way and ours side by side, in 20 minutes [DATA=path WEIGHTS=path FULL=1, hours]

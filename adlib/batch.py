@@ -18,7 +18,7 @@ from adlib import data, files, notes, process, runs
 from adlib.board import Board, Say
 from adlib.config import InputError
 from adlib.grid import Task
-from adlib.process import Job
+from adlib.process import Engine, Job
 
 POLL_S = 0.1
 
@@ -29,16 +29,16 @@ class Outcome:
     reason: str = ""
 
 
-def run(tasks: list[Task], *, reports: Path, jobs: int = 1, dry_run: bool = False, force: bool = False,
+def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = False, force: bool = False,
         timeout_s: float = 3600.0, say: Say = print) -> int:
-    """Execute the tasks of `grid.plan` that are due, `jobs` at a time, the comparison last; write reports/batch.json.
+    """Execute the tasks of `grid.plan` that are due on an engine, the comparison last; write reports/batch.json.
 
     Returns 0 when everything succeeded (or was up to date), 1 when something failed, 130 when it was interrupted; then
     what had finished stays. timeout_s: for each task. force: also what is up to date. dry_run: only say what is due.
     Raises InputError when `reports` cannot be written or another batch is at work there.
     """
-    if jobs < 1 or timeout_s <= 0:
-        raise InputError(f"jobs is {jobs} and the time limit {timeout_s:g} s; give at least 1 job and more than 0 s")
+    if timeout_s <= 0:
+        raise InputError(f"the time limit is {timeout_s:g} s; give more than 0 s")
     if dry_run:
         for task, reason in due(tasks, force).items():
             say(f"would run {task.title}: {reason}" if reason else f"{task.title}: up to date")
@@ -52,7 +52,7 @@ def run(tasks: list[Task], *, reports: Path, jobs: int = 1, dry_run: bool = Fals
         with process.stop_signals() as stop:
             for last in (False, True):  # the comparison reads what the others left, and batch.json
                 queue = [task for task in tasks if reasons[task] and (task.kind == "comparison") == last]
-                _work(queue, outcomes, board, jobs=jobs, timeout_s=timeout_s, stop=stop)
+                _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop)
                 files.write_json(reports / "batch.json", _entries(outcomes))
                 if last:
                     _note_comparison(outcomes)
@@ -88,7 +88,8 @@ def _due(task: Task, opened: dict[tuple[str, str], data.Category]) -> str:
         if key not in opened:
             opened[key] = data.open_category(data.find_root(key[0])[0], key[1])
         if task.kind == "run":
-            return runs.stale(task.output.parent, runs.inputs(task.config, opened[key])) or ""
+            found = runs.stale(task.output.parent, runs.inputs(task.config, opened[key]))
+            return found or ("" if task.output.is_file() else "its executed notebook is missing")
         return notes.changed(task.note, _made_from(task, opened[key])) or ("" if task.output.is_file() else "never run")
     except InputError as error:  # the notebook will meet it too, and the failure is recorded with its own task
         return f"could not be checked: {error}"
@@ -100,18 +101,28 @@ def _made_from(task: Task, category: data.Category) -> dict[str, typing.Any]:
     return notes.of_data(task.notebook, category, task.params["image_size"], task.params["weights"])
 
 
-def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, jobs: int, timeout_s: float,
+def _made_from_now(task: Task) -> dict[str, typing.Any]:
+    """What a task that is about to start will be made from; noted at its end, so that what changes meanwhile is noticed."""
+    if not task.note:
+        return {}
+    try:
+        return _made_from(task, data.open_from(task.params["data_root"], task.params["category"])[0])
+    except InputError:  # the notebook will meet it too, and say so
+        return {}
+
+
+def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, engine: Engine, timeout_s: float,
           stop: threading.Event) -> None:
     """Run the queue to its end, or to `stop`. Whatever happens, no process of it is left behind."""
     running: list[Job] = []
     try:
         while (queue or running) and not stop.is_set():
-            while len(running) < jobs and (task := _next(queue, running)):
+            while len(running) < engine.slots and (task := _next(queue, running)):
                 queue.remove(task)
                 try:
                     reason = _hindrance(task)
                     if not reason:
-                        running.append(process.start(task, jobs))
+                        running.append(process.start(task, engine, _made_from_now(task)))
                         board.started(task)
                         continue
                     if task.note:
@@ -122,26 +133,28 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, job
                 outcomes[task] = Outcome("failed", reason)
                 board.failed(task, reason, log=False)
             for job in list(running):
-                if job.process.poll() is None and job.seconds() > timeout_s:
-                    job.timed_out = True
-                    process.kill_tree(job.process)
-                if job.process.poll() is not None:
-                    running.remove(job)
-                    try:
-                        reason = _settle(job, timeout_s)
-                    except InputError as error:  # its data vanished meanwhile, say: the others may still run
-                        reason = str(error)
-                    outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
-                    if reason:
-                        board.failed(job.task, reason)
-                    else:
-                        board.finished(job)
+                try:
+                    if (code := job.execution.poll()) is None and job.seconds() > timeout_s:
+                        job.timed_out = True
+                        job.execution.kill()
+                        code = job.execution.poll()
+                    if code is None:
+                        continue
+                    reason = _settle(job, code, timeout_s)
+                except InputError as error:  # its data vanished meanwhile, say: the others may still run
+                    reason = str(error)
+                running.remove(job)
+                outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
+                if reason:
+                    board.failed(job.task, reason)
+                else:
+                    board.finished(job)
             board.progress(running)
             time.sleep(POLL_S)
     finally:
         board.clear()
         for job in running:
-            process.kill_tree(job.process)
+            job.execution.kill()
             process.keep_notebook(job.task)
             outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
             if job.task.note:
@@ -156,7 +169,7 @@ def _next(queue: list[Task], running: list[Job]) -> Task | None:
 
 def _hindrance(task: Task) -> str:
     """Why a task cannot be started, "" where it can."""
-    if task.kind == "run" and runs.status(task.output.parent).state == "running":
+    if task.kind == "run" and not runs.left_alone(task.output.parent):
         return f"another process is at work in {task.output.parent}"
     run = runs.status(task.after.output.parent) if task.after else None
     if run and run.state != "finished":
@@ -164,9 +177,9 @@ def _hindrance(task: Task) -> str:
     return ""
 
 
-def _settle(job: Job, timeout_s: float) -> str:
-    """Why a task whose process ended has failed, "" if it has not; the verdict is written where it belongs."""
-    task, folder, code = job.task, job.task.output.parent, job.process.returncode
+def _settle(job: Job, code: int, timeout_s: float) -> str:
+    """Why a task whose process ended with an exit code has failed, "" if it has not; the verdict is written where it belongs."""
+    task, folder = job.task, job.task.output.parent
     error, reason = process.keep_notebook(task), ""
     if job.timed_out:
         reason = f"time limit of {timeout_s:g} s"
@@ -175,12 +188,12 @@ def _settle(job: Job, timeout_s: float) -> str:
     elif task.kind == "run" and (runs.status(folder).state != "finished" or runs.manifest(folder).get("started") == job.before):
         reason = "the notebook ended without writing metrics.json"
     if task.kind == "run" and reason:
+        runs.left_alone(folder)  # a kernel whose papermill was killed has a second to live, and a word to say
         runs.fail(folder, reason)
     elif task.note and reason:
         notes.fail(task.note, reason, task.retry)
     elif task.note:
-        category = data.open_category(data.find_root(task.params["data_root"])[0], task.params["category"])
-        files.write_json(task.note, _made_from(task, category))
+        files.write_json(task.note, job.made_from)
     return reason
 
 

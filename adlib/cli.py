@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     one = sub.add_parser("run", parents=[place, source, words], help="run a grid of notebooks: what is due, each in its own process")
     one.add_argument("grid", help="params/study.yaml, params/quick.yaml, or one configuration's file")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; they share the cores (default 1)")
+    one.add_argument("--cluster", default="", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://head:8786 (docs/cluster.md)")
     one.add_argument("--only", default="", metavar="KEY=VALUE,...", help="only some runs: category=zipper,config=cae_ssim,seed=0")
     one.add_argument("--dry-run", action="store_true", help="say what would run, and why")
     one.add_argument("--force", action="store_true", help="run what is up to date, too")

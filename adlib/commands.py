@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -11,12 +12,20 @@ from adlib.config import InputError
 
 
 def run(args: argparse.Namespace) -> int:
-    from adlib import batch, grid, runs
+    from adlib import batch, cluster, grid, process, runs
 
+    if args.cluster and args.jobs != 1:
+        raise InputError("--jobs is for this machine; how many runs a cluster takes at a time is its workers' to say")
     reports = runs.reports_dir(args.reports)
     language = args.lang or grid.read(args.grid).lang
-    tasks = grid.plan(args.grid, data_root=args.data, reports=str(reports), only=args.only, weights=args.weights)
-    code = batch.run(tasks, reports=reports, jobs=args.jobs, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
+    where = args.data or (os.environ.get("ADLIB_DATA", "") if args.cluster else "")  # a cluster's workers have their own environment
+    tasks = grid.plan(args.grid, data_root=where, reports=str(reports), only=args.only, weights=args.weights)
+    with contextlib.ExitStack() as after:
+        engine = process.Local(args.jobs)
+        if args.cluster and not args.dry_run:
+            engine = cluster.Cluster(args.cluster, reports)
+            after.callback(engine.close)
+        code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
     if args.report and not args.dry_run and code in (0, 1):
         code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=language)))
     return code
@@ -48,8 +57,8 @@ def new(args: argparse.Namespace) -> int:
     if not newpart.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
     code = run(argparse.Namespace(grid=project_root() / "params" / "fused.yaml", data=str(root), reports=args.reports, weights=args.weights,
-                                  only=f"category={args.name}", jobs=1, dry_run=False, force=False, timeout=3 * 3600.0, report=True,
-                                  lang=args.lang))
+                                  only=f"category={args.name}", jobs=1, cluster="", dry_run=False, force=False, timeout=3 * 3600.0,
+                                  report=True, lang=args.lang))
     folder = runs.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
     if code == 0:
         print(f"\nTo look at new pictures: adlib predict {folder} FOLDER")
@@ -99,10 +108,10 @@ def export(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """One line each: versions, device, data, weights, write access; 1 if a study could not run."""
-    from adlib import runs
+    from adlib import provenance
 
     ok = True
-    print("versions:", ", ".join(f"{name} {version}" for name, version in runs.versions().items()))
+    print("versions:", ", ".join(f"{name} {version}" for name, version in provenance.versions().items()))
     for name, look in (("device", _check_device), ("data", _check_data), ("weights", _check_weights), ("write access", _check_writing)):
         try:
             print(f"{name}: {look(args)}")

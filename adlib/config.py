@@ -19,6 +19,7 @@ FEATURE_MODELS = ("to_pixels", "to_features", *FITTED_IN_SECONDS)
 STATISTICS = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")  # no model at all: the baselines
 MODELS = PIXEL_MODELS + FEATURE_MODELS + STATISTICS
 SCHEDULES = ("one_cycle", "seed")
+OPTIMIZERS = ("adam", "muon")
 DISTANCES = ("cosine", "squared")
 LAYERS = ("1", "2", "3")
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
@@ -46,7 +47,8 @@ class Config:
     image_size: int = 128  # pixels, divisible by 32
     epochs: int = 5  # passes over the training images
     batch_size: int = 4  # images per training step; small ones take more steps, and learn more from as many images
-    lr: float = 1e-2  # Adam's learning rate; of one_cycle the highest
+    optimizer: str = "adam"  # adam | muon (momentum made orthogonal; for networks trained from scratch)
+    lr: float = 1e-2  # learning rate; of one_cycle the highest
     schedule: str = "one_cycle"  # one_cycle (up to lr and down to nothing) | seed (the seed's: constant, halved on a plateau)
     layers: str = "1,2,3"  # which ResNet18 stages the feature models look at
     distance: str = "cosine"  # for to_features: cosine | squared
@@ -66,6 +68,7 @@ class Config:
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("distance", self.distance, DISTANCES)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)

@@ -11,9 +11,9 @@ import json
 import os
 import typing
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from adlib import files
+from adlib import fence, files
 from adlib.config import InputError, cache_dir, did_you_mean, project_root
 from adlib.lang import Text, t
 
@@ -76,6 +76,8 @@ def categories(root: Path) -> list[str]:
                 if (root / "train" / "good").is_dir() else
                 f"{root} has no folder <category>/train/good; give the folder that holds the categories")
         raise InputError(hint)
+    for name in names:
+        fence.category(root, name)
     return names
 
 
@@ -88,7 +90,8 @@ def below(folder: Path) -> list[Path]:
 def open_category(root: Path, name: str = "") -> Category:
     """List a category's files; an empty name means the first one found.
 
-    Raises InputError for an unknown category (naming the nearest) and for fewer than two good training images.
+    Raises InputError for an unknown category (naming the nearest), for fewer than two good training images, and for what no stranger's
+    folder may do (fence).
     """
     known = categories(root)
     name = name or known[0]
@@ -103,6 +106,7 @@ def open_category(root: Path, name: str = "") -> Category:
     if flat and nested:
         raise InputError(f"{test_root} holds both images and folders of images; use either a flat test folder or one folder a defect")
     train_bad = _pictures(here / "train" / "bad")
+    fence.pictures(root, name, (*train, *flat, *nested, *train_bad))
     layout = "mvtec" if nested else "seed" if (root / LABELS).exists() or train_bad else "plain"
     return Category(root, name, layout, (root / "synthetic.json").is_file(), train, nested or flat, train_bad)
 
@@ -134,33 +138,46 @@ def label_entries(root: Path, name: str) -> dict[str, typing.Any]:
         raise InputError(f"{path} must hold one object of \"category/test/file.png\": {{\"label\": ...}}, "
                          f"and holds a {type(entries).__name__}")
     for key in entries:
-        if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts or "\\" in key:
+        there = PureWindowsPath(key)  # which knows absolute paths of either kind
+        if there.anchor or ".." in there.parts or "\\" in key:
             raise InputError(f"{path}: the key {key!r} leads out of the data folder; keys are like \"zipper/test/001.png\"")
     return {key: entry for key, entry in entries.items() if PurePosixPath(key).parts[:1] == (name,)}
 
 
 def mask_path(category: Category, path: Path) -> Path | None:
-    """The ground-truth mask of a test image (MVTec layouts: NNN_mask.png or NNN.png), or None."""
+    """The ground-truth mask of a test image (MVTec layouts: NNN_mask.png or NNN.png), or None. InputError for one that lies elsewhere."""
     folder = category.root / category.name / "ground_truth" / path.parent.name
-    return next((found for found in (folder / f"{path.stem}_mask.png", folder / f"{path.stem}.png") if found.is_file()), None)
+    return next((fence.inside(category.root, category.name, found)
+                 for found in (folder / f"{path.stem}_mask.png", folder / f"{path.stem}.png") if found.is_file()), None)
 
 
 def fingerprint(category: Category) -> str:
     """16 hex digits of the content and the names of all images, masks and labels of a category."""
-    masks = [mask for path in category.test if (mask := mask_path(category, path))] if category.layout == "mvtec" else []
-    paths = [*category.train, *category.test, *category.train_bad, *masks]
-    hashes = content_hashes(paths)
-    lines = [f"{category.key(path)} {hashes[path]}" for path in paths]
-    if category.layout == "seed" and (category.root / LABELS).is_file():
-        try:
-            lines.append(json.dumps(label_entries(category.root, category.name), sort_keys=True))
-        except InputError:  # its reader will say what is wrong with it
-            lines.append((category.root / LABELS).read_bytes().hex())
+    lines = [value if name == LABELS else f"{name} {value}" for name, value in contents(category).items()]
     return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]
 
 
+def contents(category: Category) -> dict[str, str]:
+    """{name below the root: hash of the content} of every image and mask; under the label file's name this category's labels."""
+    masks = [mask for path in category.test if (mask := mask_path(category, path))] if category.layout == "mvtec" else []
+    found = {category.key(path): value for path, value in
+             content_hashes([*category.train, *category.test, *category.train_bad, *masks]).items()}
+    if category.layout == "seed" and (category.root / LABELS).is_file():
+        try:
+            found[LABELS] = json.dumps(label_entries(category.root, category.name), sort_keys=True)
+        except InputError:  # its reader will say what is wrong with it
+            found[LABELS] = (category.root / LABELS).read_bytes().hex()
+    return found
+
+
+def changed(category: Category, before: dict[str, str]) -> list[str]:
+    """The names of what was changed, added or removed since `contents` was `before`, in order."""
+    now = contents(open_category(category.root, category.name))
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
 def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
-    """The hash of each file's content, remembered by path, size and time of change so that a second look is quick.
+    """The hash of each file's content, remembered by path, size and times of change so that a second look is quick.
 
     Raises InputError naming a file that cannot be opened.
     """
@@ -175,7 +192,8 @@ def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
     for path in paths:
         try:
             about = path.stat()
-            stamp = f"{str(path.resolve())!a}|{about.st_size}|{about.st_mtime_ns}"
+            # The second time cannot be set by anybody: copies that keep the first one, and clocks put back, change it all the same.
+            stamp = f"{str(path.resolve())!a}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}"
             found[path] = fresh[stamp] = known.get(stamp) or hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error

@@ -202,8 +202,10 @@ def _extract(archive: Path, wanted: set[str], target: Path) -> None:
                     tar.extract(member, target, set_attrs=False, **safe)
             if stream.read(1 << 20).strip(b"\0") or stream.read(1):  # reads on to xz's own checksum at the end
                 raise tarfile.ReadError("something follows the end of the tar")
-    except (lzma.LZMAError, EOFError, tarfile.TarError) as error:
-        raise _BadArchive(f"is no sound .tar.xz, or not all of it ({error})") from None
+    except (_BadArchive, OSError):
+        raise
+    except Exception as error:  # whatever tarfile trips over in a damaged or hostile header: TarError, ValueError, RecursionError, ...
+        raise _BadArchive(f"is no sound .tar.xz, or not all of it ({str(error) or type(error).__name__})") from None
 
 
 def _refuse_hostile(member: tarfile.TarInfo) -> None:
@@ -212,6 +214,8 @@ def _refuse_hostile(member: tarfile.TarInfo) -> None:
         raise _BadArchive(f"is hostile: its member {member.name!r} would land outside the folder")
     if member.issym() or member.islnk():
         raise _BadArchive(f"is hostile: its member {member.name!r} is a link (to {member.linkname!r})")
+    if member.issparse() or member.size < 0:  # neither says how much it unpacks to
+        raise _BadArchive(f"is hostile: its member {member.name!r} hides its size")
     if not (member.isreg() or member.isdir()):
         raise _BadArchive(f"is hostile: its member {member.name!r} is neither a file nor a folder")
 

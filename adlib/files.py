@@ -58,7 +58,7 @@ def read_json(path: Path | str) -> typing.Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter where brackets are nested a thousand deep
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib import data, files
+from adlib import data, fence, files
 from adlib.config import InputError
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
@@ -53,7 +53,7 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
     names = _names(defective, bad) if bad else {}
     for path in defective:
         inner = path.relative_to(bad).parent
-        defect = re.sub(r"[^\w.-]+", "_", "_".join(inner.parts)) or "bad"
+        defect = re.sub(r"[^\w.-]+", "_", "_".join(inner.parts)).lstrip("-") or "bad"
         defect = f"{defect}_defect" if defect == "good" else defect
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := masked.pop(_key(path, bad), None):
@@ -110,6 +110,8 @@ def describe(made: Plan) -> str:
 
 
 def _inside(folder: Path) -> list[Path]:
+    """The pictures of a folder that somebody gives by hand. Links among them are followed, wherever they lead: they are that person's own,
+    and what becomes of them is a copy."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     return data.below(folder)
@@ -123,10 +125,10 @@ def _readable(paths: list[Path], left_out: list[str], before: typing.Sequence[Pa
             with Image.open(path) as image:
                 image.load()
         except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
-            left_out.append(f"{path} cannot be read ({str(error) or type(error).__name__})")
+            left_out.append(fence.shown(f"{path} cannot be read ({str(error) or type(error).__name__})"))
             continue
         if digest in seen:
-            left_out.append(f"{path} is a copy of {seen[digest]}")
+            left_out.append(fence.shown(f"{path} is a copy of {seen[digest]}"))
             continue
         seen[digest] = path
         fine.append(path)
@@ -134,11 +136,12 @@ def _readable(paths: list[Path], left_out: list[str], before: typing.Sequence[Pa
 
 
 def _names(paths: list[Path], folder: Path) -> dict[Path, str]:
-    """Each picture's own name, its subfolders before it; a number after it where two would be the same, or have the same mask."""
+    """Each picture's own name, its subfolders before it; a number after it where two would be the same, or have the same mask.
+    What no name in a category may hold (fence) becomes an underscore."""
     taken, names = set(), {}
     for path in paths:
         parts = path.relative_to(folder)
-        stem, number = "_".join([*parts.parent.parts, path.stem]), 1
+        stem, number = fence.shown("_".join([*parts.parent.parts, path.stem]), "_"), 1
         while (unique := stem if number == 1 else f"{stem}-{number}").lower() in taken:
             number += 1
         taken.add(unique.lower())

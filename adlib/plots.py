@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.text import Text
 from PIL import Image, PngImagePlugin
 
 from adlib import evaluate, files, lang, metrics
@@ -40,6 +41,7 @@ def show(figure: plt.Figure | None, alt: str, path: Path | None = None) -> None:
 
     if figure is None:
         return
+    _as_written(figure)
     content = _png(figure, str(alt))
     plt.close(figure)
     if path is not None:
@@ -47,6 +49,14 @@ def show(figure: plt.Figure | None, alt: str, path: Path | None = None) -> None:
             temporary.write_bytes(content)
     words = {"alt": str(alt), "alt_zh": lang.chinese(alt)}
     display({"image/png": content, "text/plain": str(alt)}, raw=True, metadata={"image/png": words})
+
+
+def _as_written(figure: plt.Figure) -> None:
+    """The dollars in a name (of a category, a defect, a file) begin no formula. A logarithmic axis writes its own numbers as formulas."""
+    scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]
+    numbers = {label for axis in scales for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in numbers)
 
 
 def _png(figure: plt.Figure, alt: str) -> bytes:
@@ -66,7 +76,7 @@ def say(text: str) -> None:
     """Show a sentence as text of the page; file names and labels in it are shown as they are, never as markup; `commands` as code."""
     from IPython.display import display
 
-    shown = re.sub("`([^`]+)`", r"<code>\1</code>", lang.html(text))
+    shown = re.sub("`([^`<]+)`", r"<code>\1</code>", lang.html(text))  # not from a lone one in a name on, across tags
     display({"text/html": f"<p>{shown}</p>", "text/plain": str(text)}, raw=True)
 
 

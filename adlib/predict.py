@@ -4,7 +4,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import math
+import os
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from adlib import conformal, data, files, images, pictures
+from adlib import conformal, data, fence, files, images, pictures
 from adlib.config import InputError
 from adlib.reopen import Detector
 
@@ -22,6 +24,7 @@ COLUMNS = ("path", "score", "p_value", "verdict", "problem")
 AHEAD = 4  # pictures that are decoded while another one is scored
 POLL_S = 1.0  # how often a watched folder is looked at; a file that has not changed in that time is complete
 SIDE = 512  # pixels a side of an overlay at most
+LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overlay's own is longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +49,17 @@ class Source:
 def sources(given: typing.Sequence[Path]) -> list[Source]:
     """The pictures of files and folders (searched to any depth), in order. Raises InputError for what is not there, and for none."""
     found: dict[Path, str] = {}
+    taken: set[str] = set()
     for path in given:
         if not path.exists():
             raise InputError(f"there is no {path}; give pictures, or folders of pictures")
         for one in data.below(path) if path.is_dir() else [path]:
             name, number = one.relative_to(path).as_posix() if path.is_dir() else one.name, 1
-            while (unique := name if number == 1 else f"{number}/{name}") in found.values():  # of another folder: no overlay is overwritten
+            while (unique := name if number == 1 else f"{number}/{name}") in taken:  # of another folder: no overlay is overwritten
                 number += 1
-            found.setdefault(one, unique)
+            if one not in found:
+                found[one] = unique
+                taken.add(unique)
     if not found:
         raise InputError(f"{', '.join(map(str, given))} holds no picture ({', '.join(sorted(data.SUFFIXES))})")
     return [Source(path, name) for path, name in found.items()]
@@ -88,9 +94,10 @@ def predict(run: Detector, given: typing.Iterable[Source], out: Path, *, ahead: 
     with (out / "predictions.csv").open("a", newline="", encoding="utf-8") as stream, ThreadPoolExecutor(2) as pool:
         for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
             try:
+                fence.legible(str(source.path))
                 picture = decoded()
             except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
-                found = Prediction(str(source.path), problem=str(error) or type(error).__name__)
+                found = Prediction(fence.shown(source.path), problem=fence.shown(str(error) or type(error).__name__))
             else:
                 found = _one(run, source, picture, out)
             csv.DictWriter(stream, COLUMNS).writerow(_row(found))
@@ -156,7 +163,10 @@ def _one(run: Detector, source: Source, picture: torch.Tensor, out: Path) -> Pre
     value = float(scores[0])
     p_value = float(conformal.p_values(run.calibration, scores)[0]) if len(run.calibration) else None
     verdict = "" if math.isinf(run.threshold) else "anomalous" if value > run.threshold else "good"
-    target = out / "overlays" / f"{source.name}.jpg"
+    folder, _, name = source.name.rpartition("/")
+    if len(os.fsencode(name)) > LONGEST:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    target = out / "overlays" / folder / f"{name}.jpg"
     target.parent.mkdir(parents=True, exist_ok=True)
     pictures.save(pictures.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.low, level=run.level), target, SIDE)
     return Prediction(str(source.path), value, p_value, verdict)
@@ -182,7 +192,8 @@ def _about(run: Detector, found: typing.Sequence[Prediction]) -> dict[str, typin
 
 
 def _row(one: Prediction) -> dict[str, typing.Any]:
-    return {key: "" if value is None else value for key, value in dataclasses.asdict(one).items()}
+    path = f"./{one.path}" if one.path.startswith(fence.FORMULA) else one.path  # the same file, and no formula in a spreadsheet
+    return {key: "" if value is None else value for key, value in (dataclasses.asdict(one) | {"path": path}).items()}
 
 
 def _rows(table: Path) -> list[Prediction]:
@@ -191,4 +202,5 @@ def _rows(table: Path) -> list[Prediction]:
         return []
     with table.open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("score") and row.get("problem") == ""]
-    return [Prediction(row["path"], float(row["score"]), float(row["p_value"]) if row["p_value"] else None, row["verdict"]) for row in rows]
+    return [Prediction(str(Path(row["path"])), float(row["score"]), float(row["p_value"]) if row["p_value"] else None, row["verdict"])
+            for row in rows]

@@ -1,4 +1,7 @@
-"""One papermill process for each task: starting it, ending it with all its children, and what it left behind."""
+"""One papermill process for each task: starting it, ending it with all its children, and what it left behind.
+
+Where the process runs is an engine's business: `Local` starts it on this machine, adlib.cluster on another one.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -20,11 +23,45 @@ from adlib import files, runs
 from adlib.config import InputError, project_root
 from adlib.grid import Task
 
+# Whoever starts this process holds its standard input open: when that ends, killed or not, so do this process and its kernel.
 # Of all that papermill imports, one grammar takes three quarters of the time, to check addresses that no notebook has.
-PAPERMILL = "import sys; sys.modules['rfc3987_syntax'] = None; from papermill.cli import papermill; papermill()"
+PAPERMILL = """
+import os, sys, threading
+def end_with_the_one_that_started_this():
+    os.read(0, 1)
+    import psutil
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
+threading.Thread(target=end_with_the_one_that_started_this, daemon=True).start()
+sys.modules['rfc3987_syntax'] = None
+from papermill.cli import papermill
+papermill()
+"""
 # glibc returns large blocks to the system, which has to clear them again for the next training step: a tenth of a run.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Execution(typing.Protocol):
+    """A process that executes a task, wherever it runs."""
+
+    def poll(self) -> int | None:
+        """Its exit code (negative: the signal that killed it), None while it runs. Raises InputError where that cannot be known."""
+
+    def kill(self) -> None:
+        """End it with all its descendants."""
+
+
+class Engine(typing.Protocol):
+    """What executes tasks: the one seam between the batch and the machines."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks it takes at a time, now."""
+
+    def launch(self, task: Task) -> Execution:
+        """Start a task's process. Raises InputError where it cannot be started."""
 
 
 @dataclass
@@ -32,8 +69,9 @@ class Job:
     """A task under way."""
 
     task: Task
-    process: subprocess.Popen
+    execution: Execution
     before: object  # run.json's `started` before this attempt
+    made_from: dict[str, typing.Any]  # of a task with a note: what it says
     began: float = field(default_factory=time.monotonic)
     timed_out: bool = False
 
@@ -41,28 +79,54 @@ class Job:
         return time.monotonic() - self.began
 
 
-def start(task: Task, jobs: int) -> Job:
-    """Start a task's process as one of `jobs`; its parameters and its log lie beside its output."""
+class Local:
+    """The engine of this machine: `jobs` processes at a time, which share its cores."""
+
+    def __init__(self, jobs: int) -> None:
+        """Raises InputError for less than one."""
+        if jobs < 1:
+            raise InputError(f"jobs is {jobs}; give at least 1")
+        self.slots = jobs
+
+    def launch(self, task: Task) -> Here:
+        return Here(task, project_root(), threads=max(1, cores() // self.slots))
+
+
+class Here:
+    """A papermill process of this machine."""
+
+    def __init__(self, task: Task, project: Path, *, threads: int) -> None:
+        paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (task.notebook, _temporary(task))]  # papermill fills in braces
+        command = [sys.executable, "-c", PAPERMILL, *paths, "-f", str(_parameters(task)), "-k", "python3", "--log-output",
+                   "--no-progress-bar"]
+        env = KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(threads), "JUPYTER_PREFER_ENV_PATH": "1"}
+        for name in ("ADLIB_DATA", "ADLIB_CACHE"):  # the notebook stands in the project's folder, the person perhaps elsewhere
+            if env.get(name):
+                env[name] = os.path.abspath(env[name])
+        try:
+            with (task.output.parent / "log.txt").open("wb") as log:
+                # A session of its own: Ctrl-C reaches this process alone, which then ends the children in order.
+                self._process = subprocess.Popen(command, cwd=project, env=env, stdin=subprocess.PIPE, stdout=log,
+                                                 stderr=subprocess.STDOUT, start_new_session=True)
+        except OSError as error:
+            raise InputError(f"cannot start {task.title} in {task.output.parent}: {error.strerror or error}; free some space or "
+                             "choose a folder that can be written") from error
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def kill(self) -> None:
+        kill_tree(self._process)
+
+
+def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
+    """Start a task; its parameters and its log lie beside its output, and nothing that an earlier attempt left half done."""
     folder = task.output.parent
-    files.write_text(folder / "params.yaml", yaml.safe_dump(task.params, sort_keys=False))
-    for leftover in (_temporary(task), folder / "progress.json", *([task.output, task.note] if task.note else [])):
+    files.write_text(_parameters(task), yaml.safe_dump(task.params, sort_keys=False))
+    for leftover in (*folder.glob(".*-*"), folder / "progress.json", task.output, *([task.note] if task.note else [])):
         leftover.unlink(missing_ok=True)
-    command = [sys.executable, "-c", PAPERMILL, str(task.notebook), str(_temporary(task)), "-f", str(folder / "params.yaml"),
-               "-k", "python3", "--log-output", "--no-progress-bar"]
-    env = KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(max(1, _cores() // jobs)), "JUPYTER_PREFER_ENV_PATH": "1"}
-    for name in ("ADLIB_DATA", "ADLIB_CACHE"):  # the notebook stands in the project's folder, the person perhaps elsewhere
-        if env.get(name):
-            env[name] = os.path.abspath(env[name])
     before = runs.manifest(folder).get("started")
-    try:
-        with (folder / "log.txt").open("wb") as log:
-            # A session of its own: Ctrl-C reaches this process alone, which then ends the children in order.
-            process = subprocess.Popen(command, cwd=project_root(), env=env, stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=subprocess.STDOUT, start_new_session=True)
-    except OSError as error:
-        raise InputError(f"cannot start {task.title} in {folder}: {error.strerror or error}; free some space or choose a "
-                         "folder that can be written") from error
-    return Job(task, process, before)
+    return Job(task, engine.launch(task), before, made_from)
 
 
 def keep_notebook(task: Task) -> str:
@@ -124,9 +188,13 @@ def stop_signals() -> typing.Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _temporary(task: Task) -> Path:
     return task.output.with_name(f".{task.output.stem}-running.ipynb")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _parameters(task: Task) -> Path:
+    return task.output.with_name("params.yaml")

@@ -188,20 +188,21 @@ def _write(notebook: Path, reports: Path, page: dict[str, typing.Any], links: di
 
 def _cells(notebook: Path, page: dict[str, typing.Any]) -> nbformat.NotebookNode:
     """An executed notebook, opening with its question; where there is none, one of the figures that a run by hand has left."""
+    heading = f"# {' '.join(page['title'].split())}"  # one line, which is escaped; what follows is markdown, which may hold HTML
     try:
         cells = nbformat.read(notebook, as_version=4)
     except FileNotFoundError:  # it never started, or was run by hand with its notebook written elsewhere
         left = [] if page["failure"] else sorted(notebook.parent.glob("*.png"))  # those of a failure are an earlier attempt's
         pictures = [f"![The run's {png.stem.replace('_', ' ')}]({png.name})" for png in left]
         said = ["The executed notebook of this run is not in its folder; these are its figures."] if pictures else []
-        cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n\n".join([f"# {page['title']}", *said, *pictures]))])
+        cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n\n".join([heading, *said, *pictures]))])
     except (ValueError, AttributeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise InputError(f"{notebook} is not a notebook ({str(error)[:80]}); delete it and run it again") from error
     tags = [cell.metadata.get("tags", []) for cell in cells.cells]
     if any("injected-parameters" in each for each in tags):  # what was given stands above what would have been
         cells.cells = [cell for cell, each in zip(cells.cells, tags, strict=True) if "parameters" not in each]
     if not cells.cells or cells.cells[0].cell_type != "markdown":
-        cells.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {page['title']}"))
+        cells.cells.insert(0, nbformat.v4.new_markdown_cell(heading))
     return cells
 
 

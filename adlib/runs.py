@@ -5,15 +5,12 @@ finished, whatever else it says. The lock tells a running run from one that was 
 """
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import subprocess
+import time
 import typing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,15 +18,16 @@ from pathlib import Path
 
 import filelock
 
-from adlib import data, files
+from adlib import data, files, provenance
 from adlib.config import FEATURE_MODELS, PIXEL_MODELS, STATISTICS, Config, InputError, project_root
 
 # What the numbers depend on. A changed figure, page or comment makes no finished run stale; a changed score does.
-NUMERIC_ROOMS = ("ssim", "metrics", "paired", "conformal", "localise", "images", "anomalies", "models", "train", "score", "decide",
+NUMERIC_ROOMS = ("ssim", "metrics", "paired", "conformal", "localise", "images", "anomalies", "models", "muon", "train", "score", "decide",
                  "evaluate")
 FEATURE_ROOMS = ("features", "baselines", "detectors", "frozen_ae", "featurespace")  # count for the feature models only
 NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"} | dict.fromkeys(
     FEATURE_MODELS + STATISTICS, "04_feature_space.ipynb")
+PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 NOT_INPUTS = ("category", "data_root", "reports")  # where things lie decides no number; what lies there does
 
 
@@ -47,6 +45,9 @@ class Run:
     config: Config
     identity: str  # hash of everything the numbers depend on
     lock: filelock.FileLock
+    category: data.Category
+    contents: dict[str, str]  # data.contents at the start
+    began: float  # of a clock that only goes forward
 
     def progress(self, state: dict[str, typing.Any]) -> None:
         """Say how far training is ({"epoch", "epochs", "loss", "seconds_left"}), for whoever watches the folder."""
@@ -56,11 +57,14 @@ class Run:
         """Record the metrics and the end of the run; drop what only an unfinished run needs.
 
         Times go into the manifest and not into metrics.json, which is the same, byte for byte, for equal inputs.
+        Raises InputError naming the files of the data that changed meanwhile: these numbers would be nobody's.
         """
+        if changed := data.changed(self.category, self.contents):
+            raise InputError(f"the data changed while this run was at work: {data.some(changed)}; its numbers would be of neither state, "
+                             "so there are none; run it again")
         about = files.read_json(self.folder / "run.json")
-        now = datetime.now(timezone.utc)
-        seconds = (now - datetime.fromisoformat(about["started"])).total_seconds()
-        about |= {"status": "finished", "finished": now.isoformat(), "seconds": seconds, "train_seconds": train_seconds}
+        about |= {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(),
+                  "seconds": time.monotonic() - self.began, "train_seconds": train_seconds}
         files.write_json(self.folder / "run.json", about)
         files.write_json(self.folder / "metrics.json", metrics)
         _clear_work(self.folder)
@@ -83,7 +87,8 @@ def inputs(config: Config, category: data.Category) -> dict[str, typing.Any]:
     if weights not in ("imagenet", "none"):
         path = Path(weights)
         weights = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else f"missing {path}"
-    return {"params": params, "data": data.fingerprint(category), "weights": weights, "code": _code(NOTEBOOKS[config.model], config.model)}
+    return {"params": params, "data": data.fingerprint(category), "weights": weights,
+            "code": provenance.code(NOTEBOOKS[config.model], NUMERIC_ROOMS + (() if config.model in PIXEL_MODELS else FEATURE_ROOMS))}
 
 
 def start(config: Config, category: data.Category, *, source: str, weights: str, device: str, threads: int,
@@ -93,9 +98,9 @@ def start(config: Config, category: data.Category, *, source: str, weights: str,
     source: the sentence of data.find_root. weights: the word of models.build. precision: what the networks really compute
     in. Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another process is at work in the folder.
     """
-    here = folder(config)
+    here, began = folder(config), time.monotonic()
     lock = _take(here)
-    known = inputs(config, category)
+    known, contents = inputs(config, category), data.contents(category)
     identity = hashlib.sha256(json.dumps([known, weights], sort_keys=True).encode()).hexdigest()
     if manifest(here).get("inputs") != known:
         _clear_work(here)
@@ -105,9 +110,10 @@ def start(config: Config, category: data.Category, *, source: str, weights: str,
         "data": {"root": str(category.root.resolve()), "layout": category.layout, "synthetic": category.synthetic, "source": source,
                  "fingerprint": known["data"], "counts": {"train": len(category.train), "test": len(category.test),
                                                           "train_bad": len(category.train_bad)}},
-        "weights": weights, "device": device, "threads": threads, "precision": precision, "versions": versions(), "git": _git(),
+        "weights": weights, "device": device, "threads": threads, "precision": precision,
+        "versions": provenance.versions(), "git": provenance.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
-    return Run(here, config, identity, lock)
+    return Run(here, config, identity, lock, category, contents, began)
 
 
 def status(run_folder: Path) -> Status:
@@ -129,6 +135,14 @@ def status(run_folder: Path) -> Status:
     if said == "running":
         return Status("running") if _locked(run_folder) else Status("interrupted", "its process ended before it finished")
     return Status("failed", f"{run_folder / 'run.json'} cannot be understood; run it again")
+
+
+def left_alone(run_folder: Path) -> bool:
+    """Is nobody at work in the folder? Waits some seconds for whoever is: a kernel outlives a killed papermill by one."""
+    ends = time.monotonic() + PATIENCE_S
+    while (alone := status(run_folder).state != "running") is False and time.monotonic() < ends:
+        time.sleep(0.1)
+    return alone
 
 
 def fail(run_folder: Path, reason: str) -> None:
@@ -160,18 +174,6 @@ def all_runs(reports: Path) -> list[Path]:
         seed = run_folder.name.removeprefix("seed-")
         return (run_folder.parent.parts, int(seed) if seed.isdecimal() else -1, seed)  # seed-10 after seed-2
     return sorted((path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json")), key=order)
-
-
-def versions() -> dict[str, str]:
-    names = ("torch", "torchvision", "numpy", "scikit-learn", "pillow", "papermill", "nbconvert", "adlib")
-    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _take(here: Path) -> filelock.FileLock:
@@ -210,41 +212,7 @@ def _clear_work(here: Path) -> None:
     shutil.rmtree(here / "snapshots", ignore_errors=True)
 
 
-def _code(notebook: str, model: str) -> str:
-    """Hash of the code that makes the numbers: comments, docstrings and layout do not count."""
-    parts = [*_rooms(NUMERIC_ROOMS if model in PIXEL_MODELS else NUMERIC_ROOMS + FEATURE_ROOMS)]
-    path = project_root() / "notebooks" / notebook  # read each time: in JupyterLab it changes while this process lives
-    if path.is_file():
-        parts += ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
-                  if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _rooms(names: tuple[str, ...]) -> tuple[str, ...]:
-    rooms = Path(__file__).parent
-    return tuple(_bare(rooms.joinpath(f"{room}.py").read_text(encoding="utf-8")) for room in names)
-
-
 def imagenet_at_hand() -> bool:
     """Is torchvision's ResNet18 file in torch's cache? Asked without loading torch."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
     return any((Path(home) / "hub" / "checkpoints").glob("resnet18-*.pth"))
-
-
-def _bare(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-def _git() -> str:
-    """The revision, with '+' when the working tree differs from it; 'unknown' outside a checkout."""
-    def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -1,10 +1,10 @@
 """The performance table as HTML, as text, and as the page of results in docs/. Rows are those of adlib.summary."""
 from __future__ import annotations
 
-import html
 import math
 import typing
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -46,7 +46,7 @@ def as_html(rows: pd.DataFrame) -> str:
     cells_of = _cells(rows)
     lines = [_head(CAPTION, cells_of[0])]
     for cells, row in zip(cells_of, rows.to_dict("records"), strict=True):
-        to = f'<a href="{html.escape(row["folder"])}/index.html">'
+        to = f'<a href="{quote(row["folder"])}/index.html">'
         strips = {title: _strip(*(row[f"{prefix}{key}"] for key in ("auroc", "low", "high"))) for title, prefix in AUROCS.items()}
         parts = [f'<th scope="row">{to}{lang.html(text)}</a></th>' if name == "Configuration" else
                  _cell(text, to, strips.get(name, "")) for name, text in cells.items()]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib import files, images, ssim
+from adlib import files, images, muon, ssim
 from adlib.config import Config, InputError
 
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work; where it falls does not change the numbers
@@ -56,7 +56,7 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
         progress: typing.Callable[[dict], None] = lambda state: None, say: typing.Callable[[str], None] = print) -> list[dict]:
     """Train `model` in place and return its history, one row an epoch.
 
-    Adam; schedule one_cycle: up to config.lr and down to nothing, batch by batch (Smith and Topin 2017); seed: the seed's,
+    Adam or Muon; schedule one_cycle: up to config.lr and down to nothing, batch by batch (Smith and Topin 2017); seed: the seed's,
     ReduceLROnPlateau (factor 0.5, patience 10) on the loss of the held-out normals, or on the training loss where none are held
     out. The last epoch is the result: nothing is chosen by looking at a test image.
 
@@ -69,8 +69,7 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
     train_index, held_index = split(len(pictures), config.held_out, config.seed)
     pictures = pictures.to(device)  # decoded images stay on the device: the loop copies nothing
     parameters = [p for p in model.parameters() if p.requires_grad]
-    betas = (0.9, 0.999) if config.schedule == "seed" else (0.9, SHORT_MEMORY)
-    optimiser = torch.optim.Adam(parameters, lr=config.lr, betas=betas, fused=True)
+    optimiser = _optimiser(parameters, config, device)
     scheduler = _schedule(optimiser, config, steps=config.epochs * len(_batches(train_index, config.batch_size)))
     history = _resume(folder / "checkpoint.pt", identity, model, optimiser, scheduler)
     if history:
@@ -80,7 +79,7 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
         started = time.perf_counter()
         row = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"],
                **_one_epoch(model, optimiser, scheduler, pictures, train_index, config, epoch)}
-        row["held_out_loss"] = _held_out_loss(model, pictures, held_index, config)
+        row["held_out_loss"] = held_out_loss(model, pictures, held_index, config)
         if config.schedule == "seed":
             scheduler.step(row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
         row["seconds"] = time.perf_counter() - started
@@ -97,6 +96,21 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
             last_save = time.monotonic()
     write_history(folder / "history.csv", history)
     return history
+
+
+@torch.inference_mode()
+def held_out_loss(model: nn.Module, pictures: torch.Tensor, index: torch.Tensor, config: Config) -> float:
+    """The mean loss over some of the pictures (uint8 [N,3,S,S]), the model in eval mode; NaN where `index` is empty."""
+    if len(index) == 0:
+        return float("nan")
+    model.eval()
+    total = 0.0
+    for batch in index.split(config.batch_size):
+        x = images.to_float(pictures[batch.to(pictures.device)]).contiguous(memory_format=torch.channels_last)
+        with autocast(config, pictures.device):
+            reconstruction = model(x)
+        total += len(batch) * loss_terms(x, reconstruction, config.ssim_weight)[0].item()
+    return total / len(index)
 
 
 def one_cycle(parameters: typing.Iterable[nn.Parameter], loss_of: typing.Callable[[torch.Tensor], torch.Tensor], count: int, *,
@@ -148,6 +162,13 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(config, device) == "bf16")
 
 
+def _optimiser(parameters: list[nn.Parameter], config: Config, device: torch.device) -> torch.optim.Optimizer:
+    betas = (0.9, 0.999) if config.schedule == "seed" else (0.9, SHORT_MEMORY)
+    if config.optimizer == "muon":
+        return muon.Muon(parameters, config.lr, betas, torch.bfloat16 if precision(config, device) == "bf16" else torch.float32)
+    return torch.optim.Adam(parameters, lr=config.lr, betas=betas, fused=True)
+
+
 def _schedule(optimiser: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     if config.schedule == "seed":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
@@ -176,20 +197,6 @@ def _one_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, scheduler: to
         raise InputError(f"the loss became {loss} in epoch {epoch}; the learning rate {config.lr} is probably too high "
                          "(or, with precision bf16, try float32)")
     return {"loss": loss, "mse": mse}
-
-
-@torch.inference_mode()
-def _held_out_loss(model: nn.Module, pictures: torch.Tensor, index: torch.Tensor, config: Config) -> float:
-    if len(index) == 0:
-        return float("nan")
-    model.eval()
-    total = 0.0
-    for batch in index.split(config.batch_size):
-        x = images.to_float(pictures[batch.to(pictures.device)]).contiguous(memory_format=torch.channels_last)
-        with autocast(config, pictures.device):
-            reconstruction = model(x)
-        total += len(batch) * loss_terms(x, reconstruction, config.ssim_weight)[0].item()
-    return total / len(index)
 
 
 def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:

@@ -40,11 +40,13 @@ def configs(grid_file: str, *, data_root: Path, weights: str, seeds: list[int]) 
 
 
 def look(model: nn.Module, category: data.Category, config: Config) -> dict[str, typing.Any]:
-    """The test split's AUROC by the seed's score and by the one chosen without labels."""
+    """The test split's AUROC by the seed's score and by the one chosen without labels; the study's loss of the held-out images."""
     # A copy: scoring lays the weights out anew under inference mode, after which they could not be trained on.
     scored = decide.scores(score.autoencoder_scorer(copy.deepcopy(model), config), category, config)
     results = evaluate.results(category, scored, config.false_alarms)
-    return {"chosen": scored.chosen, "auroc": evaluate.auroc(results, "chosen_score")["test"]["value"],
+    _, held = train.split(len(category.train), config.held_out, config.seed)
+    loss = train.held_out_loss(copy.deepcopy(model), images.load(category.train, config.image_size), held, config)
+    return {"chosen": scored.chosen, "held_out_loss": loss, "auroc": evaluate.auroc(results, "chosen_score")["test"]["value"],
             "auroc_mse": evaluate.auroc(results)["test"]["value"]}
 
 

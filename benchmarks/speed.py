@@ -81,7 +81,7 @@ def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
     """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped files aside), output}."""
     started, peak = time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+") as said:
-        running = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=os.environ | environment)
+        running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, env=os.environ | environment)
         tree = psutil.Process(running.pid)
         while running.poll() is None:
             used = 0

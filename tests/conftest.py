@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests.tiny_study import Study
+
 ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("house", deadline=None, derandomize=True)  # no timing in a test, and the same examples every time
 settings.load_profile("house")
@@ -73,3 +75,12 @@ def mvtec_root(tmp_path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(path)
     return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A tiny study to which nothing happened."""
+    study = Study(tmp_path_factory.mktemp("undisturbed"))
+    study.run("--report", ADLIB_CACHE=str(study.place / "cache"))
+    assert study.complete()
+    return study

@@ -78,7 +78,7 @@ def reasons(name: str, **options) -> dict[str, str]:
 
 def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
     said: list[str] = []
-    code = batch.run(grid.plan("params/all.yaml"), reports=project / "reports", jobs=2, say=said.append)
+    code = batch.run(grid.plan("params/all.yaml"), process.Local(2), reports=project / "reports", say=said.append)
     text = "\n".join(said)
     assert code == 1
     assert runs.status(folder(project, "ok")) == runs.Status("finished")
@@ -111,23 +111,23 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
 
 def test_an_unchanged_study_is_not_compared_again(project):
     write(project, "all", {"configs": ["ok"]})
-    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", say=lambda text: None) == 0
     before = (project / "reports" / "comparison.ipynb").stat().st_mtime_ns
     assert set(reasons("all").values()) == {""}
-    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", say=lambda text: None) == 0
     assert (project / "reports" / "comparison.ipynb").stat().st_mtime_ns == before and set(reasons("all").values()) == {""}
 
     metrics = folder(project, "ok") / "metrics.json"
     os.utime(metrics, (1, 1))  # written again, by hand in JupyterLab, say
     assert reasons("all")["comparison"] == "the runs changed"
-    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", say=lambda text: None) == 0
     write(project, "all", {"configs": ["ok"], "seeds": [0], "limits": ["ok"]})
     assert reasons("all")["comparison"] == "what it compares is due"
     notebook = project / "notebooks" / "06_comparison.ipynb"
     notebook.write_text(notebook.read_text().replace("print", "raise ValueError"))
     write(project, "all", {"configs": ["ok"]})
     assert reasons("all")["comparison"] == "the notebook changed"
-    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", say=lambda text: None) == 1
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", say=lambda text: None) == 1
     assert reasons("all")["comparison"] == "never run"  # it failed: it is due until it succeeds
 
 
@@ -144,7 +144,7 @@ def limits(project, name):
 def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
     files.write_text(limits(project, "boom") / "notebook.ipynb", "of an earlier run")
     said: list[str] = []
-    assert batch.run(planned(project), reports=project / "reports", jobs=3, say=said.append) == 1
+    assert batch.run(planned(project), process.Local(3), reports=project / "reports", say=said.append) == 1
     text = "\n".join(said)
     assert text.index("nut ok seed 0, AUROC 0.7500") < text.index("start: nut ok limits")
     assert "start: nut boom limits" not in text and not (limits(project, "boom") / "notebook.ipynb").exists()
@@ -175,7 +175,7 @@ def test_limits_without_a_finished_run_start_no_process(project, monkeypatch, st
     if state:
         files.write_json(folder(project, "ok") / "run.json", {"status": state, "error": "the sky fell"})
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail("a process was started"))
-    assert batch.run([task], reports=project / "reports", say=lambda text: None) == 1
+    assert batch.run([task], process.Local(1), reports=project / "reports", say=lambda text: None) == 1
     failure = notes.failure(limits(project, "ok") / "limits.json")
     assert failure["failed"].startswith(f"its run, nut ok seed 0, has not finished ({why}") and failure["retry"] == task.retry
     assert batch.due([task]) != {task: ""}
@@ -188,7 +188,7 @@ def test_limits_that_fail_say_why_and_are_tried_again(project):
     notebook = project / "notebooks" / "05_limits.ipynb"
     notebook.write_text(notebook.read_text().replace("from adlib import files", "raise ValueError('too dark')"))
     said: list[str] = []
-    assert batch.run([task], reports=project / "reports", say=said.append) == 1
+    assert batch.run([task], process.Local(1), reports=project / "reports", say=said.append) == 1
     failure = notes.failure(limits(project, "ok") / "limits.json")
     assert failure == {"failed": "ValueError: too dark", "retry": task.retry} and "too dark" in "\n".join(said)
     assert runs.status(folder(project, "ok")).state == "finished"  # the run is none the worse
@@ -198,15 +198,15 @@ def test_limits_that_fail_say_why_and_are_tried_again(project):
 def test_a_time_limit_ends_a_run(project):
     said: list[str] = []
     tasks = [task for task in grid.plan("params/hang.yaml") if task.kind == "run"]
-    assert batch.run(tasks, reports=project / "reports", timeout_s=2, say=said.append) == 1
+    assert batch.run(tasks, process.Local(1), reports=project / "reports", timeout_s=2, say=said.append) == 1
     assert runs.status(folder(project, "hang")) == runs.Status("failed", "time limit of 2 s")
 
 
 def test_an_interrupt_leaves_what_finished_and_no_process(project):
     write(project, "both", {"configs": ["ok", "hang"]})
-    script = ("import sys; from adlib import batch, grid; from pathlib import Path\n"
+    script = ("import sys; from adlib import batch, grid, process; from pathlib import Path\n"
               "tasks = [t for t in grid.plan('params/both.yaml') if t.kind != 'eda']\n"
-              "sys.exit(batch.run(tasks, reports=Path('reports')))")
+              "sys.exit(batch.run(tasks, process.Local(1), reports=Path('reports')))")
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     mark = folder(project, "hang") / "pid"
     deadline = time.monotonic() + 60
@@ -217,7 +217,7 @@ def test_an_interrupt_leaves_what_finished_and_no_process(project):
     assert kernel in [member.pid for member in family]
     # Two batches at once: the second says so, and by hand or not, nobody else takes the running run.
     with pytest.raises(InputError, match="another batch is at work"):
-        batch.run([], reports=project / "reports")
+        batch.run([], process.Local(1), reports=project / "reports")
     assert reasons("hang")["nut hang seed 0"] == "running"
     child.send_signal(signal.SIGTERM)
     said = child.communicate(timeout=30)[0]
@@ -236,7 +236,7 @@ def test_a_run_that_someone_else_is_running_is_left_alone(project):
     (here / "run.json").write_text('{"status": "running"}')
     said: list[str] = []
     with filelock.FileLock(here / ".lock"):
-        assert batch.run([task], reports=project / "reports", say=said.append) == 1
+        assert batch.run([task], process.Local(1), reports=project / "reports", say=said.append) == 1
         assert "another process is at work" in "\n".join(said)
         assert json.loads((here / "run.json").read_text()) == {"status": "running"}
 
@@ -244,7 +244,7 @@ def test_a_run_that_someone_else_is_running_is_left_alone(project):
 def test_a_dry_run_says_what_and_why_and_touches_nothing(project):
     said: list[str] = []
     before = sorted(project.rglob("*"))
-    assert batch.run(grid.plan("params/all.yaml"), reports=project / "reports", dry_run=True, say=said.append) == 0
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", dry_run=True, say=said.append) == 0
     assert said[1] == "would run nut ok seed 0: never run" and len(said) == 6
     assert sorted(project.rglob("*")) == before
 
@@ -252,7 +252,7 @@ def test_a_dry_run_says_what_and_why_and_touches_nothing(project):
 @pytest.mark.parametrize("reports", ["/dev/null/reports", "/proc/reports"])
 def test_reports_that_cannot_be_written_are_one_sentence(project, reports):
     with pytest.raises(InputError, match=f"cannot write in {reports}"):
-        batch.run(grid.plan("params/ok.yaml", reports=reports), reports=Path(reports))
+        batch.run(grid.plan("params/ok.yaml", reports=reports), process.Local(1), reports=Path(reports))
 
 
 def test_a_full_disk_is_one_sentence_for_each_task(project, monkeypatch):
@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_sentence_for_each_task(project, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", full)
     said = []
     tasks = grid.plan("params/ok.yaml")
-    assert batch.run(tasks, reports=project / "reports", say=said.append) == 1
+    assert batch.run(tasks, process.Local(1), reports=project / "reports", say=said.append) == 1
     told = [line for line in said if "No space left on device" in line]
     assert len(told) == len(tasks) and not any("Traceback" in line for line in said)
 
@@ -283,7 +283,7 @@ def running(project):
     """A job of a run in epoch 3 of 9, whose process is never started."""
     task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
     files.write_json(task.output.parent / "progress.json", {"epoch": 3, "epochs": 9, "loss": 0.25, "seconds_left": 12.4})
-    return process.Job(task, process=None, before=None)
+    return process.Job(task, execution=None, before=None, made_from={})
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch):

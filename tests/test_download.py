@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import lzma
+import re
 import subprocess
 import sys
 import tarfile
@@ -320,6 +321,7 @@ HOSTILE = {
     "hardlink": (member("hazelnut/link", tarfile.LNKTYPE, "../../x"), r"'hazelnut/link' is a link (to '../../x')"),
     "device": (member("hazelnut/null", tarfile.CHRTYPE), "'hazelnut/null' is neither a file nor a folder"),
     "pipe": (member("hazelnut/pipe", tarfile.FIFOTYPE), "neither a file nor a folder"),
+    "sparse": (member("hazelnut/sparse.png", tarfile.GNUTYPE_SPARSE), "'hazelnut/sparse.png' hides its size"),
 }
 
 
@@ -342,6 +344,16 @@ def test_size_bombs(server, tmp_path, monkeypatch):
     assert "3 files" in fails(tmp_path, server.url)
     with pytest.raises(tarfile.ReadError), download._Stream(io.BytesIO(server.body)) as stream:
         stream.read(1 << 30)
+
+
+@pytest.mark.parametrize("odd", [
+    member("hazelnut/minus.png", size=-2**40).tobuf(tarfile.GNU_FORMAT),  # sends the reader back for ever, and makes room below the limit
+    member("hazelnut", tarfile.XHDTYPE).tobuf() * 5000,  # a header to a header to a header ...
+    member("hazelnut", tarfile.XHDTYPE, size=28).tobuf() + b"28 GNU.sparse.map=1,2,three\n".ljust(512, b"\0"),
+], ids=["negative size", "headers without end", "no number"])
+def test_hostile_headers_are_one_sentence(tmp_path, odd):
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(odd + lzma.decompress(archive())))
+    assert re.search("hides its size|no sound .tar.xz", fails(tmp_path / "root", str(tmp_path / "a.tar.xz")))
 
 
 def _damaged(what: str) -> bytes:

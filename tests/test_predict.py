@@ -88,6 +88,15 @@ def test_predictions_of_two_runs_are_never_mixed(run, seed_root, tmp_path, capsy
     assert "holds predictions of another run" in capsys.readouterr().err
 
 
+def test_a_picture_of_a_very_long_name_has_an_overlay_of_a_short_one(run, tmp_path):
+    path = tmp_path / "new" / ("x" * 251 + ".png")
+    picture(path, 0)
+    assert cli.main(["predict", str(run), str(path), "--out", str(tmp_path / "out")]) in (0, 1)
+    assert [row["path"] for row in rows(tmp_path / "out")] == [str(path)]
+    (overlay,) = (tmp_path / "out" / "overlays").iterdir()
+    assert len(overlay.name) == len("0123456789abcdef.jpg")
+
+
 def test_pictures_of_one_name_in_two_folders_have_an_overlay_each_and_one_given_twice_has_one_row(run, tmp_path):
     for i, folder in enumerate(("a", "b")):
         picture(tmp_path / folder / "1.png", i)

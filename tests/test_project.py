@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"config", "lang"},
-    {"files", "ssim", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
+    {"files", "fence", "ssim", "muon", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
      "synthetic_hazelnut", "synthetic_zipper"},
-    {"localise", "data", "fetch", "models"}, {"datacheck", "download", "images", "newpart"}, {"train"}, {"score", "features", "detectors"},
+    {"localise", "data", "fetch", "models", "provenance"}, {"datacheck", "download", "images", "newpart"}, {"train"},
+    {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},
     {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "reopen"},
     {"limits", "predict", "export"},
     {"compare", "grid", "process", "board"}, {"summary", "compare_limits", "looking"}, {"questions", "explore", "answers"},
-    {"tables", "batch", "report"}, {"commands"}, {"cli"}]
+    {"tables", "batch", "report", "cluster"}, {"commands"}, {"cli"}]
 
 
 def imported_rooms(path):

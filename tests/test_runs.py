@@ -5,7 +5,7 @@ import sys
 import filelock
 import pytest
 
-from adlib import data, files, runs
+from adlib import data, files, provenance, runs
 from adlib.config import Config, InputError
 
 
@@ -172,8 +172,8 @@ def test_fail_stands_above_the_notebooks_word(setting):
 
 
 def test_comments_and_docstrings_make_nothing_stale():
-    assert runs._bare('def f():\n    "one"\n    return 1\n') == runs._bare("def f():  # why\n    return 1")
-    assert runs._bare("def f():\n    return 1") != runs._bare("def f():\n    return 2")
+    assert provenance.bare('def f():\n    "one"\n    return 1\n') == provenance.bare("def f():  # why\n    return 1")
+    assert provenance.bare("def f():\n    return 1") != provenance.bare("def f():\n    return 2")
 
 
 def test_weights_are_known_by_content(setting, tmp_path):

@@ -19,7 +19,7 @@ def row(columns=summary.COLUMNS, **changes):
 def test_a_hostile_name_stays_text():
     table = pd.DataFrame([row(category=HOSTILE, label=HOSTILE, weights=HOSTILE, folder=f'runs/"{HOSTILE}"')])
     page = tables.as_html(table)
-    assert "<script" not in page and "&lt;script&gt;" in page and 'href="runs/&quot;' in page
+    assert "<script" not in page and "&lt;script&gt;" in page and 'href="runs/%22%3Cscript' in page
     findings = Findings({HOSTILE: 1}, {}, {}, {HOSTILE: 1}, ((HOSTILE, HOSTILE),), (), (HOSTILE,), 0, HOSTILE)
     assert "<script" not in eda.card(findings).data
 

@@ -62,7 +62,7 @@ def test_other_seed_other_numbers(tmp_path):
 
 
 def test_the_seeds_schedule_halves_the_learning_rate_on_a_plateau(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_held_out_loss", lambda *args: 1.0)  # never gets better
+    monkeypatch.setattr(train, "held_out_loss", lambda *args: 1.0)  # never gets better
     history = trained(tmp_path, epochs=14, schedule="seed", lr=1e-3)[1]
     assert [row["lr"] for row in history] == [1e-3] * 12 + [5e-4] * 2
 

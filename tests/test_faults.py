@@ -1,0 +1,181 @@
+"""Nothing is lost: faults that really happen to a real, tiny study. The same command again completes it, to the byte."""
+from __future__ import annotations
+
+import collections
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from adlib import files, runs
+from tests.tiny_study import GRID, Study, kernel_of, wait_for
+
+KILLS = 50
+CLOCK = """
+import datetime, os, time
+start, shift, pace = time.monotonic(), float(os.environ["CLOCK_SHIFT"]), float(os.environ["CLOCK_PACE"])
+real_time, real_ns = time.time, time.time_ns
+def off():
+    return shift + (pace - 1) * (time.monotonic() - start)
+class Wrong(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.now(tz) + datetime.timedelta(seconds=off())
+time.time = lambda: real_time() + off()
+time.time_ns = lambda: real_ns() + int(off() * 1e9)
+"""
+DATES = "import sitecustomize\nfrom adlib import runs\nruns.datetime = sitecustomize.Wrong"  # not for all: C code knows the class
+
+
+@pytest.fixture
+def study(undisturbed, tmp_path):
+    """A study that has everything but the CAE's run (and what compares it)."""
+    return Study(tmp_path / "study", undisturbed, done=True)
+
+
+def victims(batch: subprocess.Popen) -> dict[str, list[psutil.Process]]:
+    """The processes of a batch by what they are: itself, papermill, and the kernels that train."""
+    found = collections.defaultdict(list)
+    try:
+        for member in (parent := psutil.Process(batch.pid)).children(recursive=True):
+            words = " ".join(member.cmdline())
+            found["kernel" if "ipykernel" in words else "papermill" if "papermill" in words else "other"].append(member)
+        found["batch"] = [parent]
+    except psutil.NoSuchProcess:
+        pass
+    return found
+
+
+def test_killed_fifty_times_at_random_moments(undisturbed, tmp_path):
+    study = Study(tmp_path / "study", undisturbed)
+    draw, kills, family, completed = random.Random(0), collections.Counter(), [], 0
+    while kills.total() < KILLS:
+        batch = study.begin("--report")
+        while batch.poll() is None and kills.total() < KILLS:
+            time.sleep(draw.uniform(0.05, 2.5))
+            living = victims(batch)
+            family += [member for members in living.values() for member in members]
+            kind = draw.choice(["batch", "papermill", "kernel", "kernel"])
+            for victim in living[kind][:1]:
+                victim.kill()
+                kills[kind] += 1
+        said = batch.communicate(timeout=300)[0]
+        assert batch.returncode in (-signal.SIGKILL, 0, 1), said
+        if study.complete():
+            completed += 1
+            assert study.numbers() == undisturbed.numbers()
+            shutil.rmtree(study.reports)
+    said = study.run("--report")
+    assert study.complete() and study.numbers() == undisturbed.numbers(), said
+    assert min(kills[kind] for kind in ("batch", "papermill", "kernel")) >= 5
+    wait_for(lambda: not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE])
+    again = study.run("--report")
+    assert "due:" not in again, again
+    print(f"{kills}, the study completed {completed} times on the way")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs a limit put on another process (Linux)")
+def test_out_of_memory_in_a_kernel(study, undisturbed):
+    batch = study.begin()
+    kernel = kernel_of(batch, study)
+    kernel.rlimit(psutil.RLIMIT_AS, (kernel.memory_info().vms, -1))
+    said = batch.communicate(timeout=120)[0]
+    assert batch.returncode == 1 and runs.status(study.folder()).state == "failed"
+    assert any(word in runs.status(study.folder()).reason.lower() for word in ("alloc", "memory")), said
+    study.run()
+    assert study.numbers() == undisturbed.numbers()
+
+
+def test_a_full_disk(study, undisturbed, tmp_path):
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(tmp_path)], check=False, capture_output=True).returncode:
+        pytest.skip("needs a file system of its own size (Linux, with user namespaces)")
+    command = " ".join(study.command())
+    script = (f"mount -t tmpfs -o size=400m none {study.reports}; cp -r {undisturbed.reports}/. {study.reports}; rm -r {study.folder()}\n"
+              f"head -c 380m /dev/zero > {study.reports}/filler; {command}; echo first: $?\n"
+              f"rm {study.reports}/filler; {command}; echo second: $?\n"
+              f"cp -r {study.reports} {tmp_path}/kept")
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=study.place, capture_output=True, text=True, check=False)
+    first, _, second = (done.stdout + done.stderr).partition("first: 1")
+    assert "free some space" in first and "second: 0" in second, done.stdout + done.stderr
+    study.reports = tmp_path / "kept"
+    assert study.numbers() == undisturbed.numbers()
+
+
+def test_a_notebook_that_raises_and_its_page(study, undisturbed):
+    notebook = study.place / "notebooks" / "02_cae_baseline.ipynb"
+    sound = notebook.read_text()
+    study.insert("02_cae_baseline", "print('the last words')\nraise ValueError('the sky fell')", before_last=True)
+    study.run("--report", code=1)
+    page = (study.folder() / "index.html").read_text()
+    assert "ValueError: the sky fell" in page and "the last words" in page and "To try again" in page and "02_cae_baseline.ipynb" in page
+    assert runs.status(study.folder("mean_grey")).state == "finished"
+    notebook.write_text(sound)
+    study.run("--report")
+    assert study.numbers() == undisturbed.numbers() and "the sky fell" not in (study.folder() / "index.html").read_text()
+
+
+def test_a_time_limit(study, undisturbed):
+    said = study.run("--only", "config=cae_ssim", "--timeout", "1", code=1)
+    assert "time limit of 1 s" in said and runs.status(study.folder()).state == "failed"
+    study.run()
+    assert study.numbers() == undisturbed.numbers()
+
+
+def test_reports_of_an_older_version(study, undisturbed):
+    shutil.copytree(undisturbed.folder(), study.folder())
+    for name in GRID["configs"]:
+        about, found = (files.read_json(study.folder(name) / file) for file in ("run.json", "metrics.json"))
+        files.write_json(study.folder(name) / "run.json", {key: about[key] for key in ("status", "params", "data", "weights", "started")})
+        files.write_json(study.folder(name) / "metrics.json", {key: found[key] for key in ("auroc", "config", "score") if key in found})
+    for name in ("batch.json", "comparison.json", "report.json", "eda/hazelnut/eda.json"):
+        (study.reports / name).write_text('{"version": 1}')
+    said = study.run("--report")
+    assert said.count("made by another version of adlib") == 2 and study.complete()
+    assert study.numbers() == undisturbed.numbers()
+
+
+def test_a_clock_that_goes_backwards(study, undisturbed):
+    (study.place / "sitecustomize.py").write_text(CLOCK)
+    study.insert("02_cae_baseline", DATES)
+    wrong = {"PYTHONPATH": str(study.place), "CLOCK_SHIFT": "86400", "CLOCK_PACE": "1"}  # tomorrow
+    batch = study.begin(**wrong)
+    wait_for(lambda: (study.folder() / "checkpoint.pt").exists() or batch.poll() is not None)
+    batch.kill()
+    batch.communicate()
+    study.run(**wrong | {"CLOCK_SHIFT": "0", "CLOCK_PACE": "-3"})  # today, and three seconds back with every second
+    assert study.numbers() == undisturbed.numbers()
+    about = runs.manifest(study.folder())
+    assert about["seconds"] > 0 and about["finished"] < about["started"]
+    assert "due:" not in study.run(PYTHONPATH=str(study.place), CLOCK_SHIFT="0", CLOCK_PACE="1")  # at the right time nothing is due
+
+
+def test_two_batches_at_once(study, undisturbed):
+    first = study.begin()
+    wait_for((study.reports / ".batch.lock").exists)
+    assert "another batch is at work" in study.run(code=2)
+    assert first.wait(timeout=300) == 0 and "due:" not in study.run()
+    assert study.numbers() == undisturbed.numbers()
+
+
+def test_a_picture_changed_between_and_during_runs(study, undisturbed):
+    picture = study.data / "hazelnut" / "train" / "good" / "003.png"
+    sound = picture.read_bytes()
+    other = (study.data / "hazelnut" / "train" / "good" / "004.png").read_bytes()
+    batch = study.begin()
+    kernel_of(batch, study)
+    picture.write_bytes(other)
+    said = batch.communicate(timeout=300)[0]
+    assert batch.returncode == 1 and "train/good/003.png" in runs.status(study.folder()).reason, said
+    study.run()
+    changed = study.numbers()
+    assert changed != undisturbed.numbers()
+    picture.write_bytes(sound)
+    assert study.run().count("the data changed") == 3  # two runs and the look at the data
+    assert study.numbers() == undisturbed.numbers()
+    assert json.loads(undisturbed.numbers()["cae_ssim/metrics.json"]) != json.loads(changed["cae_ssim/metrics.json"])
