@@ -1,6 +1,8 @@
 """Executed notebooks to one offline site: reports/index.html, and a page for every look at the data, every run and its limits."""
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 import typing
 from pathlib import Path
@@ -97,8 +99,9 @@ def _log(folder: Path) -> str:
 def _of_every_page(language: str) -> dict[str, typing.Any]:
     """What the template needs to know whichever page it makes."""
     css, js = ((TEMPLATES / "study" / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
-    return {"lang": lang.LANGUAGES[language], "css": css + _highlight_css(), "js": js, "warnings": [], "failure": None, "command": "",
-            "facts": [], "figures": [], "chinese": lang.strings().get,
+    js_hash = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()  # the only script that the page's policy lets run
+    return {"lang": lang.LANGUAGES[language], "css": css + _highlight_css(), "js": js, "js_hash": js_hash, "warnings": [], "failure": None,
+            "command": "", "facts": [], "figures": [], "chinese": lang.strings().get,
             "tr": lambda text: lang.html(text if isinstance(text, Text) else Text(text, lang.strings().get(text, text)))}
 
 

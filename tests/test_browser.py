@@ -1,4 +1,6 @@
 """The report in a real browser, with the network off: what moves, moves; nothing is asked of any server; either language, alone."""
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -42,7 +44,9 @@ def reports(tmp_path_factory):
 def seen(page, script="", *, tmp_path, at=""):
     """The page as the browser has it after `script`, and every address that it asked for."""
     copy, log = page.with_name("copy.html"), tmp_path / "net.json"
-    copy.write_text(page.read_text().replace("</body>", f"<script>addEventListener('load', () => {{ {script} }});</script></body>"))
+    act = f"addEventListener('load', () => {{ {script} }});"
+    allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(act.encode()).digest()).decode()}'"  # beside the page's own
+    copy.write_text(page.read_text().replace("</body>", f"<script>{act}</script></body>").replace("script-src", allowed, 1))
     dom = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=4000",
                           f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", copy.as_uri() + at],
                          capture_output=True, text=True, timeout=120, check=True).stdout
@@ -116,4 +120,12 @@ def test_a_page_without_a_script_still_shows_everything(reports):
     assert counts(page) == {"found": 1, "missed": 2, "false_alarms": 1, "passed": 4}
     assert page.select_one(".controls").has_attr("hidden") and len(page.select(".tiles li")) == 8
     policy = page.select_one("meta[http-equiv=Content-Security-Policy]")["content"]
-    assert policy.startswith("default-src 'none'") and "http" not in policy
+    assert policy.startswith("default-src 'none'") and "http" not in policy and "script-src 'sha256-" in policy
+
+
+def test_no_script_runs_but_the_pages_own(reports, tmp_path):
+    page = reports / "index.html"
+    copy = page.with_name("handler.html")
+    smuggled = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    copy.write_text(page.read_text().replace("</body>", f"{smuggled}</body>"))
+    assert seen(copy, tmp_path=tmp_path)[0].title.text == seen(page, tmp_path=tmp_path)[0].title.text != "owned"
