@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install study report test bench lab check clean
+.PHONY: help install study report test faults bench lab check clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: install  ## lint, check the packages, then the whole test suite
 	$(BIN)/ruff check adlib tests benchmarks
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: install  ## kill a study fifty times, fill its disk, and more: the fault tests at full length
+	KILLS=50 $(BIN)/python -m pytest -s tests/test_faults.py
 
 bench: install  ## the seed's way and ours side by side, in 20 minutes [DATA=path WEIGHTS=path FULL=1, hours]
 	$(BIN)/python -m benchmarks.speed $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FULL),--full)

@@ -190,16 +190,26 @@ def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
     known = {key: value for key, value in known.items() if isinstance(value, str)} if isinstance(known, dict) else {}
     found, fresh = {}, {}
     for path in paths:
+        stamp = stamp_of(path)
         try:
-            about = path.stat()
-            # The second time cannot be set by anybody: copies that keep the first one, and clocks put back, change it all the same.
-            stamp = f"{str(path.resolve())!a}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}"
             found[path] = fresh[stamp] = known.get(stamp) or hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if not fresh.keys() <= known.keys():
         files.write_json(memory, known | fresh)
     return found
+
+
+def stamp_of(path: Path) -> str:
+    """What tells a file from what it was: its place, size and times of change. Raises InputError where it cannot be asked.
+
+    The second time cannot be set by anybody: copies that keep the first one, and clocks put back, change it all the same.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return f"{str(path.resolve())!a}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}"
 
 
 def _label_file(category: Category) -> dict[str, Label]:

@@ -42,16 +42,18 @@ def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
     """Image files -> uint8 [N,3,size,size], memory-mapped from the cache; decoded there first if need be.
 
     The cache is keyed by the files' content, so a renamed or copied image is never decoded twice, and a changed one is
-    never mistaken. Several processes may do this at once. Raises InputError naming every file that cannot be read.
+    never mistaken. Several processes may do this at once. Raises InputError naming every file that cannot be read, or that changes
+    while it is: nothing is kept of such a moment.
     """
     if not paths:
         return torch.zeros(0, 3, size, size, dtype=torch.uint8)
+    stamps = [data.stamp_of(path) for path in paths]  # before the content is hashed, which is before it is decoded
     hashes = data.content_hashes(paths)
     key = hashlib.sha256("\n".join([DECODER, str(size), *(hashes[path] for path in paths)]).encode()).hexdigest()[:32]
     cached, shape = cache_dir() / "images" / f"{key}.npy", (len(paths), 3, size, size)
     pictures = _mapped(cached, shape)
     if pictures is None:
-        _decode_all(paths, size, cached, shape)
+        _decode_all(paths, stamps, size, cached, shape)
         pictures = _mapped(cached, shape)
     return torch.from_numpy(pictures)
 
@@ -113,7 +115,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _decode_all(paths: typing.Sequence[Path], size: int, target: Path, shape: tuple[int, ...]) -> None:
+def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, target: Path, shape: tuple[int, ...]) -> None:
     bad: list[str] = []
     with files.atomic_path(target) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -132,3 +134,5 @@ def _decode_all(paths: typing.Sequence[Path], size: int, target: Path, shape: tu
         array.flush()
         if bad:
             raise InputError(f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(sorted(bad))}; mend or remove them")
+        if moved := [str(path) for path, stamp in zip(paths, stamps, strict=True) if data.stamp_of(path) != stamp]:
+            raise InputError(f"{data.some(moved)} changed while being read; run this again when nothing writes there")

@@ -1,67 +1,15 @@
-"""The study on a Dask cluster of this machine: real workers in processes of their own, one of them killed on the way."""
+"""The engine of a cluster, on one of this machine; a study on it, and a worker killed on the way, are in test_faults."""
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import signal
 import sys
 
-import psutil
 import pytest
 
-from adlib import cluster, runs
+from adlib import cli, cluster
 from adlib.config import InputError
-from tests.tiny_study import Study, kernel_of, wait_for
+from tests.tiny_study import workers
 
-distributed = pytest.importorskip("distributed", reason="needs the extra [cluster]")
-
-
-@contextlib.contextmanager
-def workers(n, **options):
-    """A cluster of n workers with one thread each, unless `options` say otherwise."""
-    usual = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1", "protocol": "tcp", "silence_logs": logging.CRITICAL}
-    options = usual | options
-    with distributed.LocalCluster(n_workers=n, **options) as local:
-        yield local
-
-
-@pytest.fixture
-def study(undisturbed, tmp_path):
-    return Study(tmp_path / "study", undisturbed)
-
-
-def on(local):
-    return ["--cluster", local.scheduler_address]
-
-
-def test_two_workers_one_killed_on_the_way(study, undisturbed):
-    with workers(2) as local:
-        study.engine = on(local)
-        batch = study.begin("--report")
-        kernel = kernel_of(batch, study)
-        with distributed.Client(local, set_as_default=False) as client:
-            pids = client.run(os.getpid).values()
-        lost = next(parent for parent in kernel.parents() if parent.pid in pids)
-        lost.kill()
-        said = batch.communicate(timeout=300)[0]
-        assert batch.returncode == 0, said
-        wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
-        assert "due:" not in study.run()
-    assert study.complete() and study.numbers() == undisturbed.numbers()
-    assert runs.manifest(study.folder())["threads"] == runs.manifest(undisturbed.folder())["threads"]
-
-
-def test_interrupted_no_worker_goes_on(study):
-    with workers(1) as local:
-        study.engine = on(local)
-        batch = study.begin()
-        kernel = kernel_of(batch, study)
-        batch.send_signal(signal.SIGTERM)
-        said = batch.communicate(timeout=60)[0]
-        assert batch.returncode == 130 and "stopped" in said and "Traceback" not in said
-        wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE, seconds=2)
-    assert runs.status(study.folder()).state == "interrupted"
+pytest.importorskip("distributed", reason="needs the extra [cluster]")
 
 
 @pytest.mark.parametrize(("options", "slots"), [({"threads_per_worker": 3}, 6), ({"threads_per_worker": 3, "resources": {"GPU": 1}}, 2)])
@@ -105,11 +53,9 @@ def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path, monkeypatch):
     engine.close()
 
 
-def test_without_the_extra_and_with_jobs_it_says_so(study, monkeypatch):
+def test_without_the_extra_and_with_jobs_it_says_so(seed_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match="pip install -e '.\\[cluster\\]'"):
-        cluster.Cluster("tcp://127.0.0.1:9", study.reports)
-    study.engine = ["--cluster", "tcp://127.0.0.1:9", "--jobs", "3"]
-    assert "--jobs is for this machine" in study.run(code=2)
-    study.engine = ["--cluster", "tcp://127.0.0.1:9"]
-    assert "would run" in study.run("--dry-run")  # needs no cluster
+    words = ["run", "params/smoke.yaml", "--data", str(seed_root), "--reports", str(tmp_path), "--cluster", "tcp://127.0.0.1:9"]
+    assert cli.main([*words]) == 2 and "pip install -e '.[cluster]'" in capsys.readouterr().err
+    assert cli.main([*words, "--jobs", "3"]) == 2 and "--jobs is for this machine" in capsys.readouterr().err
+    assert cli.main([*words, "--dry-run"]) == 0 and "would run" in capsys.readouterr().out  # needs no cluster

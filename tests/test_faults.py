@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import random
 import resource
 import shutil
@@ -14,9 +15,9 @@ import psutil
 import pytest
 
 from adlib import files, runs
-from tests.tiny_study import GRID, Study, kernel_of, wait_for
+from tests.tiny_study import GRID, Study, kernel_of, wait_for, workers
 
-KILLS = 50
+KILLS = int(os.environ.get("KILLS", "15"))  # `make faults`: 50
 CLOCK = """
 import datetime, os, time
 start, shift, pace = time.monotonic(), float(os.environ["CLOCK_SHIFT"]), float(os.environ["CLOCK_PACE"])
@@ -52,13 +53,13 @@ def victims(batch: subprocess.Popen) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def test_killed_fifty_times_at_random_moments(undisturbed, tmp_path):
+def test_killed_again_and_again_at_random_moments(undisturbed, tmp_path):
     study = Study(tmp_path / "study", undisturbed)
     draw, kills, family, completed = random.Random(0), collections.Counter(), [], 0
     while kills.total() < KILLS:
         batch = study.begin("--report")
         while batch.poll() is None and kills.total() < KILLS:
-            time.sleep(draw.uniform(0.05, 2.5))
+            time.sleep(draw.uniform(0.05, draw.choice([0.5, 3.0])))
             living = victims(batch)
             family += [member for members in living.values() for member in members]
             kind = draw.choice(["batch", "papermill", "kernel", "kernel"])
@@ -73,7 +74,7 @@ def test_killed_fifty_times_at_random_moments(undisturbed, tmp_path):
             shutil.rmtree(study.reports)
     said = study.run("--report")
     assert study.complete() and study.numbers() == undisturbed.numbers(), said
-    assert min(kills[kind] for kind in ("batch", "papermill", "kernel")) >= 5
+    assert min(kills[kind] for kind in ("batch", "papermill", "kernel")) >= KILLS // 16  # of fifty
     wait_for(lambda: not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE])
     again = study.run("--report")
     assert "due:" not in again, again
@@ -179,3 +180,35 @@ def test_a_picture_changed_between_and_during_runs(study, undisturbed):
     assert study.run().count("the data changed") == 3  # two runs and the look at the data
     assert study.numbers() == undisturbed.numbers()
     assert json.loads(undisturbed.numbers()["cae_ssim/metrics.json"]) != json.loads(changed["cae_ssim/metrics.json"])
+
+
+def test_a_worker_of_a_cluster_is_killed_and_another_goes_on(undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs the extra [cluster]")
+    study = Study(tmp_path / "study", undisturbed)
+    with workers(2) as local:
+        study.engine = ["--cluster", local.scheduler_address]
+        batch = study.begin("--report")
+        kernel = kernel_of(batch, study)
+        with distributed.Client(local, set_as_default=False) as client:
+            pids = client.run(os.getpid).values()
+        lost = next(parent for parent in kernel.parents() if parent.pid in pids)
+        lost.kill()
+        said = batch.communicate(timeout=300)[0]
+        assert batch.returncode == 0, said
+        wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
+        assert "due:" not in study.run()
+    assert study.complete() and study.numbers() == undisturbed.numbers()
+    assert runs.manifest(study.folder())["threads"] == runs.manifest(undisturbed.folder())["threads"]
+
+
+def test_a_batch_on_a_cluster_is_interrupted_and_no_worker_goes_on(study):
+    pytest.importorskip("distributed", reason="needs the extra [cluster]")
+    with workers(1) as local:
+        study.engine = ["--cluster", local.scheduler_address]
+        batch = study.begin()
+        kernel = kernel_of(batch, study)
+        batch.send_signal(signal.SIGTERM)
+        said = batch.communicate(timeout=60)[0]
+        assert batch.returncode == 130 and "stopped" in said and "Traceback" not in said
+        wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE, seconds=2)
+    assert runs.status(study.folder()).state == "interrupted"

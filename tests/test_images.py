@@ -88,6 +88,24 @@ def test_a_changed_file_is_noticed(seed_root):
     assert torch.equal(again[0], again[1]) and not torch.equal(first, again)
 
 
+def test_a_file_that_changes_while_it_is_read_is_named_and_nothing_of_it_is_kept(seed_root, monkeypatch):
+    category = data.open_category(seed_root, "nut")
+    path, sound, decode = category.train[3], category.train[3].read_bytes(), images.decode
+
+    def meanwhile(one, size):  # somebody writes another picture there, and puts the right one back
+        if one != path:
+            return decode(one, size)
+        path.write_bytes(category.train[4].read_bytes())
+        found = decode(one, size)
+        path.write_bytes(sound)
+        return found
+    monkeypatch.setattr(images, "decode", meanwhile)
+    with pytest.raises(InputError, match="003.png changed while being read"):
+        images.load(category.train, 32)
+    monkeypatch.setattr(images, "decode", decode)
+    assert np.array_equal(images.load(category.train, 32)[3].numpy(), decode(path, 32))
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK rubbish", b"\x93NUMPY rubbish", None])
 def test_a_damaged_cache_is_rebuilt(seed_root, damage):
     paths = data.open_category(seed_root, "nut").train

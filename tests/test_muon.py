@@ -52,7 +52,8 @@ def test_wide_convolutions_take_torchs_muon_step_and_the_rest_adams():
     assert (ours[2].weight.flatten(1) - weight).norm() < 0.02 * moved  # its products are in bfloat16
     for name, value in ours.named_parameters():
         if name != "2.weight":
-            torch.testing.assert_close(value, dict(theirs.named_parameters())[name], atol=2e-4, rtol=1e-3)
+            # A fifth of a step apart at most: what the reference's products in bfloat16 lead to.
+            torch.testing.assert_close(value, dict(theirs.named_parameters())[name], atol=2e-3, rtol=0)
 
 
 def test_its_state_is_saved_and_taken_up_again():

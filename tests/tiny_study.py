@@ -1,11 +1,14 @@
 """A real study, as small as it goes, in a folder of its own: what is killed, starved and sent to a cluster."""
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import nbformat
@@ -13,6 +16,9 @@ import psutil
 import yaml
 
 from adlib import runs, synthetic
+
+if typing.TYPE_CHECKING:
+    import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ("metrics.json", "all_results.csv")
@@ -86,3 +92,13 @@ def kernel_of(batch: subprocess.Popen, study: Study) -> psutil.Process:
     """The kernel that trains, once it has begun with the run."""
     wait_for(lambda: runs.manifest(study.folder()).get("status") == "running")
     return psutil.Process(runs.manifest(study.folder())["pid"])
+
+
+@contextlib.contextmanager
+def workers(n: int, **options: object) -> typing.Iterator[distributed.LocalCluster]:
+    """A Dask cluster of n workers with one thread each, unless `options` say otherwise."""
+    import distributed
+
+    usual = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1", "protocol": "tcp", "silence_logs": logging.CRITICAL}
+    with distributed.LocalCluster(n_workers=n, **usual | options) as local:
+        yield local
