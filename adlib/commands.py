@@ -26,7 +26,9 @@ def run(args: argparse.Namespace) -> int:
             engine = cluster.Cluster(args.cluster, reports)
             after.callback(engine.close)
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
-    if args.report and not args.dry_run and code in (0, 1):
+    if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
+        print("no report: the comparison itself failed; the same command tries it again")
+    elif args.report and not args.dry_run and code in (0, 1):
         code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=language)))
     return code
 

@@ -177,10 +177,7 @@ def changed(category: Category, before: dict[str, str]) -> list[str]:
 
 
 def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
-    """The hash of each file's content, remembered by path, size and times of change so that a second look is quick.
-
-    Raises InputError naming a file that cannot be opened.
-    """
+    """The hash of each file's content, remembered by its stamp so that a second look is quick. InputError names what cannot be opened."""
     folders = sorted({str(path.parent.resolve()) for path in paths})
     memory = cache_dir() / "hashes" / f"{hashlib.sha256(os.fsencode(chr(10).join(folders))).hexdigest()[:32]}.json"
     try:
@@ -201,14 +198,12 @@ def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
 
 
 def stamp_of(path: Path) -> str:
-    """What tells a file from what it was: its place, size and times of change. Raises InputError where it cannot be asked.
-
-    The second time cannot be set by anybody: copies that keep the first one, and clocks put back, change it all the same.
-    """
+    """What tells a file from what it was: place, size, times of change. InputError where it cannot be asked."""
     try:
         about = path.stat()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    # Nobody can set the second time: copies that keep the first one, and clocks put back, change it all the same.
     return f"{str(path.resolve())!a}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}"
 
 

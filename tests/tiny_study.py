@@ -38,7 +38,7 @@ class Study:
         (place / "params" / "faults.yaml").write_text(yaml.safe_dump(GRID))
         self.insert("02_cae_baseline", EVERY_EPOCH)
         if done:
-            shutil.copytree(like.reports, self.reports)
+            shutil.copytree(like.reports, self.reports, ignore=shutil.ignore_patterns(".batch.lock"))
             shutil.rmtree(self.folder())
         if like:
             shutil.copytree(like.data, self.data)
