@@ -94,7 +94,8 @@ def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.S
         words = t("{kind}: {name}", kind=kind, name=name)
         side = " ".join(word for word, on in zip(("left", "up", "shown"), (*(towards[i] < 0), i in shown), strict=True) if on)
         items.append(f'<label class="{side}" style="left:{100 * place[i, 0] / WIDE:.2f}%;top:{100 * place[i, 1] / HIGH:.2f}%">'
-                     f'<input type="radio" name="image"><img src="{uri}" alt="{escape(words)}" data-alt-zh="{escape(words.zh)}">'
+                     f'<input type="radio" name="image" aria-label="{escape(words)}" data-aria-zh="{escape(words.zh)}">'
+                     f'<img src="{uri}" alt="{escape(words)}" data-alt-zh="{escape(words.zh)}">'
                      f"{_mark(*marks[kind])}<span>{both(words)}</span></label>")
     legend = "".join(_key(*marks[kind], t("{kind} ({n})", kind=kind, n=list(kinds).count(kind))) for kind in marks)
     return (f'<style>{STYLE}</style><p><strong>{both(title)}</strong></p><div class="feature-map" role="radiogroup" '

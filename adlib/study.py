@@ -57,10 +57,12 @@ def facts(config: Config, category: data.Category, model: nn.Module, weights: st
     """The run in one line: device, precision, size of the network, where its weights came from."""
     total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (True, False))
     about = machine(config)
-    say(t("Configuration {name}, seed {seed}: {epochs} epochs on {device} ({threads} threads), {precision}, {size} px, loss {mse:g} x MSE "
-          "+ {ssim:g} x (1 - SSIM). {total:.1f} million parameters, {trained:.1f} million of them trained. Encoder weights: {weights}.",
-          name=config.name, seed=config.seed, epochs=config.epochs, size=config.image_size, mse=1 - config.ssim_weight,
-          ssim=config.ssim_weight, total=total / 1e6, trained=trained / 1e6, weights=weights, **about))
+    say(t("Configuration {name}, seed {seed}: {epochs} epochs of {optimizer} on {device} ({threads} threads), {precision}, {size} px, "
+          "loss {mse:g} x MSE + {ssim:g} x (1 - SSIM). {total:.1f} million parameters, {trained:.1f} million of them trained. "
+          "Encoder weights: {weights}.",
+          name=config.name, seed=config.seed, epochs=config.epochs, optimizer=config.optimizer.capitalize(),
+          size=config.image_size, mse=1 - config.ssim_weight, ssim=config.ssim_weight, total=total / 1e6, trained=trained / 1e6,
+          weights=weights, **about))
 
 
 def feature_facts(config: Config, weights: str, kept: torch.Tensor) -> None:
