@@ -5,6 +5,7 @@ goes on from its checkpoint. All machines see this project, the data and the rep
 """
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 import typing
@@ -104,11 +105,12 @@ class Remote:
     def kill(self) -> None:
         import distributed
 
-        distributed.Event(self._stop, client=self._client).set()
-        ends = time.monotonic() + PATIENCE_S
-        while not self._future.done() and time.monotonic() < ends:
-            time.sleep(LOOK_S)
-        self._future.cancel()  # where no worker had taken it yet
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # the scheduler is gone, and its workers end with it
+            distributed.Event(self._stop, client=self._client).set()
+            ends = time.monotonic() + PATIENCE_S
+            while not self._future.done() and time.monotonic() < ends:
+                time.sleep(LOOK_S)
+            self._future.cancel()  # where no worker had taken it yet
 
 
 def execute(task: Task, project: Path, at_once: dict[str, int], stop: str) -> int:

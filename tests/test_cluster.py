@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
@@ -48,8 +49,12 @@ def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path, monkeypatch):
     with workers(1, processes=False) as local:
         engine = cluster.Cluster(local.scheduler_address, tmp_path)
         assert engine.slots == 1
+        under_way = cluster.Remote(engine._client, engine._client.submit(time.sleep, 2), "stop")
     with pytest.raises(InputError, match="is gone"):
         assert engine.slots
+    under_way.kill()  # says nothing more
+    with pytest.raises(InputError, match="is gone; the same command goes on"):
+        under_way.poll()
     engine.close()
 
 
