@@ -123,7 +123,9 @@ def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
     """Start a task; its parameters and its log lie beside its output, and nothing that an earlier attempt left half done."""
     folder = task.output.parent
     files.write_text(_parameters(task), yaml.safe_dump(task.params, sort_keys=False))
-    for leftover in (*folder.glob(".*-*"), folder / "progress.json", task.output, *([task.note] if task.note else [])):
+    # The comparison lies in the reports folder itself, where a person may keep hidden files of their own (`--reports .`).
+    halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
+    for leftover in (*halves, folder / "progress.json", task.output, *([task.note] if task.note else [])):
         leftover.unlink(missing_ok=True)
     before = runs.manifest(folder).get("started")
     return Job(task, engine.launch(task), before, made_from)

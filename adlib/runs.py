@@ -140,9 +140,11 @@ def status(run_folder: Path) -> Status:
 def left_alone(run_folder: Path) -> bool:
     """Is nobody at work in the folder? Waits some seconds for whoever is: a kernel outlives a killed papermill by one."""
     ends = time.monotonic() + PATIENCE_S
-    while (alone := status(run_folder).state != "running") is False and time.monotonic() < ends:
+    while status(run_folder).state == "running":
+        if time.monotonic() > ends:
+            return False
         time.sleep(0.1)
-    return alone
+    return True
 
 
 def fail(run_folder: Path, reason: str) -> None:

@@ -109,6 +109,15 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
     assert reasons("ok")["nut ok seed 0"] == "the data changed" and reasons("ok")["nut: the data"] == "the data changed"
 
 
+def test_what_an_attempt_left_half_done_goes_and_a_persons_own_hidden_file_stays(project):
+    own, half = project / "reports" / ".pre-commit-config.yaml", folder(project, "ok") / ".model-x1y2z3.pt"
+    for path in (own, half):
+        files.write_text(path, "...")
+    write(project, "all", {"configs": ["ok"]})
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", say=lambda text: None) == 0
+    assert own.read_text() == "..." and not half.exists()
+
+
 def test_an_unchanged_study_is_not_compared_again(project):
     write(project, "all", {"configs": ["ok"]})
     assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports", say=lambda text: None) == 0
