@@ -10,13 +10,16 @@ Nothing is ever filled in with black: beyond the border the edge pixels are repe
 from __future__ import annotations
 
 import io
+import typing
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import ndimage, special
 
 from adlib.lang import Text, t
+
+if typing.TYPE_CHECKING:  # a comparison asks for the words alone, and need not wait for torch
+    import torch
 
 STRENGTHS = (1, 2, 3, 4, 5)
 _TABLE = {  # name: amount at each strength; `describe` says of what
@@ -32,6 +35,8 @@ def apply(pictures: torch.Tensor, name: str, strength: int, *, seed: int = 0) ->
     draw at every strength, only louder, and the same in the three channels of a grey picture: a grey camera has no colour noise.
     Raises ValueError for an unknown name or strength, and for anything but uint8 [N,3,S,S].
     """
+    import torch
+
     amount = _amount(name, strength)
     if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] != 3 or pictures.shape[2] != pictures.shape[3]:
         raise ValueError(f"corruptions need uint8 [N,3,S,S], got {pictures.dtype} {tuple(pictures.shape)}")

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from adlib import anomalies, conformal, data, features, featurespace, images, score, train
-from adlib.config import FITTED_IN_SECONDS, Config
+from adlib.config import FITTED_IN_SECONDS, SEED_SCORE, Config
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 BATCH = features.CHUNK
@@ -57,13 +57,13 @@ def decide(scorer: score.Scorer, category: data.Category, config: Config) -> Dec
     splits = {name: (paths[name], tables(scorer, images.load(paths[name], config.image_size), scale))
               for name in ("train", "held_out") if paths[name]}
     columns = list(splits["train"][1].columns)
-    primary = score.SEED_SCORE if score.SEED_SCORE in columns else "distance.top1"
+    primary = SEED_SCORE if SEED_SCORE in columns else "distance.top1"
     if "held_out" not in splits:
         return Decided(pd.DataFrame({"score": columns}), primary, primary, scale, splits)
     changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
     good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
     ranking = score.label_free(good, anomalous, kinds)
-    chosen = score.choose(ranking, primary) if primary == score.SEED_SCORE else primary
+    chosen = score.choose(ranking, primary) if primary == SEED_SCORE else primary
     return Decided(ranking, primary, chosen, scale, splits)
 
 

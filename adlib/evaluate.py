@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import conformal, data, decide, files, images, localise, metrics, paired
-from adlib.score import SEED_SCORE
+from adlib import conformal, data, files, localise, metrics, paired
+from adlib.config import SEED_SCORE
+
+if typing.TYPE_CHECKING:  # a comparison need not wait for torch
+    from adlib import decide
 
 EVALUATION_SPLITS = ("test", "train_bad")  # train_bad: the seed layout's train/bad, never trained on, against test's good
 
@@ -89,6 +92,8 @@ def localisation(category: data.Category, maps: np.ndarray) -> tuple[dict[str, t
     with path and defect); (None, empty) where no image has a mask. `groups`: the same four metrics for the good images with each
     defect type, and with the half of the defective images whose defects are smaller, and larger. Definitions: adlib.localise.
     """
+    from adlib import images
+
     labels = data.read_labels(category)
     masks = [data.mask_path(category, path) for path in category.test] if category.layout == "mvtec" else [None] * len(category.test)
     defects = [labels[category.key(path)].defect if category.key(path) in labels else "" for path in category.test]

@@ -11,6 +11,7 @@ from torch import nn
 
 from adlib import features, images, train
 from adlib.config import Config
+from adlib.convolution import Conv2d, ConvTranspose2d
 
 
 class FrozenAE(nn.Module):
@@ -18,14 +19,14 @@ class FrozenAE(nn.Module):
 
     def __init__(self, target: str) -> None:
         super().__init__()
-        self.bottleneck = _block(nn.Conv2d(256, 256, 3, stride=2, padding=1))
+        self.bottleneck = _block(Conv2d(256, 256, 3, stride=2, padding=1))
         widths = ((256, 256), (256, 128), (128, 64))
-        self.stages = nn.ModuleList(_block(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)) for a, b in widths)
+        self.stages = nn.ModuleList(_block(ConvTranspose2d(a, b, 4, stride=2, padding=1)) for a, b in widths)
         if target == "to_pixels":
-            self.out = nn.Sequential(_block(nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)),
-                                     nn.ConvTranspose2d(32, 3, 4, stride=2, padding=1), nn.Sigmoid())
+            self.out = nn.Sequential(_block(ConvTranspose2d(64, 32, 4, stride=2, padding=1)),
+                                     ConvTranspose2d(32, 3, 4, stride=2, padding=1), nn.Sigmoid())
         else:
-            self.out = nn.ModuleList(nn.Conv2d(c, c, 1) for c in (64, 128, 256))
+            self.out = nn.ModuleList(Conv2d(c, c, 1) for c in (64, 128, 256))
 
     def forward(self, layer3: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         x, decoded = self.bottleneck(layer3), []

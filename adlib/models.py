@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from adlib.config import PIXEL_MODELS, Config, InputError
+from adlib.convolution import Conv2d, ConvTranspose2d
 
 PATIENCE = 30.0  # seconds that a download may stand still; torch alone would wait for ever
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,7 +32,7 @@ class CAE(nn.Module):
         super().__init__()
         down, up = (3, 64, 128, 256, 512, 512), (512, 512, 256, 128, 64, 3)
         self.encoder = nn.Sequential(*[
-            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+            nn.Sequential(Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
             for a, b in zip(down, down[1:], strict=False)])
         self.decoder = _decoder(up, kernel=3, output_padding=1)
 
@@ -44,10 +45,10 @@ class BasicBlock(nn.Module):
 
     def __init__(self, a: int, b: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(a, b, 3, stride, padding=1, bias=False), nn.BatchNorm2d(b)
+        self.conv1, self.bn1 = Conv2d(a, b, 3, stride, padding=1, bias=False), nn.BatchNorm2d(b)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2, self.bn2 = nn.Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b)
-        self.downsample = None if a == b else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
+        self.conv2, self.bn2 = Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b)
+        self.downsample = None if a == b else nn.Sequential(Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -60,7 +61,7 @@ def resnet18_encoder() -> nn.Sequential:
     stages = [(f"layer{i}", nn.Sequential(BasicBlock(a, b, 1 if i == 1 else 2), BasicBlock(b, b, 1)))
               for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 1)]
     encoder = nn.Sequential(OrderedDict([
-        ("conv1", nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)), ("bn1", nn.BatchNorm2d(64)), ("relu", nn.ReLU(inplace=True)),
+        ("conv1", Conv2d(3, 64, 7, stride=2, padding=3, bias=False)), ("bn1", nn.BatchNorm2d(64)), ("relu", nn.ReLU(inplace=True)),
         ("maxpool", nn.MaxPool2d(3, stride=2, padding=1)), *stages]))
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
@@ -204,7 +205,7 @@ def _decoder(channels: tuple[int, ...], kernel: int, output_padding: int = 0) ->
     """Transposed convolutions that double the side each time; batch norm and ReLU between, a sigmoid at the end."""
     layers: list[nn.Module] = []
     for a, b in zip(channels, channels[1:], strict=False):
-        layers.append(nn.ConvTranspose2d(a, b, kernel, stride=2, padding=1, output_padding=output_padding))
+        layers.append(ConvTranspose2d(a, b, kernel, stride=2, padding=1, output_padding=output_padding))
         layers += [nn.BatchNorm2d(b), nn.ReLU(inplace=True)] if b != channels[-1] else [nn.Sigmoid()]
     return nn.Sequential(*layers)
 

@@ -22,8 +22,8 @@ from adlib import data, files, provenance
 from adlib.config import FEATURE_MODELS, PIXEL_MODELS, STATISTICS, Config, InputError, project_root
 
 # What the numbers depend on. A changed figure, page or comment makes no finished run stale; a changed score does.
-NUMERIC_ROOMS = ("ssim", "metrics", "paired", "conformal", "localise", "images", "anomalies", "models", "muon", "train", "score", "decide",
-                 "evaluate")
+NUMERIC_ROOMS = ("ssim", "metrics", "paired", "conformal", "localise", "images", "anomalies", "convolution", "models", "optimizers",
+                 "train", "score", "decide", "evaluate")
 FEATURE_ROOMS = ("features", "baselines", "detectors", "frozen_ae", "featurespace")  # count for the feature models only
 NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"} | dict.fromkeys(
     FEATURE_MODELS + STATISTICS, "04_feature_space.ipynb")

@@ -20,7 +20,6 @@ from adlib import images, metrics, ssim, train
 from adlib.config import Config
 
 REDUCTIONS = ("top1", "max", "mean")
-SEED_SCORE = "squared.mean"  # the seed's: the mean squared error
 GMS_C = 170 / 255**2  # Xue et al.'s constant, for images in [0,1]
 Scorer = typing.Callable[[torch.Tensor], dict[str, np.ndarray]]  # uint8 [N,3,S,S] -> {map: float32 [N,h,w]}, unsmoothed
 
@@ -33,7 +32,7 @@ def reconstructions(model: nn.Module, pictures: torch.Tensor, config: Config) ->
     """
     device = train.pick_device(config.device)
     model.to(device, memory_format=torch.channels_last).eval()
-    for batch in pictures.split(config.batch_size):
+    for batch in pictures.split(train.AT_ONCE):
         x = images.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
         with train.autocast(config, device):
             reconstruction = model(x)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare, score
-from adlib.config import STATISTICS
+from adlib import compare, conformal, evaluate, files, paired, plots, plots_compare
+from adlib.config import SEED_SCORE, STATISTICS
 from adlib.lang import Text, t
 from adlib.lang import join as listed
 
@@ -93,7 +93,7 @@ def _second(label: str) -> Text:
 
 def _chose_another(measured: list[dict[str, typing.Any]]) -> bool:
     """Whether an autoencoder's seeds chose, without labels, another score than the seed's: then it has a second row."""
-    return any(one["score"] == score.SEED_SCORE != one["chosen"]["score"] for one in measured)
+    return any(one["score"] == SEED_SCORE != one["chosen"]["score"] for one in measured)
 
 
 def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib import files, images, muon, ssim
+from adlib import files, images, optimizers, ssim
 from adlib.config import Config, InputError
 
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work; where it falls does not change the numbers
 SHORT_MEMORY = 0.95  # Adam's second beta for one_cycle: a run of some hundred steps is over before 0.999 has seen anything
+AT_ONCE = 32  # images, where nothing is learned: the small batches of training take half as much time again an image
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs, next to the last epoch
 
 
@@ -105,7 +106,7 @@ def held_out_loss(model: nn.Module, pictures: torch.Tensor, index: torch.Tensor,
         return float("nan")
     model.eval()
     total = 0.0
-    for batch in index.split(config.batch_size):
+    for batch in index.split(AT_ONCE):
         x = images.to_float(pictures[batch.to(pictures.device)]).contiguous(memory_format=torch.channels_last)
         with autocast(config, pictures.device):
             reconstruction = model(x)
@@ -165,8 +166,8 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 def _optimiser(parameters: list[nn.Parameter], config: Config, device: torch.device) -> torch.optim.Optimizer:
     betas = (0.9, 0.999) if config.schedule == "seed" else (0.9, SHORT_MEMORY)
     if config.optimizer == "muon":
-        return muon.Muon(parameters, config.lr, betas, torch.bfloat16 if precision(config, device) == "bf16" else torch.float32)
-    return torch.optim.Adam(parameters, lr=config.lr, betas=betas, fused=True)
+        return optimizers.Muon(parameters, config.lr, betas, torch.bfloat16 if precision(config, device) == "bf16" else torch.float32)
+    return optimizers.Adam(parameters, config.lr, betas)
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LRScheduler:

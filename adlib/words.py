@@ -9,8 +9,8 @@ import typing
 
 import pandas as pd
 
-from adlib import conformal, data, decide, score
-from adlib.config import Config
+from adlib import conformal, data, decide
+from adlib.config import SEED_SCORE, Config
 from adlib.lang import Text, join, t
 
 
@@ -21,7 +21,7 @@ def decisions(scored: decide.Scored, config: Config) -> Text:
         best = scored.ranking.set_index("score").loc[scored.chosen]
         kinds = join((t("{name} {value:.3f}", name=kind, value=best[kind]) for kind in scored.ranking.columns
                       if kind not in ("score", "all")), ", ")
-        by = t("chosen without labels") if scored.primary == score.SEED_SCORE else t("fixed in advance")
+        by = t("chosen without labels") if scored.primary == SEED_SCORE else t("fixed in advance")
         said.append(t("Of {n} scores, {chosen} is {by}: it tells held-out good images from synthetic anomalies with an AUROC of "
                       "{auroc:.3f} ({kinds}).", n=len(scored.ranking), chosen=scored.chosen, by=by, auroc=best["all"], kinds=kinds))
     if not conformal.supports(scored.calibration, config.false_alarms):

@@ -79,6 +79,12 @@ def test_help_is_quick_and_loads_no_torch():
     assert out.splitlines()[-1] == "[]"
 
 
+def test_what_compares_and_reports_loads_no_torch():
+    code = ("import sys; from adlib import answers, compare_limits, evaluate, plots_compare, questions, report, summary, tables\n"
+            "print('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_data_synthesize(capsys, tmp_path):
     words = ["--root", str(tmp_path / "s"), "--train", "2", "--good", "1", "--anomalous", "2", "--pixels", "32"]
     assert cli.main(["data", "synthesize", *words]) == 0

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from adlib import anomalies, conformal, data, decide, images, score, train
-from adlib.config import Config, InputError
+from adlib.config import SEED_SCORE, Config, InputError
 
 CONFIG = Config(category="nut", image_size=32, held_out=0.4, device="cpu")
 
@@ -51,7 +51,7 @@ def test_p_values_are_from_held_out_images_only(category):
     scored = decide.scores(contrast, category, CONFIG)
     held = scored.splits["held_out"][1]
     assert scored.calibration == len(held) and scored.how == "split"
-    assert set(scored.p_values) == {scored.primary, scored.chosen} and scored.primary == score.SEED_SCORE
+    assert set(scored.p_values) == {scored.primary, scored.chosen} and scored.primary == SEED_SCORE
     for name, by_split in scored.p_values.items():
         assert set(by_split) == set(scored.splits) - {"train", "held_out"}
         for split, values in by_split.items():
@@ -84,7 +84,7 @@ def test_the_ranking_is_that_of_anomalies_in_held_out_images(category):
     good, anomalous = score.table(contrast(held), scale), score.table(contrast(changed), scale)
     expected = score.label_free(good, anomalous, kinds)
     pd.testing.assert_frame_equal(decided.ranking, expected)
-    assert decided.chosen == score.choose(expected, score.SEED_SCORE)
+    assert decided.chosen == score.choose(expected, SEED_SCORE)
 
 
 def test_deciding_is_the_first_half_of_scoring(category):

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"config", "lang"},
-    {"files", "fence", "ssim", "muon", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies", "baselines", "synthetic",
-     "synthetic_hazelnut", "synthetic_zipper"},
+    {"files", "fence", "ssim", "convolution", "optimizers", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies",
+     "baselines", "synthetic", "synthetic_hazelnut", "synthetic_zipper"},
     {"localise", "data", "fetch", "models", "provenance"}, {"datacheck", "download", "images", "newpart"}, {"train"},
     {"score", "features", "detectors"},
     {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},

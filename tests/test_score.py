@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 from sklearn.metrics import roc_auc_score
 
 from adlib import models, score, ssim
-from adlib.config import Config
+from adlib.config import SEED_SCORE, Config
 
 
 def pair(seed=0, n=3, size=32):
@@ -215,7 +215,7 @@ def test_the_seeds_score_is_squared_mean():
     assert {name: (values.shape, values.dtype) for name, values in maps.items()} == dict.fromkeys(
         ("squared", "ssim", "gradient"), ((6, 32, 32), np.dtype("float32")))
     table = score.table(maps, score.scale_of(maps))
-    assert table[score.SEED_SCORE].to_numpy() == pytest.approx(score.mse_scores(model, pictures(), CONFIG), rel=1e-5)
+    assert table[SEED_SCORE].to_numpy() == pytest.approx(score.mse_scores(model, pictures(), CONFIG), rel=1e-5)
 
 
 def test_a_scorer_maps_the_reconstruction_in_eval_mode():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from adlib import muon
+from adlib import optimizers
 
 
 @given(m=st.integers(2, 12), n=st.integers(2, 12), steps=st.integers(1, 5), seed=st.integers(0, 9))
@@ -17,7 +17,7 @@ def test_the_singular_vectors_stay_and_the_values_follow_the_polynomial(m, n, st
     s = s / s.norm()
     for _ in range(steps):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    np.testing.assert_allclose(muon.orthogonal(matrix, steps), u * s @ v, atol=1e-5)
+    np.testing.assert_allclose(optimizers.orthogonal(matrix, steps), u * s @ v, atol=1e-5)
 
 
 def network():
@@ -35,9 +35,10 @@ def test_wide_convolutions_take_torchs_muon_step_and_the_rest_adams():
     ours, theirs = network(), network()
     weight = theirs[2].weight.detach().flatten(1).clone().requires_grad_()
     lr, betas = 1e-2, (0.9, 0.95)
-    own = muon.Muon(ours.parameters(), lr, betas, torch.float32)
+    own = optimizers.Muon(ours.parameters(), lr, betas, torch.float32)
     # Its momentum is an average (ours a sum), which scaling the matrix to norm 1 makes no difference to.
-    reference = torch.optim.Muon([weight], lr=lr, weight_decay=0, momentum=betas[0], ns_steps=muon.STEPS, adjust_lr_fn="match_rms_adamw")
+    reference = torch.optim.Muon([weight], lr=lr, weight_decay=0, momentum=betas[0], ns_steps=optimizers.STEPS,
+                                 adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.Adam([p for name, p in theirs.named_parameters() if name != "2.weight"], lr=lr, betas=betas)
     for seed in range(3):
         theirs[2].weight.data = weight.detach().view_as(theirs[2].weight)
@@ -56,14 +57,33 @@ def test_wide_convolutions_take_torchs_muon_step_and_the_rest_adams():
             torch.testing.assert_close(value, dict(theirs.named_parameters())[name], atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("turned", [False, True], ids=["gradient as the weight lies", "gradient in the other layout"])
+def test_adam_takes_torchs_step_however_weights_and_gradients_lie(layout, turned):
+    ours, theirs = network().to(memory_format=layout), network().to(memory_format=layout)
+    other = torch.channels_last if layout == torch.contiguous_format else torch.contiguous_format
+    own = optimizers.Adam(ours.parameters(), 1e-2, (0.9, 0.95))
+    reference = torch.optim.Adam(theirs.parameters(), lr=1e-2, betas=(0.9, 0.95), fused=False)
+    for seed in range(3):
+        for model, optimiser in ((ours, own), (theirs, reference)):
+            optimiser.zero_grad()
+            grads(model, seed)
+            for weight in model.parameters():
+                if turned and weight.ndim == 4:
+                    weight.grad = weight.grad.contiguous(memory_format=other)
+            optimiser.step()
+    for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-6, rtol=1e-5)
+
+
 def test_its_state_is_saved_and_taken_up_again():
     model = network()
-    whole = muon.Muon(model.parameters(), 1e-2, (0.9, 0.95), torch.float32)
+    whole = optimizers.Muon(model.parameters(), 1e-2, (0.9, 0.95), torch.float32)
     grads(model, 0)
     whole.step()
     other = network()
     other.load_state_dict(model.state_dict())
-    resumed = muon.Muon(other.parameters(), 1e-2, (0.9, 0.95), torch.float32)
+    resumed = optimizers.Muon(other.parameters(), 1e-2, (0.9, 0.95), torch.float32)
     resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
     for each, optimiser in ((model, whole), (other, resumed)):
         optimiser.zero_grad()
