@@ -13,6 +13,7 @@ from adlib.config import FITTED_IN_SECONDS, SEED_SCORE, Config
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 BATCH = features.CHUNK
+SCALED_BY = 256  # good images that the colours of the maps are from; more would only cost memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,22 +106,23 @@ def map_of(smoothed: dict[str, np.ndarray], size: int, name: str) -> np.ndarray:
 def looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
             scale: dict[str, tuple[float, float]]) -> tuple[pd.DataFrame, np.ndarray]:
     """`tables` and `maps` of the same pictures in one go."""
-    rows, kept = [], [np.zeros((0, *pictures.shape[-2:]), np.float32)]
-    for part in pictures.split(BATCH) if len(pictures) else ():
-        found = scorer(part)
+    rows, kept = [pd.DataFrame()], np.empty((len(pictures), *pictures.shape[-2:]), np.float32)
+    for start in range(0, len(pictures), BATCH):
+        found = scorer(pictures[start:start + BATCH])
         smoothed = score.all_maps(found, scale)
         rows.append(score.reduced(found, smoothed))
-        kept.append(map_of(smoothed, pictures.shape[-1], name))
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(), np.concatenate(kept)
+        kept[start:start + BATCH] = map_of(smoothed, pictures.shape[-1], name)
+    return pd.concat(rows, ignore_index=True), kept
 
 
 def map_range(scorer: score.Scorer, category: data.Category, config: Config, name: str,
               scale: dict[str, tuple[float, float]]) -> tuple[float, float]:
-    """(low, level) of a score's map on held-out good images: its median, and what one image in twenty exceeds somewhere.
+    """(low, level) of a score's map on up to SCALED_BY held-out good images: its median, and what one image in twenty exceeds somewhere.
 
     The one colour scale of all pictures of a run: good parts are at `low`, the scale ends at low + 2 * (level - low).
     """
-    normal = maps(scorer, images.load(split_of(category, config)["held_out"] or list(category.train[:40]), config.image_size), name, scale)
+    good = images.load(split_of(category, config)["held_out"] or list(category.train[:40]), config.image_size)
+    normal = maps(scorer, good[:SCALED_BY], name, scale)
     return float(np.median(normal)), float(np.quantile(normal.max(axis=(1, 2)), 0.95))
 
 

@@ -74,10 +74,10 @@ def appearance(pictures: torch.Tensor, good: torch.Tensor) -> dict[str, np.ndarr
     brightness: mean grey value in [0,1]. size: share of the image that Otsu's threshold (IEEE SMC 1979) calls bright. pose: how
     unusually that bright part lies, the mean of |it - the mean of those of the good images|, in [0,1]. No label is needed.
     """
-    usual = np.mean([_bright(picture) for picture in good], axis=0)
-    parts = [_bright(picture) for picture in pictures]
-    return {"brightness": brightness(pictures), "size": np.array([part.mean() for part in parts], dtype=float),
-            "pose": np.array([np.abs(part - usual).mean() for part in parts], dtype=float)}
+    usual = sum(_bright(picture).astype(int) for picture in good) / len(good)
+    parts = [(part.mean(), np.abs(part - usual).mean()) for part in map(_bright, pictures)]
+    size, pose = np.array(parts, dtype=float).reshape(-1, 2).T
+    return {"brightness": brightness(pictures), "size": size, "pose": pose}
 
 
 def otsu(grey: np.ndarray) -> float:
