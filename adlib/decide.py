@@ -13,7 +13,7 @@ from adlib.config import FITTED_IN_SECONDS, SEED_SCORE, Config
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 BATCH = features.CHUNK
-SCALED_BY = 256  # good images that the colours of the maps are from; more would only cost memory
+SCALED_BY = 2 * BATCH  # good images that the scale and the colours of the maps are from; more would only cost memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Decided:
     chosen: str  # the study's: an autoencoder's best one without a test label (score.choose), else the primary one
     scale: dict[str, tuple[float, float]]  # score.scale_of the held-out good images
     splits: dict[str, tuple[list[Path], pd.DataFrame]]  # train, held_out: paths, and a column a score
+    low: float  # the one colour scale of a run's pictures: good parts are at `low`, the median of the chosen score's map on good images;
+    level: float  # what one good image in twenty exceeds somewhere; the scale ends at low + 2 * (level - low)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,6 @@ class Scored(Decided):
     how: str  # split | cross-conformal | none
     known: np.ndarray  # float64 [calibration]: the chosen score of these images, by a detector that was not fitted on them
     maps: np.ndarray  # float32 [N,S,S]: the chosen score's smoothed maps of the test images
-    low: float  # of these maps, on good images: see map_range
-    level: float
 
 
 def split_of(category: data.Category, config: Config) -> dict[str, list[Path]]:
@@ -54,18 +54,24 @@ def decide(scorer: score.Scorer, category: data.Category, config: Config) -> Dec
     in feature space, where the one map has one reduction that was fixed in advance.
     """
     paths = split_of(category, config)
-    scale = score.scale_of(scorer(images.load((paths["held_out"] or paths["train"])[:BATCH], config.image_size)))
-    splits = {name: (paths[name], tables(scorer, images.load(paths[name], config.image_size), scale))
-              for name in ("train", "held_out") if paths[name]}
-    columns = list(splits["train"][1].columns)
-    primary = SEED_SCORE if SEED_SCORE in columns else "distance.top1"
-    if "held_out" not in splits:
-        return Decided(pd.DataFrame({"score": columns}), primary, primary, scale, splits)
-    changed, _, kinds = anomalies.insert(images.load(paths["held_out"], config.image_size), SYNTHETIC, seed=config.seed)
-    good, anomalous = splits["held_out"][1], tables(scorer, changed, scale)
-    ranking = score.label_free(good, anomalous, kinds)
-    chosen = score.choose(ranking, primary) if primary == SEED_SCORE else primary
-    return Decided(ranking, primary, chosen, scale, splits)
+    good = images.load(paths["held_out"] or paths["train"], config.image_size)
+    found = [scorer(part) for part in good[:SCALED_BY].split(BATCH)]
+    maps = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    scale = score.scale_of(maps)
+    smoothed = score.all_maps(maps, scale)
+    scored = pd.concat([score.reduced(maps, smoothed), tables(scorer, good[SCALED_BY:], scale)], ignore_index=True)
+
+    primary = SEED_SCORE if SEED_SCORE in scored else "distance.top1"
+    if paths["held_out"]:
+        changed, _, kinds = anomalies.insert(good, SYNTHETIC, seed=config.seed)
+        ranking = score.label_free(scored, tables(scorer, changed, scale), kinds)
+        chosen = score.choose(ranking, primary) if primary == SEED_SCORE else primary
+        splits = {"train": tables(scorer, images.load(paths["train"], config.image_size), scale), "held_out": scored}
+    else:
+        ranking, chosen, splits = pd.DataFrame({"score": scored.columns}), primary, {"train": scored}
+    normal = map_of(smoothed, config.image_size, chosen)
+    return Decided(ranking, primary, chosen, scale, {name: (paths[name], table) for name, table in splits.items()},
+                   float(np.median(normal)), float(np.quantile(normal.max(axis=(1, 2)), 0.95)))
 
 
 def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Scored:
@@ -81,15 +87,15 @@ def scores(scorer: score.Scorer, category: data.Category, config: Config) -> Sco
     p_values = {name: {split: np.full(len(table), np.nan) if known is None else
                        conformal.p_values(known[name].to_numpy(), table[name].to_numpy()) for split, (_, table) in unseen.items()}
                 for name in (decided.primary, decided.chosen)}
-    return Scored(decided.ranking, decided.primary, decided.chosen, decided.scale, splits, p_values,
-                  0 if known is None else len(known), "none" if known is None else "split",
-                  np.zeros(0) if known is None else known[decided.chosen].to_numpy(), seen,
-                  *map_range(scorer, category, config, decided.chosen, decided.scale))
+    return Scored(**{**vars(decided), "splits": splits}, p_values=p_values, calibration=0 if known is None else len(known),
+                  how="none" if known is None else "split", known=np.zeros(0) if known is None else known[decided.chosen].to_numpy(),
+                  maps=seen)
 
 
 def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[float, float]]) -> pd.DataFrame:
     """score.table of any number of images, a batch at a time: maps of all of them at once would not fit into memory."""
-    return pd.concat([score.table(scorer(part), scale) for part in pictures.split(BATCH)], ignore_index=True)
+    parts = [score.table(scorer(part), scale) for part in pictures.split(BATCH) if len(part)]
+    return pd.concat([pd.DataFrame(), *parts], ignore_index=True)
 
 
 def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[str, tuple[float, float]]) -> np.ndarray:
@@ -113,17 +119,6 @@ def looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
         rows.append(score.reduced(found, smoothed))
         kept[start:start + BATCH] = map_of(smoothed, pictures.shape[-1], name)
     return pd.concat(rows, ignore_index=True), kept
-
-
-def map_range(scorer: score.Scorer, category: data.Category, config: Config, name: str,
-              scale: dict[str, tuple[float, float]]) -> tuple[float, float]:
-    """(low, level) of a score's map on up to SCALED_BY held-out good images: its median, and what one image in twenty exceeds somewhere.
-
-    The one colour scale of all pictures of a run: good parts are at `low`, the scale ends at low + 2 * (level - low).
-    """
-    good = images.load(split_of(category, config)["held_out"] or list(category.train[:40]), config.image_size)
-    normal = maps(scorer, good[:SCALED_BY], name, scale)
-    return float(np.median(normal)), float(np.quantile(normal.max(axis=(1, 2)), 0.95))
 
 
 def cross_p_values(scored: Scored, fitted: featurespace.Fitted, category: data.Category, config: Config) -> Scored:

@@ -24,7 +24,8 @@ from adlib.config import InputError, project_root
 from adlib.grid import Task
 
 # Whoever starts this process holds its standard input open: when that ends, killed or not, so do this process and its kernel.
-# Of all that papermill imports, one grammar takes three quarters of the time, to check addresses that no notebook has.
+# Of all that papermill imports, one grammar takes three quarters of the time, to check addresses that no notebook has. A kernel whose
+# cells are done has written everything; to let it take itself and torch apart costs two seconds.
 PAPERMILL = """
 import os, sys, threading
 def end_with_the_one_that_started_this():
@@ -35,7 +36,9 @@ def end_with_the_one_that_started_this():
     os._exit(1)
 threading.Thread(target=end_with_the_one_that_started_this, daemon=True).start()
 sys.modules['rfc3987_syntax'] = None
+from nbclient import NotebookClient
 from papermill.cli import papermill
+NotebookClient.shutdown_kernel.default_value = 'immediate'
 papermill()
 """
 # glibc returns large blocks to the system, which has to clear them again for the next training step: a tenth of a run.

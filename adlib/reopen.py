@@ -21,7 +21,7 @@ class Detector:
     score: str
     scale: dict[str, tuple[float, float]]
     calibration: np.ndarray  # float64 [n]: scores of good images that it was not fitted on; empty where none were held out
-    low: float  # of its maps on good images: decide.map_range
+    low: float  # of its maps on good images: decide.Decided
     level: float
     network: nn.Module | None = None  # of an autoencoder's run: what reconstructs
 

@@ -23,7 +23,7 @@ def views(picture: np.ndarray, map_: np.ndarray, *, low: float, level: float, si
           truth: np.ndarray | None = None) -> dict[Text, np.ndarray]:
     """The pictures that are shown of an image, uint8 [size,size,3] each: it, its reconstruction if there is one, its map, the map over it.
 
-    picture, redrawn: uint8 [S,S,3]. map_: [S,S]. truth: bool [S,S], the true defect. low, level: decide.map_range. Everything is brought
+    picture, redrawn: uint8 [S,S,3]. map_: [S,S]. truth: bool [S,S], the true defect. low, level: decide.Decided. Everything is brought
     to `size` first, so that outlines are as thick as they are meant to be.
     """
     def resized(image: Image.Image, how: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
