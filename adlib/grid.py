@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import typing
 from dataclasses import dataclass
@@ -101,9 +102,8 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
         if name not in found:
             raise InputError(f"{grid.path}: the data holds no category {name!r}{did_you_mean(name, found)}")
     place = {"data_root": data_root, "reports": str(runs.reports_dir(reports).absolute())}
-    configs = [_config(grid, name, category, seed, place, weights)
-               for category in grid.categories or found for name in grid.configs for seed in grid.seeds]
-    configs = _filter(configs, only)
+    configs = _filter([_config(grid, name, category, seed, place, weights)
+                       for category in grid.categories or found for name in grid.configs for seed in grid.seeds], only)
     command = _command(grid_path, data_root, reports, weights)
     notebooks, folder, tasks = project_root() / "notebooks", Path(place["reports"]), []
     for notebook in (EDA, *{runs.NOTEBOOKS[config.model] for config in configs}, *([LIMITS] if grid.limits else []), COMPARISON):
@@ -149,7 +149,7 @@ def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, st
 
 def _filter(configs: list[Config], only: str) -> list[Config]:
     wanted: dict[str, set[str]] = {}
-    for part in filter(None, (part.strip() for part in only.split(","))):
+    for part in filter(None, (part.strip(" ,") for part in re.split(r",(?=\s*\w+\s*=)", only))):  # a category may hold a comma
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or key not in ONLY:
             raise InputError(f"--only {only}: {part!r} is not KEY=VALUE with a known key{did_you_mean(key, ONLY)}")

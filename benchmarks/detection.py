@@ -50,12 +50,12 @@ def look(model: nn.Module, category: data.Category, config: Config) -> dict[str,
             "auroc_mse": evaluate.auroc(results)["test"]["value"]}
 
 
-def measure(way: str, config: Config, category: data.Category) -> dict[str, typing.Any]:
-    """Train one cell to its end and look at it at some epochs and at the last."""
+def measure(way: str, config: Config, category: data.Category, only_last: bool = False) -> dict[str, typing.Any]:
+    """Train one cell to its end and look at it at some epochs and at the last, or at the last one alone."""
     looks: list[dict[str, typing.Any]] = []
 
     def after(epoch: int, model: nn.Module) -> None:
-        if epoch in (SEED_LOOKS if way == "seed" else LOOKS) or epoch == config.epochs:
+        if epoch == config.epochs or (not only_last and epoch in (SEED_LOOKS if way == "seed" else LOOKS)):
             looks.append({"epoch": epoch, **look(model, category, config)})
 
     if way == "seed":
@@ -93,15 +93,25 @@ def stays(curve_of: dict[int, float], target: float) -> int | None:
     return first
 
 
+def _error(folder: Path, category: str, config: str) -> float:
+    """The standard error of a cell's mean final AUROC over its seeds."""
+    last = [files.read_json(path)["looks"][-1]["auroc"] for path in folder.glob(f"{category}-{config}-*.json")]
+    return statistics.stdev(last) / math.sqrt(len(last)) if len(last) > 1 else math.nan
+
+
 def table(folder: Path) -> pd.DataFrame:
-    """A row a cell: final AUROCs of both ways, their difference, and the epoch from which each stays within MARGIN of the seed's."""
+    """A row a cell: final AUROCs of both ways, their difference, and the epoch from which each stays within MARGIN of the seed's.
+
+    error: of the difference, one standard error from the spread over the seeds; NaN where a way has fewer than two.
+    """
     rows = []
     for name in sorted({tuple(path.stem.split("-")[:2]) for path in folder.glob("*/*.json")}):
         (seed, seeds), (own, own_seeds) = (curve(folder / way, *name) for way in ("seed", "ours"))
         final = [list(values.values())[-1] if values else math.nan for values in (seed, own)]
+        error = math.hypot(*(_error(folder / way, *name) for way in ("seed", "ours")))
         rows.append({"category": name[0], "configuration": name[1], "seeds": f"{seeds}, {own_seeds}", "the seed's way": final[0],
-                     "ours": final[1], "difference": final[1] - final[0], "its epochs to detection": stays(seed, final[0] - MARGIN),
-                     "our epochs to detection": stays(own, final[0] - MARGIN)})
+                     "ours": final[1], "difference": final[1] - final[0], "error": error,
+                     "its epochs to detection": stays(seed, final[0] - MARGIN), "our epochs to detection": stays(own, final[0] - MARGIN)})
     return pd.DataFrame(rows).astype({"its epochs to detection": "Int64", "our epochs to detection": "Int64"})
 
 
@@ -111,6 +121,7 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--way", choices=("seed", "ours"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--last", action="store_true", help="look at the last epoch alone")
     parser.add_argument("--folder", type=Path, default=MEASURED)
     arguments = parser.parse_args()
     if not arguments.way:
@@ -122,7 +133,7 @@ def main() -> None:
     for config in configs(grid_file, data_root=arguments.data, weights=arguments.weights, seeds=arguments.seeds):
         target = arguments.folder / arguments.way / f"{config.category}-{config.name}-{config.seed}.json"
         if not target.exists():
-            found = measure(arguments.way, config, data.open_category(arguments.data, config.category))
+            found = measure(arguments.way, config, data.open_category(arguments.data, config.category), arguments.last)
             files.write_json(target, found)
         last = files.read_json(target)["looks"][-1]
         print(f"{arguments.way:4} {config.category:9} {config.name:12} seed {config.seed}: {last}", flush=True)

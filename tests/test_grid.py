@@ -1,6 +1,7 @@
 """Reading params/*.yaml and planning: the right notebooks with the right parameters; one sentence for every mistake."""
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,12 @@ def test_only_keeps_the_named_runs_and_the_look_at_their_data(project):
     assert [task.config.seed for task in both if task.config] == [0, 0, 0, 0]
 
 
-def test_the_retry_command_plans_exactly_that_run(project):
-    task = grid.plan("params/study.yaml", data_root="data", reports="elsewhere")[4]
-    words = task.retry.split()
+@pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c"])
+def test_the_retry_command_plans_exactly_that_run(project, category):
+    (project / "data" / "hazelnut").rename(project / "data" / category)
+    tasks = grid.plan("params/study.yaml", data_root="data", reports="elsewhere")
+    task = next(task for task in tasks if task.title == f"{category} resnet_ssim seed 1")
+    words = shlex.split(task.retry)
     assert words[:3] == ["adlib", "run", "params/study.yaml"] and words[words.index("--reports") + 1] == "elsewhere"
     again = grid.plan(words[2], data_root=words[words.index("--data") + 1], reports="elsewhere", only=words[words.index("--only") + 1])
     assert [other.params for other in again if other.config] == [task.params]
