@@ -127,7 +127,7 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter], loss_of: typing.Callabl
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=peak, total_steps=epochs * (count // size))
     history = []
     for epoch in range(1, epochs + 1):
-        started, total = time.perf_counter(), 0.0
+        started, total, lr = time.perf_counter(), 0.0, scheduler.get_last_lr()[0]
         for index in torch.randperm(count, generator=generator)[:count // size * size].split(size):
             loss = loss_of(index)
             optimiser.zero_grad(set_to_none=True)
@@ -137,7 +137,7 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter], loss_of: typing.Callabl
             total += loss.item() * size / (count // size * size)
         if not math.isfinite(total):
             raise InputError(f"the loss became {total} in epoch {epoch}; the learning rate {peak} is probably too high")
-        history.append({"epoch": epoch, "lr": scheduler.get_last_lr()[0], "loss": total, "held_out_loss": float("nan"),
+        history.append({"epoch": epoch, "lr": lr, "loss": total, "held_out_loss": float("nan"),
                         "seconds": time.perf_counter() - started})
     return history
 

@@ -95,7 +95,7 @@ def loss(history: list[dict]) -> Text:
     if last["held_out_loss"] == last["held_out_loss"]:
         text += t(", that of the held-out good images from {first:.4f} to {last:.4f}", first=first["held_out_loss"],
                   last=last["held_out_loss"])
-    return text + t("; the learning rate ended at {lr:.1e}.", lr=last["lr"])
+    return text + t("; the last of them began at a learning rate of {lr:.1e}.", lr=last["lr"])
 
 
 def auroc(auroc: dict[str, dict[str, typing.Any]]) -> Text:

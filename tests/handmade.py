@@ -41,8 +41,8 @@ def scored(where: data.Category, tests: dict[str, np.ndarray], *, chosen: str = 
                         for split, (_, table) in splits.items() if split not in ("train", "held_out")} for score in {own, chosen or own}}
     known = label_free + 0.1 * np.arange(len(tests))
     ranking = pd.DataFrame({"score": list(tests)} | ({"spot": known, "all": known} if n else {}))
-    return decide.Scored(ranking, own, chosen or own, {}, splits, p_values, n, "split" if n else "none", held,
-                         np.zeros((len(where.test), 8, 8), np.float32), 0.0, 1.0)
+    return decide.Scored(ranking, own, chosen or own, {}, splits, 0.0, 1.0, p_values, n, "split" if n else "none", held,
+                         np.zeros((len(where.test), 8, 8), np.float32))
 
 
 def results(where: data.Category, tests: dict[str, np.ndarray], rate: float = 0.05, **options: typing.Any) -> pd.DataFrame:

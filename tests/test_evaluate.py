@@ -27,8 +27,8 @@ def scored(category, values=None, held=(0.5, 0.25)):
                        np.full(len(splits[split][0]), np.nan) for split in ("test", "train_bad") if split in splits}
                 for name in (OWN, OTHER)}
     ranking = pd.DataFrame({"score": [OWN, OTHER]} | ({"spot": [0.6, 0.8], "all": [0.6, 0.8]} if held else {}))
-    return decide.Scored(ranking, OWN, OTHER, {}, splits, p_values, len(held), "split" if held else "none", np.asarray(held, float),
-                         np.zeros((0, 8, 8), np.float32), 0.0, 1.0)
+    return decide.Scored(ranking, OWN, OTHER, {}, splits, 0.0, 1.0, p_values, len(held), "split" if held else "none",
+                         np.asarray(held, float), np.zeros((0, 8, 8), np.float32))
 
 
 def table(root, values=None, rate=0.4, **options):

@@ -165,7 +165,7 @@ def test_medians_and_overlap_of_the_score_distribution():
 def test_the_loss_from_first_to_last(held_out):
     history = [{"loss": loss, "held_out_loss": held_out / 2 if loss < 0.5 else held_out, "lr": 1e-3} for loss in (0.9, 0.5, 0.125)]
     text = words.loss(history)
-    assert "Over 3 epochs the training loss went from 0.9000 to 0.1250" in text and text.endswith("ended at 1.0e-03.")
+    assert "Over 3 epochs the training loss went from 0.9000 to 0.1250" in text and text.endswith("began at a learning rate of 1.0e-03.")
     assert ("from 0.4000 to 0.2000" in text) == (held_out == held_out) and told(text)
 
 
