@@ -98,20 +98,15 @@ def tables(scorer: score.Scorer, pictures: torch.Tensor, scale: dict[str, tuple[
     return pd.concat([pd.DataFrame(), *parts], ignore_index=True)
 
 
-def maps(scorer: score.Scorer, pictures: torch.Tensor, name: str, scale: dict[str, tuple[float, float]]) -> np.ndarray:
-    """The smoothed map of a score ("ssim.max" -> ssim) at the images' own size: uint8 [N,3,S,S] -> float32 [N,S,S]."""
-    return looked(scorer, pictures, name, scale)[1]
-
-
 def map_of(smoothed: dict[str, np.ndarray], size: int, name: str) -> np.ndarray:
-    """The same of score.all_maps: {map: [N,h,w]} -> float32 [N,size,size]."""
+    """The map of a score ("ssim.max" -> ssim) at the images' own size, of score.all_maps: {map: [N,h,w]} -> float32 [N,size,size]."""
     chosen = torch.from_numpy(smoothed[name.split(".")[0]]).float()[:, None]
     return torch.nn.functional.interpolate(chosen, size=size, mode="bilinear")[:, 0].numpy()
 
 
 def looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
             scale: dict[str, tuple[float, float]]) -> tuple[pd.DataFrame, np.ndarray]:
-    """`tables` and `maps` of the same pictures in one go."""
+    """`tables` and the score's smoothed maps of the same pictures in one go: a row an image, and float32 [N,S,S]."""
     rows, kept = [pd.DataFrame()], np.empty((len(pictures), *pictures.shape[-2:]), np.float32)
     for start in range(0, len(pictures), BATCH):
         found = scorer(pictures[start:start + BATCH])

@@ -158,11 +158,11 @@ def test_maps_are_of_the_images_size(n, monkeypatch):
     monkeypatch.setattr(decide, "BATCH", 2)
     scale = score.scale_of(contrast(pictures(4)))
     for name in ("squared.max", "absolute.mean", "sum.top1"):
-        found = decide.maps(contrast, pictures(n), name, scale)
+        found = decide.looked(contrast, pictures(n), name, scale)[1]
         assert found.shape == (n, 32, 32) and found.dtype == np.float32
         if n:
             assert found == pytest.approx(score.all_maps(contrast(pictures(n)), scale)[name.split(".")[0]], rel=1e-4, abs=1e-5)
-    assert decide.maps(distance, pictures(n), "distance.top1", {}).shape == (n, 32, 32)
+    assert decide.looked(distance, pictures(n), "distance.top1", {})[1].shape == (n, 32, 32)
 
 
 def test_a_coarse_map_keeps_its_place():
@@ -171,7 +171,7 @@ def test_a_coarse_map_keeps_its_place():
         found[:, 1, 6] = 1
         return {"distance": found}
 
-    found = decide.maps(corner, pictures(2), "distance.top1", {})
+    found = decide.looked(corner, pictures(2), "distance.top1", {})[1]
     row, column = np.unravel_index(found[0].argmax(), found[0].shape)
     assert 4 <= row < 8 and 24 <= column < 28 and (found[0] == found[1]).all()
 

@@ -86,7 +86,7 @@ class Case:
         evaluate.write_csv(results, run.folder / "all_results.csv")
         evaluate.write_csv(evaluate.score_study(results, scored), run.folder / "score_study.csv")
         test, good = (images.load(paths, config.image_size) for paths in (category.test, category.train))
-        maps = decide.maps(detector.scorer, test, scored.chosen, scored.scale)
+        maps = decide.looked(detector.scorer, test, scored.chosen, scored.scale)[1]
         localisation, regions = evaluate.localisation(category, maps)
         evaluate.write_csv(regions, run.folder / "regions.csv")
         follows = evaluate.follows(results, images.appearance(test, good))

@@ -37,7 +37,7 @@ def test_it_sees_what_the_run_saw_and_reads_an_image_once(seed_root, reports, mo
     test = images.load(look.run.category.test, 32)
     expected = score.examples(network, test, config)
     of_test = look.images([look.run.category.key(path) for path in look.run.category.test])
-    maps = decide.maps(score.autoencoder_scorer(network, config), test, look.run.score, look.run.scale)
+    maps = decide.looked(score.autoencoder_scorer(network, config), test, look.run.score, look.run.scale)[1]
     for one, x, y, map_ in zip(of_test, expected["input"], expected["reconstruction"], maps, strict=True):
         assert np.abs(one.picture / 255 - x).max() < 1e-6 and np.abs(one.redrawn / 255 - y).max() <= 0.51 / 255
         assert np.allclose(one.map_, map_, rtol=1e-4, atol=1e-6) and one.truth is None
