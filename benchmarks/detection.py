@@ -1,6 +1,7 @@
 """How well, after how many epochs: the seed's way and ours, scored alike. One JSON file a cell, kept, so it can go on later.
 
     python -m benchmarks.detection --data DATA --weights FILE --way seed|ours [--seeds 0 1 2]     # hours: measure what is missing
+    python -m benchmarks.detection --data DATA --weights FILE --way ours --seeds 3 4 5 --last     # further seeds, their end alone
     python -m benchmarks.detection                                                                # the table of what is measured
 
 Scored alike: the held-out split, the score chosen without labels, and the test images are those of a run of the study

@@ -326,6 +326,8 @@ def test_exit_codes_in_words(tmp_path):
     assert process.reason_of_exit(-11, tmp_path) == "killed by signal 11"
     (tmp_path / "log.txt").write_text("one\n\x1b[31mNo such kernel\x1b[0m\n\n")
     assert process.reason_of_exit(1, tmp_path) == "papermill ended with exit code 1: No such kernel"
+    (tmp_path / "log.txt").write_text('papermill.exceptions.PapermillExecutionError: \n---\nException encountered at "In [6]":\n\n\n')
+    assert process.reason_of_exit(1, tmp_path) == "a cell failed, and its kernel could no longer say why (out of memory?)"
 
 
 def test_importing_the_runner_imports_no_torch():

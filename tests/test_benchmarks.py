@@ -1,4 +1,5 @@
 """The yardstick is fair and its table is right; what it measures is measured by `make bench`."""
+import math
 import sys
 
 import pytest
@@ -75,6 +76,9 @@ def test_detection_is_where_the_mean_of_the_seeds_stays(tmp_path):
     row = detection.table(tmp_path).iloc[0]
     assert (row["seeds"], row["its epochs to detection"], row["our epochs to detection"]) == ("2, 1", 2, 2)
     assert row["the seed's way"] == pytest.approx(0.85) and row["difference"] == pytest.approx(-0.01)
+    assert math.isnan(row["error"])  # of one seed there is no spread
+    write_json(tmp_path / "ours" / "nut-cae_mse-1.json", {"looks": [{"epoch": 2, "auroc": 0.94}]})
+    assert detection.table(tmp_path).iloc[0]["error"] == pytest.approx(0.05 * 2**0.5)  # each way: two values .1 apart
 
 
 def test_the_command_is_watched_and_its_failure_is_shown():

@@ -40,6 +40,7 @@ def test_in_bf16_they_are_as_near_to_float32_as_torchs_own(layer, torchs):
     layer.to(memory_format=torch.channels_last)
     exact = gradients(layer, layer, x, "float32")
     ours, theirs = gradients(layer, layer, x, "bf16"), gradients(lambda x: torchs.forward(layer, x), layer, x, "bf16")
+    assert [type(found["output"].grad_fn).__name__ for found in (ours, theirs)] == ["_ConvolutionBackward", "ConvolutionBackward0"]
     assert torch.equal(ours["output"], theirs["output"])
     for name, value in exact.items():
         assert ours[name].dtype == theirs[name].dtype
@@ -57,6 +58,17 @@ def test_in_float32_and_where_nothing_is_trained_they_are_torchs(layer, torchs):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).grad_fn is None
     layer.requires_grad_(True)
+
+
+@pytest.mark.parametrize("layer", [
+    convolution.Conv2d(6, 4, 3, groups=2), convolution.Conv2d(6, 4, 3, dilation=2), convolution.Conv2d(6, 4, 3, padding=(0, 1)),
+    convolution.Conv2d(6, 4, (3, 1)), convolution.Conv2d(6, 4, 3, padding="same"), convolution.ConvTranspose2d(6, 4, 3, (2, 1)),
+    convolution.Conv2d(6, 4, 3, padding=1, padding_mode="reflect")], ids=repr)
+def test_what_the_product_does_not_know_is_left_to_torch(layer):
+    x = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(2))
+    torchs = nn.ConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else nn.Conv2d
+    ours, theirs = gradients(layer, layer, x, "bf16"), gradients(lambda x: torchs.forward(layer, x), layer, x, "bf16")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_gradient_lies_in_memory_as_its_weight_does():

@@ -87,6 +87,17 @@ def test_the_ranking_is_that_of_anomalies_in_held_out_images(category):
     assert decided.chosen == score.choose(expected, SEED_SCORE)
 
 
+def test_of_many_held_out_images_some_give_the_scale_and_all_are_scored(category, monkeypatch):
+    monkeypatch.setattr(decide, "SCALED_BY", 1)
+    decided = decide.decide(contrast, category, CONFIG)
+    paths, table = decided.splits["held_out"]
+    held = images.load(paths, 32)
+    assert len(paths) > 1 and decided.scale == score.scale_of(contrast(held[:1]))
+    pd.testing.assert_frame_equal(table, score.table(contrast(held), decided.scale))
+    seen = score.all_maps(contrast(held[:1]), decided.scale)[decided.chosen.split(".")[0]]
+    assert decided.low == pytest.approx(np.median(seen)) and decided.level == pytest.approx(np.quantile(seen.max(axis=(1, 2)), 0.95))
+
+
 def test_deciding_is_the_first_half_of_scoring(category):
     decided, scored = decide.decide(contrast, category, CONFIG), decide.scores(contrast, category, CONFIG)
     assert set(decided.splits) == {"train", "held_out"}

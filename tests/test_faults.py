@@ -88,7 +88,8 @@ def test_out_of_memory_in_a_kernel(study, undisturbed):
     kernel.rlimit(psutil.RLIMIT_AS, (kernel.memory_info().vms, -1))
     said = batch.communicate(timeout=120)[0]
     assert batch.returncode == 1 and runs.status(study.folder()).state == "failed"
-    assert any(word in runs.status(study.folder()).reason.lower() for word in ("alloc", "memory")), said
+    # In whose words depends on what asked last: Python, torch, or (while torch is still being imported) the loader.
+    assert any(word in runs.status(study.folder()).reason.lower() for word in ("alloc", "memory", "failed to map segment")), said
     study.run()
     assert study.numbers() == undisturbed.numbers()
 
