@@ -9,6 +9,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: steepest a
 STEPS = 4  # measured (docs/performance.md): 3 leave a higher loss; Jordan's 5 suit larger batches, and blew up in bfloat16
 AS_LARGE_AS_ADAMS = 0.2  # root mean square of an update, so that one learning rate serves both kinds (Liu et al.)
 LEAST = 32  # channels on both sides: a narrower convolution is no matrix worth it, and Adam's
+TOGETHER = 128  # channels orthogonal to each other: a taller weight goes in parts, and as well (docs/performance.md)
 
 
 class Adam(torch.optim.Adam):
@@ -43,7 +44,8 @@ class Muon(Adam):
     """Muon for convolutions of at least 32 channels on both sides, Adam for everything else (biases, batch norm, first and last layer).
 
     Jordan, Jin, Boza, Cesista, Newhouse, Bernstein: Muon (2024); the updates' scale: Liu et al., Muon is scalable for LLM training
-    (2025). The learning rate is Adam's; the first of `betas` is the momentum.
+    (2025); weights in parts: Khaled et al., MuonBP (2025), who do it between machines and gather the whole now and then, as we do not.
+    The learning rate is Adam's; the first of `betas` is the momentum.
     """
 
     def __init__(self, weights: typing.Iterable[torch.nn.Parameter], lr: float, betas: tuple[float, float], dtype: torch.dtype) -> None:
@@ -61,9 +63,9 @@ class Muon(Adam):
             momentum = self.state[vector]["momentum"]
             momentum.mul_(group["betas"][0]).add_(vector.grad)
             # Nesterov's. A row a channel; the order of the columns, which is that in memory, changes nothing.
-            ahead = vector.grad.add(momentum, alpha=group["betas"][0]).view(len(weight), -1)
-            update = orthogonal(ahead.to(self.dtype)).reshape(-1)
-            vector.add_(update, alpha=-group["lr"] * AS_LARGE_AS_ADAMS * max(ahead.shape) ** 0.5)
+            ahead = vector.grad.add(momentum, alpha=group["betas"][0]).to(self.dtype).view(len(weight), -1)
+            for part, rows in zip(ahead.split(TOGETHER), vector.view(ahead.shape).split(TOGETHER), strict=True):
+                rows.add_(orthogonal(part), alpha=-group["lr"] * AS_LARGE_AS_ADAMS * max(part.shape) ** 0.5)
             vector.grad = None  # what is left is Adam's
         super()._update()
 

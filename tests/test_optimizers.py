@@ -29,28 +29,31 @@ def grads(model, seed):
     model(torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
 
 
-def test_wide_convolutions_take_torchs_muon_step_and_the_rest_adams():
+@pytest.mark.parametrize("together", [optimizers.TOGETHER, 16], ids=["in one", "in parts of 16, 16 and 8"])
+def test_wide_convolutions_take_torchs_muon_step_and_the_rest_adams(together, monkeypatch):
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("needs torch.optim.Muon (torch >= 2.9) as the reference")
+    monkeypatch.setattr(optimizers, "TOGETHER", together)
     ours, theirs = network(), network()
-    weight = theirs[2].weight.detach().flatten(1).clone().requires_grad_()
+    parts = [part.clone().requires_grad_() for part in theirs[2].weight.detach().flatten(1).split(together)]
     lr, betas = 1e-2, (0.9, 0.95)
     own = optimizers.Muon(ours.parameters(), lr, betas, torch.float32)
     # Its momentum is an average (ours a sum), which scaling the matrix to norm 1 makes no difference to.
-    reference = torch.optim.Muon([weight], lr=lr, weight_decay=0, momentum=betas[0], ns_steps=optimizers.STEPS,
+    reference = torch.optim.Muon(parts, lr=lr, weight_decay=0, momentum=betas[0], ns_steps=optimizers.STEPS,
                                  adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.Adam([p for name, p in theirs.named_parameters() if name != "2.weight"], lr=lr, betas=betas)
     for seed in range(3):
-        theirs[2].weight.data = weight.detach().view_as(theirs[2].weight)
+        theirs[2].weight.data = torch.cat(parts).detach().view_as(theirs[2].weight)
         grads(ours, seed)
         grads(theirs, seed)
-        weight.grad = theirs[2].weight.grad.flatten(1)
+        for part, gradient in zip(parts, theirs[2].weight.grad.flatten(1).split(together), strict=True):
+            part.grad = gradient
         for optimiser in (own, reference, adam):
             optimiser.step()
             optimiser.zero_grad()
         theirs.zero_grad()
     moved = (ours[2].weight.flatten(1) - network()[2].weight.flatten(1)).norm()
-    assert (ours[2].weight.flatten(1) - weight).norm() < 0.02 * moved  # its products are in bfloat16
+    assert (ours[2].weight.flatten(1) - torch.cat(parts)).norm() < 0.02 * moved  # its products are in bfloat16
     for name, value in ours.named_parameters():
         if name != "2.weight":
             # A fifth of a step apart at most: what the reference's products in bfloat16 lead to.
