@@ -6,6 +6,7 @@ goes on from its checkpoint. All machines see this project, the data and the rep
 from __future__ import annotations
 
 import contextlib
+import signal
 import tempfile
 import time
 import typing
@@ -89,12 +90,15 @@ class Remote:
 
     def __init__(self, client: distributed.Client, future: distributed.Future, stop: str) -> None:
         self._client, self._future, self._stop = client, future, stop
+        self._taken_back = False
 
     def poll(self) -> int | None:
         if not self._future.done():
             return None
         if self._future.status == "finished":
             return self._future.result()
+        if self._taken_back:
+            return -signal.SIGKILL  # as one that was killed
         if self._future.status != "error":  # lost or cancelled, which nobody here asked for
             raise InputError("the Dask scheduler forgot this task or is gone; the same command goes on")
         error = self._future.exception()
@@ -110,7 +114,9 @@ class Remote:
             ends = time.monotonic() + PATIENCE_S
             while not self._future.done() and time.monotonic() < ends:
                 time.sleep(LOOK_S)
-            self._future.cancel()  # where no worker had taken it yet
+            if not self._future.done():  # no worker had taken it yet
+                self._future.cancel()
+                self._taken_back = True
 
 
 def execute(task: Task, project: Path, at_once: dict[str, int], stop: str) -> int:

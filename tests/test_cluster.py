@@ -58,6 +58,17 @@ def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path, monkeypatch):
     engine.close()
 
 
+def test_one_that_waits_for_a_worker_beyond_its_time_was_killed_and_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.5)
+    with workers(1, processes=False) as local:
+        engine = cluster.Cluster(local.scheduler_address, tmp_path)
+        waiting = cluster.Remote(engine._client, engine._client.submit(time.sleep, 0, resources={"none has it": 1}), "stop")
+        assert waiting.poll() is None
+        waiting.kill()
+        assert waiting.poll() == -9
+        engine.close()
+
+
 def test_without_the_extra_and_with_jobs_it_says_so(seed_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     words = ["run", "params/smoke.yaml", "--data", str(seed_root), "--reports", str(tmp_path), "--cluster", "tcp://127.0.0.1:9"]
