@@ -114,7 +114,7 @@ class Remote:
             ends = time.monotonic() + PATIENCE_S
             while not self._future.done() and time.monotonic() < ends:
                 time.sleep(LOOK_S)
-            if not self._future.done():  # no worker had taken it yet
+            if not self._future.done():  # no worker has taken it, or the one that has does not answer
                 self._future.cancel()
                 self._taken_back = True
 

@@ -120,15 +120,15 @@ def looked(scorer: score.Scorer, pictures: torch.Tensor, name: str,
     return _stacked(rows(), len(pictures)), kept
 
 
-def _stacked(tables: typing.Iterator[pd.DataFrame], count: int) -> pd.DataFrame:
+def _stacked(parts: typing.Iterator[pd.DataFrame], count: int) -> pd.DataFrame:
     """Tables of numbers that come one by one, `count` rows in all, as one; no columns where none comes.
 
     Into a block that is there beforehand: small blocks that stay, among the large ones of maps that go, keep glibc from using the
     room of those again, and cost 16 KB an image.
     """
-    first = next(tables, pd.DataFrame())
+    first = next(parts, pd.DataFrame())
     values, filled = np.empty((count, first.shape[1])), 0
-    for table in itertools.chain([first], tables):
+    for table in itertools.chain([first], parts):
         values[filled:filled + len(table)] = table.to_numpy()
         filled += len(table)
     return pd.DataFrame(values, columns=first.columns)

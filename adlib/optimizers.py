@@ -9,7 +9,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: steepest a
 STEPS = 4  # measured (docs/performance.md): 3 leave a higher loss; Jordan's 5 suit larger batches, and blew up in bfloat16
 AS_LARGE_AS_ADAMS = 0.2  # root mean square of an update, so that one learning rate serves both kinds (Liu et al.)
 LEAST = 32  # channels on both sides: a narrower convolution is no matrix worth it, and Adam's
-TOGETHER = 128  # channels orthogonal to each other: a taller weight goes in parts, and as well (docs/performance.md)
+TOGETHER = 128  # channels made orthogonal to each other: a taller weight in parts takes less time and learns as well (docs/performance.md)
 
 
 class Adam(torch.optim.Adam):
