@@ -35,7 +35,7 @@ test: install  ## lint, check the packages, then the whole test suite
 faults: install  ## kill a study fifty times, fill its disk, and more: the fault tests at full length
 	KILLS=50 $(BIN)/python -m pytest -s tests/test_faults.py
 
-bench: install  ## the seed's way and ours side by side, in 20 minutes [DATA=path WEIGHTS=path FULL=1, hours]
+bench: install  ## the reference's way and ours side by side, in 20 minutes [DATA=path WEIGHTS=path FULL=1, hours]
 	$(BIN)/python -m benchmarks.speed $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FULL),--full)
 
 lab: install  ## open JupyterLab

@@ -1,4 +1,5 @@
-"""What each command of the command line does: a few calls into the rooms, imported where they are needed so that --help is quick."""
+"""What each command of the command line does: a few calls into the rooms, imported where they are
+needed so that --help is quick."""
 from __future__ import annotations
 
 import argparse
@@ -12,65 +13,84 @@ from adlib.config import InputError
 
 
 def run(args: argparse.Namespace) -> int:
-    from adlib import batch, cluster, grid, process, runs
+    from adlib.runs import batch, grid, run_folder
+    from adlib.runs.engines import dask, process
 
     if args.cluster and args.jobs != 1:
-        raise InputError("--jobs is for this machine; how many runs a cluster takes at a time is its workers' to say")
-    reports = runs.reports_dir(args.reports)
+        raise InputError(
+            "--jobs is for this machine; how many runs a cluster takes at a time is its workers' "
+            "to say")
+    reports = run_folder.reports_dir(args.reports)
     language = args.lang or grid.read(args.grid).lang
-    where = args.data or (os.environ.get("ADLIB_DATA", "") if args.cluster else "")  # a cluster's workers have their own environment
-    tasks = grid.plan(args.grid, data_root=where, reports=str(reports), only=args.only, weights=args.weights)
+    # a cluster's workers have their own environment
+    where = args.data or (os.environ.get("ADLIB_DATA", "") if args.cluster else "")
+    tasks = grid.plan(args.grid, data_root=where, reports=str(reports), only=args.only,
+                      weights=args.weights)
     with contextlib.ExitStack() as after:
         engine = process.Local(args.jobs)
         if args.cluster and not args.dry_run:
-            engine = cluster.Cluster(args.cluster, reports)
+            engine = dask.Cluster(args.cluster, reports)
             after.callback(engine.close)
-        code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force, timeout_s=args.timeout)
+        code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
+                         timeout_s=args.timeout)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
         print("no report: the comparison itself failed; the same command tries it again")
     elif args.report and not args.dry_run and code in (0, 1):
-        code = max(code, report(argparse.Namespace(reports=args.reports, markdown="", again=False, lang=language)))
+        code = max(
+            code,
+            report(argparse.Namespace(reports=args.reports, markdown="", again=False,
+                                      lang=language)))
     return code
 
 
 def report(args: argparse.Namespace) -> int:
-    from adlib import answers, compare, files, runs, summary, tables
-    from adlib import report as pages
+    from adlib.data import files
+    from adlib.report import answers, comparison, summary, tables
+    from adlib.report import site as pages
+    from adlib.runs import run_folder
 
-    reports = runs.reports_dir(args.reports)
+    reports = run_folder.reports_dir(args.reports)
     index = pages.build(reports, again=args.again, language=args.lang)
-    table = compare.performance(reports)
+    table = comparison.performance(reports)
     if args.markdown:
         files.write_text(args.markdown, tables.markdown(table, reports))
         print(f"wrote {args.markdown}")
-    rows = summary.rows(compare.without_ablations(table), reports)
-    print(compare.provenance(table), answers.full(rows), tables.as_text(rows), f"Report: {index.resolve()}", sep="\n\n")
+    rows = summary.rows(comparison.without_ablations(table), reports)
+    print(comparison.provenance(table), answers.full(rows), tables.as_text(rows),
+          f"Report: {index.resolve()}", sep="\n\n")
     return 0
 
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
-    from adlib import newpart, runs
     from adlib.config import project_root
+    from adlib.data import importer
+    from adlib.runs import run_folder
 
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
-    made = newpart.plan(*(Path(folder) if folder else None for folder in (args.good, args.bad, args.masks)))
-    print("\n".join([f"left out: {reason}" for reason in made.left_out] + [f"{args.name}: {newpart.describe(made)}"]))
-    if not newpart.create(root, args.name, made):
+    made = importer.plan(*(Path(folder) if folder else None
+                           for folder in (args.good, args.bad, args.masks)))
+    print("\n".join([f"left out: {reason}"
+                     for reason in made.left_out] + [f"{args.name}: {importer.describe(made)}"]))
+    if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
-    code = run(argparse.Namespace(grid=project_root() / "params" / "fused.yaml", data=str(root), reports=args.reports, weights=args.weights,
-                                  only=f"category={args.name}", jobs=1, cluster="", dry_run=False, force=False, timeout=3 * 3600.0,
-                                  report=True, lang=args.lang))
-    folder = runs.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
+    code = run(
+        argparse.Namespace(grid=project_root() / "params" / "fused.yaml", data=str(root),
+                           reports=args.reports, weights=args.weights, only=f"category={args.name}",
+                           jobs=1, cluster="", dry_run=False, force=False, timeout=3 * 3600.0,
+                           report=True, lang=args.lang))
+    folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
     if code == 0:
         print(f"\nTo look at new pictures: adlib predict {folder} FOLDER")
     return code
 
 
 def predict(args: argparse.Namespace) -> int:
-    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be read."""
-    from adlib import predict as rooms
-    from adlib import process, reopen
+    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be
+    read."""
+    from adlib.runs import predict as rooms
+    from adlib.runs import reopen
+    from adlib.runs.engines import process
 
     run, out = reopen.detector(Path(args.run), args.weights), Path(args.out)
     if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
@@ -81,7 +101,8 @@ def predict(args: argparse.Namespace) -> int:
     due = [source for source in given if str(source.path) not in done]
     with process.stop_signals() as stop:
         coming = rooms.watched(Path(args.pictures[0]), done, stop) if args.watch else due
-        for number, one in enumerate(rooms.predict(run, coming, out, ahead=0 if args.watch else rooms.AHEAD), 1):
+        for number, one in enumerate(
+                rooms.predict(run, coming, out, ahead=0 if args.watch else rooms.AHEAD), 1):
             print(rooms.line(one), flush=True)
             rooms.progress(number, None if args.watch else len(due))
             found.append(one)
@@ -90,97 +111,117 @@ def predict(args: argparse.Namespace) -> int:
     rooms.end(run, found, out)
     print(rooms.summary(found, out))
     if stop.is_set() and not args.watch:
-        print("adlib: stopped before the last picture; the same command goes on from here", file=sys.stderr)
+        print("adlib: stopped before the last picture; the same command goes on from here",
+              file=sys.stderr)
         return 130
     return rooms.code(found)
 
 
 def export(args: argparse.Namespace) -> int:
-    from adlib import export as room
-    from adlib import reopen, runs
+    from adlib.runs import export as room
+    from adlib.runs import reopen, run_folder
 
-    run, about = reopen.detector(Path(args.run), args.weights), runs.manifest(Path(args.run))
-    room.onnx(run, Path(args.onnx), {"configuration": run.config.name, "category": run.config.category, "seed": run.config.seed,
-                                     "weights": about["weights"], "data": about["data"]["fingerprint"], "git": about["git"]})
-    print(f"wrote {args.onnx}: {run.score} of {run.config.category} {run.config.name}, input {run.config.image_size} px, threshold "
-          f"{run.threshold:.6g}" + ("; computed in float32, the run in bf16: scores may differ in the third digit"
-                                    if about.get("precision") == "bf16" else ""))
+    run, about = reopen.detector(Path(args.run), args.weights), run_folder.manifest(Path(args.run))
+    room.onnx(
+        run, Path(args.onnx), {
+            "configuration": run.config.name, "category": run.config.category,
+            "seed": run.config.seed, "weights": about["weights"],
+            "data": about["data"]["fingerprint"], "git": about["git"]
+        })
+    print(f"wrote {args.onnx}: {run.score} of {run.config.category} {run.config.name}, input "
+          f"{run.config.image_size} px, threshold "
+          f"{run.threshold:.6g}" +
+          ("; computed in float32, the run in bf16: scores may differ in the third digit" if about.
+           get("precision") == "bf16" else ""))
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
     """One line each: versions, device, data, weights, write access; 1 if a study could not run."""
-    from adlib import provenance
+    from adlib.runs import provenance
 
     ok = True
-    print("versions:", ", ".join(f"{name} {version}" for name, version in provenance.versions().items()))
-    for name, look in (("device", _check_device), ("data", _check_data), ("weights", _check_weights), ("write access", _check_writing)):
+    print("versions:", ", ".join(
+        f"{name} {version}" for name, version in provenance.versions().items()))
+    for name, look in (("device", _check_device), ("data", _check_data),
+                       ("weights", _check_weights), ("write access", _check_writing)):
         try:
             print(f"{name}: {look(args)}")
         except (InputError, ImportError) as error:
             ok = False
             print(f"{name}: NOT READY: {error}")
-    print("ready: a study can run" if ok else "not ready: a study could not run; see the lines marked NOT READY")
+    print("ready: a study can run"
+          if ok else "not ready: a study could not run; see the lines marked NOT READY")
     return 0 if ok else 1
 
 
 def _check_device(args: argparse.Namespace) -> str:
     import torch
 
-    from adlib import train
+    from adlib.models import training
 
-    return f"{train.pick_device('auto')}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
+    return f"{training.pick_device('auto')}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
 
 
 def _check_data(args: argparse.Namespace) -> str:
-    from adlib import data, datacheck
+    from adlib.data import layout, quality
 
-    root, source = data.find_root(args.data)
+    root, source = layout.find_root(args.data)
     lines, bad = [source], 0
-    for name in data.categories(root):
-        findings = datacheck.check(data.open_category(root, name))
+    for name in layout.categories(root):
+        findings = quality.check(layout.open_category(root, name))
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in findings.rows())]
         lines += [f"    problem: {problem}" for problem in findings.problems()]
         bad += len(findings.unreadable) + bool(findings.label_problem)
     if bad:
-        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: unreadable images, or labels that do not fit"]))
+        raise InputError("\n".join([
+            *lines,
+            f"  {bad} of these problems would stop a run: unreadable images, or labels that do "
+            f"not fit"
+        ]))
     return "\n".join(lines)
 
 
 def _check_weights(args: argparse.Namespace) -> str:
-    from adlib import models
     from adlib.config import Config
+    from adlib.models import autoencoders
 
-    config = Config(model="resnet18", weights=args.weights or "imagenet", weights_fallback=not args.weights)
-    weights = models.build(config)[1]
-    return weights + (" (the CAE needs none; give a file with --weights PATH)" if weights.startswith("RANDOM") else "")
+    config = Config(model="resnet18", weights=args.weights or "imagenet",
+                    weights_fallback=not args.weights)
+    weights = autoencoders.build(config)[1]
+    return weights + (" (the CAE needs none; give a file with --weights PATH)"
+                      if weights.startswith("RANDOM") else "")
 
 
 def _check_writing(args: argparse.Namespace) -> str:
-    from adlib import runs
     from adlib.config import cache_dir
+    from adlib.runs import run_folder
 
-    for folder in (runs.reports_dir(args.reports), cache_dir()):
+    for folder in (run_folder.reports_dir(args.reports), cache_dir()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise InputError(f"cannot write in {folder} ({error.strerror}); make it writable, or set ADLIB_CACHE or --reports") from error
-    return f"{runs.reports_dir(args.reports)} and {cache_dir()}"
+            raise InputError(
+                f"cannot write in {folder} ({error.strerror}); make it writable, or set "
+                f"ADLIB_CACHE or --reports") from error
+    return f"{run_folder.reports_dir(args.reports)} and {cache_dir()}"
 
 
 def data_get(args: argparse.Namespace) -> int:
-    from adlib import download
+    from adlib.data import mvtec
 
-    download.get(args.category, Path(args.root), accept_license=args.accept_license, url=args.url, sha256=args.sha256)
+    mvtec.get(args.category, Path(args.root), accept_license=args.accept_license, url=args.url,
+              sha256=args.sha256)
     return 0
 
 
 def data_synthesize(args: argparse.Namespace) -> int:
-    from adlib import synthetic
+    from adlib.data.synthetic import drawing
 
-    root = synthetic.write_dataset(Path(args.root), train=args.train, good=args.good, anomalous=args.anomalous, seed=args.seed,
-                                   size=args.size, contrast=args.contrast, pixels=args.pixels)
+    root = drawing.write_dataset(Path(
+        args.root), train=args.train, good=args.good, anomalous=args.anomalous, seed=args.seed,
+                                 size=args.size, contrast=args.contrast, pixels=args.pixels)
     print(f"wrote {root}")
     return 0

@@ -1,7 +1,7 @@
 """The parameters of a run: one frozen dataclass, read from a notebook or a YAML file, and checked.
 
-Every knob of the study is a field of `Config`, and nothing else is a knob. The notebooks' parameter cells list the
-same names with the same defaults (a test keeps them in step).
+Every knob of the study is a field of `Config`, and nothing else is a knob. The notebooks' parameter
+cells list the same names with the same defaults (a test keeps them in step).
 """
 from __future__ import annotations
 
@@ -14,50 +14,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PIXEL_MODELS = ("cae", "resnet18")  # trained end to end on the images
-FITTED_IN_SECONDS = ("pca", "gaussian", "gaussian_anywhere", "memory", "taught", "fused")  # on a frozen ResNet18's features
+# on a frozen ResNet18's features
+FITTED_IN_SECONDS = ("pca", "gaussian", "gaussian_anywhere", "memory", "classifier", "fused")
 FEATURE_MODELS = ("to_pixels", "to_features", *FITTED_IN_SECONDS)
-STATISTICS = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")  # no model at all: the baselines
+# no model at all: the baselines
+STATISTICS = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")
 MODELS = PIXEL_MODELS + FEATURE_MODELS + STATISTICS
-SCHEDULES = ("one_cycle", "seed")
+SCHEDULES = ("one_cycle", "reference")
 OPTIMIZERS = ("adam", "muon")
 DISTANCES = ("cosine", "squared")
 LAYERS = ("1", "2", "3")
-SEED_SCORE = "squared.mean"  # the seed's: the mean squared error (adlib.score says how scores are named)
+# the reference's: the mean squared error (adlib.score says how scores are named)
+REFERENCE_SCORE = "squared.mean"
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
 
 
 class InputError(ValueError):
-    """Something a person gave us is wrong. The message is one sentence: what, where, and what to do."""
+    """Something a person gave us is wrong. The message is one sentence: what, where, and what to
+    do."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython's hook: in a notebook, show the sentence and not the stack
+    # IPython's hook: in a notebook, show the sentence and not the stack
+    def _render_traceback_(self) -> list[str]:
         return [f"InputError: {self}"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run of the study. Field order is the order of the parameter cells; the comments are their help texts."""
+    """One run of the study. Field order is the order of the parameter cells; the comments are their
+    help texts."""
 
     category: str = ""  # which part to study; empty: the first category found in the data
     name: str = "cae_mse"  # name of this configuration, and of its folder
-    model: str = "cae"  # network (cae, resnet18), feature detector (to_pixels, to_features, pca, gaussian, memory, fused...) or baseline
+    # network (cae, resnet18), feature detector (to_pixels, to_features, pca, gaussian, memory,
+    # fused...) or baseline
+    model: str = "cae"
     weights: str = "imagenet"  # of the ResNet18: imagenet | none | path of a state dict
-    weights_fallback: bool = False  # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
+    # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
+    weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
     epochs: int = 5  # passes over the training images
-    batch_size: int = 4  # images per training step; small ones take more steps, and learn more from as many images
+    # images per training step; small ones take more steps, and learn more from as many images
+    batch_size: int = 4
     optimizer: str = "adam"  # adam | muon (momentum made orthogonal: fewer steps to the same loss)
     lr: float = 1e-2  # learning rate; of one_cycle the highest
-    schedule: str = "one_cycle"  # one_cycle (up to lr and down to nothing) | seed (the seed's: constant, halved on a plateau)
+    # one_cycle (up to lr and down to nothing) | reference (the reference's: constant, halved on a
+    # plateau)
+    schedule: str = "one_cycle"
     layers: str = "1,2,3"  # which ResNet18 stages the feature models look at
     distance: str = "cosine"  # for to_features: cosine | squared
-    kinds: str = "cutpaste,perlin,scratch,structural"  # for taught and fused: the synthetic anomalies they are shown
-    false_alarms: float = 0.05  # share of good parts that may be called anomalous; sets the threshold
-    held_out: float = 0.1  # share of the good training images kept apart to steer the learning rate; 0 keeps none
+    # for taught and fused: the synthetic anomalies they are shown
+    kinds: str = "cutpaste,perlin,scratch,structural"
+    target_fpr: float = 0.05  # share of good parts that may be called anomalous; sets the threshold
+    # share of the good training images kept apart to steer the learning rate; 0 keeps none
+    held_out: float = 0.1
     seed: int = 0  # of the initial weights, the split and the order of the images
-    precision: str = "auto"  # of the networks: auto (bf16 where the processor has it, else float32) | float32 | bf16
+    # of the networks: auto (bf16 where the processor has it, else float32) | float32 | bf16
+    precision: str = "auto"
     device: str = "auto"  # auto | cpu | cuda | mps
     data_root: str = ""  # folder of the data; empty: ADLIB_DATA, else data/, else the synthetic set
     reports: str = ""  # folder of the results; empty: reports/ of the project
@@ -73,28 +88,39 @@ class Config:
         _one_of("distance", self.distance, DISTANCES)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
-        _demand(0 < self.false_alarms < 1, f"false_alarms is {self.false_alarms}; give a share between 0 and 1, such as 0.05")
-        _demand(self.image_size >= 32 and self.image_size % 32 == 0,
-                f"image_size is {self.image_size}; give a positive multiple of 32 (both networks halve the image five times)")
-        _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE only) to 1 (SSIM only)")
-        _demand(0 <= self.held_out < 1, f"held_out is {self.held_out}; give a share from 0 to below 1")
+        _demand(0 < self.target_fpr < 1,
+                f"target_fpr is {self.target_fpr}; give a share between 0 and 1, such as 0.05")
+        _demand(
+            self.image_size >= 32 and self.image_size % 32 == 0,
+            f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
+            f"halve the image five times)")
+        _demand(
+            0 <= self.ssim_weight <= 1,
+            f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE only) to 1 (SSIM only)")
+        _demand(0 <= self.held_out < 1,
+                f"held_out is {self.held_out}; give a share from 0 to below 1")
         _demand(self.epochs >= 1, f"epochs is {self.epochs}; give at least 1")
-        _demand(self.batch_size >= 2, f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
+        _demand(self.batch_size >= 2,
+                f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
         _demand(self.lr > 0, f"lr is {self.lr}; give a learning rate above 0, such as 1e-3")
         _demand(self.seed >= 0, f"seed is {self.seed}; give 0 or more")
-        _demand(bool(self.name) and not set(self.name) & set('/\\\0') and self.name not in (".", ".."),
-                f"name is {self.name!r}; give a name that can be a folder's")
+        _demand(
+            bool(self.name) and not set(self.name) & set('/\\\0') and self.name not in (".", ".."),
+            f"name is {self.name!r}; give a name that can be a folder's")
 
     @classmethod
     def from_mapping(cls, values: typing.Mapping[str, object], where: str = "parameters") -> Config:
-        """Check a mapping (a YAML file's content, say) and make a Config of it. `where` names it in errors.
+        """Check a mapping (a YAML file's content, say) and make a Config of it. `where` names it in
+        errors.
 
-        Raises InputError for an unknown key (naming the nearest known one), a wrong type or a value out of range.
+        Raises InputError for an unknown key (naming the nearest known one), a wrong type or a value
+        out of range.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise InputError(f"{where}: unknown parameter {key!r}{did_you_mean(str(key), known)}")
+                raise InputError(
+                    f"{where}: unknown parameter {key!r}{did_you_mean(str(key), known)}")
         try:
             return cls(**values)
         except InputError as error:
@@ -104,15 +130,18 @@ class Config:
     def from_notebook(cls) -> Config:
         """The Config that the running notebook's parameter cells describe.
 
-        Reads the assignments of every executed cell that begins with '# Parameters': the notebook's own, and the one
-        papermill injects below it, where a name that is no parameter would otherwise pass with a mere warning.
+        Reads the assignments of every executed cell that begins with '# Parameters': the notebook's
+        own, and the one papermill injects below it, where a name that is no parameter would
+        otherwise pass with a mere warning.
         """
         from IPython import get_ipython  # only notebooks need IPython
 
         shell = get_ipython()
         if shell is None:
-            raise InputError("Config.from_notebook() was called outside a notebook; use Config(...) in a script")
-        cells: dict[str, str] = {}  # by first line: of a cell that was mended and run again, the latest version counts
+            raise InputError(
+                "Config.from_notebook() was called outside a notebook; use Config(...) in a script")
+        # by first line: of a cell that was mended and run again, the latest version counts
+        cells: dict[str, str] = {}
         for source in shell.user_ns["In"]:
             first = source.lstrip().split("\n", 1)[0]
             if first.startswith("# Parameters"):
@@ -137,9 +166,11 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
 
 
 def project_root() -> Path:
-    """The study's folder: the nearest one at or above the working directory that holds notebooks/ and params/.
+    """The study's folder: the nearest one at or above the working directory that holds notebooks/
+    and params/.
 
-    JupyterLab starts kernels in notebooks/ and papermill in the caller's folder: both must find the same reports/.
+    JupyterLab starts kernels in notebooks/ and papermill in the caller's folder: both must find the
+    same reports/.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -149,13 +180,16 @@ def project_root() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where decoded images and the like are kept (ADLIB_CACHE, else the user's cache folder). Safe to delete."""
+    """Where decoded images and the like are kept (ADLIB_CACHE, else the user's cache folder). Safe
+    to delete."""
     base = os.environ.get("ADLIB_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME",
+                                                       Path.home() / ".cache")) / "adlib"
 
 
 def _assigned(source: str) -> dict[str, object]:
-    """The names that a parameter cell gives a literal value, and those values (later cells may reuse the names)."""
+    """The names that a parameter cell gives a literal value, and those values (later cells may
+    reuse the names)."""
     values = {}
     for node in ast.parse(source).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
@@ -163,8 +197,10 @@ def _assigned(source: str) -> dict[str, object]:
             try:
                 value = ast.literal_eval(node.value)
             except ValueError:
-                raise InputError(f"notebook parameters: {ast.unparse(node)!r} is not a plain value; give a number, a text, "
-                                 "True or False") from None
+                raise InputError(
+                    f"notebook parameters: {ast.unparse(node)!r} is not a plain value; give a "
+                    f"number, a text, "
+                    "True or False") from None
             values |= {target.id: value for target in targets if isinstance(target, ast.Name)}
     return values
 
@@ -177,26 +213,31 @@ def _typed(field: dataclasses.Field, value: object) -> object:
         return os.fspath(value)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind in (int, float) and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+    if kind in (int, float) and not isinstance(value, bool) and isinstance(
+            value, (int, float, str)):
         try:
             number = float(value)  # YAML 1.1 reads 1e-3 as a string
         except ValueError:
             number = float("nan")
-        if number == number and abs(number) != float("inf") and (kind is float or number == int(number)):
+        if number == number and abs(number) != float("inf") and (kind is float
+                                                                 or number == int(number)):
             return kind(number)
     raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}")
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InputError(f"{key} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
+        raise InputError(
+            f"{key} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
 
 
 def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
     words = [word.strip() for word in value.split(",")]
     for word in words:
         if word not in known or words.count(word) > 1:
-            raise InputError(f"{key} is {value!r}; give some of {', '.join(known)}, each once, with commas between")
+            raise InputError(
+                f"{key} is {value!r}; give some of {', '.join(known)}, each once, with commas "
+                f"between")
 
 
 def _demand(condition: bool, message: str) -> None:

@@ -1,8 +1,11 @@
-"""Does memory stay flat in the number of images? Many synthetic images on disk, one whole run through papermill, its peak watched.
+"""Does memory stay flat in the number of images? Many synthetic images on disk, one whole run
+through papermill, its peak watched.
 
-    python -m benchmarks.memory --images 100000     # a quarter of an hour on 2 cores; a tenth of it first to see the difference
+    # a quarter of an hour on 2 cores; a tenth of it first to see the difference
+    python -m benchmarks.memory --images 100000   
 
-The images are drawn hazelnuts with noise of their own each, 128 px JPEG files, decoded to 64 px; 1 in 50 is a test image.
+The images are drawn hazelnuts with noise of their own each, 128 px JPEG files, decoded to 64 px; 1
+in 50 is a test image.
 """
 from __future__ import annotations
 
@@ -16,21 +19,32 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib import files, process, synthetic
+from adlib.data import files
+from adlib.data.synthetic import drawing
+from adlib.runs.engines import process
 from benchmarks.speed import watched
 
 SIDE, DRAWN = 128, 24
 
 
 def draw(root: Path, count: int) -> None:
-    """`count` images in MVTec AD's layout below root/nut: noisy copies of some drawn ones, so that it takes minutes."""
+    """`count` images in MVTec AD's layout below root/nut: noisy copies of some drawn ones, so that
+    it takes minutes."""
     with tempfile.TemporaryDirectory() as place:
-        drawn = synthetic.write_dataset(Path(place), train=DRAWN, good=DRAWN, anomalous=DRAWN, seed=0, size=1.0, contrast=1.0, pixels=SIDE)
-        kinds = {"train/good": sorted((drawn / "hazelnut" / "train" / "good").glob("*.png")),
-                 "test/good": sorted((drawn / "hazelnut" / "test" / "good").glob("*.png")),
-                 "test/bad": sorted(path for path in (drawn / "hazelnut" / "test").glob("*/*.png") if path.parent.name != "good")}
-        pictures = {kind: [np.asarray(Image.open(path).convert("RGB"), np.int16) for path in paths] for kind, paths in kinds.items()}
-    plan = [(kind, i) for i in range(count) for kind in ["train/good" if i % 50 else ("test/good", "test/bad")[i // 50 % 2]]]
+        drawn = drawing.write_dataset(Path(place), train=DRAWN, good=DRAWN, anomalous=DRAWN, seed=0,
+                                      size=1.0, contrast=1.0, pixels=SIDE)
+        kinds = {
+            "train/good": sorted((drawn / "hazelnut" / "train" / "good").glob("*.png")),
+            "test/good": sorted((drawn / "hazelnut" / "test" / "good").glob("*.png")),
+            "test/bad": sorted(path for path in (drawn / "hazelnut" / "test").glob("*/*.png")
+                               if path.parent.name != "good")
+        }
+        pictures = {
+            kind: [np.asarray(Image.open(path).convert("RGB"), np.int16) for path in paths]
+            for kind, paths in kinds.items()
+        }
+    plan = [(kind, i) for i in range(count)
+            for kind in ["train/good" if i % 50 else ("test/good", "test/bad")[i // 50 % 2]]]
     for kind in pictures:
         (root / "nut" / kind).mkdir(parents=True)
 
@@ -47,19 +61,27 @@ def draw(root: Path, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "measured" / "memory.json")
+    parser.add_argument("--out", type=Path,
+                        default=Path(__file__).parent / "measured" / "memory.json")
     arguments = parser.parse_args()
     found = {}
     for count in arguments.images:
         with tempfile.TemporaryDirectory() as place:
             draw(Path(place) / "data", count)
-            parameters = {"data_root": f"{place}/data", "reports": f"{place}/reports", "image_size": "64", "epochs": "1",
-                          "batch_size": "32"}
-            command = [sys.executable, "-c", process.PAPERMILL, "notebooks/02_cae_baseline.ipynb", f"{place}/out.ipynb", "-k", "python3",
-                       *(word for pair in parameters.items() for word in ("-p", *pair))]
+            parameters = {
+                "data_root": f"{place}/data", "reports": f"{place}/reports", "image_size": "64",
+                "epochs": "1", "batch_size": "32"
+            }
+            command = [
+                sys.executable, "-c", process.PAPERMILL, "notebooks/02_cae_baseline.ipynb",
+                f"{place}/out.ipynb", "-k", "python3",
+                *(word for pair in parameters.items() for word in ("-p", *pair))
+            ]
             seen = watched(command, ADLIB_CACHE=f"{place}/cache", **process.KEEP_MEMORY)
         found[str(count)] = {name: seen[name] for name in ("seconds", "peak_mb")}
-        print(f"{count} images: {seen['seconds']:.0f} s, peak {seen['peak_mb']:.0f} MB beside the files it maps", flush=True)
+        print(
+            f"{count} images: {seen['seconds']:.0f} s, peak {seen['peak_mb']:.0f} MB beside the "
+            f"files it maps", flush=True)
     files.write_json(arguments.out, found)
 
 

@@ -1,10 +1,12 @@
-"""The seed's way and ours side by side: the same machine, the same images, one run. Prints a table and writes a JSON file.
+"""The reference's way and ours side by side: the same machine, the same images, one run. Prints a
+table and writes a JSON file.
 
-    make bench DATA=path WEIGHTS=file            # about 20 minutes on 2 cores: the seed's epochs are extrapolated from a few
-    make bench DATA=path WEIGHTS=file FULL=1     # hours: the seed's way to its end
+    # about 20 minutes on 2 cores: the reference's epochs are extrapolated from a few
+    make bench DATA=path WEIGHTS=file          
+    make bench DATA=path WEIGHTS=file FULL=1     # hours: the reference's way to its end
 
-Every number is of a fresh process unless its name says warm, with empty caches unless its name says second. Ratios are what
-to compare between machines; the seconds are this one's.
+Every number is of a fresh process unless its name says warm, with empty caches unless its name says
+second. Ratios are what to compare between machines; the seconds are this one's.
 """
 from __future__ import annotations
 
@@ -27,12 +29,17 @@ import psutil
 import torch
 from PIL import Image
 
-from adlib import data, decide, featurespace, files, images, models, process, runs, score, train
 from adlib.config import Config
+from adlib.data import files, images, layout
+from adlib.evaluation import calibration
+from adlib.models import anomaly_maps, autoencoders, featurespace, training
+from adlib.runs import run_folder
+from adlib.runs.engines import process
 from benchmarks import detection
 
 FOUR = "params/four.yaml"
-SEED_EPOCHS = 3  # measured where the seed's way is not run to its end; the first pays for starting the loader
+# measured where the reference's way is not run to its end; the first pays for starting the loader
+SEED_EPOCHS = 3
 TO_METRICS = """
 from pathlib import Path
 from adlib import data, decide, evaluate, featurespace, images, train
@@ -43,7 +50,7 @@ encoder, _ = featurespace.backbone(config)
 good = images.load(category.train, config.image_size)
 scorer = featurespace.fit(encoder, good, *train.split(len(good), config.held_out, config.seed), config)
 scored = decide.cross_p_values(decide.scores(scorer, category, config), scorer, category, config)
-print(evaluate.auroc(evaluate.results(category, scored, config.false_alarms))["test"]["value"])
+print(evaluate.auroc(evaluate.results(category, scored, config.target_fpr))["test"]["value"])
 """
 LARGE = 1024  # pixels: MVTec AD's own size, where decoding counts
 
@@ -78,10 +85,12 @@ def seconds_of(function: typing.Callable[[], typing.Any]) -> float:
 
 
 def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
-    """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped files aside), output}."""
+    """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped
+    files aside), output}."""
     started, peak = time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+") as said:
-        running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, env=os.environ | environment)
+        running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said,
+                                   stderr=subprocess.STDOUT, env=os.environ | environment)
         tree = psutil.Process(running.pid)
         while running.poll() is None:
             used = 0
@@ -107,7 +116,8 @@ def enlarged(root: Path, target: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
             with Image.open(path) as image:
-                image.convert("RGB").resize((LARGE, LARGE), Image.Resampling.BICUBIC).save(place, compress_level=6)
+                image.convert("RGB").resize((LARGE, LARGE), Image.Resampling.BICUBIC).save(
+                    place, compress_level=6)
         elif path.is_file():
             shutil.copy(path, place)
 
@@ -116,180 +126,267 @@ def enlarged(root: Path, target: Path) -> Path:
     return target
 
 
-def the_seeds_way(root: Path, weights: str, full: bool) -> dict[str, typing.Any]:
-    """Its runs one after the other, as its notebook does: {cells: {category-config: ...}, seconds, peak_mb, extrapolated}."""
+def the_reference(root: Path, weights: str, full: bool) -> dict[str, typing.Any]:
+    """Its runs one after the other, as its notebook does: {cells: {category-config: ...}, seconds,
+    peak_mb, extrapolated}."""
     cells = {}
-    for config in detection.configs("params/study.yaml", data_root=root, weights=weights, seeds=[0]):
+    for config in detection.configs("params/study.yaml", data_root=root, weights=weights,
+                                    seeds=[0]):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "benchmarks.seed_way", "--data", str(root), "--weights", weights, "--folder", folder,
-                       "--category", config.category, "--config", config.name, *([] if full else ["--epochs", str(SEED_EPOCHS)])]
+            command = [
+                sys.executable, "-m", "benchmarks.reference", "--data",
+                str(root), "--weights", weights, "--folder", folder, "--category", config.category,
+                "--config", config.name,
+                *([] if full else ["--epochs", str(SEED_EPOCHS)])
+            ]
             seen = watched(command)
-            cell = files.read_json(Path(folder) / "seed_way.json")
+            cell = files.read_json(Path(folder) / "reference.json")
         epoch = statistics.mean(cell["epoch_seconds"][1:])
-        cell |= {"epoch": epoch, "peak_mb": seen["peak_mb"],
-                 "seconds": seen["seconds"] + (cell["epochs"] - len(cell["epoch_seconds"])) * epoch}
+        cell |= {
+            "epoch": epoch, "peak_mb": seen["peak_mb"],
+            "seconds": seen["seconds"] + (cell["epochs"] - len(cell["epoch_seconds"])) * epoch
+        }
         cells[f"{config.category}-{config.name}"] = cell
-        print(f"  seed's way, {config.category} {config.name}: {epoch:.2f} s an epoch, {cell['seconds']:.0f} s in all", flush=True)
-    return {"cells": cells, "seconds": sum(cell["seconds"] for cell in cells.values()), "extrapolated": not full,
-            "peak_mb": max(cell["peak_mb"] for cell in cells.values())}
+        print(
+            f"  reference's way, {config.category} {config.name}: {epoch:.2f} s an epoch, "
+            f"{cell['seconds']:.0f} s in all", flush=True)
+    return {
+        "cells": cells, "seconds": sum(cell["seconds"] for cell in cells.values()),
+        "extrapolated": not full, "peak_mb": max(cell["peak_mb"] for cell in cells.values())
+    }
 
 
 def ours(root: Path, weights: str) -> dict[str, typing.Any]:
-    """`adlib run` from nothing to the rendered report, two runs at a time, and the same command once more."""
+    """`adlib run` from nothing to the rendered report, two runs at a time, and the same command
+    once more."""
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-m", "adlib.cli", "run", FOUR, "--data", str(root), "--weights", weights, "--jobs", "2", "--report",
-                   "--reports", f"{place}/reports"]
+        command = [
+            sys.executable, "-m", "adlib.cli", "run", FOUR, "--data",
+            str(root), "--weights", weights, "--jobs", "2", "--report", "--reports",
+            f"{place}/reports"
+        ]
         first = watched(command, ADLIB_CACHE=f"{place}/cache")
         cells = {}
-        for run in runs.all_runs(Path(place) / "reports"):
-            about, found = runs.manifest(run), files.read_json(run / "metrics.json")
+        for run in run_folder.all_runs(Path(place) / "reports"):
+            about, found = run_folder.manifest(run), files.read_json(run / "metrics.json")
             cells[f"{run.parts[-3]}-{run.parts[-2]}"] = {
-                "seconds": about["seconds"], "train_seconds": about["train_seconds"], "epochs": found["epochs"]}
+                "seconds": about["seconds"], "train_seconds": about["train_seconds"],
+                "epochs": found["epochs"]
+            }
         second = watched(command, ADLIB_CACHE=f"{place}/cache")
         tasks, again = (seen["output"].count("done (") for seen in (first, second))
-    print(f"  ours: {first['seconds']:.0f} s; once more: {second['seconds']:.1f} s, {again} of {tasks} tasks done again", flush=True)
-    return {"cells": cells, "seconds": first["seconds"], "peak_mb": first["peak_mb"], "second_seconds": second["seconds"],
-            "tasks": tasks, "done_again": again}
+    print(
+        f"  ours: {first['seconds']:.0f} s; once more: {second['seconds']:.1f} s, {again} of "
+        f"{tasks} tasks done again", flush=True)
+    return {
+        "cells": cells, "seconds": first["seconds"], "peak_mb": first["peak_mb"],
+        "second_seconds": second["seconds"], "tasks": tasks, "done_again": again
+    }
 
 
-def training(root: Path, weights: str, limits: dict[str, float]) -> dict[str, typing.Any]:
-    """Warm epochs of each configuration with all cores: images a second, and the share of the matrix-product ceiling."""
+def training_rates(root: Path, weights: str, limits: dict[str, float]) -> dict[str, typing.Any]:
+    """Warm epochs of each configuration with all cores: images a second, and the share of the
+    matrix-product ceiling."""
     from torch.utils.flop_counter import FlopCounterMode
 
     found = {}
     for config in detection.configs(FOUR, data_root=root, weights=weights, seeds=[0])[:4]:
-        category = data.open_category(root, config.category)
+        category = layout.open_category(root, config.category)
         pictures = images.load(category.train, config.image_size)
-        model, _ = models.build(config)
+        model, _ = autoencoders.build(config)
         with FlopCounterMode(display=False) as counter:
             x = images.to_float(pictures[:4])
-            train.loss_terms(x, model(x), config.ssim_weight)[0].backward()
+            training.loss_terms(x, model(x), config.ssim_weight)[0].backward()
         seconds: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
-            history = train.fit(model, pictures, config, folder=Path(folder), identity="", say=lambda text: None)
+            history = training.fit(model, pictures, config, folder=Path(folder), identity="",
+                                   say=lambda text: None)
             seconds = [row["seconds"] for row in history]
-        count = len(train.split(len(pictures), config.held_out, config.seed)[0])
-        rate, how = count / min(seconds), train.precision(config, train.pick_device("auto"))
-        found[config.name] = {"images_per_second": rate, "gflop_per_image": counter.get_total_flops() / 4 / 1e9, "precision": how,
-                              "share_of_ceiling": counter.get_total_flops() / 4 / 1e9 * rate / limits[f"{how}_gflops"]}
+        count = len(training.split(len(pictures), config.held_out, config.seed)[0])
+        rate, how = count / min(seconds), training.precision(config, training.pick_device("auto"))
+        found[config.name] = {
+            "images_per_second": rate, "gflop_per_image": counter.get_total_flops() / 4 / 1e9,
+            "precision": how,
+            "share_of_ceiling": counter.get_total_flops() / 4 / 1e9 * rate / limits[f"{how}_gflops"]
+        }
     return found
 
 
 def scoring(root: Path, weights: str) -> dict[str, float]:
-    """One image in a warm process, in milliseconds (median of 30), and images a second: every map and score of a detector."""
-    category = data.open_category(root, data.categories(root)[0])
+    """One image in a warm process, in milliseconds (median of 30), and images a second: every map
+    and score of a detector."""
+    category = layout.open_category(root, layout.categories(root)[0])
     found = {}
     for kind, size in (("cae", 128), ("resnet18", 128), ("fused", 256)):
         config = Config(model=kind, weights=weights, image_size=size)
         pictures = images.load(category.train, size)
         if kind == "fused":
             few = pictures[:80]
-            scorer = featurespace.fit(featurespace.backbone(config)[0], few, *train.split(len(few), 0.1, 0), config)
+            scorer = featurespace.fit(
+                featurespace.backbone(config)[0], few, *training.split(len(few), 0.1, 0), config)
         else:
-            scorer = score.autoencoder_scorer(models.build(config)[0], config)
-        scale = score.scale_of(scorer(pictures[:8]))
+            scorer = anomaly_maps.autoencoder_scorer(autoencoders.build(config)[0], config)
+        scale = anomaly_maps.scale_of(scorer(pictures[:8]))
         order = torch.arange(100)
-        unseen = 255 - pictures[order % len(pictures)] + order[:, None, None, None].to(torch.uint8)  # each another, and in no cache
-        one_by_one = [seconds_of(functools.partial(decide.tables, scorer, picture[None], scale)) for picture in unseen[:35]]
+        # each another, and in no cache
+        unseen = 255 - pictures[order % len(pictures)] + order[:, None, None, None].to(torch.uint8)
+        one_by_one = [
+            seconds_of(functools.partial(calibration.tables, scorer, picture[None], scale))
+            for picture in unseen[:35]
+        ]
         found[f"{kind}_ms"] = 1e3 * statistics.median(one_by_one[5:])
-        found[f"{kind}_per_second"] = len(unseen) / seconds_of(functools.partial(decide.tables, scorer, unseen.flip(-1), scale))
+        found[f"{kind}_per_second"] = len(unseen) / seconds_of(
+            functools.partial(calibration.tables, scorer, unseen.flip(-1), scale))
     return found
 
 
 def growth(root: Path, weights: str) -> dict[str, float]:
-    """Seconds of a warm CAE + SSIM epoch: {"images x pixels": seconds}, from a quarter of the images to four times as many."""
-    found, category = {}, data.open_category(root, data.categories(root)[0])
+    """Seconds of a warm CAE + SSIM epoch: {"images x pixels": seconds}, from a quarter of the
+    images to four times as many."""
+    found, category = {}, layout.open_category(root, layout.categories(root)[0])
     for share, size in ((0.25, 128), (1, 64), (1, 128), (1, 256), (4, 128)):
         config = Config(ssim_weight=0.5, image_size=size, epochs=2, weights=weights, held_out=0)
-        pictures = images.load(category.train, size).repeat(4, 1, 1, 1)[:int(share * len(category.train))]
+        pictures = images.load(category.train, size).repeat(4, 1, 1,
+                                                            1)[:int(share * len(category.train))]
         with tempfile.TemporaryDirectory() as folder:
-            history = train.fit(models.build(config)[0], pictures, config, folder=Path(folder), identity="", say=lambda text: None)
+            history = training.fit(
+                autoencoders.build(config)[0], pictures, config, folder=Path(folder), identity="",
+                say=lambda text: None)
         found[f"{len(pictures)} x {size}"] = history[-1]["seconds"]
     return found
 
 
 def best_detector(root: Path, weights: str) -> dict[str, float]:
-    """`fused` at 256 px in a cold process with empty caches: seconds to its AUROC, and to the executed notebook with its figures."""
-    name = data.categories(root)[0]
+    """`fused` at 256 px in a cold process with empty caches: seconds to its AUROC, and to the
+    executed notebook with its figures."""
+    name = layout.categories(root)[0]
     with tempfile.TemporaryDirectory() as place:
         script = TO_METRICS.format(weights=weights, root=str(root), name=name)
-        metrics = watched([sys.executable, "-c", script], ADLIB_CACHE=f"{place}/a", **process.KEEP_MEMORY)
-        parameters = {"weights": weights, "data_root": str(root), "category": name, "reports": f"{place}/reports"}
-        command = [sys.executable, "-c", process.PAPERMILL, "notebooks/04_feature_space.ipynb", f"{place}/out.ipynb", "-k", "python3",
-                   *(word for pair in parameters.items() for word in ("-p", *pair))]
+        metrics = watched([sys.executable, "-c", script], ADLIB_CACHE=f"{place}/a",
+                          **process.KEEP_MEMORY)
+        parameters = {
+            "weights": weights, "data_root": str(root), "category": name,
+            "reports": f"{place}/reports"
+        }
+        command = [
+            sys.executable, "-c", process.PAPERMILL, "notebooks/04_feature_space.ipynb",
+            f"{place}/out.ipynb", "-k", "python3",
+            *(word for pair in parameters.items() for word in ("-p", *pair))
+        ]
         notebook = watched(command, ADLIB_CACHE=f"{place}/b", **process.KEEP_MEMORY)
-    return {"metrics_seconds": metrics["seconds"], "notebook_seconds": notebook["seconds"], "peak_mb": metrics["peak_mb"],
-            "auroc": float(metrics["output"].split()[-1])}
+    return {
+        "metrics_seconds": metrics["seconds"], "notebook_seconds": notebook["seconds"],
+        "peak_mb": metrics["peak_mb"], "auroc": float(metrics["output"].split()[-1])
+    }
 
 
 def starting() -> dict[str, float]:
     """Seconds to import every room of adlib beyond torch, and to print the help."""
-    rooms = ", ".join(sorted(path.stem for path in Path(models.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cli")))
-    pause = {"torch": "import torch", "adlib": f"import torch; from adlib import {rooms}", "package": "import torch; import adlib"}
-    took = {name: best_of(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), 4) for name, code in pause.items()}
-    helped = best_of(lambda: subprocess.run([sys.executable, "-m", "adlib.cli", "--help"], check=True, stdout=subprocess.DEVNULL), 4)
-    return {"import_adlib": max(0.0, took["package"] - took["torch"]), "import_every_room": took["adlib"] - took["torch"], "help": helped}
+    rooms = ", ".join(
+        sorted(path.stem for path in Path(autoencoders.__file__).parent.glob("*.py")
+               if path.stem not in ("__init__", "cli")))
+    pause = {
+        "torch": "import torch", "adlib": f"import torch; from adlib import {rooms}",
+        "package": "import torch; import adlib"
+    }
+    took = {
+        name: best_of(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), 4)
+        for name, code in pause.items()
+    }
+    helped = best_of(
+        lambda: subprocess.run([sys.executable, "-m", "adlib.cli", "--help"], check=True, stdout=
+                               subprocess.DEVNULL), 4)
+    return {
+        "import_adlib": max(0.0, took["package"] - took["torch"]),
+        "import_every_room": took["adlib"] - took["torch"], "help": helped
+    }
 
 
 def compared(result: dict[str, typing.Any]) -> str:
     """The table that is printed."""
-    lines = [f"{result['machine']}, {result['cores']} cores, torch {result['torch']}; ceiling: "
-             + ", ".join(f"{name} {value:.0f}" for name, value in result["ceiling"].items()), ""]
-    rows = [("what", "the seed's way", "ours", "ratio")]
+    lines = [
+        f"{result['machine']}, {result['cores']} cores, torch {result['torch']}; ceiling: " +
+        ", ".join(f"{name} {value:.0f}" for name, value in result["ceiling"].items()), ""
+    ]
+    rows = [("what", "the reference's way", "ours", "ratio")]
     for size, both in result["sizes"].items():
         seed, own = both["seed"], both["ours"]
         about = " (extrapolated)" if seed["extrapolated"] else ""
-        rows.append((f"{size} px files: all runs, finished and rendered", f"{seed['seconds']:.0f} s{about}", f"{own['seconds']:.0f} s",
-                     f"{seed['seconds'] / own['seconds']:.1f} x"))
-        rows.append((f"{size} px files: peak memory", f"{seed['peak_mb']:.0f} MB", f"{own['peak_mb']:.0f} MB (2 runs at once)",
+        rows.append(
+            (f"{size} px files: all runs, finished and rendered", f"{seed['seconds']:.0f} s{about}",
+             f"{own['seconds']:.0f} s", f"{seed['seconds'] / own['seconds']:.1f} x"))
+        rows.append((f"{size} px files: peak memory", f"{seed['peak_mb']:.0f} MB",
+                     f"{own['peak_mb']:.0f} MB (2 runs at once)",
                      f"{seed['peak_mb'] / own['peak_mb']:.2f} x"))
         for name, found in result["training"].items():
-            rates = [cell["images"] / cell["epoch"] for key, cell in seed["cells"].items() if key.endswith(f"-{name}")]
+            rates = [
+                cell["images"] / cell["epoch"] for key, cell in seed["cells"].items()
+                if key.endswith(f"-{name}")
+            ]
             before = statistics.mean(rates)
-            rows.append((f"{size} px files: {name}, training", f"{before:.0f} images/s", f"{found['images_per_second']:.0f} images/s",
+            rows.append((f"{size} px files: {name}, training", f"{before:.0f} images/s",
+                         f"{found['images_per_second']:.0f} images/s",
                          f"{found['images_per_second'] / before:.1f} x"))
         rate = statistics.mean(cell["scored_per_second"] for cell in seed["cells"].values())
         fast = result["scoring"]["cae_per_second"]
-        rows.append((f"{size} px files: scoring", f"{rate:.0f} images/s (1 score)", f"{fast:.0f} images/s (12 scores)",
-                     f"{fast / rate:.1f} x"))
+        rows.append((f"{size} px files: scoring", f"{rate:.0f} images/s (1 score)",
+                     f"{fast:.0f} images/s (12 scores)", f"{fast / rate:.1f} x"))
         again = f"{own['second_seconds']:.1f} s, {own['done_again']} of {own['tasks']} tasks"
         rows.append((f"{size} px files: the same command again", "", again, ""))
     for name, found in result["training"].items():
-        rows.append((f"{name}: share of the {found['precision']} ceiling in training", "", f"{found['share_of_ceiling']:.0%}", ""))
+        rows.append((f"{name}: share of the {found['precision']} ceiling in training", "",
+                     f"{found['share_of_ceiling']:.0%}", ""))
     scored, best, start = result["scoring"], result["best_detector"], result["starting"]
-    rows += [("one image, warm: CAE, ResNet18 at 128 px", "", f"{scored['cae_ms']:.0f} ms, {scored['resnet18_ms']:.0f} ms", ""),
+    rows += [("one image, warm: CAE, ResNet18 at 128 px", "",
+              f"{scored['cae_ms']:.0f} ms, {scored['resnet18_ms']:.0f} ms", ""),
              ("one image, warm: best detector at 256 px", "", f"{scored['fused_ms']:.0f} ms", ""),
              ("best detector, cold process to metrics", "", f"{best['metrics_seconds']:.1f} s", ""),
              ("best detector, its whole notebook", "", f"{best['notebook_seconds']:.1f} s", ""),
              ("import adlib, beyond torch", "", f"{start['import_adlib']:.2f} s", ""),
-             ("import every room of it, beyond torch", "", f"{start['import_every_room']:.2f} s", ""),
-             ("adlib --help", "", f"{start['help']:.2f} s", "")]
-    rows += [(f"an epoch of CAE + SSIM, {name} px", "", f"{seconds:.2f} s", "") for name, seconds in result["growth"].items()]
+             ("import every room of it, beyond torch", "", f"{start['import_every_room']:.2f} s",
+              ""), ("adlib --help", "", f"{start['help']:.2f} s", "")]
+    rows += [(f"an epoch of CAE + SSIM, {name} px", "", f"{seconds:.2f} s", "")
+             for name, seconds in result["growth"].items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(lines + ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows])
+    return "\n".join(lines + [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="default: the synthetic set")
-    parser.add_argument("--weights", default="none", help="path of a ResNet18 state dict (default: random weights, which cost as much)")
-    parser.add_argument("--full", action="store_true", help="run the seed's way to its end")
-    parser.add_argument("--sizes", nargs="+", default=["256", str(LARGE)], choices=["256", str(LARGE)], help="of the image files")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "measured" / "speed.json")
+    parser.add_argument(
+        "--weights", default="none",
+        help="path of a ResNet18 state dict (default: random weights, which cost as much)")
+    parser.add_argument("--full", action="store_true", help="run the reference's way to its end")
+    parser.add_argument("--sizes", nargs="+", default=["256", str(LARGE)],
+                        choices=["256", str(LARGE)], help="of the image files")
+    parser.add_argument("--out", type=Path,
+                        default=Path(__file__).parent / "measured" / "speed.json")
     arguments = parser.parse_args()
-    root = (arguments.data or data.find_root("")[0]).absolute()
+    root = (arguments.data or layout.find_root("")[0]).absolute()
     weights = "none" if arguments.weights == "none" else str(Path(arguments.weights).absolute())
-    result: dict[str, typing.Any] = {"machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__, "ceiling": ceiling(),
-                                     "sizes": {}}
+    result: dict[str, typing.Any] = {
+        "machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__,
+        "ceiling": ceiling(), "sizes": {}
+    }
     with tempfile.TemporaryDirectory() as place:
         for size in arguments.sizes:
             print(f"{size} px files:", flush=True)
             here = root if size != str(LARGE) else enlarged(root, Path(place) / "large")
-            result["sizes"][size] = {"seed": the_seeds_way(here, weights, arguments.full), "ours": ours(here, weights)}
-            files.write_json(arguments.out, result)  # what took longest is kept, whatever becomes of the rest
+            result["sizes"][size] = {
+                "seed": the_reference(here, weights, arguments.full), "ours": ours(here, weights)
+            }
+            # what took longest is kept, whatever becomes of the rest
+            files.write_json(arguments.out, result)
         os.environ["ADLIB_CACHE"] = f"{place}/cache"
-        result |= {"training": training(root, weights, result["ceiling"]), "scoring": scoring(root, weights),
-                   "best_detector": best_detector(root, weights), "starting": starting(), "growth": growth(root, weights)}
+        result |= {
+            "training": training_rates(root, weights, result["ceiling"]), "scoring": scoring(
+                root, weights), "best_detector": best_detector(root, weights),
+            "starting": starting(), "growth": growth(root, weights)
+        }
     files.write_json(arguments.out, result)
     print("", compared(result), "", f"written to {arguments.out}", sep="\n")
 

@@ -1,10 +1,12 @@
-"""What several test files share: the real images where they exist, a cache folder of each test's own, tiny data sets."""
+"""What several test files share: the real images where they exist, a cache folder of each test's
+own, tiny data sets."""
 from __future__ import annotations
 
 import json
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: tiny networks lose more to threads than they gain
+# before torch is loaded: tiny networks lose more to threads than they gain
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from PIL import Image
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
-settings.register_profile("house", deadline=None, derandomize=True)  # no timing in a test, and the same examples every time
+# no timing in a test, and the same examples every time
+settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
 
@@ -45,17 +48,21 @@ def picture(path: Path, seed: int, defect: bool = False, size: int = 32) -> None
 
 
 @pytest.fixture
-def seed_root(tmp_path) -> Path:
-    """The seed's layout: two categories, 8 good, 2 train/bad, 3 good + 3 bad in a flat test folder, and the label file."""
-    root, labels = tmp_path / "seed_data", {}
+def course_root(tmp_path) -> Path:
+    """The reference's layout: two categories, 8 good, 2 train/bad, 3 good + 3 bad in a flat test
+    folder, and the label file."""
+    root, labels = tmp_path / "course_data", {}
     for c, category in enumerate(("nut", "zip")):
         for i in range(8):
             picture(root / category / "train" / "good" / f"{i:03d}.png", 100 * c + i)
         for i in range(2):
-            picture(root / category / "train" / "bad" / f"{i:03d}.png", 100 * c + 50 + i, defect=True)
+            picture(root / category / "train" / "bad" / f"{i:03d}.png", 100 * c + 50 + i,
+                    defect=True)
         for i in range(6):
             picture(root / category / "test" / f"{i:03d}.png", 100 * c + 20 + i, defect=i % 2 == 1)
-            labels[f"{category}/test/{i:03d}.png"] = {"original_category": category, "label": "bad" if i % 2 else "good"}
+            labels[f"{category}/test/{i:03d}.png"] = {
+                "original_category": category, "label": "bad" if i % 2 else "good"
+            }
     (root / "image_anomaly_labels.json").write_text(json.dumps(labels))
     return root
 

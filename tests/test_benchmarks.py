@@ -4,15 +4,19 @@ import sys
 
 import pytest
 import torch
-from conftest import picture
+from tests.conftest import picture
 from PIL import Image
 
-from adlib import data, ssim
 from adlib.config import Config
-from adlib.files import write_json
-from benchmarks import detection, seed_way, speed
+from adlib.data import layout
+from adlib.data.files import write_json
+from adlib.models import ssim
+from benchmarks import detection, reference, speed
 
-SMALL = {"image_size": 32, "epochs": 3, "batch_size": 4, "lr": 1e-3, "schedule": "seed", "device": "cpu"}
+SMALL = {
+    "image_size": 32, "epochs": 3, "batch_size": 4, "lr": 1e-3, "schedule": "reference",
+    "device": "cpu"
+}
 CPU = torch.device("cpu")
 
 
@@ -24,44 +28,54 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_the_seeds_way_learns_and_is_the_same_every_time(files, weight):
+def test_the_references_way_learns_and_is_the_same_every_time(files, weight):
     config = Config(**SMALL, ssim_weight=weight)
     looked: list[int] = []
-    _, history = seed_way.fit(seed_way.Pictures(files, 32), config, CPU, lambda epoch, model: looked.append(epoch))
-    _, kept = seed_way.fit(list(seed_way.Pictures(files, 32)), config, CPU)  # decoded once: the same numbers
+    _, history = reference.fit(reference.Pictures(files, 32), config, CPU,
+                               lambda epoch, model: looked.append(epoch))
+    # decoded once: the same numbers
+    _, kept = reference.fit(list(reference.Pictures(files, 32)), config, CPU)
     assert looked == [1, 2, 3] and history[-1]["loss"] < history[0]["loss"]
-    assert [row["loss"] for row in history] == [row["loss"] for row in kept] and all(row["seconds"] > 0 for row in history)
+    assert [row["loss"] for row in history] == [row["loss"]
+                                                for row in kept] and all(row["seconds"] > 0
+                                                                         for row in history)
 
 
 def test_its_ssim_is_ours_where_no_zero_is_in_the_window():
-    x, noise = (torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    x, noise = (torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(i))
+                for i in (0, 1))
     y = 0.6 * x + 0.4 * noise
     flat = torch.full((2, 3, 40, 40), 0.5)
-    assert seed_way.PlainSSIM()(flat, flat).item() == pytest.approx(1)
+    assert reference.PlainSSIM()(flat, flat).item() == pytest.approx(1)
     inside = ssim.ssim_index(x, y, data_range=1.0).mean().item()
-    assert seed_way.PlainSSIM()(x, y).item() == pytest.approx(inside, abs=0.02)
+    assert reference.PlainSSIM()(x, y).item() == pytest.approx(inside, abs=0.02)
 
 
 def test_its_frozen_layers_follow_the_batch_as_the_seeds_do():
-    model = seed_way.build(Config(model="resnet18", weights="none")).train()
+    model = reference.build(Config(model="resnet18", weights="none")).train()
     before = model.encoder.bn1.running_mean.clone()
     model(torch.rand(4, 3, 32, 32))
     assert not torch.equal(model.encoder.bn1.running_mean, before)
     assert not any(parameter.requires_grad for parameter in model.encoder.layer1.parameters())
 
 
-def test_it_finishes_with_all_artefacts(seed_root, tmp_path):
-    category = data.open_category(seed_root, "nut")
-    model, _ = seed_way.fit(seed_way.Pictures(category.train, 32), Config(**SMALL), CPU)
-    assert seed_way.finish(model, category, Config(**SMALL), CPU, [1.0, 0.5], tmp_path) > 0
-    assert {path.name for path in tmp_path.glob("*.*")} >= {
-        "all_results.csv", "loss_curve.png", "roc_curve.png", "score_distribution.png", "visualization_result.png"}
+def test_it_finishes_with_all_artefacts(course_root, tmp_path):
+    category = layout.open_category(course_root, "nut")
+    model, _ = reference.fit(reference.Pictures(category.train, 32), Config(**SMALL), CPU)
+    assert reference.finish(model, category, Config(**SMALL), CPU, [1.0, 0.5], tmp_path) > 0
+    assert {path.name
+            for path in tmp_path.glob("*.*")} >= {
+                "all_results.csv", "loss_curve.png", "roc_curve.png", "score_distribution.png",
+                "visualization_result.png"
+            }
 
 
 @pytest.mark.parametrize("way", ["seed", "ours"])
-def test_both_ways_are_looked_at_alike(seed_root, way):
-    config = Config(**SMALL | {"epochs": 2, "schedule": "seed" if way == "seed" else "one_cycle"}, category="nut", held_out=0.5)
-    found = detection.measure(way, config, data.open_category(seed_root, "nut"))
+def test_both_ways_are_looked_at_alike(course_root, way):
+    config = Config(
+        **SMALL | {"epochs": 2, "schedule": "reference" if way == "seed" else "one_cycle"},
+        category="nut", held_out=0.5)
+    found = detection.measure(way, config, layout.open_category(course_root, "nut"))
     assert [look["epoch"] for look in found["looks"]] == ([2] if way == "seed" else [1, 2])
     assert all(0 <= look["auroc"] <= 1 and look["chosen"] for look in found["looks"])
 
@@ -69,16 +83,21 @@ def test_both_ways_are_looked_at_alike(seed_root, way):
 def test_detection_is_where_the_mean_of_the_seeds_stays(tmp_path):
     assert detection.stays({1: 0.9, 2: 0.5, 3: 0.8, 4: 0.9}, 0.8) == 3  # an early peak is none
     assert detection.stays({1: 0.9, 2: 0.5}, 0.8) is None and detection.stays({}, 0.8) is None
-    assert detection.stays({1: 0.9}, float("nan")) is None  # the seed's way is not measured yet
-    for way, seed, values in (("seed", 0, (0.6, 0.8)), ("seed", 1, (0.8, 0.9)), ("ours", 0, (0.7, 0.84))):
+    # the reference's way is not measured yet
+    assert detection.stays({1: 0.9}, float("nan")) is None
+    for way, seed, values in (("seed", 0, (0.6, 0.8)), ("seed", 1, (0.8, 0.9)), ("ours", 0,
+                                                                                 (0.7, 0.84))):
         looks = [{"epoch": epoch, "auroc": value} for epoch, value in enumerate(values, 1)]
         write_json(tmp_path / way / f"nut-cae_mse-{seed}.json", {"looks": looks})
     row = detection.table(tmp_path).iloc[0]
-    assert (row["seeds"], row["its epochs to detection"], row["our epochs to detection"]) == ("2, 1", 2, 2)
-    assert row["the seed's way"] == pytest.approx(0.85) and row["difference"] == pytest.approx(-0.01)
+    assert (row["seeds"], row["its epochs to detection"],
+            row["our epochs to detection"]) == ("2, 1", 2, 2)
+    assert row["the reference's way"] == pytest.approx(0.85) and row["difference"] == pytest.approx(
+        -0.01)
     assert math.isnan(row["error"])  # of one seed there is no spread
     write_json(tmp_path / "ours" / "nut-cae_mse-1.json", {"looks": [{"epoch": 2, "auroc": 0.94}]})
-    assert detection.table(tmp_path).iloc[0]["error"] == pytest.approx(0.05 * 2**0.5)  # each way: two values .1 apart
+    # each way: two values .1 apart
+    assert detection.table(tmp_path).iloc[0]["error"] == pytest.approx(0.05 * 2**0.5)
 
 
 def test_the_command_is_watched_and_its_failure_is_shown():
@@ -88,25 +107,37 @@ def test_the_command_is_watched_and_its_failure_is_shown():
         speed.watched([sys.executable, "-c", "raise ValueError('the sky fell')"])
 
 
-def test_the_data_are_enlarged_with_their_labels(seed_root, tmp_path, monkeypatch):
+def test_the_data_are_enlarged_with_their_labels(course_root, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "LARGE", 64)
-    large = speed.enlarged(seed_root, tmp_path / "large")
-    category = data.open_category(large, "zip")
-    assert len(category.train) == 8 and len(data.read_labels(category)) >= 6
+    large = speed.enlarged(course_root, tmp_path / "large")
+    category = layout.open_category(large, "zip")
+    assert len(category.train) == 8 and len(layout.read_labels(category)) >= 6
     assert {Image.open(path).size for path in large.rglob("*.png")} == {(64, 64)}
-    assert {path.relative_to(large) for path in large.rglob("*.*")} == {path.relative_to(seed_root) for path in seed_root.rglob("*.*")}
+    assert {path.relative_to(large)
+            for path in large.rglob("*.*")} == {
+                path.relative_to(course_root)
+                for path in course_root.rglob("*.*")
+            }
 
 
 def test_the_table_holds_the_ratios():
-    seed = {"seconds": 5000.0, "extrapolated": True, "peak_mb": 900.0,
-            "cells": {"nut-cae_mse": {"images": 180, "epoch": 6.0, "scored_per_second": 30.0}}}
-    ours = {"seconds": 200.0, "peak_mb": 1800.0, "second_seconds": 3.2, "tasks": 11, "done_again": 0}
-    result = {"machine": "abacus", "cores": 2, "torch": "2.6", "ceiling": {"bf16_gflops": 400.0},
-              "sizes": {"256": {"seed": seed, "ours": ours}},
-              "training": {"cae_mse": {"images_per_second": 60.0, "precision": "bf16", "share_of_ceiling": 0.5}},
-              "scoring": {"cae_ms": 12.0, "resnet18_ms": 14.0, "fused_ms": 80.0, "cae_per_second": 90.0},
-              "best_detector": {"metrics_seconds": 28.0, "notebook_seconds": 34.0},
-              "starting": {"import_adlib": 0.0, "import_every_room": 0.8, "help": 0.1}, "growth": {"200 x 128": 3.0}}
+    seed = {
+        "seconds": 5000.0, "extrapolated": True, "peak_mb": 900.0,
+        "cells": {"nut-cae_mse": {"images": 180, "epoch": 6.0, "scored_per_second": 30.0}}
+    }
+    ours = {
+        "seconds": 200.0, "peak_mb": 1800.0, "second_seconds": 3.2, "tasks": 11, "done_again": 0
+    }
+    result = {
+        "machine": "abacus", "cores": 2, "torch": "2.6", "ceiling": {"bf16_gflops": 400.0},
+        "sizes": {"256": {"seed": seed, "ours": ours}}, "training": {
+            "cae_mse": {"images_per_second": 60.0, "precision": "bf16", "share_of_ceiling": 0.5}
+        }, "scoring": {
+            "cae_ms": 12.0, "resnet18_ms": 14.0, "fused_ms": 80.0, "cae_per_second": 90.0
+        }, "best_detector": {"metrics_seconds": 28.0, "notebook_seconds": 34.0}, "starting": {
+            "import_adlib": 0.0, "import_every_room": 0.8, "help": 0.1
+        }, "growth": {"200 x 128": 3.0}
+    }
     text = speed.compared(result)
     assert "25.0 x" in text and "5000 s (extrapolated)" in text and "30 images/s" in text and "2.0 x" in text and "3.0 x" in text
     assert "abacus" in text and "3.2 s, 0 of 11 tasks" in text

@@ -1,4 +1,5 @@
-"""Bad input at the command line: one sentence, exit code not 0, nothing lost. And `adlib check`, line by line."""
+"""Bad input at the command line: one sentence, exit code not 0, nothing lost. And `adlib check`,
+line by line."""
 import json
 import subprocess
 import sys
@@ -20,13 +21,13 @@ def reports(tmp_path):
     return tmp_path / "reports"
 
 
-@pytest.mark.parametrize("words, said", [
-    (["--data", "/nowhere"], "parameter data_root is '/nowhere', which is missing"),
-    (["--only", "category=nutt"], "did you mean 'nut'"),
-    (["--only", "config=cae_mes"], "did you mean 'cae_mse'"),
-    (["--only", "colour=red"], "colour")])
-def test_run_says_what_is_wrong(capsys, seed_root, reports, words, said):
-    data = [] if "--data" in words else ["--data", seed_root]
+@pytest.mark.parametrize(
+    "words, said", [(["--data", "/nowhere"], "parameter data_root is '/nowhere', which is missing"),
+                    (["--only", "category=nutt"], "did you mean 'nut'"),
+                    (["--only", "config=cae_mes"], "did you mean 'cae_mse'"),
+                    (["--only", "colour=red"], "colour")])
+def test_run_says_what_is_wrong(capsys, course_root, reports, words, said):
+    data = [] if "--data" in words else ["--data", course_root]
     assert said in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, *data, *words)
     assert not (reports / "runs").exists()
 
@@ -34,18 +35,23 @@ def test_run_says_what_is_wrong(capsys, seed_root, reports, words, said):
 def test_a_data_folder_that_is_a_file_or_empty(capsys, tmp_path, reports):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    assert "a file" in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data", tmp_path / "file")
-    empty = fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data", tmp_path / "empty")
+    assert "a file" in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data",
+                             tmp_path / "file")
+    empty = fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data",
+                  tmp_path / "empty")
     assert "no folder <category>/train/good" in empty
 
 
-@pytest.mark.parametrize("text, said", [
-    ("confgs: [cae_mse]", "did you mean 'configs'"), ("configs: [cae_mes]", "cae_mes"), ("configs: [", "YAML"),
-    ("configs: [cae_mse]\nset: {epocs: 3}", "did you mean 'epochs'"), ("configs: [cae_mse]\nset: {image_size: 100}", "multiple of 32")])
-def test_a_bad_grid(capsys, tmp_path, seed_root, reports, text, said):
+@pytest.mark.parametrize("text, said",
+                         [("confgs: [cae_mse]", "did you mean 'configs'"),
+                          ("configs: [cae_mes]", "cae_mes"), ("configs: [", "YAML"),
+                          ("configs: [cae_mse]\nset: {epocs: 3}", "did you mean 'epochs'"),
+                          ("configs: [cae_mse]\nset: {image_size: 100}", "multiple of 32")])
+def test_a_bad_grid(capsys, tmp_path, course_root, reports, text, said):
     (tmp_path / "cae_mse.yaml").write_text("name: cae_mse\nmodel: cae\n")
     (tmp_path / "grid.yaml").write_text(text)
-    assert said in fails(capsys, "run", tmp_path / "grid.yaml", "--reports", reports, "--data", seed_root)
+    assert said in fails(capsys, "run", tmp_path / "grid.yaml", "--reports", reports, "--data",
+                         course_root)
 
 
 def test_a_grid_that_is_not_there(capsys, reports):
@@ -56,37 +62,53 @@ def test_report_without_runs(capsys, reports):
     assert "there is no" in fails(capsys, "report", "--reports", reports)
 
 
-def test_check_ready(capsys, seed_root, reports):
-    assert cli.main(["check", "--data", str(seed_root), "--reports", str(reports), "--weights", "none"]) == 0
+def test_check_ready(capsys, course_root, reports):
+    assert cli.main(
+        ["check", "--data",
+         str(course_root), "--reports",
+         str(reports), "--weights", "none"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].strip() for line in lines if not line.startswith(" ")] == [
-        "versions", "device", "data", "weights", "write access", "ready"]
+        "versions", "device", "data", "weights", "write access", "ready"
+    ]
     assert any("nut: images train/good 8, test 6, train/bad 2" in line for line in lines)
 
 
-def test_check_not_ready(capsys, seed_root, reports, tmp_path):
-    (seed_root / "nut" / "test" / "000.png").write_bytes(b"")
-    (seed_root / "zip" / "train" / "good" / "001.png").write_bytes(b"")
-    assert cli.main(["check", "--data", str(seed_root), "--reports", str(reports), "--weights", str(tmp_path / "none.pth")]) == 1
+def test_check_not_ready(capsys, course_root, reports, tmp_path):
+    (course_root / "nut" / "test" / "000.png").write_bytes(b"")
+    (course_root / "zip" / "train" / "good" / "001.png").write_bytes(b"")
+    assert cli.main([
+        "check", "--data",
+        str(course_root), "--reports",
+        str(reports), "--weights",
+        str(tmp_path / "none.pth")
+    ]) == 1
     out = capsys.readouterr().out
     assert "NOT READY" in out and "000.png" in out and "zip/train/good/001.png" in out and "none.pth is missing" in out
 
 
 def test_help_is_quick_and_loads_no_torch():
-    code = ("import sys; from adlib import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
-            "print(sorted({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))")
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys; from adlib import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                         check=True).stdout
     assert out.splitlines()[-1] == "[]"
 
 
 def test_what_compares_and_reports_loads_no_torch():
-    code = ("import sys; from adlib import answers, compare_limits, evaluate, plots_compare, questions, report, summary, tables\n"
+    code = ("import sys; from adlib.evaluation import evaluate; from adlib.report import answers, "
+            "compare_limits, comparison_figures, questions, site, summary, tables\n"
             "print('torch' in sys.modules)")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout == "False\n"
 
 
 def test_data_synthesize(capsys, tmp_path):
-    words = ["--root", str(tmp_path / "s"), "--train", "2", "--good", "1", "--anomalous", "2", "--pixels", "32"]
+    words = [
+        "--root",
+        str(tmp_path / "s"), "--train", "2", "--good", "1", "--anomalous", "2", "--pixels", "32"
+    ]
     assert cli.main(["data", "synthesize", *words]) == 0
     assert json.loads((tmp_path / "s" / "synthetic.json").read_text())["anomalous"] == 2
 

@@ -16,17 +16,23 @@ def test_frozen():
         Config().epochs = 3
 
 
-@pytest.mark.parametrize("values, words", [
-    ({"epocs": 3}, "unknown parameter 'epocs'; did you mean 'epochs'?"),
-    ({"zzz": 3}, "known are: batch_size"),
-    ({"epochs": "many"}, "epochs is 'many'; give a value of type int"),
-    ({"epochs": 1.5}, "epochs is 1.5"), ({"epochs": True}, "epochs is True"), ({"epochs": 0}, "at least 1"),
-    ({"lr": "nan"}, "lr is 'nan'"), ({"lr": 0}, "above 0"), ({"weights_fallback": "yes"}, "type bool"),
-    ({"image_size": 0}, "multiple of 32"), ({"image_size": 100}, "multiple of 32"), ({"image_size": -32}, "multiple of 32"),
-    ({"ssim_weight": 1.5}, "ssim_weight is 1.5; give a number from 0"), ({"held_out": 1}, "held_out"), ({"batch_size": 1}, "two images"),
-    ({"model": "resnet"}, "did you mean 'resnet18'?"), ({"device": "gpu"}, "known: auto, cpu, cuda, mps"),
-    ({"precision": "fp16"}, "precision is 'fp16'"), ({"seed": -1}, "seed is -1"), ({"name": "../up"}, "a folder's"),
-    ({"model": 3}, "type str")])
+@pytest.mark.parametrize("values, words",
+                         [({"epocs": 3}, "unknown parameter 'epocs'; did you mean 'epochs'?"),
+                          ({"zzz": 3}, "known are: batch_size"),
+                          ({"epochs": "many"}, "epochs is 'many'; give a value of type int"),
+                          ({"epochs": 1.5}, "epochs is 1.5"), ({"epochs": True}, "epochs is True"),
+                          ({"epochs": 0}, "at least 1"), ({"lr": "nan"}, "lr is 'nan'"),
+                          ({"lr": 0}, "above 0"), ({"weights_fallback": "yes"}, "type bool"),
+                          ({"image_size": 0}, "multiple of 32"),
+                          ({"image_size": 100}, "multiple of 32"),
+                          ({"image_size": -32}, "multiple of 32"),
+                          ({"ssim_weight": 1.5}, "ssim_weight is 1.5; give a number from 0"),
+                          ({"held_out": 1}, "held_out"), ({"batch_size": 1}, "two images"),
+                          ({"model": "resnet"}, "did you mean 'resnet18'?"),
+                          ({"device": "gpu"}, "known: auto, cpu, cuda, mps"),
+                          ({"precision": "fp16"}, "precision is 'fp16'"),
+                          ({"seed": -1}, "seed is -1"), ({"name": "../up"}, "a folder's"),
+                          ({"model": 3}, "type str")])
 def test_bad_values_get_one_sentence(values, words):
     with pytest.raises(InputError) as error:
         Config.from_mapping(values, "params/x.yaml")

@@ -1,4 +1,5 @@
-"""The real thing, small: `adlib run params/smoke.yaml` through papermill on synthetic data, and the HTML it makes."""
+"""The real thing, small: `adlib run params/smoke.yaml` through papermill on synthetic data, and the
+HTML it makes."""
 import csv
 import html.parser
 import json
@@ -12,23 +13,25 @@ import bs4
 import pytest
 import torch
 
-from adlib import models, synthetic
 from adlib.config import Config
+from adlib.data.synthetic import drawing
+from adlib.models import autoencoders
 
 ROOT = Path(__file__).resolve().parents[1]
-PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png", "auroc_over_epochs.png")
+PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png",
+        "auroc_over_epochs.png")
 MORE = ("score_study.png", "anomaly_maps.png")
 
 
 def adlib(*words, code=0):
-    done = subprocess.run([sys.executable, "-m", "adlib.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "adlib.cli", *map(str, words)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 class Page(html.parser.HTMLParser):
     """What a test wants to know of a page: tags with their attributes, and the text."""
-
     def __init__(self, path):
         super().__init__()
         self.tags, self.words = [], []
@@ -50,29 +53,32 @@ class Page(html.parser.HTMLParser):
 def study(tmp_path_factory):
     """One batch over both synthetic categories, rendered."""
     base = tmp_path_factory.mktemp("study")
-    data = synthetic.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
-    said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", base / "reports", "--report", "--jobs", 2)
+    data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
+    said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", base / "reports",
+                 "--report", "--jobs", 2)
     return base / "reports", data, said
 
 
 def test_every_run_leaves_its_artefacts(study):
     reports, _, said = study
     folders = sorted(path.parent for path in (reports / "runs").rglob("run.json"))
-    assert [tuple(f.parts[-3:]) for f in folders] == [
-        (category, name, "seed-0") for category in ("hazelnut", "zipper") for name in ("cae_mse", "resnet_ssim")]
+    assert [tuple(f.parts[-3:]) for f in folders] == [(category, name, "seed-0")
+                                                      for category in ("hazelnut", "zipper")
+                                                      for name in ("cae_mse", "resnet_ssim")]
     for folder in folders:
-        for name in (*PNGS, *MORE, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt", "history.csv", "epochs.csv",
-                     "index.html"):
+        for name in (*PNGS, *MORE, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt",
+                     "history.csv", "epochs.csv", "index.html"):
             assert (folder / name).stat().st_size > 30, name
         assert not (folder / "checkpoint.pt").exists() and not (folder / "snapshots").exists()
         rows = list(csv.DictReader((folder / "all_results.csv").open()))
         assert {row["split"] for row in rows} == {"train", "held_out", "test"} and len(rows) == 18
-        assert sum(row["label"] == "1" for row in rows) == 7 and all(0 < float(row["score"]) < 1 for row in rows)
+        assert sum(row["label"] == "1" for row in rows) == 7 and all(0 < float(row["score"]) < 1
+                                                                     for row in rows)
         auroc = json.loads((folder / "metrics.json").read_text())["auroc"]["test"]
         assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
         manifest = json.loads((folder / "run.json").read_text())
         assert manifest["status"] == "finished" and manifest["data"]["synthetic"] is True
-        model, _ = models.build(Config(**manifest["params"]))
+        model, _ = autoencoders.build(Config(**manifest["params"]))
         model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     assert "| hazelnut | CAE + MSE |" in said and str((reports / "index.html").resolve()) in said
 
@@ -83,29 +89,37 @@ def test_pages_are_offline_described_and_marked_synthetic(study):
     assert len(pages) == 1 + 2 + 4 + 2  # index, data, runs, limits
     for path in pages:
         page = Page(path)
-        assert [script.get("src") for script in page.all("script")] == [None] and not page.all("iframe"), path
+        assert [script.get("src")
+                for script in page.all("script")] == [None] and not page.all("iframe"), path
         assert path.stat().st_size < 3e6
         for tag, attrs in page.tags:
             for key in ("src", "href"):
                 target = attrs.get(key) or ""
                 assert not re.match(r"(https?:)?//", target), f"{path}: <{tag} {key}={target}>"
                 if target and not target.startswith(("data:", "#")):
-                    assert (path.parent / target.split("#")[0]).exists(), f"{path} links to {target}, which is not there"
+                    assert (path.parent / target.split("#")[0]
+                            ).exists(), f"{path} links to {target}, which is not there"
         assert not re.search(r"url\((?!data:)|@import", page.source)
         images = page.all("img")
-        assert images and all(len(image.get("alt", "")) > 20 and "without a description" not in image["alt"] for image in images)
+        assert images and all(
+            len(image.get("alt", "")) > 20 and "without a description" not in image["alt"]
+            for image in images)
         assert "SYNTHETIC DATA" in page.text and "<object object" not in page.text
-        assert len(page.all("main")) == 1 and len(page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
+        assert len(page.all("main")) == 1 and len(
+            page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
 
 
 def test_in_chinese_no_sentence_stays_english(study):
     reports, _, _ = study
     for path in sorted(reports.rglob("index.html")):
         page = bs4.BeautifulSoup(path.read_text(), "html.parser")
-        for part in page.select("style, script, title, pre, code, option, footer, .code, body [lang=en]"):
+        for part in page.select(
+                "style, script, title, pre, code, option, footer, .code, body [lang=en]"):
             part.decompose()
-        said = [str(text) for text in page.find_all(string=True)] + [image.get("data-alt-zh", image["alt"]) for image in page.select("img")]
-        assert [text for text in said if re.search(r"([A-Za-z][a-z']+ ){3}[a-z]+", text)] == [], path
+        said = [str(text) for text in page.find_all(string=True)
+                ] + [image.get("data-alt-zh", image["alt"]) for image in page.select("img")]
+        assert [text for text in said
+                if re.search(r"([A-Za-z][a-z']+ ){3}[a-z]+", text)] == [], path
 
 
 def test_the_index_has_the_table_and_links_to_every_run(study):
@@ -117,21 +131,26 @@ def test_the_index_has_the_table_and_links_to_every_run(study):
     for category in ("hazelnut", "zipper"):
         for name in ("cae_mse", "resnet_ssim"):
             assert f"runs/{category}/{name}/seed-0/index.html" in hrefs
-            value = json.loads((reports / "runs" / category / name / "seed-0" / "metrics.json").read_text())["auroc"]["test"]["value"]
+            value = json.loads((reports / "runs" / category / name / "seed-0" /
+                                "metrics.json").read_text())["auroc"]["test"]["value"]
             assert f"{value:.3f}" in page.text
-    assert "does best" in page.text and "ranks best" in page.text and (reports / "all_runs.csv").exists()
+    assert "does best" in page.text and "ranks best" in page.text and (reports /
+                                                                       "all_runs.csv").exists()
     assert (reports / "index.html").stat().st_size < 1e6
 
 
 def test_again_nothing_is_recomputed_and_forced_metrics_are_the_same_bytes(study):
     reports, data, _ = study
     folder = reports / "runs" / "zipper" / "resnet_ssim" / "seed-0"
-    before = {name: (folder / name).read_bytes() for name in ("metrics.json", "all_results.csv", "epochs.csv")}
+    before = {
+        name: (folder / name).read_bytes()
+        for name in ("metrics.json", "all_results.csv", "epochs.csv")
+    }
     stamp = (folder / "metrics.json").stat().st_mtime_ns
     said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports)
     assert said.count("up to date") >= 4 and (folder / "metrics.json").stat().st_mtime_ns == stamp
-    adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only", "category=zipper,config=resnet_ssim",
-          "--jobs", 2)
+    adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only",
+          "category=zipper,config=resnet_ssim", "--jobs", 2)
     assert (folder / "metrics.json").stat().st_mtime_ns != stamp
     assert {name: (folder / name).read_bytes() for name in before} == before
 
@@ -142,33 +161,44 @@ def test_a_failing_run_is_named_and_does_not_sink_the_rest(study, tmp_path):
     shutil.copytree(data, own)
     (own / "zipper" / "test" / "good" / "001.png").write_bytes(b"")
     reports = tmp_path / "reports"
-    said = adlib("run", "params/smoke.yaml", "--data", own, "--reports", reports, "--report", "--jobs", 2, "--only", "config=cae_mse",
-                 code=1)
+    said = adlib("run", "params/smoke.yaml", "--data", own, "--reports", reports, "--report",
+                 "--jobs", 2, "--only", "config=cae_mse", code=1)
     assert "001.png" in said and "cannot be read" in said
-    index, page = Page(reports / "index.html"), Page(reports / "runs" / "zipper" / "cae_mse" / "seed-0" / "index.html")
+    index, page = Page(reports / "index.html"), Page(
+        reports / "runs" / "zipper" / "cae_mse" / "seed-0" / "index.html")
     assert "Without a result: zipper / CAE + MSE (failed" in index.text
     assert "This run did not finish" in page.text and "001.png" in page.text and "To try again" in page.text
-    assert json.loads((reports / "runs" / "hazelnut" / "cae_mse" / "seed-0" / "run.json").read_text())["status"] == "finished"
+    assert json.loads((reports / "runs" / "hazelnut" / "cae_mse" / "seed-0" /
+                       "run.json").read_text())["status"] == "finished"
 
 
 def papermill(notebook, out, *words):
-    return subprocess.run([sys.executable, "-m", "papermill", f"notebooks/{notebook}", str(out), "-k", "python3", *map(str, words)],
-                          cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([
+        sys.executable, "-m", "papermill", f"notebooks/{notebook}",
+        str(out), "-k", "python3", *map(str, words)
+    ], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(seed_root, tmp_path):
-    words = ["-f", "params/cae_ssim.yaml", "-p", "category", "zip", "-p", "data_root", seed_root, "-p", "epochs", 1, "-p", "image_size", 32,
-             "-p", "batch_size", 4, "-p", "reports", tmp_path / "reports"]
+def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(course_root, tmp_path):
+    words = [
+        "-f", "params/cae_ssim.yaml", "-p", "category", "zip", "-p", "data_root", course_root, "-p",
+        "epochs", 1, "-p", "image_size", 32, "-p", "batch_size", 4, "-p", "reports",
+        tmp_path / "reports"
+    ]
     done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", *words)
     assert done.returncode == 0, done.stderr
-    auroc = json.loads((tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "metrics.json").read_text())["auroc"]
+    auroc = json.loads((tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" /
+                        "metrics.json").read_text())["auroc"]
     assert auroc["train_bad"]["n_anomalous"] == 2 and auroc["test"]["n_anomalous"] == 3
-    adlib("report", "--reports", tmp_path / "reports", code=2)  # the comparison was not executed yet
-    done = papermill("06_comparison.ipynb", tmp_path / "reports" / "comparison.ipynb", "-p", "reports", tmp_path / "reports")
+    # the comparison was not executed yet
+    adlib("report", "--reports", tmp_path / "reports", code=2)
+    done = papermill("06_comparison.ipynb", tmp_path / "reports" / "comparison.ipynb", "-p",
+                     "reports", tmp_path / "reports")
     assert done.returncode == 0, done.stderr
     adlib("report", "--reports", tmp_path / "reports")
     page = Page(tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "index.html")
-    assert {image["src"] for image in page.all("img")} == {*PNGS, *MORE} and "not in its folder" in page.text
+    assert {image["src"]
+            for image in page.all("img")} == {*PNGS, *MORE} and "not in its folder" in page.text
     done = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3)
     assert done.returncode != 0 and "unknown parameter 'epocs'; did you mean 'epochs'?" in done.stderr
 
@@ -176,40 +206,59 @@ def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(seed_roo
 def test_exploring_with_nobody_there_shows_every_tool_as_it_starts(study, tmp_path):
     reports, _, _ = study
     made = tmp_path / "out.ipynb"
-    done = papermill("07_explore.ipynb", made, "-p", "category", "zipper", "-p", "name", "cae_mse", "-p", "reports", reports)
+    done = papermill("07_explore.ipynb", made, "-p", "category", "zipper", "-p", "name", "cae_mse",
+                     "-p", "reports", reports)
     assert done.returncode == 0, done.stderr
-    outputs = [output["data"] for cell in json.loads(made.read_text())["cells"] for output in cell.get("outputs", [])]
+    outputs = [
+        output["data"] for cell in json.loads(made.read_text())["cells"]
+        for output in cell.get("outputs", [])
+    ]
     assert not any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
-    threshold, gallery, compared, what_if = (bs4.BeautifulSoup("".join(data["text/html"]), "html.parser") for data in outputs[-4:])
-    assert threshold.select("svg") and sum(int(cell.text) for cell in threshold.select("td[data-count]")) == 10
+    threshold, gallery, compared, what_if = (bs4.BeautifulSoup("".join(
+        data["text/html"]), "html.parser") for data in outputs[-4:])
+    assert threshold.select("svg") and sum(
+        int(cell.text) for cell in threshold.select("td[data-count]")) == 10
     assert len(gallery.select("figure")) == 6 and len(gallery.select("img")) == 24
-    assert [caption.strong.text for caption in compared.select("figcaption")] == ["cae_mse", "resnet_ssim"] and compared.select("svg")
+    assert [caption.strong.text for caption in compared.select("figcaption")
+            ] == ["cae_mse", "resnet_ssim"] and compared.select("svg")
     assert len(what_if.select("img")) == 4 and "of the image changed" in what_if.text
     eda = Page(reports / "eda" / "zipper" / "index.html")
-    assert "images by the features of a frozen ResNet18" in eda.text and "RANDOM" in eda.text and not list(reports.rglob("*explore*"))
+    assert "images by the features of a frozen ResNet18" in eda.text and "RANDOM" in eda.text and not list(
+        reports.rglob("*explore*"))
 
 
-def test_unlabelled_images_are_scored_without_metrics(seed_root, tmp_path):
-    (seed_root / "image_anomaly_labels.json").unlink()
-    shutil.rmtree(seed_root / "nut" / "train" / "bad")
-    done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", "-p", "category", "nut", "-p", "data_root", seed_root,
-                     "-p", "epochs", 1, "-p", "image_size", 32, "-p", "batch_size", 4, "-p", "reports", tmp_path / "reports")
+def test_unlabelled_images_are_scored_without_metrics(course_root, tmp_path):
+    (course_root / "image_anomaly_labels.json").unlink()
+    shutil.rmtree(course_root / "nut" / "train" / "bad")
+    done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", "-p", "category", "nut", "-p",
+                     "data_root", course_root, "-p", "epochs", 1, "-p", "image_size", 32, "-p",
+                     "batch_size", 4, "-p", "reports", tmp_path / "reports")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "reports" / "runs" / "nut" / "cae_mse" / "seed-0"
-    assert json.loads((folder / "metrics.json").read_text())["auroc"]["test"]["why_absent"] == "this split has no labelled images"
-    assert sum(row["split"] == "test" for row in csv.DictReader((folder / "all_results.csv").open())) == 6
+    assert json.loads(
+        (folder / "metrics.json"
+         ).read_text())["auroc"]["test"]["why_absent"] == "this split has no labelled images"
+    assert sum(
+        row["split"] == "test" for row in csv.DictReader((folder / "all_results.csv").open())) == 6
 
 
 def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
-    drawn = synthetic.write_dataset(tmp_path / "drawn", train=24, good=0, anomalous=4, pixels=64, seed=3, categories=["hazelnut"])
+    drawn = drawing.write_dataset(tmp_path / "drawn", train=24, good=0, anomalous=4, pixels=64,
+                                  seed=3, categories=["hazelnut"])
     drawn = drawn / "hazelnut"
-    said = adlib("new", "my-nut", "--good", drawn / "train" / "good", "--bad", drawn / "test", "--data", tmp_path / "data",
-                 "--weights", "none", "--reports", tmp_path / "reports")
+    said = adlib("new", "my-nut", "--good", drawn / "train" / "good", "--bad", drawn / "test",
+                 "--data", tmp_path / "data", "--weights", "none", "--reports",
+                 tmp_path / "reports")
     assert "19 good pictures to learn from, 5 good ones to test with" in said and "To look at new pictures: adlib predict" in said
     run = tmp_path / "reports" / "runs" / "my-nut" / "fused" / "seed-0"
     page = Page(run / "index.html")
     assert "cross-conformal" in page.text and (tmp_path / "reports" / "index.html").is_file()
-    code = subprocess.run([sys.executable, "-m", "adlib.cli", "predict", str(run), str(drawn / "train" / "good"), "--out",
-                           str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, check=False).returncode
+    code = subprocess.run([
+        sys.executable, "-m", "adlib.cli", "predict",
+        str(run),
+        str(drawn / "train" / "good"), "--out",
+        str(tmp_path / "out")
+    ], cwd=ROOT, capture_output=True, text=True, check=False).returncode
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
-    assert code in (0, 1) and len(rows) == 24 and {row["verdict"] for row in rows} <= {"good", "anomalous"}
+    assert code in (0, 1) and len(rows) == 24 and {row["verdict"]
+                                                   for row in rows} <= {"good", "anomalous"}

@@ -1,4 +1,5 @@
-"""Nothing is lost: faults that really happen to a real, tiny study. The same command again completes it, to the byte."""
+"""Nothing is lost: faults that really happen to a real, tiny study. The same command again
+completes it, to the byte."""
 from __future__ import annotations
 
 import collections
@@ -14,7 +15,8 @@ import time
 import psutil
 import pytest
 
-from adlib import files, runs
+from adlib.data import files
+from adlib.runs import run_folder
 from tests.tiny_study import GRID, Study, kernel_of, wait_for, workers
 
 KILLS = int(os.environ.get("KILLS", "15"))  # `make faults`: 50
@@ -31,7 +33,8 @@ class Wrong(datetime.datetime):
 time.time = lambda: real_time() + off()
 time.time_ns = lambda: real_ns() + int(off() * 1e9)
 """
-DATES = "import sitecustomize\nfrom adlib import runs\nruns.datetime = sitecustomize.Wrong"  # not for all: C code knows the class
+# not for all: C code knows the class
+DATES = "import sitecustomize\nfrom adlib.runs import run_folder\nrun_folder.datetime = sitecustomize.Wrong"
 
 
 @pytest.fixture
@@ -46,7 +49,8 @@ def victims(batch: subprocess.Popen) -> dict[str, list[psutil.Process]]:
     try:
         for member in (parent := psutil.Process(batch.pid)).children(recursive=True):
             words = " ".join(member.cmdline())
-            found["kernel" if "ipykernel" in words else "papermill" if "papermill" in words else "other"].append(member)
+            found["kernel" if "ipykernel" in words else "papermill" if "papermill" in
+                  words else "other"].append(member)
         found["batch"] = [parent]
     except psutil.NoSuchProcess:
         pass
@@ -75,36 +79,46 @@ def test_killed_again_and_again_at_random_moments(undisturbed, tmp_path):
     said = study.run("--report")
     assert study.complete() and study.numbers() == undisturbed.numbers(), said
     assert min(kills[kind] for kind in ("batch", "papermill", "kernel")) >= KILLS // 16  # of fifty
-    wait_for(lambda: not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE])
+    wait_for(lambda: not [
+        member for member in family
+        if member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    ])
     again = study.run("--report")
     assert "due:" not in again, again
     print(f"{kills}, the study completed {completed} times on the way")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on a process's memory that holds (Linux)")
+@pytest.mark.skipif(sys.platform != "linux",
+                    reason="needs a limit on a process's memory that holds (Linux)")
 def test_out_of_memory_in_a_kernel(study, undisturbed):
     notebook = study.place / "notebooks" / "02_cae_baseline.ipynb"
     sound = notebook.read_text()
     # Room for a traceback is left: whether a kernel that has none says so, hangs or dies is chance.
-    study.insert("02_cae_baseline", "import psutil, resource, torch\n"
-                 "resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**28, resource.RLIM_INFINITY))\n"
-                 "torch.ones(2**30)", before_last=True)
+    study.insert(
+        "02_cae_baseline", "import psutil, resource, torch\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**28, "
+        "resource.RLIM_INFINITY))\n"
+        "torch.ones(2**30)", before_last=True)
     study.run(code=1)
-    assert runs.status(study.folder()).state == "failed" and "memory" in runs.status(study.folder()).reason
+    assert run_folder.status(study.folder()).state == "failed" and "memory" in run_folder.status(
+        study.folder()).reason
     notebook.write_text(sound)
     study.run()
     assert study.numbers() == undisturbed.numbers()
 
 
 def test_a_full_disk(study, undisturbed, tmp_path):
-    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(tmp_path)], check=False, capture_output=True).returncode:
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none",
+                       str(tmp_path)], check=False, capture_output=True).returncode:
         pytest.skip("needs a file system of its own size (Linux, with user namespaces)")
     command = " ".join(study.command())
-    script = (f"mount -t tmpfs -o size=400m none {study.reports}; cp -r {undisturbed.reports}/. {study.reports}; rm -r {study.folder()}\n"
+    script = (f"mount -t tmpfs -o size=400m none {study.reports}; cp -r {undisturbed.reports}/. "
+              f"{study.reports}; rm -r {study.folder()}\n"
               f"head -c 380m /dev/zero > {study.reports}/filler; {command}; echo first: $?\n"
               f"rm {study.reports}/filler; {command}; echo second: $?\n"
               f"cp -r {study.reports} {tmp_path}/kept")
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=study.place, capture_output=True, text=True, check=False)
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=study.place,
+                          capture_output=True, text=True, check=False)
     first, _, second = (done.stdout + done.stderr).partition("first: 1")
     assert "free some space" in first and "second: 0" in second, done.stdout + done.stderr
     study.reports = tmp_path / "kept"
@@ -114,19 +128,21 @@ def test_a_full_disk(study, undisturbed, tmp_path):
 def test_a_notebook_that_raises_and_its_page(study, undisturbed):
     notebook = study.place / "notebooks" / "02_cae_baseline.ipynb"
     sound = notebook.read_text()
-    study.insert("02_cae_baseline", "print('the last words')\nraise ValueError('the sky fell')", before_last=True)
+    study.insert("02_cae_baseline", "print('the last words')\nraise ValueError('the sky fell')",
+                 before_last=True)
     study.run("--report", code=1)
     page = (study.folder() / "index.html").read_text()
     assert "ValueError: the sky fell" in page and "the last words" in page and "To try again" in page and "02_cae_baseline.ipynb" in page
-    assert runs.status(study.folder("mean_grey")).state == "finished"
+    assert run_folder.status(study.folder("mean_grey")).state == "finished"
     notebook.write_text(sound)
     study.run("--report")
-    assert study.numbers() == undisturbed.numbers() and "the sky fell" not in (study.folder() / "index.html").read_text()
+    assert study.numbers() == undisturbed.numbers() and "the sky fell" not in (
+        study.folder() / "index.html").read_text()
 
 
 def test_a_time_limit(study, undisturbed):
     said = study.run("--only", "config=cae_ssim", "--timeout", "1", code=1)
-    assert "time limit of 1 s" in said and runs.status(study.folder()).state == "failed"
+    assert "time limit of 1 s" in said and run_folder.status(study.folder()).state == "failed"
     study.run()
     assert study.numbers() == undisturbed.numbers()
 
@@ -134,9 +150,16 @@ def test_a_time_limit(study, undisturbed):
 def test_reports_of_an_older_version(study, undisturbed):
     shutil.copytree(undisturbed.folder(), study.folder())
     for name in GRID["configs"]:
-        about, found = (files.read_json(study.folder(name) / file) for file in ("run.json", "metrics.json"))
-        files.write_json(study.folder(name) / "run.json", {key: about[key] for key in ("status", "params", "data", "weights", "started")})
-        files.write_json(study.folder(name) / "metrics.json", {key: found[key] for key in ("auroc", "config", "score") if key in found})
+        about, found = (files.read_json(study.folder(name) / file)
+                        for file in ("run.json", "metrics.json"))
+        files.write_json(
+            study.folder(name) / "run.json",
+            {key: about[key]
+             for key in ("status", "params", "data", "weights", "started")})
+        files.write_json(
+            study.folder(name) / "metrics.json",
+            {key: found[key]
+             for key in ("auroc", "config", "score") if key in found})
     for name in ("batch.json", "comparison.json", "report.json", "eda/hazelnut/eda.json"):
         (study.reports / name).write_text('{"version": 1}')
     said = study.run("--report")
@@ -152,11 +175,13 @@ def test_a_clock_that_goes_backwards(study, undisturbed):
     wait_for(lambda: (study.folder() / "checkpoint.pt").exists() or batch.poll() is not None)
     batch.kill()
     batch.communicate()
-    study.run(**wrong | {"CLOCK_SHIFT": "0", "CLOCK_PACE": "-3"})  # today, and three seconds back with every second
+    # today, and three seconds back with every second
+    study.run(**wrong | {"CLOCK_SHIFT": "0", "CLOCK_PACE": "-3"})
     assert study.numbers() == undisturbed.numbers()
-    about = runs.manifest(study.folder())
+    about = run_folder.manifest(study.folder())
     assert about["seconds"] > 0 and about["finished"] < about["started"]
-    assert "due:" not in study.run(PYTHONPATH=str(study.place), CLOCK_SHIFT="0", CLOCK_PACE="1")  # at the right time nothing is due
+    # at the right time nothing is due
+    assert "due:" not in study.run(PYTHONPATH=str(study.place), CLOCK_SHIFT="0", CLOCK_PACE="1")
 
 
 def test_two_batches_at_once(study, undisturbed):
@@ -175,14 +200,16 @@ def test_a_picture_changed_between_and_during_runs(study, undisturbed):
     kernel_of(batch, study)
     picture.write_bytes(other)
     said = batch.communicate(timeout=300)[0]
-    assert batch.returncode == 1 and "train/good/003.png" in runs.status(study.folder()).reason, said
+    assert batch.returncode == 1 and "train/good/003.png" in run_folder.status(
+        study.folder()).reason, said
     study.run()
     changed = study.numbers()
     assert changed != undisturbed.numbers()
     picture.write_bytes(sound)
     assert study.run().count("the data changed") == 3  # two runs and the look at the data
     assert study.numbers() == undisturbed.numbers()
-    assert json.loads(undisturbed.numbers()["cae_ssim/metrics.json"]) != json.loads(changed["cae_ssim/metrics.json"])
+    assert json.loads(undisturbed.numbers()["cae_ssim/metrics.json"]) != json.loads(
+        changed["cae_ssim/metrics.json"])
 
 
 def test_a_worker_of_a_cluster_is_killed_and_another_goes_on(undisturbed, tmp_path):
@@ -201,7 +228,8 @@ def test_a_worker_of_a_cluster_is_killed_and_another_goes_on(undisturbed, tmp_pa
         wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
         assert "due:" not in study.run()
     assert study.complete() and study.numbers() == undisturbed.numbers()
-    assert runs.manifest(study.folder())["threads"] == runs.manifest(undisturbed.folder())["threads"]
+    assert run_folder.manifest(study.folder())["threads"] == run_folder.manifest(
+        undisturbed.folder())["threads"]
 
 
 def test_a_batch_on_a_cluster_is_interrupted_and_no_worker_goes_on(study):
@@ -213,5 +241,6 @@ def test_a_batch_on_a_cluster_is_interrupted_and_no_worker_goes_on(study):
         batch.send_signal(signal.SIGTERM)
         said = batch.communicate(timeout=60)[0]
         assert batch.returncode == 130 and "stopped" in said and "Traceback" not in said
-        wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE, seconds=2)
-    assert runs.status(study.folder()).state == "interrupted"
+        wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE,
+                 seconds=2)
+    assert run_folder.status(study.folder()).state == "interrupted"

@@ -7,39 +7,30 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adlib import compare, grid
 from adlib.config import Config
+from adlib.report import comparison
+from adlib.runs import grid
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FLOORS = [
-    {"config", "lang"},
-    {"files", "fence", "ssim", "convolution", "optimizers", "metrics", "paired", "conformal", "corrupt", "psychometric", "anomalies",
-     "baselines", "synthetic", "synthetic_hazelnut", "synthetic_zipper"},
-    {"localise", "data", "fetch", "models", "provenance"}, {"datacheck", "download", "images", "newpart"}, {"train"},
-    {"score", "features", "detectors"},
-    {"frozen_ae"}, {"featurespace"}, {"decide"}, {"evaluate"}, {"verdicts", "pictures"},
-    {"plots", "words", "panels", "scenes", "clouds", "embedding"}, {"eda"}, {"study", "plots_compare"}, {"runs"}, {"notes", "reopen"},
-    {"limits", "predict", "export"},
-    {"compare", "grid", "process", "board"}, {"summary", "compare_limits", "looking"}, {"questions", "explore", "answers"},
-    {"tables", "batch", "report", "cluster"}, {"commands"}, {"cli"}]
+LAYERS = ("config", "data", "models", "evaluation", "runs", "report", "cli")  # an import goes down
 
 
-def imported_rooms(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported_layers(path):
+    """The names below adlib that a module imports from: "data" of `from adlib.data.images import load`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "adlib":
-            yield from (alias.name for alias in node.names if alias.name != "__version__")
+            yield from (alias.name for alias in node.names if not alias.name.startswith("__"))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adlib."):
             yield node.module.split(".")[1]
 
 
 def test_an_import_never_goes_up():
-    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-    rooms = {path.stem for path in (ROOT / "adlib").glob("*.py")} - {"__init__"}
-    assert rooms <= set(floor), f"say on which floor {rooms - set(floor)} is"
-    for room in rooms:
-        for other in imported_rooms(ROOT / "adlib" / f"{room}.py"):
-            assert floor[other] <= floor[room], f"{room} imports {other}, which is above it"
+    for path in (ROOT / "adlib").rglob("*.py"):
+        own = path.relative_to(ROOT / "adlib").parts[0].removesuffix(".py")
+        if own != "__init__":
+            for other in imported_layers(path):
+                assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {other}, above it"
 
 
 def code_cells(path):
@@ -52,11 +43,13 @@ def test_notebooks_are_thin_and_without_outputs(path):
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
     tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells))
     for node in ast.walk(tree):
-        assert not isinstance(node, (ast.ClassDef, ast.For, ast.While)), f"{path.name} holds a {type(node).__name__}"
+        assert not isinstance(
+            node, (ast.ClassDef, ast.For, ast.While)), f"{path.name} holds a {type(node).__name__}"
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 5
     first = json.loads(path.read_text())["cells"][0]
-    assert "".join(first["source"]).splitlines()[0].endswith("?"), "a notebook opens with a question"
+    assert "".join(
+        first["source"]).splitlines()[0].endswith("?"), "a notebook opens with a question"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -64,41 +57,53 @@ def test_parameter_cells_follow_config(path):
     tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1 and "".join(tagged[0]["source"]).startswith("# Parameters")
     source = (ROOT / "adlib" / "config.py").read_text()
-    fields = {name: (kind, text) for name, kind, text in re.findall(r"^    (\w+): (\w+) = .+?  # (.+)$", source, re.M)}
+    fields = {
+        name: (kind, text)
+        for name, kind, text in re.findall(r"^    (\w+): (\w+) = .+?  # (.+)$", source, re.M)
+    }
     assert set(fields) == set(Config.__dataclass_fields__)
     lines = [line for line in "".join(tagged[0]["source"]).splitlines() if not line.startswith("#")]
     names = []
     for line in lines:
         name, kind, value, text = re.fullmatch(r"(\w+): (\w+) = (.+?)  # (.+)", line).groups()
-        assert fields[name] == (kind, text) and "=" not in text, "papermill --help-notebook cannot read a help text with '='"
+        assert fields[name] == (
+            kind,
+            text) and "=" not in text, "papermill --help-notebook cannot read a help text with '='"
         Config(**{name: ast.literal_eval(value)})
         names.append(name)
     if path.stem[:2] in ("02", "03", "04"):
         assert names == list(fields)
 
 
-SINGLE = sorted(path for path in (ROOT / "params").glob("*.yaml") if "configs" not in yaml.safe_load(path.read_text()))
+SINGLE = sorted(path for path in (ROOT / "params").glob("*.yaml")
+                if "configs" not in yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.stem)
 def test_configuration_files(path):
     config = Config.from_mapping(yaml.safe_load(path.read_text()), path.name)
-    assert config.name == path.stem and path.stem in compare.LABELS, "every configuration has a name for a person"
+    assert config.name == path.stem and path.stem in comparison.LABELS, "every configuration has a name for a person"
     assert config.weights_fallback is False and config.seed == 0 and config.precision == "auto"
-    if config.name in compare.SEED_ROWS:
-        assert (config.model == "resnet18") == path.stem.startswith("resnet") and config.schedule == "one_cycle"
+    if config.name in comparison.REFERENCE_ROWS:
+        assert (config.model
+                == "resnet18") == path.stem.startswith("resnet") and config.schedule == "one_cycle"
         assert config.ssim_weight == (0.5 if path.stem.endswith("ssim") else 0.0)
 
 
-def test_the_seeds_own_settings(tmp_path):
+def test_the_references_own_settings(tmp_path):
     for category in ("hazelnut", "zipper"):
         (tmp_path / category / "train" / "good").mkdir(parents=True)
         (tmp_path / category / "test").mkdir()
         (tmp_path / category / "train" / "good" / "0.png").touch()
-    planned = [task.config for task in grid.plan(ROOT / "params" / "study.yaml", data_root=str(tmp_path)) if task.config]
-    assert {(one.category, one.model, one.epochs, one.lr, one.batch_size, one.schedule) for one in planned} == {
-        ("hazelnut", "cae", 100, 1e-3, 32, "seed"), ("hazelnut", "resnet18", 100, 1e-4, 32, "seed"),
-        ("zipper", "cae", 100, 1e-3, 32, "seed"), ("zipper", "resnet18", 150, 1e-4, 32, "seed")}
+    planned = [
+        task.config for task in grid.plan(ROOT / "params" / "study.yaml", data_root=str(tmp_path))
+        if task.config
+    ]
+    assert {(one.category, one.model, one.epochs, one.lr, one.batch_size, one.schedule)
+            for one in planned} == {("hazelnut", "cae", 100, 1e-3, 32, "seed"),
+                                    ("hazelnut", "resnet18", 100, 1e-4, 32, "seed"),
+                                    ("zipper", "cae", 100, 1e-3, 32, "seed"),
+                                    ("zipper", "resnet18", 150, 1e-4, 32, "seed")}
 
 
 def test_every_configuration_is_in_a_grid():
@@ -112,24 +117,31 @@ def test_pixels_or_features_is_a_controlled_experiment():
 
     def apart(a, b):
         return {key for key in a | b if a.get(key) != b.get(key)}
-    assert apart(one, two) == {"name", "model", "distance"} and apart(two, three) == {"name", "distance"}
+
+    assert apart(one, two) == {"name", "model", "distance"} and apart(
+        two, three) == {"name", "distance"}
 
 
 def test_environment_yml_follows_pyproject():
     tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11 to read pyproject.toml")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"], "python" + project["requires-python"]]
+    wanted = [
+        *project["dependencies"], *project["optional-dependencies"]["test"],
+        "python" + project["requires-python"]
+    ]
     conda = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
 
     def split(text):
         name, version = re.fullmatch(r"([\w-]+)(.*)", text).groups()
         return conda.get(name, name) + version
+
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
     listed = {entry for entry in environment["dependencies"] if isinstance(entry, str)} - {"pip"}
     assert listed == {split(text) for text in wanted}
 
 
-def test_rooms_stay_small():
-    long = {path.name: lines for path in (ROOT / "adlib").glob("*.py") if (lines := len(path.read_text().splitlines())) > 250}
+def test_a_file_is_one_idea():
+    long = {str(path): lines for path in (ROOT / "adlib").rglob("*.py")
+            if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long, f"two ideas in one file? {long}"

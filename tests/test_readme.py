@@ -11,7 +11,8 @@ ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)]+)\)")
 SPAN = re.compile(r"`([^`]+)`")
 NUMBER = re.compile(r"\d*\.?\d+")
-MARK = re.compile(r"\s*(#+ |[-*] |\d+\. |> |\|)?")  # of a heading, an item, a quotation, a row of a table
+# of a heading, an item, a quotation, a row of a table
+MARK = re.compile(r"\s*(#+ |[-*] |\d+\. |> |\|)?")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -25,14 +26,18 @@ def parts(path: Path) -> list[tuple[bool, str]]:
 
 
 def facts(inside: bool, line: str) -> dict:
-    """What a translation leaves as it is. Words may change places within a line, so numbers and code are counted, links are not."""
+    """What a translation leaves as it is. Words may change places within a line, so numbers and
+    code are counted, links are not."""
     numbers = Counter(NUMBER.findall(line))
     if inside:
         return {"code": line.partition("#")[:2], "numbers": numbers}
     links = [(image, text == target, target) for image, text, target in LINK.findall(line)]
-    return {"block": line if line.startswith(("```", "|--")) else MARK.match(line).group(), "empty": not line, "columns": line.count("|"),
-            "links": [link for link in links if link[-1] not in (ENGLISH.name, CHINESE.name)],
-            "spans": Counter(SPAN.findall(line)), "numbers": numbers}
+    return {
+        "block": line if line.startswith(("```", "|--")) else MARK.match(line).group(),
+        "empty": not line, "columns": line.count("|"), "links": [
+            link for link in links if link[-1] not in (ENGLISH.name, CHINESE.name)
+        ], "spans": Counter(SPAN.findall(line)), "numbers": numbers
+    }
 
 
 def test_both_hold_the_same_line_by_line():
@@ -41,7 +46,8 @@ def test_both_hold_the_same_line_by_line():
         assert facts(*english) == facts(*chinese), f"line {number}:\n{english[1]}\n{chinese[1]}"
 
 
-@pytest.mark.parametrize("path, spoken", [(ENGLISH, False), (CHINESE, True)], ids=["english", "chinese"])
+@pytest.mark.parametrize("path, spoken", [(ENGLISH, False), (CHINESE, True)],
+                         ids=["english", "chinese"])
 def test_each_is_in_its_own_language(path, spoken):
     for inside, line in parts(path):
         prose = line.partition("#")[2] if inside else SPAN.sub("", line)

@@ -1,6 +1,8 @@
-"""What files of strangers may not do: run code, lead out of their folder, speak HTML or formulas; and nothing of ours listens.
+"""What files of strangers may not do: run code, lead out of their folder, speak HTML or formulas;
+and nothing of ours listens.
 
-Hostile archives are in test_download, hostile label files in test_data. What ruff's rules "S" find is not looked for here again.
+Hostile archives are in test_download, hostile label files in test_data. What ruff's rules "S" find
+is not looked for here again.
 """
 import ast
 import csv
@@ -20,92 +22,128 @@ import bs4
 import numpy as np
 import psutil
 import pytest
-from conftest import picture
-from handmade import failed, small_run
+from tests.conftest import picture
+from tests.handmade import failed, small_run
 from test_browser import BROWSER
 
-from adlib import cli, clouds, data, decide, fence, newpart, scenes, tables
+from adlib import cli
 from adlib.config import InputError
-from adlib.lang import t
+from adlib.data import importer, layout, untrusted
+from adlib.evaluation import calibration
+from adlib.report import clouds, scenes, tables
+from adlib.report.i18n import t
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "<img src=x onerror=\"document.title='owned'\">"  # HTML in markdown, too
 ATTRIBUTE = "\"><svg onload=\"document.title='owned'\" x='"  # what breaks out of either kind of quotes
-OTHER = "{{7*7}} javascript:alert(1) &lt; $\\frac$ ` #%41?"  # a template's, an address's, HTML's, matplotlib's and markdown's own signs
-
+# a template's, an address's, HTML's, matplotlib's and markdown's own signs
+OTHER = "{{7*7}} javascript:alert(1) &lt; $\\frac$ ` #%41?"
 
 # ---- no code out of a file
 
+
 def calls(source):
-    """Every call of a source: the full name of what is called, and its keywords as they are written."""
+    """Every call of a source: the full name of what is called, and its keywords as they are
+    written."""
     tree, known = ast.parse(source), {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             known |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom):
-            known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            known |= {
+                alias.asname or alias.name: f"{node.module}.{alias.name}"
+                for alias in node.names
+            }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             head, dot, tail = ast.unparse(node.func).partition(".")
-            yield known.get(head, head) + dot + tail, {word.arg: ast.unparse(word.value) for word in node.keywords}
+            yield known.get(head, head) + dot + tail, {
+                word.arg: ast.unparse(word.value)
+                for word in node.keywords
+            }
 
 
 def loads_code(source):
     """The calls that could run what is in a file, of those that ruff does not know."""
     for name, words in calls(source):
-        weights = name == "torch.load" or name.endswith((".get_state_dict", "load_state_dict_from_url"))
-        if (words.get("weights_only", "" if weights else "True") != "True" or words.get("allow_pickle", "False") != "False"
-                or re.fullmatch(r"(joblib|cloudpickle)\.loads?|torch\.(hub|jit)\.load|yaml\.(unsafe_|full_)?load(_all)?", name)):
+        weights = name == "torch.load" or name.endswith(
+            (".get_state_dict", "load_state_dict_from_url"))
+        if (words.get("weights_only", "" if weights else "True") != "True" or words.get(
+                "allow_pickle", "False"
+        ) != "False" or re.fullmatch(
+                r"(joblib|cloudpickle)\.loads?|torch\.(hub|jit)\.load|yaml\.(unsafe_|full_)?load(_all)?",
+                name)):
             yield name
 
 
 def test_nothing_is_unpickled_in_any_source():
-    sources = {path: path.read_text() for folder in ("adlib", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    sources = {
+        path: path.read_text()
+        for folder in ("adlib", "benchmarks")
+        for path in (ROOT / folder).glob("*.py")
+    }
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        cells = [
+            cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+        ]
         sources[path] = "\n".join("".join(cell["source"]) for cell in cells)
-    assert len(sources) > 50 and any(name == "torch.load" for source in sources.values() for name, _ in calls(source))
-    assert {path.name: found for path, source in sources.items() if (found := list(loads_code(source)))} == {}
+    assert len(sources) > 50 and any(name == "torch.load" for source in sources.values()
+                                     for name, _ in calls(source))
+    assert {
+        path.name: found
+        for path, source in sources.items() if (found := list(loads_code(source)))
+    } == {}
 
 
 @pytest.mark.parametrize("source", [
-    "torch.load(path)", "torch.load(path, weights_only=False)", "from torch import load as read; read(path)", "weights.get_state_dict()",
-    "import numpy as np; np.load(path, allow_pickle=True)", "joblib.load(path)", "yaml.unsafe_load(text)", "torch.hub.load(a, b)"])
+    "torch.load(path)", "torch.load(path, weights_only=False)",
+    "from torch import load as read; read(path)", "weights.get_state_dict()",
+    "import numpy as np; np.load(path, allow_pickle=True)", "joblib.load(path)",
+    "yaml.unsafe_load(text)", "torch.hub.load(a, b)"
+])
 def test_and_would_be_found(source):
     assert list(loads_code(source))
 
 
 def ruff(*words, source=None):
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", *words], cwd=ROOT, input=source, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", *words], cwd=ROOT, input=source,
+                          capture_output=True, text=True)
     return done.stdout + done.stderr
 
 
 def test_the_linter_looks_for_the_rest_in_rooms_and_in_notebooks():
     bad = ("import marshal, os, pickle, subprocess, yaml\n"
-           "pickle.load(f)\nmarshal.load(f)\neval(f)\nexec(f)\nyaml.load(f)\nsubprocess.run(f, shell=True)\nos.system(f)\n")
+           "pickle.load(f)\nmarshal.load(f)\neval(f)\nexec(f)\nyaml.load(f)\nsubprocess.run(f, "
+           "shell=True)\nos.system(f)\n")
     for room in ("adlib/room.py", "benchmarks/room.py"):
         found = ruff("--output-format", "concise", "--stdin-filename", room, "-", source=bad)
-        assert set(re.findall(r"\bS\d+", found)) >= {"S301", "S302", "S307", "S102", "S506", "S602", "S605"}
+        assert set(re.findall(r"\bS\d+",
+                              found)) >= {"S301", "S302", "S307", "S102", "S506", "S602", "S605"}
     assert "All checks passed" in ruff("--isolated", "--select", "S", "notebooks")
 
 
 # ---- no HTML out of a name, and nobody listens: one study, the real way
 
+
 def listening(process):
     """The addresses that a process and its descendants take connections or packets on."""
     for one in [process, *process.children(recursive=True)]:
         try:
-            found = (one.net_connections if hasattr(one, "net_connections") else one.connections)(kind="inet")
+            found = (one.net_connections if hasattr(one, "net_connections") else one.connections)(
+                kind="inet")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        yield from (at.laddr.ip for at in found if at.status == psutil.CONN_LISTEN
-                    or (at.type == socket.SOCK_DGRAM and at.laddr and not at.raddr))
+        yield from (at.laddr.ip for at in found if at.status == psutil.CONN_LISTEN or (
+            at.type == socket.SOCK_DGRAM and at.laddr and not at.raddr))
 
 
 def followed(words, until=lambda: False, **options):
-    """A command of adlib to its end, or interrupted as soon as `until` holds: (exit code, output, every address listened on)."""
-    command, seen, ends = [sys.executable, "-m", "adlib.cli", *map(str, words)], set(), time.monotonic() + 240
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, **options) as running:
+    """A command of adlib to its end, or interrupted as soon as `until` holds: (exit code, output,
+    every address listened on)."""
+    command, seen, ends = [sys.executable, "-m", "adlib.cli",
+                           *map(str, words)], set(), time.monotonic() + 240
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          stdin=subprocess.PIPE, **options) as running:
         while running.poll() is None and not until() and time.monotonic() < ends:
             seen |= set(listening(psutil.Process(running.pid)))
             time.sleep(0.1)
@@ -122,15 +160,20 @@ def study(tmp_path_factory):
     here = base / "data" / (TAG + ATTRIBUTE + OTHER.replace("{", "").replace("}", ""))
     for i in range(9):
         picture(here / "train" / "good" / f"{i}{names[i % 3]}.png", i)
-        picture(here / "test" / "good" / f"{i}{names[i % 3]}.png", min(i, 1) * (20 + i))  # the first is one of the training images
+        # the first is one of the training images
+        picture(here / "test" / "good" / f"{i}{names[i % 3]}.png", min(i, 1) * (20 + i))
         defect, file = names[i % 3], names[i // 3]
         picture(here / "test" / defect / f"{file}.png", 40 + i, defect=True)
         picture(here / "ground_truth" / defect / f"{file}_mask.png", 40 + i)
-    (base / "own.yaml").write_text("configs: [mean_grey]\nset: {image_size: 32, weights: none, held_out: 0.4, false_alarms: 0.3}\n")
+    (base / "own.yaml").write_text(
+        "configs: [mean_grey]\nset: {image_size: 32, weights: none, held_out: 0.4, target_fpr: "
+        "0.3}\n")
     shutil.copy(ROOT / "params" / "mean_grey.yaml", base)
     failed(base / "reports", "mean_grey", TAG + ATTRIBUTE, where=f"line\n{TAG}")  # and no notebook
-    code, said, seen = followed(["run", base / "own.yaml", "--data", base / "data", "--reports", base / "reports", "--jobs", 2, "--report"],
-                                cwd=ROOT, env=os.environ | {"ADLIB_CACHE": str(base / "cache")})
+    code, said, seen = followed([
+        "run", base / "own.yaml", "--data", base / "data", "--reports", base / "reports", "--jobs",
+        2, "--report"
+    ], cwd=ROOT, env=os.environ | {"ADLIB_CACHE": str(base / "cache")})
     assert code == 0, said
     return base, here, seen
 
@@ -141,45 +184,65 @@ def test_a_batch_listens_on_this_machine_alone(study):
 
 def opened(page, profile):
     """A page as the browser has it, scripts having run."""
-    dom = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000",
-                          f"--user-data-dir={profile}", page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run([
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+        "--virtual-time-budget=2000", f"--user-data-dir={profile}",
+        page.as_uri()
+    ], capture_output=True, text=True, timeout=120, check=True).stdout
     return bs4.BeautifulSoup(dom, "html.parser")
 
 
 def injected(page):
     """Elements that no page of ours has: with a handler, or from an address; a second script."""
     return page.select("script")[1:] + page.select("iframe, object, embed, base, form, svg[x]") + [
-        part for part in page.find_all(True) if any(name.startswith("on") for name in part.attrs)
-        or not part.get("src", "data:").startswith("data:") or part.get("href", "").startswith("javascript:")]
+        part for part in page.find_all(True)
+        if any(name.startswith("on")
+               for name in part.attrs) or not part.get("src", "data:").startswith("data:")
+        or part.get("href", "").startswith("javascript:")
+    ]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_names_are_text_on_every_page(study, tmp_path):
     base, here, _ = study
-    pages = {page.relative_to(base / "reports").parts[0]: page for page in (base / "reports").rglob("index.html")}
+    pages = {
+        page.relative_to(base / "reports").parts[0]: page
+        for page in (base / "reports").rglob("index.html")
+    }
     assert len(list((base / "reports").rglob("index.html"))) == 4
     failure = next((base / "reports" / "runs").glob("line*/*/*/index.html"))
     run = base / "reports" / "runs" / here.name / "mean_grey" / "seed-0" / "index.html"
-    for page, names in ((pages["index.html"], [here.name]), (pages["eda"], [here.name, TAG, ATTRIBUTE, OTHER]),
-                        (run, [here.name, TAG, ATTRIBUTE, OTHER]), (failure, [f"line {TAG}", TAG + ATTRIBUTE])):
+    for page, names in ((pages["index.html"], [here.name]), (pages["eda"], [
+            here.name, TAG, ATTRIBUTE, OTHER
+    ]), (run, [here.name, TAG, ATTRIBUTE, OTHER]), (failure, [f"line {TAG}", TAG + ATTRIBUTE])):
         found = opened(page, tmp_path / "profile")
         assert injected(found) == [] and found.title.text != "owned", page
         text = " ".join(found.body.get_text().split())
-        assert [name for name in names if name not in text] == [] and text.count("#%41?") == text.count(OTHER[-8:]), page
-        assert [link for link in found.select("a[href]") if not (page.parent / unquote(link["href"].partition("#")[0])).exists()] == []
+        assert [name for name in names if name not in text
+                ] == [] and text.count("#%41?") == text.count(OTHER[-8:]), page
+        assert [
+            link for link in found.select("a[href]")
+            if not (page.parent / unquote(link["href"].partition("#")[0])).exists()
+        ] == []
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
     """What only JupyterLab shows, and a table of any text; then the same name as it is."""
     name, dots = TAG + ATTRIBUTE + OTHER, np.zeros((2, 8, 8, 3), np.uint8)
-    fragments = [scenes.strip({t("input"): dots[0]}, name, scenes.caption(name, name, 1.0, 0.5, 1, 0.5)), scenes.paragraph(name),
-                 clouds.scatter(np.arange(2.0), np.arange(2.0), [0, 1], (name, name), (0.5, 0.5), 0),
-                 clouds.feature_map(np.eye(2), [name, "good"], [name, name], dots, t("{kind}: {name}", kind=name, name=name)),
-                 tables.html_of(tables.pd.DataFrame({name: [name]}), name)]
-    (tmp_path / "page.html").write_text(f"<title>mine</title><body>{''.join(fragments)}<script></script></body>")
+    fragments = [
+        scenes.strip({t("input"): dots[0]}, name, scenes.caption(name, name, 1.0, 0.5, 1, 0.5)),
+        scenes.paragraph(name),
+        clouds.scatter(np.arange(2.0), np.arange(2.0), [0, 1], (name, name), (0.5, 0.5), 0),
+        clouds.feature_map(np.eye(2), [name, "good"], [name, name], dots,
+                           t("{kind}: {name}", kind=name, name=name)),
+        tables.html_of(tables.pd.DataFrame({name: [name]}), name)
+    ]
+    (tmp_path / "page.html"
+     ).write_text(f"<title>mine</title><body>{''.join(fragments)}<script></script></body>")
     found = opened(tmp_path / "page.html", tmp_path / "profile")
-    assert injected(found) == [] and found.title.text == "mine" and found.get_text().count(name) >= 8
+    assert injected(found) == [] and found.title.text == "mine" and found.get_text().count(
+        name) >= 8
     (tmp_path / "page.html").write_text(f"<title>mine</title><body>{TAG}</body>")
     found = opened(tmp_path / "page.html", tmp_path / "profile")
     assert len(injected(found)) == 1 and found.title.text == "owned"
@@ -188,19 +251,33 @@ def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
 def test_tables_name_the_files_as_they_are_and_hold_no_formula(study):
     base, here, _ = study
     tables = [list(csv.reader(path.open(newline=""))) for path in (base / "reports").rglob("*.csv")]
-    assert {row[0] for table in tables if table[0][0] == "path" for row in table[1:]} == {
-        path.relative_to(base / "data").as_posix() for path in here.rglob("*.png") if "ground_truth" not in path.parts}
-    cells = {cell for table in tables for row in table for cell in row if cell.startswith(fence.FORMULA)}
+    assert {row[0]
+            for table in tables if table[0][0] == "path" for row in table[1:]} == {
+                path.relative_to(base / "data").as_posix()
+                for path in here.rglob("*.png") if "ground_truth" not in path.parts
+            }
+    cells = {
+        cell
+        for table in tables
+        for row in table
+        for cell in row if cell.startswith(untrusted.FORMULA)
+    }
     assert [cell for cell in cells if not re.fullmatch(r"-[\d.]+(e-?\d+)?", cell)] == []
 
 
 # ---- names that cannot be had are one sentence
 
-@pytest.mark.parametrize(("old", "new", "sentence"), [
-    ("", "=1+1", "folder name '=1.1' begins like a formula"), ("", "@x", "begins like a formula"), ("", "{0}", "has braces in its name"),
-    ("", "a\nb", r"the name 'a\\nb' holds control characters"), ("test/spot", "+x", "folder name '.x' begins like a formula"),
-    ("test/spot", "-x", "begins like a formula"), ("test/spot", "a\x1b[2J", r"'nut/test/a\\x1b\[2J/000.png' holds control characters"),
-    ("test/spot/000.png", "a\tb.png", "holds control characters"), ("train/good/000.png", "\udcb5.png", "bytes that are no UTF-8")])
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [("", "=1+1", "folder name '=1.1' begins like a formula"), ("", "@x", "begins like a formula"),
+     ("", "{0}", "has braces in its name"),
+     ("", "a\nb", r"the name 'a\\nb' holds control characters"),
+     ("test/spot", "+x", "folder name '.x' begins like a formula"),
+     ("test/spot", "-x", "begins like a formula"),
+     ("test/spot", "a\x1b[2J", r"'nut/test/a\\x1b\[2J/000.png' holds control characters"),
+     ("test/spot/000.png", "a\tb.png", "holds control characters"),
+     ("train/good/000.png", "\udcb5.png", "bytes that are no UTF-8")])
 def test_a_name_that_cannot_be_had_is_one_sentence(mvtec_root, old, new, sentence):
     path = mvtec_root / "nut" / old
     try:
@@ -208,11 +285,12 @@ def test_a_name_that_cannot_be_had_is_one_sentence(mvtec_root, old, new, sentenc
     except OSError:
         pytest.skip("this file system does not have such names")
     with pytest.raises(InputError, match=sentence) as caught:
-        data.open_category(mvtec_root)
-    assert not fence.UNFIT.search(str(caught.value))
+        layout.open_category(mvtec_root)
+    assert not untrusted.UNFIT.search(str(caught.value))
 
 
 # ---- no way out of the data folder
+
 
 def moved_out(path, where):
     """What was at a path lies elsewhere, with a link to it in its place."""
@@ -221,58 +299,74 @@ def moved_out(path, where):
     path.symlink_to(where / path.name)
 
 
-@pytest.mark.parametrize("what", ["train/good/000.png", "test/spot/001.png", "test/spot", "train/good"])
+@pytest.mark.parametrize("what",
+                         ["train/good/000.png", "test/spot/001.png", "test/spot", "train/good"])
 def test_a_link_out_of_the_data_folder_is_refused(mvtec_root, tmp_path, what):
     moved_out(mvtec_root / "nut" / what, tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="is a link that leads out of the data folder, to .*elsewhere"):
-        data.open_category(mvtec_root)
+    with pytest.raises(InputError,
+                       match="is a link that leads out of the data folder, to .*elsewhere"):
+        layout.open_category(mvtec_root)
 
 
 @pytest.mark.parametrize("what", ["spot/001_mask.png", "spot", ""])
 def test_so_is_a_mask_that_is_one(mvtec_root, tmp_path, what):
     moved_out(mvtec_root / "nut" / "ground_truth" / what, tmp_path / "elsewhere")
-    category = data.open_category(mvtec_root)
-    with pytest.raises(InputError, match="is a link that leads out of the data folder, to .*elsewhere"):
-        data.fingerprint(category)
+    category = layout.open_category(mvtec_root)
+    with pytest.raises(InputError,
+                       match="is a link that leads out of the data folder, to .*elsewhere"):
+        layout.fingerprint(category)
 
 
-def test_a_whole_category_may_lie_on_another_disk_and_share_pictures_with_its_neighbour(mvtec_root, tmp_path):
+def test_a_whole_category_may_lie_on_another_disk_and_share_pictures_with_its_neighbour(
+        mvtec_root, tmp_path):
     moved_out(mvtec_root / "nut", tmp_path / "disk")
     (mvtec_root / "pin" / "train").mkdir(parents=True)
     (mvtec_root / "pin" / "train" / "good").symlink_to(mvtec_root / "own")
     shutil.copytree(mvtec_root / "nut" / "train" / "good", mvtec_root / "own")
     (tmp_path / "root").symlink_to(mvtec_root)
     for name in ("nut", "pin"):
-        assert data.fingerprint(data.open_category(tmp_path / "root", name))
+        assert layout.fingerprint(layout.open_category(tmp_path / "root", name))
 
 
 def test_links_in_a_folder_given_by_hand_become_copies(mvtec_root, tmp_path):
-    """Who gives `adlib new` a folder of links says by hand what is to be copied; the category that it becomes leads nowhere."""
+    """Who gives `adlib new` a folder of links says by hand what is to be copied; the category that
+    it becomes leads nowhere."""
     (tmp_path / "photos").mkdir()
     for i in range(12):
         picture(tmp_path / "disk" / f"{i}.png", i)
         (tmp_path / "photos" / f"{i}\x1b.png").symlink_to(tmp_path / "disk" / f"{i}.png")
     (tmp_path / "photos" / "passwd.png").symlink_to("/etc/passwd")
-    made = newpart.plan(tmp_path / "photos")
+    made = importer.plan(tmp_path / "photos")
     assert len(made.copies) == 12 and "passwd.png cannot be read" in made.left_out[0]
-    newpart.create(tmp_path / "data", "mine", made)
+    importer.create(tmp_path / "data", "mine", made)
     assert not any(path.is_symlink() for path in (tmp_path / "data").rglob("*"))
-    assert len(data.open_category(tmp_path / "data", "mine").train) == 10
+    assert len(layout.open_category(tmp_path / "data", "mine").train) == 10
 
 
 # ---- new pictures, from whoever writes into a watched folder
 
-def test_a_watch_listens_to_nobody_and_its_table_holds_no_formula(seed_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(decide, "SYNTHETIC", 8)
-    run, out = small_run(seed_root, tmp_path / "reports", model="mean_grey", name="mean_grey"), tmp_path / "out"
-    for i, name in enumerate(("=1+1.png", "b.png", "c\x1b]0;owned\x07.png", os.fsdecode(b"d\xb5.png"))):
+
+def test_a_watch_listens_to_nobody_and_its_table_holds_no_formula(course_root, tmp_path,
+                                                                  monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    run, out = small_run(course_root, tmp_path / "reports", model="mean_grey",
+                         name="mean_grey"), tmp_path / "out"
+    for i, name in enumerate(
+        ("=1+1.png", "b.png", "c\x1b]0;owned\x07.png", os.fsdecode(b"d\xb5.png"))):
         picture(tmp_path / "camera" / name, i)
 
     def rows():
-        return list(csv.reader((out / "predictions.csv").open(newline=""))) if (out / "predictions.csv").exists() else []
-    code, said, seen = followed(["predict", run, ".", "--watch", "--out", out], lambda: len(rows()) == 5, cwd=tmp_path / "camera")
+        return list(csv.reader(
+            (out / "predictions.csv").open(newline=""))) if (out /
+                                                             "predictions.csv").exists() else []
+
+    code, said, seen = followed(["predict", run, ".", "--watch", "--out", out],
+                                lambda: len(rows()) == 5, cwd=tmp_path / "camera")
     assert seen == set() and code in (1, 3) and "\x1b" not in said and said.count("unreadable") == 2
-    assert [row[0] for row in rows()[1:]] == ["./=1+1.png", "b.png", "c\ufffd]0;owned\ufffd.png", "d\ufffd.png"]
+    assert [row[0] for row in rows()[1:]] == [
+        "./=1+1.png", "b.png", "c\ufffd]0;owned\ufffd.png", "d\ufffd.png"
+    ]
     monkeypatch.chdir(tmp_path / "camera")
     cli.main(["predict", str(run), "=1+1.png", "b.png", "--out", str(out)])
-    assert [row[0] for row in rows()[1:]] == ["./=1+1.png", "b.png"]  # known again, and not looked at twice
+    # known again, and not looked at twice
+    assert [row[0] for row in rows()[1:]] == ["./=1+1.png", "b.png"]

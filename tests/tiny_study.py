@@ -1,4 +1,5 @@
-"""A real study, as small as it goes, in a folder of its own: what is killed, starved and sent to a cluster."""
+"""A real study, as small as it goes, in a folder of its own: what is killed, starved and sent to a
+cluster."""
 from __future__ import annotations
 
 import contextlib
@@ -15,51 +16,65 @@ import nbformat
 import psutil
 import yaml
 
-from adlib import runs, synthetic
+from adlib.data.synthetic import drawing
+from adlib.runs import run_folder
 
 if typing.TYPE_CHECKING:
     import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ("metrics.json", "all_results.csv")
-GRID = {"configs": ["cae_ssim", "mean_grey"], "categories": "all", "seeds": [0],
-        "set": {"epochs": 12, "image_size": 32, "batch_size": 4, "weights": "none", "held_out": 0.4, "false_alarms": 0.3}}
-EVERY_EPOCH = "from adlib import train\ntrain.CHECKPOINT_EVERY_S = 0"  # else no run here is long enough for a checkpoint
+GRID = {
+    "configs": ["cae_ssim", "mean_grey"], "categories": "all", "seeds": [0], "set": {
+        "epochs": 12, "image_size": 32, "batch_size": 4, "weights": "none", "held_out": 0.4,
+        "target_fpr": 0.3
+    }
+}
+# else no run here is long enough for a checkpoint
+EVERY_EPOCH = "from adlib.models import training\ntraining.CHECKPOINT_EVERY_S = 0"
 
 
 class Study:
-    """A study in a folder of its own: notebooks and parameters copied, one synthetic category, and its command."""
-
+    """A study in a folder of its own: notebooks and parameters copied, one synthetic category, and
+    its command."""
     def __init__(self, place: Path, like: Study | None = None, done: bool = False) -> None:
-        """like: a study whose data this one shares, and (`done`) all of whose results but the CAE's run."""
-        self.place, self.reports, self.data, self.engine = place, place / "reports", place / "data", ["--jobs", "2"]
+        """like: a study whose data this one shares, and (`done`) all of whose results but the CAE's
+        run."""
+        self.place, self.reports, self.data, self.engine = place, place / "reports", place / "data", [
+            "--jobs", "2"
+        ]
         for name in ("notebooks", "params"):
             shutil.copytree(ROOT / name, place / name)
         (place / "params" / "faults.yaml").write_text(yaml.safe_dump(GRID))
         self.insert("02_cae_baseline", EVERY_EPOCH)
         if done:
-            shutil.copytree(like.reports, self.reports, ignore=shutil.ignore_patterns(".batch.lock"))
+            shutil.copytree(like.reports, self.reports,
+                            ignore=shutil.ignore_patterns(".batch.lock"))
             shutil.rmtree(self.folder())
         if like:
             shutil.copytree(like.data, self.data)
         else:
-            synthetic.write_dataset(self.data, train=8, good=3, anomalous=5, pixels=32)
+            drawing.write_dataset(self.data, train=8, good=3, anomalous=5, pixels=32)
             shutil.rmtree(self.data / "zipper")
 
     def insert(self, notebook: str, code: str, before_last: bool = False) -> None:
         path = self.place / "notebooks" / f"{notebook}.ipynb"
         book = nbformat.read(path, 4)
-        where = len(book.cells) - 1 if before_last else 1 + next(i for i, cell in enumerate(book.cells) if cell.cell_type == "code")
+        where = len(book.cells) - 1 if before_last else 1 + next(
+            i for i, cell in enumerate(book.cells) if cell.cell_type == "code")
         book.cells.insert(where, nbformat.v4.new_code_cell(code))
         nbformat.write(book, path)
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "adlib.cli", "run", "params/faults.yaml", "--data", str(self.data), "--reports", str(self.reports),
-                *self.engine, *words]
+        return [
+            sys.executable, "-m", "adlib.cli", "run", "params/faults.yaml", "--data",
+            str(self.data), "--reports",
+            str(self.reports), *self.engine, *words
+        ]
 
     def begin(self, *words: str, **environment: str) -> subprocess.Popen:
-        return subprocess.Popen(self.command(*words), cwd=self.place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                env=os.environ | environment)
+        return subprocess.Popen(self.command(*words), cwd=self.place, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, env=os.environ | environment)
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         child = self.begin(*words, **environment)
@@ -71,13 +86,21 @@ class Study:
         return self.reports / "runs" / "hazelnut" / name / "seed-0"
 
     def numbers(self) -> dict[str, bytes]:
-        return {f"{config}/{name}": (self.folder(config) / name).read_bytes() for config in GRID["configs"] for name in NUMBERS}
+        return {
+            f"{config}/{name}": (self.folder(config) / name).read_bytes()
+            for config in GRID["configs"]
+            for name in NUMBERS
+        }
 
     def complete(self) -> bool:
-        wanted = [self.reports / "index.html", self.reports / "comparison.ipynb", self.reports / "eda" / "hazelnut" / "notebook.ipynb"]
+        wanted = [
+            self.reports / "index.html", self.reports / "comparison.ipynb",
+            self.reports / "eda" / "hazelnut" / "notebook.ipynb"
+        ]
         folders = [self.folder(name) for name in GRID["configs"]]
-        return (all(path.is_file() for path in [*wanted, *(folder / "notebook.ipynb" for folder in folders)])
-                and all(runs.status(folder).state == "finished" for folder in folders))
+        return (all(path.is_file()
+                    for path in [*wanted, *(folder / "notebook.ipynb" for folder in folders)])
+                and all(run_folder.status(folder).state == "finished" for folder in folders))
 
 
 def wait_for(happened, seconds: float = 60.0):
@@ -90,8 +113,8 @@ def wait_for(happened, seconds: float = 60.0):
 
 def kernel_of(batch: subprocess.Popen, study: Study) -> psutil.Process:
     """The kernel that trains, once it has begun with the run."""
-    wait_for(lambda: runs.manifest(study.folder()).get("status") == "running")
-    return psutil.Process(runs.manifest(study.folder())["pid"])
+    wait_for(lambda: run_folder.manifest(study.folder()).get("status") == "running")
+    return psutil.Process(run_folder.manifest(study.folder())["pid"])
 
 
 @contextlib.contextmanager
@@ -99,6 +122,9 @@ def workers(n: int, **options: object) -> typing.Iterator[distributed.LocalClust
     """A Dask cluster of n workers with one thread each, unless `options` say otherwise."""
     import distributed
 
-    usual = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1", "protocol": "tcp", "silence_logs": logging.CRITICAL}
+    usual = {
+        "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1", "protocol": "tcp",
+        "silence_logs": logging.CRITICAL
+    }
     with distributed.LocalCluster(n_workers=n, **usual | options) as local:
         yield local

@@ -1,0 +1,122 @@
+"""How sure an AUROC is, and a difference of two: DeLong, DeLong and Clarke-Pearson (Biometrics
+1988), and the bootstrap.
+
+The test set is finite: other images would have given another AUROC. This is about that uncertainty
+alone; that of the training (the seeds) is another matter, and shown beside it.
+"""
+from __future__ import annotations
+
+import itertools
+import typing
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from adlib.evaluation import metrics
+
+
+def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """labels [N] of 0/1, scores [K,N] -> AUROCs [K] and their covariance [K,K] for the finite set.
+    Ties count half.
+
+    Raises ValueError unless both classes have an image. With one image of a class its share of the
+    variance is unknown and counted as 0.
+    """
+    labels, scores = np.asarray(labels).astype(bool), np.atleast_2d(np.asarray(scores, float))
+    good, bad = scores[:, ~labels], scores[:, labels]
+    m, n = bad.shape[1], good.shape[1]
+    if not m or not n:
+        raise ValueError("an AUROC needs images of both classes")
+    # [K,m] share of good below each bad
+    above = np.stack([metrics.placements(*pair) for pair in zip(bad, good, strict=True)])
+    # [K,n] share of bad above each good
+    below = np.stack([metrics.placements(*pair) for pair in zip(-good, -bad, strict=True)])
+    covariance = sum(
+        np.atleast_2d(np.cov(part)) / count if count > 1 else 0.0
+        for part, count in ((above, m), (below, n)))
+    return above.mean(axis=1), np.broadcast_to(covariance, (len(scores), len(scores)))
+
+
+def interval(labels: np.ndarray, scores: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the AUROC (of the mean AUROC, for scores [K,N] of K seeds), DeLong's on the logit
+    scale (Pepe 2003), in [0,1].
+
+    The plain (Wald) interval covers too little near 1. Where the AUROC comes within a quarter of a
+    pair of the smaller class of 0 or 1, DeLong's variance collapses, and Hanley and McNeil's at
+    that distance is its floor. Simulated for two normals, 40 good and 15 bad images: the interval
+    covers .958 at AUROC .85, .977 at .95, .977 at .99 (Wald: .908, .851, .896). Equal scores
+    everywhere, and a class of one image, give (0, 1).
+    """
+    aucs, covariance = delong_covariance(labels, scores)
+    m, n = int(np.sum(labels)), int(len(labels) - np.sum(labels))
+    auc, variance = float(aucs.mean()), float(covariance.mean())
+    if min(m, n) < 2 or (variance == 0 and auc == 0.5):
+        return 0.0, 1.0
+    edge = 0.25 / min(m, n)
+    clipped = float(np.clip(auc, edge, 1 - edge))
+    if clipped != auc:
+        variance = max(variance, hanley_mcneil(clipped, m, n))
+    half = special.ndtri((1 + level) / 2) * variance**0.5 / (clipped * (1 - clipped))
+    centre = np.log(clipped / (1 - clipped))
+    low, high = (float(1 / (1 + np.exp(-(centre + side * half)))) for side in (-1, 1))
+    return min(low, auc), max(high, auc)
+
+
+def hanley_mcneil(auc: float, m: int, n: int) -> float:
+    """Variance of an AUROC with m bad and n good images, from its value alone (Hanley and McNeil,
+    Radiology 1982)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    return (auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)) / (m * n)
+
+
+def bootstrap_interval(labels: np.ndarray, scores: np.ndarray, *, level: float = 0.95,
+                       repeats: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Stratified percentile bootstrap of the AUROC of scores [N]: the cross-check of `interval`."""
+    rng, labels, scores = np.random.default_rng(seed), np.asarray(labels).astype(bool), np.asarray(
+        scores, float)
+    bad, good = scores[labels], scores[~labels]
+    pairs = (bad[:, None] > good) + 0.5 * (bad[:, None] == good)
+    rows, columns = rng.integers(len(bad), size=(repeats, len(bad))), rng.integers(
+        len(good), size=(repeats, len(good)))
+    means = [pairs[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> tuple[float, float]:
+    """Difference of AUROC a - b on the same images, and its two-sided p-value. scores: [N], or
+    [K,N] of K seeds (means compared).
+
+    DeLong's paired test. Equal AUROCs with no variance give p = 1; a difference without variance
+    (which needs two perfectly separated detectors, one upside down) gives p = 0.
+    """
+    a, b = np.atleast_2d(scores_a), np.atleast_2d(scores_b)
+    aucs, covariance = delong_covariance(labels, np.concatenate([a, b]))
+    contrast = np.r_[np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))]
+    difference, variance = float(contrast @ aucs), float(contrast @ covariance @ contrast)
+    if variance <= 1e-18:
+        return difference, float(abs(difference) < 1e-12)
+    return difference, float(2 * special.ndtr(-abs(difference) / variance**0.5))
+
+
+def holm(p_values: typing.Sequence[float]) -> np.ndarray:
+    """Holm's step-down adjustment (Scandinavian Journal of Statistics 1979): [K] -> [K], at most 1;
+    NaN stays and is not counted."""
+    p = np.asarray(p_values, float)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+def matrix(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Every unordered pair of detectors on the same images: columns a, b, difference (a - b), p,
+    p_holm."""
+    rows = [{
+        "a": a, "b": b, **dict(
+            zip(("difference", "p"), test(labels, scores[a], scores[b]), strict=True))
+    } for a, b in itertools.combinations(scores, 2)]
+    table = pd.DataFrame(rows, columns=["a", "b", "difference", "p"])
+    return table.assign(p_holm=holm(table["p"]))

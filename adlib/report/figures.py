@@ -1,0 +1,291 @@
+"""The figures of one run or one category, and the style of all of them.
+
+Colour never carries a meaning alone: line style, hatching or words go with it."""
+from __future__ import annotations
+
+import io
+import re
+import typing
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.text import Text
+from PIL import Image, PngImagePlugin
+
+from adlib.data import files
+from adlib.evaluation import evaluate, metrics
+from adlib.report import i18n
+from adlib.report.overlays import HEAT
+
+GOOD, ANOMALOUS, TRAIN = "#2f6690", "#c8553d", "#8d99ae"
+COLOURS = 128  # of a figure that holds no photograph
+SERIES = ("#2f6690", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#3a3a3a")
+DASHES = ("-", "--", "-.", ":")
+GROUPS = {
+    "train": ("train, good", TRAIN, "//"), "good": ("test, good", GOOD, ""),
+    "anomalous": ("test, anomalous", ANOMALOUS, "xx")
+}
+
+
+def style() -> None:
+    """Set the study's look for every figure that follows."""
+    ink = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"),
+        "#262626")
+    plt.rcParams.update(
+        ink | {
+            "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11,
+            "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+            "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+            "grid.color": "#e6e6e6", "grid.linewidth": 0.7, "legend.frameon": False,
+            "figure.constrained_layout.use": True, "hatch.linewidth": 0.4
+        })
+
+
+def show(figure: plt.Figure | None, alt: str, path: Path | None = None) -> None:
+    """Save a figure as PNG under `path` (if given) and display it in the notebook with `alt` as its
+    text for those who cannot see it. The report prints that text as the picture's alt attribute.
+    None: there is nothing to draw."""
+    from IPython.display import display
+
+    if figure is None:
+        return
+    _as_written(figure)
+    content = _png(figure, str(alt))
+    plt.close(figure)
+    if path is not None:
+        with files.atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    words = {"alt": str(alt), "alt_zh": i18n.chinese(alt)}
+    display({"image/png": content, "text/plain": str(alt)}, raw=True, metadata={"image/png": words})
+
+
+def _as_written(figure: plt.Figure) -> None:
+    """The dollars in a name (of a category, a defect, a file) begin no formula. A logarithmic axis
+    writes its own numbers as formulas."""
+    scales = [
+        axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_scale() == "log"
+    ]
+    numbers = {label for axis in scales for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in numbers)
+
+
+def _png(figure: plt.Figure, alt: str) -> bytes:
+    """The figure as PNG with its text inside. Lines and areas need no more than a palette, a third
+    of the bytes; photographs do."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Description": alt, "Software": None})
+    if any(np.ndim(image.get_array()) == 3 for axes in figure.axes for image in axes.images):
+        return buffer.getvalue()
+    text, smaller = PngImagePlugin.PngInfo(), io.BytesIO()
+    text.add_itxt("Description", alt)
+    with Image.open(buffer) as drawn:
+        drawn.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+            smaller, "png", optimize=True, pnginfo=text)
+    return smaller.getvalue()
+
+
+def say(text: str) -> None:
+    """Show a sentence as text of the page; file names and labels in it are shown as they are, never
+    as markup; `commands` as code."""
+    from IPython.display import display
+
+    # not from a lone one in a name on, across tags
+    shown = re.sub("`([^`<]+)`", r"<code>\1</code>", i18n.html(text))
+    display({"text/html": f"<p>{shown}</p>", "text/plain": str(text)}, raw=True)
+
+
+def loss_curve(history: list[dict]) -> plt.Figure:
+    """Training and held-out loss over epochs (log scale); dotted where the reference's schedule
+    halved the learning rate."""
+    table = pd.DataFrame(history)
+    figure, axes = plt.subplots(figsize=(6.5, 3.4))
+    axes.plot(table["epoch"], table["loss"], color=GOOD, label="training images")
+    if table["held_out_loss"].notna().any():
+        axes.plot(table["epoch"], table["held_out_loss"], color=ANOMALOUS, linestyle="--",
+                  label="held-out good images")
+    for epoch in table["epoch"][np.isclose(table["lr"] / table["lr"].shift(), 0.5)]:
+        axes.axvline(epoch, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log", title="Training loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    return figure
+
+
+def roc(table: pd.DataFrame, auroc: dict[str, typing.Any]) -> plt.Figure:
+    """ROC curve of one run on the test split; says why in words where it is undefined."""
+    figure, axes = plt.subplots(figsize=(4.2, 4.2))
+    dress_roc(axes)
+    if auroc["value"] is None:
+        axes.text(0.5, 0.5, f"no ROC curve:\n{auroc['why_absent']}", ha="center", va="center",
+                  wrap=True)
+    else:
+        fpr, tpr, _ = metrics.roc_curve(*evaluate.arrays(table, "test"))
+        axes.plot(fpr, tpr, color=GOOD,
+                  label=f"AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
+        axes.legend(loc="lower right")
+    axes.set_title("ROC curve, test split")
+    return figure
+
+
+def score_distribution(table: pd.DataFrame, title: str = "Anomaly scores",
+                       axes: plt.Axes | None = None) -> plt.Figure:
+    """Histograms of the scores of training, good and anomalous test images, as densities over
+    common bins."""
+    if axes is None:
+        _, axes = plt.subplots(figsize=(6.5, 3.4))
+    test = table[table["split"] == "test"]
+    groups = {
+        "train": table.loc[table["split"] == "train", "score"],
+        "good": test.loc[test["label"] == 0, "score"], "anomalous": test.loc[test["label"] == 1,
+                                                                             "score"]
+    }
+    bins = np.histogram_bin_edges(table["score"], bins=28)
+    for key, scores in groups.items():
+        name, color, hatch = GROUPS[key]
+        if len(scores):
+            axes.hist(scores, bins=bins, density=True, alpha=0.5, color=color, hatch=hatch,
+                      edgecolor=color, label=f"{name} ({len(scores)})")
+    if test["label"].isna().any():
+        axes.hist(test["score"], bins=bins, density=True, histtype="step", color="black",
+                  label=f"test, unlabelled ({len(test)})")
+    axes.set(xlabel="score (higher = more anomalous)", ylabel="density", title=title)
+    axes.legend(fontsize=8)
+    return axes.figure
+
+
+def visualization(pictures: dict[str, np.ndarray], titles: list[str], scale: float) -> plt.Figure:
+    """Input, reconstruction and residual heat map of some images, one column each.
+
+    pictures: score.examples. scale: the residual at the warm end, the same for every image, taken
+    from training normals.
+    """
+    count = len(titles)
+    figure, axes = plt.subplots(3, count, figsize=(1.35 * count + 0.9, 4.4), squeeze=False)
+    for row, kind in enumerate(("input", "reconstruction", "residual")):
+        for column in range(count):
+            ax, picture = axes[row, column], pictures[kind][column]
+            drawn = ax.imshow(picture, vmin=0, vmax=scale if kind == "residual" else 1,
+                              cmap=HEAT if kind == "residual" else None)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+            if column == 0:
+                ax.set_ylabel("|residual|" if kind == "residual" else kind)
+            if row == 0:
+                ax.set_title(titles[column], fontsize=7.5, loc="center")
+    figure.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.9, label="|residual|", extend="max")
+    return figure
+
+
+def heat_maps(pictures: np.ndarray, maps: np.ndarray, truth: np.ndarray, titles: list[str], *,
+              low: float, level: float) -> plt.Figure:
+    """Images with contours above their anomaly maps. pictures: uint8 [N,S,S,3]; maps [N,S,S]; truth
+    bool [N,S,S].
+
+    low, level: the map's usual value on good images, and the value that few of them reach; the
+    scale ends at twice that distance.
+    """
+    count, high = len(titles), low + 2 * max(level - low, 1e-12)
+    figure, axes = plt.subplots(2, count, figsize=(1.5 * count + 0.9, 3.6), squeeze=False)
+    for column in range(count):
+        axes[0, column].imshow(pictures[column])
+        drawn = axes[1, column].imshow(maps[column], vmin=low, vmax=high, cmap=HEAT)
+        axes[0, column].set_title(titles[column], fontsize=7.5, loc="center")
+        for ax in axes[:, column]:
+            ax.axis("off")
+            if (maps[column] > level).any():
+                ax.contour(maps[column], [level], colors="#00d5ff", linewidths=1.0, linestyles="--")
+            if truth[column].any():
+                ax.contour(truth[column], [0.5], colors="white", linewidths=1.0)
+    bar = figure.colorbar(drawn, ax=axes[1, :].tolist(), shrink=0.9, label="anomaly map",
+                          extend="both")
+    bar.ax.axhline(level, color="#00d5ff", linestyle="--")
+    return figure
+
+
+def score_study(table: pd.DataFrame) -> plt.Figure:
+    """Every score's label-free AUROC (open) and its real one (filled), in the label-free order.
+    table: evaluate.score_study."""
+    rows = table.iloc[::-1].reset_index(drop=True)
+    figure, axes = plt.subplots(figsize=(6.8, 0.9 + 0.26 * len(rows)))
+    axes.plot(rows["label_free"], rows.index, "o", markerfacecolor="none", color=TRAIN,
+              label="synthetic anomalies, no labels used")
+    for split, color, marker, name in (("test", GOOD, "D", "test split"),
+                                       ("train_bad", ANOMALOUS, "x",
+                                        "test good against train/bad")):
+        if rows[split].notna().any():
+            axes.plot(rows[split], rows.index, marker, color=color, label=name)
+    axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(yticks=rows.index, xlabel="AUROC", xlim=(min(0.3,
+                                                          axes.get_xlim()[0]), 1.02),
+             title="Which score?")
+    axes.set_yticklabels(
+        [row.score + (f"  ({row.role})" if row.role else "") for row in rows.itertuples()],
+        fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def auroc_over_epochs(table: pd.DataFrame) -> plt.Figure:
+    """AUROC on the test split at the epochs whose weights were kept (logarithmic epochs)."""
+    figure, axes = plt.subplots(figsize=(6.5, 3.0))
+    axes.plot(table["epoch"], table["auroc"], color=GOOD, marker="o")
+    axes.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", xlabel="epochs of training", ylabel="AUROC, test split", ylim=(0, 1.03),
+             title="AUROC over epochs", xticks=table["epoch"], xticklabels=table["epoch"])
+    axes.minorticks_off()
+    return figure
+
+
+def montage(rows: dict[str, np.ndarray]) -> plt.Figure:
+    """Some pictures of each kind, a row a kind. rows: {title: [N,S,S,3] in [0,1]}."""
+    width = max(len(pictures) for pictures in rows.values())
+    figure, axes = plt.subplots(len(rows), width, figsize=(1.25 * width, 1.45 * len(rows)),
+                                squeeze=False)
+    for row, (title, pictures) in zip(axes, rows.items(), strict=True):
+        for ax in row:
+            ax.axis("off")
+        for ax, picture in zip(row, pictures, strict=False):
+            ax.imshow(picture, vmin=0, vmax=1)
+        row[0].set_title(title, fontsize=9, loc="left")
+    return figure
+
+
+def mean_and_deviation(pictures: np.ndarray) -> plt.Figure:
+    """Mean image, and each pixel's deviation over the images: where good parts differ among
+    themselves. [N,S,S,3] in [0,1]."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3))
+    left.imshow(pictures.mean(axis=0))
+    left.set_title("mean image")
+    drawn = right.imshow(pictures.std(axis=0).mean(axis=-1), cmap=HEAT, vmin=0)
+    right.set_title("standard deviation")
+    figure.colorbar(drawn, ax=right, label="grey levels, 0 to 1")
+    for ax in (left, right):
+        ax.axis("off")
+    return figure
+
+
+def brightness(groups: dict[str, np.ndarray]) -> plt.Figure:
+    """Mean grey value of the images of each group: what a detector could read off the exposure
+    alone. {title: [N] in [0,1]}."""
+    import seaborn as sns  # here, because a run's notebook should not pay for this import
+
+    figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.6 * len(groups)))
+    values = {f"{name} ({len(of)})": of for name, of in groups.items()}
+    sns.boxplot(values, orient="h", ax=axes, color="white", showfliers=False, linecolor="#262626",
+                linewidth=1, width=0.6)
+    sns.stripplot(values, orient="h", ax=axes, color=ANOMALOUS, size=2.5, alpha=0.6, jitter=0.2)
+    axes.set(xlabel="mean grey value, 0 to 1", title="Brightness")
+    return figure
+
+
+def dress_roc(axes: plt.Axes) -> None:
+    """The frame of a ROC curve: labels, limits, the diagonal of guessing."""
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01),
+             ylim=(-0.01, 1.01), aspect="equal")

@@ -1,0 +1,276 @@
+"""Which runs are due, each executed in a papermill process of its own; what failed and why.
+
+The runner owns the status. After a kernel was killed the notebook itself says that every cell
+completed, so a run counts as finished only when its process ended with 0 and its folder holds the
+metrics of this very attempt.
+"""
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from adlib.config import InputError
+from adlib.data import files, layout
+from adlib.runs import freshness, run_folder
+from adlib.runs.board import Board, Say
+from adlib.runs.engines import process
+from adlib.runs.engines.process import Engine, Job
+from adlib.runs.grid import Task
+
+POLL_S = 0.1
+
+
+@dataclass
+class Outcome:
+    status: str  # waiting | finished | failed | interrupted
+    reason: str = ""
+
+
+def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = False,
+        force: bool = False, timeout_s: float = 3600.0, say: Say = print) -> int:
+    """Execute the tasks of `grid.plan` that are due on an engine, the comparison last; write
+    reports/batch.json.
+
+    Returns 0 when everything succeeded (or was up to date), 1 when something failed, 130 when it
+    was interrupted; then what had finished stays. timeout_s: for each task. force: also what is up
+    to date. dry_run: only say what is due. Raises InputError when `reports` cannot be written or
+    another batch is at work there.
+    """
+    if timeout_s <= 0:
+        raise InputError(f"the time limit is {timeout_s:g} s; give more than 0 s")
+    if dry_run:
+        for task, reason in due(tasks, force).items():
+            say(f"would run {task.title}: {reason}" if reason else f"{task.title}: up to date")
+        return 0
+    with _locked(reports):
+        reasons = due(tasks, force)
+        outcomes = {
+            task: Outcome("waiting", reason) if reason else Outcome("finished")
+            for task, reason in reasons.items()
+        }
+        for task in tasks:
+            say(f"due: {task.title} ({reasons[task]})"
+                if reasons[task] else f"{task.title}: up to date")
+        board = Board(sum(map(bool, reasons.values())), say)
+        with process.stop_signals() as stop:
+            for last in (False, True):  # the comparison reads what the others left, and batch.json
+                queue = [
+                    task for task in tasks if reasons[task] and (task.kind == "comparison") == last
+                ]
+                _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop)
+                files.write_json(reports / "batch.json", _entries(outcomes))
+                if last:
+                    _note_comparison(outcomes)
+        if stop.is_set():
+            say("stopped; everything that had finished is kept, and the same command goes on from "
+                "here")
+            return 130
+    return int(any(outcome.status == "failed" for outcome in outcomes.values()))
+
+
+def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
+    """Why each task has to run, in words; "" where it is up to date."""
+    opened: dict[tuple[str, str], layout.Category] = {}
+    reasons: dict[Task | None, str] = {}
+    for task in tasks:
+        if task.kind == "comparison" and any(reasons.values()):
+            reason = "what it compares is due"
+        elif task.kind == "comparison":
+            plan = _plan({other: Outcome("finished") for other in reasons})
+            made_from = freshness.of_comparison(task.notebook, task.output.parent, plan)
+            reason = freshness.changed(_comparison_note(task),
+                                       made_from) or ("" if task.output.is_file() else "never run")
+        else:
+            reason = "its run is due" if reasons.get(task.after) else _due(task, opened)
+        reasons[task] = reason or ("asked for with --force" if force else "")
+    return reasons
+
+
+def _due(task: Task, opened: dict[tuple[str, str], layout.Category]) -> str:
+    state = run_folder.status(task.output.parent) if task.kind == "run" else None
+    if state and state.state != "finished":
+        return state.reason if state.state == "missing" else f"{state.state}: {state.reason}".rstrip(
+            ": ")
+    try:
+        key = (task.params["data_root"], task.params["category"])
+        if key not in opened:
+            opened[key] = layout.open_category(layout.find_root(key[0])[0], key[1])
+        if task.kind == "run":
+            found = run_folder.stale(task.output.parent, run_folder.inputs(
+                task.config, opened[key]))
+            return found or ("" if task.output.is_file() else "its executed notebook is missing")
+        return freshness.changed(task.note, _made_from(
+            task, opened[key])) or ("" if task.output.is_file() else "never run")
+    # the notebook will meet it too, and the failure is recorded with its own task
+    except InputError as error:
+        return f"could not be checked: {error}"
+
+
+def _made_from(task: Task, category: layout.Category) -> dict[str, typing.Any]:
+    if task.kind == "limits":
+        return freshness.of_limits(task.notebook, task.after.output.parent)
+    return freshness.of_data(task.notebook, category, task.params["image_size"],
+                             task.params["weights"])
+
+
+def _made_from_now(task: Task) -> dict[str, typing.Any]:
+    """What a task that is about to start will be made from; noted at its end, so that what changes
+    meanwhile is noticed."""
+    if not task.note:
+        return {}
+    try:
+        return _made_from(task,
+                          layout.open_from(task.params["data_root"], task.params["category"])[0])
+    except InputError:  # the notebook will meet it too, and say so
+        return {}
+
+
+def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, engine: Engine,
+          timeout_s: float, stop: threading.Event) -> None:
+    """Run the queue to its end, or to `stop`. Whatever happens, no process of it is left behind."""
+    running: list[Job] = []
+    try:
+        while (queue or running) and not stop.is_set():
+            while len(running) < engine.slots and (task := _next(queue, running)):
+                queue.remove(task)
+                try:
+                    reason = _blocked_reason(task)
+                    if not reason:
+                        running.append(process.start(task, engine, _made_from_now(task)))
+                        board.started(task)
+                        continue
+                    if task.note:
+                        task.output.unlink(missing_ok=True)  # made from an earlier run
+                        freshness.fail(task.note, reason, task.retry)
+                # its folder cannot be written, say: the others may still run
+                except InputError as error:
+                    reason = str(error)
+                outcomes[task] = Outcome("failed", reason)
+                board.failed(task, reason, log=False)
+            for job in list(running):
+                try:
+                    if (code := job.execution.poll()) is None and job.seconds() > timeout_s:
+                        job.timed_out = True
+                        job.execution.kill()
+                        code = job.execution.poll()
+                    if code is None:
+                        continue
+                    reason = _record_outcome(job, code, timeout_s)
+                # its data vanished meanwhile, say: the others may still run
+                except InputError as error:
+                    reason = str(error)
+                running.remove(job)
+                outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
+                if reason:
+                    board.failed(job.task, reason)
+                else:
+                    board.finished(job)
+            board.progress(running)
+            time.sleep(POLL_S)
+    finally:
+        board.clear()
+        for job in running:
+            job.execution.kill()
+            process.keep_notebook(job.task)
+            outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
+            if job.task.note:
+                freshness.fail(job.task.note, "stopped before it finished", job.task.retry)
+
+
+def _next(queue: list[Task], running: list[Job]) -> Task | None:
+    """The first task that waits for nothing: a run's limits wait for the run."""
+    unfinished = [*queue, *(job.task for job in running)]
+    return next((task for task in queue if task.after not in unfinished), None)
+
+
+def _blocked_reason(task: Task) -> str:
+    """Why a task cannot be started, "" where it can."""
+    if task.kind == "run" and not run_folder.left_alone(task.output.parent):
+        return f"another process is at work in {task.output.parent}"
+    run = run_folder.status(task.after.output.parent) if task.after else None
+    if run and run.state != "finished":
+        return f"its run, {task.after.title}, has not finished ({run.state}: {run.reason}".rstrip(
+            ": ") + ")"
+    return ""
+
+
+def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
+    """Why a task whose process ended with an exit code has failed, "" if it has not; the verdict is
+    written where it belongs."""
+    task, folder = job.task, job.task.output.parent
+    error, reason = process.keep_notebook(task), ""
+    if job.timed_out:
+        reason = f"time limit of {timeout_s:g} s"
+    elif code:
+        reason = error or process.reason_of_exit(code, folder)
+    elif task.kind == "run" and (run_folder.status(folder).state != "finished"
+                                 or run_folder.manifest(folder).get("started") == job.before):
+        reason = "the notebook ended without writing metrics.json"
+    if task.kind == "run" and reason:
+        # a kernel whose papermill was killed has a second to live, and a word to say
+        run_folder.left_alone(folder)
+        run_folder.fail(folder, reason)
+    elif task.note and reason:
+        freshness.fail(task.note, reason, task.retry)
+    elif task.note:
+        files.write_json(task.note, job.made_from)
+    return reason
+
+
+def _entries(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
+    """What batch.json says of each task."""
+    return [{
+        "kind": task.kind,
+        "title": task.title, "category": task.params.get("category", ""), "name": task.params.get(
+            "name", ""), "seed": task.params.get("seed"), "folder": task.output.parent.relative_to(
+                task.params["reports"]).as_posix(), "status": outcome.status,
+        "reason": outcome.reason, "retry": task.retry
+    } for task, outcome in outcomes.items()]
+
+
+def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
+    """What the comparison was made from, so that the next batch knows whether it still stands;
+    nothing where it failed."""
+    for task, outcome in outcomes.items():
+        if task.kind == "comparison" and outcome.status == "finished":
+            made_from = freshness.of_comparison(task.notebook, task.output.parent, _plan(outcomes))
+            files.write_json(_comparison_note(task), made_from | {"retry": task.retry})
+        elif task.kind == "comparison":
+            _comparison_note(task).unlink(missing_ok=True)
+
+
+def _plan(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
+    return _entries(
+        {task: outcome
+         for task, outcome in outcomes.items() if task.kind != "comparison"})
+
+
+def _comparison_note(task: Task) -> Path:
+    return task.output.with_suffix(".json")
+
+
+@contextlib.contextmanager
+def _locked(reports: Path) -> typing.Iterator[None]:
+    try:
+        reports.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(reports / ".batch.lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(
+            f"another batch is at work in {reports}; wait for it, or give this one another "
+            f"--reports") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot write in {reports}: {error.strerror or error}; make it writable or give "
+            f"another "
+            "--reports") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,182 @@
+"""The engine of a cluster: each task is a Dask future whose papermill process runs on one of the
+workers (extra `[cluster]`).
+
+Dask brings the machines up (by SLURM, Kubernetes, ssh), keeps count of them, and gives the task of
+a lost one to another, where a run goes on from its checkpoint. All machines see this project, the
+data and the reports under the same paths, and have adlib installed.
+"""
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+import time
+import typing
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from adlib import __version__
+from adlib.config import InputError, project_root
+from adlib.runs import run_folder
+from adlib.runs.engines import process
+from adlib.runs.grid import Task
+
+if typing.TYPE_CHECKING:
+    import distributed
+
+LABEL = "GPU"  # where workers have this resource, it is what runs are counted by: one each
+PATIENCE_S = 15.0  # for a scheduler that does not answer, and for a task that was told to stop
+LOOK_S = 0.5  # how often a worker looks whether its task was told to stop
+
+
+class Cluster:
+    """A Dask cluster as an engine: as many tasks at a time as its workers have GPUs by label, else
+    threads."""
+    def __init__(self, address: str, reports: Path) -> None:
+        """Raises InputError where no scheduler answers, it has no workers, or one of them does not
+        see the same folders."""
+        try:
+            import distributed
+        except ImportError:
+            raise InputError(
+                "--cluster needs dask.distributed; install it with: pip install -e '.[cluster]'"
+            ) from None
+        try:
+            self._client = distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no Dask scheduler answers at {address} ({error}); give the address that `dask "
+                f"scheduler` prints, such as "
+                "tcp://head:8786") from None
+        self._address = address
+        self._check(reports)
+
+    @property
+    def slots(self) -> int:
+        return sum(self._workers()[0].values())
+
+    def launch(self, task: Task) -> Remote:
+        workers, labelled = self._workers()
+        at_once: dict[str, int] = {}
+        for worker, count in workers.items():
+            at_once[_host(worker)] = at_once.get(_host(worker), 0) + count
+        stop = f"stop-{uuid.uuid4()}"
+        future = self._client.submit(execute, task, project_root(), at_once, stop,
+                                     key=f"{task.title} {stop}", pure=False,
+                                     resources={LABEL: 1} if labelled else None)
+        return Remote(self._client, future, stop)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _workers(self) -> tuple[dict[str, int], bool]:
+        """{address: tasks at a time} of the workers there are now, and whether these are GPUs by
+        label.
+
+        Raises InputError where the scheduler is gone.
+        """
+        try:
+            found = self._client.run_on_scheduler(_resources)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the Dask scheduler at {self._address} is gone ({error}); what had finished is "
+                f"kept, and the same command "
+                "goes on") from None
+        labelled = any(labels for _, labels in found.values())
+        return {
+            worker: labels if labelled else threads
+            for worker, (threads, labels) in found.items()
+        }, labelled
+
+    def _check(self, reports: Path) -> None:
+        reports.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=reports, prefix=".cluster-") as token:
+            said = self._client.run(
+                problem,
+                [project_root() / "notebooks", Path(token.name)], __version__, on_error="return")
+        if not said:
+            raise InputError(
+                f"the Dask scheduler at {self._address} has no workers; start some: dask worker "
+                f"{self._address}")
+        for worker, found in said.items():
+            if found:
+                raise InputError(
+                    f"worker {worker} cannot take part: {found}; every machine needs adlib "
+                    f"installed and the same folders "
+                    "under the same paths (docs/cluster.md)")
+
+
+class Remote:
+    """A task's process on some worker, or on the next one if that is lost."""
+    def __init__(self, client: distributed.Client, future: distributed.Future, stop: str) -> None:
+        self._client, self._future, self._stop = client, future, stop
+        self._taken_back = False
+
+    def poll(self) -> int | None:
+        if not self._future.done():
+            return None
+        if self._future.status == "finished":
+            return self._future.result()
+        if self._taken_back:
+            return -signal.SIGKILL  # as one that was killed
+        if self._future.status != "error":  # lost or cancelled, which nobody here asked for
+            raise InputError(
+                "the Dask scheduler forgot this task or is gone; the same command goes on")
+        error = self._future.exception()
+        if isinstance(error, InputError):
+            raise error
+        raise InputError(
+            f"the cluster could not finish this task ({type(error).__name__}: {error})")
+
+    def kill(self) -> None:
+        import distributed
+
+        # the scheduler is gone, and its workers end with it
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            distributed.Event(self._stop, client=self._client).set()
+            ends = time.monotonic() + PATIENCE_S
+            while not self._future.done() and time.monotonic() < ends:
+                time.sleep(LOOK_S)
+            # no worker has taken it, or the one that has does not answer
+            if not self._future.done():
+                self._future.cancel()
+                self._taken_back = True
+
+
+def execute(task: Task, project: Path, at_once: dict[str, int], stop: str) -> int:
+    """On a worker: a task's process to its end; its exit code. at_once: how many tasks each host
+    takes, which share its cores."""
+    import distributed
+
+    # where a worker of this machine was lost, its kernel has a second to live
+    run_folder.left_alone(task.output.parent)
+    here = distributed.get_worker().address
+    running = process.LocalProcess(task, project, threads=max(
+        1,
+        process.cores() // at_once.get(_host(here), 1)))
+    told = distributed.Event(stop)
+    while (code := running.poll()) is None:
+        if told.wait(timeout=LOOK_S):
+            running.kill()
+    return code
+
+
+def problem(folders: list[Path], version: str) -> str:
+    """On a worker: why it cannot take part, "" if it can."""
+    missing = [str(folder) for folder in folders if not folder.exists()]
+    if missing:
+        return f"it does not see {' and '.join(missing)}"
+    return "" if version == __version__ else f"it has adlib {__version__}, and this machine {version}"
+
+
+def _resources(dask_scheduler: typing.Any = None) -> dict[str, tuple[int, int]]:
+    """On the scheduler: {worker: (threads, GPUs by label)}."""
+    return {
+        address: (state.nthreads, int(state.resources.get(LABEL, 0)))
+        for address, state in dask_scheduler.workers.items()
+    }
+
+
+def _host(address: str) -> str:
+    return urlsplit(address).hostname or address

@@ -1,0 +1,238 @@
+"""One papermill process for each task: starting it, ending it with all its children, and what it
+left behind.
+
+Where the process runs is an engine's business: `Local` starts it on this machine, adlib.cluster on
+another one.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import yaml
+
+from adlib.config import InputError, project_root
+from adlib.data import files
+from adlib.runs import run_folder
+from adlib.runs.grid import Task
+
+# Whoever starts this process holds its standard input open: when that ends, killed or not, so do
+# this process and its kernel. Of all that papermill imports, one grammar takes three quarters of
+# the time, to check addresses that no notebook has. A kernel whose cells are done has written
+# everything; to let it take itself and torch apart costs two seconds.
+PAPERMILL = """
+import os, sys, threading
+def end_with_the_one_that_started_this():
+    os.read(0, 1)
+    import psutil
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
+threading.Thread(target=end_with_the_one_that_started_this, daemon=True).start()
+sys.modules['rfc3987_syntax'] = None
+from nbclient import NotebookClient
+from papermill.cli import papermill
+NotebookClient.shutdown_kernel.default_value = 'immediate'
+papermill()
+"""
+# glibc returns large blocks to the system, which has to clear them again for the next training
+# step: a tenth of a run.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Execution(typing.Protocol):
+    """A process that executes a task, wherever it runs."""
+    def poll(self) -> int | None:
+        """Its exit code (negative: the signal that killed it), None while it runs. Raises
+        InputError where that cannot be known."""
+
+    def kill(self) -> None:
+        """End it with all its descendants."""
+
+
+class Engine(typing.Protocol):
+    """What executes tasks: the one seam between the batch and the machines."""
+    @property
+    def slots(self) -> int:
+        """How many tasks it takes at a time, now."""
+
+    def launch(self, task: Task) -> Execution:
+        """Start a task's process. Raises InputError where it cannot be started."""
+
+
+@dataclass
+class Job:
+    """A task under way."""
+
+    task: Task
+    execution: Execution
+    before: object  # run.json's `started` before this attempt
+    made_from: dict[str, typing.Any]  # of a task with a note: what it says
+    began: float = field(default_factory=time.monotonic)
+    timed_out: bool = False
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+class Local:
+    """The engine of this machine: `jobs` processes at a time, which share its cores."""
+    def __init__(self, jobs: int) -> None:
+        """Raises InputError for less than one."""
+        if jobs < 1:
+            raise InputError(f"jobs is {jobs}; give at least 1")
+        self.slots = jobs
+
+    def launch(self, task: Task) -> LocalProcess:
+        return LocalProcess(task, project_root(), threads=max(1, cores() // self.slots))
+
+
+class LocalProcess:
+    """A papermill process of this machine."""
+    def __init__(self, task: Task, project: Path, *, threads: int) -> None:
+        # papermill fills in braces
+        paths = [
+            str(path).replace("{", "{{").replace("}", "}}")
+            for path in (task.notebook, _temporary(task))
+        ]
+        command = [
+            sys.executable, "-c", PAPERMILL, *paths, "-f",
+            str(_parameters(task)), "-k", "python3", "--log-output", "--no-progress-bar"
+        ]
+        env = KEEP_MEMORY | os.environ | {
+            "OMP_NUM_THREADS": str(threads), "JUPYTER_PREFER_ENV_PATH": "1"
+        }
+        # the notebook stands in the project's folder, the person perhaps elsewhere
+        for name in ("ADLIB_DATA", "ADLIB_CACHE"):
+            if env.get(name):
+                env[name] = os.path.abspath(env[name])
+        try:
+            with (task.output.parent / "log.txt").open("wb") as log:
+                # A session of its own: Ctrl-C reaches this process alone, which then ends the
+                # children in order.
+                self._process = subprocess.Popen(command, cwd=project, env=env,
+                                                 stdin=subprocess.PIPE, stdout=log,
+                                                 stderr=subprocess.STDOUT, start_new_session=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot start {task.title} in {task.output.parent}: {error.strerror or error}; "
+                f"free some space or "
+                "choose a folder that can be written") from error
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def kill(self) -> None:
+        kill_tree(self._process)
+
+
+def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
+    """Start a task; its parameters and its log lie beside its output, and nothing that an earlier
+    attempt left half done."""
+    folder = task.output.parent
+    files.write_text(_parameters(task), yaml.safe_dump(task.params, sort_keys=False))
+    # The comparison lies in the reports folder itself, where a person may keep hidden files of
+    # their own (`--reports .`).
+    halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
+    for leftover in (*halves, folder / "progress.json", task.output,
+                     *([task.note] if task.note else [])):
+        leftover.unlink(missing_ok=True)
+    before = run_folder.manifest(folder).get("started")
+    return Job(task, engine.launch(task), before, made_from)
+
+
+def keep_notebook(task: Task) -> str:
+    """Put the executed notebook, even a partial one, in its place; return the error it shows, "" if
+    none."""
+    try:
+        cells = files.read_json(_temporary(task))["cells"]
+    except (InputError, KeyError, TypeError):
+        return ""  # nothing, or cut off in the middle of a write
+    _temporary(task).replace(task.output)
+    outputs = [
+        output for cell in cells for output in cell.get("outputs", [])
+        if output.get("output_type") == "error"
+    ]
+    text = " ".join(ANSI.sub(
+        "", f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}").split()) if outputs else ""
+    return text if len(text) <= 500 else text[:497] + "..."
+
+
+def reason_of_exit(code: int, folder: Path) -> str:
+    """What an exit code means, for a notebook that shows no error itself."""
+    if code == 138:  # papermill's own code
+        return "the kernel died (out of memory?)"
+    if code < 0:
+        return f"killed by signal {-code}" + (" (out of memory?)"
+                                              if code == -signal.SIGKILL else "")
+    last = "".join(log_end(folder, 1))
+    if last.startswith("Exception encountered at"):  # papermill's headline, and nothing under it
+        return "a cell failed, and its kernel could no longer say why (out of memory?)"
+    return f"papermill ended with exit code {code}: {last or 'its log is empty'}"
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """End a process with all its descendants; kernels have sessions of their own, so no process
+    group holds them all."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        parent.suspend()  # so that it starts no further child while they are counted
+        family = [*parent.children(recursive=True), parent]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family[:-1], timeout=5)
+    process.wait()
+
+
+def log_end(folder: Path, lines: int) -> list[str]:
+    """The last lines of a task's log that hold anything, without colours."""
+    log = folder / "log.txt"
+    text = ANSI.sub("", log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else ""
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+
+@contextlib.contextmanager
+def stop_signals() -> typing.Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and a closed terminal set, instead of a traceback in the middle
+    of something."""
+    stop = threading.Event()
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {
+        number: signal.getsignal(number)
+        for number in (getattr(signal, name) for name in names)
+    }
+    # nohup stays nohup
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    try:
+        for number in before:
+            signal.signal(number, lambda *_: stop.set())
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _temporary(task: Task) -> Path:
+    return task.output.with_name(f".{task.output.stem}-running.ipynb")
+
+
+def _parameters(task: Task) -> Path:
+    return task.output.with_name("params.yaml")

@@ -1,0 +1,144 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from adlib.evaluation import conformal
+
+scores = st.lists(st.integers(0, 12), min_size=1,
+                  max_size=40).map(lambda values: np.array(values, float))
+rates = st.integers(1, 99).map(lambda percent: percent / 100)
+
+
+def test_p_values_by_hand():
+    calibration = np.array([3.0, 1, 2, 2])
+    # ties count
+    assert conformal.p_values(calibration, [0, 1, 1.5, 2, 2.5, 3, 4]) == pytest.approx(
+        np.array([5, 5, 4, 4, 2, 2, 1]) / 5)
+    # nothing to compare with: nothing is anomalous
+    assert conformal.p_values([], [7.0, 8.0]).tolist() == [1, 1]
+    assert len(conformal.p_values(calibration, [])) == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores)
+def test_p_values_are_their_definition(calibration, images):
+    expected = [(1 + sum(calibration >= score)) / (len(calibration) + 1) for score in images]
+    found = conformal.p_values(calibration, images)
+    assert found.tolist() == expected and (0 < found).all() and (found <= 1).all()
+    # only the order counts
+    assert conformal.p_values(calibration**3 - 5, images**3 - 5).tolist() == expected
+    assert conformal.p_values(calibration[::-1], images).tolist() == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(scores, scores, rates)
+def test_a_score_above_the_threshold_is_a_p_value_of_the_rate_or_less(calibration, images, rate):
+    threshold = conformal.threshold(calibration, rate)
+    assert ((images > threshold) == (conformal.p_values(calibration, images) <= rate)).all()
+    assert math.isinf(threshold) == (not conformal.is_attainable(len(calibration), rate))
+    assert threshold in calibration or threshold == math.inf
+
+
+@pytest.mark.parametrize("rate, fewest", [(0.05, 19), (0.01, 99), (0.1, 9), (0.5, 1), (0.03, 33),
+                                          (1 / 3, 2)])
+def test_the_fewest_good_images(rate, fewest):
+    assert conformal.min_calibration_size(rate) == fewest
+    assert conformal.is_attainable(fewest, rate) and not conformal.is_attainable(fewest - 1, rate)
+    assert conformal.threshold(np.arange(float(fewest)), rate) == fewest - 1
+    assert conformal.threshold(np.arange(fewest - 1.0), rate) == math.inf
+    assert conformal.p_values(np.zeros(fewest), [1.0])[0] <= rate < conformal.p_values(
+        np.zeros(fewest - 1), [1.0])[0]
+
+
+def test_the_sentence_names_both_numbers():
+    assert "15 held-out good images cannot support a false-alarm rate of 5.0%: at least 19 are needed" in conformal.sentence(
+        15, 0.05)
+
+
+@pytest.mark.parametrize("n, rate, digits", [(19, 0.05, 9), (25, 0.1, 9), (40, 0.2, 9),
+                                             (25, 0.1, 0)])
+def test_good_images_are_rarely_called(n, rate, digits):
+    drawn = np.round(np.random.default_rng(n).normal(size=(4000, n + 1)), digits)
+    called = np.mean([conformal.p_values(row[:n], row[n:])[0] <= rate for row in drawn])
+    error = (rate * (1 - rate) / len(drawn))**0.5
+    assert called <= rate + 3 * error
+    if digits == 9:  # without ties the rate is floor(rate (n+1)) / (n+1) exactly
+        assert called == pytest.approx(math.floor(rate * (n + 1) + 1e-9) / (n + 1), abs=3 * error)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores)
+def test_one_fold_is_split_conformal(calibration, images):
+    assert conformal.cross_p_values([calibration], [images]).tolist() == conformal.p_values(
+        calibration, images).tolist()
+    # a detector that does not depend on its fold: the same as one calibration set
+    halves = [calibration[::2], calibration[1::2]]
+    assert conformal.cross_p_values(halves, [images, images]).tolist() == conformal.p_values(
+        calibration, images).tolist()
+
+
+def test_cross_conformal_by_hand():
+    held = [np.array([1.0, 3.0]), np.array([2.0, 2.0, 5.0])]
+    found = conformal.cross_p_values(held, [np.array([2.0, 9.0]), np.array([5.0, 9.0])])
+    assert found == pytest.approx([(1 + 1 + 1) / 6, 1 / 6])
+    with pytest.raises(ValueError):
+        conformal.cross_p_values(held, [np.array([2.0])])
+
+
+def test_cross_conformal_false_alarms():
+    # A nearest-neighbour detector: its own images score 0, so that only images it has not seen can
+    # calibrate it.
+    rng, rate, called, naive = np.random.default_rng(7), 0.1, [], []
+    for seed in range(150):
+        good, images = rng.normal(size=(30, 2)), rng.normal(size=(20, 2))
+        held, others = [], []
+        for fit, out in conformal.folds(30, 5, seed):
+            nearest = [
+                np.linalg.norm(some[:, None] - good[fit], axis=2).min(axis=1)
+                for some in (good[out], images)
+            ]
+            held.append(nearest[0])
+            others.append(nearest[1])
+        called.extend(conformal.cross_p_values(held, others) <= rate)
+        naive.extend(
+            conformal.p_values(np.zeros(30),
+                               np.linalg.norm(images[:, None] - good, axis=2).min(axis=1)) <= rate)
+    assert 0.5 * rate < np.mean(called) < 1.2 * rate  # 2 x rate is the guarantee
+    assert np.mean(naive) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 8), st.integers(0, 5))
+def test_each_image_is_held_once(n, k, seed):
+    folds = conformal.folds(n, k, seed)
+    assert len(folds) == k and sorted(np.concatenate([held for _, held in folds]).tolist()) == list(
+        range(n))
+    sizes = [len(held) for _, held in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for fit, held in folds:
+        assert fit.dtype == held.dtype == np.int64
+        assert sorted([*fit, *held]) == list(
+            range(n)) and (np.diff(fit) > 0).all() and (np.diff(held) > 0).all()
+    again = conformal.folds(n, k, seed)
+    assert all((a == b).all() for one, other in zip(folds, again, strict=True)
+               for a, b in zip(one, other, strict=True))
+
+
+def test_folds_are_shuffled():
+    held = [tuple(conformal.folds(40, 5, seed)[0][1]) for seed in range(3)]
+    assert len(set(held)) == 3 and tuple(range(0, 40, 5)) not in held
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 80), st.floats(0, 1), st.sampled_from([0.9, 0.95, 0.99]))
+def test_rate_interval_is_clopper_and_pearsons(n, share, level):
+    hits = round(share * n)
+    low, high = conformal.rate_interval(hits, n, level=level)
+    assert low <= (hits / n if n else 0.5) <= high
+    expected = stats.binomtest(hits, n).proportion_ci(level, method="exact") if n else (0, 1)
+    assert (low, high) == pytest.approx(tuple(expected), abs=1e-9)
+    assert conformal.rate_interval(n - hits, n, level=level) == pytest.approx((1 - high, 1 - low))

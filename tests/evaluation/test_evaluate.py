@@ -1,0 +1,357 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.conftest import picture
+from PIL import Image
+from scipy import stats
+
+from adlib.config import InputError
+from adlib.data import layout
+from adlib.evaluation import calibration, conformal, evaluate, localization
+from adlib.report import comparison
+
+# the configuration's own score, and the one chosen without labels
+OWN, OTHER = "squared.mean", "ssim.max"
+
+
+def scored(category, values=None, held=(0.5, 0.25)):
+    """A decide.Scored by hand: `values` are the own scores of the test images, `held` those of the
+    last training images; all others are random, and 0.9 for train_bad. Without `held` nothing is
+    held out."""
+    rng, n = np.random.default_rng(0), len(category.train) - len(held)
+    own = {
+        "train": (category.train[:n], rng.random(n)),
+        "held_out": (category.train[n:], np.array(held, float)),
+        "test": (category.test,
+                 rng.random(len(category.test)) if values is None else np.array(values, float)),
+        "train_bad": (category.train_bad, np.full(len(category.train_bad), 0.9))
+    }
+    splits = {
+        name: (list(paths), pd.DataFrame({OWN: part, OTHER: rng.random(len(paths))}))
+        for name, (paths, part) in own.items() if paths
+    }
+    p_values = {
+        name: {
+            split: conformal.p_values(splits["held_out"][1][name], splits[split][1][name])
+            if held else np.full(len(splits[split][0]), np.nan)
+            for split in ("test", "train_bad") if split in splits
+        }
+        for name in (OWN, OTHER)
+    }
+    ranking = pd.DataFrame({"score": [OWN, OTHER]}
+                           | ({"spot": [0.6, 0.8], "all": [0.6, 0.8]} if held else {}))
+    return calibration.Scored(ranking, OWN, OTHER, {}, splits, 0.0, 1.0, p_values, len(held),
+                              "split" if held else "none", np.asarray(held, float),
+                              np.zeros((0, 8, 8), np.float32))
+
+
+def table(root, values=None, rate=0.4, **options):
+    category = layout.open_category(root, "nut")
+    return evaluate.results(category, scored(category, values, **options), rate)
+
+
+def test_a_row_an_image(course_root):
+    results = table(course_root, [0.1, 0.6, 0.5, 0.51, 0.3, 0.2])
+    assert results["split"].value_counts().to_dict() == {
+        "train": 6, "held_out": 2, "test": 6, "train_bad": 2
+    }
+    assert results.groupby("split")["label"].agg(list).to_dict() == {
+        "held_out": [0, 0], "test": [0, 1] * 3, "train": [0] * 6, "train_bad": [1, 1]
+    }
+    test = results[results["split"] == "test"]
+    assert test["path"].tolist() == [f"nut/test/{i:03d}.png" for i in range(6)
+                                     ] and test["defect"].tolist() == ["good", "bad"] * 3
+    # two held-out images, 0.25 and 0.5
+    assert test["p_value"].tolist() == pytest.approx(np.array([3, 1, 2, 1, 2, 3]) / 3)
+    assert test["prediction"].tolist() == [0, 1, 0, 1, 0, 0]
+    known = results["split"].isin(["train", "held_out"])
+    for prefix in ("", "chosen_"):  # a detector says nothing of the images that it was made with
+        assert results.loc[known, f"{prefix}prediction"].isna().all() and results.loc[
+            known, f"{prefix}p_value"].isna().all()
+        assert results[f"{prefix}score"].notna().all() and results.loc[
+            ~known, f"{prefix}prediction"].notna().all()
+
+
+def test_both_scores_keep_their_own_numbers(course_root):
+    category = layout.open_category(course_root, "nut")
+    found = scored(category)
+    results = evaluate.results(category, found, 0.4)
+    assert results["score"].tolist() == pd.concat(
+        [part[OWN] for _, part in found.splits.values()]).tolist()
+    assert results["chosen_score"].tolist() == pd.concat(
+        [part[OTHER] for _, part in found.splits.values()]).tolist()
+    test = results[results["split"] == "test"]
+    assert test["p_value"].tolist() == found.p_values[OWN]["test"].tolist()
+    assert test["chosen_p_value"].tolist() == found.p_values[OTHER]["test"].tolist()
+    assert test["chosen_prediction"].tolist() == (found.p_values[OTHER]["test"]
+                                                  <= 0.4).astype(int).tolist()
+
+
+def test_predictions_are_empty_where_nothing_is_held_out(course_root):
+    results = table(course_root, held=())
+    assert results[["prediction", "p_value", "chosen_prediction",
+                    "chosen_p_value"]].isna().all(axis=None)
+    assert results["score"].notna().all()
+
+
+def test_both_evaluation_splits(course_root):
+    results = table(course_root, [1, 6, 2, 5, 4, 3])  # bad at odd places: 6, 5, 3 against 1, 2, 4
+    found = evaluate.auroc(results)
+    assert found["test"]["value"] == pytest.approx(8 / 9)
+    assert found["test"]["low"] < found["test"]["value"] < found["test"]["high"] <= 1
+    assert (found["train_bad"]["n_good"], found["train_bad"]["n_anomalous"]) == (3, 2)
+    assert found["train_bad"]["value"] == 0.0  # 0.9 lies below 1, 2 and 4
+
+
+def test_permuted_labels_change_metrics_and_nothing_else(course_root):
+    before = table(course_root)
+    path = course_root / "image_anomaly_labels.json"
+    labels = json.loads(path.read_text())
+    keys = sorted(key for key in labels if key.startswith("nut/"))
+    words = [labels[key]["label"] for key in keys]
+    for key, word in zip(keys, words[1:] + words[:1], strict=True):
+        labels[key]["label"] = word
+    path.write_text(json.dumps(labels))
+    after = table(course_root)
+    unlabelled = [name for name in before.columns if name not in ("label", "defect")]
+    assert before[unlabelled].equals(after[unlabelled]) and not before.equals(after)
+    assert evaluate.auroc(before)["test"]["value"] != evaluate.auroc(after)["test"]["value"]
+
+
+def test_one_class_only_says_why(course_root):
+    path = course_root / "image_anomaly_labels.json"
+    path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
+    results = table(course_root)
+    found = evaluate.auroc(results)
+    assert found["test"]["value"] is None and "6 good and 0 anomalous" in found["test"]["why_absent"]
+    operating = evaluate.operating(results)["test"]
+    assert operating["oracle_f1"] is None and operating["false_positives"]["n"] == 6
+
+
+def test_unlabelled(course_root):
+    (course_root / "image_anomaly_labels.json").unlink()
+    for path in course_root.glob("*/train/bad/*"):
+        path.unlink()
+    results = table(course_root)
+    assert results.loc[results["split"] == "test", "label"].isna().all()
+    assert evaluate.auroc(results)["test"]["why_absent"] == "this split has no labelled images"
+    assert evaluate.auroc_over_epochs(results, {1: np.zeros(6)})["auroc"].isna().all()
+    assert evaluate.operating(results)["test"] == {
+        "false_positives": None, "detections": None, "oracle_f1": None
+    }
+    assert evaluate.confounders(results, {"brightness": np.arange(6)}) == {"brightness": None}
+
+
+def test_missing_labels_are_an_error_and_never_counted_as_bad(course_root):
+    path = course_root / "image_anomaly_labels.json"
+    labels = json.loads(path.read_text())
+    del labels["nut/test/003.png"]
+    path.write_text(json.dumps(labels))
+    with pytest.raises(InputError, match="no entry for 1 test images .nut/test/003.png"):
+        table(course_root)
+
+
+def test_auroc_over_epochs_uses_each_epochs_scores(course_root):
+    results = table(course_root)
+    curve = evaluate.auroc_over_epochs(
+        results, {2: np.array([0, 1, 0, 1, 0, 1.0]), 1: np.array([1, 0, 1, 0, 1, 0.0])})
+    assert curve["epoch"].tolist() == [1, 2] and curve["auroc"].tolist() == [0.0, 1.0]
+
+
+def test_operating_counts(course_root):
+    # called above 2.5; bad: 6, 5, 3
+    results = table(course_root, [1, 6, 2, 5, 4, 3], held=(2.5, 1.0))
+    found = evaluate.operating(results)
+    for name, hits in (("false_positives", 1), ("detections", 3)):
+        low, high = stats.binomtest(hits, 3).proportion_ci(method="exact")
+        assert found["test"][name] == pytest.approx(
+            {"count": hits, "n": 3, "rate": hits / 3, "low": low, "high": high})
+    assert found["test"]["oracle_f1"] == pytest.approx(
+        {"threshold": 3, "f1": 6 / 7, "false_positives": 1 / 3, "detections": 1})
+    # the test set's good; 0.9 twice
+    assert [found["train_bad"][name]["count"]
+            for name in ("false_positives", "detections")] == [1, 0]
+    assert found["train_bad"]["oracle_f1"] == pytest.approx(
+        {"threshold": 0.9, "f1": 4 / 7, "false_positives": 1, "detections": 1})
+
+
+def test_operating_of_the_chosen_score(course_root):
+    results = table(course_root, [1, 6, 2, 5, 4, 3])
+    swapped = results.rename(
+        columns={name: f"chosen_{name}"
+                 for name in ("score", "p_value", "prediction")}
+        | {f"chosen_{name}": name
+           for name in ("score", "p_value", "prediction")})
+    assert evaluate.operating(results, "chosen_") == evaluate.operating(swapped)
+    assert evaluate.operating(results) == evaluate.operating(
+        swapped, "chosen_") != evaluate.operating(results, "chosen_")
+
+
+def test_too_few_held_out_images_call_nothing(course_root):
+    found = evaluate.operating(table(course_root, rate=0.05))["test"]
+    assert (found["false_positives"]["count"], found["detections"]["count"]) == (0, 0)
+
+
+def test_no_operating_point_without_held_out_images_but_an_oracle(course_root):
+    found = evaluate.operating(table(course_root, [1, 6, 2, 5, 4, 3], held=()))["test"]
+    assert found["false_positives"] is None and found["detections"] is None and found["oracle_f1"][
+        "threshold"] == 3
+
+
+def test_score_study(course_root):
+    category = layout.open_category(course_root, "nut")
+    found = scored(category, [1, 6, 2, 5, 4, 3])
+    study = evaluate.score_study(evaluate.results(category, found, 0.4), found)
+    # the label-free order
+    assert study["score"].tolist() == [OTHER, OWN] and study["label_free"].tolist() == [0.8, 0.6]
+    assert study["role"].tolist() == ["chosen without labels", "its own"]
+    assert study.loc[1, "test"] == pytest.approx(8 / 9) and study.loc[1, "train_bad"] == 0
+    values, bad = (found.splits[split][1][OTHER].to_numpy() for split in ("test", "train_bad"))
+    assert study.loc[0, "test"] == pytest.approx(np.mean(values[1::2, None] > values[::2]))
+    assert study.loc[0, "train_bad"] == pytest.approx(np.mean(bad[:, None] > values[::2]))
+
+
+def test_score_study_without_held_out_images_and_without_anomalies(course_root):
+    path = course_root / "image_anomaly_labels.json"
+    path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
+    shutil.rmtree(course_root / "nut" / "train" / "bad")
+    category = layout.open_category(course_root, "nut")
+    study = evaluate.score_study(table(course_root, held=()), scored(category, held=()))
+    assert study["score"].tolist() == [OWN, OTHER] and study[["label_free", "test", "train_bad"
+                                                              ]].isna().all(axis=None)
+    one = dataclasses.replace(scored(category, held=()), chosen=OWN)
+    assert evaluate.score_study(table(course_root, held=()),
+                                one)["role"].tolist() == ["its own and chosen without labels", ""]
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_what_the_score_follows(mvtec_root):
+    for i in range(3, 6):
+        picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
+    good = [1.0, 2, 3, 5, 4, 9]
+    results = table(mvtec_root, [*good, 100, -100, 50])
+    # what the defective ones look like does not matter
+    ups, flat = [*good, 0, 100, 0], [*[7.0] * 6, 1, 2, 3]
+    found = evaluate.confounders(
+        results,
+        {"up": np.array(ups), "down": -np.exp(ups), "flat": np.array(flat), "other": np.arange(9)})
+    assert found["up"] == pytest.approx(1) and found["down"] == pytest.approx(
+        -1) and found["flat"] is None
+    assert found["other"] == pytest.approx(stats.spearmanr(good, range(6)).statistic)
+    assert evaluate.confounders(table(mvtec_root, np.ones(9)),
+                                {"up": np.array(ups)}) == {"up": None}
+
+
+@pytest.mark.parametrize("n, known", [(4, False), (5, True)])
+def test_four_good_images_follow_nothing(mvtec_root, n, known):
+    for i in range(3, n):
+        picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
+    results = table(mvtec_root, range(n + 3))
+    assert evaluate.confounders(
+        results, {"rank": np.arange(n + 3)}) == {"rank": pytest.approx(1) if known else None}
+
+
+def more_defects(root):
+    """Beside the fixture's three spots of 8 x 8: two scratches of 4 x 16, the second with a single
+    pixel more, and one without a mask."""
+    for i in range(3):
+        picture(root / "nut" / "test" / "scratch" / f"{i:03d}.png", 60 + i, defect=True)
+        mask = np.zeros((32, 32), np.uint8)
+        mask[20:24, 4:20] = 255
+        if i == 1:
+            mask[0, 0] = 1
+        path = root / "nut" / "ground_truth" / "scratch" / f"{i:03d}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i < 2:
+            Image.fromarray(mask).save(path)
+    return layout.open_category(root, "nut")
+
+
+def test_localisation(mvtec_root):
+    category = more_defects(mvtec_root)  # 3 good, 3 scratches, 3 spots
+    truth = np.zeros((9, 32, 32), bool)
+    truth[3:5, 20:24, 4:20] = truth[4, 0, 0] = truth[6:, 8:16, 8:16] = True
+    maps = np.random.default_rng(0).random((9, 32, 32)) + 0.3 * truth
+    used = [0, 1, 2, 3, 4, 6, 7, 8]
+    found, regions = evaluate.localisation(category, maps)
+    groups, expected = found.pop("groups"), localization.measure(maps[used], truth[used])
+    assert found == expected[0] | {"images": 8, "without_mask": 1}
+    assert regions["defect"].tolist() == ["scratch"] * 3 + ["spot"] * 3
+    assert regions["path"].tolist() == [
+        f"nut/test/{name}.png"
+        for name in ("scratch/000", "scratch/001", "scratch/001", *(f"spot/{i:03d}"
+                                                                    for i in range(3)))
+    ]
+    assert regions["area"].tolist() == [64, 1, 64, 64, 64, 64]
+    pd.testing.assert_frame_equal(regions[expected[1].columns.drop("image")],
+                                  expected[1].drop(columns="image"))
+
+    members = {
+        "scratch": [3, 4], "spot": [6, 7, 8], "defects up to 6.25% of the image": [3, 6, 7, 8],
+        "defects above 6.25% of the image": [4]
+    }
+    assert [group["group"] for group in groups] == list(members)
+    for group, chosen in zip(groups, members.values(), strict=True):
+        assert group.pop("images") == len(chosen)
+        assert group == {"group": group["group"]} | localization.measure(
+            maps[[0, 1, 2, *chosen]], truth[[0, 1, 2, *chosen]])[0]
+
+
+def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
+    category = layout.open_category(mvtec_root, "nut")
+    maps = np.zeros((6, 32, 32))
+    maps[3:, 8:16, 8:16] = 1
+    found, regions = evaluate.localisation(category, maps)
+    assert found == {
+        "pixel_auroc": 1, "pixel_ap": 1, "au_pro_30": 1, "au_pro_05": 1, "images": 6,
+        "without_mask": 0, "groups": []
+    }
+    assert regions["share"].tolist() == [1 / 16] * 3
+    # the masks are resized to the maps
+    small, _ = evaluate.localisation(category, maps[:, ::2, ::2])
+    assert small == found
+
+
+def test_false_alarms_on_good_images_count(mvtec_root):
+    category = layout.open_category(mvtec_root, "nut")
+    maps = np.zeros((6, 32, 32))
+    maps[3:, 8:16, 8:16] = 1
+    maps[0] = 2
+    found, _ = evaluate.localisation(category, maps)
+    assert found["pixel_auroc"] == pytest.approx(1 - 1024 / (6 * 1024 - 3 * 64))
+
+
+def test_no_localisation_without_masks(mvtec_root, course_root):
+    category = layout.open_category(course_root, "nut")
+    absent, regions = evaluate.localisation(category, np.zeros((6, 32, 32)))
+    assert absent is None and regions.empty
+    for path in (mvtec_root / "nut" / "ground_truth" / "spot").iterdir():
+        Image.new("L", (32, 32)).save(path)
+    category = layout.open_category(mvtec_root, "nut")
+    found, regions = evaluate.localisation(category, np.zeros((6, 32, 32)))
+    assert found == {"why_absent": "the masks hold no defective pixel"} and regions.empty
+    shutil.rmtree(mvtec_root / "nut" / "ground_truth")
+    assert evaluate.localisation(layout.open_category(mvtec_root, "nut"), np.zeros(
+        (6, 32, 32)))[0] is None
+
+
+def test_csv_keeps_every_digit(course_root, tmp_path):
+    results = table(course_root)
+    evaluate.write_csv(results, tmp_path / "all_results.csv")
+    read = pd.read_csv(tmp_path / "all_results.csv", dtype=dict.fromkeys(
+        ("label", "prediction", "chosen_prediction"), "Int64"))
+    assert read["score"].tolist() == results["score"].tolist() and read["prediction"].equals(
+        results["prediction"])
+    assert [path.name for path in tmp_path.glob("*.csv*")] == ["all_results.csv"]
+
+
+@pytest.mark.parametrize("value, verdict", [(0.696, "reached"), (0.694, "missed"),
+                                            (0.80, "reached"), (0.81, "exceeded")])
+def test_verdict_on_the_references_claims(value, verdict):
+    assert comparison._verdict(
+        {"auroc": value, "claim_low": 0.70, "claim_high": 0.80, "epochs": 100,
+         "weights": "none"}) == verdict

@@ -1,0 +1,270 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+from sklearn.metrics import roc_auc_score
+
+from adlib.config import REFERENCE_SCORE, Config
+from adlib.models import anomaly_maps, autoencoders, ssim
+
+
+def pair(seed=0, n=3, size=32):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 3, size, size, generator=generator)
+    return x, (x + 0.1 * torch.randn(n, 3, size, size, generator=generator)).clamp(0, 1)
+
+
+def some_maps(seed=0, n=5, size=32):
+    rng = np.random.default_rng(seed)
+    return {
+        name: (scale * rng.random((n, size, size)) + shift).astype(np.float32)
+        for name, scale, shift in (("squared", 0.01, 0), ("ssim", 1, 0.3), ("gradient", 0.2, 0))
+    }
+
+
+def test_maps_of_identical_images_are_zero():
+    x, _ = pair()
+    for name, values in anomaly_maps.pixel_maps(x, x).items():
+        assert values.shape == (3, 32, 32) and values.dtype == torch.float32
+        assert values.abs().max() < 1e-5, name
+
+
+def test_maps_are_in_their_range_and_symmetric():
+    x, y = pair()
+    there, back = anomaly_maps.pixel_maps(x, y), anomaly_maps.pixel_maps(y, x)
+    assert list(there) == ["squared", "ssim", "gradient"]
+    for name, high in (("squared", 1), ("ssim", 2), ("gradient", 1)):
+        assert (there[name] >= 0).all() and (there[name] <= high).all() and there[name].max() > 1e-3
+        assert torch.allclose(there[name], back[name], atol=1e-6)
+
+
+def test_squared_and_ssim_maps_are_their_definitions():
+    x, y = pair()
+    found = anomaly_maps.pixel_maps(x, y)
+    assert torch.allclose(found["squared"], ((x - y)**2).mean(dim=1))
+    assert torch.allclose(found["ssim"], 1 - ssim.ssim_map(x, y, data_range=1.0).mean(dim=1))
+    for i in range(3):
+        full = structural_similarity(x[i].permute(1, 2, 0).numpy(), y[i].permute(
+            1, 2, 0).numpy(), channel_axis=2, gaussian_weights=True, sigma=1.5,
+                                     use_sample_covariance=False, data_range=1.0, full=True)[1]
+        assert np.abs(found["ssim"][i].numpy() - (1 - full.mean(axis=2))).max() < 1e-4
+
+
+def slow_gradient_similarity(x, y):
+    """Xue et al. 2014, pixel by pixel, on grey [H,W] in [0,1]."""
+    c, prewitt = 170 / 255**2, np.array([[1, 0, -1], [1, 0, -1], [1, 0, -1]]) / 3
+    found = np.zeros(x.shape)
+    padded = [np.pad(z, 1, mode="edge") for z in (x, y)]
+    for i, j in np.ndindex(x.shape):
+        a, b = (np.hypot((z[i:i + 3, j:j + 3] * prewitt).sum(),
+                         (z[i:i + 3, j:j + 3] * prewitt.T).sum()) for z in padded)
+        found[i, j] = (2 * a * b + c) / (a**2 + b**2 + c)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 12), (1, 9, 17)])
+def test_gradient_similarity_is_xues(shape):
+    rng = np.random.default_rng(0)
+    x, y = rng.random(shape), ndimage.gaussian_filter(rng.random(shape), (0, 1, 1))
+    expected = np.stack([slow_gradient_similarity(a, b) for a, b in zip(x, y, strict=True)])
+    found = anomaly_maps.gradient_similarity(
+        torch.from_numpy(x).float(),
+        torch.from_numpy(y).float()).numpy()
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradient_map_is_that_of_the_mean_over_channels():
+    x, y = pair(1)
+    expected = [
+        1 - slow_gradient_similarity(a.mean(0).double().numpy(),
+                                     b.mean(0).double().numpy()) for a, b in zip(x, y, strict=True)
+    ]
+    assert anomaly_maps.pixel_maps(x, y)["gradient"].numpy() == pytest.approx(
+        np.stack(expected), abs=1e-5)
+
+
+def test_gradient_similarity_does_not_see_brightness():
+    x, _ = pair(2)
+    grey = x.mean(dim=1) / 2
+    assert torch.allclose(anomaly_maps.gradient_similarity(grey, grey + 0.3), torch.ones_like(grey),
+                          atol=1e-4)
+
+
+@pytest.mark.parametrize("size, sigma", [(14, 1.0), (32, 1.0), (64, 1.0), (128, 2.0), (160, 2.5)])
+def test_smoothing_is_a_gaussian_of_one_64th_of_the_side_on_each_map(size, sigma):
+    maps = np.random.default_rng(0).random((3, size, size))
+    expected = np.stack([ndimage.gaussian_filter(one, sigma) for one in maps])
+    assert anomaly_maps.smooth(maps) == pytest.approx(expected, abs=1e-12)
+    assert anomaly_maps.smooth(np.full((1, size, size), 0.7)) == pytest.approx(
+        np.full((1, size, size), 0.7))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(0, 99))
+def test_reductions_are_numpys(n, h, w, seed):
+    maps = np.random.default_rng(seed).normal(size=(n, h, w)).astype(np.float32)
+    flat = maps.reshape(n, -1).astype(float)
+    count = max(1, round(h * w / 100))
+    for how, expected in (("mean", flat.mean(axis=1)), ("max", flat.max(axis=1)),
+                          ("top1", np.sort(flat, axis=1)[:, -count:].mean(axis=1))):
+        found = anomaly_maps.reduce(maps, how)
+        assert found.shape == (n, ) and found.dtype == np.float64 and found == pytest.approx(
+            expected, rel=1e-9, abs=1e-12)
+    assert (anomaly_maps.reduce(maps, "mean") <= anomaly_maps.reduce(maps, "top1") + 1e-9).all()
+    assert (anomaly_maps.reduce(maps, "top1") <= anomaly_maps.reduce(maps, "max") + 1e-9).all()
+
+
+def test_top1_of_a_square_map():
+    maps = np.zeros((2, 20, 20))  # 1 % is four cells
+    maps[0, 0, :4], maps[1, 5, :6] = (1, 2, 3, 4), 10
+    assert anomaly_maps.reduce(maps, "top1").tolist() == [2.5, 10]
+    # at least one cell
+    assert anomaly_maps.reduce(np.arange(49.0).reshape(1, 7, 7), "top1").tolist() == [48]
+
+
+def test_scale_is_of_the_smoothed_maps_and_never_zero():
+    maps = some_maps()
+    found = anomaly_maps.scale_of(maps)
+    for name, values in maps.items():
+        smoothed = ndimage.gaussian_filter(values.astype(float), (0, 1, 1))
+        assert found[name] == pytest.approx((smoothed.mean(), smoothed.std()), rel=1e-4)
+    assert anomaly_maps.scale_of({"flat": np.full((2, 8, 8), 0.5)})["flat"] == pytest.approx(
+        (0.5, 1e-12))
+
+
+def test_sum_is_in_deviations_of_the_good_images():
+    good, maps = some_maps(0), some_maps(1)
+    scale = anomaly_maps.scale_of(good)
+    found = anomaly_maps.all_maps(maps, scale)
+    assert list(found) == ["squared", "ssim", "gradient", "sum"]
+    expected = sum((anomaly_maps.smooth(values) - scale[name][0]) / scale[name][1]
+                   for name, values in maps.items())
+    assert found["sum"] == pytest.approx(expected)
+    assert anomaly_maps.all_maps(good, scale)["sum"].mean() == pytest.approx(0, abs=1e-3)
+    # one map alone needs no scale
+    assert list(anomaly_maps.all_maps({"distance": maps["ssim"]}, {})) == ["distance"]
+
+
+def test_sum_does_not_depend_on_the_maps_units():
+    good, maps = some_maps(0), some_maps(1)
+    expected = anomaly_maps.all_maps(maps, anomaly_maps.scale_of(good))["sum"]
+    good["ssim"], maps["ssim"] = 1000 * good["ssim"] + 7, 1000 * maps["ssim"] + 7
+    assert anomaly_maps.all_maps(maps, anomaly_maps.scale_of(good))["sum"] == pytest.approx(
+        expected, abs=0.01)
+
+
+def test_table_has_a_column_a_score_and_a_row_an_image():
+    maps = some_maps()
+    scale = anomaly_maps.scale_of(maps)
+    found = anomaly_maps.table(maps, scale)
+    assert list(found.columns) == [
+        f"{name}.{how}" for name in ("squared", "ssim", "gradient", "sum")
+        for how in ("top1", "max", "mean")
+    ]
+    assert len(found) == 5 and (found.dtypes == np.float64).all()
+    smoothed = anomaly_maps.all_maps(maps, scale)
+    for name in ("squared", "ssim", "gradient"):
+        # the map as it is
+        assert found[f"{name}.mean"].to_numpy() == pytest.approx(
+            maps[name].astype(float).mean(axis=(1, 2)))
+        assert found[f"{name}.max"].to_numpy() == pytest.approx(smoothed[name].max(axis=(1, 2)))
+    assert found["sum.mean"].to_numpy() == pytest.approx(smoothed["sum"].mean(axis=(1, 2)),
+                                                         abs=1e-6)
+    assert list(
+        anomaly_maps.table({"distance": maps["ssim"]},
+                           {}).columns) == ["distance.top1", "distance.max", "distance.mean"]
+
+
+def test_an_images_scores_do_not_depend_on_its_neighbours():
+    maps = some_maps()
+    scale = anomaly_maps.scale_of(maps)
+    alone = pd.concat([
+        anomaly_maps.table({name: values[i:i + 1]
+                            for name, values in maps.items()}, scale) for i in range(5)
+    ], ignore_index=True)
+    pd.testing.assert_frame_equal(alone, anomaly_maps.table(maps, scale), check_exact=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 9), st.integers(0, 99))
+def test_label_free_is_the_mean_over_the_kinds(n_good, n_a, n_b, seed):
+    rng = np.random.default_rng(seed)
+    names = ["squared.mean", "ssim.max"]
+    good = pd.DataFrame(rng.integers(0, 5, (n_good, 2)).astype(float), columns=names)
+    anomalous = pd.DataFrame(rng.integers(1, 7, (n_a + n_b, 2)).astype(float), columns=names)
+    kinds = rng.permutation(["scratch"] * n_a + ["perlin"] * n_b).tolist()
+    found = anomaly_maps.label_free(good, anomalous, kinds)
+    assert found["score"].tolist() == names and set(
+        found.columns) == {"score", "all", "scratch", "perlin"}
+    for row in found.to_dict("records"):
+        for kind in ("scratch", "perlin"):
+            values = anomalous[row["score"]][[k == kind for k in kinds]]
+            assert row[kind] == pytest.approx(
+                roc_auc_score([0] * n_good + [1] * len(values), [*good[row["score"]], *values]))
+        # however many there are of each
+        assert row["all"] == pytest.approx((row["scratch"] + row["perlin"]) / 2)
+
+
+def scores_of(shifts, n=40, seed=0):
+    """Good and anomalous tables of scores that tell them apart by `shifts` deviations; two kinds,
+    the same noise in every column."""
+    rng = np.random.default_rng(seed)
+    good, bad = rng.normal(size=n), rng.normal(size=n)
+    noise = {name: (0.1 * rng.normal(size=n), 0.1 * rng.normal(size=n)) for name in shifts}
+    return (pd.DataFrame({name: good + noise[name][0]
+                          for name in shifts}),
+            pd.DataFrame({name: bad + shift + noise[name][1]
+                          for name, shift in shifts.items()}), ["a", "b"] * (n // 2))
+
+
+def chosen(shifts, n=40, seed=0, primary="own"):
+    return anomaly_maps.choose(anomaly_maps.label_free(*scores_of(shifts, n, seed)), primary)
+
+
+def test_the_best_score_is_chosen():
+    assert chosen({"own": 0.3, "poor": 0.0, "better": 2.0}) == "better"
+    assert chosen({"better": 2.0, "own": 0.3}) == "better"
+    assert chosen({"own": 2.0, "poor": 0.3}) == "own"
+
+
+def test_the_own_score_stays_where_none_is_better():
+    good, anomalous, kinds = scores_of({"own": 1.0})
+    good["same"], anomalous["same"] = good["own"], anomalous["own"]
+    for order in (["own", "same"], ["same", "own"]):  # a tie, whichever comes first
+        assert anomaly_maps.choose(anomaly_maps.label_free(good[order], anomalous[order], kinds),
+                                   "own") == "own"
+
+
+CONFIG = Config(image_size=32, batch_size=4, device="cpu", precision="float32")
+
+
+def pictures(n=6):
+    return torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8,
+                         generator=torch.Generator().manual_seed(0))
+
+
+def test_the_references_score_is_squared_mean():
+    model, _ = autoencoders.build(CONFIG)
+    maps = anomaly_maps.autoencoder_scorer(model, CONFIG)(pictures())
+    assert {name: (values.shape, values.dtype)
+            for name, values in maps.items()} == dict.fromkeys(("squared", "ssim", "gradient"),
+                                                               ((6, 32, 32), np.dtype("float32")))
+    table = anomaly_maps.table(maps, anomaly_maps.scale_of(maps))
+    assert table[REFERENCE_SCORE].to_numpy() == pytest.approx(
+        anomaly_maps.mse_scores(model, pictures(), CONFIG), rel=1e-5)
+
+
+def test_a_scorer_maps_the_reconstruction_in_eval_mode():
+    model, _ = autoencoders.build(CONFIG)
+    maps = anomaly_maps.autoencoder_scorer(model.train(), CONFIG)(pictures())
+    x = pictures().float() / 255
+    with torch.no_grad():
+        expected = anomaly_maps.pixel_maps(x, model.eval()(x))
+    for name, values in maps.items():
+        assert values == pytest.approx(expected[name].numpy(), abs=1e-5)
+    again = anomaly_maps.autoencoder_scorer(model, CONFIG)(pictures())
+    assert all((again[name] == values).all() for name, values in maps.items())

@@ -1,0 +1,416 @@
+import copy
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from adlib import config as configs
+from adlib.config import Config
+from adlib.models import autoencoders
+from adlib.models import backbone as features
+
+CONFIG = Config(image_size=32, weights="none", device="cpu", precision="float32")
+
+
+def pictures(n=3, size=32, seed=0):
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8,
+                         generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def net():
+    """torchvision's, with running statistics that are no identity: train mode would be noticed."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    net = resnet18(weights=None).train()
+    with torch.no_grad():
+        for _ in range(3):
+            net(torch.randn(8, 3, 32, 32))
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def untouched(weights):
+    return features.backbone(dataclasses.replace(CONFIG, weights=str(weights)))[0]
+
+
+@pytest.fixture
+def backbone(untouched):
+    return copy.deepcopy(untouched)
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """From its call on, nothing may be computed: what is wanted must be in the cache."""
+    def compute(*_):
+        raise AssertionError("computed, and not read from the cache")
+
+    return lambda: monkeypatch.setattr(features, "_compute", compute)
+
+
+def cached():
+    return sorted((configs.cache_dir() / "features").glob("*"))
+
+
+def same(a, b):
+    return len(a) == len(b) and all(x.dtype == y.dtype and torch.equal(x, y)
+                                    for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_three_stages_of_half_precision_on_the_cpu(backbone, size):
+    found = features.extract(backbone, pictures(2, size), CONFIG)
+    assert [tuple(stage.shape) for stage in found] == [(2, 64, size // 4, size // 4),
+                                                       (2, 128, size // 8, size // 8),
+                                                       (2, 256, size // 16, size // 16)]
+    assert all(
+        stage.dtype == torch.float16 and stage.device.type == "cpu" and torch.isfinite(stage).all()
+        for stage in found)
+    assert (features.CHANNELS, features.STRIDES) == ((64, 128, 256), (4, 8, 16))
+
+
+def test_equals_torchvisions_resnet18(net, backbone):
+    from torchvision.transforms.functional import normalize
+
+    pictured = pictures(features.BATCH + 2, 64)  # more than one batch: their order counts as well
+    x = normalize(pictured.float() / 255, autoencoders.IMAGENET_MEAN, autoencoders.IMAGENET_STD)
+    expected = []
+    with torch.no_grad():
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        for stage in (net.layer1, net.layer2, net.layer3):
+            x = stage(x)
+            expected.append(x)
+    found = features.extract(backbone, pictured, CONFIG)
+    for stage, truth in zip(found, expected, strict=True):
+        assert truth.std() > 0.1  # else the tolerance would forgive everything
+        assert torch.allclose(stage.float(), truth, rtol=2**-10, atol=1e-4)
+
+
+def test_bf16_is_near_float32(backbone):
+    for stage, other in zip(
+            features.extract(backbone, pictures(), CONFIG),
+            features.extract(backbone, pictures(), dataclasses.replace(CONFIG, precision="bf16")),
+            strict=True):
+        assert not torch.equal(stage, other)
+        assert (stage.float() - other.float()).abs().mean() < 0.02 * stage.float().abs().mean()
+
+
+def test_an_image_has_its_features_whatever_its_neighbours(backbone):
+    together = features.extract(backbone, pictures(3), CONFIG)
+    for i in range(3):
+        alone = features.extract(backbone, pictures(3)[i:i + 1], CONFIG)
+        assert all(
+            torch.allclose(one[0].float(), all_[i].float(), rtol=2e-3, atol=1e-4)
+            for one, all_ in zip(alone, together, strict=True))
+
+
+def test_no_pictures_no_features(backbone):
+    for _ in range(2):
+        found = features.extract(backbone, pictures(0), CONFIG)
+        assert [tuple(stage.shape) for stage in found] == [(0, 64, 8, 8), (0, 128, 4, 4),
+                                                           (0, 256, 2, 2)]
+        assert features.grid(found, "1,2,3").shape == (0, 448, 4, 4)
+
+
+def test_the_backbone_is_frozen_and_says_where_it_came_from(weights):
+    model, word = features.backbone(dataclasses.replace(CONFIG, weights=str(weights),
+                                                        model="fused"))
+    assert word == autoencoders.build(
+        dataclasses.replace(CONFIG, weights=str(weights), model="resnet18"))[1]
+    assert "resnet18.pth" in word
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad
+                   for parameter in model.parameters()) and list(model.parameters())
+    assert [name for name, _ in model.encoder.named_children()] == [
+        "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"
+    ]
+    assert not hasattr(model, "decoder")
+
+
+def test_extracting_changes_no_weight_and_no_running_statistic(backbone):
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    first = features.extract(backbone, pictures(), CONFIG)
+    (file, ) = cached()
+    file.unlink()
+    # train() does not reach the numbers
+    assert same(first, features.extract(backbone.train(), pictures(), CONFIG))
+    after = backbone.state_dict()
+    assert any("running_mean" in name for name in before)
+    assert before.keys() == after.keys() and all(
+        torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_random_weights_are_the_seeds():
+    states = [
+        features.backbone(dataclasses.replace(CONFIG, seed=seed))[0].state_dict()
+        for seed in (0, 0, 1)
+    ]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert not torch.equal(states[0]["encoder.conv1.weight"], states[2]["encoder.conv1.weight"])
+
+
+def test_the_second_call_reads_the_same_bytes(weights, backbone, forbidden):
+    first = features.extract(backbone, pictures(), CONFIG)
+    assert len(cached()) == 1  # and no temporary file beside it
+    forbidden()
+    assert same(first, features.extract(backbone, pictures(), CONFIG))
+    # another process's backbone
+    again, _ = features.backbone(dataclasses.replace(CONFIG, weights=str(weights)))
+    assert same(
+        first,
+        features.extract(again, pictures(),
+                         dataclasses.replace(CONFIG, model="pca", seed=5, layers="2")))
+    with pytest.raises(AssertionError, match="and not read"):
+        features.extract(backbone, pictures(seed=1), CONFIG)
+
+
+def other_pixels(model, pictured, config):
+    pictured[-1, -1, -1, -1] ^= 1
+    return model, pictured, config
+
+
+def other_order(model, pictured, config):
+    return model, pictured.flip(0), config
+
+
+def other_shape(model, pictured, config):
+    return model, pictured[:2], config
+
+
+def other_weights(model, pictured, config):
+    with torch.inference_mode():
+        model.encoder.layer3[1].conv2.weight[0, 0, 0, 0] += 1
+    return model, pictured, config
+
+
+def other_statistics(model, pictured, config):
+    with torch.inference_mode():
+        model.encoder.layer1[0].bn1.running_var[0] += 1
+    return model, pictured, config
+
+
+def other_precision(model, pictured, config):
+    return model, pictured, dataclasses.replace(config, precision="bf16")
+
+
+def other_threads(model, pictured, config):
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return model, pictured, config
+
+
+@pytest.mark.parametrize("change", [
+    other_pixels, other_order, other_shape, other_weights, other_statistics, other_precision,
+    other_threads
+])
+def test_what_changes_a_number_has_a_file_of_its_own(backbone, change):
+    threads = torch.get_num_threads()
+    features.extract(backbone, pictures(), CONFIG)
+    try:
+        model, pictured, config = change(backbone, pictures(), CONFIG)
+        found = features.extract(model, pictured, config)
+        assert len(cached()) == 2
+        for file in cached():
+            file.unlink()
+        assert same(found, features.extract(model, pictured, config))  # as without any cache
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_equal_bytes_of_another_shape_are_other_pictures(backbone):
+    features.extract(backbone, pictures(8, 32), CONFIG)
+    features.extract(backbone, pictures(8, 32).view(2, 3, 64, 64), CONFIG)
+    assert len(cached()) == 2
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def header_only(path):
+    path.write_bytes(path.read_bytes()[:128])
+
+
+def junk(path):
+    path.write_bytes(b"these bytes are no array" * 100)
+
+
+def pickled(path):
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+def another_type(path):
+    np.save(path, np.load(path).astype(np.float32))
+
+
+def another_count(path):
+    np.save(path, np.load(path)[:-1])
+
+
+def flat(path):
+    np.save(path, np.load(path)[:, 0])
+
+
+@pytest.mark.parametrize(
+    "damage", [empty, truncated, header_only, junk, pickled, another_type, another_count, flat])
+def test_a_damaged_file_is_computed_again(backbone, damage, forbidden):
+    first = features.extract(backbone, pictures(), CONFIG)
+    (file, ) = cached()
+    good = file.read_bytes()
+    file.unlink()  # `first` may be a map of it
+    file.write_bytes(good)
+    damage(file)
+    assert file.read_bytes() != good
+    assert same(first, features.extract(backbone, pictures(), CONFIG))
+    assert cached() == [file] and file.read_bytes() == good
+    forbidden()
+    assert same(first, features.extract(backbone, pictures(), CONFIG))
+
+
+def test_nobody_changes_the_file_through_what_was_returned(backbone):
+    first = [stage.clone() for stage in features.extract(backbone, pictures(), CONFIG)]
+    (file, ) = cached()
+    good = file.read_bytes()
+    for _ in range(2):
+        for stage in features.extract(backbone, pictures(), CONFIG):
+            stage.zero_()
+        assert file.read_bytes() == good
+    assert same(first, features.extract(backbone, pictures(), CONFIG))
+
+
+def test_nobody_changes_the_file_through_what_was_computed(backbone):
+    computed = features.extract(backbone, pictures(), CONFIG)
+    first = [stage.clone() for stage in computed]
+    for stage in computed:
+        stage.zero_()
+    assert same(first, features.extract(backbone, pictures(), CONFIG))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(0, 60), st.data())
+def test_the_oldest_are_forgotten_until_the_rest_fits(tmp_path_factory, sizes, limit, data):
+    ages = data.draw(st.permutations(range(len(sizes))))  # the higher, the older
+    newest = data.draw(st.integers(0, len(sizes) - 1))  # usually not the youngest: clocks differ
+    folder = tmp_path_factory.mktemp("kept")
+    paths = [folder / f"{i}.npy" for i in range(len(sizes))]
+    for path, size, age in zip(paths, sizes, ages, strict=True):
+        path.write_bytes(b"x" * size)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "KEPT_BYTES", limit)
+        features._forget(paths[newest])
+    left = {i for i, path in enumerate(paths) if path.exists()}
+    gone = set(range(len(sizes))) - left
+    assert newest in left
+    assert sum(sizes[i] for i in left) <= limit or left == {newest}
+    if gone:
+        # the oldest first
+        assert min(ages[i] for i in gone) > max((ages[i] for i in left - {newest}), default=-1)
+        youngest = min(gone, key=lambda i: ages[i])
+        assert sum(sizes[i] for i in left | {youngest}) > limit  # and no more than needed
+
+
+def test_other_files_are_not_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "KEPT_BYTES", 0)
+    for name in ("new.npy", "old.npy", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    features._forget(tmp_path / "new.npy")
+    assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "notes.txt"}
+
+
+def test_what_was_used_last_is_forgotten_last(backbone, monkeypatch, forbidden):
+    kept, dropped, new = (pictures(seed=seed) for seed in range(3))
+    features.extract(backbone, kept, CONFIG)
+    (file, ) = cached()
+    features.extract(backbone, dropped, CONFIG)
+    (other, ) = set(cached()) - {file}
+    os.utime(file, (1e9, 1e9))  # written first ...
+    os.utime(other, (1e9 + 1, 1e9 + 1))
+    features.extract(backbone, kept, CONFIG)  # ... and read again
+    monkeypatch.setattr(features, "KEPT_BYTES", 2 * file.stat().st_size)
+    features.extract(backbone, new, CONFIG)
+    assert file.exists() and not other.exists() and len(cached()) == 2
+    forbidden()
+    features.extract(backbone, new, CONFIG)
+
+
+def test_features_above_the_limit_are_still_returned(backbone, monkeypatch):
+    monkeypatch.setattr(features, "KEPT_BYTES", 0)
+    first = features.extract(backbone, pictures(), CONFIG)
+    assert len(cached()) == 1 and same(first, features.extract(backbone, pictures(), CONFIG))
+
+
+@pytest.mark.parametrize("index", [torch.tensor([2, 0]), slice(1, 3), slice(0, 0)])
+def test_take_is_the_same_images_of_every_stage(index):
+    stages = some_stages()
+    assert same(features.take(stages, index), [stage[index] for stage in stages])
+
+
+def some_stages(n=3, side=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(n, channels, scale * side // 2, scale * side // 2, generator=generator).half()
+        for channels, scale in zip((2, 3, 5), (4, 2, 1), strict=True)
+    ]
+
+
+def on_the_grid(stages):
+    """By hand: the 3x3 mean with zeros outside, 2x2 blocks of layer1, layer3 bilinear between the
+    centres of its cells."""
+    one, two, three = (ndimage.uniform_filter(stage.double().numpy(), size=(1, 1, 3, 3),
+                                              mode="constant") for stage in stages)
+    one = one.reshape(*one.shape[:2], one.shape[2] // 2, 2, one.shape[3] // 2, 2).mean(axis=(3, 5))
+    for axis in (2, 3):
+        where = np.clip((np.arange(2 * three.shape[axis]) + 0.5) / 2 - 0.5, 0,
+                        three.shape[axis] - 1)
+        low = np.floor(where).astype(int)
+        high, share = np.minimum(low + 1, three.shape[axis] - 1), np.expand_dims(
+            where - low, (1, ) if axis == 2 else ())
+        three = np.take(three, low, axis) * (1 - share) + np.take(three, high, axis) * share
+    return {1: one, 2: two, 3: three}
+
+
+@pytest.mark.parametrize("layers", ["1", "2", "3", "1,2", "2,3", "1,3", "1,2,3"])
+def test_the_grid_is_layer2s(layers):
+    stages = some_stages(side=8)
+    found = features.grid(stages, layers)
+    expected = np.concatenate([on_the_grid(stages)[int(layer)] for layer in layers.split(",")],
+                              axis=1)
+    assert found.dtype == torch.float32 and found.shape == expected.shape == (3, expected.shape[1],
+                                                                              8, 8)
+    assert found.numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_order_of_the_layers_is_no_matter():
+    assert torch.equal(features.grid(some_stages(), "3, 1"), features.grid(some_stages(), "1,3"))
+
+
+def test_the_grid_leaves_the_stages_as_they_are():
+    stages = some_stages()
+    features.grid(stages, "1,2,3")
+    assert same(stages, some_stages())
+
+
+def test_a_picture_on_its_own_is_not_kept_and_looks_the_same(backbone):
+    alone = features.extract(backbone, pictures(3)[1:2], CONFIG)
+    assert not cached()
+    among = features.extract(backbone, pictures(3), CONFIG)
+    assert all(
+        torch.allclose(a.float(), b[1:2].float(), atol=2e-2)
+        for a, b in zip(alone, among, strict=True)) and len(cached()) == 1

@@ -1,0 +1,439 @@
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist, mahalanobis
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from adlib.config import FITTED_IN_SECONDS, InputError
+from adlib.models import detectors, training
+
+SIDE, CHANNELS = 6, 12
+NAMES = (*detectors.CLOSED_FORM, "classifier")
+
+
+def good_features(n=10, channels=CHANNELS, side=SIDE, seed=0):
+    """A few directions that vary much, all others little; the same at every place."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(3, channels))
+    x = rng.normal(size=(n, side, side, 3)) @ mixing + 0.1 * rng.normal(size=(n, side, side,
+                                                                              channels)) + 2
+    return torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float32)).contiguous()
+
+
+ODD = torch.from_numpy(np.random.default_rng(7).normal(size=CHANNELS).astype(np.float32)) * 3
+
+
+def planted(features, cells):
+    """The features with something odd at cell cells[i] of image i."""
+    features = features.clone()
+    for i, (y, x) in enumerate(cells):
+        features[i, :, y, x] += ODD
+    return features
+
+
+def lesson(n=12, seed=1):
+    """Features with one odd cell each, and the masks of the 4x4 pixels of that cell."""
+    cells = [(i % SIDE, (2 * i + 1) % SIDE) for i in range(n)]
+    masks = torch.zeros(n, 4 * SIDE, 4 * SIDE, dtype=torch.bool)
+    for mask, (y, x) in zip(masks, cells, strict=True):
+        mask[4 * y:4 * y + 4, 4 * x:4 * x + 4] = True
+    return planted(good_features(n, seed=seed), cells), masks
+
+
+def fitted(name, good=None, **seed):
+    good = good_features() if good is None else good
+    if name == "classifier":
+        return detectors.Taught().fit(good, *lesson(), **seed)
+    return detectors.CLOSED_FORM[name]().fit(good, **seed)
+
+
+def mapped(detector, features):
+    with torch.no_grad():
+        return detector(features)
+
+
+def cells_of(features):
+    return features.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+
+
+@pytest.fixture(scope="module")
+def all_fitted():
+    return {name: fitted(name) for name in NAMES}
+
+
+def test_every_detector_of_the_config_is_here():
+    assert {*NAMES, "fused"} == set(FITTED_IN_SECONDS)
+    for name, kind in detectors.CLOSED_FORM.items():
+        assert ("seed" in inspect.signature(kind.fit).parameters) == (name in detectors.RANDOM)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_finite_number_a_cell(all_fitted, name):
+    unseen = good_features(4, seed=5)
+    found = mapped(all_fitted[name], unseen)
+    assert found.shape == (4, SIDE,
+                           SIDE) and found.dtype == torch.float32 and torch.isfinite(found).all()
+    assert mapped(all_fitted[name], unseen[:0]).shape == (0, SIDE, SIDE)
+    # each image on its own
+    assert torch.allclose(mapped(all_fitted[name], unseen[1:2]), found[1:2], rtol=1e-4, atol=2e-3)
+    if name != "classifier":
+        assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=15, deadline=None)
+@given(y=st.integers(0, SIDE - 1), x=st.integers(0, SIDE - 1), seed=st.integers(10, 99))
+def test_an_odd_cell_is_the_highest_of_its_map(all_fitted, name, y, x, seed):
+    clean = good_features(1, seed=seed)
+    found, before = mapped(all_fitted[name], planted(clean, [(y, x)]))[0], mapped(
+        all_fitted[name], clean)[0]
+    assert divmod(int(found.argmax()), SIDE) == (y, x)
+    assert found[y, x] > before.max()
+    elsewhere = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    elsewhere[y, x] = False
+    # a cell's score is that of its features
+    assert torch.allclose(found[elsewhere], before[elsewhere], rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_farther_the_more_anomalous(all_fitted, name):
+    clean = good_features(1, seed=3)
+    steps = torch.cat([clean + share * ODD[:, None, None] for share in (1.0, 2.0, 4.0)])
+    means = mapped(all_fitted[name], steps).mean(dim=(1, 2))
+    assert mapped(all_fitted[name], clean).mean() < means[0] < means[1] < means[2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_for_the_same_seed_whatever_the_global_generators_did(name):
+    seeds = {"seed": 3} if name in (*detectors.RANDOM, "classifier") else {}
+    torch.manual_seed(1)
+    first = fitted(name, **seeds)
+    torch.manual_seed(2)
+    again = fitted(name, **seeds)
+    assert first.state_dict().keys() == again.state_dict().keys()
+    assert all(
+        torch.equal(tensor,
+                    again.state_dict()[key]) for key, tensor in first.state_dict().items())
+    unseen = good_features(3, seed=5)
+    assert torch.equal(mapped(first, unseen), mapped(again, unseen))
+
+
+@pytest.mark.parametrize("name", [*detectors.RANDOM, "classifier"])
+def test_another_seed_is_another_draw(name, monkeypatch):
+    # with all dimensions, or all patches, there is nothing to draw
+    monkeypatch.setattr(detectors, "DIMENSIONS", 6)
+    monkeypatch.setattr(detectors, "BANK", 20)
+    unseen = good_features(3, seed=5)
+    assert not torch.allclose(mapped(fitted(name, seed=0), unseen),
+                              mapped(fitted(name, seed=1), unseen), rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_dict_is_the_whole_detector(name):
+    one, other = fitted(name), fitted(name, good_features(seed=20) * 1.5)
+    unseen = good_features(3, seed=5)
+    expected = mapped(one, unseen)
+    assert not torch.allclose(mapped(other, unseen), expected, rtol=1e-3)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(mapped(other, unseen), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fitting_and_mapping_leave_the_features_as_they_are(name):
+    good, unseen = good_features(), good_features(3, seed=5)
+    mapped(fitted(name, good), unseen)
+    assert torch.equal(good, good_features()) and torch.equal(unseen, good_features(3, seed=5))
+
+
+@pytest.mark.parametrize("components, kept", [(4, 4), (96, CHANNELS - 1)])
+def test_pca_residual_is_sklearns(components, kept, monkeypatch):
+    monkeypatch.setattr(detectors, "COMPONENTS", components)
+    reference = PCA(n_components=kept).fit(cells_of(good_features()))
+    unseen = cells_of(good_features(4, seed=5))
+    expected = ((unseen - reference.inverse_transform(reference.transform(unseen)))**2).sum(axis=1)
+    found = mapped(fitted("pca"), good_features(4, seed=5)).numpy().ravel()
+    assert found == pytest.approx(expected, rel=2e-3, abs=2e-4)
+    # never all of them: nothing would be left over
+    assert fitted("pca").components.shape == (CHANNELS, kept)
+
+
+def test_pca_keeps_96_components():
+    good = torch.randn(4, 120, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    reference = PCA(n_components=96, svd_solver="full").fit(cells_of(good))
+    expected = ((cells_of(good) -
+                 reference.inverse_transform(reference.transform(cells_of(good))))**2).sum(axis=1)
+    assert mapped(fitted("pca", good), good).numpy().ravel() == pytest.approx(
+        expected, rel=2e-3, abs=1e-3)
+
+
+def test_pca_does_not_see_what_lies_in_its_span():
+    detector, good = fitted("pca"), good_features()
+    along, across = detector.components[:, -1], torch.linalg.qr(
+        torch.cat([detector.components, ODD[:, None]], dim=1))[0][:, -1]
+    assert torch.allclose(mapped(detector, good + 5 * along[:, None, None]), mapped(detector, good),
+                          atol=1e-3)
+    centre = detector.mean[None, :, None, None]
+    assert mapped(detector, centre + 5 * across[None, :, None, None]).item() == pytest.approx(
+        25, rel=1e-4)
+
+
+@pytest.mark.parametrize("dimensions", [5, 100])
+def test_gaussian_is_scipys_mahalanobis_at_each_place(dimensions, monkeypatch):
+    monkeypatch.setattr(detectors, "DIMENSIONS", dimensions)
+    # another mean in every row
+    good, unseen = good_features() + torch.arange(SIDE)[:, None], good_features(2, seed=5)
+    detector = fitted("gaussian", good, seed=4)
+    chosen = detector.chosen.tolist()
+    assert len(chosen) == min(dimensions, CHANNELS) and chosen == sorted(
+        set(chosen)) and set(chosen) <= set(range(CHANNELS))
+    found = mapped(detector, unseen)
+    for y, x in itertools.product(range(SIDE), range(SIDE)):
+        here = good[:, chosen, y, x].double().numpy()
+        precision = np.linalg.inv(np.cov(here.T) + detectors.RIDGE * np.eye(len(chosen)))
+        for i in range(2):
+            expected = mahalanobis(unseen[i, chosen, y, x].double().numpy(), here.mean(axis=0),
+                                   precision)
+            assert found[i, y, x].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_one_good_image_gives_the_ridge_alone():
+    good, unseen = good_features(1), good_features(2, seed=5)
+    expected = (unseen - good).norm(dim=1) / detectors.RIDGE**0.5
+    assert torch.allclose(mapped(fitted("gaussian", good), unseen), expected, rtol=1e-4)
+
+
+def test_gaussian_anywhere_is_sklearns_mahalanobis():
+    covariance = EmpiricalCovariance().fit(cells_of(good_features()))
+    precision = np.linalg.inv(covariance.covariance_ + detectors.RIDGE * np.eye(CHANNELS))
+    expected = cdist(cells_of(good_features(4, seed=5)), covariance.location_[None], "mahalanobis",
+                     VI=precision)[:, 0]
+    assert mapped(fitted("gaussian_anywhere"), good_features(
+        4, seed=5)).numpy().ravel() == pytest.approx(expected, rel=1e-3)
+
+
+def test_only_the_gaussian_of_each_position_expects_something_of_a_place():
+    good = good_features() + 5 * torch.arange(SIDE)[:, None]  # every row its own level
+    swapped = good_features(2, seed=5) + 5 * torch.arange(SIDE).flip(0)[:, None]
+    usual = good_features(2, seed=5) + 5 * torch.arange(SIDE)[:, None]
+    for name in detectors.CLOSED_FORM:
+        detector = fitted(name, good)
+        if name == "gaussian":
+            assert mapped(detector, swapped).median() > 10 * mapped(detector, usual).median()
+        else:  # the others map a cell the same wherever it lies
+            assert torch.allclose(mapped(detector, usual.flip(2)),
+                                  mapped(detector, usual).flip(1), rtol=1e-4, atol=2e-3)
+
+
+def test_memory_is_the_distance_to_sklearns_nearest_neighbour(monkeypatch):
+    monkeypatch.setattr(detectors, "BANK", 50)
+    detector = fitted("memory")
+    bank = detector.bank.double().numpy()
+    assert bank.shape == (50, CHANNELS)
+    expected = NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(
+        cells_of(good_features(4, seed=5)))[0][:, 0]
+    assert mapped(detector, good_features(4, seed=5)).numpy().ravel() == pytest.approx(
+        expected, rel=1e-3, abs=2e-3)
+    nearest, _ = NearestNeighbors(n_neighbors=1).fit(cells_of(good_features())).kneighbors(bank)
+    # good patches as they are, none of them twice
+    assert (nearest == 0).all() and len(np.unique(bank, axis=0)) == 50
+
+
+def test_a_small_memory_keeps_every_patch():
+    detector = fitted("memory")
+    assert sorted(map(tuple, detector.bank.tolist())) == sorted(
+        map(tuple,
+            cells_of(good_features()).astype(np.float32).tolist()))
+    # what it has seen has no distance, but for rounding
+    assert mapped(detector, good_features()).max() < 0.02
+
+
+def test_the_pool_is_a_random_part_of_the_patches(monkeypatch):
+    monkeypatch.setattr(detectors, "POOL", 40)
+    numbered = torch.arange(10 * SIDE * SIDE, dtype=torch.float32).view(10, 1, SIDE, SIDE)
+    pools = [
+        set(fitted("memory", numbered, seed=seed).bank.flatten().tolist()) for seed in range(2)
+    ]
+    assert len(pools[0]) == len(pools[1]) == 40 and pools[0] != pools[1]
+    for pool in pools:
+        # of the images, and of the places in them
+        assert len({value // SIDE**2 for value in pool}) > 5
+        assert len({value % SIDE**2 for value in pool}) > 15
+
+
+def test_the_memory_keeps_what_is_rare(monkeypatch):
+    monkeypatch.setattr(detectors, "BANK", 8)
+    good = 0.01 * good_features()
+    for i in range(4):
+        good[i, :, i, 2 * i % SIDE] += 5 * torch.eye(CHANNELS)[i]
+    bank = fitted("memory", good).bank
+    assert sorted(bank.argmax(dim=1)[bank.amax(dim=1) > 1].tolist()) == [0, 1, 2, 3]
+
+
+def test_more_patches_than_a_batch_of_distances():
+    good, many = good_features(2), good_features(120, seed=5)  # 4320 patches; 4096 at a time
+    found = mapped(fitted("memory", good), many)
+    assert found.numpy().ravel() == pytest.approx(
+        cdist(cells_of(many), cells_of(good)).min(axis=1), rel=1e-3, abs=2e-3)
+
+
+points = st.integers(
+    1, 3).flatmap(lambda d: st.lists(st.tuples(*[st.integers(-9, 9)] * d), min_size=1, max_size=14))
+
+
+def greedy(x, count):
+    """k-centre as Gonzalez (1985) has it, without any bookkeeping; the first of equally far points.
+    """
+    chosen = [0]
+    while len(chosen) < count:
+        chosen.append(int(cdist(x, x[chosen], "sqeuclidean").min(axis=1).argmax()))
+    return chosen
+
+
+@settings(max_examples=150, deadline=None)
+@given(points, st.data())
+def test_the_coreset_is_the_greedy_k_centre(values, data):
+    x = np.array(values, float)  # whole numbers: float32 is exact, and ties are ties
+    count = data.draw(st.integers(1, len(x)))
+    found = detectors._coreset(torch.from_numpy(x).float(), count)
+    assert found.dtype == torch.long and found.tolist() == greedy(x, count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(points.filter(lambda values: len(values) <= 9), st.integers(1, 3))
+def test_the_coreset_covers_at_most_twice_as_far_as_the_best(values, count):
+    x = np.array(values, float)
+    count = min(count, len(x))
+    distance = cdist(x, x)
+    best = min(distance[:, list(some)].min(axis=1).max()
+               for some in itertools.combinations(range(len(x)), count))
+    assert distance[:, detectors._coreset(torch.from_numpy(x).float(), count).tolist()].min(
+        axis=1).max() <= 2 * best + 1e-9
+
+
+def test_the_taught_head_learns():
+    good, (anomalous, masks) = good_features(), lesson()
+    detector = detectors.Taught().fit(good, anomalous, masks)
+    losses = [row["loss"] for row in detector.history]
+    assert len(losses) == detectors.EPOCHS and losses[-1] < 0.6 * losses[0]
+    assert not any(module.training for module in detector.head.modules())
+    unseen, unseen_masks = lesson(seed=30)
+    odd = unseen_masks[:, ::4, ::4]
+    found = mapped(detector, unseen)
+    assert found[odd].min() > found[~odd].max()
+    # a logit: 0 is the border between the two
+    assert (mapped(detector, good) < 0).float().mean() > 0.95
+
+
+def test_the_taught_head_puts_features_on_the_good_images_scale():
+    good, (anomalous, masks) = good_features(), lesson()
+    scale, shift = torch.logspace(-2, 2, CHANNELS)[:, None, None], torch.linspace(
+        -9, 9, CHANNELS)[:, None, None]
+    one = detectors.Taught().fit(good, anomalous, masks)
+    other = detectors.Taught().fit(scale * good + shift, scale * anomalous + shift, masks)
+    unseen = good_features(3, seed=5)
+    assert torch.allclose(mapped(one, unseen), mapped(other, scale * unseen + shift), atol=0.05)
+
+
+@pytest.fixture
+def taught_on(monkeypatch):
+    """How many cells each head was taught with, and the seed of their order."""
+    calls, one_cycle = [], training.one_cycle
+
+    def spy(parameters, loss_of, count, **rest):
+        calls.append((count, rest["seed"]))
+        return one_cycle(parameters, loss_of, count, **rest)
+
+    monkeypatch.setattr(training, "one_cycle", spy)
+    return calls
+
+
+@pytest.mark.parametrize("per_image, per_anomalous", [(36, 100), (5, 100), (5, 2), (400, 2)])
+def test_the_lesson_is_a_sample_of_the_good_cells_and_every_anomalous_one(
+        taught_on, monkeypatch, per_image, per_anomalous):
+    monkeypatch.setattr(detectors, "GOOD_CELLS", per_image)
+    monkeypatch.setattr(detectors, "GOOD_PER_ANOMALOUS", per_anomalous)
+    fitted("classifier", seed=4)
+    good, bad, beside = 10 * min(per_image, SIDE**2), 12, 12 * (SIDE**2 - 1)
+    assert taught_on == [(good + bad + min(beside, per_anomalous * bad), 4)]
+
+
+def test_cells_that_are_partly_changed_are_left_out():
+    anomalous, masks = lesson()
+    masks[:, :2, :2] = masks[:, -4:, -4:] = False
+    # one pixel of two corner cells: neither good nor anomalous
+    masks[:, 0, 0] = masks[:, -1, -1] = True
+    clean = planted(good_features(12, seed=1), [(i % SIDE, (2 * i + 1) % SIDE) for i in range(12)])
+    other = clean.clone()
+    other[:, :, 0, 0] = other[:, :, -1, -1] = 1e6
+    heads = [
+        detectors.Taught().fit(good_features(), some, masks).state_dict() for some in (clean, other)
+    ]
+    assert all(torch.equal(tensor, heads[1][key]) for key, tensor in heads[0].items())
+    other[:, :, 0, 1] = 1e6  # a cell that counts as good does matter
+    assert not torch.equal(detectors.Taught().fit(good_features(), other, masks).head[0].weight,
+                           heads[0]["head.0.weight"])
+
+
+@pytest.mark.parametrize("pixels, enough", [(0, False), (1, False), (3, True), (4, True)])
+def test_a_cell_is_anomalous_by_one_block_of_its_pixels(taught_on, pixels, enough):
+    anomalous, _ = lesson()
+    masks = torch.zeros(len(anomalous), 4 * SIDE, 4 * SIDE, dtype=torch.bool)
+    for y, x in [(10, 12), (10, 13), (11, 12), (11, 13)][:pixels]:
+        masks[0, y, x] = True
+    if enough:
+        detectors.Taught().fit(good_features(), anomalous, masks)
+        assert taught_on == [(10 * SIDE**2 + 1 + 2, 0)]
+    else:
+        with pytest.raises(
+                InputError,
+                match="no synthetic anomaly covers most of a 2x2 block of pixels; give a larger "
+                "image_size"):
+            detectors.Taught().fit(good_features(), anomalous, masks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.floats(0, 3), st.floats(-20, 20),
+       st.integers(0, 99))
+def test_position_share_is_a_share(n, channels, side, share, offset, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, channels, side, side, generator=generator) + offset
+    x = x + share * torch.randn(1, channels, side, side, generator=generator)
+    found = detectors.position_share(x)
+    assert -1e-6 <= found <= 1 + 1e-5
+    # the share of variance between places, as of an analysis of variance
+    here = x.double().permute(1, 2, 3, 0).numpy()
+    between, total = np.var(here.mean(axis=3), axis=(1, 2)).sum(), np.var(here,
+                                                                          axis=(1, 2, 3)).sum()
+    assert found == pytest.approx(between / total if total > 1e-9 else found, abs=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(2, 5), st.integers(0, 99))
+def test_position_share_is_1_if_all_images_are_alike_and_0_if_all_places_are(
+        n, channels, side, seed):
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.randn(1, channels, side, side, generator=generator)
+    assert detectors.position_share(places.expand(n, -1, -1, -1)) == pytest.approx(1, abs=1e-5)
+    images = torch.randn(n, channels, 1, 1, generator=generator)
+    assert detectors.position_share(images.expand(-1, -1, side, side)) == pytest.approx(0, abs=1e-5)
+
+
+def test_position_share_of_constant_features_is_0():
+    assert detectors.position_share(torch.full((4, 3, 5, 5), 0.1)) == pytest.approx(0, abs=1e-3)
+
+
+def test_position_share_of_noise_is_near_0_with_many_images():
+    shares = [
+        detectors.position_share(
+            torch.randn(n, 8, 10, 10, generator=torch.Generator().manual_seed(n)))
+        for n in (10, 100)
+    ]
+    # 1 / number of images: a mean of noise is not zero
+    assert shares == pytest.approx([0.1, 0.01], rel=0.2)

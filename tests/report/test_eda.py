@@ -1,0 +1,95 @@
+"""What the first notebook shows: duplicates with their pictures, any page of images, images by
+their features, sizes in words."""
+import shutil
+
+import bs4
+import pytest
+from tests.conftest import picture
+
+from adlib.config import Config, InputError
+from adlib.data import layout, quality
+from adlib.models import autoencoders
+from adlib.report import eda
+
+CONFIG = Config(weights="none", image_size=32, precision="float32", device="cpu")
+
+
+def soup(fragment):
+    return bs4.BeautifulSoup(fragment, "html.parser")
+
+
+def test_identical_images_are_shown_with_all_their_names(course_root):
+    folder = course_root / "nut"
+    category = layout.open_category(course_root, "nut")
+    assert eda.duplicates(category, quality.check(category)) == ""
+    shutil.copy(folder / "train" / "good" / "000.png", folder / "test" / "000.png")
+    shutil.copy(folder / "train" / "good" / "001.png", folder / "train" / "good" / "002.png")
+    category = layout.open_category(course_root, "nut")
+    shown = soup(eda.duplicates(category, quality.check(category)))
+    captions = [[part.text for part in caption.select("[lang=en]")] or [caption.text]
+                for caption in shown.select("figcaption")]
+    assert captions == [["nut/train/good/000.png, nut/test/000.png"],
+                        ["nut/train/good/001.png, nut/train/good/002.png"]]
+    assert [image["alt"] for image in shown.select("img")] == [
+        "nut/train/good/000.png: the same image 2 times",
+        "nut/train/good/001.png: the same image 2 times"
+    ]
+
+
+@pytest.mark.parametrize(("n", "said"),
+                         [(3, "32x32 9, 33x33 1, 34x34 1"),
+                          (8, "8 different ones, from 9x9 to 38x38; most often 32x32")])
+def test_few_sizes_are_named_and_many_are_summed_up(mvtec_root, n, said):
+    for i in range(1, n):
+        picture(mvtec_root / "nut" / "test" / "spot" / f"9{i}.png", i,
+                size=32 + i if n < 4 or i < n - 1 else 9)
+    if n == 3:
+        for i in range(3):
+            (mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png").unlink()
+    assert str(
+        dict(quality.check(layout.open_category(mvtec_root,
+                                                "nut")).rows())["sizes in pixels"]) == said
+
+
+def test_kinds_are_train_then_good_then_the_defects(mvtec_root):
+    (mvtec_root / "nut" / "test" / "crack").mkdir()
+    picture(mvtec_root / "nut" / "test" / "crack" / "000.png", 99)
+    assert list(eda.groups(layout.open_category(
+        mvtec_root, "nut"))) == ["train, good", "test, good", "test, crack", "test, spot"]
+
+
+def test_a_page_of_images(course_root):
+    category = layout.open_category(course_root, "nut")
+    shown = soup(eda.page(category, list(category.train), 64, 2, 6))
+    assert "7 to 8 of 8 images." in shown.text and [
+        image["alt"] for image in shown.select("img")
+    ] == ["nut/train/good/006.png: image", "nut/train/good/007.png: image"]
+
+
+def test_images_by_their_features_say_how_and_with_which_weights(course_root, monkeypatch):
+    category = layout.open_category(course_root, "nut")
+    drawn, said = eda.feature_map(category, CONFIG)
+    title = soup(drawn).select_one(".feature-map")["aria-label"]
+    assert title == "16 images by the features of a frozen ResNet18 (t-SNE; weights: RANDOM, because no run asks for others)"
+    assert len(soup(drawn).select("img")) == 16 and said.startswith(
+        "Of 5 anomalous images, ") and "31% of all images" in said
+    few, _ = eda.feature_map(category, CONFIG, most=6)
+    assert len(soup(few).select("img")) == 6 and "(PCA;" in few and eda.feature_map(
+        category, CONFIG) == (drawn, said)
+
+    def out_of_reach():
+        raise InputError("no network") from OSError("no network")
+
+    monkeypatch.setattr(autoencoders, "_imagenet_state", out_of_reach)
+    drawn, said = eda.feature_map(category, Config(image_size=32))
+    assert drawn == "" and said == "There is no map of the features: no network."
+    drawn, _ = eda.feature_map(category, Config(image_size=32, weights_fallback=True))
+    assert "weights: RANDOM, not ImageNet's (" in soup(drawn).select_one(
+        ".feature-map")["aria-label"]
+
+
+def test_without_labels_there_is_a_map_all_the_same(course_root):
+    (course_root / "image_anomaly_labels.json").unlink()
+    shutil.rmtree(course_root / "nut" / "train" / "bad")
+    drawn, said = eda.feature_map(layout.open_category(course_root, "nut"), CONFIG)
+    assert "test, unlabelled" in drawn and said.startswith("No image is known to be anomalous")

@@ -1,0 +1,243 @@
+"""Executed notebooks and run folders to pages: one run that finished, one that failed, limits of
+either."""
+import re
+import shutil
+
+import bs4
+import nbformat
+import pytest
+from tests.handmade import DISTANCE, category, failed, finished, ranks
+
+from adlib.config import InputError
+from adlib.data import files, layout
+from adlib.report import site
+from adlib.runs import freshness
+
+RETRY = "adlib run params/own.yaml --only category=nut,config=pca,seed=0"
+
+
+class Page:
+    """What a reader of one language finds: the text of a page, its links, its groups of links
+    {title: [(href, "here" or "note", text)]}."""
+    def __init__(self, path, lang="en"):
+        self.source = path.read_text()
+        page = bs4.BeautifulSoup(self.source, "html.parser")
+        for part in page.select(f"style, script, body [lang={'zh-CN' if lang == 'en' else 'en'}]"):
+            part.decompose()
+        self.soup, self.text = page, re.sub(r"\s+", " ", page.get_text(" "))
+        self.hrefs, self.images = [link["href"] for link in page.select("a[href]")], [
+            image["src"] for image in page.select("img")
+        ]
+        self.groups = {
+            menu.summary.get_text(strip=True): [
+                (part.get("href") or ("here" if part.has_attr("aria-current") else "note"),
+                 part.get_text(strip=True))
+                for part in menu.select("li > a, li > [aria-current], li > .note")
+            ]
+            for menu in page.select("nav details.menu")
+        }
+
+
+def notebook(path, said, *, error=""):
+    """A tiny notebook as papermill leaves it."""
+    outputs = [
+        nbformat.v4.new_output("display_data",
+                               data={"text/html": f"<p>{said}</p>", "text/plain": said})
+    ]
+    if error:
+        outputs.append(
+            nbformat.v4.new_output("error", ename="ValueError", evalue=error,
+                                   traceback=[f"\x1b[31mValueError\x1b[0m: {error}"]))
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# What is {said}?"),
+        nbformat.v4.new_code_cell("show()", outputs=outputs)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def reports(tmp_path):
+    reports = tmp_path / "reports"
+    notebook(reports / "comparison.ipynb", "compared")
+    notebook(reports / "eda" / "nut" / "notebook.ipynb", "looked at")
+    notebook(
+        finished(reports, "memory", {DISTANCE: ranks(category(), 1.0)}) / "notebook.ipynb",
+        "remembered")
+    folder = failed(reports, "pca", "ValueError: the <sky> fell")
+    files.write_text(folder / "log.txt", "begin\n\x1b[31mValueError: the <sky> fell\x1b[0m\n")
+    notebook(reports / "limits" / "nut" / "memory" / "notebook.ipynb", "found at its limits")
+    files.write_json(reports / "limits" / "nut" / "memory" / "limits.json",
+                     {"run": "1", "notebook": "2", "code": "3"})
+    freshness.fail(reports / "limits" / "nut" / "pca" / "limits.json",
+                   "its run, nut pca seed 0, has not finished", RETRY)
+    return reports
+
+
+def built(reports):
+    said = []
+    index = site.build(reports, said.append)
+    assert index == reports / "index.html" and said == [
+        f"{len(list(reports.rglob('index.html')))} pages; open {index}"
+    ]
+    return {
+        path.parent.relative_to(reports).as_posix(): Page(path)
+        for path in reports.rglob("index.html")
+    }
+
+
+def test_everything_has_its_page_and_the_pages_find_each_other(reports):
+    pages = built(reports)
+    assert set(pages) == {
+        ".", "eda/nut", "runs/nut/memory/seed-0", "runs/nut/pca/seed-0", "limits/nut/memory",
+        "limits/nut/pca"
+    }
+    for here, page in pages.items():
+        assert list(page.groups) == ["The data", "Runs: nut", "Limits"], here
+        for href in page.hrefs:
+            assert href.startswith("#") or (reports / here / href).is_file(), (here, href)
+    for here, said in ((".", "compared"), ("eda/nut", "looked at"),
+                       ("runs/nut/memory/seed-0", "remembered"), ("limits/nut/memory",
+                                                                  "found at its limits")):
+        assert [page for page in pages if said in pages[page].text] == [here]
+        assert "did not finish" not in pages[here].text
+
+
+def test_limits_are_a_group_of_their_own(reports):
+    pages = built(reports)
+    assert pages["."].groups["Limits"] == [("limits/nut/memory/index.html",
+                                            "nut: Memory of patches (PatchCore)"),
+                                           ("limits/nut/pca/index.html", "nut: PCA residual"),
+                                           ("note", "failed")]
+    assert pages["limits/nut/memory"].groups["Limits"][0] == ("here",
+                                                              "nut: Memory of patches (PatchCore)")
+    assert "../../../runs/nut/memory/seed-0/index.html" in pages["limits/nut/memory"].hrefs
+    assert "<title>nut: the limits of PCA residual</title>" in pages["limits/nut/pca"].source
+
+
+def test_failed_limits_say_why_and_how_to_try_again(reports):
+    files.write_text(reports / "limits" / "nut" / "pca" / "log.txt",
+                     "first\n" * 30 + "\x1b[31mthe last line\x1b[0m\n")
+    page = built(reports)["limits/nut/pca"]
+    assert "failed: its run, nut pca seed 0, has not finished" in page.text and f"To try again: {RETRY}" in page.text
+    assert "the last line" in page.text and page.text.count(
+        "first") == 19 and "\x1b" not in page.source
+
+
+def test_a_failed_run_says_why_and_how_to_try_again(reports):
+    page = built(reports)["runs/nut/pca/seed-0"]
+    assert "failed: ValueError: the <sky> fell" in page.text and "the <sky> fell" not in page.source
+    assert "To try again: papermill notebooks/02_cae_baseline.ipynb" in page.text and "-p name pca" in page.text
+    assert "begin ValueError" in page.text and "\x1b" not in page.source
+
+
+def test_a_partial_notebook_is_shown_below_the_reason(reports):
+    notebook(reports / "limits" / "nut" / "pca" / "notebook.ipynb", "begun", error="too dark")
+    page = built(reports)["limits/nut/pca"]
+    assert page.text.index("has not finished") < page.text.index("begun") < page.text.index(
+        "too dark")
+
+
+def test_limits_that_were_run_by_hand_show_their_figures(reports):
+    shutil.rmtree(reports / "limits" / "nut" / "memory")
+    files.write_text(reports / "limits" / "nut" / "memory" / "robustness.csv", "disturbance\n")
+    (reports / "limits" / "nut" / "memory" / "robustness.png").write_bytes(b"png")
+    page = built(reports)["limits/nut/memory"]
+    assert page.images == [
+        "robustness.png"
+    ] and "did not finish" not in page.text and "not in its folder" in page.text
+
+
+def test_failed_limits_show_no_figure_of_an_earlier_run(reports):
+    (reports / "limits" / "nut" / "pca" / "robustness.png").write_bytes(b"of an earlier run")
+    assert built(reports)["limits/nut/pca"].images == []
+
+
+def test_without_limits_there_is_no_such_group(reports):
+    shutil.rmtree(reports / "limits")
+    pages = built(reports)
+    assert len(pages) == 4 and "Limits" not in pages["."].groups
+
+
+def test_limits_of_a_run_that_is_gone_still_have_their_page(reports):
+    shutil.rmtree(reports / "runs" / "nut" / "pca")
+    page = built(reports)["limits/nut/pca"]
+    assert "did not finish" in page.text and "SYNTHETIC DATA" not in page.text
+
+
+def test_drawn_data_are_marked_on_every_page_that_shows_them(reports):
+    own = category("zip")
+    drawn = layout.Category(own.root, "zip", "mvtec", True, own.train, own.test, ())
+    notebook(
+        finished(reports, "memory", {DISTANCE: ranks(own, 1.0)}, where=drawn) / "notebook.ipynb",
+        "drawn")
+    for kind in ("limits/zip/memory", "eda/zip"):
+        notebook(reports / kind / "notebook.ipynb", "drawn")
+    pages = built(reports)
+    marked = {here for here, page in pages.items() if "SYNTHETIC DATA" in page.text}
+    assert marked == {".", "eda/zip", "limits/zip/memory", "runs/zip/memory/seed-0"}
+    for here, page in pages.items():
+        assert ("under CC BY-NC-SA 4.0" in page.text) == (here not in marked)
+
+
+def test_without_a_comparison_the_command_is_named(reports):
+    (reports / "comparison.ipynb").unlink()
+    with pytest.raises(
+            InputError, match="there is no .*comparison.ipynb; run `adlib run params/quick.yaml` "
+            "first.*06_comparison.ipynb"):
+        site.build(reports)
+
+
+@pytest.mark.parametrize("content", ["", "{ half", "[]", "{}"])
+def test_a_damaged_notebook_is_named(reports, content):
+    path = reports / "limits" / "nut" / "memory" / "notebook.ipynb"
+    path.write_text(content)
+    with pytest.raises(InputError,
+                       match=f"{path} is not a notebook .*; delete it and run it again"):
+        site.build(reports)
+
+
+def test_the_language_that_pages_open_in_is_asked_for_and_either_is_in_the_page(reports):
+    pages = built(reports)
+    assert all(page.soup.html["lang"] == "en" for page in pages.values())
+    said: list[str] = []
+    site.build(reports, said.append, again=False, language="zh")
+    assert "6 pages" in said[0]
+    pages = {path: Page(path, "zh-CN") for path in reports.rglob("index.html")}
+    assert all(page.soup.html["lang"] == "zh-CN" for page in pages.values())
+    site.build(reports, said.append, again=False)
+    assert "up to date" in said[1]  # it stays as it was asked for
+    assert any("如何复现本页" in page.text for page in pages.values())
+    assert list(pages[reports / "index.html"].groups) == ["数据", "运行：nut", "极限"]
+
+
+def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
+    files.write_json(reports / "comparison.json", {"retry": "adlib run params/own.yaml"})
+    files.write_text(reports / "summary.json", "[]")
+    pages = built(reports)
+    assert "adlib run params/own.yaml --report" in pages["."].text and "summary.json" in pages[
+        "."].hrefs
+    run = pages["runs/nut/memory/seed-0"]
+    assert "papermill notebooks/" in run.text and {"metrics.json", "run.json", "notebook.ipynb"
+                                                   } <= set(run.hrefs)
+    assert "Data fingerprint" in run.text and "AUROC, distance.top1" in run.soup.select_one(
+        ".figures").get_text(" ")
+
+
+def test_pages_are_rendered_again_only_where_something_changed(reports):
+    said: list[str] = []
+    index = site.build(reports, said.append, again=False)
+    index.write_text("looked at since")
+    site.build(reports, said.append, again=False)
+    assert "6 pages" in said[0] and "up to date" in said[1] and index.read_text(
+    ) == "looked at since"
+    site.build(reports, said.append)  # asked for by a person
+    assert index.read_text() != "looked at since"
+    for change in (lambda: files.write_text(reports / "runs" / "nut" / "pca" / "seed-0" / "log.txt",
+                                            "another end"),
+                   lambda: notebook(reports / "comparison.ipynb", "compared anew"), index.unlink):
+        change()
+        site.build(reports, said.append, again=False)
+        assert "6 pages" in said[-1]
+        site.build(reports, said.append, again=False)
+        assert "up to date" in said[-1]

@@ -1,0 +1,288 @@
+"""The sentences of the run notebooks: the numbers that matter are in them, and where a number is
+missing they say why."""
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.handmade import OTHER, OWN, category, ranks, results, scored
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adlib.config import Config
+from adlib.data import layout
+from adlib.evaluation import conformal, evaluate, metrics
+from adlib.report import words
+
+NUT, CONFIG, NOTHING = category(), Config(category="nut", name="own"), np.zeros(0)
+UNLABELLED = layout.Category(NUT.root, "nut", "plain", False, NUT.train, NUT.test, ())
+ABSENT = {
+    "all labels": UNLABELLED, "good test images": category(good=0),
+    "anomalous ones": category(bad=0), "test images": category(good=0, bad=0)
+}
+
+
+def drawn(where):
+    return {OWN: ranks(where, 1.0), OTHER: ranks(where, 2.0), "ssim.mean": ranks(where, 1.5)}
+
+
+def everything_said(where, **options):
+    """What a run notebook says, by function."""
+    found = scored(where, drawn(where), **options)
+    table = evaluate.results(where, found, CONFIG.false_positives)
+    auroc, n = evaluate.auroc(table), len(where.test)
+    return {
+        "decisions": words.decisions(found, CONFIG), "scores": words.scores(
+            evaluate.score_study(table, found)), "operating": words.operating(
+                evaluate.operating(table)), "auroc": words.auroc(auroc), "roc": words.roc(
+                    auroc["test"]),
+        "distribution": words.distribution(table), "confounders": words.follows(
+            evaluate.confounders(table, {"brightness": np.arange(n)})), "epochs": words.epochs(
+                evaluate.auroc_over_epochs(table, {1: ranks(where, 0.1), 5: ranks(where, 1.0)})),
+        "localisation": words.localisation(evaluate.localisation(where, np.zeros(
+            (n, 4, 4)))[0]), "answer": words.answer(CONFIG, where, auroc, "none")
+    }
+
+
+def told(text):
+    """A sentence, and no number that is none."""
+    return text.endswith(".") and not re.search(r"\bnan\b|\bNone\b|  ", text)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"chosen": OTHER}, {"held": NOTHING}, {"held": np.linspace(0, 1, 5)}], ids=str)
+def test_a_labelled_run_is_told_in_sentences(options):
+    assert not {
+        name: text
+        for name, text in everything_said(NUT, **options).items() if not told(text)
+    }
+
+
+@pytest.mark.parametrize("held", [NOTHING, np.linspace(0, 1, 19)],
+                         ids=["none held out", "held out"])
+@pytest.mark.parametrize("absent", ABSENT)
+def test_what_is_absent_is_no_error_and_no_nan(absent, held):
+    said = everything_said(ABSENT[absent], held=held)
+    del said["scores"]  # see below
+    assert not {name: text for name, text in said.items() if not told(text)}
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_scores_without_an_auroc_are_told_without_nan(absent):
+    assert "nan" not in everything_said(ABSENT[absent])["scores"]
+
+
+def test_scores_that_are_all_perfect_have_no_rank_correlation():
+    perfect = pd.DataFrame({
+        "score": ["a", "b", "c"], "label_free": [0.9, 0.8, 0.7], "test": 1.0,
+        "role": ["its own", "", ""]
+    })
+    assert words.scores(perfect) == "3 scores; on the test split a 1.000."
+
+
+@pytest.mark.parametrize("name", ["auroc", "answer", "epochs"])
+@pytest.mark.parametrize(("absent", "why"), [("all labels", "no label"),
+                                             ("good test images", "0 good and 15 anomalous"),
+                                             ("anomalous ones", "20 good and 0 anomalous")])
+def test_why_there_is_no_auroc(name, absent, why):
+    text = everything_said(ABSENT[absent])[name]
+    assert ("no labels of both classes"
+            if name == "epochs" else why) in text and not re.search(r"0\.\d\d\d", text)
+
+
+def test_the_score_that_was_chosen_and_what_decided_it():
+    text = words.decisions(scored(NUT, drawn(NUT), chosen=OTHER), CONFIG)
+    assert f"Of 3 scores, {OTHER} is chosen" in text and "AUROC of 0.800 (spot 0.800)" in text
+    assert "rests on 19 good images (split)" in text and "fewer than 5% of good ones" in text
+
+
+@pytest.mark.parametrize("n", [0, 5, 18])
+def test_too_few_held_out_images_are_said_to_be_too_few(n):
+    text = words.decisions(scored(NUT, drawn(NUT), held=np.linspace(0, 1, n)), CONFIG)
+    assert text.endswith(conformal.sentence(n, 0.05)) and "threshold rests" not in text
+    assert ("is chosen" in text) == (n > 0)  # without held-out images there is nothing to choose by
+
+
+def test_what_the_label_free_order_was_worth():
+    table = pd.DataFrame({
+        "score": ["a.max", "b.max", "c.max"], "label_free": [0.9, 0.8, 0.7],
+        "test": [0.6, 0.5, 0.95], "role": ["chosen without labels", "its own", ""]
+    })
+    text = words.scores(table)
+    assert "3 scores" in text and "a.max 0.600, b.max 0.500." in text
+    assert "rank correlation of -0.50" in text and "would have taken c.max (0.950)" in text
+    best = words.scores(table.assign(role=["", "", "its own and chosen without labels"]))
+    assert "would have taken" not in best and "no score is better" in best
+    # none held out; and two scores have no order to speak of
+    for change in ({"label_free": math.nan}, {"score": table["score"]}):
+        assert "correlation" not in words.scores(
+            table.assign(**change).head(3 if "label_free" in change else 2))
+
+
+def test_false_alarms_and_detections_with_counts_interval_and_oracle():
+    scores = np.r_[np.arange(20) < 3, np.arange(15) < 12] * 2.0  # held-out images reach 1
+    table = results(NUT, {OWN: scores})
+    text = words.operating(evaluate.operating(table), "With this threshold")
+    low, high = conformal.rate_interval(3, 20)
+    assert text.startswith("With this threshold, 3 of 20 good test images are called anomalous "
+                           f"(15%, 95 % interval {low:.0%} to {high:.0%})")
+    assert "12 of 15 anomalous ones are found (80%" in text and "best F1 would have 15% false alarms and 80% detections." in text
+
+
+@pytest.mark.parametrize(
+    ("absent", "said", "unsaid"),
+    [("good test images", "of 15 anomalous ones", "good test images are called"),
+     ("anomalous ones", "of 20 good test images", "anomalous ones are found")])
+def test_of_one_class_only_its_own_rate_is_told(absent, said, unsaid):
+    text = everything_said(ABSENT[absent])["operating"]
+    assert said in text and unsaid not in text and "oracle" not in text
+
+
+def test_without_held_out_images_there_is_no_threshold_to_tell_of():
+    assert everything_said(
+        NUT,
+        held=NOTHING)["operating"].endswith("nothing to count, because no good image was held out.")
+
+
+def test_the_chosen_score_has_its_own_operating_point():
+    tests = {OWN: np.zeros(35), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
+    for chosen in (OWN, OTHER):
+        found = scored(NUT, tests, chosen=chosen)
+        text = words.chosen(found, evaluate.operating(evaluate.results(NUT, found, 0.05),
+                                                      "chosen_"))
+        assert ("is the configuration's own" in text) == (chosen == OWN)
+        assert (OTHER in text and "15 of 15 anomalous ones are found" in text) == (chosen == OTHER)
+
+
+def test_without_labels_the_held_out_images_are_not_to_blame():
+    assert "no good image was held out" not in everything_said(UNLABELLED)["operating"]
+
+
+def test_both_splits_are_told_and_only_where_they_are():
+    where = category(train_bad=6)
+    table = results(where, drawn(where))
+    found = evaluate.auroc(table)
+    text = words.auroc(found)
+    for split in ("test", "train_bad"):
+        entry = found[split]
+        assert f"{entry['value']:.3f} (95 % interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
+    assert "train/bad" not in words.auroc(evaluate.auroc(results(NUT, drawn(NUT))))
+    assert f"AUROC {found['test']['value']:.3f}" in words.roc(found["test"])
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_the_answer_claims_no_more_than_the_interval_allows(a, b, c, random):
+    low, value, high = sorted((a, b, c))
+    entry = {
+        "test": {
+            "value": value, "low": low, "high": high, "n_good": 20, "n_anomalous": 15,
+            "why_absent": None
+        }
+    }
+    text = words.answer(CONFIG, NUT, entry, "RANDOM, not ImageNet's" if random else "none")
+    assert f"nut AUROC: {value:.4f}." in text and "own" in text
+    assert ("better than guessing" in text) == (low > 0.5) and ("cannot be told from guessing"
+                                                                in text) == (low <= 0.5 <= high)
+    assert ("ranks good parts above bad ones" in text) == (high < 0.5) and ("RANDOM"
+                                                                            in text) == random
+
+
+def test_medians_and_overlap_of_the_score_distribution():
+    # one as high as the highest good one
+    scores = np.r_[np.zeros(19), 1.0, np.full(4, 0.5), 1.0, np.full(10, 3.0)]
+    text = words.distribution(results(NUT, {OWN: scores}))
+    assert "good test images 0.0000, anomalous test images 3.0000" in text and "training images" in text
+    assert "5 of 15 anomalous images score no higher than the highest good one" in text
+    assert "test images" not in words.distribution(results(UNLABELLED, {OWN: scores}))
+
+
+@pytest.mark.parametrize("held_out", [0.4, math.nan])
+def test_the_loss_from_first_to_last(held_out):
+    history = [{
+        "loss": loss, "held_out_loss": held_out / 2 if loss < 0.5 else held_out, "lr": 1e-3
+    } for loss in (0.9, 0.5, 0.125)]
+    text = words.loss(history)
+    assert "Over 3 epochs the training loss went from 0.9000 to 0.1250" in text and text.endswith(
+        "began at a learning rate of 1.0e-03.")
+    assert ("from 0.4000 to 0.2000" in text) == (held_out == held_out) and told(text)
+
+
+def test_auroc_over_epochs_first_last_and_highest():
+    text = words.epochs(pd.DataFrame({"epoch": [1, 2, 5], "auroc": [0.6, 0.9, 0.7]}))
+    assert "0.600 after epoch 1 and 0.700 after epoch 5" in text and "is 0.900, after epoch 2" in text
+
+
+def test_what_the_score_follows():
+    text = words.follows({"brightness": -0.254, "size": None, "pose": 0.0})
+    assert "brightness -0.25, size none, pose +0.00" in text
+
+
+FOUND = {
+    "images": 12, "pixel_auroc": 0.91, "pixel_ap": 0.42, "au_pro_30": 0.83, "au_pro_05": 0.54,
+    "without_mask": 0, "groups": []
+}
+
+
+def test_localisation_with_all_its_figures():
+    text = words.localisation(FOUND)
+    assert all(part in text for part in ("12 test images", "0.910", "0.420", "0.830",
+                                         "0.540")) and "left out" not in text
+    assert "3 anomalous images have no mask and are left out" in words.localisation(
+        FOUND | {"without_mask": 3})
+
+
+def test_missing_and_empty_masks_are_told_apart():
+    assert "no masks" in words.localisation(None)
+    assert words.localisation({"why_absent": "no mask shows a defect"
+                               }).endswith("cannot be judged: no mask shows a defect.")
+
+
+def test_masks_on_disk_reach_the_sentence(mvtec_root):
+    def said():
+        where = layout.open_category(mvtec_root, "nut")
+        return words.localisation(
+            evaluate.localisation(where,
+                                  np.random.default_rng(0).random((6, 32, 32)))[0])
+
+    assert "Over all pixels of 6 test images" in said() and "left out" not in said()
+    (mvtec_root / "nut" / "ground_truth" / "spot" / "000.png").unlink()
+    assert "of 5 test images" in said() and "1 anomalous images have no mask" in said()
+    for path in mvtec_root.glob("nut/ground_truth/spot/*"):
+        path.unlink()
+    assert "no masks" in said()
+
+
+def test_the_auroc_that_is_told_is_the_scores_own():
+    value = metrics.auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
+    said = everything_said(NUT, chosen=OTHER)
+    assert all(
+        f"{value:.3f}" in said[name] for name in ("auroc", "roc", "answer", "scores", "epochs"))
+
+
+CASES = [(NUT, {}), (NUT, {"chosen": OTHER}), (NUT, {"held": NOTHING}),
+         (NUT, {"held": np.linspace(0, 1, 5)}), (category(train_bad=6), {}),
+         *((where, {}) for where in ABSENT.values())]
+
+
+@pytest.mark.parametrize(("where", "options"), CASES)
+def test_no_sentence_has_lost_its_chinese(where, options):
+    found = scored(where, drawn(where), chosen=OTHER)
+    said = everything_said(where, **options) | {
+        "chosen": words.chosen(found,
+                               evaluate.operating(evaluate.results(where, found, 0.05), "chosen_")),
+        "own": words.chosen(scored(where, drawn(where)), {}), "cross": words.decisions(
+            dataclasses.replace(found, how="cross-conformal"),
+            CONFIG), "confounders": words.follows({"brightness": -0.25, "size": None, "pose": 0.0}),
+        "found": words.localisation(FOUND | {"without_mask": 3}), "absent": words.localisation(
+            {"why_absent": "the masks hold no defective pixel"}), "loss": words.loss([{
+                "loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3
+            }]), "random": words.answer(CONFIG, NUT, evaluate.auroc(results(NUT, drawn(NUT))),
+                                        "RANDOM, not ImageNet's (offline)")
+    }
+    for name, text in said.items():
+        assert text.zh.endswith("。") and not re.search(r"([A-Za-z']+[ ,]+){2}[A-Za-z']+",
+                                                       text.zh), f"{name}: {text.zh}"
+        assert sorted(re.findall(r"\d\.\d+", text)) == sorted(re.findall(
+            r"\d\.\d+", text.zh)), f"{name}: other numbers: {text.zh}"

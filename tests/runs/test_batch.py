@@ -1,0 +1,405 @@
+"""The runner, with real papermill processes on notebooks that only pretend to train."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import nbformat
+import psutil
+import pytest
+import yaml
+
+from adlib.config import Config, InputError
+from adlib.data import files
+from adlib.runs import batch, board, freshness, grid, run_folder
+from adlib.runs.engines import process
+
+CONFIGS = ("ok", "boom", "killed", "silent", "hang")
+PARAMETERS = "# Parameters\ncategory = ''\ndata_root = ''\nreports = ''\nimage_size = 128\n"
+EDA = "assert category == 'nut'"
+RUN = """
+import os, sys, time
+from adlib import data, files, runs
+from adlib.config import Config
+config = Config.from_notebook()
+if name == "boom":
+    raise ValueError("\\x1b[31mthe sky\\x1b[0m fell")
+if name == "killed":
+    os.kill(os.getpid(), 9)
+if name != "silent":
+    run = runs.start(config, data.open_category(data.find_root(data_root)[0], category), source="", weights="none", device="cpu", threads=1,
+                     precision="float32")
+if name == "hang":
+    run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
+    files.write_text(run.folder / "pid", str(os.getpid()))
+    time.sleep(600)
+if name == "ok":
+    assert "torch" not in sys.modules
+    run.finish({"auroc": {"test": {"value": 0.75}}}, train_seconds=1.0)
+"""
+# needs its run
+LIMITS = "from adlib import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"
+COMPARISON = "import json\nplanned = json.load(open(reports + '/batch.json'))\nprint(sorted(p['status'] for p in planned))"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project whose configurations' names say what becomes of them; the working directory."""
+    for folder in ("notebooks", "params", "data/nut/train/good", "data/nut/test"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i in range(3):
+        (tmp_path / "data" / "nut" / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
+    names = "".join(f"{key} = {value!r}\n" for key, value in Config().as_dict().items()
+                    if key + " =" not in PARAMETERS)
+    for name, source in (("01_eda", EDA), ("02_cae_baseline", RUN), ("05_limits", LIMITS),
+                         ("06_comparison", COMPARISON)):
+        cells = [
+            nbformat.v4.new_code_cell(PARAMETERS + names, metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell(source)
+        ]
+        metadata = {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata),
+                       tmp_path / "notebooks" / f"{name}.ipynb")
+    for name in CONFIGS:
+        write(tmp_path, name, {"name": name, "model": "cae"})
+    write(tmp_path, "all", {"configs": ["ok", "boom", "killed", "silent"]})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(project: Path, name: str, content: dict) -> None:
+    (project / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+def folder(project: Path, name: str) -> Path:
+    return project / "reports" / "runs" / "nut" / name / "seed-0"
+
+
+def reasons(name: str, **options) -> dict[str, str]:
+    return {
+        task.title: reason
+        for task, reason in batch.due(grid.plan(f"params/{name}.yaml"), **options).items()
+    }
+
+
+def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
+    said: list[str] = []
+    code = batch.run(grid.plan("params/all.yaml"), process.Local(2), reports=project / "reports",
+                     say=said.append)
+    text = "\n".join(said)
+    assert code == 1
+    assert run_folder.status(folder(project, "ok")) == run_folder.Status("finished")
+    assert run_folder.status(folder(project, "boom")) == run_folder.Status(
+        "failed", "ValueError: the sky fell")
+    assert run_folder.status(folder(project, "killed")) == run_folder.Status(
+        "failed", "the kernel died (out of memory?)")
+    assert run_folder.status(folder(project, "silent")) == run_folder.Status(
+        "failed", "the notebook ended without writing metrics.json")
+    assert "nut ok seed 0, AUROC 0.7500" in text and "(6 of 6): comparison" in text
+    assert "to try again: adlib run params/all.yaml --only category=nut,config=boom,seed=0" in text and "    | " in text
+    for name in ("ok", "boom"):  # a partial notebook is worth seeing
+        assert nbformat.read(folder(project, name) / "notebook.ipynb", 4).cells
+        assert (folder(project, name) / "log.txt").stat().st_size and not list(
+            folder(project, name).glob(".*-running.ipynb"))
+
+    entries = {
+        entry["title"]: entry
+        for entry in json.loads((project / "reports" / "batch.json").read_text())
+    }
+    assert [entry["status"] for entry in entries.values()] == [
+        "finished", "finished", "failed", "failed", "failed", "finished"
+    ]
+    boom = entries["nut boom seed 0"]
+    assert (boom["category"], boom["name"], boom["seed"],
+            boom["folder"]) == ("nut", "boom", 0, "runs/nut/boom/seed-0")
+    assert boom["reason"] == "ValueError: the sky fell" and boom["retry"].startswith("adlib run")
+    saw = nbformat.read(project / "reports" / "comparison.ipynb", 4).cells[-1].outputs[0].text
+    assert saw.strip() == str(["failed"] * 3 + ["finished"] * 2 + ["waiting"])
+
+    due = reasons("all")  # the same batch again: only what failed
+    assert due["nut: the data"] == due["nut ok seed 0"] == ""
+    assert due["nut boom seed 0"] == "failed: ValueError: the sky fell"
+    assert reasons("all", force=True)["nut ok seed 0"] == "asked for with --force"
+    write(project, "all", {"configs": ["ok"], "set": {"epochs": 7}})
+    assert reasons("all")["nut ok seed 0"] == "epochs: 5 -> 7"
+    (project / "data" / "nut" / "train" / "good" / "0.png").write_bytes(b"another")
+    assert reasons("ok")["nut ok seed 0"] == "the data changed" and reasons(
+        "ok")["nut: the data"] == "the data changed"
+
+
+def test_what_an_attempt_left_half_done_goes_and_a_persons_own_hidden_file_stays(project):
+    own, half = project / "reports" / ".pre-commit-config.yaml", folder(project,
+                                                                        "ok") / ".model-x1y2z3.pt"
+    for path in (own, half):
+        files.write_text(path, "...")
+    write(project, "all", {"configs": ["ok"]})
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
+                     say=lambda text: None) == 0
+    assert own.read_text() == "..." and not half.exists()
+
+
+def test_an_unchanged_study_is_not_compared_again(project):
+    write(project, "all", {"configs": ["ok"]})
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
+                     say=lambda text: None) == 0
+    before = (project / "reports" / "comparison.ipynb").stat().st_mtime_ns
+    assert set(reasons("all").values()) == {""}
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
+                     say=lambda text: None) == 0
+    assert (project / "reports" / "comparison.ipynb").stat().st_mtime_ns == before and set(
+        reasons("all").values()) == {""}
+
+    metrics = folder(project, "ok") / "metrics.json"
+    os.utime(metrics, (1, 1))  # written again, by hand in JupyterLab, say
+    assert reasons("all")["comparison"] == "the runs changed"
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
+                     say=lambda text: None) == 0
+    write(project, "all", {"configs": ["ok"], "seeds": [0], "limits": ["ok"]})
+    assert reasons("all")["comparison"] == "what it compares is due"
+    notebook = project / "notebooks" / "06_comparison.ipynb"
+    notebook.write_text(notebook.read_text().replace("print", "raise ValueError"))
+    write(project, "all", {"configs": ["ok"]})
+    assert reasons("all")["comparison"] == "the notebook changed"
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
+                     say=lambda text: None) == 1
+    assert reasons("all")["comparison"] == "never run"  # it failed: it is due until it succeeds
+
+
+def planned(project, kinds=("run", "limits")):
+    """The tasks of configurations ok and boom with their limits; by kind, to save processes."""
+    write(project, "limits", {"configs": ["boom", "ok"], "limits": ["boom", "ok"]})
+    return [task for task in grid.plan("params/limits.yaml") if task.kind in kinds]
+
+
+def limits(project, name):
+    return project / "reports" / "limits" / "nut" / name
+
+
+def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
+    files.write_text(limits(project, "boom") / "notebook.ipynb", "of an earlier run")
+    said: list[str] = []
+    assert batch.run(planned(project), process.Local(3), reports=project / "reports",
+                     say=said.append) == 1
+    text = "\n".join(said)
+    assert text.index("nut ok seed 0, AUROC 0.7500") < text.index("start: nut ok limits")
+    assert "start: nut boom limits" not in text and not (limits(project, "boom") /
+                                                         "notebook.ipynb").exists()
+    why = "its run, nut boom seed 0, has not finished (failed: ValueError: the sky fell)"
+    assert freshness.failure(limits(project, "boom") / "limits.json") == {
+        "failed": why,
+        "retry": "adlib run params/limits.yaml --only category=nut,config=boom,seed=0"
+    }
+    entries = json.loads((project / "reports" / "batch.json").read_text())[2:]
+    assert [(entry["title"], entry["status"], entry["reason"])
+            for entry in entries] == [("nut boom limits", "failed", why),
+                                      ("nut ok limits", "finished", "")]
+    assert nbformat.read(limits(project, "ok") / "notebook.ipynb", 4).cells and freshness.failure(
+        limits(project, "ok") / "limits.json") is None
+
+    due = reasons("limits")  # the same again: only what failed, and what waits for it
+    assert due["nut ok seed 0"] == due["nut ok limits"] == "" and due[
+        "nut boom limits"] == "its run is due"
+    assert set(reasons("limits",
+                       force=True).values()) >= {"asked for with --force", "its run is due"}
+    # redone, with other numbers
+    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.5}}})
+    assert reasons("limits")["nut ok limits"] == "the run changed" and reasons(
+        "limits")["nut ok seed 0"] == ""
+    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.75}}})
+    (limits(project, "ok") / "notebook.ipynb").unlink()
+    assert reasons("limits")["nut ok limits"] == "never run"
+    write(project, "limits", {"configs": ["ok"], "limits": ["ok"], "set": {"epochs": 7}})
+    assert reasons("limits") == {
+        "nut: the data": "never run", "nut ok seed 0": "epochs: 5 -> 7",
+        "nut ok limits": "its run is due", "comparison": "what it compares is due"
+    }
+
+
+@pytest.mark.parametrize(("state", "why"), [(None, "missing: never run"),
+                                            ("failed", "failed: the sky fell"),
+                                            ("running", "interrupted: ")])
+def test_limits_without_a_finished_run_start_no_process(project, monkeypatch, state, why):
+    task = planned(project, ("limits", ))[1]
+    if state:
+        files.write_json(
+            folder(project, "ok") / "run.json", {"status": state, "error": "the sky fell"})
+    monkeypatch.setattr(subprocess, "Popen",
+                        lambda *args, **options: pytest.fail("a process was started"))
+    assert batch.run([task], process.Local(1), reports=project / "reports",
+                     say=lambda text: None) == 1
+    failure = freshness.failure(limits(project, "ok") / "limits.json")
+    assert failure["failed"].startswith(
+        f"its run, nut ok seed 0, has not finished ({why}") and failure["retry"] == task.retry
+    assert batch.due([task]) != {task: ""}
+
+
+def test_limits_that_fail_say_why_and_are_tried_again(project):
+    task = planned(project, ("limits", ))[1]
+    files.write_json(folder(project, "ok") / "run.json", {"status": "finished", "inputs": {}})
+    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.75}}})
+    notebook = project / "notebooks" / "05_limits.ipynb"
+    notebook.write_text(notebook.read_text().replace("from adlib import files",
+                                                     "raise ValueError('too dark')"))
+    said: list[str] = []
+    assert batch.run([task], process.Local(1), reports=project / "reports", say=said.append) == 1
+    failure = freshness.failure(limits(project, "ok") / "limits.json")
+    assert failure == {"failed": "ValueError: too dark", "retry": task.retry
+                       } and "too dark" in "\n".join(said)
+    assert run_folder.status(folder(project, "ok")).state == "finished"  # the run is none the worse
+    assert batch.due([task])[task] == "failed: ValueError: too dark"
+
+
+def test_a_time_limit_ends_a_run(project):
+    said: list[str] = []
+    tasks = [task for task in grid.plan("params/hang.yaml") if task.kind == "run"]
+    assert batch.run(tasks, process.Local(1), reports=project / "reports", timeout_s=2,
+                     say=said.append) == 1
+    assert run_folder.status(folder(project, "hang")) == run_folder.Status(
+        "failed", "time limit of 2 s")
+
+
+def test_an_interrupt_leaves_what_finished_and_no_process(project):
+    write(project, "both", {"configs": ["ok", "hang"]})
+    script = ("import sys; from adlib import batch, grid, process; from pathlib import Path\n"
+              "tasks = [t for t in grid.plan('params/both.yaml') if t.kind != 'eda']\n"
+              "sys.exit(batch.run(tasks, process.Local(1), reports=Path('reports')))")
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True)
+    mark = folder(project, "hang") / "pid"
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    family = psutil.Process(child.pid).children(recursive=True)
+    kernel = int(mark.read_text())
+    assert kernel in [member.pid for member in family]
+    # Two batches at once: the second says so, and by hand or not, nobody else takes the running
+    # run.
+    with pytest.raises(InputError, match="another batch is at work"):
+        batch.run([], process.Local(1), reports=project / "reports")
+    assert reasons("hang")["nut hang seed 0"] == "running"
+    child.send_signal(signal.SIGTERM)
+    said = child.communicate(timeout=30)[0]
+    assert child.returncode == 130 and "Traceback" not in said and "stopped" in said
+    assert not [
+        member
+        for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    ]
+    assert run_folder.status(folder(project, "ok")).state == "finished"
+    assert run_folder.status(folder(project, "hang")).state == "interrupted"
+    entries = json.loads((project / "reports" / "batch.json").read_text())
+    assert [entry["status"] for entry in entries] == ["finished", "interrupted", "waiting"]
+
+
+def test_a_run_that_someone_else_is_running_is_left_alone(project):
+    task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
+    here = task.output.parent
+    here.mkdir(parents=True)
+    (here / "run.json").write_text('{"status": "running"}')
+    said: list[str] = []
+    with filelock.FileLock(here / ".lock"):
+        assert batch.run([task], process.Local(1), reports=project / "reports",
+                         say=said.append) == 1
+        assert "another process is at work" in "\n".join(said)
+        assert json.loads((here / "run.json").read_text()) == {"status": "running"}
+
+
+def test_a_dry_run_says_what_and_why_and_touches_nothing(project):
+    said: list[str] = []
+    before = sorted(project.rglob("*"))
+    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
+                     dry_run=True, say=said.append) == 0
+    assert said[1] == "would run nut ok seed 0: never run" and len(said) == 6
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize("reports", ["/dev/null/reports", "/proc/reports"])
+def test_reports_that_cannot_be_written_are_one_sentence(project, reports):
+    with pytest.raises(InputError, match=f"cannot write in {reports}"):
+        batch.run(grid.plan("params/ok.yaml", reports=reports), process.Local(1),
+                  reports=Path(reports))
+
+
+def test_a_full_disk_is_one_sentence_for_each_task(project, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    said = []
+    tasks = grid.plan("params/ok.yaml")
+    assert batch.run(tasks, process.Local(1), reports=project / "reports", say=said.append) == 1
+    told = [line for line in said if "No space left on device" in line]
+    assert len(told) == len(tasks) and not any("Traceback" in line for line in said)
+
+
+def test_kill_tree_reaches_children_in_sessions_of_their_own():
+    inner = "import time; time.sleep(600)"
+    outer = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True).wait()"
+    parent = subprocess.Popen([sys.executable, "-c", outer], start_new_session=True)
+    deadline = time.monotonic() + 20
+    while not (family := psutil.Process(parent.pid).children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill_tree(parent)
+    assert parent.returncode == -signal.SIGKILL
+    assert family and not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+                              for member in family)
+
+
+@pytest.fixture
+def running(project):
+    """A job of a run in epoch 3 of 9, whose process is never started."""
+    task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
+    files.write_json(task.output.parent / "progress.json",
+                     {"epoch": 3, "epochs": 9, "loss": 0.25, "seconds_left": 12.4})
+    return process.Job(task, execution=None, before=None, made_from={})
+
+
+def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    said: list[str] = []
+    shown = board.Board(4, said.append)
+    for _ in range(100):  # 99 seconds, three of them multiples of 30
+        shown.progress([running])
+        now[0] += 1
+    assert said == ["0 of 4 done; nut ok seed 0: epoch 3 of 9, loss 0.25000, 12 s left"] * 3
+
+
+def test_on_a_terminal_the_live_lines_are_drawn_over(running, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = board.Board(4, print)
+    for _ in range(2):
+        now[0] += 1
+        shown.progress([running])
+    shown.started(running.task)
+    line = "nut ok seed 0: epoch 3 of 9, loss 0.25000, 12 s left"[:39]
+    drawn, up = f"{line}\n0 of 4 done\n", "\x1b[2A\x1b[J"
+    assert capsys.readouterr().out == drawn + up + drawn + up + "start: nut ok seed 0\n"
+
+
+def test_exit_codes_in_words(tmp_path):
+    assert process.reason_of_exit(-9, tmp_path) == "killed by signal 9 (out of memory?)"
+    assert process.reason_of_exit(-11, tmp_path) == "killed by signal 11"
+    (tmp_path / "log.txt").write_text("one\n\x1b[31mNo such kernel\x1b[0m\n\n")
+    assert process.reason_of_exit(1, tmp_path) == "papermill ended with exit code 1: No such kernel"
+    (tmp_path / "log.txt").write_text(
+        'papermill.exceptions.PapermillExecutionError: \n---\nException encountered at "In '
+        '[6]":\n\n\n')
+    assert process.reason_of_exit(
+        1, tmp_path) == "a cell failed, and its kernel could no longer say why (out of memory?)"
+
+
+def test_importing_the_runner_imports_no_torch():
+    script = "import sys, adlib.batch; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'pandas')))"
+    assert subprocess.run([sys.executable, "-c", script], env=os.environ,
+                          check=False).returncode == 0

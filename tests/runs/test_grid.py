@@ -1,0 +1,252 @@
+"""Reading params/*.yaml and planning: the right notebooks with the right parameters; one sentence
+for every mistake."""
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adlib.config import InputError
+from adlib.runs import grid
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = {
+    "configs": ["cae_mse",
+                "resnet_ssim"], "categories": "all", "seeds": [0, 1], "set": {"precision": "bf16"},
+    "overrides": [{"when": {"category": "zipper", "model": "resnet18"}, "set": {"epochs": 150}}]
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of empty notebooks, two configurations and two categories; the working directory.
+    """
+    for name in ("notebooks", "params", "data/hazelnut/train/good", "data/hazelnut/test",
+                 "data/zipper/train/good", "data/zipper/test"):
+        (tmp_path / name).mkdir(parents=True)
+    for category in ("hazelnut", "zipper"):
+        for i in range(3):
+            (tmp_path / "data" / category / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
+    for name in ("01_eda", "02_cae_baseline", "03_resnet_ssim", "04_feature_space", "05_limits",
+                 "06_comparison"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").touch()
+    write(tmp_path, "cae_mse", {"name": "cae_mse", "model": "cae", "lr": "1e-3"})
+    write(tmp_path, "resnet_ssim", {
+        "name": "resnet_ssim", "model": "resnet18", "lr": 1e-3, "ssim_weight": 0.5, "image_size": 64
+    })
+    write(tmp_path, "study", STUDY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(project: Path, name: str, content: object) -> Path:
+    path = project / "params" / f"{name}.yaml"
+    path.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_plan_orders_data_then_runs_then_comparison(project):
+    tasks = grid.plan("params/study.yaml")
+    assert [task.kind for task in tasks] == ["eda", *["run"] * 4] * 2 + ["comparison"]
+    assert [task.params.get("category")
+            for task in tasks] == ["hazelnut"] * 5 + ["zipper"] * 5 + [None]
+    reports = project / "reports"
+    assert tasks[0].notebook == project / "notebooks" / "01_eda.ipynb"
+    assert tasks[0].output == reports / "eda" / "hazelnut" / "notebook.ipynb"
+    assert set(tasks[0].params) == {
+        "category", "data_root", "reports", "image_size", "weights", "weights_fallback"
+    }
+    assert tasks[1].notebook.name == "02_cae_baseline.ipynb" and tasks[
+        3].notebook.name == "03_resnet_ssim.ipynb"
+    assert tasks[
+        2].output == reports / "runs" / "hazelnut" / "cae_mse" / "seed-1" / "notebook.ipynb"
+    assert tasks[1].params == tasks[1].config.as_dict()
+    assert tasks[-1].output == reports / "comparison.ipynb" and tasks[-1].params == {
+        "reports": str(reports)
+    }
+
+
+def test_set_reaches_every_run_and_overrides_only_those_they_name(project):
+    configs = [task.config for task in grid.plan("params/study.yaml") if task.config]
+    assert {config.precision for config in configs} == {"bf16"}
+    assert {(c.category, c.model): c.epochs
+            for c in configs} == {("hazelnut", "cae"): 5, ("hazelnut", "resnet18"): 5,
+                                  ("zipper", "cae"): 5, ("zipper", "resnet18"): 150}
+    assert {config.lr for config in configs} == {1e-3}
+
+
+def test_an_override_finds_a_number_however_yaml_reads_it(project):
+    write(project, "study",
+          "configs: [cae_mse]\noverrides:\n  - when: {lr: 1e-3}\n    set: {epochs: 7}\n")
+    assert {task.config.epochs for task in grid.plan("params/study.yaml") if task.config} == {7}
+
+
+def test_a_configuration_alone_is_a_grid_of_one(project):
+    write(project, "own", {"name": "own", "category": "zipper", "seed": 3, "epochs": 7})
+    tasks = grid.plan("params/own.yaml")
+    assert [task.kind for task in tasks] == ["eda", "run", "comparison"]
+    config = tasks[1].config
+    assert (config.name, config.category, config.seed, config.epochs) == ("own", "zipper", 3, 7)
+
+
+def test_a_runs_limits_come_after_the_runs_of_its_category_and_for_the_first_seed_only(project):
+    write(project, "study", {**STUDY, "seeds": [1, 0], "limits": ["resnet_ssim"]})
+    tasks = grid.plan("params/study.yaml")
+    assert [task.kind for task in tasks] == ["eda", *["run"] * 4, "limits"] * 2 + ["comparison"]
+    limits, runs = tasks[5], tasks[1:5]
+    assert limits.after is next(
+        run for run in runs if run.config.name == "resnet_ssim" and run.config.seed == 1)
+    assert limits.title == "hazelnut resnet_ssim limits" and limits.config is None and limits.retry == limits.after.retry
+    assert limits.notebook == project / "notebooks" / "05_limits.ipynb"
+    assert limits.output == project / "reports" / "limits" / "hazelnut" / "resnet_ssim" / "notebook.ipynb"
+    assert limits.note == limits.output.with_name(
+        "limits.json") and tasks[0].note == tasks[0].output.with_name("eda.json")
+    assert limits.params == {
+        "category": "hazelnut", "name": "resnet_ssim", "seed": 1, "data_root": "", "reports": str(
+            project / "reports")
+    }
+    assert all(task.after is None
+               for task in tasks if task.kind != "limits") and all(run.note is None for run in runs)
+
+
+@pytest.mark.parametrize(("only", "limits"), [("config=resnet_ssim", 2), ("config=cae_mse", 0),
+                                              ("seed=1", 0), ("seed=0,category=zipper", 1)])
+def test_limits_are_planned_with_their_run_only(project, only, limits):
+    write(project, "study", {**STUDY, "limits": ["resnet_ssim"]})
+    tasks = grid.plan("params/study.yaml", only=only)
+    found = [task for task in tasks if task.kind == "limits"]
+    assert len(found) == limits and all(task.after in tasks for task in found)
+
+
+def test_without_limits_their_notebook_is_not_asked_for(project):
+    (project / "notebooks" / "05_limits.ipynb").unlink()
+    assert grid.plan("params/study.yaml")
+    write(project, "study", {**STUDY, "limits": ["cae_mse"]})
+    with pytest.raises(InputError, match="there is no .*05_limits.ipynb"):
+        grid.plan("params/study.yaml")
+
+
+def test_only_keeps_the_named_runs_and_the_look_at_their_data(project):
+    titles = [
+        task.title
+        for task in grid.plan("params/study.yaml", only="category=zipper, config=cae_mse,seed=1")
+    ]
+    assert titles == ["zipper: the data", "zipper cae_mse seed 1", "comparison"]
+    both = grid.plan("params/study.yaml", only="category=zipper,category=hazelnut,seed=0")
+    assert [task.config.seed for task in both if task.config] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c"])
+def test_the_retry_command_plans_exactly_that_run(project, category):
+    (project / "data" / "hazelnut").rename(project / "data" / category)
+    tasks = grid.plan("params/study.yaml", data_root="data", reports="elsewhere")
+    task = next(task for task in tasks if task.title == f"{category} resnet_ssim seed 1")
+    words = shlex.split(task.retry)
+    assert words[:3] == ["adlib", "run", "params/study.yaml"
+                         ] and words[words.index("--reports") + 1] == "elsewhere"
+    again = grid.plan(words[2], data_root=words[words.index("--data") + 1], reports="elsewhere",
+                      only=words[words.index("--only") + 1])
+    assert [other.params for other in again if other.config] == [task.params]
+
+
+def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
+    write(project, "resnet_ssim", {"model": "resnet18", "weights": "weights/r18.pth"})
+    monkeypatch.chdir(project / "notebooks")
+    tasks = grid.plan("../params/study.yaml", data_root="../data", reports="out")
+    run = next(task for task in tasks if task.config and task.config.model == "resnet18")
+    assert run.config.weights == str(project / "weights" / "r18.pth")
+    assert Path(run.config.data_root).samefile(project / "data") and run.config.reports == str(
+        project / "notebooks" / "out")
+    tasks = grid.plan("../params/study.yaml", weights="w.pth")
+    assert {task.config.weights
+            for task in tasks if task.config} == {"imagenet",
+                                                  str(project / "notebooks" / "w.pth")}
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    ({**STUDY, "sedes": [0]}, "unknown key 'sedes'; did you mean 'seeds'"),
+    ({**STUDY, "configs": ["cae_msee"]}, "no configuration file .*did you mean 'cae_mse'"),
+    ({**STUDY, "configs": []}, "configs is .*at least one"),
+    ({**STUDY, "configs": "cae_mse"}, "configs is 'cae_mse'; give a list"),
+    ({**STUDY, "categories": ["ziper"]}, "no category 'ziper'; did you mean 'zipper'"),
+    ({**STUDY, "seeds": ["one"]}, "seeds is .*whole numbers"),
+    ({**STUDY, "set": {"epoch": 3}}, "set: unknown key 'epoch'; did you mean 'epochs'"),
+    ({**STUDY, "set": {"seed": 3}}, "set: seed cannot be set here; use seeds:"),
+    ({**STUDY, "set": {"ssim_weight": 1.5}}, "cae_mse on hazelnut: ssim_weight is 1.5"),
+    ({**STUDY, "overrides": [{"when": {"categry": "zipper"}, "set": {"epochs": 3}}]
+      }, "override 1: when.*did you mean 'category'"),
+    ({**STUDY, "overrides": [{"set": {"epochs": 3}}]}, "override 1 is .*when"),
+    ({**STUDY, "overrides": [{"when": {"model": "resnet8"}, "set": {"epochs": 3}}]
+      }, "override 1: when.*'resnet8'.*'resnet18'"),
+    ({**STUDY, "overrides": [{"when": {"name": "cae_ms"}, "set": {"epochs": 3}}]
+      }, "override 1: when.*'cae_ms'.*'cae_mse'"),
+    ({**STUDY, "overrides": {"epochs": 3}}, "overrides is .*list"),
+    ({**STUDY, "limits": ["cae_ms"]}, "limits: no configuration 'cae_ms'; did you mean 'cae_mse'"),
+    ({**STUDY, "limits": []}, "limits is .*at least one"),
+    ({**STUDY, "limits": "cae_mse"}, "limits is 'cae_mse'; give a list"),
+    ({**STUDY, "limit": ["cae_mse"]}, "unknown key 'limit'; did you mean 'limits'"),
+    ({"config": ["cae_mse"]}, "unknown key 'config'; did you mean 'configs'"),
+    ({"name": "other"}, "name is 'other'.*'bad'"),
+    ("configs: [a\n", "is not valid YAML"),
+    ("just words", "holds no mapping"),
+    ("", "holds no mapping"),
+])
+def test_a_mistake_in_a_grid_is_one_sentence(project, content, sentence):
+    write(project, "bad", content)
+    with pytest.raises(InputError, match=sentence) as caught:
+        grid.plan("params/bad.yaml")
+    assert "\n" not in str(caught.value) and "bad.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(("only", "sentence"), [
+    ("categry=zipper", "did you mean 'category'"),
+    ("category=ziper", "no category 'ziper'; did you mean 'zipper'"),
+    ("seed=7", "no seed '7'"),
+    ("zipper", "KEY=VALUE"),
+    ("config=", "no config ''"),
+])
+def test_a_mistake_in_only_is_one_sentence(project, only, sentence):
+    with pytest.raises(InputError, match=sentence):
+        grid.plan("params/study.yaml", only=only)
+
+
+def test_outside_the_project_that_is_said(project):
+    (project / "notebooks" / "03_resnet_ssim.ipynb").unlink()
+    assert grid.plan("params/study.yaml", only="config=cae_mse")
+    with pytest.raises(
+            InputError,
+            match="there is no .*03_resnet_ssim.ipynb; run adlib inside the project's folder"):
+        grid.plan("params/study.yaml")
+
+
+def test_a_missing_grid_suggests_one_that_is_there(project):
+    with pytest.raises(InputError, match="did you mean 'params/study.yaml'"):
+        grid.plan("params/studdy.yaml")
+
+
+def test_a_configuration_that_names_a_place_cannot_be_in_a_grid(project):
+    write(project, "cae_mse", {"model": "cae", "data_root": "/somewhere"})
+    with pytest.raises(InputError, match="cae_mse.yaml: data_root cannot be set here; use --data"):
+        grid.plan("params/study.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")),
+                         ids=lambda path: path.stem)
+def test_every_file_of_params_can_be_planned(project, path):
+    tasks = grid.plan(path, data_root=str(project / "data"))
+    assert tasks[-1].kind == "comparison" and {task.params.get("category")
+                                               for task in tasks[:-1]} == {"hazelnut", "zipper"}
+
+
+def test_a_grid_may_say_which_language_its_report_opens_in(tmp_path):
+    (tmp_path / "cae_mse.yaml").write_text("model: cae\n")
+    grid_file = tmp_path / "own.yaml"
+    for content, language in (("", ""), ("lang: zh\n", "zh")):
+        grid_file.write_text("configs: [cae_mse]\n" + content)
+        assert grid.read(grid_file).lang == language
+    grid_file.write_text("configs: [cae_mse]\nlang: cn\n")
+    with pytest.raises(InputError, match="lang is 'cn'; give en or zh"):
+        grid.read(grid_file)
