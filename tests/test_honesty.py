@@ -123,7 +123,7 @@ def case(request, monkeypatch) -> Case:
     return Case(request.param)
 
 
-@pytest.fixture(params=["seed", "mvtec"])
+@pytest.fixture(params=["course", "mvtec"])
 def root(request) -> Path:
     return request.getfixturevalue(f"{request.param}_root")
 

@@ -13,7 +13,7 @@ from adlib.runs import grid
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LAYERS = ("config", "data", "models", "evaluation", "runs", "report", "cli")  # an import goes down
+LAYERS = ("config", "data", "models", "evaluation", "runs", "report", "commands", "cli")  # an import goes down
 
 
 def imported_layers(path):

@@ -30,7 +30,7 @@ def distance(pictures):
     return {"distance": np.ascontiguousarray(contrast(pictures)["absolute"][:, ::4, ::4])}
 
 
-@pytest.fixture(params=["seed", "mvtec"])
+@pytest.fixture(params=["course", "mvtec"])
 def category(request):
     return layout.open_category(request.getfixturevalue(f"{request.param}_root"), "nut")
 

@@ -77,7 +77,7 @@ def test_the_threshold_says_of_the_test_images_what_the_run_said(course_root, re
     else:
         scores = look.rows.loc[look.rows["split"] == "test", "score"]
         assert ((scores >= look.line) == said.astype(bool)).all()
-        assert math.isinf(look.line) == ("false_positives" in changes)
+        assert math.isinf(look.line) == ("target_fpr" in changes)
 
 
 def test_after_the_last_page_comes_the_first(course_root, reports):

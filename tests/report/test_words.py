@@ -38,7 +38,7 @@ def everything_said(where, **options):
             evaluate.score_study(table, found)), "operating": words.operating(
                 evaluate.operating(table)), "auroc": words.auroc(auroc), "roc": words.roc(
                     auroc["test"]),
-        "distribution": words.distribution(table), "confounders": words.follows(
+        "distribution": words.distribution(table), "confounders": words.confounders(
             evaluate.confounders(table, {"brightness": np.arange(n)})), "epochs": words.epochs(
                 evaluate.auroc_over_epochs(table, {1: ranks(where, 0.1), 5: ranks(where, 1.0)})),
         "localisation": words.localisation(evaluate.localisation(where, np.zeros(
@@ -215,7 +215,7 @@ def test_auroc_over_epochs_first_last_and_highest():
 
 
 def test_what_the_score_follows():
-    text = words.follows({"brightness": -0.254, "size": None, "pose": 0.0})
+    text = words.confounders({"brightness": -0.254, "size": None, "pose": 0.0})
     assert "brightness -0.25, size none, pose +0.00" in text
 
 
@@ -274,7 +274,7 @@ def test_no_sentence_has_lost_its_chinese(where, options):
                                evaluate.operating(evaluate.results(where, found, 0.05), "chosen_")),
         "own": words.chosen(scored(where, drawn(where)), {}), "cross": words.decisions(
             dataclasses.replace(found, how="cross-conformal"),
-            CONFIG), "confounders": words.follows({"brightness": -0.25, "size": None, "pose": 0.0}),
+            CONFIG), "confounders": words.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
         "found": words.localisation(FOUND | {"without_mask": 3}), "absent": words.localisation(
             {"why_absent": "the masks hold no defective pixel"}), "loss": words.loss([{
                 "loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3
