@@ -1,62 +1,80 @@
-"""A threshold without labels: conformal p-values from good images (Vovk et al. 2005; Bates et al.,
-Annals of Statistics 2023).
+"""From which score on is a part called anomalous? Decided from good images alone, by one object.
 
-A p-value is the share of good images that score at least as high, counting the image itself: if the
-image is good, and exchangeable with the calibration images, it is at most `rate` with a probability
-of at most `rate`. Cross-conformal (Vovk 2015) uses every good image once as calibration; its
-guarantee is 2 x rate in theory and about rate in practice.
+Conformal p-values (Vovk, Gammerman and Shafer 2005; Bates et al., Annals of Statistics 2023): the share
+of good images that score at least as high, counting the image itself. If an image is good, and
+exchangeable with the calibration images, its p-value is at most `target_fpr` with a probability of at
+most `target_fpr`.
+
+The calibration scores are of images that the detector was not fitted on. `split`: images that were held
+out. `cross-conformal`: every good image, scored by a detector of the same kind that was fitted on the
+other folds (K-fold cross-validated scores; Vovk 2015, Barber et al. 2021). It uses more images and has
+no guarantee for a finite sample; the detector in use has seen more images than any of the folds'.
 """
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-import typing
 
 import numpy as np
 from scipy import special
 
-from adlib.report.i18n import Text, t
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Threshold:
+    """The one answer to "is this score too high?". An image is called anomalous where `score > value`.
+
+    Args:
+        calibration: float64 [n], scores of good images that the detector was not fitted on.
+        target_fpr: the share of good parts that may be called anomalous, in (0,1).
+        how: split | cross-conformal | none (no good image was kept apart).
+    """
+
+    calibration: np.ndarray
+    target_fpr: float
+    how: str = "split"
+
+    @functools.cached_property
+    def value(self) -> float:
+        """The calibration score that only a share of `target_fpr` may exceed; inf where that is not
+        attainable, so that nothing is called anomalous."""
+        n = len(self.calibration)
+        k = math.floor(self.target_fpr * (n + 1) + 1e-9)  # p <= rate: at most k - 1 scores reach it
+        return float(np.sort(self.calibration)[n - k]) if k >= 1 else math.inf
+
+    @property
+    def is_attainable(self) -> bool:
+        """Are there enough good images for the asked rate? Else every p-value is above it."""
+        return len(self.calibration) >= min_calibration_size(self.target_fpr)
+
+    def exceeded(self, scores: np.ndarray) -> np.ndarray:
+        """float [N] -> bool [N], True = called anomalous."""
+        return np.asarray(scores, float) > self.value
+
+    def p_values(self, scores: np.ndarray) -> np.ndarray:
+        """float [N] -> float64 [N] in (0,1], small = anomalous; NaN without calibration images.
+
+        `p <= target_fpr` says the same as `score > value`.
+        """
+        if not len(self.calibration):
+            return np.full(len(scores), np.nan)
+        return p_values(self.calibration, scores)
+
+    def at(self, target_fpr: float) -> Threshold:
+        """The threshold of another asked rate, from the same images."""
+        return dataclasses.replace(self, target_fpr=target_fpr)
 
 
 def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(1 + number of calibration scores >= score) / (n + 1): [n], [N] -> [N] in (0,1]; small =
-    anomalous."""
+    """(1 + number of calibration scores >= score) / (n + 1): [n], [N] -> [N] in (0,1]."""
     ordered = np.sort(np.asarray(calibration, float))
-    return (1 + len(ordered) -
-            np.searchsorted(ordered, np.asarray(scores, float), side="left")) / (len(ordered) + 1)
+    reached = len(ordered) - np.searchsorted(ordered, np.asarray(scores, float), side="left")
+    return (1 + reached) / (len(ordered) + 1)
 
 
-def cross_p_values(calibration_scores: typing.Sequence[np.ndarray],
-                   fold_scores: typing.Sequence[np.ndarray]) -> np.ndarray:
-    """The same over folds: held scores of each fold, and the N images scored by each fold's
-    detector -> [N]."""
-    counts = sum(
-        len(held) - np.searchsorted(np.sort(held), scores, side="left")
-        for held, scores in zip(calibration_scores, fold_scores, strict=True))
-    return (1 + counts) / (1 + sum(len(held) for held in calibration_scores))
-
-
-def threshold(calibration: np.ndarray, rate: float) -> float:
-    """The calibration score t for which `score > t` says the same as p_value <= rate; inf where n
-    cannot support the rate."""
-    n = len(calibration)
-    k = math.floor(rate * (n + 1) + 1e-9)  # p <= rate means at most k-1 calibration scores reach it
-    return float(np.sort(calibration)[n - k]) if k >= 1 else math.inf
-
-
-def min_calibration_size(rate: float) -> int:
-    """The fewest good images that support a false-alarm rate: 19 for 5 %."""
-    return math.ceil(1 / rate - 1e-9) - 1
-
-
-def is_attainable(n: int, rate: float) -> bool:
-    """Can n good images support a false-alarm rate? Below this every p-value is above the rate, and
-    nothing is ever called."""
-    return n >= min_calibration_size(rate)
-
-
-def sentence(n: int, rate: float) -> Text:
-    """What to say when they cannot."""
-    return t("run.n_held_out_good_images_cannot", n=n, rate=rate, least=min_calibration_size(rate))
+def min_calibration_size(target_fpr: float) -> int:
+    """The fewest good images that support a false-positive rate: 19 for 5 %."""
+    return math.ceil(1 / target_fpr - 1e-9) - 1
 
 
 def folds(n: int, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
