@@ -137,8 +137,7 @@ def small_run(root: Path, reports: Path, **changes: typing.Any) -> Path:
     run = run_folder.start(config, where, source=source, weights=weights, **study.machine(config))
     good = images.load(where.train, config.image_size)
     if config.model in PIXEL_MODELS:  # trained, so that no fresh network can be mistaken for it
-        training.fit(network, good, config, folder=run.folder, identity=run.identity,
-                     say=lambda text: None)
+        training.fit(network, good, config, folder=run.folder, identity=run.identity)
         scorer = anomaly_maps.autoencoder_scorer(network, config)
     else:
         scorer = featurespace.fit(network, good,

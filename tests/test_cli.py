@@ -28,16 +28,16 @@ def reports(tmp_path):
                     (["--only", "colour=red"], "colour")])
 def test_run_says_what_is_wrong(capsys, course_root, reports, words, said):
     data = [] if "--data" in words else ["--data", course_root]
-    assert said in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, *data, *words)
+    assert said in fails(capsys, "run", "params/grids/smoke.yaml", "--reports", reports, *data, *words)
     assert not (reports / "runs").exists()
 
 
 def test_a_data_folder_that_is_a_file_or_empty(capsys, tmp_path, reports):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    assert "a file" in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data",
+    assert "a file" in fails(capsys, "run", "params/grids/smoke.yaml", "--reports", reports, "--data",
                              tmp_path / "file")
-    empty = fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data",
+    empty = fails(capsys, "run", "params/grids/smoke.yaml", "--reports", reports, "--data",
                   tmp_path / "empty")
     assert "no folder <category>/train/good" in empty
 

@@ -50,7 +50,8 @@ def reopen(run: Path, data_root: str = "") -> Reopened:
     Raises InputError for a run that has not finished, or whose data have changed since.
     """
     found, about = detector(run), run_folder.manifest(run)
-    category = layout.open_category(Path(data_root or about["data"]["root"]), found.config.category)
+    root = data_root or run_folder.local(run).get("data_root", about["data"]["root"])
+    category = layout.open_category(Path(root), found.config.category)
     if layout.fingerprint(category) != about["data"]["fingerprint"]:
         raise InputError(
             f"the data of {run} have changed since it ran; run its configuration again first")

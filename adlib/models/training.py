@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, log
 from adlib.data import files, images
 from adlib.models import ssim
 from adlib.models.fast import optimizers
@@ -72,8 +72,7 @@ def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor,
 
 
 def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Path, identity: str,
-        progress: typing.Callable[[dict], None] = lambda state: None,
-        say: typing.Callable[[str], None] = print) -> list[dict]:
+        progress: typing.Callable[[dict], None] = lambda state: None) -> list[dict]:
     """Train `model` in place and return its history, one row an epoch.
 
     Adam or Muon; schedule one_cycle: up to config.lr and down to nothing, batch by batch (Smith and
@@ -96,7 +95,7 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
                           steps=config.epochs * len(_batches(train_index, config.batch_size)))
     history = _resume(folder / "checkpoint.pt", identity, model, optimiser, scheduler)
     if history:
-        say(f"going on after epoch {len(history)}, from {folder / 'checkpoint.pt'}")
+        log.info("going on after epoch %d, from %s", len(history), folder / "checkpoint.pt")
     last_save = time.monotonic()
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
@@ -113,9 +112,8 @@ def fit(model: nn.Module, pictures: torch.Tensor, config: Config, *, folder: Pat
         left = (config.epochs - epoch) * sum(r["seconds"] for r in history) / len(history)
         progress(
             {"epoch": epoch, "epochs": config.epochs, "loss": row["loss"], "seconds_left": left})
-        say(f"epoch {epoch:4d}/{config.epochs}  loss {row['loss']:.5f}  held out "
-            f"{row['held_out_loss']:.5f}  "
-            f"lr {row['lr']:.1e}  {left:5.0f} s left")
+        log.info(f"epoch {epoch:4d}/{config.epochs}  loss {row['loss']:.5f}  held out "
+                 f"{row['held_out_loss']:.5f}  lr {row['lr']:.1e}  {left:5.0f} s left")
         if epoch in SNAPSHOT_EPOCHS or epoch == config.epochs:
             _save(folder / "snapshots" / f"epoch-{epoch:05d}.pt", model.state_dict())
         if time.monotonic() - last_save > CHECKPOINT_EVERY_S and epoch < config.epochs:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from adlib.config import PIXEL_MODELS, Config, InputError
-from adlib.data import files
 from adlib.evaluation import calibration, conformal
 from adlib.models import anomaly_maps, autoencoders, featurespace
 from adlib.runs import run_folder
@@ -58,8 +57,8 @@ def detector(run: Path, weights: str = "") -> Detector:
     if status.state != "finished":
         raise InputError(f"{run} holds no finished run ({status.state}: {status.reason}); run its "
                          f"configuration first")
-    about, measured = run_folder.manifest(run), files.read_json(run / "metrics.json")
-    config = Config.from_mapping(about["params"], str(run / "run.json"))
+    about, measured = run_folder.manifest(run), run_folder.metrics(run)
+    config = run_folder.config_of(run)
     if "maps" not in measured:
         raise InputError(
             f"{run} was made by an older version of adlib; run its configuration again first")

@@ -17,7 +17,7 @@ from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation import calibration
 from adlib.runs import predict, reopen
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 
 
 @pytest.fixture
