@@ -9,7 +9,7 @@ import typing
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from adlib.config import InputError, log
 from adlib.data import files
@@ -21,7 +21,7 @@ from adlib.runs.grid import Task
 LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsewhere
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
 WIDTH = 100  # columns of the closing table
-CELLS = 3  # categories side by side in it
+CELLS = 2  # categories side by side in it
 
 
 class Board:
@@ -102,7 +102,8 @@ def closing_table(rows: typing.Iterable[dict[str, str]]) -> str:
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     for start in range(0, len(categories), CELLS):
         some = categories[start:start + CELLS]
-        table = Table("", *some, title=None if start else "AUROC [95 % interval], seconds of a run",
+        table = Table("", *(Column(category, no_wrap=True) for category in some),
+                      title=None if start else "AUROC [95 % interval], seconds of a run",
                       title_justify="left", title_style="none")
         for label in dict.fromkeys(row["label"] for row in rows):
             table.add_row(label, *(cells.get((label, category), "") for category in some))
