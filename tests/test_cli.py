@@ -55,7 +55,7 @@ def test_a_bad_grid(capsys, tmp_path, course_root, reports, text, said):
 
 
 def test_a_grid_that_is_not_there(capsys, reports):
-    assert "params/none.yaml" in fails(capsys, "run", "params/none.yaml", "--reports", reports)
+    assert "params/grids/none.yaml" in fails(capsys, "run", "params/grids/none.yaml", "--reports", reports)
 
 
 def test_report_without_runs(capsys, reports):

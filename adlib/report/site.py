@@ -40,7 +40,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     notebook = reports / "comparison.ipynb"
     if not notebook.is_file():
         raise InputError(
-            f"there is no {notebook}; run `adlib run params/quick.yaml` first, or execute "
+            f"there is no {notebook}; run `adlib run params/grids/quick.yaml` first, or execute "
             "notebooks/06_comparison.ipynb with papermill")
     note = reports / "report.json"
     language = language or freshness.read(note).get("language", "en")
