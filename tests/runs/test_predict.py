@@ -136,7 +136,7 @@ def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, course_root, tmp_
         stop.set()
         return contextlib.nullcontext(stop)
 
-    monkeypatch.setattr(process, "stop_signals", stopped)
+    monkeypatch.setattr(local, "stop_signals", stopped)
     assert cli.main(
         ["predict",
          str(run),
