@@ -1,8 +1,9 @@
 """AUROC, how sure one can be of it, and of a difference of two: arrays in, numbers out.
 
-The test set is finite: other images would have given another AUROC. DeLong, DeLong and Clarke-Pearson
-(Biometrics 1988) and the bootstrap are about that uncertainty alone; that of training (the seeds) is
-another matter, and shown beside it. Higher score = more anomalous, label 1 = anomalous.
+The test set is finite: other images would have given another AUROC. DeLong, DeLong and
+Clarke-Pearson (Biometrics 1988) and the bootstrap are about that uncertainty alone; that of
+training (the seeds) is another matter, and shown beside it. Higher score = more anomalous, label 1
+= anomalous.
 """
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     return above.mean(axis=1), np.broadcast_to(covariance, (len(scores), len(scores)))
 
 
-def auroc_interval(labels: np.ndarray, scores: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+def auroc_interval(labels: np.ndarray, scores: np.ndarray, *,
+                   level: float = 0.95) -> tuple[float, float]:
     """Interval of the AUROC (of the mean AUROC, for scores [K,N] of K seeds), DeLong's on the logit
     scale (Pepe 2003), in [0,1].
 
@@ -125,7 +127,8 @@ def bootstrap_interval(labels: np.ndarray, scores: np.ndarray, *, level: float =
     return float(low), float(high)
 
 
-def paired_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> tuple[float, float]:
+def paired_test(labels: np.ndarray, scores_a: np.ndarray,
+                scores_b: np.ndarray) -> tuple[float, float]:
     """Difference of AUROC a - b on the same images, and its two-sided p-value. scores: [N], or
     [K,N] of K seeds (means compared).
 

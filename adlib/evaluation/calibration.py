@@ -33,12 +33,12 @@ class Decision:
         anomaly; only the column `score` where nothing was held out.
     reference: the configuration's own score: the mean squared error of autoencoders, `top1` of the
         first map of others.
-    score: the one that the study uses: chosen without labels where there are several maps, else fixed
-        in advance.
+    score: the one that the study uses: chosen without labels where there are several maps, else
+        fixed in advance.
     thresholds: {reference and score: Threshold}.
     good_scores: {train, held_out: a column a score, a row an image}.
-    low, level: the one colour scale of a run's pictures: the map's median on good images, and what one
-        good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
+    low, level: the one colour scale of a run's pictures: the map's median on good images, and what
+        one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
     """
 
     ranking: pd.DataFrame
@@ -59,10 +59,10 @@ class Decision:
 def calibrate(detector: Detector, part: Part) -> Decision:
     """Decide everything from good images that the detector was not fitted on.
 
-    The scores are ranked by how well they separate held-out good images from synthetic anomalies put
-    into them. Where the held-out images are too few for the asked rate and the detector can be
-    refitted in seconds, the threshold is from all good images (cross-conformal). Where nothing is held
-    out, the reference score stays and there is no threshold.
+    The scores are ranked by how well they separate held-out good images from synthetic anomalies
+    put into them. Where the held-out images are too few for the asked rate and the detector can be
+    refitted in seconds, the threshold is from all good images (cross-conformal). Where nothing is
+    held out, the reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
     images = (part.held_out if held else part.train).tensor
@@ -85,10 +85,10 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     if detector.own_score is not None:
         score = detector.own_score.where
     shown = anomaly_maps.display_map(smoothed, score, config.image_size)
-    return Decision(ranking, reference, score, scale,
-                    _thresholds(detector, part, scale, good if held else good[:0], reference, score),
-                    good_scores, float(np.median(shown)),
-                    float(np.quantile(shown.max(axis=(1, 2)), 0.95)))
+    return Decision(
+        ranking, reference, score, scale,
+        _thresholds(detector, part, scale, good if held else good[:0], reference, score),
+        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)))
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
@@ -99,8 +99,8 @@ def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
         good, anomalous: tables of the same columns, a column a score. kinds: of the anomalies.
 
     Returns:
-        A row a score, in the order of the columns: `score`, an AUROC of every kind, and `all`, their
-        mean, so that no kind counts for more than another.
+        A row a score, in the order of the columns: `score`, an AUROC of every kind, and `all`,
+        their mean, so that no kind counts for more than another.
     """
     kinds, rows = np.asarray(kinds), []
     for name in good.columns:
@@ -150,7 +150,8 @@ def _scored(detector: Detector, scale: Scale, images: torch.Tensor,
             _add_own_score(table, detector, chunk, maps)
             yield table
 
-    # Into a block that is there beforehand: small blocks that stay, among the large ones of maps that
+    # Into a block that is there beforehand: small blocks that stay, among the large ones of maps
+    # that
     # go, keep glibc from using the room of those again, and cost 16 KB an image.
     parts = tables()
     first = next(parts, pd.DataFrame())

@@ -1,9 +1,9 @@
-"""How small, how faint, how noisy: where a fitted detector stops working. Nothing found here goes back
-into a choice.
+"""How small, how faint, how noisy: where a fitted detector stops working. Nothing found here goes
+back into a choice.
 
-Two experiments: real test images disturbed as a camera or a line would (data.corruptions), and, where
-the data are drawn by adlib, defects of controlled size and contrast with a psychometric curve through
-found-or-missed.
+Two experiments: real test images disturbed as a camera or a line would (data.corruptions), and,
+where the data are drawn by adlib, defects of controlled size and contrast with a psychometric curve
+through found-or-missed.
 """
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFra
 
 
 def detectability(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
-    """A row a drawn part: defect, size, contrast, area (share of the image that the defect changed),
-    found (at the run's threshold).
+    """A row a drawn part: defect, size, contrast, area (share of the image that the defect
+    changed), found (at the run's threshold).
 
     Empty where the data are not drawn by adlib: only there is a defect of any size to be had.
     """
@@ -86,9 +86,10 @@ def smallest(found: pd.DataFrame, target_fpr: float) -> pd.DataFrame:
         found: detectability. target_fpr: the chance of a detection where there is no defect.
 
     Returns:
-        A row a defect: area50, area95 (share of the image) and contrast95; smallest, largest, faintest
-        of those drawn; found_at_real_size. NaN where a curve never gets there within them; a value of
-        `smallest` or `faintest` means "or less", for what lies beyond is the curve's guess.
+        A row a defect: area50, area95 (share of the image) and contrast95; smallest, largest,
+        faintest of those drawn; found_at_real_size. NaN where a curve never gets there within them;
+        a value of `smallest` or `faintest` means "or less", for what lies beyond is the curve's
+        guess.
     """
     rows = []
     for defect, part in found.groupby("defect", sort=False):

@@ -1,5 +1,5 @@
-"""Scores meet labels: the only module of a run that reads them, and nothing found here goes back into
-a choice."""
+"""Scores meet labels: the only module of a run that reads them, and nothing found here goes back
+into a choice."""
 from __future__ import annotations
 
 import dataclasses
@@ -20,7 +20,8 @@ if typing.TYPE_CHECKING:  # a comparison of runs need not wait for torch
     from adlib.evaluation.calibration import Decision
     from adlib.models.detector import Detector
 
-EVALUATION_SPLITS = ("test", "train_bad")  # train_bad: the course layout's, against test's good ones
+EVALUATION_SPLITS = (
+    "test", "train_bad")  # train_bad: the course layout's, against test's good ones
 Entry = dict[str, typing.Any]
 
 
@@ -28,9 +29,9 @@ Entry = dict[str, typing.Any]
 class Results:
     """What a run came to. Every table has columns of numbers and codes.
 
-    table: all_results.csv, a row an image: path, split, label (0 good, 1 anomalous, empty = unknown),
-        defect; score, p_value and prediction (1 = score > threshold) of the reference score, and the
-        same with chosen_ of the score that the study uses.
+    table: all_results.csv, a row an image: path, split, label (0 good, 1 anomalous, empty =
+        unknown), defect; score, p_value and prediction (1 = score > threshold) of the reference
+        score, and the same with chosen_ of the score that the study uses.
     maps: float32 [N,S,S], the test images' smoothed maps of that score.
     score_study: a row a score: score, label_free, test, train_bad (AUROCs), role.
     localization: localization.measure and its groups; None without masks. regions: a row a defect.
@@ -109,7 +110,8 @@ def results_table(part: Part, decision: Decision,
         for prefix, name in (("", decision.reference), ("chosen_", decision.score)):
             threshold, values = decision.thresholds[name], scores[name].to_numpy()
             judged = split in EVALUATION_SPLITS
-            p_values = pd.Series(threshold.p_values(values) if judged else np.full(len(keys), np.nan))
+            p_values = pd.Series(
+                threshold.p_values(values) if judged else np.full(len(keys), np.nan))
             called = pd.Series(threshold.exceeded(values)).astype("Int64")
             row[f"{prefix}score"], row[f"{prefix}p_value"] = values, p_values
             row[f"{prefix}prediction"] = called.where(p_values.notna())
@@ -136,7 +138,8 @@ def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,
 
 def score_study(table: pd.DataFrame, decision: Decision,
                 by_split: typing.Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every score's label-free AUROC beside the AUROC on test and train_bad, in the label-free order.
+    """Every score's label-free AUROC beside the AUROC on test and train_bad, in the label-free
+    order.
 
     Columns score, label_free, test, train_bad, role (its own; chosen without labels or fixed in
     advance).
@@ -162,8 +165,8 @@ def operating_of(table: pd.DataFrame, prefix: str = "") -> dict[str, Entry]:
 
     Returns:
         {split: {false_positives, detections: {count, n, rate, low, high} (Clopper-Pearson, 95 %),
-        oracle_f1: {threshold, f1, false_positives, detections}, which uses test labels}}; None where
-        there are no predictions, or no labels of both classes.
+        oracle_f1: {threshold, f1, false_positives, detections}, which uses test labels}}; None
+        where there are no predictions, or no labels of both classes.
     """
     by_split: dict[str, Entry] = {}
     for split in EVALUATION_SPLITS:
@@ -189,10 +192,10 @@ def locate(part: Part, maps: np.ndarray) -> tuple[Entry | None, pd.DataFrame]:
     counted.
 
     Returns:
-        ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask, groups}, regions with path
-        and defect); (None, empty) where no image has a mask. groups: the same four metrics for the
-        good images with each defect type, and with the half of the defective images whose defects are
-        smaller, and larger. Definitions: evaluation.localization.
+        ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask, groups}, regions with
+        path and defect); (None, empty) where no image has a mask. groups: the same four metrics for
+        the good images with each defect type, and with the half of the defective images whose
+        defects are smaller, and larger. Definitions: evaluation.localization.
     """
     labels, keys, masks = layout.read_labels(part.category), part.test.keys, part.test.mask_paths
     defects = [labels[key].defect if key in labels else "" for key in keys]
@@ -223,8 +226,8 @@ def locate(part: Part, maps: np.ndarray) -> tuple[Entry | None, pd.DataFrame]:
 def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:
     """{split: {value, low, high, n_good, n_anomalous, why_absent}}.
 
-    low and high: the 95 % interval for the finite test set (DeLong, on the logit scale). Where a split
-    has one class only, or no labels, value, low and high are None and why_absent says so.
+    low and high: the 95 % interval for the finite test set (DeLong, on the logit scale). Where a
+    split has one class only, or no labels, value, low and high are None and why_absent says so.
     """
     by_split = {}
     for split in EVALUATION_SPLITS:
@@ -254,8 +257,10 @@ def auroc_over_epochs(table: pd.DataFrame,
     by_epoch: {epoch: scores [N] of the test images, in the order of `table`}.
     """
     test = table[table["split"] == "test"]
-    rows = [{"epoch": epoch, "auroc": _auroc_or_nan(*arrays(
-        test.assign(score=np.asarray(scores)), "test"))} for epoch, scores in sorted(by_epoch.items())]
+    rows = [{
+        "epoch": epoch,
+        "auroc": _auroc_or_nan(*arrays(test.assign(score=np.asarray(scores)), "test"))
+    } for epoch, scores in sorted(by_epoch.items())]
     return pd.DataFrame(rows, columns=["epoch", "auroc"])
 
 
@@ -284,7 +289,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def _groups(kinds: np.ndarray, areas: np.ndarray) -> dict[str, np.ndarray]:
     present, middle = kinds[areas > 0], np.median(areas[areas > 0])
-    groups = {kind: kinds == kind for kind in dict.fromkeys(present)} if len(set(present)) > 1 else {}
+    groups = {kind: kinds == kind
+              for kind in dict.fromkeys(present)} if len(set(present)) > 1 else {}
     if (areas > middle).any():
         groups |= {f"defects up to {middle:.2%} of the image": (areas > 0) & (areas <= middle),
                    f"defects above {middle:.2%} of the image": areas > middle}

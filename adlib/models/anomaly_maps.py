@@ -54,8 +54,8 @@ def smooth(maps: np.ndarray) -> np.ndarray:
 
 
 def reduce(maps: np.ndarray, how: str) -> np.ndarray:
-    """[N,h,w] -> float64 [N]: `mean`, `max`, or `top1`, the mean of the highest 1 % of the cells (at
-    least one)."""
+    """[N,h,w] -> float64 [N]: `mean`, `max`, or `top1`, the mean of the highest 1 % of the cells
+    (at least one)."""
     values = maps.reshape(len(maps), -1)
     if how == "top1":
         count = max(1, round(values.shape[1] / 100))
@@ -85,8 +85,11 @@ def score_table(maps: Maps, smoothed: Maps) -> pd.DataFrame:
     """Every score of some images: a row an image, a column "map.reduction"."""
     # The mean is that of the map as it is; smoothing changes it by rounding only.
     return pd.DataFrame({
-        f"{name}.{how}": reduce(maps[name] if how == "mean" and name in maps else smoothed[name], how)
-        for name in smoothed for how in REDUCTIONS})
+        f"{name}.{how}": reduce(maps[name] if how == "mean" and name in maps else smoothed[name],
+                                how)
+        for name in smoothed
+        for how in REDUCTIONS
+    })
 
 
 def display_map(smoothed: Maps, score: str, size: int) -> np.ndarray:

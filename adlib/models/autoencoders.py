@@ -1,7 +1,8 @@
 """The two autoencoders of the reference document: convolutional, and on a pretrained ResNet18.
 
-Both map images [N,3,S,S] in [0,1] to reconstructions of the same shape and range, for any S divisible
-by 32. The reference gives the architecture in words; the constants it leaves open are its code's.
+Both map images [N,3,S,S] in [0,1] to reconstructions of the same shape and range, for any S
+divisible by 32. The reference gives the architecture in words; the constants it leaves open are its
+code's.
 """
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class CAE(nn.Module):
-    """Convolutional autoencoder: five strided blocks to [N,512,S/32,S/32], five transposed ones up."""
+    """Convolutional autoencoder: five strided blocks to [N,512,S/32,S/32], five transposed ones
+    up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,8 +60,8 @@ def resnet18_encoder() -> nn.Sequential:
     """torchvision's ResNet18 without its head, by the same names, initialised as there. (Importing
     torchvision takes a second.)"""
     widths = (64, 64, 128, 256, 512)
-    stages = [(f"layer{i}", nn.Sequential(BasicBlock(a, b, 1 if i == 1 else 2), BasicBlock(b, b, 1)))
-              for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 1)]
+    stages = [(f"layer{i}", nn.Sequential(BasicBlock(a, b, 1 if i == 1 else 2), BasicBlock(
+        b, b, 1))) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 1)]
     encoder = nn.Sequential(OrderedDict([
         ("conv1", Conv2d(3, 64, 7, stride=2, padding=3, bias=False)), ("bn1", nn.BatchNorm2d(64)),
         ("relu", nn.ReLU(inplace=True)), ("maxpool", nn.MaxPool2d(3, stride=2, padding=1)),
@@ -155,7 +157,8 @@ class Autoencoder(Detector):
         for epoch, path in sorted(self.snapshots.items()):
             self.network.load_state_dict(
                 torch.load(path, weights_only=True, map_location="cpu"))
-            errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double() for x, y in self.pairs(images)]
+            errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double()
+                      for x, y in self.pairs(images)]
             scores[epoch] = torch.cat(errors) if errors else torch.zeros(0, dtype=torch.float64)
         self.network.load_state_dict(last)
         return scores

@@ -1,7 +1,7 @@
 """The frozen, ImageNet-pretrained ResNet18 that every feature detector of the study looks through.
 
-It is the encoder of `autoencoders.ResNetAE` to layer3, in eval mode and without gradient. At an input
-of S pixels its stages give layer1 [N,64,S/4,S/4], layer2 [N,128,S/8,S/8] and layer3
+It is the encoder of `autoencoders.ResNetAE` to layer3, in eval mode and without gradient. At an
+input of S pixels its stages give layer1 [N,64,S/4,S/4], layer2 [N,128,S/8,S/8] and layer3
 [N,256,S/16,S/16]. Features are kept on disk: the detectors, seeds and ablations of a category share
 them.
 """
@@ -56,9 +56,9 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config) -> list[to
     """uint8 [N,3,S,S] -> [layer1, layer2, layer3], float16 [N,C,s,s] on the CPU, channels last.
 
     Nothing here learns, so the same images through the same weights are computed once and then read
-    from the cache; its key also names what decides the rounding (precision, device, threads, torch),
-    so that a run's numbers do not depend on it. An image on its own is computed each time: looking it
-    up would take as long, and what is drawn into one is not seen again.
+    from the cache; its key also names what decides the rounding (precision, device, threads,
+    torch), so that a run's numbers do not depend on it. An image on its own is computed each time:
+    looking it up would take as long, and what is drawn into one is not seen again.
     """
     parts = [(_cached if len(part) > 1 else _compute)(network, part, config)
              for part in images.split(CHUNK)]
@@ -134,7 +134,8 @@ def _cached(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndar
 def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndarray:
     """The stages of each image behind each other, a cell's channels side by side: float16 [N,D].
 
-    What follows looks at cells, and pools them over neighbours: channels last is four times as fast.
+    What follows looks at cells, and pools them over neighbours: channels last is four times as
+        fast.
     """
     device = pick_device(config.device)
     network.to(device, memory_format=torch.channels_last).eval()

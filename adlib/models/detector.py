@@ -1,7 +1,8 @@
-"""What a detector is: good images in, anomaly maps out. Everything else in the study builds on this.
+"""What a detector is: good images in, anomaly maps out. Everything else in the study builds on
+this.
 
-The study's own autoencoders, feature detectors and statistics, a reopened run and a user's own class
-are all a `Detector`, and only that. Higher = more anomalous, everywhere.
+The study's own autoencoders, feature detectors and statistics, a reopened run and a user's own
+class are all a `Detector`, and only that. Higher = more anomalous, everywhere.
 """
 from __future__ import annotations
 
@@ -90,8 +91,8 @@ def fit(detector: Config | Detector | object, images: Images, validation: Images
 
 
 def load_state(module: nn.Module, state: typing.Mapping[str, torch.Tensor]) -> None:
-    """`load_state_dict` into a module that was never fitted: buffers that fitting makes, or makes of
-    another shape, are made here.
+    """`load_state_dict` into a module that was never fitted: buffers that fitting makes, or makes
+    of another shape, are made here.
 
     Raises:
         KeyError, RuntimeError: for the state of another detector.

@@ -1,7 +1,8 @@
-"""What a feature detector computes from frozen features: closed forms, a memory, a small classifier.
+"""What a feature detector computes from frozen features: closed forms, a memory, a small
+classifier.
 
-Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), and maps such features
-to [N,g,g], higher = more anomalous. What is fitted lies in buffers and parameters.
+Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), and maps such
+features to [N,g,g], higher = more anomalous. What is fitted lies in buffers and parameters.
 """
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class GaussianPerPosition(nn.Module):
 
 
 class GaussianAnywhere(nn.Module):
-    """The same with one Gaussian for all positions and all dimensions: for parts that lie freely."""
+    """The same with one Gaussian for all positions and all dimensions: for parts that lie
+    freely."""
 
     def fit(self, features: torch.Tensor, seed: int = 0) -> GaussianAnywhere:
         x = _cells(features)
@@ -99,7 +101,8 @@ class Memory(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         n, _, h, w = features.shape
         patches, squares = _cells(features), self.bank.square().sum(dim=1)
-        # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the part in brackets is one matrix product, small enough
+        # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the part in brackets is one matrix product, small
+        # enough
         # for the processor's cache.
         nearest = [torch.addmm(squares, part, self.bank.T, alpha=-2).amin(dim=1)
                    for part in patches.split(1024)]
@@ -115,8 +118,8 @@ class SyntheticAnomalyClassifier(nn.Module):
     It learns which directions of feature space lead away from normal, where distances weigh all
     directions alike.
 
-    Reference: related are CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021) and SimpleNet (Liu
-    et al. 2023).
+    Reference: related are CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021) and SimpleNet
+    (Liu et al. 2023).
     """
 
     def __init__(self, width: int) -> None:
@@ -131,8 +134,8 @@ class SyntheticAnomalyClassifier(nn.Module):
 
         Args:
             features: float32 [N,C,g,g] of good images. anomalous: [M,C,g,g] of synthetic anomalies.
-            masks: bool [M,S,S], the pixels changed. A cell is anomalous where most of a 2x2 block of
-                pixels is, good where no pixel is, and left out in between.
+            masks: bool [M,S,S], the pixels changed. A cell is anomalous where most of a 2x2 block
+                of pixels is, good where no pixel is, and left out in between.
         """
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)

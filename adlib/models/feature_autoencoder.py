@@ -1,9 +1,9 @@
 """Reconstruct pixels, or features? One frozen encoder, one decoder family, one schedule; only the
 target differs.
 
-layer3 goes through a bottleneck of S/32 and is decoded by transposed convolutions. `to_features` reads
-layer3, layer2 and layer1 out of the decoder's stages by 1x1 convolutions, as reverse distillation does
-(Deng and Li, CVPR 2022); `to_pixels` goes on with two more stages to the image.
+layer3 goes through a bottleneck of S/32 and is decoded by transposed convolutions. `to_features`
+reads layer3, layer2 and layer1 out of the decoder's stages by 1x1 convolutions, as reverse
+distillation does (Deng and Li, CVPR 2022); `to_pixels` goes on with two more stages to the image.
 """
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class FeatureAutoencoder(OnBackbone):
         return {"distance": torch.cat(parts) if parts else torch.zeros(0, 1, 1)}
 
     def errors(self, stages: Stages, images: torch.Tensor) -> torch.Tensor:
-        """The error maps of a batch, whose mean is the loss: the squared error of the pixels, or the
-        mean distance over the chosen stages."""
+        """The error maps of a batch, whose mean is the loss: the squared error of the pixels, or
+        the mean distance over the chosen stages."""
         device, config = next(self.decoder.parameters()).device, self.config
         with autocast(config, device):
             output = self.decoder(stages[2].to(device).float())

@@ -47,7 +47,8 @@ class Fused(nn.Module):
         tops = [anomaly_maps.reduce(anomaly_maps.smooth(part(features).numpy()), "top1")
                 for part in self.parts]
         centre = [float(np.median(top)) for top in tops]
-        # Of a few values the median deviation is often next to nothing, and would silence the other.
+        # Of a few values the median deviation is often next to nothing, and would silence the
+        # other.
         spread = [1.4826 * float(np.median(np.abs(top - c))) if len(top) >= FEW else
                   float(top.std(ddof=1)) for top, c in zip(tops, centre, strict=True)]
         self.centre, self.spread = torch.tensor(centre), torch.tensor(spread).clamp_min(1e-6)
@@ -59,8 +60,8 @@ class Fused(nn.Module):
 
 
 class FeatureDetector(OnBackbone):
-    """A closed form, a memory, a classifier or their fusion on the backbone's features, as config.model
-    says. Its one map is `distance`, [N,S/8,S/8]."""
+    """A closed form, a memory, a classifier or their fusion on the backbone's features, as
+    config.model says. Its one map is `distance`, [N,S/8,S/8]."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

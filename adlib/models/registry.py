@@ -19,8 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from adlib.config import (FITTED_IN_SECONDS, PIXEL_MODELS, STATISTICS, Config, InputError,
-                          did_you_mean, project_root)
+from adlib.config import (
+    FITTED_IN_SECONDS,
+    PIXEL_MODELS,
+    STATISTICS,
+    Config,
+    InputError,
+    did_you_mean,
+    project_root,
+)
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.detector import Detector
 from adlib.models.feature_autoencoder import FeatureAutoencoder
@@ -51,7 +58,8 @@ def build(config: Config) -> Detector:
         detector = adopt(_construct(made, config), config.model)
     if config.loss:
         if not isinstance(detector, Autoencoder):
-            raise InputError(f"loss is {config.loss!r}, and model {config.model!r} is not trained by "
+            raise InputError(f"loss is {config.loss!r}, and model {config.model!r} is not trained "
+                             f"by "
                              "a loss of images and reconstructions; leave it empty, or use cae or "
                              "resnet18")
         detector.own_loss = _guarded(load_object(config.loss, "loss"), config.loss)
@@ -79,8 +87,8 @@ def adopt(subject: object, where: str = "") -> Detector:
 class OwnDetector(Detector):
     """A user's object as a Detector: what it returns is checked, what it raises is one sentence.
 
-    A torch module is saved by its state dict. Any other object is saved if it offers `state()`, a dict
-    of arrays, and `load(state)`.
+    A torch module is saved by its state dict. Any other object is saved if it offers `state()`, a
+    dict of arrays, and `load(state)`.
     """
 
     def __init__(self, subject: object, where: str) -> None:
@@ -130,7 +138,8 @@ class OwnDetector(Detector):
         values = values if values.is_floating_point() else values.float()
         values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
         if bad := int((~torch.isfinite(values)).flatten(1).any(dim=1).sum()) if n else 0:
-            raise InputError(f"{self.where}: anomaly_maps gave NaN or infinity in {name!r} of {bad} "
+            raise InputError(f"{self.where}: anomaly_maps gave NaN or infinity in {name!r} of "
+                             f"{bad} "
                              f"of {n} images; give finite numbers")
         return values
 
@@ -160,7 +169,8 @@ def load_object(given: str, key: str) -> typing.Any:
 
 
 def own_file(given: str) -> Path | None:
-    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in none."""
+    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in
+    none."""
     file = Path(given.rpartition(":")[0]).expanduser()
     return next((path for path in (file, project_root() / file) if path.is_file()), None)
 

@@ -1,5 +1,5 @@
-"""Model-free baselines: one number of the image, and how unusual it is. A detector that doesn't beat
-them has learned nothing."""
+"""Model-free baselines: one number of the image, and how unusual it is. A detector that doesn't
+beat them has learned nothing."""
 from __future__ import annotations
 
 import io

@@ -51,8 +51,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
           ) -> list[dict[str, float]]:
     """Train a network in place to redraw good images; the last epoch is the result.
 
-    Adam or Muon. Schedule `one_cycle`: up to config.lr and down to nothing, batch by batch (Smith and
-    Topin 2017); `reference`: the reference's ReduceLROnPlateau (factor 0.5, patience 10) on the
+    Adam or Muon. Schedule `one_cycle`: up to config.lr and down to nothing, batch by batch (Smith
+    and Topin 2017); `reference`: the reference's ReduceLROnPlateau (factor 0.5, patience 10) on the
     validation loss, or on the training loss where there is none.
 
     Args:
@@ -84,7 +84,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
                **_one_epoch(network, optimiser, scheduler, images, config, epoch, loss)}
         row["held_out_loss"] = mean_loss(network, held, config, loss)
         if config.schedule == "reference":
-            scheduler.step(row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
+            scheduler.step(
+                row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
         row["seconds"] = time.perf_counter() - started
         history.append(row)
         left = (config.epochs - epoch) * sum(r["seconds"] for r in history) / len(history)
@@ -153,7 +154,8 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter],
             scheduler.step()
             total += loss.item() * size / (count // size * size)
         if not math.isfinite(total):
-            raise InputError(f"the loss became {total} in epoch {epoch}; the learning rate {peak} is "
+            raise InputError(f"the loss became {total} in epoch {epoch}; the learning rate {peak} "
+                             f"is "
                              "probably too high")
         history.append({"epoch": epoch, "lr": lr, "loss": total, "held_out_loss": float("nan"),
                         "seconds": time.perf_counter() - started})
@@ -217,7 +219,8 @@ def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
         total += len(batch) * torch.stack([loss.detach(), mse.detach()])
     loss, mse = (total / len(order)).tolist()
     if not math.isfinite(loss):
-        raise InputError(f"the loss became {loss} in epoch {epoch}; the learning rate {config.lr} is "
+        raise InputError(f"the loss became {loss} in epoch {epoch}; the learning rate {config.lr} "
+                         f"is "
                          "probably too high (or, with precision bf16, try float32)")
     return {"loss": loss, "mse": mse}
 

@@ -1,5 +1,5 @@
-"""Pretrained weights of a ResNet18: torchvision's download, or a state dict from a file. Nothing here
-runs code that a file holds."""
+"""Pretrained weights of a ResNet18: torchvision's download, or a state dict from a file. Nothing
+here runs code that a file holds."""
 from __future__ import annotations
 
 import contextlib
@@ -49,7 +49,8 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from a file, floating-point tensors as float32. InputError where that fails."""
     if not path.is_file():
-        raise InputError(f"weights file {path} is {'a folder' if path.is_dir() else 'missing'}; give "
+        raise InputError(f"weights file {path} is {'a folder' if path.is_dir() else 'missing'}; "
+                         f"give "
                          "the path of a ResNet18 state dict, or weights: imagenet or none")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -61,7 +62,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
                              "model.state_dict() and give that") from None
         # An OSError's own word is clear; torch's others mislead here.
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise InputError(f"weights file {path} cannot be read as a torch state dict{why}; it may be "
+        raise InputError(f"weights file {path} cannot be read as a torch state dict{why}; it may "
+                         f"be "
                          "truncated or of another kind") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -116,8 +118,10 @@ def _imagenet_state() -> dict[str, torch.Tensor]:
         raise InputError(f"{error}; delete it from torch's cache, so that it is fetched again, or "
                          "give weights: PATH or weights: none") from error
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong hash
-        raise InputError(f"ImageNet weights are out of reach ({_first_line(error)}); three ways out: "
-                         f"give a state dict with weights: PATH, put torchvision's file at {cached} "
+        raise InputError(f"ImageNet weights are out of reach ({_first_line(error)}); three ways "
+                         f"out: "
+                         f"give a state dict with weights: PATH, put torchvision's file at "
+                         f"{cached} "
                          "(connecting once does it), or start from random weights with weights: "
                          "none") from error
 

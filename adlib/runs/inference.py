@@ -67,12 +67,14 @@ def reopen(folder: Path) -> Reopened:
     """
     status = run_folder.status(folder)
     if status.state != "finished":
-        raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run its "
+        raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
+                         f"its "
                          "configuration first")
     about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
     config = Config.from_mapping(about["params"], str(folder / "run.json"))
     if not (folder / "model.pt").exists():
-        raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers neither a "
+        raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
+                         f"neither a "
                          "torch state dict nor state() and load(state) (docs/your_detector.md)")
     try:
         state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
@@ -84,7 +86,8 @@ def reopen(folder: Path) -> Reopened:
         raise
     except Exception as error:  # a damaged file can raise anything: UnpicklingError, KeyError, ...
         why = f"{type(error).__name__}: {str(error)[:80]}".splitlines()[0]
-        raise InputError(f"{folder / 'model.pt'} cannot be read ({why}); run its configuration again "
+        raise InputError(f"{folder / 'model.pt'} cannot be read ({why}); run its configuration "
+                         f"again "
                          "with --force") from error
     score = measured["chosen"]["score"]
     threshold = Threshold(np.array(calibration["scores"], float), config.target_fpr,
@@ -106,21 +109,24 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
     root = data_root or run_folder.data_root(folder)
     opened = part.open_part(dataclasses.replace(run.config, data_root=root))
     if layout.fingerprint(opened.category) != about["data"]["fingerprint"]:
-        raise InputError(f"the data of {folder} have changed since it ran; run its configuration again "
+        raise InputError(f"the data of {folder} have changed since it ran; run its configuration "
+                         f"again "
                          "first")
     return run, opened
 
 
 def _is_current(state: dict[str, torch.Tensor]) -> bool:
-    return any(key.startswith(("network.", "backbone.", "good", "subject.", "_extra_state", "model."))
-               for key in state)
+    return any(
+        key.startswith(("network.", "backbone.", "good", "subject.", "_extra_state", "model."))
+        for key in state)
 
 
 def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, torch.Tensor]:
     """A state dict by today's names; up to version 0.1 it held the network, or the head, alone."""
     if _is_current(state):
         return state
-    log.warning("this run was made by adlib 0.1, which the next version will no longer read; run its "
+    log.warning("this run was made by adlib 0.1, which the next version will no longer read; run "
+                "its "
                 "configuration again")
     if isinstance(detector, Autoencoder):
         return {f"network.{key}": tensor for key, tensor in state.items()}
@@ -235,8 +241,8 @@ def end(run: Reopened, predictions: typing.Sequence[Prediction], out: Path) -> N
 
 def watched(folder: Path, seen: typing.Collection[str],
             stop: threading.Event) -> typing.Iterator[Source]:
-    """The pictures of a folder, and whatever is written into it until `stop` is set; those whose path
-    is in `seen` are left out."""
+    """The pictures of a folder, and whatever is written into it until `stop` is set; those whose
+    path is in `seen` are left out."""
     done, states = set(seen), dict[Path, tuple[int, int]]()
     while not stop.is_set():
         for path in layout.below(folder):
@@ -308,8 +314,8 @@ def _row(one: Prediction) -> dict[str, typing.Any]:
 
 
 def _rows(table: Path) -> list[Prediction]:
-    """The whole rows of a table of predictions, those of unreadable pictures left out: a killed call
-    may have left half a line."""
+    """The whole rows of a table of predictions, those of unreadable pictures left out: a killed
+    call may have left half a line."""
     if not table.exists():
         return []
     with table.open(newline="", encoding="utf-8") as stream:

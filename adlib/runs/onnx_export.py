@@ -1,8 +1,8 @@
 """A finished run as one ONNX file: from the picture to its score, map and verdict.
 
-Input `picture`: uint8 [1,3,S,S], RGB, resized to S as images.decode does. Outputs: `score` float32 [1],
-`map` float32 [1,S,S] (smoothed), `anomalous` bool [1]. The file's metadata have the threshold, the
-maps' fixed scale (low, level) and what the run was.
+Input `picture`: uint8 [1,3,S,S], RGB, resized to S as images.decode does. Outputs: `score` float32
+[1], `map` float32 [1,S,S] (smoothed), `anomalous` bool [1]. The file's metadata have the threshold,
+the maps' fixed scale (low, level) and what the run was.
 """
 from __future__ import annotations
 
@@ -76,14 +76,15 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
         about: more for the file's metadata.
 
     Raises:
-        InputError: without the extra packages, and for a detector that is not built in, or that is a
-            statistic.
+        InputError: without the extra packages, and for a detector that is not built in, or that is
+            a statistic.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise InputError(f"ONNX export needs the package {error.name}; install the extra: pip install "
+        raise InputError(f"ONNX export needs the package {error.name}; install the extra: pip "
+                         f"install "
                          "-e '.[onnx]' in the project's folder") from error
     config, threshold = run.config, run.threshold.value
     if config.model in STATISTICS:
@@ -93,7 +94,8 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
         raise InputError(f"{config.name} is {config.model}, which only its own code can export; "
                          "built-in networks and feature detectors can be exported here")
     if run.decision.score.count(".") != 1 or ":" in run.decision.score:
-        raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of your "
+        raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of "
+                         f"your "
                          "own; export a run of a built-in score")
     run.detector.config = type(config)(**config.as_dict() | {"precision": "float32"})
     picture = torch.zeros(1, 3, *[config.image_size] * 2, dtype=torch.uint8)

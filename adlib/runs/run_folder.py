@@ -135,8 +135,8 @@ def inputs(config: Config, category: layout.Category) -> dict[str, typing.Any]:
 def start(part: Part, detector: Detector) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-    Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another process
-    is at work in the folder.
+    Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another
+    process is at work in the folder.
     """
     from adlib.models.fast import device as devices
 

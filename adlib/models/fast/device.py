@@ -25,7 +25,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def precision(config: Config, device: torch.device) -> str:
-    """float32 or bf16. `auto` takes bf16 only where it is native: emulated, it is ten times slower."""
+    """float32 or bf16. `auto` takes bf16 only where it is native: emulated, it is ten times
+    slower."""
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
