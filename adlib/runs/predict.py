@@ -114,11 +114,11 @@ def predict(run: Detector, given: typing.Iterable[Source], out: Path, *,
                                         encoding="utf-8") as stream, ThreadPoolExecutor(2) as pool:
         for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
             try:
-                untrusted.legible(str(source.path))
+                untrusted.check_name(str(source.path))
                 picture = decoded()
             # whatever a decoder trips over in a damaged file, the file is named
             except Exception as error:
-                found = Prediction(untrusted.shown(source.path), problem=untrusted.shown(
+                found = Prediction(untrusted.sanitized(source.path), problem=untrusted.shown(
                     str(error) or type(error).__name__))
             else:
                 found = _one(run, source, picture, out)
