@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from PIL import Image
 
-<<<<<<< HEAD
 from adlib.data import corruptions, files, layout
 from adlib.data.part import Part
 from adlib.data.synthetic import drawing
@@ -23,16 +22,6 @@ from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import Decision, score_table
 from adlib.models.detector import Detector
-=======
-from adlib.config import Config, InputError
-from adlib.data import corruptions, files, images, layout
-from adlib.data.synthetic import drawing as generator
-from adlib.evaluation import metrics, psychometric
-from adlib.report import data_sentences
-from adlib.report.i18n import Text, join, t
-from adlib.runs import run_folder
-from adlib.runs.reopen import Detector, detector
->>>>>>> h-data
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
 CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -53,7 +42,6 @@ def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFra
     columns = ["disturbance", "strength", "auroc", "false_positives", "detections"]
     if not 0 < truth.sum() < len(truth):
         return pd.DataFrame(columns=columns)
-<<<<<<< HEAD
     images, rows = part.test.tensor[used], []
     for name, strength in [("none", 0), *((name, strength) for name in corruptions.CORRUPTIONS
                                           for strength in corruptions.STRENGTHS)]:
@@ -63,20 +51,6 @@ def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFra
         rates = [_share(decision, scores[truth == of]) for of in (0, 1)]
         rows.append((name, strength, auroc(truth, scores), *rates))
     return pd.DataFrame(rows, columns=columns)
-=======
-    pictures = images.load(paths, run.config.image_size)
-    rows = [("none", 0, "as they are", run.scores(pictures))]
-    rows += [(name, strength, data_sentences.corruption(name, strength),
-              run.scores(corruptions.apply(pictures, name, strength, seed=run.config.seed)))
-             for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
-    rates = [[
-        math.nan if math.isinf(run.threshold) else float(
-            (scores[truth == of] > run.threshold).mean()) for of in (0, 1)
-    ] for *_, scores in rows]
-    return pd.DataFrame([(name, strength, what, metrics.auroc(truth, scores), *pair)
-                         for (name, strength, what, scores), pair in zip(rows, rates, strict=True)],
-                        columns=columns)
->>>>>>> h-data
 
 
 def detectability(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
@@ -142,32 +116,10 @@ def _scores(detector: Detector, decision: Decision, images: torch.Tensor) -> np.
     return score_table(detector, decision.scale, images)[decision.score].to_numpy()
 
 
-<<<<<<< HEAD
 def _share(decision: Decision, scores: np.ndarray) -> float:
     if math.isinf(decision.threshold.value):
         return math.nan
     return float(decision.threshold.exceeded(scores).mean())
-=======
-def robustness_sentence(table: pd.DataFrame) -> Text:
-    if table.empty:
-        return t("limits.no_labels_both_classes_so")
-    clean, disturbed = table.loc[table["strength"] == 0,
-                                 "auroc"].iloc[0], table[table["strength"] == 3]
-    parts = join((t("limits.name_value_f", value=row.auroc,
-                    name=data_sentences.corruption(row.disturbance, row.strength))
-                  for row in disturbed.sort_values("auroc").head(3).itertuples()), ", ")
-    text = t("limits.auroc_clean_f_they_strength", clean=clean, parts=parts)
-    if table["false_positives"].isna().any():
-        return join([text, t("limits.held_out_images_support_no_threshold")])
-    alarms = disturbed.sort_values("false_positives", ascending=False).iloc[0]
-    if not alarms["false_positives"]:
-        return join([text, t("limits.fixed_threshold_most_false_alarms_2", share=0)])
-    return join([
-        text,
-        t("limits.fixed_threshold_most_false_alarms", share=alarms["false_positives"],
-          what=data_sentences.corruption(alarms["disturbance"], alarms["strength"]))
-    ])
->>>>>>> h-data
 
 
 def _resized(image: np.ndarray, size: int) -> np.ndarray:

@@ -135,14 +135,8 @@ def inputs(config: Config, category: layout.Category) -> dict[str, typing.Any]:
 def start(part: Part, detector: Detector) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-<<<<<<< HEAD
     Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another
     process is at work in the folder.
-=======
-    source: the rule that found the data (layout.find_root). weights: the word of models.build. precision: what the
-    networks really compute in. Keeps the checkpoint of a killed run with the same inputs. Raises
-    InputError when another process is at work in the folder.
->>>>>>> h-data
     """
     from adlib.models.fast import device as devices
 
