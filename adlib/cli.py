@@ -8,10 +8,14 @@ import os
 import shlex
 import sys
 import tempfile
+import typing
 from pathlib import Path
 
 from adlib import __version__
-from adlib.config import LANGUAGES, InputError, log, show_log
+from adlib.config import LANGUAGES, InputError, deprecated, log, show_log
+
+if typing.TYPE_CHECKING:
+    from adlib.runs.inference import Reopened
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,21 +80,8 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
         print(f"wrote {markdown}")
     rows = summary.rows(comparison.without_ablations(table), reports)
     print(comparison.provenance(table), answers.full(rows),
-          board.closing_table(_cells(rows.to_dict("records"))), f"Report: {index.resolve()}",
+          board.closing_table(rows.to_dict("records")), f"Report: {index.resolve()}",
           sep="\n\n")
-
-
-def _cells(rows: list[dict]) -> list[dict[str, str]]:
-    """The texts of the closing table."""
-    cells = []
-    for row in rows:
-        cell = row["status"]
-        if row["seeds"]:
-            value = "no AUROC" if row["auroc"] != row["auroc"] else (
-                f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]")
-            cell = f"{value}, {row['train_seconds']:.0f} s"
-        cells.append({"label": str(row["label"]), "category": row["category"], "cell": cell})
-    return cells
 
 
 def new(args: argparse.Namespace) -> int:
@@ -121,56 +112,71 @@ def new(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be
     read."""
-    from adlib.runs import predict as prediction
-    from adlib.runs import reopen
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress
+
+    from adlib.runs import board, inference
     from adlib.runs.engines import local
 
-    detector, out = reopen.detector(Path(args.run), args.weights), Path(args.out)
+    run, out = _reopened(args), Path(args.out)
     if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
-    given = [] if args.watch else prediction.sources([Path(path) for path in args.pictures])
-    predictions = prediction.begin(detector, out)
+    given = [] if args.watch else inference.sources([Path(path) for path in args.pictures])
+    predictions = inference.begin(run, out)
     done = {known.path for known in predictions}
     due = [source for source in given if str(source.path) not in done]
-    with local.stop_signals() as stop:
-        coming = prediction.watched(Path(args.pictures[0]), done, stop) if args.watch else due
-        ahead = 0 if args.watch else prediction.AHEAD
-        for number, latest in enumerate(prediction.predict(detector, coming, out, ahead=ahead), 1):
-            print(prediction.line(latest), flush=True)
-            prediction.progress(number, None if args.watch else len(due))
+    bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
+                   redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
+    with local.stop_signals() as stop, bar:
+        coming = inference.watched(Path(args.pictures[0]), done, stop) if args.watch else due
+        pictures = bar.add_task("", total=None if args.watch else len(due))
+        for latest in inference.predict(run, coming, out,
+                                        ahead=0 if args.watch else inference.AHEAD):
+            print(board.prediction_line(latest), flush=True)
+            bar.advance(pictures)
             predictions.append(latest)
             if stop.is_set():
                 break
-    prediction.end(detector, predictions, out)
-    print(prediction.summary(predictions, out))
+    inference.end(run, predictions, out)
+    print(board.predictions_summary(predictions, out))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
         return 130
-    return prediction.code(predictions)
+    return inference.exit_code(predictions)
+
+
+def _reopened(args: argparse.Namespace) -> Reopened:
+    from adlib.runs import inference
+
+    if args.weights:
+        deprecated("--weights here, since a run keeps its own")
+    return inference.reopen(Path(args.run))
 
 
 def export(args: argparse.Namespace) -> int:
     """Write a finished run as one ONNX file."""
-    from adlib.runs import export as onnx
-    from adlib.runs import reopen, run_folder
+    from adlib.runs import onnx_export, run_folder
 
-    detector = reopen.detector(Path(args.run), args.weights)
-    config, about = detector.config, run_folder.manifest(Path(args.run))
-    onnx.onnx(detector, Path(args.onnx), {
+    run, about = _reopened(args), run_folder.manifest(Path(args.run))
+    config = run.config
+    onnx_export.export(run, Path(args.onnx), {
         "configuration": config.name, "category": config.category, "seed": config.seed,
         "weights": about["weights"], "data": about["data"]["fingerprint"], "git": about["git"]})
     rounded = ("; computed in float32, the run in bf16: scores may differ in the third digit"
                if about.get("precision") == "bf16" else "")
-    print(f"wrote {args.onnx}: {detector.score} of {config.category} {config.name}, input "
-          f"{config.image_size} px, threshold {detector.threshold:.6g}{rounded}")
+    print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, input "
+          f"{config.image_size} px, threshold {run.threshold.value:.6g}{rounded}")
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    """One line each: versions, device, data, weights, write access; 1 if a study could not run."""
+    """One line each: versions, device, data, weights, write access; 1 if a study could not run. Of
+    a detector of one's own: what was asked of it, and what to do where it fails."""
     from adlib.runs import freshness
 
+    if args.detector:
+        return _check_detector(args)
     ready = True
     print("versions:", ", ".join(f"{name} {version}"
                                  for name, version in freshness.versions().items()))
@@ -186,24 +192,42 @@ def check(args: argparse.Namespace) -> int:
     return 0 if ready else 1
 
 
+def _check_detector(args: argparse.Namespace) -> int:
+    from adlib.config import Config
+    from adlib.models import contract
+
+    failed = 0
+    for finding in contract.check(args.detector, Config(options=args.options).options):
+        bad = not finding.ok and finding.needed
+        failed += bad
+        print(f"{'ok  ' if finding.ok else 'FAIL' if bad else 'note'}  {finding.asked}"
+              + (f": {finding.advice}" if finding.advice else ""))
+    print(f"not ready: {failed} of these have to hold (docs/your_detector.md)" if failed else
+          f"ready: give model: {args.detector} in a configuration")
+    return int(failed > 0)
+
+
 def _check_device(args: argparse.Namespace) -> str:
     import torch
 
-    from adlib.models import training
+    from adlib.models.fast import device
 
-    return (f"{training.pick_device('auto')}, {os.cpu_count()} cores, torch uses "
+    return (f"{device.pick_device('auto')}, {os.cpu_count()} cores, torch uses "
             f"{torch.get_num_threads()} threads")
 
 
 def _check_data(args: argparse.Namespace) -> str:
     from adlib.data import layout, quality
+    from adlib.report import data_sentences
 
-    root, source = layout.find_root(args.data)
-    lines, bad = [source], 0
+    root, rule = layout.find_root(args.data)
+    lines, bad = [data_sentences.data_source(rule, root.resolve().name)], 0
     for name in layout.categories(root):
         findings = quality.check(layout.open_category(root, name))
-        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in findings.rows())]
-        lines += [f"    problem: {problem}" for problem in findings.problems()]
+        rows = data_sentences.findings_rows(findings)
+        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
+        lines += [f"    problem: {problem}"
+                  for problem in data_sentences.findings_problems(findings)]
         bad += len(findings.unreadable) + bool(findings.label_problem)
     if bad:
         raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: "
@@ -217,7 +241,7 @@ def _check_weights(args: argparse.Namespace) -> str:
 
     config = Config(model="resnet18", weights=args.weights or "imagenet",
                     weights_fallback=not args.weights)
-    weights = autoencoders.build(config)[1]
+    weights = autoencoders.build_network(config)[1]
     return weights + (" (the CAE needs none; give a file with --weights PATH)"
                       if weights.startswith("RANDOM") else "")
 
@@ -269,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     weights = argparse.ArgumentParser(add_help=False)
     weights.add_argument("--weights", default="", metavar="PATH",
                          help="ResNet18 weights: imagenet, none, or a state dict's path (default: "
-                              "what the configuration says, or where the run found them)")
+                              "what the configuration says)")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", default="", metavar="PATH",
                       help="folder of the data (default: ADLIB_DATA, data/, else synthetic)")
@@ -332,7 +356,10 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(command=export)
 
     one = commands.add_parser("check", parents=[reports, data, weights],
-                              help="could a study run here? versions, device, data, weights")
+                              help="could a study run here? versions, device, data, weights; or: "
+                                   "does a detector of your own keep its contract?")
+    one.add_argument("detector", nargs="?", default="", metavar="FILE.py[:CLASS]")
+    one.add_argument("--options", default="", help="of its constructor, as YAML or JSON")
     one.set_defaults(command=check)
 
     datasets = commands.add_parser(

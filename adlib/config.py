@@ -60,13 +60,10 @@ class Config:
     # network (cae, resnet18), feature detector (to_pixels, to_features, pca, gaussian, memory,
     # fused...), baseline, FILE.py:CLASS of your own, or anomalib:NAME
     model: str = "cae"
-    options: str = ""  # of your own detector's constructor or anomalib's, as YAML or JSON
     weights: str = "imagenet"  # of the ResNet18: imagenet | none | path of a state dict
     # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
-    loss: str = ""  # FILE.py:NAME of your own loss for the autoencoders; empty: the one above
-    score: str = ""  # FILE.py:NAME of your own reduction of the maps; empty: the model's
     image_size: int = 128  # pixels, divisible by 32
     epochs: int = 5  # passes over the training images
     # images per training step; small ones take more steps, and learn more from as many images
@@ -77,6 +74,9 @@ class Config:
     # plateau)
     schedule: str = "one_cycle"
     layers: str = "1,2,3"  # which ResNet18 stages the feature models look at
+    options: str = ""  # of a detector of your own: its constructor's, as YAML or JSON
+    loss: str = ""  # another loss: FILE.py:FUNCTION of (images, reconstructions)
+    score: str = ""  # another score: FILE.py:FUNCTION of (maps) or of (images, reconstructions)
     distance: str = "cosine"  # for to_features: cosine | squared
     # for classifier and fused: the synthetic anomalies they are shown
     kinds: str = "cutpaste,perlin,scratch,structural"
@@ -98,7 +98,7 @@ class Config:
         for key in ("loss", "score"):
             value = getattr(self, key)
             _demand(not value or OWN.fullmatch(value),
-                    f"{key} is {value!r}; give FILE.py:NAME of a function of your own, or nothing")
+                    f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
         for key, known in (("device", DEVICES), ("precision", PRECISIONS),
                            ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
                            ("distance", DISTANCES)):
@@ -179,11 +179,17 @@ class Config:
         return self.model not in ("cae", *STATISTICS)
 
     @property
-    def own_files(self) -> dict[str, Path]:
-        """{"FILE.py": its path} of the user's code that this run calls; relative to the project."""
-        own = (OWN.fullmatch(value) for value in (self.model, self.loss, self.score))
-        return {match["file"]: project_root() / Path(match["file"]).expanduser()
-                for match in own if match}
+    def own_files(self) -> dict[str, Path | None]:
+        """{"FILE.py": where it lies, None if nowhere} of the user's code that this run calls."""
+        given = (self.model, self.loss, self.score)
+        return {value.rpartition(":")[0]: own_file(value) for value in given if OWN.fullmatch(value)}
+
+
+def own_file(given: str) -> Path | None:
+    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in
+    neither."""
+    file = Path(given.rpartition(":")[0]).expanduser()
+    return next((path for path in (file, project_root() / file) if path.is_file()), None)
 
 
 def notebook_of(model: str) -> str:

@@ -1,11 +1,13 @@
-"""What the user sees of a batch: live bars on a terminal, plain lines elsewhere; the closing table.
-"""
+"""What the user sees on a terminal: a batch under way (live bars, or plain lines elsewhere), the
+closing table, predictions."""
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 import typing
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -17,6 +19,9 @@ from adlib.runs import run_folder
 from adlib.runs.engines import local
 from adlib.runs.engines.local import Job
 from adlib.runs.grid import Task
+
+if typing.TYPE_CHECKING:  # the runner need not wait for torch
+    from adlib.runs.inference import Prediction
 
 LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsewhere
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
@@ -89,26 +94,54 @@ class Board:
         self.bars.refresh()
 
 
-def closing_table(rows: typing.Iterable[dict[str, str]]) -> str:
+def closing_table(rows: typing.Iterable[dict[str, typing.Any]]) -> str:
     """Configurations x categories in 100 columns, some categories at a time.
 
     Args:
-        rows: texts of one configuration on one category: `label`, `category`, and `cell`, such as
-            "0.981 [0.95, 1.00], 12 s".
+        rows: of one configuration on one category: label, category, auroc, low, high,
+            train_seconds; of one without a finished run its `status`, and `seeds` 0.
     """
-    rows = list(rows)
-    categories = list(dict.fromkeys(row["category"] for row in rows))
-    cells = {(row["label"], row["category"]): row["cell"] for row in rows}
+    cells = {(str(row["label"]), row["category"]): _cell(row) for row in rows}
+    categories = list(dict.fromkeys(category for _, category in cells))
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     for start in range(0, len(categories), CELLS):
         some = categories[start:start + CELLS]
         table = Table("", *(Column(category, no_wrap=True) for category in some),
-                      title=None if start else "AUROC [95 % interval], seconds of a run",
+                      title=None if start else "AUROC [95 % interval], seconds of training",
                       title_justify="left", title_style="none")
-        for label in dict.fromkeys(row["label"] for row in rows):
+        for label in dict.fromkeys(label for label, _ in cells):
             table.add_row(label, *(cells.get((label, category), "") for category in some))
         console.print(table, markup=False)
     return console.file.getvalue().rstrip()
+
+
+def _cell(row: dict[str, typing.Any]) -> str:
+    if not row["seeds"]:
+        return row["status"]
+    interval = f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return (f"{'no AUROC' if math.isnan(row['auroc']) else interval}, "
+            f"{row['train_seconds']:.0f} s")
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """A prediction for a terminal."""
+    if prediction.problem:
+        return f"unreadable                     {prediction.path} ({prediction.problem})"
+    p_value = "" if prediction.p_value is None else f"p {prediction.p_value:.3f}"
+    return (f"{prediction.verdict or 'no verdict':10} {prediction.score:11.5g} {p_value:8} "
+            f"{prediction.path}")
+
+
+def predictions_summary(predictions: list[Prediction], out: Path) -> str:
+    """What came out, in a sentence, and every picture that could not be read."""
+    verdicts = [prediction.verdict for prediction in predictions]
+    unread = [prediction.path for prediction in predictions if prediction.problem]
+    text = (f"{len(predictions)} pictures: {verdicts.count('anomalous')} anomalous, "
+            f"{verdicts.count('good')} good")
+    text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
+    if not any(verdicts) and len(unread) < len(predictions):
+        text += ". The run had too few good images for a threshold: sort by score"
+    return f"{text}. Tables and overlays: {out}"
 
 
 def _far(job: Job) -> tuple[str, float | None, float | None]:

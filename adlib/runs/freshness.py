@@ -1,9 +1,9 @@
 """What a result was made from, and whether that still stands.
 
 A run depends on its parameters, data and weights, on the packages that make numbers, and on its
-notebook's code cells; it notes that itself, in run.json. The runner notes the same of the executed
-data notebook (eda.json), of a run's limits (limits.json), of the comparison (comparison.json) and
-of the report (report.json), or why they failed.
+notebook's code cells; it notes that itself, in run.json. The runner writes the same as a build
+manifest, a note, of the executed data notebook (eda.json), of a run's limits (limits.json), of the
+comparison (comparison.json) and of the report (report.json), or why they failed.
 """
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def of_run(config: Config, category: layout.Category) -> Made:
         weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model))}
-    own = {name: _hash(path) if path.is_file() else "missing"
+    own = {name: _hash(path) if path else "missing"
            for name, path in config.own_files.items()}
     return made | ({"files": own} if own else {})
 

@@ -23,6 +23,12 @@ from adlib.config import Config, InputError, project_root, upgrade
 from adlib.data import files, layout
 from adlib.runs import freshness
 
+if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
+    from adlib.data.part import Part
+    from adlib.evaluation.calibration import Decision
+    from adlib.evaluation.results import Results
+    from adlib.models.detector import Detector
+
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 PLACES = ("data_root", "reports", "weights")  # parameters that may be paths of this machine
 LAYOUTS = {"seed": "course"}  # as an earlier version called it
@@ -51,6 +57,31 @@ class Run:
         """Say how far training is ({"epoch", "epochs", "loss", "seconds_left"}), for whoever
         watches the folder."""
         files.write_json(self.folder / "progress.json", state)
+
+    def show(self, figure: typing.Any) -> None:
+        """Save a captioned figure of adlib.report in the run's folder, and display it."""
+        figure.show(self.folder)
+
+    def save(self, detector: Detector, decision: Decision, results: Results) -> None:
+        """Write everything the run came to, the metrics last: then it is finished."""
+        from adlib.evaluation.results import write_csv
+
+        write_csv(results.table, self.folder / "all_results.csv")
+        write_csv(results.score_study, self.folder / "score_study.csv")
+        write_csv(results.regions, self.folder / "regions.csv")
+        if len(results.epochs):
+            write_csv(results.epochs, self.folder / "epochs.csv")
+        if detector.history:
+            from adlib.models.training import write_history
+
+            write_history(self.folder / "history.csv", detector.history)
+        if detector.can_be_reopened:
+            _save_state(detector, self.folder / "model.pt")
+        else:
+            (self.folder / "model.pt").unlink(missing_ok=True)
+        trained = sum(row.get("seconds", 0.0) for row in detector.history)
+        epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
+        self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)
 
     def finish(self, metrics: dict[str, typing.Any], *, train_seconds: float) -> None:
         """Record the metrics and the end of the run; drop what only an unfinished run needs.
@@ -84,19 +115,17 @@ def folder(config: Config) -> Path:
     return runs / config.category / config.name / f"seed-{config.seed}"
 
 
-def start(config: Config, category: layout.Category, *, source: str, weights: str, device: str,
-          threads: int, precision: str) -> Run:
+def start(part: Part, detector: Detector) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
     Keeps the checkpoint of a killed run with the same inputs.
 
-    Args:
-        source: which rule found the data (layout.find_root).
-        weights: where the network's weights came from (autoencoders.build).
-        precision: what the networks really compute in.
     Raises:
         InputError: when another process is at work in the folder, or it cannot be written.
     """
+    from adlib.models.fast import device as devices
+
+    config, category, weights = part.config, part.category, detector.weights
     here, began = folder(config), time.monotonic()
     lock = _take(here)
     inputs, contents = freshness.of_run(config, category), layout.contents(category)
@@ -113,10 +142,10 @@ def start(config: Config, category: layout.Category, *, source: str, weights: st
         "status": "running", "pid": os.getpid(), "inputs": inputs,
         "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
             "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
-            "source": source, "counts": counts,
+            "source": part.source, "counts": counts,
             "fingerprint": inputs["data"]},
-        "weights": weights, "device": device, "threads": threads, "precision": precision,
-        "versions": freshness.versions(), "git": freshness.revision(),
+        "weights": weights, **devices.describe(config), "versions": freshness.versions(),
+        "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
     return Run(here, config, identity, lock, category, contents, began)
 
@@ -177,6 +206,11 @@ def local(run_folder: Path) -> dict[str, typing.Any]:
         key: value for key, value in about["params"].items() if key in PLACES}}
 
 
+def data_root(run_folder: Path) -> str:
+    """Where the data of a run lie on this machine, or its folder's name where that is not known."""
+    return local(run_folder).get("data_root") or manifest(run_folder)["data"]["root"]
+
+
 def config_of(run_folder: Path) -> Config:
     """A run's parameters, with the paths of this machine where it ran here."""
     params = manifest(run_folder).get("params") or {}
@@ -218,6 +252,16 @@ def _renamed(value: typing.Any) -> typing.Any:
     if isinstance(value, dict):
         return {METRICS.get(key, key): _renamed(inner) for key, inner in value.items()}
     return value
+
+
+def _save_state(detector: Detector, path: Path) -> None:
+    """The state dict, loadable with torch.load(path, weights_only=True)."""
+    import torch
+
+    state = {name: tensor.detach().cpu() if isinstance(tensor, torch.Tensor) else tensor
+             for name, tensor in detector.state_dict().items()}
+    with files.atomic_path(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _take(here: Path) -> filelock.FileLock:

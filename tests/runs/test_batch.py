@@ -395,10 +395,15 @@ def test_on_a_terminal_a_running_task_has_a_bar_and_a_long_command_stays_in_one_
 
 def test_the_closing_table_fits_100_columns_however_many_categories():
     names = [f"category number {number}" for number in range(7)]
-    table = board.closing_table({"label": f"Fused: memory + classifier {config}", "category": name,
-                                 "cell": "0.981 [0.95, 1.00], 1234 s"}
-                                for name in names for config in "ab")
-    assert all(name in table for name in names) and table.count("0.981 [0.95, 1.00], 1234 s") == 14
+    numbers = {"seeds": 1, "auroc": 0.981, "low": 0.95, "high": 1.0, "train_seconds": 1234.4}
+    rows = [{"label": f"Fused: memory + classifier {config}", "category": name} | numbers
+            for name in names for config in "abc"]
+    rows[1] |= {"seeds": 0, "status": "failed"}
+    rows[2] |= {"auroc": float("nan")}
+    table = board.closing_table(rows)
+    assert all(name in table for name in names)
+    assert table.count("0.981 [0.95, 1.00], 1234 s") == 19
+    assert "failed" in table and "no AUROC, 1234 s" in table
     assert max(map(len, table.splitlines())) <= 100
 
 
