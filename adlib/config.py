@@ -58,7 +58,7 @@ class Config:
     category: str = ""  # which part to study; empty: the first category found in the data
     name: str = "cae_mse"  # name of this configuration, and of its folder
     # network (cae, resnet18), feature detector (to_pixels, to_features, pca, gaussian, memory,
-    # fused...), baseline, FILE.py:CLASS of your own, or anomalib:NAME
+    # fused...) or baseline
     model: str = "cae"
     weights: str = "imagenet"  # of the ResNet18: imagenet | none | path of a state dict
     # if ImageNet weights are out of reach: go on with random ones, and say so everywhere
@@ -181,8 +181,8 @@ class Config:
     @property
     def own_files(self) -> dict[str, Path | None]:
         """{"FILE.py": where it lies, None if nowhere} of the user's code that this run calls."""
-        given = (self.model, self.loss, self.score)
-        return {value.rpartition(":")[0]: own_file(value) for value in given if OWN.fullmatch(value)}
+        given = filter(OWN.fullmatch, (self.model, self.loss, self.score))
+        return {value.rpartition(":")[0]: own_file(value) for value in given}
 
 
 def own_file(given: str) -> Path | None:

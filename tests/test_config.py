@@ -35,7 +35,7 @@ def test_frozen():
                           ({"model": 3}, "type str"),
                           ({"model": "mine.py"}, "FILE.py:CLASS, anomalib:NAME"),
                           ({"model": "anomalib:"}, "model is 'anomalib:'"),
-                          ({"loss": "mine.py"}, "loss is 'mine.py'; give FILE.py:NAME"),
+                          ({"loss": "mine.py"}, "loss is 'mine.py'; give FILE.py:FUNCTION"),
                           ({"score": "mine:top"}, "score is 'mine:top'"),
                           ({"options": "[1, 2]"}, "options is '[1, 2]'; give a mapping"),
                           ({"options": {1: 2}}, "options is"),
@@ -59,12 +59,17 @@ def test_project_root_is_found_from_the_notebooks_folder(tmp_path, monkeypatch):
     assert project_root() == tmp_path
 
 
-def test_a_users_own_code_is_named_by_file_and_name():
+def test_a_users_own_code_is_named_by_file_and_name(tmp_path, monkeypatch):
+    for name in ("notebooks", "params", "lib"):
+        (tmp_path / name).mkdir()
+    for name in ("mine.py", "lib/loss.py"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "notebooks")  # found from the project's folder as well
     for model in ("mine.py:Mean", "../shelf/my detector.py:Mean2", "anomalib:Patchcore"):
         assert Config(model=model).model == model and notebook_of(model) == "04_feature_space.ipynb"
-    config = Config(model="mine.py:Mean", loss="lib/loss.py:huber", score="mine.py:top")
-    assert {name: path.name for name, path in config.own_files.items()} == {
-        "mine.py": "mine.py", "lib/loss.py": "loss.py"}
+    config = Config(model="mine.py:Mean", loss="lib/loss.py:huber", score="gone.py:top")
+    assert config.own_files == {"mine.py": tmp_path / "mine.py",
+                                "lib/loss.py": tmp_path / "lib" / "loss.py", "gone.py": None}
     assert Config().own_files == {} and Config(model="anomalib:Padim").own_files == {}
 
 

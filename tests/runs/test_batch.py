@@ -28,7 +28,7 @@ CONFIGS = ("ok", "boom", "killed", "silent", "hang")
 PARAMETERS = "# Parameters\ncategory = ''\ndata_root = ''\nreports = ''\nimage_size = 128\n"
 EDA = "assert category == 'nut'"
 RUN = """
-import os, sys, time
+import os, sys, time, types
 from adlib.config import Config
 from adlib.data import files, layout
 from adlib.runs import run_folder
@@ -38,8 +38,10 @@ if name == "boom":
 if name == "killed":
     os.kill(os.getpid(), 9)
 if name != "silent":
-    run = run_folder.start(config, layout.open_from(data_root, category)[0], source="", weights="none", device="cpu", threads=1,
-                     precision="float32")
+    sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
+    category, source = layout.open_from(data_root, category)
+    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source),
+                           types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
     files.write_text(run.folder / "pid", str(os.getpid()))

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -16,9 +17,11 @@ def setting(course_root, tmp_path):
     return Config(category="nut", reports=str(tmp_path / "reports")), category
 
 
-def begin(setting):
-    return run_folder.start(*setting, source="parameter", weights="none", device="cpu", threads=1,
-                            precision="float32")
+def begin(setting, weights="none"):
+    """Start a run of (config, category), with a detector of which only the weights matter."""
+    config, category = setting
+    return run_folder.start(SimpleNamespace(config=config, category=category, source="parameter"),
+                            SimpleNamespace(weights=weights))
 
 
 def why_stale(run, now):
@@ -71,11 +74,13 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, course_root):
     code = f"""if True:
         import os, signal
         from pathlib import Path
+        from types import SimpleNamespace
         from adlib.config import Config
         from adlib.data import layout
         from adlib.runs import run_folder
-        category = layout.open_category(Path({str(course_root)!r}), "nut")
-        run_folder.start(Config(**{config.as_dict()!r}), category, source="s", weights="none", device="cpu", threads=1, precision="float32")
+        part = SimpleNamespace(config=Config(**{config.as_dict()!r}), source="parameter",
+                               category=layout.open_category(Path({str(course_root)!r}), "nut"))
+        run_folder.start(part, SimpleNamespace(weights="none"))
         os.kill(os.getpid(), signal.SIGKILL)"""
     subprocess.run([sys.executable, "-c", code], check=False)
     assert run_folder.status(run_folder.folder(config)).state == "interrupted"
@@ -90,8 +95,7 @@ def test_other_inputs_drop_the_checkpoint(setting):
     files.write_text(run.folder / "checkpoint.pt", "x")
     run.lock.release(force=True)
     other = Config(**setting[0].as_dict() | {"epochs": 3})
-    again = run_folder.start(other, setting[1], source="s", weights="none", device="cpu", threads=1,
-                             precision="float32")
+    again = begin((other, setting[1]))
     assert not (again.folder / "checkpoint.pt").exists()
     again.lock.release(force=True)
 
@@ -113,8 +117,7 @@ def test_starting_twice_in_one_kernel(setting):
 def test_a_reports_folder_that_cannot_be_written(setting, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write in"):
-        run_folder.start(Config(category="nut", reports=str(tmp_path / "file")), setting[1],
-                         source="", weights="", device="", threads=1, precision="")
+        begin((Config(category="nut", reports=str(tmp_path / "file")), setting[1]))
 
 
 def test_why_a_run_is_stale(setting, course_root):
@@ -215,8 +218,7 @@ def test_weights_are_known_by_content(setting, tmp_path):
 def test_a_run_with_random_weights_is_stale_once_imagenets_are_at_hand(
         setting, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    run = run_folder.start(*setting, source="s", weights="RANDOM, not ImageNet's (no network)",
-                           device="cpu", threads=1, precision="float32")
+    run = begin(setting, "RANDOM, not ImageNet's (no network)")
     run.finish(METRICS, train_seconds=1)
     now = freshness.of_run(*setting)
     assert why_stale(run, now) == ""
@@ -229,8 +231,7 @@ def test_a_folder_that_is_passed_on_names_no_place_and_no_machine(setting, tmp_p
     files.write_text(weights, "x")
     config = Config(**setting[0].as_dict() | {
         "model": "resnet18", "weights": str(weights), "data_root": str(course_root)})
-    run = run_folder.start(config, setting[1], source="parameter", weights="file w.pth", device="cpu",
-                           threads=1, precision="float32")
+    run = begin((config, setting[1]), "file w.pth")
     run.finish(METRICS, train_seconds=1)
     said = (run.folder / "run.json").read_text()
     assert str(tmp_path) not in said and "host" not in json.loads(said)

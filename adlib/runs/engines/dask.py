@@ -154,7 +154,8 @@ def problem(folders: list[Path], version: str) -> str:
     """On a worker: why it cannot take part, "" if it can."""
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         return f"it does not see {' and '.join(missing)}"
-    return "" if version == __version__ else f"it has adlib {__version__}, and this machine {version}"
+    same = version == __version__
+    return "" if same else f"it has adlib {__version__}, and this machine {version}"
 
 
 def _resources(dask_scheduler: typing.Any = None) -> dict[str, tuple[int, int]]:
