@@ -25,8 +25,8 @@ TILES = 96  # images that a run's page shows: with three pictures each they stay
 
 
 def banner(category: layout.Category, rule: str) -> None:
-    """What data this page is about; where it is synthetic, in a box that nobody can miss. rule: what
-    found the data (layout.find_root), "" to leave it out."""
+    """What data this page is about; where it is synthetic, in a box that nobody can miss. rule: the
+    one that found the data (layout.find_root), "" to leave it out."""
     from IPython.display import HTML, display
 
     if category.synthetic:
