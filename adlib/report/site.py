@@ -271,8 +271,9 @@ def _hidden(reports: Path, table: typing.Any) -> dict[str, str]:
                  params.get("reports")]
         folders += [Path(path) for path in given if path]
         folders += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
-    shown = {str(folder): folder.name for folder in folders if folder.is_absolute() and folder.name}
-    return shown | {str(Path.home()): "~"}
+    shown = {Path.home(): "~"} | {folder: folder.name for folder in folders}
+    return {str(folder): name for folder, name in shown.items()
+            if folder.is_absolute() and folder.name}
 
 
 def _without_paths(content: str, hidden: dict[str, str]) -> str:
@@ -283,7 +284,7 @@ def _without_paths(content: str, hidden: dict[str, str]) -> str:
     root = str(project_root())
     # the longest first: a folder in another is called by its own name
     known = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
-    return re.sub(rf"(?<![\w./-])({known})(?![\w-])(/?)", lambda found: (
+    return re.sub(rf"(?<![\w.-])({known})(?![\w-])(/?)", lambda found: (
         "" if found[2] and found[1] == root else names[found[1]] + found[2]), content)
 
 
