@@ -19,13 +19,11 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage, special
 
-from adlib.report.i18n import Text, t
-
 if typing.TYPE_CHECKING:  # a comparison asks for the words alone, and need not wait for torch
     import torch
 
 STRENGTHS = (1, 2, 3, 4, 5)
-_TABLE = {  # name: amount at each strength; `describe` says of what
+_TABLE = {  # name: amount at each strength; `amount` says of what
     "noise": (1, 2, 4, 7, 12), "blur": (0.2, 0.35, 0.55, 0.8, 1.2), "brighter": (2, 4, 7, 11, 16),
     "darker": (2, 4, 7, 11, 16), "contrast": (90, 80, 65, 50, 35), "jpeg": (90, 75, 50, 30, 15),
     "rotation": (1, 2, 4, 7, 10), "shift": (1, 2, 3, 4, 5)
@@ -44,34 +42,24 @@ def apply(pictures: torch.Tensor, name: str, strength: int, *, seed: int = 0) ->
     """
     import torch
 
-    amount = _amount(name, strength)
+    level = amount(name, strength)
     if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[
             1] != 3 or pictures.shape[2] != pictures.shape[3]:
         raise ValueError(
             f"corruptions need uint8 [N,3,S,S], got {pictures.dtype} {tuple(pictures.shape)}")
     changed = np.empty(pictures.shape, np.uint8)
     for i, picture in enumerate(pictures.cpu().numpy()):
-        changed[i] = np.clip(np.rint(_one(picture, name, amount, i, seed)), 0, 255)
+        changed[i] = np.clip(np.rint(_one(picture, name, level, i, seed)), 0, 255)
     return torch.from_numpy(changed)
 
 
-def describe(name: str, strength: int) -> Text:
-    """The corruption in words, for a legend: "sensor noise, standard deviation 4 % of the range".
-    Raises as `apply`."""
-    amount = _amount(name, strength)
-    return {
-        "noise": t("limits.sensor_noise_standard_deviation_amount", amount=amount), "blur": t(
-            "limits.out_focus_gaussian_sigma_amount", amount=amount), "brighter": t(
-                "limits.brighter_amount_range", amount=amount), "darker": t(
-                    "limits.darker_amount_range", amount=amount), "contrast": t(
-                        "limits.contrast_about_image_s_mean", amount=amount), "jpeg": t(
-                            "limits.jpeg_compression_quality_amount", amount=amount), "rotation": t(
-                                "limits.turned_amount_degrees_every_other", amount=amount),
-        "shift": t("limits.shifted_amount_image_s_side", amount=amount)
-    }[name]
+def amount(name: str, strength: int) -> float:
+    """How much of a corruption a strength is: noise, blur, brightness, shift in per cent (of the grey
+    range or the image's side), contrast in per cent that remain, JPEG quality, degrees of rotation.
 
-
-def _amount(name: str, strength: int) -> float:
+    Raises:
+        ValueError: an unknown name or strength.
+    """
     if name not in _TABLE:
         raise ValueError(f"unknown corruption {name!r}; known are {', '.join(CORRUPTIONS)}")
     if strength not in STRENGTHS:

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from adlib.data import files, untrusted
 from adlib.config import InputError, cache_dir, did_you_mean, project_root
-from adlib.report.i18n import Text, t
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LABELS = "image_anomaly_labels.json"
@@ -47,32 +46,34 @@ class Category:
         return path.relative_to(self.root).as_posix()
 
 
-def find_root(data_root: str = "") -> tuple[Path, Text]:
-    """The folder of the data, and a sentence saying which rule chose it.
+def find_root(data_root: str = "") -> tuple[Path, str]:
+    """The folder of the data, and the rule that chose it, the first of these that names one.
 
-    The parameter, else the environment variable ADLIB_DATA, else data/ of the project if it holds a
-    category, else the synthetic set, drawn into data/synthetic on first use. Raises InputError when
-    a named folder is missing or no folder.
+    parameter: `data_root`. environment: the variable ADLIB_DATA. project: data/ of the project, if it
+    holds a category. drawn: the synthetic set, drawn into data/synthetic on first use.
+
+    Raises:
+        InputError: a folder that is named is missing or no folder.
     """
-    for value, rule in ((data_root, t("data.parameter_data_root")), (os.environ.get(
-            "ADLIB_DATA", ""), t("data.environment_variable_adlib_data"))):
+    for value, rule, source in ((data_root, "parameter", "parameter data_root"),
+                                (os.environ.get("ADLIB_DATA", ""), "environment",
+                                 "environment variable ADLIB_DATA")):
         if value:
             root = Path(value).expanduser()
             if not root.is_dir():
-                raise InputError(
-                    f"{rule} is {value!r}, which is {'a file' if root.exists() else 'missing'}; "
-                    f"give the folder that "
-                    "holds the categories")
-            return root, t("data.data_folder_rule", folder=value, rule=rule)
+                raise InputError(f"{source} is {value!r}, which is "
+                                 f"{'a file' if root.exists() else 'missing'}; give the folder that "
+                                 "holds the categories")
+            return root, rule
     own = project_root() / "data"
     if _names(own):
-        return own, t("data.data_folder_project_s_data", folder=own)
+        return own, "project"
     drawn = own / "synthetic"
     if not (drawn / "synthetic.json").is_file():
         from adlib.data.synthetic import drawing
 
         drawing.write_dataset(drawn)
-    return drawn, t("data.data_folder_drawn_adlib_because", folder=drawn, own=own)
+    return drawn, "drawn"
 
 
 def categories(root: Path) -> list[str]:
@@ -127,11 +128,10 @@ def open_category(root: Path, name: str = "") -> Category:
                     train_bad)
 
 
-def open_from(data_root: str, name: str) -> tuple[Category, Text]:
-    """find_root and open_category in one: the category, and the sentence saying where it was found.
-    """
-    root, source = find_root(data_root)
-    return open_category(root, name), source
+def open_from(data_root: str, name: str) -> tuple[Category, str]:
+    """find_root and open_category in one: the category, and the rule that found its folder."""
+    root, rule = find_root(data_root)
+    return open_category(root, name), rule
 
 
 def read_labels(category: Category) -> dict[str, Label]:

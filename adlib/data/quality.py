@@ -2,7 +2,6 @@
 file that cannot be read."""
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,6 @@ from pathlib import Path
 
 from adlib.data import layout
 from adlib.config import InputError
-from adlib.report.i18n import Text, join, t
-
-MANY_SIZES = 6  # different ones that the data card still names one by one
 
 
 @dataclass(frozen=True)
@@ -31,44 +27,22 @@ class Findings:
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
 
-    def rows(self) -> list[tuple[Text, str]]:
-        """The findings in words, for a table."""
-        def spell(counts: dict[str, int]) -> Text:
-            return join((f"{key} {value}"
-                         for key, value in counts.items()), ", ") if counts else t("data.none")
+    def problems(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        by_area = sorted(self.sizes, key=lambda size: math.prod(map(int, size.split("x"))))
-        sizes = spell(self.sizes) if len(by_area) <= MANY_SIZES else t(
-            "data.n_different_ones_least_most", n=len(by_area), least=by_area[0], most=by_area[-1],
-            often=next(iter(self.sizes)))
-        return [(t("data.images"), spell(self.counts)), (t("data.sizes_pixels"), sizes),
-                (t("data.modes"), spell(self.modes)), (t("data.test_labels"), spell(self.labels)),
-                (t("data.identical_images_within_split"), str(len(self.duplicates))),
-                (t("data.identical_images_train_evaluation"), str(len(self.leaks))),
-                (t("data.unreadable"), str(len(self.unreadable))),
-                (t("data.files_no_images"), str(self.ignored))]
-
-    def problems(self) -> list[str]:
-        """What a person should look at, a sentence each; empty if nothing. What is wrong with the
-        labels is told in English alone."""
-        found: list[str] = [t("data.cannot_read_name", name=name) for name in self.unreadable]
-        found += [
-            t("data.same_image_training_evaluation_flatters", names=join(group, ", "))
-            for group in self.leaks
-        ]
-        found += [
-            t("data.same_image_more_than_once", names=join(group, ", "))
-            for group in self.duplicates
-        ]
+        Codes: unreadable, leak, duplicate, labels (with what is wrong with them instead of names),
+        no_labels, all_good, all_anomalous.
+        """
+        problems = [("unreadable", (name, )) for name in self.unreadable]
+        problems += [("leak", group) for group in self.leaks]
+        problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
-            found.append(self.label_problem)
-        if not self.labels and not self.label_problem:
-            found.append(t("data.test_images_no_labels_they"))
-        elif len({name == "good" for name in self.labels}) == 1:
-            found.append(
-                t("data.test_images_all_good_will") if "good" in
-                self.labels else t("data.test_images_all_anomalous_will"))
-        return found
+            problems.append(("labels", (self.label_problem, )))
+        elif not self.labels:
+            problems.append(("no_labels", ()))
+        if len({name == "good" for name in self.labels}) == 1:
+            problems.append(("all_good" if "good" in self.labels else "all_anomalous", ()))
+        return problems
 
 
 def check(category: layout.Category) -> Findings:

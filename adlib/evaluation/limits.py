@@ -21,6 +21,7 @@ from adlib.config import Config, InputError
 from adlib.data import corruptions, files, images, layout
 from adlib.data.synthetic import drawing as generator
 from adlib.evaluation import metrics, psychometric
+from adlib.report import data_sentences
 from adlib.report.i18n import Text, join, t
 from adlib.runs import run_folder
 from adlib.runs.reopen import Detector, detector
@@ -75,7 +76,7 @@ def robustness(run: Reopened) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     pictures = images.load(paths, run.config.image_size)
     rows = [("none", 0, "as they are", run.scores(pictures))]
-    rows += [(name, strength, corruptions.describe(name, strength),
+    rows += [(name, strength, data_sentences.corruption(name, strength),
               run.scores(corruptions.apply(pictures, name, strength, seed=run.config.seed)))
              for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
     rates = [[
@@ -160,8 +161,8 @@ def robustness_sentence(table: pd.DataFrame) -> Text:
         return t("limits.no_labels_both_classes_so")
     clean, disturbed = table.loc[table["strength"] == 0,
                                  "auroc"].iloc[0], table[table["strength"] == 3]
-    parts = join((t("limits.name_value_f", name=corruptions.describe(row.disturbance, row.strength),
-                    value=row.auroc)
+    parts = join((t("limits.name_value_f", value=row.auroc,
+                    name=data_sentences.corruption(row.disturbance, row.strength))
                   for row in disturbed.sort_values("auroc").head(3).itertuples()), ", ")
     text = t("limits.auroc_clean_f_they_strength", clean=clean, parts=parts)
     if table["false_positives"].isna().any():
@@ -172,7 +173,7 @@ def robustness_sentence(table: pd.DataFrame) -> Text:
     return join([
         text,
         t("limits.fixed_threshold_most_false_alarms", share=alarms["false_positives"],
-          what=corruptions.describe(alarms["disturbance"], alarms["strength"]))
+          what=data_sentences.corruption(alarms["disturbance"], alarms["strength"]))
     ])
 
 

@@ -105,7 +105,7 @@ def start(config: Config, category: layout.Category, *, source: str, weights: st
           threads: int, precision: str) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-    source: the sentence of data.find_root. weights: the word of models.build. precision: what the
+    source: the rule that found the data (layout.find_root). weights: the word of models.build. precision: what the
     networks really compute in. Keeps the checkpoint of a killed run with the same inputs. Raises
     InputError when another process is at work in the folder.
     """
