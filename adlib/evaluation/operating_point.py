@@ -1,5 +1,5 @@
-"""What a threshold does to the scores of a run: the confusion matrix and its rates, the thresholds one
-may want to jump to, and the images that show most of it.
+"""What a threshold does to the scores of a run: the confusion matrix and its rates, the thresholds
+one may want to jump to, and the images that show most of it.
 
 One comparison everywhere: an image is called anomalous where `score > threshold`.
 """
@@ -57,8 +57,8 @@ def cuts(scores: np.ndarray) -> np.ndarray:
 
 
 def oracle(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold of the best F1, of equals the lowest. It uses the labels [N]; NaN where they are
-    not of both classes."""
+    """The threshold of the best F1, of equals the lowest. It uses the labels [N]; NaN where they
+    are not of both classes."""
     labels = np.asarray(labels)
     if not 0 < labels.sum() < len(labels):
         return math.nan

@@ -1,4 +1,4 @@
-"""Points as HTML: one score among others, two configurations' scores, images by how alike they are."""
+"""Points as HTML: a score among others, two configurations' scores, images by likeness."""
 from __future__ import annotations
 
 import math
@@ -27,7 +27,8 @@ SHAPES = {"diamond": "M0-5.5 4.4 0 0 5.5-4.4 0z",
           "cross": "M-5.5-3-3-5.5 0-2.5 3-5.5 5.5-3 2.5 0 5.5 3 3 5.5 0 2.5-3 5.5-5.5 3-2.5 0z",
           "wedge": "M0 5.8-5.5-4.6 5.5-4.6z", "bar": "M-6-2.2h12v4.4h-12z",
           "plus": "M-1.8-5.8h3.6v4h4v3.6h-4v4h-3.6v-4h-4v-3.6h4z"}
-KINDS = {0: (COLOURS[1], "circle", t("view.good")), 1: (COLOURS[2], "triangle", t("view.anomalous")),
+KINDS = {0: (COLOURS[1], "circle", t("view.good")),
+         1: (COLOURS[2], "triangle", t("view.anomalous")),
          None: (COLOURS[0], "square", t("view.unlabelled"))}
 
 
@@ -51,7 +52,7 @@ def scatter(x: np.ndarray, y: np.ndarray, labels: typing.Sequence[int | None],
     """An SVG of two scores [N] of the same images, their thresholds (unless infinite) and a ring
     round one image.
 
-    labels: 0 good, 1 anomalous, None unknown; each has its colour and its shape. names: of the axes.
+    labels: 0 good, 1 anomalous, None unknown, each with a colour and a shape. names: of the axes.
     """
     left, top, side = 48, 8, SIDE - 62
     across, upwards = (_scale(np.r_[values, [line] if math.isfinite(line) else []], 9, side - 18)
@@ -118,7 +119,7 @@ def _with_room(centres: np.ndarray) -> set[int]:
 
 
 def _uris(thumbs: typing.Sequence[np.ndarray]) -> list[str]:
-    """The thumbnails as data URIs, of the largest size that keeps them below MOST_BYTES together."""
+    """Thumbnails as data URIs, of the largest size that keeps them below MOST_BYTES together."""
     for size in THUMBS:
         uris = [overlays.uri(thumb, size) for thumb in thumbs]
         if sum(map(len, uris)) <= MOST_BYTES:

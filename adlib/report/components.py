@@ -1,5 +1,6 @@
-"""What the report's pages and JupyterLab show alike: the threshold, the gallery, single images, clouds
-of points. Data in, HTML out: the markup is in templates/components, the movement in components.js.
+"""What the report's pages and JupyterLab show alike: the threshold, the gallery, single images.
+
+Data in, HTML out: the markup is in templates/components, the movement in components.js.
 """
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ if typing.TYPE_CHECKING:  # a page need not wait for torch
 GOOD, BAD = "var(--good, #2f6690)", "var(--bad, #c8553d)"
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # false-positive rates that one may ask for
 WIDTH, HEIGHT, BINS = 720, 190, 72  # of the histograms
-TILE, TILES = 108, 96  # pixels a side of a gallery's picture; images in it: three pictures each, 2 MB
+TILE, TILES = 108, 96  # of a gallery: pixels a side of a picture, and images (below 2 MB in all)
 VERDICTS = {  # (label, called anomalous): class, words
     (1, True): ("found", t("view.found")), (1, False): ("missed", t("view.missed")),
     (0, True): ("false-alarm", t("view.false_alarm")), (0, False): ("passed", t("view.passed")),
@@ -144,7 +145,7 @@ def tiles_of(rows: pd.DataFrame, pictures: typing.Sequence[Pictures], threshold:
 
 
 def with_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of Results.table for a gallery, numbered from 0: score and p_value are the chosen ones."""
+    """Rows of Results.table, numbered from 0; score and p_value are those of the chosen score."""
     return table.reset_index(drop=True).assign(
         score=lambda rows: rows["chosen_score"], p_value=lambda rows: rows["chosen_p_value"],
         defect=lambda rows: rows["defect"].fillna(""))
@@ -268,7 +269,7 @@ def banner(part: Part) -> Markup:
 
 
 def localization(measured: dict[str, typing.Any] | None) -> Markup:
-    """Pixel metrics by defect type and by size (Results.localization); "" where there is one kind."""
+    """Pixel metrics by defect type and size (Results.localization); "" where there is one kind."""
     rows = (measured or {}).get("groups", [])
     headings = [t("run.good_images"), t("run.defective_images"), *METRICS.values()]
     return render("localization.html.j2", rows=rows, headings=headings,

@@ -13,7 +13,7 @@ from adlib.data.layout import Category
 from adlib.data.quality import Findings
 from adlib.models import backbone as features
 from adlib.models import embedding
-from adlib.report import clouds, data_sentences, scenes
+from adlib.report import clouds, components, data_sentences
 from adlib.report.i18n import Text, html, join, t
 
 
@@ -39,9 +39,9 @@ def duplicates(category: Category, findings: Findings, size: int = 72, most: int
     for keys in found:
         picture = images.load([category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
         strips.append(
-            scenes.strip({t("data.same_image_n_times", n=len(keys)): picture}, keys[0],
-                         html(join(keys, ", "))))
-    return scenes.flow(strips) if found else ""
+            components.strip({t("data.same_image_n_times", n=len(keys)): picture}, keys[0],
+                         join(keys, ", ")))
+    return components.flow(strips) if found else ""
 
 
 def groups(category: Category) -> dict[str, list[Path]]:
@@ -84,12 +84,12 @@ def page(category: Category, paths: list[Path], size: int, number: int, each: in
     start = (number - 1) % -(-len(paths) // each) * each
     shown = paths[start:start + each]
     strips = [
-        scenes.strip({t("data.image"): picture.permute(1, 2, 0).numpy()}, category.key(path),
-                     html(path.name))
+        components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()}, category.key(path),
+                     path.name)
         for path, picture in zip(shown, images.load(shown, min(size, 128)), strict=True)
     ]
     said = t("data.first_last_n_images", first=start + 1, last=start + len(shown), n=len(paths))
-    return scenes.paragraph(said) + scenes.flow(strips, 8)
+    return components.paragraph(said) + components.flow(strips)
 
 
 def feature_map(category: Category, config: Config, most: int = 400) -> tuple[str, Text]:

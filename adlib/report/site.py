@@ -14,7 +14,7 @@ from traitlets.config import Config as TraitConfig
 
 from adlib.config import InputError
 from adlib.data import files
-from adlib.report import comparison, i18n
+from adlib.report import comparison, i18n, render
 from adlib.report.i18n import Text, t
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import process
@@ -129,6 +129,7 @@ def _of_every_page(language: str) -> dict[str, typing.Any]:
     """What the template needs to know whichever page it makes."""
     css, js = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
                for name in ("style.css", "page.js"))
+    css, js = render.style() + css, render.script() + js
     # the only script that the page's policy lets run
     js_hash = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
     return {

@@ -10,10 +10,38 @@ import typing
 
 import pandas as pd
 
-from adlib.config import REFERENCE_SCORE, Config
+from adlib.config import PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
 from adlib.data import layout
 from adlib.evaluation import calibration, conformal
 from adlib.report.i18n import Text, join, t
+
+if typing.TYPE_CHECKING:
+    from adlib.data.part import Part
+    from adlib.models.detector import Detector
+
+
+def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
+          fitted_on: int | None = None) -> Text:
+    """The run in one line: device, precision, size of the network, where its weights came from.
+
+    Args:
+        about: device, threads, precision. fitted_on: good images in a feature detector's sample.
+    """
+    config = part.config
+    shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
+    if config.model in PIXEL_MODELS:
+        total, trained = (sum(p.numel() for p in detector.parameters() if p.requires_grad or every)
+                          for every in (True, False))
+        return t("run.configuration_name_seed_seed_epochs", epochs=config.epochs,
+                 optimizer=config.optimizer.capitalize(), mse=1 - config.ssim_weight,
+                 ssim=config.ssim_weight, total=total / 1e6, trained=trained / 1e6,
+                 weights=detector.weights, **shared)
+    network = t("run.no_network_all") if config.model in STATISTICS else t(
+        "run.stages_layers_frozen_resnet18_encoder", layers=config.layers, weights=detector.weights)
+    text = t("run.configuration_name_seed_seed_detector", model=config.model, network=network,
+             **shared)
+    return text if fitted_on is None or fitted_on >= len(part.train) else join(
+        [text, t("run.fitted_sample_n_good_images", n=fitted_on, of=len(part.train))])
 
 
 def decisions(scored: calibration.Scored, config: Config) -> Text:
