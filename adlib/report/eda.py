@@ -12,9 +12,9 @@ from adlib.data import images, layout
 from adlib.data.layout import Category
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import clouds, scenes, sentences
+from adlib.report import clouds, components, sentences
 from adlib.report.data_sentences import findings_problems, findings_rows
-from adlib.report.i18n import Text, html, join, t
+from adlib.report.i18n import Text, join, t
 from adlib.report.render import render
 
 
@@ -32,9 +32,9 @@ def duplicates(category: Category, findings: Findings, size: int = 72, most: int
     strips = []
     for keys in [*findings.leaks, *findings.duplicates][:most]:
         picture = images.load([category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
-        strips.append(scenes.strip({t("data.same_image_n_times", n=len(keys)): picture}, keys[0],
-                                   html(join(keys, ", "))))
-    return scenes.flow(strips) if strips else ""
+        strips.append(components.strip({t("data.same_image_n_times", n=len(keys)): picture},
+                                       keys[0], join(keys, ", ")))
+    return components.flow(strips) if strips else ""
 
 
 def groups(category: Category) -> dict[str, list[Path]]:
@@ -73,11 +73,11 @@ def page(category: Category, paths: list[Path], size: int, number: int, each: in
     category's, `each` a page, as HTML."""
     start = (number - 1) % -(-len(paths) // each) * each
     shown = paths[start:start + each]
-    strips = [scenes.strip({t("data.image"): picture.permute(1, 2, 0).numpy()}, category.key(path),
-                           html(path.name))
+    strips = [components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()},
+                               category.key(path), path.name)
               for path, picture in zip(shown, images.load(shown, min(size, 128)), strict=True)]
     said = t("data.first_last_n_images", first=start + 1, last=start + len(shown), n=len(paths))
-    return scenes.paragraph(said) + scenes.flow(strips, 8)
+    return components.paragraph(said) + components.flow(strips)
 
 
 def feature_map(category: Category, config: Config, most: int = 400) -> tuple[str, Text]:

@@ -1,4 +1,4 @@
-"""HTML from Jinja templates (templates/components), autoescaped: the only place where markup is made."""
+"""HTML from Jinja templates (templates/components), autoescaped: no other module makes markup."""
 from __future__ import annotations
 
 import functools
@@ -37,7 +37,7 @@ def number(value: float) -> str:
     """Exactly, as JavaScript's Number() reads it; "" for NaN."""
     if math.isnan(value):
         return ""
-    return repr(float(value)) if math.isfinite(value) else f"{'-' * (value < 0)}Infinity"
+    return repr(float(value)) if math.isfinite(value) else "-Infinity" if value < 0 else "Infinity"
 
 
 def short(value: float) -> str:

@@ -7,14 +7,16 @@ import typing
 import numpy as np
 import pandas as pd
 
-from adlib.config import REFERENCE_SCORE, Config
+from adlib.config import PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
 from adlib.report.data_sentences import corruption, findings_problems
 from adlib.report.i18n import Text, join, named, t
 
 if typing.TYPE_CHECKING:
     from adlib.data.layout import Category
+    from adlib.data.part import Part
     from adlib.data.quality import Findings
     from adlib.evaluation.calibration import Decision
+    from adlib.models.detector import Detector
 
 SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
 
@@ -67,6 +69,29 @@ def weights(word: str, *, short: bool = False) -> str:
     if word.startswith("none ("):
         return "" if short else t("weights.scratch")
     return word.split(" sha256:")[0] if short else word
+
+
+def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
+          fitted_on: int | None = None) -> Text:
+    """The run in one line: device, precision, size of the network, where its weights came from.
+
+    Args:
+        about: device, threads, precision.
+        fitted_on: good images in a feature detector's sample.
+    """
+    config, origin = part.config, weights(detector.weights)
+    shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
+    if config.model in PIXEL_MODELS:
+        total = sum(p.numel() for p in detector.parameters())
+        trained = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+        return t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
+                 optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
+                 total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)
+    network = t("run.no_network") if config.model in STATISTICS else t(
+        "run.frozen_encoder", layers=config.layers, weights=origin)
+    text = t("run.detector", model=config.model, network=network, **shared)
+    return text if fitted_on is None or fitted_on >= len(part.train) else join(
+        [text, t("run.fitted_on_sample", n=fitted_on, of=len(part.train))])
 
 
 def decisions(decision: Decision) -> Text:

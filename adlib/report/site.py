@@ -20,7 +20,7 @@ from traitlets.config import Config as TraitConfig
 
 from adlib.config import Config, InputError, project_root
 from adlib.data import files
-from adlib.report import comparison, i18n, sentences
+from adlib.report import comparison, i18n, render, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
 from adlib.runs import freshness, run_folder
@@ -164,9 +164,9 @@ def _figures(folder: Path) -> list[tuple[Text, str, str]]:
             figures.append((t("page.auroc", score=name), f"{entry['value']:.3f}",
                             f"{entry['low']:.2f}–{entry['high']:.2f}"))
     operating = (chosen.get("operating") or {}).get("test", {})
-    for key in ("detections", "false_positives"):
-        if (rate := operating.get(key)) and rate["n"]:
-            figures.append((t(f"page.{key}"), f"{rate['count']} / {rate['n']}",
+    for key in ("page.detections", "page.false_positives"):
+        if (rate := operating.get(key.partition(".")[2])) and rate["n"]:
+            figures.append((t(key), f"{rate['count']} / {rate['n']}",
                             f"{rate['low']:.0%}–{rate['high']:.0%}"))
     return figures
 
@@ -190,6 +190,7 @@ def _shared(language: str) -> Page:
     """What the template needs to know whichever page it makes."""
     css, js = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
                for name in ("style.css", "page.js"))
+    css, js = render.style() + css, render.script() + js
     digest = hashlib.sha256(js.encode()).digest()  # of the only script that the page's policy runs
     return {"lang": i18n.LANGUAGES[language], "css": css + _highlight_css(), "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,

@@ -20,7 +20,7 @@ import torch
 from adlib.config import InputError
 from adlib.data import files, images, layout, untrusted
 from adlib.evaluation import conformal
-from adlib.report import overlays
+from adlib.runs import overlays
 from adlib.runs.reopen import Detector
 
 COLUMNS = ("path", "score", "p_value", "verdict", "problem")
