@@ -164,9 +164,10 @@ def _figures(folder: Path) -> list[tuple[Text, str, str]]:
             figures.append((t("page.auroc", score=name), f"{entry['value']:.3f}",
                             f"{entry['low']:.2f}–{entry['high']:.2f}"))
     operating = (chosen.get("operating") or {}).get("test", {})
-    for key in ("page.detections", "page.false_positives"):
-        if (rate := operating.get(key.partition(".")[2])) and rate["n"]:
-            figures.append((t(key), f"{rate['count']} / {rate['n']}",
+    for key, name in (("detections", t("page.detections")),
+                      ("false_positives", t("page.false_positives"))):
+        if (rate := operating.get(key)) and rate["n"]:
+            figures.append((name, f"{rate['count']} / {rate['n']}",
                             f"{rate['low']:.0%}–{rate['high']:.0%}"))
     return figures
 
@@ -215,8 +216,9 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
     folder, chinese = page["notebook"].parent, dict(i18n.notebooks().get(page["stem"], {}))
     notebook = _notebook(page)
     first, executed = notebook.cells[0], notebook.metadata.get("papermill", {})
-    question, _, first.source = first.source.partition("\n")
-    other, _, chinese[first.id] = chinese.get(first.id, "").partition("\n")
+    (question, first.source), (other, chinese[first.id]) = (
+        (text.partition("\n")[0], text.partition("\n")[2].strip())
+        for text in (first.source, chinese.get(first.id, "")))
     page |= {
         "question": Text(question.removeprefix("# "), other.removeprefix("# ") or None),
         "chinese": chinese, "up": "../" * len(folder.relative_to(reports).parts),
