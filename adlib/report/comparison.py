@@ -17,7 +17,9 @@ import pandas as pd
 
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
-from adlib.evaluation import conformal, evaluate, paired
+from adlib.evaluation.auroc import auroc_interval, bootstrap_interval, pairwise_tests
+from adlib.evaluation.conformal import min_calibration_size, rate_interval
+from adlib.evaluation.results import arrays
 from adlib.report.i18n import named, t
 from adlib.runs import run_folder
 
@@ -235,15 +237,15 @@ def bootstrap_gaps(table: pd.DataFrame, reports: Path) -> np.ndarray:
     of every configuration whose AUROC is far enough from 0 and 1."""
     gaps = []
     for _, runs in finished(table):
-        labels, scores = evaluate.arrays(read_results(reports / runs.iloc[0]["folder"]), "test")
+        labels, scores = arrays(read_results(reports / runs.iloc[0]["folder"]), "test")
         if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
-            gaps.append(np.abs(np.subtract(paired.interval(labels, scores),
-                                           paired.bootstrap_interval(labels, scores))))
+            gaps.append(np.abs(np.subtract(auroc_interval(labels, scores),
+                                           bootstrap_interval(labels, scores))))
     return np.array(gaps).reshape(-1, 2)
 
 
 def _pairs(labels: np.ndarray, scores: dict[str, np.ndarray]) -> pd.DataFrame:
-    return paired.matrix(labels, scores) if len(scores) > 1 else pd.DataFrame(
+    return pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
         columns=["a", "b", "difference", "p", "p_holm"])
 
 
@@ -295,7 +297,7 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
             "seeds": len(done), "status": "finished", "reason": "; ".join(filter(None, reasons)),
             "train_seconds": done["train_seconds"].mean()}
     for split, start in (("test", ""), ("train_bad", "bad_")):
-        row |= _auroc(of_score, [evaluate.arrays(each, split, f"{prefix}score")
+        row |= _auroc(of_score, [arrays(each, split, f"{prefix}score")
                                  for each in results], split, start)
     label_free = [entry["all"] for each, part in zip(metrics, of_score, strict=True)
                   for entry in each.get("label_free", []) if entry["score"] == part.get("score")]
@@ -311,19 +313,19 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
 
 
 def _supports(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
-    return metrics["calibration"]["images"] >= conformal.min_calibration_size(target_fpr)
+    return metrics["calibration"]["images"] >= min_calibration_size(target_fpr)
 
 
-def _auroc(of_score: list[dict], arrays: list[tuple[np.ndarray, np.ndarray]], split: str,
+def _auroc(of_score: list[dict], by_seed: list[tuple[np.ndarray, np.ndarray]], split: str,
            start: str) -> dict[str, float]:
     """Mean and spread over the seeds, and the interval of all seeds together."""
     values = [each["auroc"][split]["value"] for each in of_score]
     if any(value is None for value in values):
         return {}
-    labels, scores = arrays[0]
-    if all(np.array_equal(labels, others) for others, _ in arrays):
-        scores = np.stack([scores for _, scores in arrays])
-    low, high = paired.interval(labels, scores)
+    labels, scores = by_seed[0]
+    if all(np.array_equal(labels, others) for others, _ in by_seed):
+        scores = np.stack([scores for _, scores in by_seed])
+    low, high = auroc_interval(labels, scores)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return {f"{start}auroc": float(np.mean(values)), f"{start}spread": spread,
             f"{start}low": low, f"{start}high": high}
@@ -335,7 +337,7 @@ def _rate(of_score: list[dict], key: str, start: str) -> dict[str, float]:
     if not all(rates) or not rates[0]["n"]:
         return {}
     mean, n = float(np.mean([rate["count"] for rate in rates])), rates[0]["n"]
-    low, high = conformal.rate_interval(round(mean), n)
+    low, high = rate_interval(round(mean), n)
     return {key: mean / n, f"{start}_low": low, f"{start}_high": high}
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.ticker import NullFormatter
 
 from adlib.data import corruptions
-from adlib.evaluation import evaluate, metrics, psychometric
+from adlib.evaluation import auroc, psychometric
+from adlib.evaluation.results import arrays
 from adlib.report import answers, comparison, figures
 from adlib.report.comparison import label
 from adlib.report.data_sentences import corruption
@@ -114,8 +115,8 @@ def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure | None:
 def roc_together(tables: Tables) -> plt.Figure | None:
     """ROC curves of all configurations (all_results)."""
     def roc(table: pd.DataFrame) -> tuple | None:
-        labels, scores = evaluate.arrays(table, "test")
-        return metrics.roc_curve(labels, scores)[:2] if 0 < labels.sum() < len(labels) else None
+        labels, scores = arrays(table, "test")
+        return auroc.roc_curve(labels, scores)[:2] if 0 < labels.sum() < len(labels) else None
 
     if not tables:
         return None
@@ -230,7 +231,7 @@ def detectability(drawn: pd.DataFrame, target_fpr: float) -> plt.Figure | None:
     for name, ax in axes:
         part = drawn[(drawn["defect"] == name) & (drawn["contrast"] == 1) & (drawn["area"] > 0)]
         means = part.groupby("size")[["area", "found"]].mean()
-        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), guess=target_fpr)
+        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), fpr=target_fpr)
         x = np.geomspace(part["area"].min(), part["area"].max(), 100)
         ax.plot(100 * x, curve(x), color=figures.GOOD)
         ax.plot(100 * means["area"], means["found"], "o", color=figures.GOOD, markersize=4)

@@ -44,7 +44,7 @@ def named(family: str, code: object) -> str:
     """What a code is called, such as named("label", "pca"): the message "label.pca". A code without
     a message, such as the name of a user's own configuration, stays as it is."""
     key = f"{family}.{code}"
-    return t(key) if key in messages() else str(code)
+    return t(key) if key in messages() else code if isinstance(code, str) else str(code)
 
 
 def chinese(text: str) -> str:

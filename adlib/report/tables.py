@@ -54,6 +54,15 @@ def html(table: pd.DataFrame, caption: str, folders: typing.Sequence[str] = ()) 
     return render("table.html.j2", caption=caption, titles=map(title, columns), rows=rows)
 
 
+def show(table: pd.DataFrame, caption: str) -> None:
+    """Display a table in a notebook; nothing where it has no row. caption: a text, or the name of a
+    message, such as "choices" for "caption.choices"."""
+    from IPython.display import HTML, display
+
+    if len(table):
+        display(HTML(html(table, named("caption", caption))))
+
+
 def markdown(table: pd.DataFrame) -> str:
     """Any table of codes and numbers as markdown, in English."""
     columns, shown = _shown(table)
