@@ -6,7 +6,6 @@ Colour never carries a meaning alone: line style, hatching or words go with it.
 from __future__ import annotations
 
 import io
-import re
 import typing
 from pathlib import Path
 
@@ -84,9 +83,7 @@ def say(text: str) -> None:
     never as markup; `commands` as code."""
     from IPython.display import display
 
-    # not from a lone one in a name on, across tags
-    shown = re.sub("`([^`<]+)`", r"<code>\1</code>", components.paragraph(text))
-    display({"text/html": shown, "text/plain": str(text)}, raw=True)
+    display({"text/html": components.paragraph(text), "text/plain": str(text)}, raw=True)
 
 
 def attended() -> bool:
