@@ -21,8 +21,6 @@ from adlib.config import Config, InputError
 from adlib.data import corruptions, files, images, layout
 from adlib.data.synthetic import drawing as generator
 from adlib.evaluation import metrics, psychometric
-from adlib.report import data_sentences
-from adlib.report.i18n import Text, join, t
 from adlib.runs import run_folder
 from adlib.runs.reopen import Detector, detector
 
@@ -61,8 +59,8 @@ def reopen(run: Path, data_root: str = "") -> Reopened:
 
 
 def robustness(run: Reopened) -> pd.DataFrame:
-    """AUROC, false alarms and detections on disturbed test images: columns disturbance, strength,
-    what, auroc, false_positives, detections.
+    """AUROC, false positives and detections on disturbed test images: columns disturbance,
+    strength, auroc, false_positives, detections.
 
     Strength 0 is the images as they are; the threshold stays that of undisturbed images. The two
     rates are NaN where the held-out images support no threshold (cross-conformal p-values have none
@@ -71,20 +69,19 @@ def robustness(run: Reopened) -> pd.DataFrame:
     labels = layout.read_labels(run.category)
     paths = [path for path in run.category.test if run.category.key(path) in labels]
     truth = np.array([labels[run.category.key(path)].anomalous for path in paths], dtype=int)
-    columns = ["disturbance", "strength", "what", "auroc", "false_positives", "detections"]
+    columns = ["disturbance", "strength", "auroc", "false_positives", "detections"]
     if not 0 < truth.sum() < len(truth):
         return pd.DataFrame(columns=columns)
     pictures = images.load(paths, run.config.image_size)
-    rows = [("none", 0, "as they are", run.scores(pictures))]
-    rows += [(name, strength, data_sentences.corruption(name, strength),
-              run.scores(corruptions.apply(pictures, name, strength, seed=run.config.seed)))
+    rows = [("none", 0, run.scores(pictures))]
+    rows += [(name, strength, run.scores(corruptions.apply(pictures, name, strength, seed=run.config.seed)))
              for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
     rates = [[
         math.nan if math.isinf(run.threshold) else float(
             (scores[truth == of] > run.threshold).mean()) for of in (0, 1)
     ] for *_, scores in rows]
-    return pd.DataFrame([(name, strength, what, metrics.auroc(truth, scores), *pair)
-                         for (name, strength, what, scores), pair in zip(rows, rates, strict=True)],
+    return pd.DataFrame([(name, strength, metrics.auroc(truth, scores), *pair)
+                         for (name, strength, scores), pair in zip(rows, rates, strict=True)],
                         columns=columns)
 
 
@@ -149,45 +146,6 @@ def smallest(found: pd.DataFrame, guess: float) -> pd.DataFrame:
             "defect", "area50", "area95", "smallest", "largest", "faintest", "found_at_real_size",
             "contrast95"
         ])
-
-
-def opened_sentence(run: Reopened) -> Text:
-    return t("limits.configuration_name_seed_seed_score", name=run.config.name,
-             seed=run.config.seed, score=run.score, threshold=run.threshold)
-
-
-def robustness_sentence(table: pd.DataFrame) -> Text:
-    if table.empty:
-        return t("limits.no_labels_both_classes_so")
-    clean, disturbed = table.loc[table["strength"] == 0,
-                                 "auroc"].iloc[0], table[table["strength"] == 3]
-    parts = join((t("limits.name_value_f", value=row.auroc,
-                    name=data_sentences.corruption(row.disturbance, row.strength))
-                  for row in disturbed.sort_values("auroc").head(3).itertuples()), ", ")
-    text = t("limits.auroc_clean_f_they_strength", clean=clean, parts=parts)
-    if table["false_positives"].isna().any():
-        return join([text, t("limits.held_out_images_support_no_threshold")])
-    alarms = disturbed.sort_values("false_positives", ascending=False).iloc[0]
-    if not alarms["false_positives"]:
-        return join([text, t("limits.fixed_threshold_most_false_alarms_2", share=0)])
-    return join([
-        text,
-        t("limits.fixed_threshold_most_false_alarms", share=alarms["false_positives"],
-          what=data_sentences.corruption(alarms["disturbance"], alarms["strength"]))
-    ])
-
-
-def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> Text:
-    if found.empty:
-        return t("limits.no_psychometric_curves_they_need")
-    parts = [
-        t("limits.defect_not_reached_found_share", defect=row.defect, share=row.found_at_real_size)
-        if row.area95 != row.area95 else
-        t("limits.defect_area_less", defect=row.defect, area=row.area95) if row.area95
-        <= row.smallest else t("limits.defect_area", defect=row.defect, area=row.area95)
-        for row in sizes.itertuples()
-    ]
-    return t("limits.share_image_defect_must_cover", parts=join(parts, ", "))
 
 
 def _resized(picture: np.ndarray, size: int) -> np.ndarray:

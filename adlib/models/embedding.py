@@ -10,7 +10,6 @@ from torch import nn
 
 from adlib.config import Config
 from adlib.models import backbone as features
-from adlib.report.i18n import Text, t
 
 # images below which t-SNE has no neighbourhoods to keep, and the two first principal components are
 # taken
@@ -53,15 +52,6 @@ def alike(found: np.ndarray, anomalous: np.ndarray) -> tuple[int, int]:
     np.fill_diagonal(distance, np.inf)
     return int(anomalous[distance[anomalous].argmin(
         axis=1)].sum()) if anomalous.any() and len(found) > 1 else 0, int(anomalous.sum())
-
-
-def sentence(found: np.ndarray, anomalous: np.ndarray) -> Text:
-    """What the nearest neighbours say of the anomalous test images."""
-    near, n = alike(found, anomalous)
-    if not n:
-        return t("view.no_image_known_anomalous_so")
-    return t("view.n_anomalous_images_near_another", n=n, near=near, share=near / n,
-             base=n / len(found))
 
 
 def spread(counts: typing.Sequence[int], most: int) -> list[int]:
