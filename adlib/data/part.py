@@ -30,7 +30,8 @@ class ImageSet:
 
     @functools.cached_property
     def tensor(self) -> torch.Tensor:
-        """uint8 [N,3,S,S], memory-mapped. Raises InputError naming every file that cannot be read."""
+        """uint8 [N,3,S,S], memory-mapped. Raises InputError naming every file that cannot be
+        read."""
         return images.load(self.paths, self.size)
 
     @functools.cached_property
@@ -51,7 +52,8 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """What a run works on. No label is in it: `adlib.evaluation.results` reads those, at the end."""
+    """What a run works on. No label is in it: `adlib.evaluation.results` reads those, at the
+    end."""
 
     config: Config  # with its category filled in
     category: layout.Category

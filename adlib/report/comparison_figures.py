@@ -230,7 +230,7 @@ def detectability(drawn: pd.DataFrame, target_fpr: float) -> plt.Figure | None:
     for name, ax in axes:
         part = drawn[(drawn["defect"] == name) & (drawn["contrast"] == 1) & (drawn["area"] > 0)]
         means = part.groupby("size")[["area", "found"]].mean()
-        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), guess=target_fpr)
+        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), fpr=target_fpr)
         x = np.geomspace(part["area"].min(), part["area"].max(), 100)
         ax.plot(100 * x, curve(x), color=figures.GOOD)
         ax.plot(100 * means["area"], means["found"], "o", color=figures.GOOD, markersize=4)
