@@ -1,0 +1,79 @@
+"""Writing files so that a kill at any moment leaves the old file or the new one, never a half."""
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import typing
+from pathlib import Path
+
+from adlib.config import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> typing.Iterator[Path]:
+    """Yield a temporary path beside `path`; on leaving, rename it to `path` (on an error, remove
+    it).
+
+    The temporary keeps the suffix, since matplotlib and others choose the format by it. Raises
+    InputError when the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-",
+                                        suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a report is for sharing
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose a folder "
+            "that can be written") from error
+    except RuntimeError as error:  # torch's writer hides the OSError of a full disk
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise InputError(
+            f"cannot write {path}: the disk is full or the file too large; free some space"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: object) -> None:
+    write_text(path, json.dumps(_plain(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> typing.Any:
+    """The content of a JSON file; InputError if it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    # the latter where brackets are nested a thousand deep
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
+
+
+def _plain(value: object) -> object:
+    """NaN and infinity are not JSON: they become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

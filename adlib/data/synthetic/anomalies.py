@@ -1,0 +1,224 @@
+"""Synthetic anomalies put into real normal images: what label-free choices are made with, and what
+trains a detector to look.
+
+Four kinds, none of them drawn after a defect of any test set: `cutpaste` (a piece of a good image
+somewhere else; Li et al., CVPR 2021), `perlin` (another texture in a cloud-shaped region; DRAEM,
+Zavrtanik et al., ICCV 2021), `scratch` (a thin curved line, darker or lighter) and `structural` (a
+region displaced, turned or swollen: the material is right, its place is wrong). They sit where good
+images have structure, so that few of them fall on an empty background.
+"""
+from __future__ import annotations
+
+import typing
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from adlib.config import KINDS
+
+
+def insert(pictures: torch.Tensor, n: int, *, seed: int,
+           kinds: typing.Sequence[str] = KINDS) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """n anomalous images made from good ones: uint8 [N,3,S,S] -> (uint8 [n,3,S,S], masks bool
+    [n,S,S], kinds [n]).
+
+    Image i comes from picture i modulo N and has the kind i modulo len(kinds); image i depends on
+    (seed, i) and the pictures only. The mask is where the picture was visibly changed (by at least
+    6 of 255 grey levels in a channel); it is never empty. Raises ValueError for an unknown kind or
+    an empty set of pictures.
+    """
+    unknown = set(kinds) - set(KINDS)
+    if unknown or not len(pictures) or not kinds:
+        raise ValueError(f"unknown kinds {sorted(unknown)}"
+                         if unknown else "anomalies need at least one picture and one kind")
+    size, names = pictures.shape[-1], [kinds[i % len(kinds)] for i in range(n)]
+    changed, masks = np.zeros((n, 3, size, size), np.uint8), np.zeros((n, size, size), bool)
+
+    def one(i: int) -> None:
+        rng, *which = _sources(seed, i, len(pictures))
+        base, other = (np.ascontiguousarray(pictures[j].numpy().transpose(1, 2, 0)) for j in which)
+        picture, masks[i] = _one(names[i], base, other, rng)
+        changed[i] = picture.transpose(2, 0, 1)
+
+    # NumPy, SciPy and Pillow work without holding Python's lock
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(one, range(n)))
+    return torch.from_numpy(changed), torch.from_numpy(masks), names
+
+
+def drop(picture: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float],
+         size: float = 1.0, contrast: float = 1.0,
+         seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """One anomaly where one wants it: uint8 [3,S,S] -> (uint8 [3,S,S], mask bool [S,S] as in
+    `insert`, empty where nothing can be seen).
+
+    other: a good picture that it may be made from. centre: (y, x) as shares of the side. size: its
+    lengths are this many times those of `insert`. contrast in [0,1]: from the picture as it is to
+    the anomaly as it is. The reference gives its shape, whatever the other values are.
+    """
+    base, source = (np.ascontiguousarray(image.numpy().transpose(1, 2, 0))
+                    for image in (picture, other))
+    y, x = (int(np.clip(share * len(base), 0, len(base) - 1)) for share in centre)
+    changed = _GENERATORS[kind](base, source, (y, x), np.random.default_rng(seed), size)
+    blended = (base + contrast * (changed.astype(float) - base) + 0.5).astype(np.uint8)
+    return torch.from_numpy(blended.transpose(2, 0, 1).copy()), torch.from_numpy(
+        _visible(base, blended))
+
+
+def sources(n: int, count: int, *, seed: int) -> np.ndarray:
+    """Which two of `count` pictures each of the n images of `insert` may have something of: int64
+    [n,2]."""
+    return np.array([_sources(seed, i, count)[1:] for i in range(n)], dtype=np.int64).reshape(n, 2)
+
+
+def _sources(seed: int, i: int, count: int) -> tuple[np.random.Generator, int, int]:
+    rng = np.random.default_rng([seed, i])
+    return rng, i % count, int(rng.integers(count))
+
+
+def _one(kind: str, base: np.ndarray, other: np.ndarray,
+         rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Try places and sizes until the change can be seen."""
+    for _ in range(20):
+        centre = _place(base, rng)
+        picture = _GENERATORS[kind](base, other, centre, rng)
+        mask = _visible(base, picture)
+        if mask.sum() >= max(4, base.shape[0]**2 // 4000):
+            return picture, mask
+    y, x = centre  # a uniform picture, where nothing that is moved can be seen: a plain spot
+    picture = base.copy()
+    spot = _disc(base.shape[0], (y, x), base.shape[0] / 16)
+    picture[spot] = 255 - picture[spot]
+    picture[spot & ~_visible(base, picture)] = 0
+    return picture, _visible(base, picture)
+
+
+def _visible(base: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    return np.abs(picture.astype(int) - base.astype(int)).max(axis=2) >= 6
+
+
+def _cutpaste(base: np.ndarray, other: np.ndarray, centre: tuple[int, int],
+              rng: np.random.Generator, times: float = 1) -> np.ndarray:
+    size = base.shape[0]
+    h, w = (max(3, int(size * min(1, side * times))) for side in _sides(rng))
+    y, x = (int(np.clip(v - side // 2, 0, size - side))
+            for v, side in zip(_place(other, rng), (h, w), strict=True))
+    piece = Image.fromarray(_jitter(other, rng)[y:y + h, x:x + w])
+    turn = float(rng.uniform(-60, 60))
+    turned, cover = (image.rotate(turn, expand=True, resample=Image.Resampling.BILINEAR)
+                     for image in (piece, Image.new("L", (w, h), 255)))
+    picture = Image.fromarray(base)
+    picture.paste(turned, (centre[1] - turned.width // 2, centre[0] - turned.height // 2), cover)
+    return np.asarray(picture)
+
+
+def _perlin(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator,
+            times: float = 1) -> np.ndarray:
+    size = base.shape[0]
+    clouds = sum(_noise(size, cells, rng) / cells**0.5 for cells in (4, 8, 16))
+    near = _disc(size, centre, size * rng.uniform(0.06, 0.2) * times)
+    region = near & (clouds > np.median(clouds[near]))
+    if rng.random() < 0.5:
+        texture = _jitter(np.rot90(other[::-1], int(rng.integers(4))), rng)
+    else:  # a texture of its own: coloured noise of a random grain
+        grain = int(rng.choice([8, 16, 32, 64]))
+        texture = np.clip(_colour(other, rng) + 60 * _noise(size, grain, rng)[..., None], 0, 255)
+    soft = ndimage.gaussian_filter(region.astype(float), size / 256)[..., None] * rng.uniform(
+        0.3, 1.0)
+    return (base * (1 - soft) + texture * soft + 0.5).astype(np.uint8)
+
+
+def _scratch(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: np.random.Generator,
+             times: float = 1) -> np.ndarray:
+    size, steps = base.shape[0], 12
+    angle, points = rng.uniform(0, 2 * np.pi), [np.array(centre[::-1], float)]
+    bend, length = rng.normal(0, 0.12), size * rng.uniform(0.06, 0.3) * times
+    for _ in range(steps):
+        angle += bend + rng.normal(0, 0.1)
+        points.append(points[-1] + length / steps * np.array([np.cos(angle), np.sin(angle)]))
+    # drawn large, then shrunk: a line of any width with soft edges
+    canvas = Image.new("L", (4 * size, 4 * size), 0)
+    width = max(2, round(4 * size * rng.uniform(0.003, 0.012) * times))
+    ImageDraw.Draw(canvas).line([tuple(4 * p) for p in points], fill=255, width=width)
+    cover = np.asarray(canvas.resize(
+        (size, size), Image.Resampling.BOX), float)[..., None] / 255 * rng.uniform(0.4, 1.0)
+    colour = base[centre] + rng.choice([-1, 1]) * rng.uniform(30, 110)
+    return (base * (1 - cover) + np.clip(colour, 0, 255) * cover + 0.5).astype(np.uint8)
+
+
+def _structural(base: np.ndarray, other: np.ndarray, centre: tuple[int, int],
+                rng: np.random.Generator, times: float = 1) -> np.ndarray:
+    size = base.shape[0]
+    rows, columns = np.mgrid[:size, :size].astype(float)
+    dy, dx = rows - centre[0], columns - centre[1]
+    radius = size * rng.uniform(0.04, 0.14) * times
+    weight = np.exp(-((dy**2 + dx**2) / radius**2)**2)  # 1 inside, soft at the rim
+    kind = rng.integers(3)
+    if kind == 0:  # displaced
+        turn = rng.uniform(0, 2 * np.pi)
+        shift = radius * rng.uniform(0.3, 1.0)
+        rows, columns = rows - weight * shift * np.sin(turn), columns - weight * shift * np.cos(
+            turn)
+    elif kind == 1:  # turned
+        turn = weight * rng.choice([-1, 1]) * rng.uniform(0.5, 2.0)
+        rows, columns = centre[0] + dy * np.cos(turn) - dx * np.sin(turn), centre[1] + dy * np.sin(
+            turn) + dx * np.cos(turn)
+    else:  # swollen or shrunk
+        scale = 1 + weight * rng.choice([-0.5, 0.8])
+        rows, columns = centre[0] + dy * scale, centre[1] + dx * scale
+    return np.stack([
+        ndimage.map_coordinates(base[..., c].astype(float), [rows, columns], order=1,
+                                mode="nearest") for c in range(3)
+    ], axis=2).round().astype(np.uint8)
+
+
+_GENERATORS = {
+    "cutpaste": _cutpaste, "perlin": _perlin, "scratch": _scratch, "structural": _structural
+}
+
+
+def _place(base: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+    """A random pixel, likelier where the picture has structure (gradient energy, smoothed), away
+    from the rim."""
+    grey = base.mean(axis=2)
+    energy = ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(grey, 1.0),
+                                     grey.shape[0] / 32) + 1e-3
+    rim = grey.shape[0] // 16
+    energy[:rim] = energy[-rim:] = energy[:, :rim] = energy[:, -rim:] = 0
+    index = rng.choice(energy.size, p=(energy / energy.sum()).ravel())
+    return int(index // grey.shape[1]), int(index % grey.shape[1])
+
+
+def _sides(rng: np.random.Generator) -> tuple[float, float]:
+    """Height and width of a piece as shares of the image's side: 0.2 % to 4 % of its area, from
+    compact to long."""
+    area, ratio = rng.uniform(0.002, 0.04), np.exp(rng.uniform(-1.5, 1.5))
+    return min(0.5, (area * ratio)**0.5), min(0.5, (area / ratio)**0.5)
+
+
+def _jitter(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness and contrast a little off."""
+    mean = picture.mean()
+    return np.clip((picture - mean) * rng.uniform(0.7, 1.3) + mean + rng.normal(0, 15), 0,
+                   255).astype(np.uint8)
+
+
+def _colour(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random colour, a random grey where the picture is grey: colour alone would give every
+    anomaly of a grey part away."""
+    grey = int(np.ptp(picture, axis=2).max()) < 8
+    return np.full(3, rng.uniform(20, 235)) if grey else rng.uniform(20, 235, 3)
+
+
+def _noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of about unit variance, `cells` bumps along a side: [size,size]."""
+    coarse = rng.normal(size=(cells, cells)).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), float)
+
+
+def _disc(size: int, centre: tuple[int, int], radius: float) -> np.ndarray:
+    rows, columns = np.ogrid[:size, :size]
+    return (rows - centre[0])**2 + (columns - centre[1])**2 <= max(radius, 2.0)**2

@@ -1,0 +1,40 @@
+import errno
+import math
+
+import pytest
+
+from adlib.config import InputError
+from adlib.data import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_disk_full_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="cannot write .*a.txt: No space left on device; free "
+                                         "some space"), \
+            files.atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        files.write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_json_has_no_nan_and_a_fixed_order(tmp_path):
+    files.write_json(tmp_path / "a.json", {"b": math.nan, "a": [1, math.inf]})
+    assert files.read_json(tmp_path / "a.json") == {"a": [1, None], "b": None}
+    assert (tmp_path / "a.json").read_text().index('"a"') < (tmp_path /
+                                                             "a.json").read_text().index('"b"')
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        files.read_json(tmp_path / "a.json")

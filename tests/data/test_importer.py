@@ -1,0 +1,134 @@
+"""A person's photographs to a category: what goes where, what is left out, and all or nothing on
+the disk."""
+import shutil
+
+import numpy as np
+import pytest
+from tests.conftest import picture
+from PIL import Image
+
+from adlib import cli, commands
+from adlib.config import InputError
+from adlib.data import files, importer, layout
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(12):
+        picture(tmp_path / "good" / f"shift {i % 2}" / f"IMG {i // 2}.png", i)
+    return tmp_path / "good"
+
+
+def test_one_in_five_good_pictures_is_tested_and_all_keep_their_names(photos):
+    made = importer.plan(photos)
+    assert made == importer.plan(photos) and made.left_out == [] and len(made.copies) == 12
+    assert (made.count("train/good/"), made.count("test/good/")) == (10, 2)
+    assert {target.rsplit("/", 1)[1]
+            for target in made.copies} == {f"shift {i % 2}_IMG {i // 2}.png"
+                                           for i in range(12)}
+    assert importer.describe(made) == "10 good pictures to learn from, 2 good ones to test with."
+
+
+def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_path):
+    for i, name in enumerate(("crack/a.png", "crack/b.png", "stain/a.png", "c.png", "good/d.png")):
+        picture(tmp_path / "bad" / name, 100 + i)
+    for name in ("crack/a.png", "stain/a_mask.png"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "masks" / name)
+    made = importer.plan(photos, tmp_path / "bad", tmp_path / "masks")
+    assert importer.describe(made).endswith("2 good ones to test with, 5 bad ones (2 with a mask).")
+    assert importer.create(tmp_path / "data", "my-part", made)
+    category = layout.open_category(tmp_path / "data", "my-part")
+    labels = layout.read_labels(category)
+    assert category.layout == "mvtec" and len(category.train) == 10 and len(category.test) == 7
+    assert sorted(labels[key].defect for key in labels) == [
+        "bad", "crack", "crack", "good", "good", "good_defect", "stain"
+    ]
+    masked = {category.key(path) for path in category.test if layout.mask_path(category, path)}
+    assert masked == {"my-part/test/crack/crack_a.png", "my-part/test/stain/stain_a.png"}
+    assert not importer.create(tmp_path / "data", "my-part", made)  # the same command again
+
+
+def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    shutil.copy(photos / "shift 0" / "IMG 0.png", photos / "twice.png")
+    picture(tmp_path / "bad" / "same.png", 0)  # a good picture among the bad ones
+    picture(tmp_path / "bad" / "real.png", 99)
+    made = importer.plan(photos, tmp_path / "bad")
+    assert len(made.copies) == 13 and len(made.left_out) == 3
+    for reason, words in zip(
+            made.left_out,
+        ("broken.jpg cannot be read", "twice.png is a copy of", "same.png is a copy of"),
+            strict=True):
+        assert words in reason
+
+
+def test_the_mask_of_a_picture_that_is_left_out_is_no_mistake(photos, tmp_path):
+    picture(tmp_path / "bad" / "same.png", 0)
+    picture(tmp_path / "bad" / "real.png", 99)
+    picture(tmp_path / "masks" / "same_mask.png", 1)
+    assert importer.plan(photos, tmp_path / "bad", tmp_path / "masks").count("ground_truth/") == 0
+
+
+def test_equal_names_get_numbers(photos, tmp_path):
+    picture(photos / "a" / "b.png", 50)
+    picture(photos / "a_b.png", 51)
+    picture(photos / "a_b.jpg", 52)
+    names = {target.rsplit("/", 1)[1] for target in importer.plan(photos).copies}
+    assert len({name.rsplit(".", 1)[0] for name in names}) == len(names) == 15
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), [
+    (lambda place: shutil.rmtree(place / "good" / "shift 0"),
+     "holds 6 good pictures that can be used; at least 10 are needed"),
+    (lambda place: shutil.rmtree(place / "good"), "there is no folder .*good"),
+    (lambda place: picture(place / "masks" / "other.png", 1),
+     "1 masks belong to no bad picture: .*other.png"),
+], ids=["few", "none", "a mask too many"])
+def test_what_cannot_work_is_one_sentence(photos, tmp_path, spoil, sentence):
+    picture(tmp_path / "bad" / "a.png", 99)
+    (tmp_path / "masks").mkdir()
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=sentence):
+        importer.plan(photos, tmp_path / "bad", tmp_path / "masks")
+
+
+def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
+        photos, tmp_path, monkeypatch):
+    made = importer.plan(photos)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    with pytest.raises(InputError, match="is there already, from other pictures"):
+        importer.create(tmp_path / "data", "mine", made)
+    with pytest.raises(InputError, match="cannot be a part's name"):
+        importer.create(tmp_path / "data", "../mine", made)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(
+            InputError,
+            match=r"cannot write .*other \(No space left on device\); nothing was left there"):
+        importer.create(tmp_path / "data", "other", made)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
+
+
+def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp_path, monkeypatch,
+                                                                     capsys):
+    asked = []
+    monkeypatch.setattr(commands, "run", lambda args: asked.append(args) or 0)
+    words = [
+        "new", "my-part", "--good",
+        str(photos), "--data",
+        str(tmp_path / "data"), "--reports",
+        str(tmp_path / "reports"), "--lang", "zh"
+    ]
+    assert cli.main(words) == 0 == cli.main(words)
+    said = capsys.readouterr().out
+    assert "my-part: 10 good pictures to learn from" in said and said.count(
+        "going on with them") == 1
+    assert f"adlib predict {tmp_path / 'reports' / 'runs' / 'my-part' / 'fused' / 'seed-0'} FOLDER" in said
+    assert {(args.grid.name, args.only, args.data, args.lang, args.report)
+            for args in asked} == {("fused.yaml", "category=my-part", str(
+                tmp_path / "data"), "zh", True)}
+    assert files.read_json(tmp_path / "data" / "my-part" / importer.NOTE)["pictures"]
