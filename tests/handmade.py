@@ -17,7 +17,7 @@ from adlib.evaluation import results as evaluation
 from adlib.evaluation.calibration import Decision, calibrate
 from adlib.evaluation.conformal import Threshold
 from adlib.models import registry
-from adlib.models.detector import fit
+from adlib.models.detector import Detector, fit
 from adlib.runs import run_folder
 
 OWN, OTHER, DISTANCE = "squared.mean", "ssim.max", "distance.top1"
@@ -112,6 +112,21 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
     return folder
 
 
+class Maps(Detector):
+    """A detector without training: a function of uint8 images [N,3,S,S] that gives {name: [N,h,w]}
+    as arrays."""
+
+    def __init__(self, maps: typing.Callable[[torch.Tensor], dict[str, np.ndarray]]) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> Maps:
+        return self
+
+    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(values) for name, values in self.maps(images).items()}
+
+
 def failed(reports: Path, name: str, reason: str, *, seed: int = 0, where: str = "nut") -> Path:
     config = Config(category=where, name=name, seed=seed, reports=str(reports))
     folder = run_folder.folder(config)
@@ -132,7 +147,7 @@ def small_run(root: Path, reports: Path, **changes: typing.Any) -> Path:
     return spine(Config(**SMALL | {"data_root": str(root), "reports": str(reports)} | changes))[0]
 
 
-def spine(config: Config) -> tuple[Path, registry.Detector, Decision, evaluation.Results]:
+def spine(config: Config) -> tuple[Path, Detector, Decision, evaluation.Results]:
     """A whole run, as the notebooks do it: its folder, and what its steps gave."""
     part, detector = open_part(config), registry.build(config)
     run = run_folder.start(part, detector)
