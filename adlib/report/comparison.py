@@ -17,7 +17,9 @@ import pandas as pd
 
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
-from adlib.evaluation import conformal, evaluate, paired
+from adlib.evaluation import auroc as statistics
+from adlib.evaluation import conformal
+from adlib.evaluation.results import arrays as arrays_of
 from adlib.report.i18n import named, t
 from adlib.runs import run_folder
 
@@ -235,15 +237,15 @@ def bootstrap_gaps(table: pd.DataFrame, reports: Path) -> np.ndarray:
     of every configuration whose AUROC is far enough from 0 and 1."""
     gaps = []
     for _, runs in finished(table):
-        labels, scores = evaluate.arrays(read_results(reports / runs.iloc[0]["folder"]), "test")
+        labels, scores = arrays_of(read_results(reports / runs.iloc[0]["folder"]), "test")
         if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
-            gaps.append(np.abs(np.subtract(paired.interval(labels, scores),
-                                           paired.bootstrap_interval(labels, scores))))
+            gaps.append(np.abs(np.subtract(statistics.auroc_interval(labels, scores),
+                                           statistics.bootstrap_interval(labels, scores))))
     return np.array(gaps).reshape(-1, 2)
 
 
 def _pairs(labels: np.ndarray, scores: dict[str, np.ndarray]) -> pd.DataFrame:
-    return paired.matrix(labels, scores) if len(scores) > 1 else pd.DataFrame(
+    return statistics.pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
         columns=["a", "b", "difference", "p", "p_holm"])
 
 
@@ -295,7 +297,7 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
             "seeds": len(done), "status": "finished", "reason": "; ".join(filter(None, reasons)),
             "train_seconds": done["train_seconds"].mean()}
     for split, start in (("test", ""), ("train_bad", "bad_")):
-        row |= _auroc(of_score, [evaluate.arrays(each, split, f"{prefix}score")
+        row |= _auroc(of_score, [arrays_of(each, split, f"{prefix}score")
                                  for each in results], split, start)
     label_free = [entry["all"] for each, part in zip(metrics, of_score, strict=True)
                   for entry in each.get("label_free", []) if entry["score"] == part.get("score")]
@@ -323,7 +325,7 @@ def _auroc(of_score: list[dict], arrays: list[tuple[np.ndarray, np.ndarray]], sp
     labels, scores = arrays[0]
     if all(np.array_equal(labels, others) for others, _ in arrays):
         scores = np.stack([scores for _, scores in arrays])
-    low, high = paired.interval(labels, scores)
+    low, high = statistics.auroc_interval(labels, scores)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return {f"{start}auroc": float(np.mean(values)), f"{start}spread": spread,
             f"{start}low": low, f"{start}high": high}

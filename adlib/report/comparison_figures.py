@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.ticker import NullFormatter
 
 from adlib.data import corruptions
-from adlib.evaluation import evaluate, metrics, psychometric
+from adlib.evaluation import psychometric
+from adlib.evaluation.auroc import roc_curve
+from adlib.evaluation.results import arrays
 from adlib.report import answers, comparison, figures
 from adlib.report.comparison import label
 from adlib.report.data_sentences import corruption
@@ -114,8 +116,8 @@ def matrix(pairs: pd.DataFrame, category: str) -> plt.Figure | None:
 def roc_together(tables: Tables) -> plt.Figure | None:
     """ROC curves of all configurations (all_results)."""
     def roc(table: pd.DataFrame) -> tuple | None:
-        labels, scores = evaluate.arrays(table, "test")
-        return metrics.roc_curve(labels, scores)[:2] if 0 < labels.sum() < len(labels) else None
+        labels, scores = arrays(table, "test")
+        return roc_curve(labels, scores)[:2] if 0 < labels.sum() < len(labels) else None
 
     if not tables:
         return None

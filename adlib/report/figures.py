@@ -17,7 +17,8 @@ from matplotlib.text import Text as DrawnText
 from PIL import Image, PngImagePlugin
 
 from adlib.data import files
-from adlib.evaluation import evaluate, metrics
+from adlib.evaluation.auroc import roc_curve
+from adlib.evaluation.results import arrays
 from adlib.report import components, i18n
 from adlib.report.i18n import Text, join, t
 from adlib.runs.overlays import HEAT
@@ -147,7 +148,7 @@ def roc(table: pd.DataFrame, auroc: dict[str, typing.Any]) -> plt.Figure:
         axes.text(0.5, 0.5, f"no ROC curve:\n{auroc['why_absent']}", ha="center", va="center",
                   wrap=True)
     else:
-        fpr, tpr, _ = metrics.roc_curve(*evaluate.arrays(table, "test"))
+        fpr, tpr, _ = roc_curve(*arrays(table, "test"))
         axes.plot(fpr, tpr, color=GOOD,
                   label=f"AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
         axes.legend(loc="lower right")

@@ -14,8 +14,8 @@ from tests.handmade import small_run
 
 from adlib.config import Config, InputError
 from adlib.data import images, layout, part
-from adlib.evaluation import calibration, evaluate, operating_point
-from adlib.models import anomaly_maps, autoencoders
+from adlib.evaluation import calibration, operating_point
+from adlib.models import registry
 from adlib.report import components, explore, figures
 from adlib.runs import run_folder
 
