@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import types
 import typing
 from pathlib import Path
 
@@ -25,7 +24,8 @@ from adlib.data.synthetic import anomalies
 from adlib.evaluation import operating_point
 from adlib.report import clouds, comparison, components, eda, figures
 from adlib.report.i18n import t
-from adlib.runs import run_folder
+from adlib.runs import inference, run_folder
+from adlib.runs.inference import Reopened
 
 MIDDLE, LARGE, PAGE = 128, 200, 24  # pixels of a picture beside another run's, and alone; of a page
 FIT = {"description_width": "initial"}
@@ -35,7 +35,7 @@ FIT = {"description_width": "initial"}
 class Look:
     """A finished run, its data, and its Results.table."""
 
-    run: typing.Any  # runs.inference.Reopened
+    run: Reopened
     part: Part
     table: pd.DataFrame
 
@@ -69,32 +69,10 @@ def open_run(folder: Path, data_root: str = "") -> Look:
     """Open a finished run.
 
     Raises:
-        InputError: where it has not finished, or its data have changed since.
+        InputError: as inference.reopen_with_data.
     """
     table = comparison.read_results(folder).astype({"label": "Int64"})
-    return Look(*_reopen(folder, data_root), table)
-
-
-def _reopen(folder: Path, data_root: str) -> tuple[typing.Any, Part]:
-    # Until inference.reopen_with_data(folder, data_root) is there, which returns just this.
-    from adlib.data import files, part
-    from adlib.evaluation import conformal, limits
-    from adlib.models import anomaly_maps
-
-    run, how = limits.reopen(folder, data_root), files.read_json(folder / "metrics.json")
-    threshold = conformal.Threshold(run.calibration, run.config.target_fpr,
-                                    how["calibration"]["how"])
-    detector = types.SimpleNamespace()
-    if run.network is not None:
-        detector.reconstruct = lambda images: torch.cat([
-            y for _, y in anomaly_maps.reconstructions(run.network, images, run.config)]).cpu()
-    decision = types.SimpleNamespace(score=run.score, threshold=threshold, low=run.low,
-                                     level=run.level)
-    reopened = types.SimpleNamespace(
-        config=run.config, detector=detector, decision=decision, threshold=threshold,
-        score_with_maps=run.score_with_maps, scores=run.scores)
-    kept, held = part.split(len(run.category.train), run.config.held_out, run.config.seed)
-    return reopened, Part(run.config, run.category, "parameter", kept, held)
+    return Look(*inference.reopen_with_data(folder, data_root), table)
 
 
 def find(config: Config) -> Path:

@@ -6,7 +6,6 @@ Colour never carries a meaning alone: line style, hatching or words go with it.
 from __future__ import annotations
 
 import io
-import re
 import typing
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from matplotlib.text import Text as DrawnText
 from PIL import Image, PngImagePlugin
 
 from adlib.data import files
-from adlib.evaluation import evaluate, metrics
+from adlib.evaluation.auroc import roc_curve
+from adlib.evaluation.results import arrays
 from adlib.report import components, i18n
 from adlib.report.i18n import Text, join, t
 from adlib.runs.overlays import HEAT
@@ -84,9 +84,7 @@ def say(text: str) -> None:
     never as markup; `commands` as code."""
     from IPython.display import display
 
-    # not from a lone one in a name on, across tags
-    shown = re.sub("`([^`<]+)`", r"<code>\1</code>", components.paragraph(text))
-    display({"text/html": shown, "text/plain": str(text)}, raw=True)
+    display({"text/html": components.paragraph(text), "text/plain": str(text)}, raw=True)
 
 
 def attended() -> bool:
@@ -150,7 +148,7 @@ def roc(table: pd.DataFrame, auroc: dict[str, typing.Any]) -> plt.Figure:
         axes.text(0.5, 0.5, f"no ROC curve:\n{auroc['why_absent']}", ha="center", va="center",
                   wrap=True)
     else:
-        fpr, tpr, _ = metrics.roc_curve(*evaluate.arrays(table, "test"))
+        fpr, tpr, _ = roc_curve(*arrays(table, "test"))
         axes.plot(fpr, tpr, color=GOOD,
                   label=f"AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
         axes.legend(loc="lower right")

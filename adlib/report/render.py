@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import typing
 from pathlib import Path
 
@@ -17,8 +18,9 @@ COMPONENTS = Path(__file__).parent / "templates" / "components"
 def render(template: str, **data: typing.Any) -> markupsafe.Markup:
     """A template of templates/components, filled with numbers, Texts, data URIs and fragments.
 
-    Filters: `both` (either language, escaped), `zh` (Chinese alone), `number` (for JavaScript, with
-    every digit), `short` (to be read). Global: `t`, a message by its key.
+    Filters: `both` (either language, escaped), `zh` (Chinese alone), `commands` (what is between
+    backticks as code), `number` (for JavaScript, with every digit), `short` (to be read). Global:
+    `t`, a message by its key.
     """
     return markupsafe.Markup(_environment().get_template(template).render(data))  # noqa: S704
 
@@ -45,6 +47,11 @@ def short(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else "−∞" if value < 0 else "∞"
 
 
+def _commands(markup: markupsafe.Markup) -> markupsafe.Markup:
+    # not from a lone backtick in a name on, across tags
+    return markupsafe.Markup(re.sub("`([^`<]+)`", r"<code>\1</code>", str(markup)))  # noqa: S704
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(COMPONENTS), autoescape=True,
@@ -52,7 +59,7 @@ def _environment() -> jinja2.Environment:
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {
         "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
-        "number": number, "short": short,
+        "commands": _commands, "number": number, "short": short,
         "numbers": lambda values: " ".join(map(number, values))}
     environment.globals["t"] = i18n.t
     return environment

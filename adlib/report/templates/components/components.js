@@ -48,7 +48,7 @@
     const [low, high, left, right] = ["low", "high", "left", "right"].map((name) => Number(svg.dataset[name]));
     const above = (scores, level) => scores.filter((score) => score > level).length;
     const all = (level) => above(good, level) + above(bad, level);
-    function show(level, step, rate = 0) {  // rate: a place in the list; it says one only while the line stands where it put it
+    function show(level, step) {
       const found = above(bad, level), alarms = above(good, level);
       const counts = {found, missed: bad.length - found, false_positives: alarms, passed: good.length - alarms};
       for (const [key, count] of Object.entries(counts)) panel.querySelector(`[data-count=${key}]`).textContent = count;
@@ -60,14 +60,15 @@
       output.textContent = short(level);
       output.dataset.threshold = data.level = level;
       slider.setAttribute("aria-valuetext", output.textContent);
-      if (rates) rates.selectedIndex = rate;
+      const there = (option) => option.value !== "" && Number(option.value) === level;
+      if (rates && !there(rates.selectedOptions[0])) rates.selectedIndex = Math.max(0, [...rates.options].findIndex(there));
       for (const gallery of place(panel).querySelectorAll(".adlib.gallery[data-alive]")) if (gallery.dataset.score === data.score)
         gallery.dispatchEvent(new CustomEvent("threshold", {detail: level}));
     }
     slider.addEventListener("input", () => show(levels[slider.value], slider.value));
     for (const button of panel.querySelectorAll("button")) button.addEventListener("click", () => show(Number(data[button.dataset.to])));
-    rates?.addEventListener("change", () => { if (rates.value) show(Number(rates.value), undefined, rates.selectedIndex); });
+    rates?.addEventListener("change", () => { if (rates.value) show(Number(rates.value)); });
     panel.querySelector(".rates").setAttribute("aria-live", "polite");
-    show(Number(output.dataset.threshold), undefined, rates?.selectedIndex ?? 0);
+    show(Number(output.dataset.threshold));
   }
 })();
