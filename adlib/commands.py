@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     from adlib.data import files
-    from adlib.report import answers, comparison, summary, tables
+    from adlib.report import answers, comparison, tables
     from adlib.report import site as pages
     from adlib.runs import run_folder
 
@@ -53,10 +53,10 @@ def report(args: argparse.Namespace) -> int:
     index = pages.build(reports, again=args.again, language=args.lang)
     table = comparison.performance(reports)
     if args.markdown:
-        files.write_text(args.markdown, tables.markdown(table, reports))
+        files.write_text(args.markdown, tables.results(table, reports))
         print(f"wrote {args.markdown}")
-    rows = summary.rows(comparison.without_ablations(table), reports)
-    print(comparison.provenance(table), answers.full(rows), tables.as_text(rows),
+    rows = comparison.rows(comparison.without_ablations(table), reports)
+    print(answers.provenance(table), answers.full(rows), tables.performance_markdown(rows),
           f"Report: {index.resolve()}", sep="\n\n")
     return 0
 

@@ -162,6 +162,7 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "claim_low": lambda row: "" if math.isnan(
         row["claim_low"]) else f"{row['claim_low']:.2f}-{row['claim_high']:.2f}",
     "verdict": lambda row: named("claim", row["verdict"]) if isinstance(row["verdict"], str) else "",
+    "group": lambda row: sentences.group(row["group"]),
     "train_seconds": lambda row: _seconds(row["train_seconds"]),
     "status": _status,
     "label_free_choice": lambda row: named("position", row["label_free_choice"]),
