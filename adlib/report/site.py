@@ -1,5 +1,5 @@
-"""Executed notebooks to one offline site: reports/index.html, and a page for every look at the data,
-every run and its limits.
+"""Executed notebooks to one offline site: reports/index.html, and a page for every look at the
+data, every run and its limits.
 
 Pages are made to be passed on: of a folder on this machine they show the name alone.
 """
@@ -123,7 +123,8 @@ def _limits_page(table: typing.Any, folder: Path) -> Page:
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
-    return {"what": what, "reason": t("answer.status_why", status=named("status", status), why=reason),
+    said = t("answer.status_why", status=named("status", status), why=reason)
+    return {"what": what, "reason": said,
             "log": "\n".join(process.log_end(folder, 20)), "command": command}
 
 
@@ -155,7 +156,7 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
 
 
 def _figures(folder: Path) -> list[tuple[Text, str, str]]:
-    """What a finished run comes to, for the top of its page: name, number, and its 95 % interval."""
+    """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
     scores = {metrics["score"]: metrics, chosen["score"]: chosen}
@@ -222,8 +223,7 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
     page |= {
         "question": Text(question.removeprefix("# "), other.removeprefix("# ") or None),
         "chinese": chinese, "up": "../" * len(folder.relative_to(reports).parts),
-        "groups": [{"title": title, "links": [link | {"here": link["folder"] == folder}
-                                              for link in links]} for title, links in groups.items()],
+        "here": folder, "groups": groups,
         "command": page["command"] or (executed and _papermill(
             page["stem"], page["notebook"], executed.get("parameters", {}))),
         "downloads": [name for name in DOWNLOADS if (folder / name).is_file()]}
@@ -296,4 +296,5 @@ def _highlight_css() -> str:
 
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight")
                    for style in ("default", "github-dark"))
-    return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n.highlight {{ background: none; }}"
+    return (f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n"
+            ".highlight { background: none; }")

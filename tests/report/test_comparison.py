@@ -4,11 +4,9 @@ import math
 import tempfile
 from pathlib import Path
 
-from tests import handmade
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +16,8 @@ from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc, auroc_interval
 from adlib.evaluation.results import auroc_of
 from adlib.report import answers, comparison, comparison_figures, i18n
+from tests import handmade
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 LABELS = np.array([0] * 20 + [1] * 15)

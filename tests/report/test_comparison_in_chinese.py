@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 from adlib.data import corruptions, files
 from adlib.evaluation.results import write_csv
 from adlib.report import answers, comparison, i18n, questions, tables
 from adlib.report.i18n import t
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 CHINESE = re.compile(r"[\u4e00-\u9fff（：。]")

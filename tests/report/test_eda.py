@@ -4,12 +4,12 @@ import shutil
 
 import bs4
 import pytest
-from tests.conftest import picture
 
 from adlib.config import Config, InputError
 from adlib.data import layout, quality
 from adlib.models import weights
 from adlib.report import data_sentences, eda
+from tests.conftest import picture
 
 CONFIG = Config(weights="none", image_size=32, precision="float32", device="cpu")
 

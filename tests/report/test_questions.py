@@ -2,18 +2,16 @@
 asked."""
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from scipy import stats
 
-from adlib.data import files
+from adlib.data import corruptions, files
 from adlib.evaluation.results import write_csv
-from adlib.data import corruptions
 from adlib.report import answers, comparison, questions, tables
 from adlib.report.data_sentences import corruption
 from adlib.runs import freshness
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import OTHER, OWN, category, ranks, results, scored
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from adlib.evaluation import results as evaluation
 from adlib.evaluation.auroc import auroc
 from adlib.report import i18n, sentences
 from adlib.report.data_sentences import corruption
+from tests.handmade import OTHER, OWN, category, ranks, results, scored
 
 NUT, CONFIG, NOTHING = category(), Config(category="nut", name="own"), np.zeros(0)
 UNLABELLED = layout.Category(NUT.root, "nut", "plain", False, NUT.train, NUT.test, ())
