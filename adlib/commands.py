@@ -168,7 +168,8 @@ def _check_data(args: argparse.Namespace) -> str:
     from adlib.report import data_sentences
 
     root, rule = layout.find_root(args.data)
-    lines, bad = [data_sentences.data_source(rule, root.resolve().name)], 0
+    # a page names the folder alone; whoever sits at this machine wants to know where it is
+    lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
     for name in layout.categories(root):
         findings = quality.check(layout.open_category(root, name))
         rows = data_sentences.findings_rows(findings)
