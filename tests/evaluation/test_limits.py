@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.conftest import picture
-from tests.handmade import SMALL, small_run
 from PIL import Image
 
 from adlib.config import Config, InputError
@@ -19,6 +17,8 @@ from adlib.data.synthetic import drawing
 from adlib.evaluation import calibration, conformal, limits, psychometric
 from adlib.models import anomaly_maps, autoencoders
 from adlib.runs import run_folder
+from tests.conftest import picture
+from tests.handmade import SMALL, small_run
 
 
 @pytest.fixture(autouse=True)

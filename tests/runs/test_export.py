@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from tests.handmade import small_run
 
 from adlib import cli
 from adlib.config import InputError
 from adlib.data import files, images
 from adlib.evaluation import calibration
 from adlib.runs import export, reopen
+from tests.handmade import small_run
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")

@@ -8,8 +8,6 @@ import time
 
 import pandas as pd
 import pytest
-from tests.conftest import picture
-from tests.handmade import small_run
 from PIL import Image
 
 from adlib import cli
@@ -18,6 +16,8 @@ from adlib.data import files
 from adlib.evaluation import calibration
 from adlib.runs import predict, reopen
 from adlib.runs.engines import process
+from tests.conftest import picture
+from tests.handmade import small_run
 
 
 @pytest.fixture
