@@ -99,6 +99,8 @@ def load_state(module: nn.Module, state: typing.Mapping[str, torch.Tensor]) -> N
     """
     for key, tensor in state.items():
         path, _, name = key.rpartition(".")
+        if name == "_extra_state":  # no tensor: the module's own business
+            continue
         owner = module.get_submodule(path)
         present = owner._buffers.get(name)
         if name not in owner._parameters and (present is None or present.shape != tensor.shape):

@@ -13,7 +13,7 @@ from adlib.config import InputError
 from adlib.models import training
 
 COMPONENTS = 96  # of the linear autoencoder
-DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM), and its diagonal's extra
+DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
 BANK, POOL = 4000, 20000  # patches the memory keeps, and random patches it chooses them from
 PROJECTED = 64  # dimensions in which the memory's coreset is chosen
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 10, 2e-3, 2048  # of the classifier; a batch is of cells

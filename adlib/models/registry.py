@@ -12,6 +12,7 @@ import inspect
 import json
 import sys
 import traceback
+import types
 import typing
 from pathlib import Path
 
@@ -155,17 +156,23 @@ def load_object(given: str, key: str) -> typing.Any:
     if path is None:
         raise InputError(f"{key} is {given!r}, and there is no file {file}; give FILE.py:NAME, the "
                          f"file relative to {project_root().name}/ or absolute")
-    spec = importlib.util.spec_from_file_location(f"adlib_own_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickles in it look for their module there
-    with _one_sentence(given, "import"):
-        spec.loader.exec_module(module)
+    module = load_module(path, given)
     if not callable(getattr(module, name, None)):
         names = [known for known, value in vars(module).items()
-                 if callable(value) and getattr(value, "__module__", "") == spec.name]
+                 if callable(value) and getattr(value, "__module__", "") == module.__name__]
         raise InputError(f"{key} is {given!r}, and {path.name} defines no {name!r}"
                          f"{did_you_mean(name, names)}")
     return getattr(module, name)
+
+
+def load_module(path: Path, where: str) -> types.ModuleType:
+    """A user's file as a module, run anew. Raises InputError where that fails, naming the line."""
+    spec = importlib.util.spec_from_file_location(f"adlib_own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles in it look for their module there
+    with _one_sentence(where, "import"):
+        spec.loader.exec_module(module)
+    return module
 
 
 def own_file(given: str) -> Path | None:

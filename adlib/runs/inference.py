@@ -222,11 +222,11 @@ def predict(run: Reopened, given: typing.Iterable[Source], out: Path, *,
     with table as stream, ThreadPoolExecutor(2) as pool:
         for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
             try:
-                untrusted.legible(str(source.path))
+                untrusted.check_name(str(source.path))
                 picture = decoded()
             except Exception as error:  # whatever a decoder trips over, the file is named
-                problem = untrusted.shown(str(error) or type(error).__name__)
-                prediction = Prediction(untrusted.shown(source.path), problem=problem)
+                problem = untrusted.sanitized(str(error) or type(error).__name__)
+                prediction = Prediction(untrusted.sanitized(source.path), problem=problem)
             else:
                 prediction = _predicted(run, source, picture, out)
             csv.DictWriter(stream, COLUMNS).writerow(_row(prediction))

@@ -1,11 +1,14 @@
-"""Synthetic anomalies put into real normal images: what label-free choices are made with, and what
-trains a detector to look.
+"""Synthetic anomalies put into real good images: for label-free choices, and to train a classifier
+head on.
 
-Four kinds, none of them drawn after a defect of any test set: `cutpaste` (a piece of a good image
-somewhere else; Li et al., CVPR 2021), `perlin` (another texture in a cloud-shaped region; DRAEM,
-Zavrtanik et al., ICCV 2021), `scratch` (a thin curved line, darker or lighter) and `structural` (a
-region displaced, turned or swollen: the material is right, its place is wrong). They sit where good
-images have structure, so that few of them fall on an empty background.
+Four kinds, none of them drawn after a defect of any test set:
+
+    cutpaste    a piece of a good image somewhere else (Li et al., CVPR 2021)
+    perlin      another texture in a cloud-shaped region (DRAEM, Zavrtanik et al., ICCV 2021)
+    scratch     a thin curved line, darker or lighter
+    structural  a region displaced, turned or swollen: the material is right, its place is wrong
+
+They sit where good images have structure, so that few of them fall on an empty background.
 """
 from __future__ import annotations
 
@@ -20,56 +23,64 @@ from scipy import ndimage
 from adlib.config import KINDS
 
 
-def insert(pictures: torch.Tensor, n: int, *, seed: int,
+def insert(images: torch.Tensor, n: int, *, seed: int,
            kinds: typing.Sequence[str] = KINDS) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """n anomalous images made from good ones: uint8 [N,3,S,S] -> (uint8 [n,3,S,S], masks bool
-    [n,S,S], kinds [n]).
+    """n anomalous images made from good ones: number i from image i modulo N, of the kind i modulo
+    len(kinds); it depends on (seed, i) and the images only.
 
-    Image i comes from picture i modulo N and has the kind i modulo len(kinds); image i depends on
-    (seed, i) and the pictures only. The mask is where the picture was visibly changed (by at least
-    6 of 255 grey levels in a channel); it is never empty. Raises ValueError for an unknown kind or
-    an empty set of pictures.
+    Args:
+        images: uint8 [N,3,S,S], good ones.
+
+    Returns:
+        (uint8 [n,3,S,S], masks bool [n,S,S], kinds [n]). The mask is where the image was visibly
+        changed (by at least 6 of 255 grey levels in a channel); it is never empty.
+
+    Raises:
+        ValueError: an unknown kind; no images.
     """
     unknown = set(kinds) - set(KINDS)
-    if unknown or not len(pictures) or not kinds:
+    if unknown or not len(images) or not kinds:
         raise ValueError(f"unknown kinds {sorted(unknown)}"
                          if unknown else "anomalies need at least one picture and one kind")
-    size, names = pictures.shape[-1], [kinds[i % len(kinds)] for i in range(n)]
+    size, names = images.shape[-1], [kinds[i % len(kinds)] for i in range(n)]
     changed, masks = np.zeros((n, 3, size, size), np.uint8), np.zeros((n, size, size), bool)
 
-    def one(i: int) -> None:
-        rng, *which = _sources(seed, i, len(pictures))
-        base, other = (np.ascontiguousarray(pictures[j].numpy().transpose(1, 2, 0)) for j in which)
-        picture, masks[i] = _one(names[i], base, other, rng)
-        changed[i] = picture.transpose(2, 0, 1)
+    def insert_one(i: int) -> None:
+        rng, *indices = _sources(seed, i, len(images))
+        image, masks[i] = _insert(names[i], *(_channels_last(images[j]) for j in indices), rng)
+        changed[i] = image.transpose(2, 0, 1)
 
     # NumPy, SciPy and Pillow work without holding Python's lock
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(one, range(n)))
+        list(pool.map(insert_one, range(n)))
     return torch.from_numpy(changed), torch.from_numpy(masks), names
 
 
-def drop(picture: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float],
+def drop(image: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float],
          size: float = 1.0, contrast: float = 1.0,
          seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """One anomaly where one wants it: uint8 [3,S,S] -> (uint8 [3,S,S], mask bool [S,S] as in
-    `insert`, empty where nothing can be seen).
+    """One anomaly where one wants it. The seed gives its shape, whatever the other values are.
 
-    other: a good picture that it may be made from. centre: (y, x) as shares of the side. size: its
-    lengths are this many times those of `insert`. contrast in [0,1]: from the picture as it is to
-    the anomaly as it is. The reference gives its shape, whatever the other values are.
+    Args:
+        image: uint8 [3,S,S].
+        other: uint8 [3,S,S], a good image that it may be made from.
+        centre: (y, x) as shares of the side.
+        size: its lengths are this many times those of `insert`.
+        contrast: in [0,1], from the image as it is to the anomaly as it is.
+
+    Returns:
+        (uint8 [3,S,S], mask bool [S,S] as in `insert`, but empty where nothing can be seen).
     """
-    base, source = (np.ascontiguousarray(image.numpy().transpose(1, 2, 0))
-                    for image in (picture, other))
+    base, source = _channels_last(image), _channels_last(other)
     y, x = (int(np.clip(share * len(base), 0, len(base) - 1)) for share in centre)
     changed = _GENERATORS[kind](base, source, (y, x), np.random.default_rng(seed), size)
     blended = (base + contrast * (changed.astype(float) - base) + 0.5).astype(np.uint8)
-    return torch.from_numpy(blended.transpose(2, 0, 1).copy()), torch.from_numpy(
-        _visible(base, blended))
+    return (torch.from_numpy(blended.transpose(2, 0, 1).copy()),
+            torch.from_numpy(_visible(base, blended)))
 
 
 def sources(n: int, count: int, *, seed: int) -> np.ndarray:
-    """Which two of `count` pictures each of the n images of `insert` may have something of: int64
+    """Which two of `count` images each of the n images of `insert` may have something of: int64
     [n,2]."""
     return np.array([_sources(seed, i, count)[1:] for i in range(n)], dtype=np.int64).reshape(n, 2)
 
@@ -79,25 +90,28 @@ def _sources(seed: int, i: int, count: int) -> tuple[np.random.Generator, int, i
     return rng, i % count, int(rng.integers(count))
 
 
-def _one(kind: str, base: np.ndarray, other: np.ndarray,
-         rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _channels_last(image: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(image.numpy().transpose(1, 2, 0))
+
+
+def _insert(kind: str, base: np.ndarray, other: np.ndarray,
+            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Try places and sizes until the change can be seen."""
     for _ in range(20):
         centre = _place(base, rng)
-        picture = _GENERATORS[kind](base, other, centre, rng)
-        mask = _visible(base, picture)
+        image = _GENERATORS[kind](base, other, centre, rng)
+        mask = _visible(base, image)
         if mask.sum() >= max(4, base.shape[0]**2 // 4000):
-            return picture, mask
-    y, x = centre  # a uniform picture, where nothing that is moved can be seen: a plain spot
-    picture = base.copy()
-    spot = _disc(base.shape[0], (y, x), base.shape[0] / 16)
-    picture[spot] = 255 - picture[spot]
-    picture[spot & ~_visible(base, picture)] = 0
-    return picture, _visible(base, picture)
+            return image, mask
+    # a uniform image, where nothing that is moved can be seen: a plain spot
+    image, spot = base.copy(), _disc(base.shape[0], centre, base.shape[0] / 16)
+    image[spot] = 255 - image[spot]
+    image[spot & ~_visible(base, image)] = 0
+    return image, _visible(base, image)
 
 
-def _visible(base: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    return np.abs(picture.astype(int) - base.astype(int)).max(axis=2) >= 6
+def _visible(base: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return np.abs(image.astype(int) - base.astype(int)).max(axis=2) >= 6
 
 
 def _cutpaste(base: np.ndarray, other: np.ndarray, centre: tuple[int, int],
@@ -126,8 +140,8 @@ def _perlin(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: n
     else:  # a texture of its own: coloured noise of a random grain
         grain = int(rng.choice([8, 16, 32, 64]))
         texture = np.clip(_colour(other, rng) + 60 * _noise(size, grain, rng)[..., None], 0, 255)
-    soft = ndimage.gaussian_filter(region.astype(float), size / 256)[..., None] * rng.uniform(
-        0.3, 1.0)
+    soft = ndimage.gaussian_filter(region.astype(float), size / 256)[..., None]
+    soft = soft * rng.uniform(0.3, 1.0)
     return (base * (1 - soft) + texture * soft + 0.5).astype(np.uint8)
 
 
@@ -143,8 +157,8 @@ def _scratch(base: np.ndarray, other: np.ndarray, centre: tuple[int, int], rng: 
     canvas = Image.new("L", (4 * size, 4 * size), 0)
     width = max(2, round(4 * size * rng.uniform(0.003, 0.012) * times))
     ImageDraw.Draw(canvas).line([tuple(4 * p) for p in points], fill=255, width=width)
-    cover = np.asarray(canvas.resize(
-        (size, size), Image.Resampling.BOX), float)[..., None] / 255 * rng.uniform(0.4, 1.0)
+    cover = np.asarray(canvas.resize((size, size), Image.Resampling.BOX), float)[..., None]
+    cover = cover / 255 * rng.uniform(0.4, 1.0)
     colour = base[centre] + rng.choice([-1, 1]) * rng.uniform(30, 110)
     return (base * (1 - cover) + np.clip(colour, 0, 255) * cover + 0.5).astype(np.uint8)
 
@@ -158,31 +172,28 @@ def _structural(base: np.ndarray, other: np.ndarray, centre: tuple[int, int],
     weight = np.exp(-((dy**2 + dx**2) / radius**2)**2)  # 1 inside, soft at the rim
     kind = rng.integers(3)
     if kind == 0:  # displaced
-        turn = rng.uniform(0, 2 * np.pi)
-        shift = radius * rng.uniform(0.3, 1.0)
-        rows, columns = rows - weight * shift * np.sin(turn), columns - weight * shift * np.cos(
-            turn)
+        turn, shift = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.3, 1.0)
+        rows = rows - weight * shift * np.sin(turn)
+        columns = columns - weight * shift * np.cos(turn)
     elif kind == 1:  # turned
         turn = weight * rng.choice([-1, 1]) * rng.uniform(0.5, 2.0)
-        rows, columns = centre[0] + dy * np.cos(turn) - dx * np.sin(turn), centre[1] + dy * np.sin(
-            turn) + dx * np.cos(turn)
+        rows = centre[0] + dy * np.cos(turn) - dx * np.sin(turn)
+        columns = centre[1] + dy * np.sin(turn) + dx * np.cos(turn)
     else:  # swollen or shrunk
         scale = 1 + weight * rng.choice([-0.5, 0.8])
         rows, columns = centre[0] + dy * scale, centre[1] + dx * scale
-    return np.stack([
-        ndimage.map_coordinates(base[..., c].astype(float), [rows, columns], order=1,
-                                mode="nearest") for c in range(3)
-    ], axis=2).round().astype(np.uint8)
+    moved = [ndimage.map_coordinates(base[..., c].astype(float), [rows, columns], order=1,
+                                     mode="nearest") for c in range(3)]
+    return np.stack(moved, axis=2).round().astype(np.uint8)
 
 
-_GENERATORS = {
-    "cutpaste": _cutpaste, "perlin": _perlin, "scratch": _scratch, "structural": _structural
-}
+_GENERATORS = {"cutpaste": _cutpaste, "perlin": _perlin, "scratch": _scratch,
+               "structural": _structural}
 
 
 def _place(base: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-    """A random pixel, likelier where the picture has structure (gradient energy, smoothed), away
-    from the rim."""
+    """A random pixel, likelier where the image has structure (gradient energy, smoothed), away from
+    the rim."""
     grey = base.mean(axis=2)
     energy = ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(grey, 1.0),
                                      grey.shape[0] / 32) + 1e-3
@@ -199,17 +210,17 @@ def _sides(rng: np.random.Generator) -> tuple[float, float]:
     return min(0.5, (area * ratio)**0.5), min(0.5, (area / ratio)**0.5)
 
 
-def _jitter(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness and contrast a little off."""
-    mean = picture.mean()
-    return np.clip((picture - mean) * rng.uniform(0.7, 1.3) + mean + rng.normal(0, 15), 0,
-                   255).astype(np.uint8)
+    mean = image.mean()
+    changed = (image - mean) * rng.uniform(0.7, 1.3) + mean + rng.normal(0, 15)
+    return np.clip(changed, 0, 255).astype(np.uint8)
 
 
-def _colour(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour, a random grey where the picture is grey: colour alone would give every
-    anomaly of a grey part away."""
-    grey = int(np.ptp(picture, axis=2).max()) < 8
+def _colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random colour, a random grey where the image is grey: colour alone would give every anomaly
+    of a grey workpiece away."""
+    grey = int(np.ptp(image, axis=2).max()) < 8
     return np.full(3, rng.uniform(20, 235)) if grey else rng.uniform(20, 235, 3)
 
 

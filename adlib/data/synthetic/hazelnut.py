@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 DEFECTS = ("crack", "cut", "hole", "print")
-SHELL, CAP, INSIDE, TABLE = (np.array(
-    rgb, dtype=float) for rgb in ((158, 77, 43), (150, 116, 78), (222, 178, 122), (36, 36, 43)))
+SHELL, CAP, INSIDE, TABLE = (np.array(rgb, dtype=float) for rgb in (
+    (158, 77, 43), (150, 116, 78), (222, 178, 122), (36, 36, 43)))
 
 
 def paint(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,37 +21,35 @@ def paint(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray
     u = (x * np.cos(angle) + y * np.sin(angle)) / radius  # along the nut, tip at +1
     v = (y * np.cos(angle) - x * np.sin(angle)) / (radius * rng.uniform(0.93, 1.0))
     tip = rng.uniform(0.04, 0.12)
-    half = np.sqrt(np.clip(1 - np.clip(u, -1, 1)**2, 0, 1)) * (1 - 0.06 * u) + tip * np.exp(-((
-        (u - 0.97) / 0.08)**2))
+    half = np.sqrt(np.clip(1 - np.clip(u, -1, 1)**2, 0, 1)) * (1 - 0.06 * u)
+    half = half + tip * np.exp(-(((u - 0.97) / 0.08)**2))
     edge = (half - np.abs(v)) * radius * pixels / 2  # pixels inside the outline
     tilt = rng.uniform(0.04, 0.42)  # how far the cap is turned towards the camera
     rim = 0.02 * _smooth(rng, 64, 2)[(np.arctan2(v, u + 0.85) / (2 * np.pi) * 63).astype(int) % 64]
     cap = 1 - np.sqrt(((u + 0.86) / (tilt + 0.08))**2 + (v / 0.62)**2) + rim  # > 0 on the cap
     nut = np.clip(edge, 0, 1) * np.clip((u + 0.97) * 40, 0, 1)
 
-    longitude = np.arcsin(np.clip(v / np.maximum(half, 1e-3), -1, 1)) / np.pi + 0.5 + rng.uniform(
-        -0.02, 0.02) * u
+    longitude = np.arcsin(np.clip(v / np.maximum(half, 1e-3), -1, 1)) / np.pi + 0.5
+    longitude = longitude + rng.uniform(-0.02, 0.02) * u
     stripes = np.interp(longitude, np.linspace(0, 1, 160), _smooth(rng, 160, 1.6))
-    mottle = ndimage.gaussian_filter(rng.normal(size=(pixels, pixels)),
-                                     pixels / 40) * pixels / 40 * 1.5
+    mottle = ndimage.gaussian_filter(rng.normal(size=(pixels, pixels)), pixels / 40)
+    mottle = mottle * pixels / 40 * 1.5
     depth = np.sqrt(np.clip(1 - np.clip(u**2 + v**2, 0, 1), 0, 1))
     light = (0.42 + 0.62 * depth + 0.10 * (-x - y)) * rng.uniform(0.92, 1.08)
     shell = SHELL * rng.uniform(0.92, 1.08, 3) * (1 + 0.10 * stripes + 0.05 * mottle)[..., None]
-    fibres = np.interp(
-        np.arctan2(v, u + 0.86) / (2 * np.pi) + 0.5, np.linspace(0, 1, 240), _smooth(rng, 240, 0.8))
+    fibres = np.interp(np.arctan2(v, u + 0.86) / (2 * np.pi) + 0.5, np.linspace(0, 1, 240),
+                       _smooth(rng, 240, 0.8))
     grain = ndimage.gaussian_filter(rng.normal(size=(pixels, pixels)), 0.8)
     wood = CAP * rng.uniform(0.85, 1.1) * (1 + 0.13 * fibres + 0.14 * grain)[..., None]
     on_cap = np.clip(cap * 14, 0, 1)[..., None]
     body = (shell * (1 - on_cap) + wood * on_cap) * light[..., None]
     # the dark seam round the cap
     body *= 1 - 0.45 * np.exp(-((cap / 0.05)**2))[..., None] * (cap < 0.1)[..., None]
-    # the lamp
-    body += 38 * np.exp(-(((x + 0.22) / 0.16)**2 +
-                          ((y + 0.25) / 0.13)**2))[..., None] * (1 - on_cap)
+    lamp = np.exp(-(((x + 0.22) / 0.16)**2 + ((y + 0.25) / 0.13)**2))
+    body += 38 * lamp[..., None] * (1 - on_cap)
     table = TABLE + 1.5 * ndimage.gaussian_filter(rng.normal(size=(pixels, pixels)), 1.2)[..., None]
-    # dust
-    table = table + 40 * (ndimage.gaussian_filter(rng.random(
-        (pixels, pixels)), 0.7) > 0.86)[..., None]
+    dust = ndimage.gaussian_filter(rng.random((pixels, pixels)), 0.7) > 0.86
+    table = table + 40 * dust[..., None]
     image = table * (1 - nut[..., None]) + body * nut[..., None]
     return image, (edge > 0.12 * pixels) & (cap < -0.15) & (u > -0.8)
 
