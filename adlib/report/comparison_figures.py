@@ -138,8 +138,8 @@ def distributions_together(tables: Tables) -> plt.Figure | None:
     for row, name in enumerate(names):
         for column, category in enumerate(categories):
             if (category, name) in tables:
-                figures.score_distribution(tables[category, name], f"{category}, {label(name)}",
-                                           axes[row, column])
+                figures.draw_scores(axes[row, column], tables[category, name],
+                                    f"{category}, {label(name)}")
             else:
                 axes[row, column].axis("off")
     return figure
