@@ -165,13 +165,16 @@ def _check_device(args: argparse.Namespace) -> str:
 
 def _check_data(args: argparse.Namespace) -> str:
     from adlib.data import layout, quality
+    from adlib.report import data_sentences
 
-    root, source = layout.find_root(args.data)
-    lines, bad = [source], 0
+    root, rule = layout.find_root(args.data)
+    lines, bad = [data_sentences.data_source(rule, root.resolve().name)], 0
     for name in layout.categories(root):
         findings = quality.check(layout.open_category(root, name))
-        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in findings.rows())]
-        lines += [f"    problem: {problem}" for problem in findings.problems()]
+        rows = data_sentences.findings_rows(findings)
+        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
+        lines += [f"    problem: {problem}"
+                  for problem in data_sentences.findings_problems(findings)]
         bad += len(findings.unreadable) + bool(findings.label_problem)
     if bad:
         raise InputError("\n".join([

@@ -64,6 +64,9 @@ class Config:
     # plateau)
     schedule: str = "one_cycle"
     layers: str = "1,2,3"  # which ResNet18 stages the feature models look at
+    options: str = ""  # of a detector of your own: its constructor's, as YAML or JSON
+    loss: str = ""  # another loss: FILE.py:FUNCTION of (images, reconstructions)
+    score: str = ""  # another score: FILE.py:FUNCTION of (maps) or of (images, reconstructions)
     distance: str = "cosine"  # for to_features: cosine | squared
     # for taught and fused: the synthetic anomalies they are shown
     kinds: str = "cutpaste,perlin,scratch,structural"
@@ -80,7 +83,8 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
-        _one_of("model", self.model, MODELS)
+        if ":" not in self.model:
+            _one_of("model", self.model, MODELS)
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("schedule", self.schedule, SCHEDULES)

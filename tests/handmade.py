@@ -104,7 +104,7 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
             "threads": 1, "precision": "float32", "git": "abc",
             "started": "2026-01-01T00:00:00+00:00", "train_seconds": 10.0 + seed, "data": {
                 "root": "/data", "layout": where.layout, "synthetic": where.synthetic,
-                "source": "Data: here.", "fingerprint": fingerprint
+                "source": "parameter", "fingerprint": fingerprint
             }
         })
     follows = {"brightness": 0.5 + seed, "size": None, "pose": 0.1}

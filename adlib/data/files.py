@@ -1,4 +1,5 @@
-"""Writing files so that a kill at any moment leaves the old file or the new one, never a half."""
+"""Files that are whole: a kill at any moment leaves the old one or the new one, never a half, and a
+damaged cache is as good as none."""
 from __future__ import annotations
 
 import contextlib
@@ -7,18 +8,22 @@ import math
 import os
 import tempfile
 import typing
+import zipfile
 from pathlib import Path
 
 from adlib.config import InputError
 
+if typing.TYPE_CHECKING:
+    import numpy as np
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> typing.Iterator[Path]:
-    """Yield a temporary path beside `path`; on leaving, rename it to `path` (on an error, remove
-    it).
+    """A temporary path beside `path`, with its suffix (matplotlib and others choose the format by
+    it): renamed to `path` at the end, removed on an error.
 
-    The temporary keeps the suffix, since matplotlib and others choose the format by it. Raises
-    InputError when the folder cannot be written or the disk is full.
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     temporary = None
@@ -34,15 +39,13 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a report is for sharing
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose a folder "
-            "that can be written") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}; free some space or "
+                         "choose a folder that can be written") from error
     except RuntimeError as error:  # torch's writer hides the OSError of a full disk
         if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
             raise
-        raise InputError(
-            f"cannot write {path}: the disk is full or the file too large; free some space"
-        ) from error
+        raise InputError(f"cannot write {path}: the disk is full or the file too large; free some "
+                         "space") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -63,9 +66,25 @@ def read_json(path: Path | str) -> typing.Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    # the latter where brackets are nested a thousand deep
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets a thousand deep
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
+
+
+def open_mapped(path: Path, shape: tuple[int, ...], dtype: typing.Any) -> np.ndarray | None:
+    """The array of a cache's .npy file, mapped into memory; None where there is none, a damaged or
+    another one.
+
+    Copy-on-write: nobody can change the file. Its time of change becomes now, by which a cache can
+    forget what was not used for longest.
+    """
+    import numpy as np  # a command line's --help need not wait for it
+
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        path.touch()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return array if array.shape == shape and array.dtype == dtype else None
 
 
 def _plain(value: object) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import typing
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,19 +12,20 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from adlib.data import files, layout
 from adlib.config import InputError, cache_dir
+from adlib.data import files, layout
 
-# part of every cache key: raise it when decode() gives other pixels for the same file
-DECODER = "1"
+DECODER = "1"  # part of every cache key: raise it when decode() gives other pixels for a file
 
 
 def decode(path: Path, size: int) -> np.ndarray:
     """One image file -> uint8 [3,size,size], RGB.
 
     Turned as its EXIF tag says, alpha laid over black, 16-bit grey scaled by its full range,
-    resized with antialiasing (Pillow's bilinear) without keeping the aspect ratio. Raises OSError
-    or ValueError for a file that is no image.
+    resized with antialiasing (Pillow's bilinear) without keeping the aspect ratio.
+
+    Raises:
+        OSError, ValueError: the file is no image.
     """
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
@@ -46,10 +46,11 @@ def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
     """Image files -> uint8 [N,3,size,size], memory-mapped from the cache; decoded there first if
     need be.
 
-    The cache is keyed by the files' content, so a renamed or copied image is never decoded twice,
-    and a changed one is never mistaken. Several processes may do this at once. Raises InputError
-    naming every file that cannot be read, or that changes while it is: nothing is kept of such a
-    moment.
+    The cache is keyed by the files' content: a renamed or copied image is never decoded twice, and
+    a changed one never mistaken. Several processes may do this at once.
+
+    Raises:
+        InputError: files cannot be read or change meanwhile; each is named, and nothing is kept.
     """
     if not paths:
         return torch.zeros(0, 3, size, size, dtype=torch.uint8)
@@ -59,52 +60,11 @@ def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
     key = hashlib.sha256("\n".join([DECODER, str(size),
                                     *(hashes[path] for path in paths)]).encode()).hexdigest()[:32]
     cached, shape = cache_dir() / "images" / f"{key}.npy", (len(paths), 3, size, size)
-    pictures = _mapped(cached, shape)
-    if pictures is None:
-        _decode_all(paths, stamps, size, cached, shape)
-        pictures = _mapped(cached, shape)
-    return torch.from_numpy(pictures)
-
-
-def to_float(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 of any shape -> float32 in [0,1]."""
-    return pictures.float().div_(255)
-
-
-def brightness(pictures: torch.Tensor) -> np.ndarray:
-    """Mean grey value of each image: uint8 [N,3,S,S] -> float64 [N] in [0,1]."""
-    return np.array([to_float(picture).mean().item() for picture in pictures])
-
-
-def appearance(pictures: torch.Tensor, good: torch.Tensor) -> dict[str, np.ndarray]:
-    """What a score may follow instead of a defect: uint8 [N,3,S,S], and good ones to compare with
-    -> {name: float64 [N]}.
-
-    brightness: mean grey value in [0,1]. size: share of the image that Otsu's threshold (IEEE SMC
-    1979) calls bright. pose: how unusually that bright part lies, the mean of |it - the mean of
-    those of the good images|, in [0,1]. No label is needed.
-    """
-    usual = sum(_bright(picture).astype(int) for picture in good) / len(good)
-    parts = [(part.mean(), np.abs(part - usual).mean()) for part in map(_bright, pictures)]
-    size, pose = np.array(parts, dtype=float).reshape(-1, 2).T
-    return {"brightness": brightness(pictures), "size": size, "pose": pose}
-
-
-def otsu(grey: np.ndarray) -> float:
-    """The grey level that parts uint8 values of any shape into the two classes of the largest
-    variance between; `>` is the bright one."""
-    counts = np.bincount(grey.ravel(), minlength=256).astype(float)
-    below, levels = np.cumsum(counts), np.arange(256)
-    above = below[-1] - below
-    sums = np.cumsum(counts * levels)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above)**2
-    return float(np.nanargmax(np.where(np.isfinite(between), between, -1)))
-
-
-def _bright(picture: torch.Tensor) -> np.ndarray:
-    grey = picture.float().mean(dim=0).round().to(torch.uint8).numpy()
-    return grey > otsu(grey)
+    array = files.open_mapped(cached, shape, np.uint8)
+    if array is None:
+        _decode_all(paths, stamps, size, cached)
+        array = files.open_mapped(cached, shape, np.uint8)
+    return torch.from_numpy(array)
 
 
 def load_masks(paths: typing.Sequence[Path | None], size: int) -> torch.Tensor:
@@ -114,51 +74,84 @@ def load_masks(paths: typing.Sequence[Path | None], size: int) -> torch.Tensor:
     for i, path in enumerate(paths):
         if path is not None:
             with Image.open(path) as mask:
-                masks[i] = torch.from_numpy(
-                    np.asarray(mask.convert("L").resize((size,
-                                                         size), Image.Resampling.NEAREST)) > 0)
+                resized = mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
+            masks[i] = torch.from_numpy(np.asarray(resized) > 0)
     return masks
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cached array, or None where there is none, or a damaged one. Copy-on-write: nobody can
-    change the file."""
-    try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 of any shape -> float32 in [0,1]."""
+    return images.float().div_(255)
 
 
-def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, target: Path,
-                shape: tuple[int, ...]) -> None:
-    bad: list[str] = []
+def brightness(images: torch.Tensor) -> np.ndarray:
+    """Mean grey value of each image: uint8 [N,3,S,S] -> float64 [N] in [0,1]."""
+    return np.array([to_float(image).mean().item() for image in images])
+
+
+def appearance(images: torch.Tensor, good: torch.Tensor) -> dict[str, np.ndarray]:
+    """The confounders that a score may follow instead of a defect; no label is needed.
+
+    Args:
+        images: uint8 [N,3,S,S].
+        good: uint8 [M,3,S,S], what to compare with.
+
+    Returns:
+        {name: float64 [N]}. brightness: mean grey value in [0,1]. size: share of the image that
+        Otsu's threshold calls bright. pose: how unusually that bright part lies, the mean of
+        |it - the mean of those of the good images|, in [0,1].
+    """
+    usual = sum(_bright(image).astype(int) for image in good) / len(good)
+    bright = [(mask.mean(), np.abs(mask - usual).mean()) for mask in map(_bright, images)]
+    size, pose = np.array(bright, dtype=float).reshape(-1, 2).T
+    return {"brightness": brightness(images), "size": size, "pose": pose}
+
+
+def otsu(grey: np.ndarray) -> float:
+    """The grey level that splits uint8 values of any shape into the two classes of the largest
+    variance between; `>` is the bright one.
+
+    Reference:
+        Otsu, A threshold selection method from gray-level histograms, IEEE SMC 1979.
+    """
+    counts = np.bincount(grey.ravel(), minlength=256).astype(float)
+    below, levels = np.cumsum(counts), np.arange(256)
+    above = below[-1] - below
+    sums = np.cumsum(counts * levels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above)**2
+    return float(np.nanargmax(np.where(np.isfinite(between), between, -1)))
+
+
+def _bright(image: torch.Tensor) -> np.ndarray:
+    grey = image.float().mean(dim=0).round().to(torch.uint8).numpy()
+    return grey > otsu(grey)
+
+
+def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, target: Path) -> None:
+    unreadable: list[str] = []
     with files.atomic_path(target) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8,
+                                          shape=(len(paths), 3, size, size))
         # a disk that fills up while a mapped file is written kills the process
         if hasattr(os, "posix_fallocate"):
             with temporary.open("r+b") as stream:
                 os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
 
-        def one(i: int) -> None:
+        def decode_one(i: int) -> None:
             try:
                 array[i] = decode(paths[i], size)
-            # whatever a decoder trips over in a damaged file, the file is named
-            except Exception as error:
-                bad.append(f"{paths[i]} ({str(error) or type(error).__name__})")
+            except Exception as error:  # whatever a decoder trips over, the file is named
+                unreadable.append(f"{paths[i]} ({str(error) or type(error).__name__})")
 
         # Pillow decodes without holding Python's lock
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(one, range(len(paths))))
+            list(pool.map(decode_one, range(len(paths))))
         array.flush()
-        if bad:
-            raise InputError(
-                f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(sorted(bad))}; "
-                f"mend or remove them")
-        if moved := [
-                str(path) for path, stamp in zip(paths, stamps, strict=True)
-                if layout.stamp_of(path) != stamp
-        ]:
-            raise InputError(
-                f"{layout.some(moved)} changed while being read; run this again when nothing "
-                f"writes there")
+        if unreadable:
+            raise InputError(f"{len(unreadable)} of {len(paths)} images cannot be read: "
+                             f"{'; '.join(sorted(unreadable))}; mend or remove them")
+        if changed := [str(path) for path, stamp in zip(paths, stamps, strict=True)
+                       if layout.stamp_of(path) != stamp]:
+            raise InputError(f"{layout.some(changed)} changed while being read; run this again "
+                             f"when nothing writes there")

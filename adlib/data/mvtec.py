@@ -8,11 +8,17 @@ when it is whole.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import http.client
 import lzma
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -20,67 +26,76 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from adlib.data import fetch, files
 from adlib.config import InputError, did_you_mean
+from adlib.data import files
 
-_SHARE = "https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f282/download/"
-ARCHIVES = {  # category -> archive; "all" is one archive with every category
-    "all": "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/"
-           "mvtec_anomaly_detection.tar.xz",
-    "bottle": _SHARE + "420937370-1629951468/bottle.tar.xz",
-    "cable": _SHARE + "420937413-1629951498/cable.tar.xz",
-    "capsule": _SHARE + "420937454-1629951595/capsule.tar.xz",
-    "carpet": _SHARE + "420937484-1629951672/carpet.tar.xz",
-    "grid": _SHARE + "420937487-1629951814/grid.tar.xz",
-    "hazelnut": _SHARE + "420937545-1629951845/hazelnut.tar.xz",
-    "leather": _SHARE + "420937607-1629951964/leather.tar.xz",
-    "metal_nut": _SHARE + "420937637-1629952063/metal_nut.tar.xz",
-    "pill": "https://www.mydrive.ch/shares/43421/11a215a5749fcfb75e331ddd5f8e43ee/download/420938129-1629953099/"
-            "pill.tar.xz",
-    "screw": _SHARE + "420938130-1629953152/screw.tar.xz",
-    "tile": _SHARE + "420938133-1629953189/tile.tar.xz",
-    "toothbrush": _SHARE + "420938134-1629953256/toothbrush.tar.xz",
-    "transistor": _SHARE + "420938166-1629953277/transistor.tar.xz",
-    "wood": _SHARE + "420938383-1629953354/wood.tar.xz",
-    "zipper": _SHARE + "420938385-1629953449/zipper.tar.xz",
+_SHARES = "https://www.mydrive.ch/shares/"
+_CODES = {  # category -> its archive's place in one share
+    "bottle": "420937370-1629951468", "cable": "420937413-1629951498",
+    "capsule": "420937454-1629951595", "carpet": "420937484-1629951672",
+    "grid": "420937487-1629951814", "hazelnut": "420937545-1629951845",
+    "leather": "420937607-1629951964", "metal_nut": "420937637-1629952063",
+    "pill": "420938129-1629953099", "screw": "420938130-1629953152",
+    "tile": "420938133-1629953189", "toothbrush": "420938134-1629953256",
+    "transistor": "420938166-1629953277", "wood": "420938383-1629953354",
+    "zipper": "420938385-1629953449"
 }
+ARCHIVES = {  # category -> archive; "all" is one archive with every category
+    "all": f"{_SHARES}150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/"
+           "mvtec_anomaly_detection.tar.xz",
+    **{name: f"{_SHARES}38536/3830184030e49fe74747669442f0f282/download/{code}/{name}.tar.xz"
+       for name, code in _CODES.items()}
+}
+ARCHIVES["pill"] = ARCHIVES["pill"].replace("38536/3830184030e49fe74747669442f0f282",
+                                            "43421/11a215a5749fcfb75e331ddd5f8e43ee")
 CATEGORIES = tuple(name for name in ARCHIVES if name != "all")
 # Published for the whole archive only. Keyed by file name, so that a mirror or a local copy is held
 # to it as well.
-SHA256 = {
-    "mvtec_anomaly_detection.tar.xz": "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"
-}
-LICENSE = (
-    "MVTec AD is under CC BY-NC-SA 4.0 (https://creativecommons.org/licenses/by-nc-sa/4.0/): no "
-    "commercial use, "
-    "share alike, and cite Bergmann et al., 'MVTec AD', CVPR 2019")
+SHA256 = {"mvtec_anomaly_detection.tar.xz":
+          "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"}
+LICENSE = ("MVTec AD is under CC BY-NC-SA 4.0 "
+           "(https://creativecommons.org/licenses/by-nc-sa/4.0/): no commercial use, share alike, "
+           "and cite Bergmann et al., 'MVTec AD', CVPR 2019")
 
-MAX_BYTES = 16 * 2**30  # unpacked; the real whole is about 5 GB
+MAX_BYTES = 16 * 2**30  # of an archive, and of what it unpacks to; the real whole is about 5 GB
 MAX_MEMBERS = 100_000  # the real archive has about 7,000
+PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each new try; from the first where one got further
+TIMEOUT = 30  # seconds without a byte
+_STEP = 100_000_000  # bytes a line of progress, where there is no terminal
+_RANGE_ERRORS = {22, 33, 36}  # curl's, of a server that does not go on with what is here
+# Curl's errors that another try may mend: names, connections, time-outs, transfers cut off.
+_TRANSIENT = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92} | _RANGE_ERRORS
 
 
 class _BadArchive(Exception):
-    """The archive is damaged, hostile or another one than expected: not to be used, and not worth
-    keeping."""
+    """Damaged, hostile or another archive than expected: not to be used, and not worth keeping."""
 
 
 def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str | None = None,
         sha256: str | None = None, say: Callable[[str], object] = print) -> list[Path]:
-    """Put categories of MVTec AD into `root` and return their folders, ROOT/<category>, in the
-    order asked for.
+    """Put categories of MVTec AD into `root`; those already there are left alone.
 
-    categories: names from CATEGORIES; () or ("all",) = all of them, from the one big archive. url:
-    another source than the official one: http(s)://, file:// or the path of a .tar.xz that is
-    already here. It may hold more than what is asked for. sha256: what that one archive must hash
-    to. Without it, the published hash counts, else the one recorded in ROOT/archives.json when an
-    archive of that file name was first used.
+    A broken download stays in ROOT/.downloads; where there is curl, the next call goes on with it.
 
-    Categories already there are left alone. A broken download stays in ROOT/.downloads and is
-    resumed by the next call. Raises InputError: unknown category, licence not accepted, source out
-    of reach, wrong hash, bad archive, disk full.
+    Args:
+        categories: names from CATEGORIES; () or ("all",) = all of them, from the one big archive.
+        url: another source than the official one: http(s)://, file:// or the path of a .tar.xz that
+            is already here. It may hold more than what is asked for.
+        sha256: what that one archive must hash to. Without it, the published hash counts, else the
+            one recorded in ROOT/archives.json when an archive of that file name was first used.
+
+    Returns:
+        The categories' folders, ROOT/<category>, in the order asked for.
+
+    Raises:
+        InputError: unknown category, licence not accepted, source out of reach, wrong hash, bad
+            archive, disk full.
     """
-    root = Path(root)
-    names = _names(categories)
+    root, names = Path(root), list(dict.fromkeys(categories))
+    for name in names:
+        if name not in ARCHIVES:
+            raise InputError(f"MVTec AD has no category {name!r}{did_you_mean(name, ARCHIVES)}")
+    names = list(CATEGORIES) if not names or "all" in names else names
     missing = [name for name in names if not (root / name / "train" / "good").is_dir()]
     for name in names:
         if name not in missing:
@@ -97,7 +112,11 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
         jobs = [(url or ARCHIVES["all"], missing)]
     else:
         jobs = [(ARCHIVES[name], [name]) for name in missing]
-    _check_sha256(sha256, len(jobs))
+    if sha256 is not None and len(jobs) > 1:
+        raise InputError(f"sha256 is for one archive and {len(jobs)} are asked for; get the "
+                         f"categories one by one")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise InputError(f"sha256 is {sha256!r}; give 64 hexadecimal digits")
     work = root / ".downloads"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -110,26 +129,8 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
     except OSError as error:
         raise InputError(
             f"cannot read or write {error.filename or work}: {error.strerror or error}; free some "
-            f"space "
-            "or choose another folder and try again (what was downloaded is kept)") from error
+            "space or choose another folder and try again (what was downloaded is kept)") from error
     return [root / name for name in names]
-
-
-def _names(categories: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(categories))
-    for name in names:
-        if name not in ARCHIVES:
-            raise InputError(f"MVTec AD has no category {name!r}{did_you_mean(name, ARCHIVES)}")
-    return list(CATEGORIES) if not names or "all" in names else names
-
-
-def _check_sha256(sha256: str | None, archives: int) -> None:
-    if sha256 is not None and archives > 1:
-        raise InputError(
-            f"sha256 is for one archive and {archives} are asked for; get the categories one by one"
-        )
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise InputError(f"sha256 is {sha256!r}; give 64 hexadecimal digits")
 
 
 def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str | None,
@@ -140,18 +141,19 @@ def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str
         raise InputError(
             f"there is no archive file {local}; give the path of a .tar.xz or its http(s) address")
     records = root / "archives.json"
-    known = files.read_json(records) if records.exists() else {}
-    if not isinstance(known, dict):
+    recorded = files.read_json(records) if records.exists() else {}
+    if not isinstance(recorded, dict):
         raise InputError(
             f"{records} is not a mapping of archive names to hashes; mend or delete it")
-    if sha256 or name in SHA256:
-        expected, whence = (sha256 or SHA256[name]).lower(), ""
-    else:
-        expected, whence = known.get(
-            name), f" (as recorded in {records}; to trust the new one, delete that entry)"
-    archive = local or fetch.fetch(source, work / f"{name}.part", say)
+    expected, whence = (sha256 or SHA256.get(name, "")).lower(), ""
+    if not expected:
+        expected = recorded.get(name)
+        whence = f" (as recorded in {records}; to trust the new one, delete that entry)"
+    # of this address and no other, since it may be gone on with
+    address = hashlib.sha256(source.encode()).hexdigest()[:8]
+    archive = local or _fetch(source, work / f"{address}-{name}", say)
     try:
-        say(f"{name}: checking the hash of {fetch.megabytes(archive.stat().st_size)}")
+        say(f"{name}: checking the hash of {_megabytes(archive.stat().st_size)}")
         digest = _sha256(archive)
         if expected and digest != expected:
             raise _BadArchive(f"has the wrong sha256: expected {expected}, got {digest}{whence}")
@@ -159,29 +161,126 @@ def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str
         _unpack(archive, wanted, root, work / "unpacking")
     except _BadArchive as error:
         if not local:
-            fetch.discard(archive)
+            archive.unlink()
         raise InputError(f"the archive {source} {error}; " + (
             "get it anew" if local else "the download was deleted, nothing was unpacked")) from None
     if name not in SHA256:
-        files.write_json(records, {**known, name: digest})
+        files.write_json(records, {**recorded, name: digest})
     if not local:
-        fetch.discard(archive)
+        archive.unlink()
     for category in wanted:
         say(f"{category}: now in {root / category}")
 
 
 def _local_path(source: str) -> Path | None:
+    """The path of an archive that is already here; None for an http(s) address."""
     if "://" not in source:
         return Path(source).expanduser()
     with contextlib.suppress(ValueError):  # of a malformed host
         parts = urlsplit(source)
         if parts.scheme == "file":
             return Path(urllib.request.url2pathname(parts.path))
-        if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.scheme in ("http", "https") and parts.hostname and source.isprintable() \
+                and " " not in source:
             return None
+    raise InputError(f"cannot download from {source!r}; give an http(s) or file address, or the "
+                     f"path of a .tar.xz")
+
+
+def _fetch(url: str, target: Path, say: Callable) -> Path:
+    """Fetch an http(s) url to `target`, which is there only when it is whole. What came so far lies
+    in TARGET.part; with curl, every try goes on after it."""
+    part, curl = target.with_name(f"{target.name}.part"), shutil.which("curl")
+    if target.exists():
+        return target
+    furthest = idle = 0
+    while problem := _curl(curl, url, part, say) if curl else _urllib(url, part):
+        furthest, idle = (size, 0) if (size := _size(part)) > furthest else (furthest, idle + 1)
+        if idle >= len(PAUSES):
+            raise InputError(
+                f"could not download {url}: {problem}; run the same command again to go on from "
+                f"{_megabytes(size)}, or get it by other means and give its path as the url")
+        say(f"{problem}; next try in {PAUSES[idle]:g} s")
+        time.sleep(PAUSES[idle])
+    part.replace(target)
+    return target
+
+
+def _curl(curl: str, url: str, part: Path, say: Callable) -> str:
+    """One try: "" when all is there, else what went wrong that another one may mend."""
+    visible = sys.stderr.isatty()
+    command = [curl, "--progress-bar" if visible else "--silent", "--fail", "--location",
+               "--globoff", "--proto", "=http,https", "--proto-redir", "=http,https",
+               "--connect-timeout", str(TIMEOUT), "--speed-limit", "1", "--speed-time",
+               str(TIMEOUT), "--max-filesize", str(MAX_BYTES), "--continue-at", "-", "--output",
+               str(part), "--write-out", "%{http_code} %{errormsg}", "--url", url]
+    told, process = _size(part), subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and (size := _size(part)) <= MAX_BYTES:
+            if not visible and size // _STEP > told // _STEP:
+                say(f"{part.stem}: {_megabytes(size)}")
+                told = size
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+    finally:  # also where somebody interrupts this, or older curls do not heed --max-filesize
+        process.kill()
+        status, _, message = process.communicate()[0].partition(" ")
+    code, size = process.returncode, _size(part)
+    if code == 63 or size > MAX_BYTES:
+        raise _too_large(url, part)
+    if code == 22 and status != "416":
+        return _refused(url, int(status))
+    if code in _RANGE_ERRORS:
+        part.unlink(missing_ok=True)
+    elif code not in _TRANSIENT | {0}:
+        raise InputError(f"cannot download {url} to {part}: {message} (curl's error {code}); mend "
+                         "that and try again (what was downloaded is kept)")
+    return f"the connection broke off after {size:,} bytes ({message})" if code else ""
+
+
+def _urllib(url: str, part: Path) -> str:
+    """The same where there is no curl, each try from the first byte."""
+    with part.open("wb") as file:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                announced = response.length
+                while block := response.read(1 << 16):
+                    file.write(block)
+                    if file.tell() > MAX_BYTES:
+                        raise _too_large(url, part)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return _refused(url, error.code)
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return f"the connection broke off ({error or type(error).__name__})"
+    if announced in (None, _size(part)):
+        return ""
+    return f"the connection broke off after {_size(part):,} of {announced:,} bytes"
+
+
+def _refused(url: str, status: int) -> str:
+    """What to say of an HTTP error that may pass; InputError for one that stays."""
+    if status in (408, 429) or status >= 500:
+        return f"the server answered {status}"
     raise InputError(
-        f"cannot download from {source!r}; give an http(s) or file address, or the path of a "
-        f".tar.xz")
+        f"the server answered {status} for {url}; fetch it by other means and give its path as the "
+        "url, or get 'all' (the addresses of single categories are older)")
+
+
+def _too_large(url: str, part: Path) -> InputError:
+    part.unlink(missing_ok=True)
+    return InputError(f"{url} sends more than {_megabytes(MAX_BYTES)}, too much to be right; "
+                      f"check it")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _unpack(archive: Path, wanted: list[str], root: Path, temporary: Path) -> None:
@@ -191,19 +290,13 @@ def _unpack(archive: Path, wanted: list[str], root: Path, temporary: Path) -> No
     temporary.mkdir()
     try:
         _extract(archive, set(wanted), temporary)
-        found = {
-            name: next((folder for folder in (temporary / name, *temporary.glob(f"*/{name}"))
-                        if (folder / "train" / "good").is_dir()), None)
-            for name in wanted
-        }
-        absent = [name for name, folder in found.items() if folder is None]
-        if absent:
-            raise InputError(
-                f"{archive} holds no {', '.join(f'{name}/train/good' for name in absent)}; ask "
-                f"only for "
-                "categories that it holds, or give another url")
-        for name, folder in found.items():
-            folder.replace(root / name)
+        places = {name: [folder for folder in (temporary / name, *temporary.glob(f"*/{name}"))
+                         if (folder / "train" / "good").is_dir()] for name in wanted}
+        if absent := [f"{name}/train/good" for name in wanted if not places[name]]:
+            raise InputError(f"{archive} holds no {', '.join(absent)}; ask only for categories "
+                             "that it holds, or give another url")
+        for name in wanted:
+            places[name][0].replace(root / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -227,9 +320,9 @@ def _extract(archive: Path, wanted: set[str], target: Path) -> None:
                 _refuse_hostile(member)
                 total += member.size
                 if total > MAX_BYTES or count > MAX_MEMBERS:
-                    raise _BadArchive(f"would unpack to more than {fetch.megabytes(MAX_BYTES)} or "
-                                      f"{MAX_MEMBERS:,} "
-                                      f"files (at {member.name!r}), so it is not MVTec AD")
+                    raise _BadArchive(
+                        f"would unpack to more than {_megabytes(MAX_BYTES)} or {MAX_MEMBERS:,} "
+                        f"files (at {member.name!r}), so it is not MVTec AD")
                 if member.isreg() and wanted.intersection(PurePosixPath(member.name).parts[:2]):
                     tar.extract(member, target, set_attrs=False, **safe)
             # reads on to xz's own checksum at the end
@@ -237,34 +330,32 @@ def _extract(archive: Path, wanted: set[str], target: Path) -> None:
                 raise tarfile.ReadError("something follows the end of the tar")
     except (_BadArchive, OSError):
         raise
-    # whatever tarfile trips over in a damaged or hostile header: TarError, ValueError,
-    # RecursionError, ...
-    except Exception as error:
-        raise _BadArchive(
-            f"is no sound .tar.xz, or not all of it ({str(error) or type(error).__name__})"
-        ) from None
+    except Exception as error:  # whatever tarfile trips over in a damaged or hostile header
+        raise _BadArchive(f"is no sound .tar.xz, or not all of it "
+                          f"({str(error) or type(error).__name__})") from None
 
 
 def _refuse_hostile(member: tarfile.TarInfo) -> None:
     path = member.name.replace("\\", "/")
     if path.startswith("/") or ".." in path.split("/") or re.match("[A-Za-z]:", path):
-        raise _BadArchive(f"is hostile: its member {member.name!r} would land outside the folder")
-    if member.issym() or member.islnk():
-        raise _BadArchive(
-            f"is hostile: its member {member.name!r} is a link (to {member.linkname!r})")
-    if member.issparse() or member.size < 0:  # neither says how much it unpacks to
-        raise _BadArchive(f"is hostile: its member {member.name!r} hides its size")
-    if not (member.isreg() or member.isdir()):
-        raise _BadArchive(f"is hostile: its member {member.name!r} is neither a file nor a folder")
+        why = "would land outside the folder"
+    elif member.issym() or member.islnk():
+        why = f"is a link (to {member.linkname!r})"
+    elif member.issparse() or member.size < 0:  # neither says how much it unpacks to
+        why = "hides its size"
+    elif not (member.isreg() or member.isdir()):
+        why = "is neither a file nor a folder"
+    else:
+        return
+    raise _BadArchive(f"is hostile: its member {member.name!r} {why}")
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         start = file.read(6)
         if start != b"\xfd7zXZ\0":
             raise _BadArchive(f"is no .tar.xz (it begins with {start!r})")
-        digest.update(start)
+        digest = hashlib.sha256(start)
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

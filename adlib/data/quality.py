@@ -2,101 +2,83 @@
 file that cannot be read."""
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from adlib.data import layout
 from adlib.config import InputError
-from adlib.report.i18n import Text, join, t
+from adlib.data import layout
 
-MANY_SIZES = 6  # different ones that the data card still names one by one
+Group = tuple[str, ...]  # the keys of identical images
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` found. Paths are keys (below the data root)."""
+    """What `check` found. Images are named by their keys (below the data root)."""
 
     counts: dict[str, int]  # images per split
-    sizes: dict[str, int]  # "256x256" -> images
-    modes: dict[str, int]  # Pillow's mode -> images
-    labels: dict[str, int]  # defect -> test images
-    # groups of byte-identical images within train or within test
-    duplicates: tuple[tuple[str, ...], ...]
-    leaks: tuple[tuple[str, ...], ...]  # such groups with members in train/good and outside
+    sizes: dict[str, int]  # "256x256" -> images, the most frequent first
+    modes: dict[str, int]  # Pillow's mode -> images, the most frequent first
+    labels: dict[str, int]  # defect -> test images, "good" first
+    duplicates: tuple[Group, ...]  # byte-identical images within train or within test
+    leaks: tuple[Group, ...]  # byte-identical images in train/good and outside
     unreadable: tuple[str, ...]  # "key (why)"
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
 
-    def rows(self) -> list[tuple[Text, str]]:
-        """The findings in words, for a table."""
-        def spell(counts: dict[str, int]) -> Text:
-            return join((f"{key} {value}"
-                         for key, value in counts.items()), ", ") if counts else t("data.none")
+    def problems(self) -> list[tuple[str, Group]]:
+        """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        by_area = sorted(self.sizes, key=lambda size: math.prod(map(int, size.split("x"))))
-        sizes = spell(self.sizes) if len(by_area) <= MANY_SIZES else t(
-            "data.n_different_ones_least_most", n=len(by_area), least=by_area[0], most=by_area[-1],
-            often=next(iter(self.sizes)))
-        return [(t("data.images"), spell(self.counts)), (t("data.sizes_pixels"), sizes),
-                (t("data.modes"), spell(self.modes)), (t("data.test_labels"), spell(self.labels)),
-                (t("data.identical_images_within_split"), str(len(self.duplicates))),
-                (t("data.identical_images_train_evaluation"), str(len(self.leaks))),
-                (t("data.unreadable"), str(len(self.unreadable))),
-                (t("data.files_no_images"), str(self.ignored))]
-
-    def problems(self) -> list[str]:
-        """What a person should look at, a sentence each; empty if nothing. What is wrong with the
-        labels is told in English alone."""
-        found: list[str] = [t("data.cannot_read_name", name=name) for name in self.unreadable]
-        found += [
-            t("data.same_image_training_evaluation_flatters", names=join(group, ", "))
-            for group in self.leaks
-        ]
-        found += [
-            t("data.same_image_more_than_once", names=join(group, ", "))
-            for group in self.duplicates
-        ]
+        Codes: unreadable, leak, duplicate, labels (with what is wrong with them instead of names),
+        no_labels, all_good, all_anomalous.
+        """
+        problems = [("unreadable", (name, )) for name in self.unreadable]
+        problems += [("leak", group) for group in self.leaks]
+        problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
-            found.append(self.label_problem)
-        if not self.labels and not self.label_problem:
-            found.append(t("data.test_images_no_labels_they"))
+            problems.append(("labels", (self.label_problem, )))
+        elif not self.labels:
+            problems.append(("no_labels", ()))
         elif len({name == "good" for name in self.labels}) == 1:
-            found.append(
-                t("data.test_images_all_good_will") if "good" in
-                self.labels else t("data.test_images_all_anomalous_will"))
-        return found
+            problems.append(("all_good" if "good" in self.labels else "all_anomalous", ()))
+        return problems
 
 
 def check(category: layout.Category) -> Findings:
-    """Look at every file of a category. Raises nothing for bad images or labels: they are findings.
-    """
+    """Look at every file of a category. Bad images and labels are findings, and raise nothing."""
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
-    paths = [path for group in splits.values() for path in group]
+    paths = [path for split in splits.values() for path in split]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looked = dict(zip(paths, pool.map(_look, paths), strict=True))
-    readable = [about for about in looked.values() if about[0]]
+        images = dict(zip(map(category.key, paths), pool.map(_read, paths), strict=True))
     try:
         label_problem, labels = "", layout.read_labels(category)
     except InputError as error:
         label_problem, labels = str(error), {}
-    kinds = Counter(labels[key].defect for key in map(category.key, category.test) if key in labels)
-    same, leaks = _identical(category)
+    defects = Counter(labels[key].defect for key in map(category.key, category.test)
+                      if key in labels)
+    identical: dict[str, list[Path]] = {}
+    for path, digest in layout.content_hashes(paths).items():
+        identical.setdefault(digest, []).append(path)
+    train = set(category.train)
+    groups = {tuple(map(category.key, group)): len({path in train for path in group}) == 2
+              for group in identical.values() if len(group) > 1}
     return Findings(
-        counts={name: len(group)
-                for name, group in splits.items() if group or name != "train/bad"}, sizes=dict(
-                    Counter(size for size, _, _ in readable).most_common()), modes=dict(
-                        Counter(m for _, m, _ in readable).most_common()), labels=dict(
-                            sorted(kinds.items(), key=lambda item: (item[0] != "good", item[0]))),
-        duplicates=same, leaks=leaks, unreadable=tuple(
-            f"{category.key(path)} ({why})" for path, (size, _, why) in looked.items() if not size),
-        ignored=_ignored(category), label_problem=label_problem)
+        counts={name: len(split) for name, split in splits.items() if split or name != "train/bad"},
+        sizes=dict(Counter(size for size, _, why in images.values() if not why).most_common()),
+        modes=dict(Counter(mode for _, mode, why in images.values() if not why).most_common()),
+        labels=dict(sorted(defects.items(), key=lambda item: (item[0] != "good", item[0]))),
+        duplicates=tuple(group for group, leaks in groups.items() if not leaks),
+        leaks=tuple(group for group, leaks in groups.items() if leaks),
+        unreadable=tuple(f"{key} ({why})" for key, (_, _, why) in images.items() if why),
+        ignored=sum(path.is_file() and path.suffix.lower() not in layout.SUFFIXES
+                    and not path.name.startswith(".") for split in ("train", "test")
+                    for path in (category.root / category.name / split).rglob("*")),
+        label_problem=label_problem)
 
 
-def _look(path: Path) -> tuple[str, str, str]:
+def _read(path: Path) -> tuple[str, str, str]:
     """(size, mode, "") of an image that decodes to its end, or ("", "", why)."""
     from PIL import Image
 
@@ -106,26 +88,3 @@ def _look(path: Path) -> tuple[str, str, str]:
             return f"{image.width}x{image.height}", image.mode, ""
     except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
         return "", "", (str(error) or type(error).__name__).replace(str(path), path.name)
-
-
-def _identical(
-        category: layout.Category
-) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
-    groups: dict[str, list[Path]] = {}
-    for path, digest in layout.content_hashes(
-        [*category.train, *category.test, *category.train_bad]).items():
-        groups.setdefault(digest, []).append(path)
-    train = set(category.train)
-    same, leaks = [], []
-    for group in groups.values():
-        if len(group) > 1:
-            crossing = len({path in train for path in group}) == 2
-            (leaks if crossing else same).append(tuple(category.key(path) for path in group))
-    return tuple(same), tuple(leaks)
-
-
-def _ignored(category: layout.Category) -> int:
-    here = category.root / category.name
-    return sum(1 for part in ("train", "test") for path in (here / part).rglob("*")
-               if path.is_file() and path.suffix.lower() not in layout.SUFFIXES
-               and not path.name.startswith("."))

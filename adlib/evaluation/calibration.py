@@ -1,217 +1,198 @@
-"""Everything a run can decide without a test label: which score, and from which score on a part is
-called anomalous."""
+"""Everything that good images alone decide: which score, and from which value on a part is called
+anomalous. No test image and no label is read here."""
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import typing
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from adlib.config import FITTED_IN_SECONDS, REFERENCE_SCORE, Config
-from adlib.data import images, layout
+from adlib.config import REFERENCE_SCORE
+from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import conformal
-from adlib.models import anomaly_maps, featurespace, training
-from adlib.models import backbone as features
+from adlib.evaluation.auroc import auroc
+from adlib.evaluation.conformal import Threshold, folds
+from adlib.models import anomaly_maps
+from adlib.models.anomaly_maps import Scale
+from adlib.models.backbone import CHUNK
+from adlib.models.detector import Detector, Images, as_tensor
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
-BATCH = features.CHUNK
-# good images that the scale and the colours of the maps are from; more would only cost memory
-SCALED_BY = 2 * BATCH
+SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
+FOLDS = 5  # of the cross-conformal scores
 
 
-@dataclasses.dataclass(frozen=True)
-class Decided:
-    """What good images alone decide: before any test image is read."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decision:
+    """What was decided without a label.
 
-    ranking: pd.DataFrame  # score.label_free; only the column `score` where nothing is held out
-    # the score of the configuration: the reference's for its autoencoders, distance.top1 in feature
-    # space
-    primary: str
-    # the study's: an autoencoder's best one without a test label (score.choose), else the primary
-    # one
-    chosen: str
-    scale: dict[str, tuple[float, float]]  # score.scale_of the held-out good images
-    # train, held_out: paths, and a column a score
-    splits: dict[str, tuple[list[Path], pd.DataFrame]]
-    # the one colour scale of a run's pictures: good parts are at `low`, the median of the chosen
-    # score's map on good images;
+    ranking: a row a score: `score`, its label-free AUROC `all`, and that of every kind of synthetic
+        anomaly; only the column `score` where nothing was held out.
+    reference: the configuration's own score: the mean squared error of autoencoders, `top1` of the
+        first map of others.
+    score: the one that the study uses: chosen without labels where there are several maps, else
+        fixed in advance.
+    thresholds: {reference and score: Threshold}.
+    good_scores: {train, held_out: a column a score, a row an image}.
+    low, level: the one colour scale of a run's pictures: the map's median on good images, and what
+        one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
+    """
+
+    ranking: pd.DataFrame
+    reference: str
+    score: str
+    scale: Scale
+    thresholds: dict[str, Threshold]
+    good_scores: dict[str, pd.DataFrame]
     low: float
-    # what one good image in twenty exceeds somewhere; the scale ends at low + 2 * (level - low)
     level: float
 
-
-@dataclasses.dataclass(frozen=True)
-class Scored(Decided):
-    """The same with the scores of every image of a category (splits: also test and train_bad), and
-    p-values."""
-
-    # {primary or chosen: {test, train_bad: [N]}}; NaN where nothing is held out
-    p_values: dict[str, dict[str, np.ndarray]]
-    calibration: int  # good images that the p-values are from
-    how: str  # split | cross-conformal | none
-    # float64 [calibration]: the chosen score of these images, by a detector that was not fitted on
-    # them
-    known: np.ndarray
-    maps: np.ndarray  # float32 [N,S,S]: the chosen score's smoothed maps of the test images
+    @property
+    def threshold(self) -> Threshold:
+        """Of the score that the study uses."""
+        return self.thresholds[self.score]
 
 
-def split_of(category: layout.Category, config: Config) -> dict[str, list[Path]]:
-    """The paths of train, held_out, test and train_bad."""
-    kept, held = training.split(len(category.train), config.held_out, config.seed)
-    return {
-        "train": [category.train[i] for i in kept], "held_out": [category.train[i] for i in held],
-        "test": list(category.test), "train_bad": list(category.train_bad)
-    }
+def calibrate(detector: Detector, part: Part) -> Decision:
+    """Decide everything from good images that the detector was not fitted on.
 
-
-def decide(scorer: anomaly_maps.Scorer, category: layout.Category, config: Config) -> Decided:
-    """Rank the scores by synthetic anomalies in held-out good images, and choose an autoencoder's;
-    no test image is read.
-
-    The good images the detector was fitted on are never used for that. Where nothing is held out,
-    the primary score stays; so it does in feature space, where the one map has one reduction that
-    was fixed in advance.
+    The scores are ranked by how well they separate held-out good images from synthetic anomalies
+    put into them. Where the held-out images are too few for the asked rate and the detector can be
+    refitted in seconds, the threshold is from all good images (cross-conformal). Where nothing is
+    held out, the reference score stays and there is no threshold.
     """
-    paths = split_of(category, config)
-    good = images.load(paths["held_out"] or paths["train"], config.image_size)
-    found = [scorer(part) for part in good[:SCALED_BY].split(BATCH)]
-    maps = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    config, held = part.config, len(part.held_out)
+    images = (part.held_out if held else part.train).tensor
+    chunks = [_maps(detector, chunk) for chunk in images[:SCALED_BY].split(CHUNK)]
+    maps = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     scale = anomaly_maps.scale_of(maps)
-    smoothed = anomaly_maps.all_maps(maps, scale)
-    scored = pd.concat(
-        [anomaly_maps.reduced(maps, smoothed),
-         tables(scorer, good[SCALED_BY:], scale)], ignore_index=True)
+    smoothed = anomaly_maps.smoothed_maps(maps, scale)
+    first = anomaly_maps.score_table(maps, smoothed)
+    _add_own_score(first, detector, images[:SCALED_BY], maps)
+    good = pd.concat([first, score_table(detector, scale, images[SCALED_BY:])], ignore_index=True)
 
-    primary = REFERENCE_SCORE if REFERENCE_SCORE in scored else "distance.top1"
-    if paths["held_out"]:
-        changed, _, kinds = anomalies.insert(good, SYNTHETIC, seed=config.seed)
-        ranking = anomaly_maps.label_free(scored, tables(scorer, changed, scale), kinds)
-        chosen = anomaly_maps.choose(ranking, primary) if primary == REFERENCE_SCORE else primary
-        splits = {
-            "train": tables(scorer, images.load(paths["train"], config.image_size), scale),
-            "held_out": scored
-        }
-    else:
-        ranking, chosen, splits = pd.DataFrame(
-            {"score": scored.columns}), primary, {"train": scored}
-    normal = map_of(smoothed, config.image_size, chosen)
-    return Decided(ranking, primary, chosen, scale,
-                   {name: (paths[name], table)
-                    for name, table in splits.items()}, float(np.median(normal)),
-                   float(np.quantile(normal.max(axis=(1, 2)), 0.95)))
+    reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(maps))}.top1"
+    ranking, score = pd.DataFrame({"score": good.columns}), reference
+    good_scores = {"train": good}
+    if held:
+        changed, _, kinds = anomalies.insert(images, SYNTHETIC, seed=config.seed)
+        ranking = label_free(good, score_table(detector, scale, changed), kinds)
+        score = choose(ranking, reference) if len(maps) > 1 else reference
+        good_scores = {"train": score_table(detector, scale, part.train), "held_out": good}
+    if detector.own_score is not None:
+        score = detector.own_score.where
+    shown = anomaly_maps.display_map(smoothed, score, config.image_size)
+    return Decision(
+        ranking, reference, score, scale,
+        _thresholds(detector, part, scale, good if held else good[:0], reference, score),
+        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)))
 
 
-def scores(scorer: anomaly_maps.Scorer, category: layout.Category, config: Config) -> Scored:
-    """Decide, then score the evaluation splits; their p-values are from the held-out good images.
+def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
+               kinds: typing.Sequence[str]) -> pd.DataFrame:
+    """How well each score separates held-out good images from synthetic anomalies.
+
+    Args:
+        good, anomalous: tables of the same columns, a column a score. kinds: of the anomalies.
+
+    Returns:
+        A row a score, in the order of the columns: `score`, an AUROC of every kind, and `all`,
+        their mean, so that no kind counts for more than another.
     """
-    decided = decide(scorer, category, config)
-    paths = split_of(category, config)
-    test, seen = score_with_maps(scorer, images.load(paths["test"], config.image_size),
-                                 decided.chosen, decided.scale)
-    unseen = {"test": (paths["test"], test)} if paths["test"] else {}
-    if paths["train_bad"]:
-        unseen["train_bad"] = (paths["train_bad"],
-                               tables(scorer, images.load(paths["train_bad"], config.image_size),
-                                      decided.scale))
-    splits = decided.splits | unseen
-    known = splits["held_out"][1] if "held_out" in splits else None
-    p_values = {
-        name: {
-            split: np.full(len(table), np.nan) if known is None else conformal.p_values(
-                known[name].to_numpy(), table[name].to_numpy())
-            for split, (_, table) in unseen.items()
-        }
-        for name in (decided.primary, decided.chosen)
-    }
-    return Scored(**{**vars(decided), "splits": splits}, p_values=p_values,
-                  calibration=0 if known is None else len(known),
-                  how="none" if known is None else "split",
-                  known=np.zeros(0) if known is None else known[decided.chosen].to_numpy(),
-                  maps=seen)
+    kinds, rows = np.asarray(kinds), []
+    for name in good.columns:
+        row: dict[str, typing.Any] = {"score": name}
+        for kind in dict.fromkeys(kinds):
+            values = anomalous[name].to_numpy()[kinds == kind]
+            labels = np.r_[np.zeros(len(good), int), np.ones(len(values), int)]
+            row[kind] = auroc(labels, np.r_[good[name], values])
+        row["all"] = float(np.mean([row[kind] for kind in dict.fromkeys(kinds)]))
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def tables(scorer: anomaly_maps.Scorer, pictures: torch.Tensor,
-           scale: dict[str, tuple[float, float]]) -> pd.DataFrame:
-    """score.table of any number of images, a batch at a time: maps of all of them at once would not
-    fit into memory."""
-    return _stacked(
-        (anomaly_maps.table(scorer(part), scale) for part in pictures.split(BATCH) if len(part)),
-        len(pictures))
+def choose(ranking: pd.DataFrame, reference: str) -> str:
+    """The score that label_free ranks first; the reference score where none is better."""
+    values = ranking.set_index("score")["all"]
+    return reference if values[reference] == values.max() else str(values.idxmax())
 
 
-def map_of(smoothed: dict[str, np.ndarray], size: int, name: str) -> np.ndarray:
-    """The map of a score ("ssim.max" -> ssim) at the images' own size, of score.all_maps: {map:
-    [N,h,w]} -> float32 [N,size,size]."""
-    chosen = torch.from_numpy(smoothed[name.split(".")[0]]).float()[:, None]
-    return torch.nn.functional.interpolate(chosen, size=size, mode="bilinear")[:, 0].numpy()
+def score_table(detector: Detector, scale: Scale, images: Images) -> pd.DataFrame:
+    """Every score of any number of images, a batch at a time: a row an image, a column a score."""
+    return _scored(detector, scale, as_tensor(images), lambda smoothed, start: None)
 
 
-def score_with_maps(scorer: anomaly_maps.Scorer, pictures: torch.Tensor, name: str,
-                    scale: dict[str, tuple[float, float]]) -> tuple[pd.DataFrame, np.ndarray]:
-    """`tables` and the score's smoothed maps of the same pictures in one go: a row an image, and
-    float32 [N,S,S]."""
-    kept = np.empty((len(pictures), *pictures.shape[-2:]), np.float32)
+def score_with_maps(detector: Detector, decision: Decision,
+                    images: Images) -> tuple[pd.DataFrame, np.ndarray]:
+    """`score_table`, and the smoothed maps of decision.score: float32 [N,S,S]."""
+    images = as_tensor(images)
+    maps = np.empty((len(images), *images.shape[-2:]), np.float32)
 
-    def rows() -> typing.Iterator[pd.DataFrame]:
-        for start in range(0, len(pictures), BATCH):
-            found = scorer(pictures[start:start + BATCH])
-            smoothed = anomaly_maps.all_maps(found, scale)
-            kept[start:start + BATCH] = map_of(smoothed, pictures.shape[-1], name)
-            yield anomaly_maps.reduced(found, smoothed)
+    def keep(smoothed: anomaly_maps.Maps, start: int) -> None:
+        maps[start:start + CHUNK] = anomaly_maps.display_map(smoothed, decision.score,
+                                                             images.shape[-1])
 
-    return _stacked(rows(), len(pictures)), kept
+    return _scored(detector, decision.scale, images, keep), maps
 
 
-def _stacked(parts: typing.Iterator[pd.DataFrame], count: int) -> pd.DataFrame:
-    """Tables of numbers that come one by one, `count` rows in all, as one; no columns where none
-    comes.
+def _scored(detector: Detector, scale: Scale, images: torch.Tensor,
+            keep: typing.Callable[[anomaly_maps.Maps, int], None]) -> pd.DataFrame:
+    def tables() -> typing.Iterator[pd.DataFrame]:
+        for start in range(0, len(images), CHUNK):
+            chunk = images[start:start + CHUNK]
+            maps = _maps(detector, chunk)
+            smoothed = anomaly_maps.smoothed_maps(maps, scale)
+            keep(smoothed, start)
+            table = anomaly_maps.score_table(maps, smoothed)
+            _add_own_score(table, detector, chunk, maps)
+            yield table
 
-    Into a block that is there beforehand: small blocks that stay, among the large ones of maps that
-    go, keep glibc from using the room of those again, and cost 16 KB an image.
-    """
+    # Into a block that is there beforehand: small blocks that stay, among the large ones of maps
+    # that
+    # go, keep glibc from using the room of those again, and cost 16 KB an image.
+    parts = tables()
     first = next(parts, pd.DataFrame())
-    values, filled = np.empty((count, first.shape[1])), 0
+    values, filled = np.empty((len(images), first.shape[1])), 0
     for table in itertools.chain([first], parts):
         values[filled:filled + len(table)] = table.to_numpy()
         filled += len(table)
     return pd.DataFrame(values, columns=first.columns)
 
 
-def cross_p_values(scored: Scored, fitted: featurespace.Fitted, category: layout.Category,
-                   config: Config) -> Scored:
-    """The same with p-values from every good image, where those held out cannot support the asked
-    false-alarm rate.
+def _maps(detector: Detector, images: torch.Tensor) -> dict[str, np.ndarray]:
+    return _arrays(detector.anomaly_maps(images))
 
-    Five detectors, each judged by the fifth of the good images it has not seen (Vovk 2015). Only
-    for detectors that take seconds to fit, on up to featurespace.MOST images; others, and those
-    whose held-out images suffice, come back unchanged.
-    """
-    enough = scored.how == "none" or conformal.is_attainable(scored.calibration, config.target_fpr)
-    if enough or config.model not in FITTED_IN_SECONDS or not 2 * featurespace.FOLDS <= len(
-            category.train) <= featurespace.MOST:
-        return scored
-    wanted = list(scored.p_values[scored.primary])
-    kept, _ = training.split(len(category.train), config.held_out, config.seed)
-    folds = conformal.folds(len(category.train), featurespace.FOLDS, config.seed)
-    found = featurespace.cross_maps(
-        fitted, images.load(category.train, config.image_size), kept,
-        [images.load(scored.splits[name][0], config.image_size) for name in wanted], folds)
-    tables_of = [(anomaly_maps.table(
-        {"distance": held}, {}), [anomaly_maps.table({"distance": other}, {}) for other in others])
-                 for held, others in found]
-    p_values = {
-        name: {
-            split: conformal.cross_p_values([held[name].to_numpy() for held, _ in tables_of],
-                                            [others[i][name].to_numpy() for _, others in tables_of])
-            for i, split in enumerate(wanted)
-        }
-        for name in {scored.primary, scored.chosen}
-    }
-    known = np.concatenate([held[scored.chosen].to_numpy() for held, _ in tables_of])
-    return dataclasses.replace(scored, p_values=p_values, calibration=len(category.train),
-                               how="cross-conformal", known=known)
+
+def _arrays(maps: typing.Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in maps.items()}
+
+
+def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor,
+                   maps: anomaly_maps.Maps) -> None:
+    """The user's own score as one more column, where there is one."""
+    own = detector.own_score
+    if own is None:
+        return
+    if own.parameters == 2:
+        values = own(images.float() / 255, detector.reconstruct(images))
+    else:
+        values = own({name: torch.from_numpy(one) for name, one in maps.items()})
+    table[own.where] = np.asarray(values, float)
+
+
+def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
+                score: str) -> dict[str, Threshold]:
+    how, config, n = "split" if len(held) else "none", part.config, len(part.good)
+    enough = Threshold(np.zeros(len(held)), config.target_fpr).is_attainable
+    if how == "split" and not enough and n >= 2 * FOLDS and detector.own_score is None:
+        fitted = detector.cross_fitted_maps(part.good.tensor, part.train_index,
+                                            folds(n, FOLDS, config.seed))
+        if fitted is not None:
+            tables = [anomaly_maps.score_table(maps, anomaly_maps.smoothed_maps(maps, scale))
+                      for maps in map(_arrays, fitted)]
+            held, how = pd.concat(tables, ignore_index=True), "cross-conformal"
+    return {name: Threshold(held[name].to_numpy() if len(held) else np.zeros(0), config.target_fpr,
+                            how) for name in (reference, score)}

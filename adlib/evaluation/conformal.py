@@ -1,14 +1,15 @@
 """From which score on is a part called anomalous? Decided from good images alone, by one object.
 
-Conformal p-values (Vovk, Gammerman and Shafer 2005; Bates et al., Annals of Statistics 2023): the share
-of good images that score at least as high, counting the image itself. If an image is good, and
-exchangeable with the calibration images, its p-value is at most `target_fpr` with a probability of at
-most `target_fpr`.
+Conformal p-values (Vovk, Gammerman and Shafer 2005; Bates et al., Annals of Statistics 2023): the
+share of good images that score at least as high, counting the image itself. If an image is good,
+and exchangeable with the calibration images, its p-value is at most `target_fpr` with a probability
+of at most `target_fpr`.
 
-The calibration scores are of images that the detector was not fitted on. `split`: images that were held
-out. `cross-conformal`: every good image, scored by a detector of the same kind that was fitted on the
-other folds (K-fold cross-validated scores; Vovk 2015, Barber et al. 2021). It uses more images and has
-no guarantee for a finite sample; the detector in use has seen more images than any of the folds'.
+The calibration scores are of images that the detector was not fitted on. `split`: images that were
+held out. `cross-conformal`: every good image, scored by a detector of the same kind that was fitted
+on the other folds (K-fold cross-validated scores; Vovk 2015, Barber et al. 2021). It uses more
+images and has no guarantee for a finite sample; the detector in use has seen more images than any
+of the folds'.
 """
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from scipy import special
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Threshold:
-    """The one answer to "is this score too high?". An image is called anomalous where `score > value`.
+    """The one answer to "is this score too high?". An image is called anomalous where `score >
+    value`.
 
     Args:
         calibration: float64 [n], scores of good images that the detector was not fitted on.

@@ -1,196 +1,128 @@
-"""How small, how faint, how noisy: where a finished run's detector stops working. Reads runs,
-changes none of them.
+"""How small, how faint, how noisy: where a fitted detector stops working. Nothing found here goes
+back into a choice.
 
-Two experiments: real test images disturbed as a line would (corrupt), and, where the data are drawn
-by adlib, defects of controlled size and contrast (synthetic.render) with a psychometric curve
+Two experiments: real test images disturbed as a camera or a line would (data.corruptions), and,
+where the data are drawn by adlib, defects of controlled size and contrast with a psychometric curve
 through found-or-missed.
 """
 from __future__ import annotations
 
-import dataclasses
 import math
 import typing
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
-from adlib.config import Config, InputError
-from adlib.data import corruptions, files, images, layout
-from adlib.data.synthetic import drawing as generator
-from adlib.evaluation import metrics, psychometric
-from adlib.report.i18n import Text, join, t
-from adlib.runs import run_folder
-from adlib.runs.reopen import Detector, detector
+from adlib.data import corruptions, files, layout
+from adlib.data.part import Part
+from adlib.data.synthetic import drawing
+from adlib.evaluation import psychometric
+from adlib.evaluation.auroc import auroc
+from adlib.evaluation.calibration import Decision, score_table
+from adlib.models.detector import Detector
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
 CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 EACH = 8  # parts drawn for every defect, size and contrast
-FIRST_PART = 3_000_000  # index of the first part: none of them is in a data set (see synthetic)
+FIRST_PART = 3_000_000  # index of the first part: none of them is in a data set (see drawing)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reopened(Detector):
-    """A finished run's detector with the data that it ran on."""
+def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
+    """What is left on disturbed test images, the threshold staying that of undisturbed ones.
 
-    category: layout.Category
-
-
-def folder(config: Config) -> Path:
-    """Where the limits of a run are written: reports/limits/<category>/<configuration>."""
-    return run_folder.reports_dir(config.reports) / "limits" / config.category / config.name
-
-
-def reopen(run: Path, data_root: str = "") -> Reopened:
-    """The detector of a finished run, and its data. data_root: where they are now; empty = where
-    the run found them.
-
-    Raises InputError for a run that has not finished, or whose data have changed since.
+    Returns:
+        Columns disturbance, strength (0 = as they are), auroc, false_positives, detections; the two
+        rates are NaN where no threshold is attainable. Empty without labels of both classes.
     """
-    found, about = detector(run), run_folder.manifest(run)
-    category = layout.open_category(Path(data_root or about["data"]["root"]), found.config.category)
-    if layout.fingerprint(category) != about["data"]["fingerprint"]:
-        raise InputError(
-            f"the data of {run} have changed since it ran; run its configuration again first")
-    return Reopened(
-        **{field.name: getattr(found, field.name)
-           for field in dataclasses.fields(found)}, category=category)
-
-
-def robustness(run: Reopened) -> pd.DataFrame:
-    """AUROC, false alarms and detections on disturbed test images: columns disturbance, strength,
-    what, auroc, false_positives, detections.
-
-    Strength 0 is the images as they are; the threshold stays that of undisturbed images. The two
-    rates are NaN where the held-out images support no threshold (cross-conformal p-values have none
-    of their own). Empty without labels of both classes.
-    """
-    labels = layout.read_labels(run.category)
-    paths = [path for path in run.category.test if run.category.key(path) in labels]
-    truth = np.array([labels[run.category.key(path)].anomalous for path in paths], dtype=int)
-    columns = ["disturbance", "strength", "what", "auroc", "false_positives", "detections"]
+    labels = layout.read_labels(part.category)
+    used = [i for i, key in enumerate(part.test.keys) if key in labels]
+    truth = np.array([labels[part.test.keys[i]].anomalous for i in used], dtype=int)
+    columns = ["disturbance", "strength", "auroc", "false_positives", "detections"]
     if not 0 < truth.sum() < len(truth):
         return pd.DataFrame(columns=columns)
-    pictures = images.load(paths, run.config.image_size)
-    rows = [("none", 0, "as they are", run.scores(pictures))]
-    rows += [(name, strength, corruptions.describe(name, strength),
-              run.scores(corruptions.apply(pictures, name, strength, seed=run.config.seed)))
-             for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
-    rates = [[
-        math.nan if math.isinf(run.threshold) else float(
-            (scores[truth == of] > run.threshold).mean()) for of in (0, 1)
-    ] for *_, scores in rows]
-    return pd.DataFrame([(name, strength, what, metrics.auroc(truth, scores), *pair)
-                         for (name, strength, what, scores), pair in zip(rows, rates, strict=True)],
-                        columns=columns)
+    images, rows = part.test.tensor[used], []
+    for name, strength in [("none", 0), *((name, strength) for name in corruptions.CORRUPTIONS
+                                          for strength in corruptions.STRENGTHS)]:
+        disturbed = corruptions.apply(images, name, strength,
+                                      seed=part.config.seed) if strength else images
+        scores = _scores(detector, decision, disturbed)
+        rates = [_share(decision, scores[truth == of]) for of in (0, 1)]
+        rows.append((name, strength, auroc(truth, scores), *rates))
+    return pd.DataFrame(rows, columns=columns)
 
 
-def detectability(run: Reopened) -> pd.DataFrame:
+def detectability(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
     """A row a drawn part: defect, size, contrast, area (share of the image that the defect
     changed), found (at the run's threshold).
 
     Empty where the data are not drawn by adlib: only there is a defect of any size to be had.
     """
     rows: list[dict[str, typing.Any]] = []
-    if not run.category.synthetic or run.category.name not in generator.CATEGORIES or math.isinf(
-            run.threshold):
+    category, size = part.category, part.config.image_size
+    drawable = category.synthetic and category.name in drawing.CATEGORIES
+    if not drawable or math.isinf(decision.threshold.value):
         return pd.DataFrame(columns=["defect", "size", "contrast", "area", "found"])
-    about = files.read_json(run.category.root / generator.MARKER)
-    for defect in generator.CATEGORIES[run.category.name]:
-        settings = [(size, 1.0) for size in SIZES] + [(1.0, contrast)
-                                                      for contrast in CONTRASTS if contrast < 1]
-        drawn = [
-            (size, contrast,
-             *generator.render(run.category.name, seed=about["seed"], index=FIRST_PART + part,
-                               defect=defect, size=size, contrast=contrast, pixels=about["pixels"]))
-            for size, contrast in settings for part in range(EACH)
-        ]
-        scores = run.scores(
-            torch.from_numpy(
-                np.stack([_resized(picture, run.config.image_size) for *_, picture, _ in drawn])))
-        rows += [{
-            "defect": defect, "size": size, "contrast": contrast, "area": float(mask.mean()),
-            "found": bool(value > run.threshold)
-        } for (size, contrast, _, mask), value in zip(drawn, scores, strict=True)]
+    about = files.read_json(category.root / drawing.MARKER)
+    settings = [(scale, 1.0) for scale in SIZES] + [(1.0, c) for c in CONTRASTS if c < 1]
+    for defect in drawing.CATEGORIES[category.name]:
+        drawn = [(scale, contrast, *drawing.render(
+            category.name, seed=about["seed"], index=FIRST_PART + number, defect=defect, size=scale,
+            contrast=contrast, pixels=about["pixels"]))
+            for scale, contrast in settings for number in range(EACH)]
+        images = torch.from_numpy(np.stack([_resized(image, size) for *_, image, _ in drawn]))
+        called = decision.threshold.exceeded(_scores(detector, decision, images))
+        rows += [{"defect": defect, "size": scale, "contrast": contrast, "area": float(mask.mean()),
+                  "found": bool(found)}
+                 for (scale, contrast, _, mask), found in zip(drawn, called, strict=True)]
     return pd.DataFrame(rows)
 
 
-def smallest(found: pd.DataFrame, guess: float) -> pd.DataFrame:
-    """Where each defect is found: a row a defect, area50 and area95 (share of the image) and
-    contrast95 of the fitted curves.
+def smallest(found: pd.DataFrame, target_fpr: float) -> pd.DataFrame:
+    """Where each defect is found 50 and 95 times in 100, off the fitted psychometric curves.
 
-    found: detectability. smallest, largest, faintest: of those drawn. NaN where a curve never
-    reaches 95 % within them; a value of `smallest` or `faintest` says "or less": what lies beyond
-    those drawn is the curve's guess and not a finding.
+    Args:
+        found: detectability. target_fpr: the chance of a detection where there is no defect.
+
+    Returns:
+        A row a defect: area50, area95 (share of the image) and contrast95; smallest, largest,
+        faintest of those drawn; found_at_real_size. NaN where a curve never gets there within them;
+        a value of `smallest` or `faintest` means "or less", for what lies beyond is the curve's
+        guess.
     """
     rows = []
     for defect, part in found.groupby("defect", sort=False):
         by_size = part[(part["contrast"] == 1) & (part["area"] > 0)]
         by_contrast = part[part["size"] == 1]
-        size = psychometric.fit(by_size["area"].to_numpy(), by_size["found"].to_numpy(),
-                                guess=guess)
-        contrast = psychometric.fit(by_contrast["contrast"].to_numpy(),
-                                    by_contrast["found"].to_numpy(), guess=guess)
-        least, largest, faintest = by_size["area"].min(), by_size["area"].max(
-        ), by_contrast["contrast"].min()
+        size, contrast = (psychometric.fit(rows[x].to_numpy(), rows["found"].to_numpy(),
+                                           fpr=target_fpr)
+                          for rows, x in ((by_size, "area"), (by_contrast, "contrast")))
+        least, largest = by_size["area"].min(), by_size["area"].max()
+        faintest = by_contrast["contrast"].min()
         at50, at95 = (max(least, value) if (value := size.at(level)) <= largest else math.nan
                       for level in (0.5, 0.95))
-        rows.append({
-            "defect": defect, "area50": at50, "area95": at95, "smallest": least, "largest": largest,
-            "faintest": faintest, "found_at_real_size": float(
-                part[(part["size"] == 1) & (part["contrast"] == 1)]["found"].mean()),
-            "contrast95": max(faintest, value) if (value := contrast.at(0.95)) <= 1 else math.nan
-        })
-    return pd.DataFrame(
-        rows, columns=[
-            "defect", "area50", "area95", "smallest", "largest", "faintest", "found_at_real_size",
-            "contrast95"
-        ])
+        real = part[(part["size"] == 1) & (part["contrast"] == 1)]
+        rows.append({"defect": defect, "area50": at50, "area95": at95, "smallest": least,
+                     "largest": largest, "faintest": faintest,
+                     "found_at_real_size": float(real["found"].mean()),
+                     "contrast95": max(faintest, value) if (value := contrast.at(0.95)) <= 1 else
+                     math.nan})
+    return pd.DataFrame(rows, columns=["defect", "area50", "area95", "smallest", "largest",
+                                       "faintest", "found_at_real_size", "contrast95"])
 
 
-def opened_sentence(run: Reopened) -> Text:
-    return t("limits.configuration_name_seed_seed_score", name=run.config.name,
-             seed=run.config.seed, score=run.score, threshold=run.threshold)
+def _scores(detector: Detector, decision: Decision, images: torch.Tensor) -> np.ndarray:
+    return score_table(detector, decision.scale, images)[decision.score].to_numpy()
 
 
-def robustness_sentence(table: pd.DataFrame) -> Text:
-    if table.empty:
-        return t("limits.no_labels_both_classes_so")
-    clean, disturbed = table.loc[table["strength"] == 0,
-                                 "auroc"].iloc[0], table[table["strength"] == 3]
-    parts = join((t("limits.name_value_f", name=corruptions.describe(row.disturbance, row.strength),
-                    value=row.auroc)
-                  for row in disturbed.sort_values("auroc").head(3).itertuples()), ", ")
-    text = t("limits.auroc_clean_f_they_strength", clean=clean, parts=parts)
-    if table["false_positives"].isna().any():
-        return join([text, t("limits.held_out_images_support_no_threshold")])
-    alarms = disturbed.sort_values("false_positives", ascending=False).iloc[0]
-    if not alarms["false_positives"]:
-        return join([text, t("limits.fixed_threshold_most_false_alarms_2", share=0)])
-    return join([
-        text,
-        t("limits.fixed_threshold_most_false_alarms", share=alarms["false_positives"],
-          what=corruptions.describe(alarms["disturbance"], alarms["strength"]))
-    ])
+def _share(decision: Decision, scores: np.ndarray) -> float:
+    if math.isinf(decision.threshold.value):
+        return math.nan
+    return float(decision.threshold.exceeded(scores).mean())
 
 
-def detectability_sentence(found: pd.DataFrame, sizes: pd.DataFrame) -> Text:
-    if found.empty:
-        return t("limits.no_psychometric_curves_they_need")
-    parts = [
-        t("limits.defect_not_reached_found_share", defect=row.defect, share=row.found_at_real_size)
-        if row.area95 != row.area95 else
-        t("limits.defect_area_less", defect=row.defect, area=row.area95) if row.area95
-        <= row.smallest else t("limits.defect_area", defect=row.defect, area=row.area95)
-        for row in sizes.itertuples()
-    ]
-    return t("limits.share_image_defect_must_cover", parts=join(parts, ", "))
-
-
-def _resized(picture: np.ndarray, size: int) -> np.ndarray:
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
     """As images.decode would: uint8 [S,S,3] -> [3,size,size]."""
-    return np.asarray(Image.fromarray(picture).resize((size, size),
-                                                      Image.Resampling.BILINEAR)).transpose(
-                                                          2, 0, 1)
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized).transpose(2, 0, 1)

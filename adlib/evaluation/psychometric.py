@@ -1,10 +1,10 @@
 """How small, how faint: the psychometric function, the chance of detecting a defect as its size or
 contrast grows.
 
-P(detect | x) = guess + (1 - guess - lapse) * logistic(slope * (log10 x - log10 x50))
+P(detect | x) = fpr + (1 - fpr - lapse) * logistic(slope * (log10 x - log10 x50))
 
 after Wichmann and Hill, Perception & Psychophysics 63 (2001), 1293-1313 (fit) and 1314-1329
-(bootstrap). `guess` is the false-alarm rate, known from good images and not fitted; `lapse` in
+(bootstrap). `fpr` is the false-alarm rate, known from good images and not fitted; `lapse` in
 [0,0.1] is the share missed at any size. So x50 is the size halfway between the two asymptotes, not
 the size of which half are found: that is `curve.at(0.5)`. `slope` is per decade.
 
@@ -36,21 +36,21 @@ class Curve:
 
     x50: float
     slope: float
-    guess: float
+    fpr: float
     lapse: float
     n: int  # stimuli it was fitted to
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The chance of detection at sizes x > 0: any shape -> the same shape, in [guess, 1 -
+        """The chance of detection at sizes x > 0: any shape -> the same shape, in [fpr, 1 -
         lapse]."""
         with np.errstate(divide="ignore"):  # log10(0) = -inf is meant
             rise = special.expit(self.slope * (np.log10(x) - np.log10(self.x50)))
-        return self.guess + (1 - self.guess - self.lapse) * rise
+        return self.fpr + (1 - self.fpr - self.lapse) * rise
 
     def at(self, probability: float) -> float:
         """The size at which the curve crosses a probability; nan if it never does, 0 if it does
         below anything tested (x50 = 0)."""
-        share = (probability - self.guess) / (1 - self.guess - self.lapse)
+        share = (probability - self.fpr) / (1 - self.fpr - self.lapse)
         if not 0 < share < 1 or self.slope == 0:
             return math.nan
         with np.errstate(divide="ignore", over="ignore"):
@@ -58,45 +58,20 @@ class Curve:
         return size if math.isfinite(size) else math.nan
 
 
-def fit(x: np.ndarray, detected: np.ndarray, *, guess: float) -> Curve:
-    """The curve through N stimuli: sizes x [N] > 0 in any unit, detected [N] of bool, guess in
+def fit(x: np.ndarray, detected: np.ndarray, *, fpr: float) -> Curve:
+    """The curve through N stimuli: sizes x [N] > 0 in any unit, detected [N] of bool, fpr in
     [0,0.9).
 
     Where all or none were detected there is nothing to fit, and the curve says so: x50 = 0,
-    somewhere below the smallest size tested (it passes 1 everywhere), or x50 = inf (it is `guess`
+    somewhere below the smallest size tested (it passes 1 everywhere), or x50 = inf (it is `fpr`
     everywhere, and `at` is nan). Neither is an estimate. Raises ValueError for sizes that are not
     positive and finite, fewer than two different ones, and lengths that differ.
     """
-    logs, detected = _checked(x, detected, guess)
-    return _fit(logs, detected, guess, (logs.min() + logs.max()) / 2, np.ptp(logs))
+    logs, detected = _checked(x, detected, fpr)
+    return _fit(logs, detected, fpr, (logs.min() + logs.max()) / 2, np.ptp(logs))
 
 
-def interval(x: np.ndarray, detected: np.ndarray, probability: float, *, guess: float,
-             repeats: int = 200, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of `fit(...).at(probability)` from stimuli drawn again with
-    replacement.
-
-    A drawn set whose curve never gets there counts as infinity, so `high` may be inf, and `low`
-    too; `low` is 0 where the drawn sets were often detected in full. The prior is that of the whole
-    set, `guess` is taken as known. Raises ValueError as `fit` does, and for a probability outside
-    (guess, 1), which no curve could cross.
-    """
-    logs, detected = _checked(x, detected, guess)
-    if not guess < probability < 1:
-        raise ValueError(
-            f"probability is {probability}; a curve from {guess} upwards crosses only what lies "
-            f"between that and 1")
-    rng, middle, span = np.random.default_rng(seed), (logs.min() + logs.max()) / 2, np.ptp(logs)
-    drawn = (rng.integers(len(logs), size=len(logs)) for _ in range(repeats))
-    crossings = np.array(
-        [_fit(logs[i], detected[i], guess, middle, span).at(probability) for i in drawn])
-    crossings = np.sort(np.where(np.isnan(crossings), np.inf, crossings))
-    # whole ranks, outwards: between a number and infinity nothing can be interpolated
-    tail = (1 - LEVEL) / 2 * (repeats - 1)
-    return float(crossings[math.floor(tail)]), float(crossings[math.ceil(repeats - 1 - tail)])
-
-
-def _checked(x: np.ndarray, detected: np.ndarray, guess: float) -> tuple[np.ndarray, np.ndarray]:
+def _checked(x: np.ndarray, detected: np.ndarray, fpr: float) -> tuple[np.ndarray, np.ndarray]:
     x, detected = np.asarray(x, dtype=np.float64), np.asarray(detected)
     if x.shape != detected.shape or x.ndim != 1:
         raise ValueError(
@@ -105,29 +80,29 @@ def _checked(x: np.ndarray, detected: np.ndarray, guess: float) -> tuple[np.ndar
         raise ValueError("detected must be true or false")
     if not (np.isfinite(x) & (x > 0)).all():
         raise ValueError("sizes must be positive and finite: the curve is over their logarithm")
-    if not 0 <= guess < 1 - MOST_LAPSES:
-        raise ValueError(f"guess is {guess}; the false-alarm rate must be in [0,{1 - MOST_LAPSES})")
+    if not 0 <= fpr < 1 - MOST_LAPSES:
+        raise ValueError(f"fpr is {fpr}; the false-alarm rate must be in [0,{1 - MOST_LAPSES})")
     logs = np.log10(x)
     if len(np.unique(logs)) < 2:
         raise ValueError("a curve needs at least two different sizes")
     return logs, detected.astype(bool)
 
 
-def _fit(logs: np.ndarray, detected: np.ndarray, guess: float, middle: float, span: float) -> Curve:
+def _fit(logs: np.ndarray, detected: np.ndarray, fpr: float, middle: float, span: float) -> Curve:
     n = len(detected)
     if detected.all() or not detected.any():
-        return Curve(0.0 if detected.all() else math.inf, math.inf, guess, 0.0, n)
+        return Curve(0.0 if detected.all() else math.inf, math.inf, fpr, 0.0, n)
     t = (logs - middle) / span  # in [-0.5,0.5]: the problem looks the same in every unit
 
     def loss(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Minus the log posterior and its gradient at [...,3] of (place of x50, slope in spans,
         lapse): [...] and [...,3]."""
         place, slope, lapse = np.moveaxis(parameters, -1, 0)[..., None]
-        room, off = 1 - guess - lapse, t - place
+        room, off = 1 - fpr - lapse, t - place
         up, down = special.expit(slope * off), special.expit(-slope * off)
         # 1 - P written as a sum, since a difference would lose the small ones. Tiny: log(0) where
-        # guess or lapse is 0.
-        chance = np.maximum(np.where(detected, guess + room * up, lapse + room * down), 1e-300)
+        # fpr or lapse is 0.
+        chance = np.maximum(np.where(detected, fpr + room * up, lapse + room * down), 1e-300)
         by_p = np.where(detected, 1, -1) / chance
         by_z = by_p * room * up * down
         gradient = -np.stack([-slope * by_z, by_z * off, -by_p * up]).sum(axis=-1)
@@ -146,4 +121,4 @@ def _fit(logs: np.ndarray, detected: np.ndarray, guess: float, middle: float, sp
     best = min((optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
                 for start in starts), key=lambda r: r.fun)
     place, slope, lapse = best.x
-    return Curve(float(10**(middle + span * place)), float(slope / span), guess, float(lapse), n)
+    return Curve(float(10**(middle + span * place)), float(slope / span), fpr, float(lapse), n)

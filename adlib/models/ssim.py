@@ -72,7 +72,7 @@ def _filter(size: int, same: bool, dtype: torch.dtype, device: torch.device) -> 
     for row in range(size):
         for tap in range(TAPS):
             column = row + tap - PAD
-            column = -1 - column if column < 0 else 2 * size - 1 - column if column >= size else column
+            column = -1 - column if column < 0 else min(column, 2 * size - 1 - column)
             matrix[row, column] += taps[tap]
     # an inference tensor in the cache could not take part in training later
     with torch.inference_mode(False):

@@ -9,34 +9,53 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from adlib.config import STATISTICS
+from adlib.config import STATISTICS, Config
+from adlib.models.detector import Detector
 
 
-def statistic(pictures: torch.Tensor, name: str) -> np.ndarray:
-    """uint8 [N,3,S,S] -> float64 [N]: mean_grey [0,255], contrast (deviation of grey),
-    laplacian_variance, compressed_size (PNG bytes).
+class Statistic(Detector):
+    """How far a number of the image lies from the good images' median, in robust deviations."""
 
-    Raises ValueError for an unknown name.
+    weights = "none (no network)"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.name = config.model
+        self.register_buffer("good", torch.zeros(0, dtype=torch.float64))
+
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> Statistic:
+        self.good = torch.from_numpy(statistic(images, self.name))
+        return self
+
+    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """{"distance": float64 [N,1,1]}; both sides of the median count."""
+        values, good = statistic(images, self.name), self.good.numpy()
+        centre = np.median(good)
+        spread = max(1.4826 * np.median(np.abs(good - centre)), 1e-9)
+        return {"distance": torch.from_numpy(np.abs(values - centre) / spread)[:, None, None]}
+
+
+def statistic(images: torch.Tensor, name: str) -> np.ndarray:
+    """uint8 [N,3,S,S] -> float64 [N].
+
+    Args:
+        name: mean_grey [0,255] | contrast (deviation of grey) | laplacian_variance (sharpness) |
+            compressed_size (bytes as PNG).
+
+    Raises:
+        ValueError: for an unknown name.
     """
     if name not in STATISTICS:
         raise ValueError(f"unknown statistic {name!r}; known are {', '.join(STATISTICS)}")
-    return np.array([_one(picture.numpy(), name) for picture in pictures], dtype=float)
+    return np.array([_one(image.numpy(), name) for image in images], dtype=float)
 
 
-def distance(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """|value - median of the good| in robust deviations: [N], [M] -> [N]; higher = more anomalous. Both sides count.
-    """
-    centre = np.median(good)
-    return np.abs(values - centre) / max(1.4826 * np.median(np.abs(good - centre)), 1e-9)
-
-
-def _one(picture: np.ndarray, name: str) -> float:
+def _one(image: np.ndarray, name: str) -> float:
     if name == "compressed_size":
         buffer = io.BytesIO()
-        Image.fromarray(picture.transpose(1, 2, 0)).save(buffer, "png", compress_level=6)
+        Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "png", compress_level=6)
         return float(buffer.tell())
-    grey = picture.mean(axis=0, dtype=float)
-    return float({
-        "mean_grey": np.mean, "contrast": np.std,
-        "laplacian_variance": lambda g: np.var(ndimage.laplace(g))
-    }[name](grey))
+    grey = image.mean(axis=0, dtype=float)
+    if name == "laplacian_variance":
+        return float(np.var(ndimage.laplace(grey)))
+    return float(grey.mean() if name == "mean_grey" else grey.std())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from adlib.data import corruptions
-from adlib.report import comparison
+from adlib.report import comparison, data_sentences
 from adlib.report.i18n import Text, join, t
 from adlib.runs import freshness
 
@@ -51,7 +51,7 @@ def robustness_sentence(tables: dict[tuple[str, str], pd.DataFrame]) -> Text:
                                                                "auroc"].iloc[0]
         found.append(
             t("limits.category_label_clean_f_disturbed", category=category, label=label,
-              clean=clean, disturbed=worst["auroc"], what=corruptions.describe(
+              clean=clean, disturbed=worst["auroc"], what=data_sentences.corruption(
                   worst["disturbance"], STRENGTH)))
     return t("limits.auroc_they_under_worst_disturbance", strength=STRENGTH, found=join(
         found, ", "))
@@ -78,7 +78,7 @@ def smallest(reports: Path) -> pd.DataFrame:
 def robustness_caption() -> Text:
     """What the columns of robustness_table are."""
     columns = [
-        t("limits.name", name=name, what=corruptions.describe(name, STRENGTH))
+        t("limits.name", name=name, what=data_sentences.corruption(name, STRENGTH))
         for name in corruptions.CORRUPTIONS
     ]
     return t("limits.auroc_under_disturbances_strength_strength", strength=STRENGTH, columns=join(

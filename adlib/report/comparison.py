@@ -10,6 +10,7 @@ import pandas as pd
 
 from adlib.config import InputError
 from adlib.data import files
+from adlib.report.data_sentences import data_source
 from adlib.report.i18n import Text, t
 from adlib.report.i18n import join as listed
 from adlib.runs import run_folder
@@ -206,11 +207,12 @@ def _row(path: Path, reports: Path) -> dict[str, typing.Any]:
         "train_seconds": math.nan, "device": manifest.get("device", ""), "weights": manifest.get(
             "weights", ""), "git": manifest.get("git", ""), "precision": manifest.get(
                 "precision", ""), "synthetic": about.get("synthetic"), "layout": about.get(
-                    "layout", ""), "fingerprint": about.get("fingerprint", ""), "source": about.get(
-                        "source", ""), "folder": path.relative_to(reports).as_posix(), "verdict": ""
+                    "layout", ""), "fingerprint": about.get("fingerprint", ""),
+        "source": data_source(about.get("source", ""), Path(about.get("root", "")).name)
+        if about else "", "folder": path.relative_to(reports).as_posix(), "verdict": ""
     }
     row["asked"] = _nan((manifest.get("params") or {}).get("target_fpr"))  # the false-alarm rate
-    if about.get("layout") == "seed":  # the claims are about the reference's own images
+    if about.get("layout") in ("course", "seed"):  # the claims are about the reference's own images
         row["claim_low"], row["claim_high"] = REFERENCE_CLAIMS.get((category, name),
                                                                    (math.nan, math.nan))
         row["published"] = REFERENCE_PUBLISHED.get((category, name), math.nan)

@@ -202,7 +202,7 @@ def detectability(found: pd.DataFrame, guess: float) -> plt.Figure | None:
     for ax, name in zip(axes.flat, names, strict=False):
         part = found[(found["defect"] == name) & (found["contrast"] == 1) & (found["area"] > 0)]
         means = part.groupby("size")[["area", "found"]].mean()
-        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), guess=guess)
+        curve = psychometric.fit(part["area"].to_numpy(), part["found"].to_numpy(), fpr=guess)
         x = np.geomspace(part["area"].min(), part["area"].max(), 100)
         ax.plot(100 * x, curve(x), color=figures.GOOD)
         ax.plot(100 * means["area"], means["found"], "o", color=figures.GOOD, markersize=4)

@@ -13,7 +13,7 @@ from adlib.data.layout import Category
 from adlib.data.quality import Findings
 from adlib.models import backbone as features
 from adlib.models import embedding
-from adlib.report import clouds, scenes
+from adlib.report import clouds, data_sentences, scenes
 from adlib.report.i18n import Text, html, join, t
 
 
@@ -22,8 +22,9 @@ def card(findings: Findings) -> typing.Any:
     from IPython.display import HTML
 
     rows = "".join(f"<tr><th scope=row>{html(name)}</th><td>{html(value)}</td></tr>"
-                   for name, value in findings.rows())
-    problems = "".join(f"<li>{html(problem)}</li>" for problem in findings.problems())
+                   for name, value in data_sentences.findings_rows(findings))
+    problems = "".join(f"<li>{html(problem)}</li>"
+                       for problem in data_sentences.findings_problems(findings))
     return HTML(
         f"<table><caption>{html(t('data.data_card'))}</caption><tbody>{rows}</tbody></table>" +
         (f"<p><strong>{html(t('data.problems_found'))}</strong></p><ul>{problems}</ul>"
@@ -141,7 +142,7 @@ def brightness_sentence(found: dict[str, np.ndarray]) -> Text:
 
 def answer(category: Category, findings: Findings) -> Text:
     counts = {"category": category.name, "train": len(category.train), "test": len(category.test)}
-    problems = findings.problems()
+    problems = data_sentences.findings_problems(findings)
     return join([
         t("data.category_train_good_images_learn", bad=len(category.train_bad), **counts)
         if category.train_bad else t("data.category_train_good_images_learn_2", **counts),

@@ -17,14 +17,16 @@ from adlib.data import files, images, layout
 from adlib.evaluation import calibration, evaluate, verdicts
 from adlib.models import anomaly_maps, featurespace, training
 from adlib.report import figures, overlays, panels, words
+from adlib.report.data_sentences import data_source
 from adlib.report.figures import say
 from adlib.report.i18n import Text, html, join, t
 
 TILES = 96  # images that a run's page shows: with three pictures each they stay below 2 MB
 
 
-def banner(category: layout.Category, source: str) -> None:
-    """What data this page is about; where it is synthetic, in a box that nobody can miss."""
+def banner(category: layout.Category, rule: str) -> None:
+    """What data this page is about; where it is synthetic, in a box that nobody can miss. rule: what
+    found the data (layout.find_root), "" to leave it out."""
     from IPython.display import HTML, display
 
     if category.synthetic:
@@ -35,6 +37,7 @@ def banner(category: layout.Category, source: str) -> None:
     counts = {"layout": category.layout, "train": len(category.train), "test": len(category.test)}
     counted = (t("run.layout_layout_train_good_training", bad=len(category.train_bad), **counts)
                if category.train_bad else t("run.layout_layout_train_good_training_2", **counts))
+    source = data_source(rule, category.root.resolve().name) if rule else ""
     say(join(filter(None, (t("run.category_category", category=category.name), source, counted))))
 
 

@@ -23,6 +23,12 @@ from adlib.config import FEATURE_MODELS, STATISTICS, Config, InputError, project
 from adlib.data import files, layout
 from adlib.runs import provenance
 
+if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
+    from adlib.data.part import Part
+    from adlib.evaluation.calibration import Decision
+    from adlib.evaluation.results import Results
+    from adlib.models.detector import Detector
+
 NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"} | dict.fromkeys(
     FEATURE_MODELS + STATISTICS, "04_feature_space.ipynb")
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
@@ -52,6 +58,31 @@ class Run:
         """Say how far training is ({"epoch", "epochs", "loss", "seconds_left"}), for whoever
         watches the folder."""
         files.write_json(self.folder / "progress.json", state)
+
+    def show(self, figure: typing.Any) -> None:
+        """Save a captioned figure of adlib.report in the run's folder, and display it."""
+        figure.show(self.folder)
+
+    def save(self, detector: Detector, decision: Decision, results: Results) -> None:
+        """Write everything the run came to, the metrics last: then it is finished."""
+        from adlib.evaluation.results import write_csv
+
+        write_csv(results.table, self.folder / "all_results.csv")
+        write_csv(results.score_study, self.folder / "score_study.csv")
+        write_csv(results.regions, self.folder / "regions.csv")
+        if len(results.epochs):
+            write_csv(results.epochs, self.folder / "epochs.csv")
+        if detector.history:
+            from adlib.models.training import write_history
+
+            write_history(self.folder / "history.csv", detector.history)
+        if detector.can_be_reopened:
+            _save_state(detector, self.folder / "model.pt")
+        else:
+            (self.folder / "model.pt").unlink(missing_ok=True)
+        trained = sum(row.get("seconds", 0.0) for row in detector.history)
+        epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
+        self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)
 
     def finish(self, metrics: dict[str, typing.Any], *, train_seconds: float) -> None:
         """Record the metrics and the end of the run; drop what only an unfinished run needs.
@@ -97,18 +128,20 @@ def inputs(config: Config, category: layout.Category) -> dict[str, typing.Any]:
             path.read_bytes()).hexdigest()[:16] if path.is_file() else f"missing {path}"
     return {
         "params": params, "data": layout.fingerprint(category), "weights": weights,
-        "code": provenance.code(NOTEBOOKS[config.model])
+        "code": provenance.code(NOTEBOOKS.get(config.model, "04_feature_space.ipynb"))
     }
 
 
-def start(config: Config, category: layout.Category, *, source: str, weights: str, device: str,
-          threads: int, precision: str) -> Run:
+def start(part: Part, detector: Detector) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-    source: the sentence of data.find_root. weights: the word of models.build. precision: what the
-    networks really compute in. Keeps the checkpoint of a killed run with the same inputs. Raises
-    InputError when another process is at work in the folder.
+    Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another
+    process is at work in the folder.
     """
+    from adlib.models.fast import device as devices
+
+    config, category, source, weights = part.config, part.category, part.source, detector.weights
+    machine = devices.describe(config)
     here, began = folder(config), time.monotonic()
     lock = _take(here)
     known, contents = inputs(config, category), layout.contents(category)
@@ -126,7 +159,7 @@ def start(config: Config, category: layout.Category, *, source: str, weights: st
                     "train": len(category.train), "test": len(category.test), "train_bad": len(
                         category.train_bad)
                 }
-            }, "weights": weights, "device": device, "threads": threads, "precision": precision,
+            }, "weights": weights, **machine,
             "versions": provenance.versions(), "git": provenance.revision(),
             "started": datetime.now(timezone.utc).isoformat()
         })
@@ -209,6 +242,21 @@ def all_runs(reports: Path) -> list[Path]:
 
     return sorted((path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json")),
                   key=order)
+
+
+def _save_state(detector: Detector, path: Path) -> None:
+    """The state dict, loadable with torch.load(path, weights_only=True)."""
+    import torch
+
+    state = {name: tensor.detach().cpu() if isinstance(tensor, torch.Tensor) else tensor
+             for name, tensor in detector.state_dict().items()}
+    with files.atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def data_root(run_folder: Path) -> str:
+    """Where the data of a run lie on this machine."""
+    return manifest(run_folder)["data"]["root"]
 
 
 def _take(here: Path) -> filelock.FileLock:

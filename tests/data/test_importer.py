@@ -4,12 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.conftest import picture
 from PIL import Image
 
 from adlib import cli, commands
 from adlib.config import InputError
 from adlib.data import files, importer, layout
+from tests.conftest import picture
 
 
 @pytest.fixture

@@ -66,16 +66,15 @@ def test_real_data(shared):
 
 
 def test_where_the_data_is_looked_for(course_root, tmp_path, monkeypatch):
-    assert layout.find_root(str(course_root))[0] == course_root
+    assert layout.find_root(str(course_root)) == (course_root, "parameter")
     monkeypatch.setenv("ADLIB_DATA", str(course_root))
-    assert layout.find_root("") == (course_root,
-                                    f"Data: {course_root} (environment variable ADLIB_DATA).")
+    assert layout.find_root("") == (course_root, "environment")
     monkeypatch.delenv("ADLIB_DATA")
     monkeypatch.chdir(tmp_path)
     for name in ("notebooks", "params"):
         (tmp_path / name).mkdir()
     shutil.copytree(course_root, tmp_path / "data")
-    assert layout.find_root("")[0] == tmp_path / "data"
+    assert layout.find_root("") == (tmp_path / "data", "project")
 
 
 def test_a_named_folder_that_is_not_there(tmp_path, monkeypatch):
@@ -201,18 +200,19 @@ def test_findings(course_root):
     assert findings.leaks == (("nut/train/good/002.png", "nut/test/002.png"), )
     assert findings.duplicates == (("nut/train/good/003.png", "nut/train/good/004.png"), )
     assert findings.ignored == 1 and findings.labels == {"good": 3, "bad": 3}
-    assert len(findings.problems()) == 4 and dict(findings.rows())["sizes in pixels"] == "32x32 14"
+    assert [code for code, _ in findings.problems()] == ["unreadable"] * 2 + ["leak", "duplicate"]
+    assert findings.problems()[2][1] == findings.leaks[0] and findings.sizes == {"32x32": 14}
 
 
 def test_findings_of_broken_or_one_sided_labels(course_root):
     edit_labels(course_root, lambda labels: labels.pop("nut/test/000.png"))
     findings = quality.check(open_nut(course_root))
-    assert "no entry for 1" in findings.label_problem and not any(
-        "have no labels" in problem for problem in findings.problems())
+    assert "no entry for 1" in findings.label_problem
+    assert findings.problems() == [("labels", (findings.label_problem, ))]
     labels_file(course_root).write_text(
         json.dumps({f"nut/test/{i:03d}.png": {"label": "good"}
                     for i in range(6)}))
-    assert any("all good" in problem for problem in quality.check(open_nut(course_root)).problems())
+    assert quality.check(open_nut(course_root)).problems() == [("all_good", ())]
 
 
 def test_findings_of_the_real_data_are_clean(shared):

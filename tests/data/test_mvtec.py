@@ -1,14 +1,14 @@
-"""download and fetch against a server on this machine that breaks off, ignores, lies and serves
-hostile archives."""
+"""Downloads, by curl and by urllib, from a server on this machine that breaks off, ignores, lies and
+serves hostile archives."""
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.server
 import io
 import json
 import lzma
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from adlib.config import InputError
-from adlib.data import fetch, mvtec
+from adlib.data import mvtec
 
-BLOCK = fetch._BLOCK
+BLOCK = 1 << 16
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -36,7 +36,8 @@ class Server(http.server.ThreadingHTTPServer):
         # after so many bytes of the first, second, ... answer the connection is cut
         self.breaks = []
         self.declared = []  # false lengths of the first, second, ... answer
-        self.ranges, self.etag, self.content_range, self.silent = True, '"1"', None, False
+        self.ranges, self.content_range, self.silent = True, None, False
+        self.stall = self.redirect = None
         self.statuses = []  # of the first, second, ... answer, instead of the file
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
@@ -54,10 +55,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.paths.append(self.path)
         if server.statuses and (status := server.statuses.pop(0)) != 200:
             return self.send_error(status)
+        if server.redirect and server.redirect != server.url + self.path[1:]:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            return self.end_headers()
         body, asked = server.body, self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        fits = self.headers.get("If-Range") in (None, server.etag)
-        if asked and server.ranges and fits:
+        if asked and server.ranges:
             if start >= len(body):
                 return self.send_error(416)
             self.send_response(206)
@@ -69,15 +73,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not server.silent:
             self.send_header("Content-Length",
                              str(server.declared.pop(0) if server.declared else len(body)))
-        if server.etag:
-            self.send_header("ETag", server.etag)
         self.end_headers()
-        self.wfile.write(body[:server.breaks.pop(0)] if server.breaks else body)
+        if server.stall and not server.stall.is_set():
+            self.wfile.write(body[:BLOCK])
+            server.stall.wait(20)
+        else:
+            self.wfile.write(body[:server.breaks.pop(0)] if server.breaks else body)
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(mvtec, "PAUSES", (0.0, 0.01, 0.01))
     monkeypatch.setenv("no_proxy", "*")
     server = Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01, ), daemon=True)
@@ -86,6 +92,22 @@ def server(monkeypatch):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(params=["curl", "urllib"])
+def client(request, monkeypatch):
+    """What fetches: a test that asks for it runs with either."""
+    if request.param == "urllib":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    elif not shutil.which("curl"):
+        pytest.skip("needs curl")
+    return request.param
+
+
+@pytest.fixture
+def curl():
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
 
 
 def archive(*members, categories=("hazelnut", ), top="") -> bytes:
@@ -132,7 +154,7 @@ def fails(root, url, **options) -> str:
     return str(caught.value)
 
 
-def test_good_path_gives_the_layout_and_leaves_no_archive(server, tmp_path):
+def test_good_path_gives_the_layout_and_leaves_no_archive(server, client, tmp_path):
     server.body = archive()
     root = tmp_path / "data"
     folders, said = get(root, server.url + "hazelnut.tar.xz")
@@ -143,7 +165,8 @@ def test_good_path_gives_the_layout_and_leaves_no_archive(server, tmp_path):
     assert {path.name for path in (root / ".downloads").iterdir()} <= {"lock"}
     assert json.loads(
         (root / "archives.json").read_text()) == {"hazelnut.tar.xz": digest(server.body)}
-    assert "hazelnut.tar.xz: 0.2 MB of 0.2 MB" in said
+    assert "hazelnut.tar.xz: checking the hash of 0.2 MB" in said
+    assert ("curl" in server.requests[0]["User-Agent"]) == (client == "curl")
     assert get(root,
                server.url + "hazelnut.tar.xz")[1] == f"hazelnut: already in {root / 'hazelnut'}"
     assert len(server.requests) == 1
@@ -189,128 +212,175 @@ def test_licence_and_names_come_before_any_request(server, tmp_path):
     assert server.requests == []
 
 
-def test_goes_on_where_the_connection_broke_off(server, tmp_path):
+def downloads(root, pattern="*.part*"):
+    return sorted((root / ".downloads").glob(pattern))
+
+
+def test_goes_on_where_the_connection_broke_off(server, curl, tmp_path):
     server.body, server.breaks = archive(), [BLOCK + 7, 0, BLOCK]
     _, said = get(tmp_path, server.url + "hazelnut.tar.xz")
     asked = [request.get("Range") for request in server.requests]
     assert asked == [None, f"bytes={BLOCK + 7}-", f"bytes={BLOCK + 7}-", f"bytes={2 * BLOCK + 7}-"]
-    assert server.requests[1]["If-Range"] == '"1"'
-    assert f"broke off after {BLOCK + 7:,} of the {len(server.body):,} bytes" in said
+    assert f"broke off after {BLOCK + 7:,} bytes" in said
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
+def test_without_curl_it_starts_afresh(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    server.body, server.breaks = archive(), [BLOCK + 7, 0]
+    _, said = get(tmp_path, server.url + "hazelnut.tar.xz")
+    assert [request.get("Range") for request in server.requests] == [None] * 3
+    assert f"broke off after {BLOCK + 7:,} of {len(server.body):,} bytes" in said
+
+
+def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, curl, tmp_path):
     server.body, server.breaks = archive(), [BLOCK, 0, 0, 0]
     message = fails(tmp_path, server.url + "hazelnut.tar.xz")
     assert "broke off" in message and "run the same command again" in message
+    assert [path.stat().st_size for path in downloads(tmp_path)] == [BLOCK]
     get(tmp_path, server.url + "hazelnut.tar.xz")
     assert server.requests[-1]["Range"] == f"bytes={BLOCK}-"
 
 
-def test_an_interrupted_download_is_kept(server, tmp_path):
-    server.body = archive()
+def test_an_interrupted_download_is_kept_and_its_curl_ended(server, curl, tmp_path, monkeypatch):
+    server.body, server.silent, started = archive(), True, []
+    server.stall = threading.Event()  # the rest never comes
+    popen = subprocess.Popen
 
-    def interrupt(line):
-        if " MB of " in line:
-            raise KeyboardInterrupt
+    class Interrupted(popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
 
+        def wait(self, timeout=None):
+            if timeout and downloads(tmp_path) and downloads(tmp_path)[0].stat().st_size:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        mvtec.get(["hazelnut"], tmp_path, accept_license=True, url=server.url + "hazelnut.tar.xz",
-                  say=interrupt)
-    kept = (tmp_path / ".downloads" / "hazelnut.tar.xz.part").stat().st_size
+        get(tmp_path, server.url + "hazelnut.tar.xz")
+    assert started[0].returncode is not None
+    kept = downloads(tmp_path)[0].stat().st_size
     assert 0 < kept < len(server.body)
+    server.stall.set()
+    monkeypatch.setattr(subprocess, "Popen", popen)
     get(tmp_path, server.url + "hazelnut.tar.xz")
     assert server.requests[-1]["Range"] == f"bytes={kept}-"
 
 
-def test_a_server_that_ignores_range_is_asked_for_the_whole(server, tmp_path):
+def test_a_server_that_ignores_range_is_asked_for_the_whole(server, client, tmp_path):
     server.body, server.breaks, server.ranges = archive(), [BLOCK], False
     get(tmp_path, server.url + "hazelnut.tar.xz")
-    assert (tmp_path / "hazelnut").is_dir() and len(server.requests) == 2
+    assert (tmp_path / "hazelnut").is_dir() and "Range" not in server.requests[-1]
 
 
-def test_ignoring_range_and_always_breaking_off_ends(server, tmp_path):
+def test_ignoring_range_and_always_breaking_off_ends(server, client, tmp_path):
     server.body, server.breaks, server.ranges = archive(), [BLOCK] * 50, False
-    assert "broke off" in fails(tmp_path, server.url)
+    assert "could not download" in fails(tmp_path, server.url)
     assert len(server.requests) <= 6
 
 
-def test_a_file_that_changed_between_two_parts_is_fetched_afresh(server, tmp_path):
+def test_another_address_is_never_gone_on_with(server, client, tmp_path):
+    server.body, server.breaks = b"\xfd" * 3 * BLOCK, [BLOCK, 0, 0, 0]
+    fails(tmp_path, server.url + "old/x.tar.xz")
+    server.body = archive()
+    get(tmp_path, server.url + "new/x.tar.xz")
+    assert "Range" not in server.requests[-1]
+
+
+def test_a_file_that_changed_between_two_parts_is_not_unpacked(server, curl, tmp_path):
     server.body, server.breaks = b"\xfd" * 3 * BLOCK, [BLOCK, 0, 0, 0]
     fails(tmp_path, server.url + "x.tar.xz")
-    server.body, server.etag = archive(), '"2"'
+    server.body = archive()
+    assert "the download was deleted" in fails(tmp_path, server.url + "x.tar.xz")
     get(tmp_path, server.url + "x.tar.xz")
     assert (tmp_path / "hazelnut").is_dir()
 
 
-@pytest.mark.parametrize("lie", ["bytes 0-9/10", "bytes 65536-99999/100000", "nonsense", "shifted"])
-def test_a_206_that_does_not_fit_is_not_appended(server, tmp_path, lie):
-    server.body, server.breaks, server.content_range = archive(), [BLOCK], lie
-    if lie == "shifted":  # right in everything but where it starts
-        server.content_range = f"bytes {BLOCK - 1}-{len(server.body) - 2}/{len(server.body)}"
-    _, said = get(tmp_path, server.url)
-    assert "starting afresh" in said and "Range" not in server.requests[-1]
+def test_a_206_that_starts_elsewhere_is_not_appended(server, curl, tmp_path):
+    server.body, server.breaks = archive(), [BLOCK]
+    server.content_range = f"bytes {BLOCK - 1}-{len(server.body) - 2}/{len(server.body)}"
+    get(tmp_path, server.url)
+    assert "Range" not in server.requests[-1]
 
 
-def test_a_part_that_is_already_all_of_the_file_is_fetched_afresh(server, tmp_path):
-    # a lie, taken back with a 416 when asked for the rest
-    server.body, server.declared = archive(), [10_000_000]
-    _, said = get(tmp_path, server.url + "x.tar.xz")
-    assert "416" in said and [request.get("Range") for request in server.requests
-                              ] == [None, f"bytes={len(server.body)}-", None]
-
-
-def test_an_announced_length_that_never_comes_is_noticed(server, tmp_path):
+def test_an_announced_length_that_never_comes_is_noticed(server, client, tmp_path):
     server.body, server.declared, server.ranges = archive(), [10_000_000] * 9, False
-    message = fails(tmp_path, server.url)
-    assert f"broke off after {len(server.body):,} of the 10,000,000 bytes" in message
+    assert "could not download" in fails(tmp_path, server.url)
 
 
-def test_an_announced_length_that_is_too_short_is_noticed(server, tmp_path):
+def test_a_part_that_is_already_all_of_the_file_is_whole(server, client, tmp_path):
+    # a lie, taken back when asked for the rest: by curl with a 416, by urllib with the whole
+    server.body, server.declared = archive(), [10_000_000]
+    get(tmp_path, server.url + "x.tar.xz", sha256=digest(server.body))
+    assert len(server.requests) == 2
+
+
+def test_an_announced_length_that_is_too_short_is_noticed(server, client, tmp_path):
     server.body, server.declared = archive(), [100_000] * 9
     assert "not all of it" in fails(tmp_path, server.url)
     right = digest(server.body)
     assert f"expected {right}, got " in fails(tmp_path, server.url, sha256=right)
 
 
-def test_no_length_announced_is_fine(server, tmp_path):
+def test_no_length_announced_is_fine(server, client, tmp_path):
     server.body, server.silent = archive(), True
     get(tmp_path, server.url)
     assert (tmp_path / "hazelnut").is_dir()
 
 
-def test_a_flood_is_cut_off(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_BYTES", 100_000)
-    server.body, server.silent = archive(), True
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_flood_is_cut_off(server, client, tmp_path, monkeypatch, announced):
+    monkeypatch.setattr(mvtec, "MAX_BYTES", 100_000)
+    server.body, server.silent = archive(), not announced
     assert "sends more than 0.1 MB" in fails(tmp_path, server.url)
-    assert list((tmp_path / ".downloads").glob("*.part")) == []
+    assert downloads(tmp_path) == []
 
 
-def test_statuses(server, tmp_path):
+def test_statuses(server, client, tmp_path):
     server.body, server.statuses = archive(), [404]
     message = fails(tmp_path, server.url + "hazelnut.tar.xz")
     assert "404" in message and server.url in message and len(server.requests) == 1
     server.statuses = [503, 429, 200]
-    get(tmp_path, server.url + "hazelnut.tar.xz")
-    assert len(server.requests) == 4
+    _, said = get(tmp_path, server.url + "hazelnut.tar.xz")
+    assert len(server.requests) == 4 and "the server answered 503; next try" in said
 
 
-def test_nobody_listening_and_bad_addresses(server, tmp_path):
+def test_a_redirect_to_a_file_is_not_followed(server, client, tmp_path):
+    (tmp_path / "secret.tar.xz").write_bytes(archive())
+    server.redirect = (tmp_path / "secret.tar.xz").as_uri()
+    fails(tmp_path / "data", server.url + "hazelnut.tar.xz")
+    server.redirect = server.url + "elsewhere.tar.xz"
+    server.body = archive()
+    get(tmp_path / "data", server.url + "hazelnut.tar.xz")
+    assert server.paths[-1] == "/elsewhere.tar.xz"
+
+
+def test_nobody_listening_and_bad_addresses(server, client, tmp_path):
     url = server.url
     server.shutdown()
     server.server_close()
-    assert "no connection" in fails(tmp_path, url)
-    assert "http(s) or file" in fails(tmp_path, "ftp://example.com/x.tar.xz")
-    assert "http(s) or file" in fails(tmp_path, "http://")
-    assert "http(s) or file" in fails(tmp_path, "http://[1/x.tar.xz")
-    assert "cannot download" in fails(tmp_path, "http://a b/x.tar.xz")
+    message = fails(tmp_path, url)
+    assert "could not download" in message and "onnect" in message
+    for bad in ("ftp://example.com/x.tar.xz", "http://", "http://[1/x.tar.xz", "http://a b/x.tar.xz",
+                "http://a/\n.tar.xz", "-o/tmp/x://a"):
+        assert "http(s) or file" in fails(tmp_path, bad)
     assert "no archive file" in fails(tmp_path, str(tmp_path / "absent.tar.xz"))
+
+
+def test_an_error_that_no_other_try_mends_is_one_sentence(server, curl, tmp_path):
+    server.body = archive()
+    address = hashlib.sha256((server.url + "x.tar.xz").encode()).hexdigest()[:8]
+    (tmp_path / ".downloads" / f"{address}-x.tar.xz.part").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot download .*curl's error 23"):
+        get(tmp_path, server.url + "x.tar.xz")
 
 
 def test_a_wrong_hash_deletes_the_download(server, tmp_path):
     server.body = archive()
     message = fails(tmp_path, server.url + "hazelnut.tar.xz", sha256="A" * 64)
     assert f"expected {'a' * 64}, got {digest(server.body)}" in message
-    assert list((tmp_path / ".downloads").glob("*.part*")) == []
+    assert downloads(tmp_path, "*.tar.xz*") == []
 
 
 def test_a_recorded_hash_that_changed_is_refused(server, tmp_path):
@@ -403,7 +473,7 @@ def test_a_damaged_archive_is_one_sentence(server, tmp_path, what):
     message = fails(tmp_path, server.url + "x.tar.xz")
     assert ("is no .tar.xz" if what in ("html", "empty") else "no sound .tar.xz") in message
     assert "the download was deleted" in message
-    assert list((tmp_path / ".downloads").glob("*.part*")) == []
+    assert downloads(tmp_path, "*.tar.xz*") == []
     local = tmp_path / ".downloads" / "mine.tar.xz"
     local.write_bytes(server.body)
     assert "get it anew" in fails(tmp_path, str(local)) and local.exists()
@@ -433,7 +503,7 @@ def test_two_at_once(server, tmp_path):
         assert "another download" in fails(tmp_path, server.url)
 
 
-def test_disk_full_is_a_sentence_and_keeps_the_download(server, tmp_path, monkeypatch):
+def test_disk_full_is_a_sentence_and_keeps_the_download(server, client, tmp_path, monkeypatch):
     server.body = archive()
 
     def full(*_args, **_options):
@@ -446,16 +516,18 @@ def test_disk_full_is_a_sentence_and_keeps_the_download(server, tmp_path, monkey
     assert len(server.requests) == 1  # the whole archive was still there
 
 
-def test_a_bar_where_there_is_a_terminal(server, tmp_path, monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
+def test_a_bar_where_there_is_a_terminal(server, curl, tmp_path, monkeypatch, capfd):
     server.body = archive()
-    with contextlib.redirect_stdout(io.StringIO()):
-        _, said = get(tmp_path, server.url + "hazelnut.tar.xz")
-    assert "100%" in terminal.getvalue() and " MB of " not in said
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    get(tmp_path, server.url + "hazelnut.tar.xz")
+    assert "100.0%" in capfd.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr(mvtec, "_STEP", 1)
+    shutil.rmtree(tmp_path / "hazelnut")
+    get(tmp_path, server.url + "hazelnut.tar.xz")
+    assert capfd.readouterr().err == ""
 
 
 def test_importing_is_light():
-    script = "import sys, adlib.download; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    script = "import sys, adlib.data.mvtec; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -18,6 +18,7 @@ from adlib.data import corruptions, files, images, layout
 from adlib.data.synthetic import drawing
 from adlib.evaluation import calibration, conformal, limits, psychometric
 from adlib.models import anomaly_maps, autoencoders
+from adlib.report import data_sentences
 from adlib.runs import run_folder
 
 
@@ -148,7 +149,7 @@ def test_robustness_begins_where_the_run_ended(course_root, tmp_path):
     assert [(row.disturbance, row.strength) for row in disturbed.itertuples()] == [
         (name, strength) for name in corruptions.CORRUPTIONS for strength in (1, 2, 3, 4, 5)
     ]
-    assert all(row.what == corruptions.describe(row.disturbance, row.strength)
+    assert all(row.what == data_sentences.corruption(row.disturbance, row.strength)
                for row in disturbed.itertuples())
     assert 0 < clean["auroc"] < 1 and table[["auroc", "false_positives", "detections"
                                              ]].stack().between(0, 1).all()
@@ -395,7 +396,7 @@ def test_parts_that_the_defect_did_not_change_do_not_count():
 
 def robust(**alarms):
     rows = [("none", 0, "as they are", 0.9, 0.05, 0.8)]
-    rows += [(name, strength, corruptions.describe(
+    rows += [(name, strength, data_sentences.corruption(
         name, strength), 0.9 - 0.1 * strength * (name == "blur"), alarms.get(name, 0.05), 0.5)
              for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
     return pd.DataFrame(
@@ -405,9 +406,9 @@ def robust(**alarms):
 def test_what_disturbs_most_is_named():
     text = limits.robustness_sentence(robust(brighter=0.75))
     assert text.startswith(
-        f"AUROC 0.900 as they are; at strength 3 the worst are {corruptions.describe('blur', 3)} "
+        f"AUROC 0.900 as they are; at strength 3 the worst are {data_sentences.corruption('blur', 3)} "
         f"0.600")
-    assert f"with {corruptions.describe('brighter', 3)}" in text and "75% of the good images" in text
+    assert f"with {data_sentences.corruption('brighter', 3)}" in text and "75% of the good images" in text
 
 
 def test_a_threshold_that_does_not_suffer_is_not_said_to():

@@ -33,11 +33,11 @@ def log_posterior(x, detected, x50, slope, guess, lapse):
 ])
 def test_recovers_what_the_data_were_drawn_from(truth):
     x, detected = simulated(truth, 6000, seed=0)
-    found = psychometric.fit(x, detected, guess=truth.guess)
+    found = psychometric.fit(x, detected, fpr=truth.fpr)
     assert np.log10(found.x50) == pytest.approx(np.log10(truth.x50), abs=0.06)
     assert found.slope == pytest.approx(truth.slope, rel=0.12)
     assert found.lapse == pytest.approx(truth.lapse, abs=0.025)
-    assert (found.guess, found.n) == (truth.guess, 6000)
+    assert (found.fpr, found.n) == (truth.fpr, 6000)
     grid = np.logspace(-3, 0, 50)
     assert np.abs(found(grid) - truth(grid)).max() < 0.03
 
@@ -45,7 +45,7 @@ def test_recovers_what_the_data_were_drawn_from(truth):
 @pytest.mark.parametrize("seed", range(6))
 def test_no_point_of_a_fine_grid_is_likelier(seed):
     x, detected = simulated(Curve(0.03, 4.0, 0.1, 0.03, 0), 60, seed)
-    found = psychometric.fit(x, detected, guess=0.1)
+    found = psychometric.fit(x, detected, fpr=0.1)
     best = max(
         log_posterior(x, detected, 10**m, slope, 0.1, lapse) for m in np.linspace(-3, 0, 40)
         for slope in np.geomspace(0.3, 40, 30) for lapse in np.linspace(0, 0.1, 6))
@@ -58,7 +58,7 @@ def test_without_guesses_and_lapses_it_is_logistic_regression():
     x, detected = simulated(Curve(0.03, 4.0, 0.0, 0.0, 0), 800, seed=3)
     logs = np.log10(x)[:, None]
     reference = LogisticRegression(C=1e9, tol=1e-9).fit(logs, detected)
-    found = psychometric.fit(x, detected, guess=0.0)
+    found = psychometric.fit(x, detected, fpr=0.0)
     assert found.lapse < 0.02
     assert np.abs(found(x) - reference.predict_proba(logs)[:, 1]).max() < 0.02
 
@@ -90,15 +90,15 @@ def test_a_curve_that_never_gets_there():
 @given(st.integers(0, 1000), st.floats(0.01, 100), st.floats(0.5, 3))
 def test_the_unit_of_the_size_does_not_matter(seed, factor, power):
     x, detected = simulated(Curve(0.03, 4.0, 0.05, 0.0, 0), 50, seed)
-    one, other = psychometric.fit(x, detected, guess=0.05), psychometric.fit(
-        factor * x**power, detected, guess=0.05)
+    one, other = psychometric.fit(x, detected, fpr=0.05), psychometric.fit(
+        factor * x**power, detected, fpr=0.05)
     assert np.abs(one(x) - other(factor * x**power)).max() < 5e-3
     assert np.all(np.diff(one(np.sort(x))) >= 0)
 
 
 def test_perfectly_separated_data_stay_finite():
     x = np.logspace(-3, 0, 20)
-    curve = psychometric.fit(x, x > 0.03, guess=0.0)
+    curve = psychometric.fit(x, x > 0.03, fpr=0.0)
     assert x[x <= 0.03].max() < curve.x50 < x[x > 0.03].min()
     assert 10 < curve.slope < 200 and curve.lapse < 0.01
     assert np.abs(curve(x) - (x > 0.03)).max() < 0.3
@@ -106,17 +106,17 @@ def test_perfectly_separated_data_stay_finite():
 
 def test_detection_that_falls_with_size_gives_a_flat_curve():
     x = np.logspace(-3, 0, 40)
-    assert psychometric.fit(x, x < 0.03, guess=0.0).slope < 0.5
+    assert psychometric.fit(x, x < 0.03, fpr=0.0).slope < 0.5
 
 
 def test_all_or_nothing_detected_says_so():
     x = np.logspace(-3, 0, 8)
-    everything, nothing = (psychometric.fit(x, np.full(8, found), guess=0.05)
+    everything, nothing = (psychometric.fit(x, np.full(8, found), fpr=0.05)
                            for found in (True, False))
     assert everything.x50 == 0 and everything.at(0.5) == 0 and (everything(x) == 1).all()
     assert nothing.x50 == math.inf and math.isnan(nothing.at(0.5)) and (nothing(x) == 0.05).all()
-    assert psychometric.interval(x, np.ones(8, bool), 0.5, guess=0.05, repeats=20) == (0, 0)
-    assert psychometric.interval(x, np.zeros(8, bool), 0.5, guess=0.05,
+    assert psychometric.interval(x, np.ones(8, bool), 0.5, fpr=0.05, repeats=20) == (0, 0)
+    assert psychometric.interval(x, np.zeros(8, bool), 0.5, fpr=0.05,
                                  repeats=20) == (math.inf, math.inf)
 
 
@@ -124,14 +124,14 @@ def test_interval_holds_the_estimate_and_narrows():
     truth, widths = Curve(0.03, 5.0, 0.05, 0.0, 0), []
     for n in (40, 400):
         x, detected = simulated(truth, n, seed=1)
-        low, high = psychometric.interval(x, detected, 0.5, guess=0.05, repeats=40)
+        low, high = psychometric.interval(x, detected, 0.5, fpr=0.05, repeats=40)
         assert low < psychometric.fit(x, detected,
-                                      guess=0.05).at(0.5) < high and low < truth.at(0.5) < high
+                                      fpr=0.05).at(0.5) < high and low < truth.at(0.5) < high
         widths.append(math.log10(high / low))
     assert widths[1] < 0.6 * widths[0]
-    assert psychometric.interval(x[:40], detected[:40], 0.5, guess=0.05,
+    assert psychometric.interval(x[:40], detected[:40], 0.5, fpr=0.05,
                                  repeats=20, seed=4) == psychometric.interval(
-                                     x[:40], detected[:40], 0.5, guess=0.05, repeats=20, seed=4)
+                                     x[:40], detected[:40], 0.5, fpr=0.05, repeats=20, seed=4)
 
 
 def test_interval_covers():
@@ -139,7 +139,7 @@ def test_interval_covers():
     hits = 0
     for seed in range(10):
         x, detected = simulated(truth, 80, seed)
-        low, high = psychometric.interval(x, detected, 0.5, guess=0.05, repeats=25, seed=seed)
+        low, high = psychometric.interval(x, detected, 0.5, fpr=0.05, repeats=25, seed=seed)
         hits += low <= truth.at(0.5) <= high
     assert hits >= 7  # fewer happens in 0.1 % of the cases if 95 % is right
 
@@ -147,7 +147,7 @@ def test_interval_covers():
 def test_draws_that_never_cross_count_as_infinity():
     x = np.logspace(-3, 0, 12)
     detected = np.arange(12) == 11  # one in twelve: a third of the draws does not hold it
-    low, high = psychometric.interval(x, detected, 0.5, guess=0.0, repeats=40)
+    low, high = psychometric.interval(x, detected, 0.5, fpr=0.0, repeats=40)
     assert 0.1 < low < math.inf and high == math.inf
 
 
@@ -167,12 +167,12 @@ def test_draws_that_never_cross_count_as_infinity():
 ])
 def test_bad_input(x, detected, guess, message):
     with pytest.raises(ValueError, match=message):
-        psychometric.fit(x, detected, guess=guess)
+        psychometric.fit(x, detected, fpr=guess)
     with pytest.raises(ValueError, match=message):
-        psychometric.interval(x, detected, 0.95, guess=guess)
+        psychometric.interval(x, detected, 0.95, fpr=guess)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.2, 1.0, np.nan])
 def test_a_probability_no_curve_could_cross(probability):
     with pytest.raises(ValueError, match="probability"):
-        psychometric.interval([0.1, 0.2], [False, True], probability, guess=0.2)
+        psychometric.interval([0.1, 0.2], [False, True], probability, fpr=0.2)

@@ -7,7 +7,7 @@ import pytest
 
 from adlib.data import corruptions
 from adlib.evaluation import evaluate
-from adlib.report import compare_limits, comparison
+from adlib.report import compare_limits, comparison, data_sentences
 from adlib.runs import freshness
 
 
@@ -15,7 +15,7 @@ def disturbed(clean=0.9, at=0.8, alarms=0.25, **others):
     """A robustness.csv whose AUROC at strength 3 is `at`, but for the disturbances that are named.
     """
     rows = [("none", 0, "as they are", clean, 0.0, 1.0)]
-    rows += [(name, strength, corruptions.describe(
+    rows += [(name, strength, data_sentences.corruption(
         name, strength), (others.get(name, at) if strength == 3 else 0.111), alarms, 1.0)
              for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
     return pd.DataFrame(
@@ -39,9 +39,9 @@ def test_a_row_a_configuration_at_the_one_strength(tmp_path):
         "False alarms, mean"] == "25%"
     assert {row[name] for name in corruptions.CORRUPTIONS if name != "blur"} == {"0.800"}
     said = compare_limits.robustness_sentence(tables)
-    assert f"nut PCA residual 0.900 to 0.600 ({corruptions.describe('blur', 3)})" in said
+    assert f"nut PCA residual 0.900 to 0.600 ({data_sentences.corruption('blur', 3)})" in said
     assert all(
-        corruptions.describe(name, 3) in compare_limits.robustness_caption()
+        data_sentences.corruption(name, 3) in compare_limits.robustness_caption()
         for name in corruptions.CORRUPTIONS)
 
 

@@ -11,7 +11,8 @@ from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ran
 from adlib.config import KINDS
 from adlib.data import corruptions, files
 from adlib.evaluation import evaluate
-from adlib.report import answers, compare_limits, comparison, i18n, questions, summary, tables
+from adlib.report import (answers, compare_limits, comparison, data_sentences, i18n, questions,
+                          summary, tables)
 
 NUT = category()
 CHINESE = re.compile(r"[\u4e00-\u9fff（：。]")
@@ -77,12 +78,12 @@ def reports(tmp_path_factory):
         about = files.read_json(path)
         weights = "RANDOM, not ImageNet's (offline)" if "resnet" in str(
             path) else "file a.pth sha256:0"
-        source = {"synthetic": True, "source": "Data: /data (parameter data_root)."}
+        source = {"synthetic": True, "source": "parameter"}
         files.write_json(path, about | {"weights": weights, "data": about["data"] | source})
     failed(reports, "cae_ssim", "boom")
     failed(reports, "cae_mse", "boom", seed=2)
     rows = [("none", 0, "as they are", 0.9, 0.0, 1.0),
-            *((name, strength, corruptions.describe(name, strength), 0.8, np.nan, 1.0)
+            *((name, strength, data_sentences.corruption(name, strength), 0.8, np.nan, 1.0)
               for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS)]
     limits = pd.DataFrame(
         rows, columns=["disturbance", "strength", "what", "auroc", "false_positives", "detections"])

@@ -9,7 +9,7 @@ from tests.conftest import picture
 from adlib.config import Config, InputError
 from adlib.data import layout, quality
 from adlib.models import autoencoders
-from adlib.report import eda
+from adlib.report import data_sentences, eda
 
 CONFIG = Config(weights="none", image_size=32, precision="float32", device="cpu")
 
@@ -46,9 +46,8 @@ def test_few_sizes_are_named_and_many_are_summed_up(mvtec_root, n, said):
     if n == 3:
         for i in range(3):
             (mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png").unlink()
-    assert str(
-        dict(quality.check(layout.open_category(mvtec_root,
-                                                "nut")).rows())["sizes in pixels"]) == said
+    findings = quality.check(layout.open_category(mvtec_root, "nut"))
+    assert dict(data_sentences.findings_rows(findings))["sizes in pixels"] == said
 
 
 def test_kinds_are_train_then_good_then_the_defects(mvtec_root):

@@ -17,7 +17,7 @@ def setting(course_root, tmp_path):
 
 
 def begin(setting):
-    return run_folder.start(*setting, source="Data: here.", weights="none", device="cpu", threads=1,
+    return run_folder.start(*setting, source="parameter", weights="none", device="cpu", threads=1,
                             precision="float32")
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib.data.synthetic import hazelnut, zipper
 from adlib.config import InputError, did_you_mean
+from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
 CATEGORIES = {"hazelnut": hazelnut.DEFECTS, "zipper": zipper.DEFECTS}

@@ -1,8 +1,9 @@
-"""How sure an AUROC is, and a difference of two: DeLong, DeLong and Clarke-Pearson (Biometrics
-1988), and the bootstrap.
+"""AUROC, how sure one can be of it, and of a difference of two: arrays in, numbers out.
 
-The test set is finite: other images would have given another AUROC. This is about that uncertainty
-alone; that of the training (the seeds) is another matter, and shown beside it.
+The test set is finite: other images would have given another AUROC. DeLong, DeLong and
+Clarke-Pearson (Biometrics 1988) and the bootstrap are about that uncertainty alone; that of
+training (the seeds) is another matter, and shown beside it. Higher score = more anomalous, label 1
+= anomalous.
 """
 from __future__ import annotations
 
@@ -13,7 +14,48 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from adlib.evaluation import metrics
+from adlib.config import InputError
+
+
+class OneClassError(InputError):
+    """There are no anomalous images, or no good ones, so ranking them against each other is
+    undefined."""
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve in [0,1]: the chance that an anomalous image scores above a good
+    one; ties count half.
+
+    labels: [N] of 0/1. scores: [N], any range. Raises OneClassError, and InputError for scores that
+    are not finite.
+    """
+    labels, scores = _checked(labels, scores)
+    return float(placements(scores[labels == 1], scores[labels == 0]).mean())
+
+
+def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The share of `others` that each score is above, in [0,1]; ties count half: [N], [M] ->
+    float64 [N]."""
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(ordered))
+
+
+def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(false positive rate, true positive rate, threshold) where the curve turns, from (0, 0, inf)
+    to (1, 1). Raises as `auroc`.
+
+    Called anomalous: score >= threshold. Points on a straight line between two others are left out,
+    as scikit-learn does.
+    """
+    labels, scores = _checked(labels, scores)
+    thresholds, block = np.unique(-scores, return_inverse=True)
+    bad, all_ = (np.r_[0, np.cumsum(np.bincount(block, weights))]
+                 for weights in (labels, np.ones(len(labels))))
+    good = all_ - bad
+    turns = np.r_[True, (np.diff(good, 2) != 0) | (np.diff(bad, 2) != 0), True]
+    turns[1] = True  # scikit-learn's has it too
+    return good[turns] / good[-1], bad[turns] / bad[-1], np.r_[np.inf, -thresholds][turns]
 
 
 def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,16 +71,17 @@ def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     if not m or not n:
         raise ValueError("an AUROC needs images of both classes")
     # [K,m] share of good below each bad
-    above = np.stack([metrics.placements(*pair) for pair in zip(bad, good, strict=True)])
+    above = np.stack([placements(*pair) for pair in zip(bad, good, strict=True)])
     # [K,n] share of bad above each good
-    below = np.stack([metrics.placements(*pair) for pair in zip(-good, -bad, strict=True)])
+    below = np.stack([placements(*pair) for pair in zip(-good, -bad, strict=True)])
     covariance = sum(
         np.atleast_2d(np.cov(part)) / count if count > 1 else 0.0
         for part, count in ((above, m), (below, n)))
     return above.mean(axis=1), np.broadcast_to(covariance, (len(scores), len(scores)))
 
 
-def interval(labels: np.ndarray, scores: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+def auroc_interval(labels: np.ndarray, scores: np.ndarray, *,
+                   level: float = 0.95) -> tuple[float, float]:
     """Interval of the AUROC (of the mean AUROC, for scores [K,N] of K seeds), DeLong's on the logit
     scale (Pepe 2003), in [0,1].
 
@@ -84,7 +127,8 @@ def bootstrap_interval(labels: np.ndarray, scores: np.ndarray, *, level: float =
     return float(low), float(high)
 
 
-def test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> tuple[float, float]:
+def paired_test(labels: np.ndarray, scores_a: np.ndarray,
+                scores_b: np.ndarray) -> tuple[float, float]:
     """Difference of AUROC a - b on the same images, and its two-sided p-value. scores: [N], or
     [K,N] of K seeds (means compared).
 
@@ -111,12 +155,33 @@ def holm(p_values: typing.Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def matrix(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) -> pd.DataFrame:
+def pairwise_tests(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Every unordered pair of detectors on the same images: columns a, b, difference (a - b), p,
     p_holm."""
     rows = [{
         "a": a, "b": b, **dict(
-            zip(("difference", "p"), test(labels, scores[a], scores[b]), strict=True))
+            zip(("difference", "p"), paired_test(labels, scores[a], scores[b]), strict=True))
     } for a, b in itertools.combinations(scores, 2)]
     table = pd.DataFrame(rows, columns=["a", "b", "difference", "p"])
     return table.assign(p_holm=holm(table["p"]))
+
+
+def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if labels.shape != scores.shape or labels.ndim != 1:
+        raise ValueError(
+            f"labels {labels.shape} and scores {scores.shape} must be two lists of one length")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (good) or 1 (anomalous)")
+    labels = labels.astype(int)
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look "
+            f"for a network "
+            "that diverged")
+    good, bad = int((labels == 0).sum()), int((labels == 1).sum())
+    if good == 0 or bad == 0:
+        raise OneClassError(
+            f"AUROC needs good and anomalous images, and there are {good} good and {bad} "
+            f"anomalous ones")
+    return labels, scores

@@ -1,0 +1,158 @@
+"""Does a detector keep its side of the protocol? What `adlib check my_detector.py` asks."""
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import typing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adlib.config import Config, InputError
+from adlib.models import registry
+from adlib.models.detector import Detector, fit, load_state
+
+SIDE = 64  # pixels of the images it is tried on
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What was asked of a detector, and what came out; `advice` is what to do where it is not ok."""
+
+    asked: str
+    ok: bool
+    advice: str = ""
+    needed: bool = True  # False: worth knowing, and no obstacle
+
+
+def check(given: str, options: str = "") -> list[Finding]:
+    """Try a user's detector on small drawn images.
+
+    Args:
+        given: "FILE.py:CLASS", or FILE.py where it holds one detector.
+        options: of its constructor, as JSON.
+
+    Raises:
+        InputError: where there is no such file or class, or it is not clear which is meant.
+    """
+    config = Config(model=_named(given), options=options, image_size=SIDE, held_out=0.0)
+    images = _images(12)
+    try:
+        detector = registry.build(config)
+    except InputError as error:
+        return [Finding("it can be made", False, str(error))]
+    before, findings = images.clone(), [Finding("it can be made", True)]
+    for asked, question in (("it can be fitted on good images", lambda: _fits(detector, images)),
+                            ("it leaves the images as they are", lambda: _same(images, before)),
+                            ("its maps are [N,h,w], finite, for any N", lambda: _maps(detector))):
+        findings.append(_answer(asked, question))
+        if not findings[-1].ok:
+            return findings
+    return [*findings,
+            _answer("an image's map does not depend on its neighbours", lambda: _alone(detector)),
+            _answer("a blatant defect scores higher than a good image", lambda: _higher(detector),
+                    needed=False),
+            _answer("fitted again, it gives the same maps", lambda: _repeats(config, images),
+                    needed=False),
+            _answer("saved and opened again, it gives the same maps",
+                    lambda: _reopens(config, detector), needed=False)]
+
+
+def _named(given: str) -> str:
+    """FILE.py with its one detector class named."""
+    file, colon, name = given.rpartition(":")
+    if colon and file.endswith(".py"):
+        return given
+    path = registry.own_file(f"{given}:")
+    if path is None:
+        raise InputError(f"there is no file {given}; give FILE.py or FILE.py:CLASS")
+    source = registry.load_module(path, given)
+    names = [name for name, kind in vars(source).items()
+             if inspect.isclass(kind) and kind.__module__ == source.__name__
+             and all(callable(getattr(kind, need, None)) for need in ("fit", "anomaly_maps"))]
+    if len(names) != 1:
+        raise InputError(f"{Path(given).name} holds {len(names)} classes with fit(images) and "
+                         f"anomaly_maps(images){': ' if names else ''}{', '.join(names)}; "
+                         "give FILE.py:CLASS")
+    return f"{given}:{names[0]}"
+
+
+def _answer(asked: str, question: typing.Callable[[], str], needed: bool = True) -> Finding:
+    try:
+        advice = question()
+    except InputError as error:
+        advice = str(error)
+    return Finding(asked, not advice, advice, needed)
+
+
+def _images(n: int, seed: int = 0, defect: bool = False) -> torch.Tensor:
+    """Noisy gradients, uint8 [n,3,S,S]; a defect is a bright square."""
+    noise = np.random.default_rng(seed).normal(0, 6, (n, 3, SIDE, SIDE))
+    images = np.linspace(60, 140, SIDE) + noise
+    if defect:
+        images[:, :, 20:36, 20:36] = 250
+    return torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8))
+
+
+def _fits(detector: Detector, images: torch.Tensor) -> str:
+    fit(detector, images[:8], images[8:])
+    return ""
+
+
+def _same(images: torch.Tensor, before: torch.Tensor) -> str:
+    return "" if torch.equal(images, before) else (
+        "fit changed the images that it was given; work on a copy (images.float() is one)")
+
+
+def _maps(detector: Detector) -> str:
+    for n in (3, 1):
+        detector.anomaly_maps(_images(n, seed=1))  # which checks what it returns
+    return ""
+
+
+def _alone(detector: Detector) -> str:
+    images = _images(3, seed=2)
+    together = detector.anomaly_maps(images)
+    for i in range(3):
+        for name, values in detector.anomaly_maps(images[i:i + 1]).items():
+            if not torch.allclose(values[0], together[name][i], rtol=1e-3, atol=1e-4):
+                return (f"the map {name!r} of an image changes with the images beside it; a score "
+                        "would then depend on the batch (batch norm in train mode? a minimum or mean "
+                        "over the batch?)")
+    return ""
+
+
+def _higher(detector: Detector) -> str:
+    good, bad = (detector.anomaly_maps(_images(4, seed=3, defect=defect)) for defect in (0, 1))
+    if any(bad[name].amax(dim=(1, 2)).min() > good[name].amax(dim=(1, 2)).max() for name in good):
+        return ""
+    return "a white square does not raise its maximum; higher must mean more anomalous"
+
+
+def _repeats(config: Config, images: torch.Tensor) -> str:
+    first, second = (fit(registry.build(config), images[:8], images[8:]).anomaly_maps(
+        _images(2, seed=4)) for _ in range(2))
+    if all(torch.equal(values, second[name]) for name, values in first.items()):
+        return ""
+    return "two fits on the same images differ; draw random numbers from a seed of your own"
+
+
+def _reopens(config: Config, detector: Detector) -> str:
+    if not detector.can_be_reopened:
+        return ("it is no torch module and has no state() and load(state), so that its runs cannot be "
+                "reopened: no `adlib predict`, no limits")
+    buffer = io.BytesIO()
+    torch.save(detector.state_dict(), buffer)
+    buffer.seek(0)
+    again = registry.build(config)
+    try:
+        load_state(again, torch.load(buffer, weights_only=True))
+    except (KeyError, RuntimeError, AttributeError) as error:
+        return (f"its state cannot be loaded into a new one ({' '.join(str(error).split())[:200]}); "
+                "make every layer and buffer in the constructor, or offer state() and load(state)")
+    images = _images(2, seed=5)
+    before, after = detector.anomaly_maps(images), again.eval().anomaly_maps(images)
+    same = all(torch.allclose(values, after[name]) for name, values in before.items())
+    return "" if same else "opened again, its maps are others; something is not in its state"

@@ -1,0 +1,108 @@
+"""What a detector is: good images in, anomaly maps out. Everything else in the study builds on
+this.
+
+The study's own autoencoders, feature detectors and statistics, a reopened run and a user's own
+class are all a `Detector`, and only that. Higher = more anomalous, everywhere.
+"""
+from __future__ import annotations
+
+import time
+import typing
+
+import numpy as np
+import torch
+from torch import nn
+
+from adlib.config import Config
+from adlib.data.part import ImageSet
+
+Images = ImageSet | torch.Tensor  # where images are taken, either will do
+
+
+class Detector(nn.Module):
+    """The protocol, as a torch module whose state dict is the whole of a fitted detector.
+
+    A subclass implements `fit` and `anomaly_maps`; one that redraws its input also has
+    `reconstruct(images) -> float32 [N,3,S,S] in [0,1]`.
+    """
+
+    weights = "none (trained from scratch)"  # where pretrained weights came from, in a few words
+    own_score: typing.Callable | None = None  # the user's reduction of the maps (config.score)
+    can_be_reopened = True  # is the state dict really the whole of it?
+    position_share: float | None = None  # of the features' variance that the position explains
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: list[dict[str, float]] = []  # a row an epoch, where something was trained
+        self.seconds = 0.0  # that fitting took
+
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> Detector:
+        """Fit on good images.
+
+        Args:
+            images: uint8 [N,3,S,S], good ones only.
+            validation: uint8 [M,3,S,S], other good ones: to steer training or to put maps on one
+                scale, never to fit on; None where there are none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement fit")
+
+    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """uint8 [N,3,S,S] -> {name: float [N,h,w] of any size, on the CPU}, not smoothed."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement anomaly_maps")
+
+    def cross_fitted_maps(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
+            tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]] | None:
+        """For each fold (fit indices, held indices) of `good`: the maps of the held images, by a
+        detector of the same kind that was fitted on the rest. None: refitting takes too long.
+
+        fitted_on: int64, the indices of `good` that this detector was fitted on.
+        """
+        return None
+
+
+def as_tensor(images: Images) -> torch.Tensor:
+    """The uint8 [N,3,S,S] of an image set, or the tensor itself."""
+    return images.tensor if isinstance(images, ImageSet) else images
+
+
+def fit(detector: Config | Detector | object, images: Images, validation: Images | None = None, *,
+        run: typing.Any = None) -> Detector:
+    """Fit a detector on good images, and return it ready to be used.
+
+    Args:
+        detector: what `registry.build` made, any object with `fit` and `anomaly_maps`, or a
+            configuration, of which the detector is built first.
+        images: the good images to fit on.
+        validation: other good images, which calibrate and are not fitted on.
+        run: an `adlib.runs.Run`: training goes on from its checkpoint and tells it its progress.
+
+    Raises:
+        InputError: where it cannot be built or fitted, in one sentence.
+    """
+    from adlib.models import registry  # which imports every kind of detector
+
+    built = registry.build(detector) if isinstance(detector, Config) else registry.adopt(detector)
+    given = {"run": run} if run is not None and registry.takes(built.fit, "run") else {}
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):  # whatever a detector draws, others' numbers stay
+        built.fit(as_tensor(images), None if validation is None else as_tensor(validation), **given)
+    built.seconds = time.perf_counter() - started
+    return built.eval()
+
+
+def load_state(module: nn.Module, state: typing.Mapping[str, torch.Tensor]) -> None:
+    """`load_state_dict` into a module that was never fitted: buffers that fitting makes, or makes
+    of another shape, are made here.
+
+    Raises:
+        KeyError, RuntimeError: for the state of another detector.
+    """
+    for key, tensor in state.items():
+        path, _, name = key.rpartition(".")
+        if name == "_extra_state":  # no tensor: the module's own business
+            continue
+        owner = module.get_submodule(path)
+        present = owner._buffers.get(name)
+        if name not in owner._parameters and (present is None or present.shape != tensor.shape):
+            owner.register_buffer(name, tensor.clone())
+    module.load_state_dict(state)

@@ -1,0 +1,230 @@
+"""From a configuration to its detector: a built-in, one of anomalib's, or the user's own.
+
+The user's own (`model: my_detector.py:MeanImage`) is any object with `fit(images)` and
+`anomaly_maps(images)`; docs/your_detector.md says more. Errors in it are told in one sentence, with
+the file and the line.
+"""
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import json
+import sys
+import traceback
+import types
+import typing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from adlib.config import (
+    FITTED_IN_SECONDS,
+    PIXEL_MODELS,
+    STATISTICS,
+    Config,
+    InputError,
+    did_you_mean,
+    project_root,
+)
+from adlib.models.autoencoders import Autoencoder
+from adlib.models.detector import Detector
+from adlib.models.feature_autoencoder import FeatureAutoencoder
+from adlib.models.fused import FeatureDetector
+from adlib.models.statistics import Statistic
+
+BUILT_IN: dict[str, type[Detector]] = (
+    dict.fromkeys(PIXEL_MODELS, Autoencoder) | dict.fromkeys(STATISTICS, Statistic)
+    | dict.fromkeys(FITTED_IN_SECONDS, FeatureDetector)
+    | dict.fromkeys(("to_pixels", "to_features"), FeatureAutoencoder))
+
+
+def build(config: Config) -> Detector:
+    """The detector of a configuration, not fitted yet.
+
+    Raises:
+        InputError: for pretrained weights out of reach, and for anything wrong in the user's files.
+    """
+    kind, _, name = config.model.partition(":")
+    if not name:
+        detector = BUILT_IN[config.model](config)
+    elif kind == "anomalib":
+        from adlib.models import anomalib_adapter
+
+        detector = anomalib_adapter.build(name, config)
+    else:
+        made = load_object(config.model, "model")
+        detector = adopt(_construct(made, config), config.model)
+    if config.loss:
+        if not isinstance(detector, Autoencoder):
+            raise InputError(f"loss is {config.loss!r}, and model {config.model!r} is not trained "
+                             f"by "
+                             "a loss of images and reconstructions; leave it empty, or use cae or "
+                             "resnet18")
+        detector.own_loss = _guarded(load_object(config.loss, "loss"), config.loss)
+    if config.score:
+        detector.own_score = _guarded(load_object(config.score, "score"), config.score)
+    return detector
+
+
+def adopt(subject: object, where: str = "") -> Detector:
+    """Any object with `fit` and `anomaly_maps` as a Detector; a Detector as it is.
+
+    Raises:
+        InputError: for an object without one of the two.
+    """
+    if isinstance(subject, Detector):
+        return subject
+    where = where or f"the detector {type(subject).__name__}"
+    for method in ("fit", "anomaly_maps"):
+        if not callable(getattr(subject, method, None)):
+            raise InputError(f"{where} has no method {method}(images); a detector has fit(images) "
+                             "and anomaly_maps(images) (docs/your_detector.md)")
+    return OwnDetector(subject, where)
+
+
+class OwnDetector(Detector):
+    """A user's object as a Detector: what it returns is checked, what it raises is one sentence.
+
+    A torch module is saved by its state dict. Any other object is saved if it offers `state()`, a
+    dict of arrays, and `load(state)`.
+    """
+
+    def __init__(self, subject: object, where: str) -> None:
+        super().__init__()
+        self.where, self.subject = where, subject  # a torch module is registered by this
+        own_state = all(callable(getattr(subject, name, None)) for name in ("state", "load"))
+        self.has_state = own_state and not isinstance(subject, nn.Module)
+        self.can_be_reopened = own_state or isinstance(subject, nn.Module)
+
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> OwnDetector:
+        given = {"validation": validation} if takes(self.subject.fit, "validation") else {}
+        with _one_sentence(self.where, "fit"):
+            self.subject.fit(images, **given)
+        self.history = list(getattr(self.subject, "history", []))
+        return self
+
+    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Its maps, checked; a single one without a name is called `map`."""
+        with _one_sentence(self.where, "anomaly_maps"), torch.no_grad():
+            maps = self.subject.anomaly_maps(images)
+        if not isinstance(maps, dict):
+            maps = {"map": maps}
+        return {str(name): self._checked(str(name), values, len(images))
+                for name, values in maps.items()}
+
+    def get_extra_state(self) -> dict[str, torch.Tensor]:
+        if not self.has_state:
+            return {}
+        with _one_sentence(self.where, "state"):
+            state = self.subject.state()
+            return {str(name): torch.as_tensor(value) for name, value in state.items()}
+
+    def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        if state:
+            with _one_sentence(self.where, "load"):
+                self.subject.load({name: value.numpy() for name, value in state.items()})
+
+    def _checked(self, name: str, values: object, n: int) -> torch.Tensor:
+        try:
+            values = torch.as_tensor(values).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"{self.where}: anomaly_maps gave {type(values).__name__} for "
+                             f"{name!r}; give a tensor or array [N,h,w]") from None
+        if values.ndim != 3 or len(values) != n or not values[0:1].numel() and n:
+            raise InputError(f"{self.where}: anomaly_maps gave shape {tuple(values.shape)} for "
+                             f"{name!r} of {n} images; give [N,h,w], here ({n}, h, w)")
+        values = values if values.is_floating_point() else values.float()
+        values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+        if bad := int((~torch.isfinite(values)).flatten(1).any(dim=1).sum()) if n else 0:
+            raise InputError(f"{self.where}: anomaly_maps gave NaN or infinity in {name!r} of "
+                             f"{bad} "
+                             f"of {n} images; give finite numbers")
+        return values
+
+
+def load_object(given: str, key: str) -> typing.Any:
+    """What "FILE.py:NAME" names. FILE is relative to the working folder or the project's.
+
+    Raises:
+        InputError: for a file that is missing or cannot be imported, and for an unknown name.
+    """
+    file, _, name = given.rpartition(":")
+    path = own_file(given)
+    if path is None:
+        raise InputError(f"{key} is {given!r}, and there is no file {file}; give FILE.py:NAME, the "
+                         f"file relative to {project_root().name}/ or absolute")
+    module = load_module(path, given)
+    if not callable(getattr(module, name, None)):
+        names = [known for known, value in vars(module).items()
+                 if callable(value) and getattr(value, "__module__", "") == module.__name__]
+        raise InputError(f"{key} is {given!r}, and {path.name} defines no {name!r}"
+                         f"{did_you_mean(name, names)}")
+    return getattr(module, name)
+
+
+def load_module(path: Path, where: str) -> types.ModuleType:
+    """A user's file as a module, run anew. Raises InputError where that fails, naming the line."""
+    spec = importlib.util.spec_from_file_location(f"adlib_own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles in it look for their module there
+    with _one_sentence(where, "import"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def own_file(given: str) -> Path | None:
+    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in
+    none."""
+    file = Path(given.rpartition(":")[0]).expanduser()
+    return next((path for path in (file, project_root() / file) if path.is_file()), None)
+
+
+def takes(function: typing.Callable, name: str) -> bool:
+    """Does a function have a parameter of that name?"""
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _construct(made: typing.Callable, config: Config) -> object:
+    options = json.loads(config.options) if config.options else {}
+    try:
+        inspect.signature(made).bind(**options)
+    except TypeError as error:
+        raise InputError(f"{config.model} cannot be made with options {options}: {error}") from None
+    with _one_sentence(config.model, "constructor"):
+        torch.manual_seed(config.seed)
+        np.random.seed(config.seed)
+        return made(**options)
+
+
+def _guarded(function: typing.Callable, where: str) -> typing.Callable:
+    def call(*values: typing.Any) -> typing.Any:
+        with _one_sentence(where, "call"):
+            return function(*values)
+    call.parameters = len(inspect.signature(function).parameters)
+    call.where = where
+    return call
+
+
+@contextlib.contextmanager
+def _one_sentence(where: str, what: str) -> typing.Iterator[None]:
+    """What a user's code raises, as an InputError with its file and line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+                  if frame.filename not in (__file__, contextlib.__file__)]
+        own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+        place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+        if isinstance(error, SyntaxError):
+            place = f" ({Path(str(error.filename)).name}, line {error.lineno})"
+        words = " ".join(str(error).split())[:300]
+        raise InputError(f"{where}: {what} failed with {type(error).__name__}: {words}"
+                         f"{place}") from error

@@ -1,0 +1,58 @@
+"""What was found of the data, in words: in both languages, and without a path of this machine."""
+import json
+import shutil
+
+import pytest
+
+from adlib.data import corruptions, layout, quality
+from adlib.report import data_sentences
+from adlib.report.i18n import chinese
+
+
+@pytest.mark.parametrize(("rule", "said"), [
+    ("parameter", "Data: folder images (parameter data_root)."),
+    ("environment", "Data: folder images (environment variable ADLIB_DATA)."),
+    ("project", "Data: folder images of the project."),
+    ("drawn", "Data: folder images, drawn by adlib, because neither data_root nor"),
+    ("Data: /home/me/images (parameter data_root).", "Data: folder images."),  # an older run's
+])
+def test_where_the_data_lie_by_the_folders_name(rule, said):
+    sentence = data_sentences.data_source(rule, "images")
+    assert sentence.startswith(said) and "/home" not in sentence
+    assert "images" in chinese(sentence) and chinese(sentence).startswith("数据")
+
+
+def test_every_problem_is_a_sentence(course_root):
+    nut = course_root / "nut"
+    (nut / "test" / "000.png").write_bytes(b"")
+    shutil.copy(nut / "train" / "good" / "002.png", nut / "test" / "002.png")
+    shutil.copy(nut / "train" / "good" / "003.png", nut / "train" / "good" / "004.png")
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    unreadable, leak, duplicate = data_sentences.findings_problems(findings)
+    assert unreadable.startswith("cannot be read: nut/test/000.png (")
+    assert leak == ("the same image in training and in evaluation, which flatters every number: "
+                    "nut/train/good/002.png, nut/test/002.png")
+    assert duplicate.endswith("more than once: nut/train/good/003.png, nut/train/good/004.png")
+    assert chinese(leak).endswith("nut/train/good/002.png、nut/test/002.png")
+    rows = dict(data_sentences.findings_rows(findings))
+    assert rows["sizes in pixels"] == "32x32 15" and rows["unreadable"] == "1"
+    labels = course_root / layout.LABELS
+    labels.write_text(json.dumps({f"nut/test/{i:03d}.png": {"label": "bad"} for i in range(6)}))
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    assert "all anomalous" in data_sentences.findings_problems(findings)[-1]
+    labels.write_text("{")
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    assert "not valid JSON" in data_sentences.findings_problems(findings)[-1]
+    labels.unlink()
+    shutil.rmtree(nut / "train" / "bad")
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    assert "have no labels" in data_sentences.findings_problems(findings)[-1]
+
+
+def test_every_corruption_is_a_sentence_of_its_own():
+    sentences = {data_sentences.corruption(name, strength)
+                 for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS}
+    assert len(sentences) == len(corruptions.CORRUPTIONS) * len(corruptions.STRENGTHS)
+    assert "sensor noise, standard deviation 4 % of the range" in sentences
+    with pytest.raises(ValueError, match="unknown corruption 'fog'"):
+        data_sentences.corruption("fog", 1)
