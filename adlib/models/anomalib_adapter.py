@@ -77,16 +77,15 @@ class AnomalibDetector(Detector):
     def __init__(self, name: str, config: Config) -> None:
         super().__init__()
         self.name, self.config = name, config
-        self.anomalib, self.weights = _module(name, config)
+        self.model, self.weights = _module(name, config)
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> AnomalibDetector:
         """Fit on good images, uint8 [N,3,S,S]. `validation` is not used: anomalib would make a
         threshold and metrics of it, and the study has its own."""
         lightning, batch = _imported("lightning.pytorch"), _imported("anomalib.data").ImageBatch
-        self.history = []
-        self.anomalib, self.weights = _module(self.name, self.config)  # an earlier fit is forgotten
-        arguments = {"max_epochs": self.config.epochs, **self.anomalib.trainer_arguments}
-        trains = "max_epochs" not in self.anomalib.trainer_arguments
+        self.history, (self.model, self.weights) = [], _module(self.name, self.config)
+        arguments = {"max_epochs": self.config.epochs, **self.model.trainer_arguments}
+        trains = "max_epochs" not in self.model.trainer_arguments
         rows = lightning.callbacks.LambdaCallback(on_train_epoch_end=_add_rows(self.history))
         loader = torch.utils.data.DataLoader(
             images, batch_size=32, shuffle=True,
@@ -98,9 +97,9 @@ class AnomalibDetector(Detector):
             "callbacks": [rows] if trains else []}
         what = f"anomalib:{self.name} cannot be fitted on images {list(images.shape)}"
         with _running(what, self.config.seed):
-            lightning.Trainer(**arguments).fit(self.anomalib, loader)
-        self.anomalib.trainer = None  # which holds the images
-        for owner in self.anomalib.modules():  # as load_state_dict lays them out: the same rounding
+            lightning.Trainer(**arguments).fit(self.model, loader)
+        self.model.trainer = None  # which holds the images
+        for owner in self.model.modules():  # as load_state_dict lays them out: the same rounding
             for key, buffer in owner.named_buffers(recurse=False):
                 setattr(owner, key, buffer.contiguous())
         return self.eval().requires_grad_(False)
@@ -112,8 +111,8 @@ class AnomalibDetector(Detector):
         anomalib's own image score is about the maximum of a map; for Dfm and Fre, its mean.
         """
         device = pick_device(self.config.device)
-        self.anomalib.to(device).eval()
-        maps = [self.anomalib(batch.to(device).float() / 255).anomaly_map.cpu()
+        self.model.to(device).eval()
+        maps = [self.model(batch.to(device).float() / 255).anomaly_map.cpu()
                 for batch in images.split(BATCH)]
         return {"distance": torch.cat(maps).float().flatten(0, -3)}
 

@@ -118,7 +118,7 @@ def test_its_frozen_backbone_has_the_studys_weights_before_and_after(tmp_path, n
     detector = build(name, config(weights=str(tmp_path / "resnet18.pth"), epochs=1))
     assert detector.weights.startswith("file resnet18.pth sha256:")
     for ready in (lambda: detector, lambda: detector.fit(good_images(4))):
-        frozen = ready().anomalib.model.get_submodule(MODELS[name]).state_dict()
+        frozen = ready().model.model.get_submodule(MODELS[name]).state_dict()
         assert "layer2.0.conv1.weight" in frozen
         assert all(torch.equal(tensor, state[key]) for key, tensor in frozen.items())
 
@@ -128,7 +128,7 @@ def test_options_go_to_anomalibs_constructor():
     cells = 6 * (SIZE // 8)**2
     for options, share in (("", 0.1), ('{"coreset_sampling_ratio": 0.05}', 0.05)):
         detector = build("Patchcore", config(options=options)).fit(good_images(6))
-        assert len(detector.anomalib.model.memory_bank) == int(cells * share)
+        assert len(detector.model.model.memory_bank) == int(cells * share)
 
 
 @needs_anomalib
