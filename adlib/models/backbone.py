@@ -121,7 +121,7 @@ def _cached(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndar
     for tensor in (images, *network.state_dict().values()):
         digest.update(tensor.contiguous().cpu().numpy())
     path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
-    flat = _kept(path, (len(images), _flat_width(images.shape[-1])))
+    flat = files.open_mapped(path, (len(images), _flat_width(images.shape[-1])), np.float16)
     if flat is None:
         flat = _compute(network, images, config)
         with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -151,16 +151,6 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
 
 def _flat_width(size: int) -> int:
     return sum(c * (size // s)**2 for c, s in zip(CHANNELS, STRIDES, strict=True))
-
-
-def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """What the cache holds, copy-on-write; None where it holds nothing, or something damaged."""
-    try:
-        flat = np.load(path, mmap_mode="c", allow_pickle=False)
-        path.touch()  # used now: the last to be forgotten
-    except (OSError, ValueError, EOFError):
-        return None
-    return flat if flat.shape == shape and flat.dtype == np.float16 else None
 
 
 def _forget(newest: Path) -> None:

@@ -17,9 +17,9 @@ import pandas as pd
 
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
-from adlib.evaluation import auroc as statistics
-from adlib.evaluation import conformal
-from adlib.evaluation.results import arrays as arrays_of
+from adlib.evaluation.auroc import auroc_interval, bootstrap_interval, pairwise_tests
+from adlib.evaluation.conformal import min_calibration_size, rate_interval
+from adlib.evaluation.results import arrays
 from adlib.report.i18n import named, t
 from adlib.runs import run_folder
 
@@ -120,7 +120,7 @@ def performance(reports: Path) -> pd.DataFrame:
     folders = dict.fromkeys([*run_folder.all_runs(reports), *_planned(reports)])
     if not folders:
         raise InputError(f"there is no run in {reports / 'runs'}; run a notebook, or `adlib run "
-                         "params/quick.yaml`, first")
+                         "params/grids/quick.yaml`, first")
     order = {name: i for i, name in enumerate(CONFIGURATIONS)}
     rows = sorted((_run(folder, reports) for folder in folders), key=lambda row: (
         row["category"], order.get(row["name"], 99), row["name"], row["seed"]))
@@ -209,7 +209,8 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         compared = [row for row in made
                     if row["category"] == category and row["configuration"] in scores]
         best = max(compared, key=lambda row: row["auroc"], default={}).get("configuration")
-        below = {pair.a if pair.b == best else pair.b for pair in _pairs(labels, scores).itertuples()
+        pairs = _pairs(labels, scores)
+        below = {pair.a if pair.b == best else pair.b for pair in pairs.itertuples()
                  if best in (pair.a, pair.b) and pair.p_holm < LEVEL}
         for row in compared:
             row["with_best"] = row["configuration"] not in below
@@ -237,15 +238,15 @@ def bootstrap_gaps(table: pd.DataFrame, reports: Path) -> np.ndarray:
     of every configuration whose AUROC is far enough from 0 and 1."""
     gaps = []
     for _, runs in finished(table):
-        labels, scores = arrays_of(read_results(reports / runs.iloc[0]["folder"]), "test")
+        labels, scores = arrays(read_results(reports / runs.iloc[0]["folder"]), "test")
         if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
-            gaps.append(np.abs(np.subtract(statistics.auroc_interval(labels, scores),
-                                           statistics.bootstrap_interval(labels, scores))))
+            gaps.append(np.abs(np.subtract(auroc_interval(labels, scores),
+                                           bootstrap_interval(labels, scores))))
     return np.array(gaps).reshape(-1, 2)
 
 
 def _pairs(labels: np.ndarray, scores: dict[str, np.ndarray]) -> pd.DataFrame:
-    return statistics.pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
+    return pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
         columns=["a", "b", "difference", "p", "p_holm"])
 
 
@@ -297,7 +298,7 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
             "seeds": len(done), "status": "finished", "reason": "; ".join(filter(None, reasons)),
             "train_seconds": done["train_seconds"].mean()}
     for split, start in (("test", ""), ("train_bad", "bad_")):
-        row |= _auroc(of_score, [arrays_of(each, split, f"{prefix}score")
+        row |= _auroc(of_score, [arrays(each, split, f"{prefix}score")
                                  for each in results], split, start)
     label_free = [entry["all"] for each, part in zip(metrics, of_score, strict=True)
                   for entry in each.get("label_free", []) if entry["score"] == part.get("score")]
@@ -313,19 +314,19 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
 
 
 def _supports(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
-    return metrics["calibration"]["images"] >= conformal.min_calibration_size(target_fpr)
+    return metrics["calibration"]["images"] >= min_calibration_size(target_fpr)
 
 
-def _auroc(of_score: list[dict], arrays: list[tuple[np.ndarray, np.ndarray]], split: str,
+def _auroc(of_score: list[dict], by_seed: list[tuple[np.ndarray, np.ndarray]], split: str,
            start: str) -> dict[str, float]:
     """Mean and spread over the seeds, and the interval of all seeds together."""
     values = [each["auroc"][split]["value"] for each in of_score]
     if any(value is None for value in values):
         return {}
-    labels, scores = arrays[0]
-    if all(np.array_equal(labels, others) for others, _ in arrays):
-        scores = np.stack([scores for _, scores in arrays])
-    low, high = statistics.auroc_interval(labels, scores)
+    labels, scores = by_seed[0]
+    if all(np.array_equal(labels, others) for others, _ in by_seed):
+        scores = np.stack([scores for _, scores in by_seed])
+    low, high = auroc_interval(labels, scores)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return {f"{start}auroc": float(np.mean(values)), f"{start}spread": spread,
             f"{start}low": low, f"{start}high": high}
@@ -337,7 +338,7 @@ def _rate(of_score: list[dict], key: str, start: str) -> dict[str, float]:
     if not all(rates) or not rates[0]["n"]:
         return {}
     mean, n = float(np.mean([rate["count"] for rate in rates])), rates[0]["n"]
-    low, high = conformal.rate_interval(round(mean), n)
+    low, high = rate_interval(round(mean), n)
     return {key: mean / n, f"{start}_low": low, f"{start}_high": high}
 
 

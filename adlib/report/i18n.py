@@ -11,8 +11,9 @@ import typing
 from pathlib import Path
 
 LANGUAGES = {"en": "en", "zh": "zh-CN"}  # as asked for: as HTML names them
-MESSAGES = Path(__file__).parent / "messages"  # a file a language: {topic: {name: text with {holes}}}
-TIGHT = re.compile(r" (?=[，。：；、（）])|(?<=[，。：；、（）]) |(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
+MESSAGES = Path(__file__).parent / "messages"  # a language each: {topic: {name: text}}
+MARK, HAN = "[，。：；、（）]", r"[\u4e00-\u9fff]"
+TIGHT = re.compile(f" (?={MARK})|(?<={MARK}) |(?<={HAN}) (?={HAN})")
 
 
 class Text(str):
@@ -44,7 +45,7 @@ def named(family: str, code: object) -> str:
     """What a code is called, such as named("label", "pca"): the message "label.pca". A code without
     a message, such as the name of a user's own configuration, stays as it is."""
     key = f"{family}.{code}"
-    return t(key) if key in messages() else str(code)
+    return t(key) if key in messages() else code if isinstance(code, str) else str(code)
 
 
 def chinese(text: str) -> str:
