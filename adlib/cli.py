@@ -70,16 +70,16 @@ def report(args: argparse.Namespace) -> int:
 
 def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "") -> None:
     from adlib.data import files
-    from adlib.report import answers, comparison, site, summary, tables
+    from adlib.report import answers, comparison, site, tables
     from adlib.runs import board
 
     index = site.build(reports, again=again, language=language)
     table = comparison.performance(reports)
     if markdown:
-        files.write_text(markdown, tables.markdown(table, reports))
+        files.write_text(markdown, tables.results(table, reports))
         print(f"wrote {markdown}")
-    rows = summary.rows(comparison.without_ablations(table), reports)
-    print(comparison.provenance(table), answers.full(rows),
+    rows = comparison.rows(comparison.without_ablations(table), reports)
+    print(answers.provenance(table), answers.full(rows),
           board.closing_table(rows.to_dict("records")), f"Report: {index.resolve()}",
           sep="\n\n")
 

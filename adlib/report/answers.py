@@ -1,116 +1,261 @@
-"""What the study says, in words: made from the rows of adlib.summary and from nothing else."""
+"""What the comparison says: sentences made from the tables of `comparison` and `questions`."""
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
-from adlib.report import comparison
-from adlib.report.i18n import Text, t
-from adlib.report.i18n import join as listed
+from adlib.data import corruptions
+from adlib.report import sentences
+from adlib.report.comparison import EDGE, LEVEL, label, p_value
+from adlib.report.data_sentences import corruption, data_source
+from adlib.report.i18n import Text, enumerated, join, named, t
+from adlib.report.sentences import SHOWN_STRENGTH
 
 NAMED = 6  # rows that a sentence names
+Tables = dict[tuple[str, str], pd.DataFrame]  # {(category, configuration): a table of its run}
+
+
+def interval(row: pd.Series, value: str = "auroc", low: str = "low", high: str = "high") -> str:
+    """'0.797 [0.66, 0.94]' from three columns of a row."""
+    return f"{row[value]:.3f} [{row[low]:.2f}, {row[high]:.2f}]"
+
+
+# ---- the answer
 
 
 def headline(rows: pd.DataFrame) -> Text:
     """The answer in two sentences: the row with the best mean AUROC over the categories, and how
-    much of the rest it stands out from."""
-    known = rows[rows["with_best"].notna() & rows["auroc"].notna()]
-    if known.empty:
-        return t("answer.no_run_auroc_yet")
-    everywhere = known.groupby("label")["category"].nunique() == known["category"].nunique()
-    best = known[known["label"].isin(everywhere[everywhere].index)].groupby(
-        "label", sort=False)["auroc"].mean()
-    if best.empty:
+    many of the others are not distinguishable from the best."""
+    compared = rows[rows["with_best"].notna() & rows["auroc"].notna()]
+    if compared.empty:
+        return t("answer.no_auroc_yet")
+    by_row = compared.groupby("configuration", sort=False)
+    everywhere = by_row["category"].nunique() == compared["category"].nunique()
+    means = by_row["auroc"].mean()[everywhere]
+    if means.empty:
         return full(rows)
-    label = best.idxmax()
-    mine = known[known["label"] == label]
-    numbers = comparison.join(
-        t("answer.auroc_category", category=row["category"], auroc=comparison.interval(
-            row, "auroc", "low", "high")) for _, row in mine.iterrows())
-    first = t("answer.label_does_best_image_auroc", label=label, numbers=numbers)
-    if len(best) == 1:
+    best = means.idxmax()
+    numbers = (t("answer.auroc_on", category=row["category"], auroc=interval(row))
+               for _, row in compared[compared["configuration"] == best].iterrows())
+    first = t("answer.best_everywhere", label=label(best), numbers=enumerated(numbers))
+    if len(means) == 1:
         return first
-    parts = [
-        t("answer.n_others_category", category=category, others=len(part) - 1, n=int(
-            (part["with_best"] == True).sum()) - int(
-                (part.loc[part["label"] == label, "with_best"] == True).any()))  # noqa: E712
-        for category, part in known.groupby("category", sort=False)
-    ]
-    return listed([first, t("answer.other_rows_paired_test_cannot", parts=comparison.join(parts))])
+    counts = []
+    for category, part in compared.groupby("category", sort=False):
+        others = part[part["configuration"] != best]
+        counts.append(t("answer.n_of_others_on", category=category, others=len(part) - 1,
+                        n=int((others["with_best"] == True).sum())))  # noqa: E712
+    return join([first, t("answer.others_with_best", counts=enumerated(counts))])
 
 
 def full(rows: pd.DataFrame) -> Text:
-    """Which row is best in each category, what cannot be told from it, and which rows beat no
-    baseline. From the numbers."""
-    sentences = []
-    for category, known in rows[rows["auroc"].notna()].groupby("category", sort=False):
-        here, apart = known[known["with_best"].notna()], known[known["with_best"].isna()]
+    """Which row is best in each category, what is not distinguishable from it, which rows beat no
+    baseline, how the reference's claims fared, and what has no result."""
+    said = []
+    for category, part in rows[rows["auroc"].notna()].groupby("category", sort=False):
+        compared, apart = part[part["with_best"].notna()], part[part["with_best"].isna()]
         if len(apart):
-            sentences.append(
-                t("answer.not_compared_category_having_seen", category=category,
-                  rows=comparison.join(apart["label"])))
-        if here.empty:
-            continue
-        best = here.loc[here["auroc"].idxmax()]
-        tied = list(here.loc[here["auroc"].round(4) == round(best["auroc"], 4), "label"])
-        level = [
-            row.label for row in here.itertuples()
-            if row.with_best is True and row.label not in tied
-        ]
-        others = len(here) - len(tied)
-        words = {
-            "category": category, "rows": comparison.join(tied), "auroc": comparison.interval(
-                best, "auroc", "low", "high")
-        }
-        sentences.append((t("answer.category_rows_ranks_best_auroc", **words) if len(tied) ==
-                          1 else t("answer.category_rows_rank_best_auroc", **words)) +
-                         _beside_the_best(level, others, best["n_anomalous"]))
-        baselines = here[here["name"].isin(STATISTICS)]
-        if len(baselines):
-            top = baselines.loc[baselines["auroc"].idxmax()]
-            below = here[~here["name"].isin(STATISTICS) & (here["auroc"] <= top["auroc"])]
-            if len(below):
-                words = {
-                    "rows": comparison.join(below["label"]), "top": top["label"],
-                    "auroc": top["auroc"]
-                }
-                sentences.append(
-                    t("answer.rows_does_not_beat_top", **words) if len(below) ==
-                    1 else t("answer.rows_do_not_beat_top", **words))
-    judged = rows[rows["verdict"].fillna("") != ""]
-    if len(judged):
-        counts = judged["verdict"].value_counts()
-        words = {
-            "reached": t("answer.n_reached", n=counts.get("reached")), "exceeded": t(
-                "answer.n_exceeded", n=counts.get("exceeded")), "missed": t(
-                    "answer.n_missed", n=counts.get("missed"))
-        }
-        sentences.append(
-            t(
-                "answer.n_auroc_ranges_seed_claims", n=len(judged), verdicts=comparison.join(
-                    text for verdict, text in words.items() if verdict in counts)))
-    absent = rows[rows["auroc"].isna()]
-    if len(absent):
-        names = [
-            t("answer.category_label_status_reason", category=row.category, label=row.label,
-              status=row.status, reason=row.reason) for row in absent.itertuples()
-        ]
-        sentences.append(t("answer.without_result_rows", rows=listed(names, "; ")))
-    return listed(sentences)
+            said.append(t("answer.not_compared", category=category, rows=_labels(apart)))
+        if len(compared):
+            said += [_best(category, compared), *_below_baselines(compared)]
+    judged = [verdict for verdict in ("reached", "exceeded", "missed")
+              if (rows["verdict"] == verdict).any()]
+    if judged:
+        counts = rows["verdict"].value_counts()
+        verdicts = (t(f"answer.n_{verdict}", n=counts[verdict]) for verdict in judged)
+        said.append(t("answer.claims", n=counts[judged].sum(), verdicts=enumerated(verdicts)))
+    absent = [t("answer.absent_row", category=row["category"], label=label(row["configuration"]),
+                status=status(row)) for _, row in rows[rows["auroc"].isna()].iterrows()]
+    return join([*said, *([t("answer.absent", rows=join(absent, "; "))] if absent else [])])
 
 
-def _beside_the_best(level: list[str], others: int, anomalous: float) -> Text:
-    """The end of a sentence: what cannot be told from the best row, `level` of the `others` that
-    are not as good in print."""
-    if not others:
-        return t("answer.stop")
+def status(row: pd.Series) -> Text:
+    """What became of a row, and why it has no AUROC."""
+    why = row["reason"] if isinstance(row["reason"], str) else ""
+    if row["status"] == "finished" and row["auroc"] != row["auroc"]:
+        why = sentences.no_auroc(int(row["n_good"]), int(row["n_anomalous"]))
+    state = Text(named("status", row["status"]))
+    return t("answer.status_why", status=state, why=why) if why else state
+
+
+def _labels(rows: pd.DataFrame) -> Text:
+    return enumerated(map(label, rows["configuration"]))
+
+
+def _best(category: str, compared: pd.DataFrame) -> Text:
+    best = compared.loc[compared["auroc"].idxmax()]
+    in_print = compared["auroc"].round(4) == round(best["auroc"], 4)
+    tied, others = compared[in_print], compared[~in_print]
+    level = [label(row.configuration) for row in others.itertuples() if row.with_best is True]
+    text = t("answer.best" if len(tied) == 1 else "answer.tied_best", category=category,
+             rows=_labels(tied), auroc=interval(best))
+    if others.empty:
+        return text + t("answer.stop")
     if not level:
-        return (t("answer.all_others_other_rows_significantly", others=others)
-                if others > 1 else t("answer.other_row_significantly_below_paired"))
-    names = comparison.join(
-        level if len(level) <=
-        NAMED else [*level[:NAMED], t("answer.n_more", n=len(level) - NAMED)])
-    if others > 1:
-        return t("answer.bad_f_anomalous_test_images_2", bad=anomalous, n=len(level), others=others,
-                 rows=names)
-    return t("answer.bad_f_anomalous_test_images", bad=anomalous, rows=names)
+        return text + t("answer.all_below" if len(others) > 1 else "answer.other_below",
+                        others=len(others))
+    shown = level if len(level) <= NAMED else [
+        *level[:NAMED], t("answer.n_more", n=len(level) - NAMED)]
+    return text + t("answer.some_with_best" if len(others) > 1 else "answer.other_with_best",
+                    bad=best["n_anomalous"], n=len(level), others=len(others),
+                    rows=enumerated(shown))
+
+
+def _below_baselines(compared: pd.DataFrame) -> list[Text]:
+    statistic = compared["name"].isin(STATISTICS)
+    if not statistic.any():
+        return []
+    top = compared.loc[compared.loc[statistic, "auroc"].idxmax()]
+    below = compared[~statistic & (compared["auroc"] <= top["auroc"])]
+    return [t("answer.does_not_beat" if len(below) == 1 else "answer.do_not_beat",
+              rows=_labels(below), top=label(top["configuration"]), auroc=top["auroc"])
+            ] if len(below) else []
+
+
+def provenance(table: pd.DataFrame) -> Text:
+    """Where the numbers come from: data, device, weights; synthetic data and weights that were not
+    the asked-for ones first. table: comparison.performance."""
+    done = table[table["status"] == "finished"]
+    said: list[str] = []
+    synthetic = done[done["synthetic"] == True]  # noqa: E712  (a column of True, False and nothing)
+    if len(synthetic):
+        said.append(t("comparison.synthetic", drawn=enumerated(sorted(set(synthetic["category"])))))
+    words = sorted(set(done["weights"]))
+    if random := [word for word in words if word.startswith("RANDOM")]:
+        said.append(t("comparison.random_weights",
+                      weights=join(map(sentences.weights, random), "; ")))
+    said += [data_source("", folder) for folder in sorted(set(done["data"]) - {""})]
+    if given := [word for word in words if not word.startswith(("RANDOM", "none"))]:
+        said.append(t("comparison.weights", weights=join(map(sentences.weights, given), "; ")))
+    fingerprints = (t("list.name", name=category, value=enumerated(sorted(set(values))))
+                    for category, values in done.groupby("category")["fingerprint"])
+    return join([*said, t("comparison.finished", done=len(done), runs=len(table),
+                          devices=enumerated(sorted(set(done["device"]))),
+                          data=join(fingerprints, ", "))])
+
+
+# ---- the figures
+
+
+def bars(rows: pd.DataFrame) -> Text:
+    claims = rows["claim_low"].notna().any()
+    return join([t("comparison.bars_with_claims" if claims else "comparison.bars"), *(
+        t("comparison.of_category", category=category, values=join(
+            (t("list.value_2", name=label(row.configuration), value=row.auroc)
+             for row in part.itertuples() if row.auroc == row.auroc), ", "))
+        for category, part in rows.groupby("category", sort=False))])
+
+
+def matrix(pairs: pd.DataFrame, category: str) -> Text:
+    if pairs.empty:
+        return t("comparison.no_pairs", category=category)
+    return t("comparison.pairs", category=category, pairs=len(pairs),
+             apart=int((pairs["p_holm"] < LEVEL).sum()))
+
+
+def roc() -> Text:
+    return t("comparison.roc")
+
+
+def bootstrap(gaps: np.ndarray) -> Text:
+    """The cross-check of the intervals (comparison.bootstrap_gaps)."""
+    if not len(gaps):
+        return t("comparison.no_bootstrap")
+    return t("comparison.bootstrap", n=len(gaps), low=EDGE, high=1 - EDGE, mean=gaps.mean(),
+             most=gaps.max())
+
+
+def distributions(results: Tables) -> Text:
+    """How many anomalous images hide among the good ones, per run."""
+    hidden = []
+    for (category, name), table in results.items():
+        test = table[table["split"] == "test"]
+        good, bad = (test.loc[test["label"] == truth, "score"] for truth in (0, 1))
+        if len(good) and len(bad):
+            hidden.append(t("comparison.hidden", category=category, label=label(name),
+                            hidden=int((bad <= good.max()).sum()), bad=len(bad)))
+    return t("comparison.distributions", values=join(hidden, ", ") or t("comparison.no_labels"))
+
+
+def epochs(curves: Tables) -> Text:
+    changes = [t("comparison.first_and_last", category=category, label=label(name),
+                 first=defined.iloc[0]["auroc"], begin=defined.iloc[0]["epoch"],
+                 last=defined.iloc[-1]["auroc"], end=defined.iloc[-1]["epoch"])
+               for (category, name), table in curves.items() if len(defined := table.dropna())]
+    return t("comparison.epochs", values=join(changes, "; ") or t("comparison.no_labels"))
+
+
+# ---- the questions
+
+
+def scores(choices: pd.DataFrame) -> Text:
+    """What the label-free choice of the score is worth (questions.choices)."""
+    if choices.empty:
+        return t("question.no_scores")
+    gain, rank = choices["chosen_auroc"] - choices["own_auroc"], choices["rank_correlation"]
+    return t("question.scores", n=len(choices), gain=gain.mean(), least=gain.min(),
+             most=gain.max(), lost=(choices["best_auroc"] - choices["chosen_auroc"]).mean(),
+             rank=rank.mean(), lowest=rank.min(), highest=rank.max())
+
+
+def target(rows: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Text:
+    """Whether features beat pixels, by the planned paired tests.
+
+    rows: questions.target. pairs: {category: comparison.matrix}.
+    """
+    said = []
+    for category, part in rows.groupby("category", sort=False):
+        by_name = part.set_index("configuration")
+        if not {"to_pixels", "to_features"} <= set(by_name.index):
+            continue
+        others = (t("question.target_other", label=label(name), auroc=row["auroc"],
+                    p=p_value(pairs[category], name, "to_pixels"))
+                  for name, row in by_name.drop(index="to_pixels").iterrows())
+        said.append(t("question.target_on", category=category, pixels=label("to_pixels"),
+                      auroc=by_name.loc["to_pixels", "auroc"], others=enumerated(others)))
+    return join([t("question.target"), *said]) if said else t("question.no_target")
+
+
+def position(table: pd.DataFrame) -> Text:
+    if table.empty:
+        return t("question.no_position")
+    right = table.loc[table["label_free_choice"] == table["better"], "category"]
+    return t("question.position_right" if len(right) else "question.position_wrong", n=len(right),
+             of=len(table), right=enumerated(right))
+
+
+def ablation(table: pd.DataFrame) -> Text:
+    """How far from each other the variants are on the real images (questions.ablation)."""
+    if table.empty:
+        return t("question.no_ablation")
+    ranges = []
+    for category, part in table.dropna(subset=["auroc_test"]).groupby("category", sort=False):
+        worst, best = part.loc[part["auroc_test"].idxmin()], part.loc[part["auroc_test"].idxmax()]
+        ranges.append(t("question.ablation_on", category=category, low=worst["auroc_test"],
+                        worst=label(worst["configuration"]), high=best["auroc_test"],
+                        best=label(best["configuration"])))
+    return t("question.ablation", ranges=join(ranges, "; ")) if ranges else t(
+        "question.ablation_no_labels")
+
+
+def robustness(tables: Tables) -> Text:
+    """The worst disturbance of every configuration (questions.robustness)."""
+    if not tables:
+        return t("limits.not_asked")
+    changes = []
+    for (category, name), table in tables.items():
+        disturbed = table[table["strength"] == SHOWN_STRENGTH]
+        worst = disturbed.loc[disturbed["auroc"].idxmin()]
+        changes.append(t(
+            "limits.clean_to_worst", category=category, label=label(name), worst=worst["auroc"],
+            clean=table.loc[table["strength"] == 0, "auroc"].iloc[0],
+            what=corruption(worst["disturbance"], SHOWN_STRENGTH)))
+    return t("limits.compared", strength=SHOWN_STRENGTH, values=join(changes, ", "))
+
+
+def robustness_caption() -> Text:
+    """What the columns of questions.robustness_table are."""
+    columns = (t("limits.disturbance", name=named("disturbance", name),
+                 what=corruption(name, SHOWN_STRENGTH)) for name in corruptions.CORRUPTIONS)
+    return t("caption.robustness", strength=SHOWN_STRENGTH, columns=join(columns, "; "))

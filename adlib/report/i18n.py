@@ -1,5 +1,5 @@
 """English and Chinese: messages by key, in messages/en.json and messages/zh.json, filled with
-numbers when a page is made."""
+values when a page is made."""
 from __future__ import annotations
 
 import functools
@@ -10,16 +10,15 @@ import string
 import typing
 from pathlib import Path
 
-LEAST = 4  # letters of a template by which a text is known again
-TIGHT = re.compile(r" (?=[，。：；、（）])|(?<=[，。：；、（）]) |(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
 LANGUAGES = {"en": "en", "zh": "zh-CN"}  # as asked for: as HTML names them
-# a file a language: {topic: {name: text with {holes}}}
-MESSAGES = Path(__file__).parent / "messages"
+MESSAGES = Path(__file__).parent / "messages"  # a language each: {topic: {name: text}}
+MARK, HAN = "[，。：；、（）]", r"[\u4e00-\u9fff]"
+TIGHT = re.compile(f" (?={MARK})|(?<={MARK}) |(?<={HAN}) (?={HAN})")
 
 
 class Text(str):
     """An English text that knows its Chinese: a str like any other, whose `zh` goes along when
-    texts are added."""
+    texts are added. Without one given it is a name or a number, and the same in both."""
 
     zh: str
 
@@ -36,39 +35,44 @@ class Text(str):
 
 
 def t(key: str, **values: typing.Any) -> Text:
-    """The message of a key ("run.auroc_test_split_auroc") in either language, its {holes} filled as
-    by str.format; values that are Texts bring their own Chinese."""
+    """The message of a key ("run.training_loss") in both languages, its {holes} filled as by
+    str.format; values that are Texts bring their own Chinese."""
     english, other = messages()[key]
     return Text(english.format(**values), _filled(other, values))
 
 
+def named(family: str, code: object) -> str:
+    """What a code is called, such as named("label", "pca"): the message "label.pca". A code without
+    a message, such as the name of a user's own configuration, stays as it is."""
+    key = f"{family}.{code}"
+    return t(key) if key in messages() else code if isinstance(code, str) else str(code)
+
+
 def chinese(text: str) -> str:
-    """The Chinese of a Text. Of another str that of the sentence or template that it was made from,
-    so that a text is known again after it went through a table, a CSV or a JSON file; where there
-    is none, as it is: a name or a number."""
-    if isinstance(text, Text):
-        return text.zh
-    if text in strings():
-        return strings()[text]
-    for pattern, holes, other in _templates():
-        if found := pattern.fullmatch(text):
-            return _filled(other, dict(zip(holes, found.groups(), strict=True)))
-    return text
+    """The Chinese of a Text; any other str is a name or a number, and stays as it is."""
+    return text.zh if isinstance(text, Text) else text
 
 
 def join(texts: typing.Iterable[str], separator: str = " ") -> Text:
-    """Texts in a row. Chinese sentences follow each other without a space, and its lists are parted
-    by their own comma."""
-    parts = list(texts)
+    """Texts in a row. Chinese sentences follow each other without a space, and its lists are
+    separated by their own comma."""
+    texts = list(texts)
     between = {" ": "", ", ": "、", "; ": "；"}.get(separator, separator)
-    return Text(separator.join(parts), between.join(map(chinese, parts)))
+    return Text(separator.join(texts), between.join(map(chinese, texts)))
+
+
+def enumerated(texts: typing.Iterable[str]) -> Text:
+    """'a, b and c'."""
+    texts = list(texts)
+    return t("list.and", most=join(texts[:-1], ", "), last=texts[-1]) if texts[1:] else join(texts)
 
 
 def html(text: str) -> str:
     """Either language as HTML, escaped: English is shown, Chinese waits hidden until a page asks
     for it (templates/study/page.js)."""
     english, other = (markup.escape(words, quote=False) for words in (str(text), chinese(text)))
-    return english if english == other else f'<span lang="en">{english}</span><span lang="zh-CN" hidden>{other}</span>'
+    return english if english == other else (f'<span lang="en">{english}</span>'
+                                             f'<span lang="zh-CN" hidden>{other}</span>')
 
 
 @functools.cache
@@ -76,42 +80,25 @@ def messages() -> dict[str, tuple[str, str]]:
     """{key: (English, Chinese)}."""
     english, other = (json.loads((MESSAGES / f"{language}.json").read_text(encoding="utf-8"))
                       for language in LANGUAGES)
-    return {
-        f"{topic}.{name}": (text, other[topic][name])
-        for topic, names in english.items()
-        for name, text in names.items()
-    }
+    return {f"{topic}.{name}": (text, other[topic][name])
+            for topic, names in english.items() for name, text in names.items()}
 
 
 @functools.cache
-def strings() -> dict[str, str]:
-    """{English: Chinese}."""
-    return dict(messages().values())
-
-
-@functools.cache
-def _templates() -> list[tuple[re.Pattern[str], list[str], str]]:
-    """(what texts made from it look like, its holes in their order, its Chinese) of every template;
-    the most telling first."""
-    found = []
-    for english, other in strings().items():
-        parts = re.split(r"\{(\w+)(?::[^{}]*)?\}", english)
-        letters = sum(map(str.isalpha, "".join(parts[::2])))
-        if len(parts) > 1 and letters >= LEAST:
-            found.append((-letters, len(parts),
-                          re.compile("(.+?)".join(map(re.escape, parts[::2])),
-                                     re.DOTALL), parts[1::2], other))
-    return [entry[2:] for entry in sorted(found, key=lambda entry: entry[:2])]
+def notebooks() -> dict[str, dict[str, str]]:
+    """{stem of a notebook: {id of a Markdown cell: its Chinese}}; a cell that is not there has none
+    and is shown in English."""
+    return json.loads((MESSAGES / "notebooks.zh.json").read_text(encoding="utf-8"))
 
 
 def _filled(template: str, values: dict[str, typing.Any]) -> str:
-    """A Chinese template with its holes filled. Beside a hole, a space goes that would part two
+    """A Chinese template with its holes filled. Beside a hole, a space goes that would separate two
     Chinese characters, or one and its mark."""
-    parts = [""]
+    pieces = [""]
     for literal, name, form, _ in string.Formatter().parse(template):
-        parts.append(literal)
+        pieces.append(literal)
         if name is not None:
             value = string.Formatter().get_field(name, (), values)[0]
-            parts.append(chinese(value) if isinstance(value, str) else format(value, form))
+            pieces.append(chinese(value) if isinstance(value, str) else format(value, form))
     return functools.reduce(
-        lambda left, right: left[:-2] + TIGHT.sub("", left[-2:] + right[:2]) + right[2:], parts)
+        lambda left, right: left[:-2] + TIGHT.sub("", left[-2:] + right[:2]) + right[2:], pieces)

@@ -1,191 +1,220 @@
 import dataclasses
+import json
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 
 from adlib.config import REFERENCE_SCORE, Config, InputError
-from adlib.data import images, layout
+from adlib.data import part as parts
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import calibration, conformal
-from adlib.models import anomaly_maps, training
+from adlib.evaluation import calibration
+from adlib.evaluation.conformal import Threshold, folds
+from adlib.models import anomaly_maps, fused
+from adlib.models.detector import fit
+from adlib.models.detectors import PCAResidual
+from tests.handmade import Maps
 
-CONFIG = Config(category="nut", image_size=32, held_out=0.4, device="cpu")
+CONFIG = Config(category="nut", image_size=32, held_out=0.4, device="cpu", target_fpr=0.3)
 
 
 def contrast(pictures):
-    """A scorer without training: local contrast, as a squared and as an absolute difference."""
+    """Local contrast, as a squared and as an absolute difference."""
     grey = pictures.float().mean(dim=1).numpy() / 255
     difference = grey - ndimage.uniform_filter(grey, (0, 5, 5))
-    return {
-        "squared": (difference**2).astype(np.float32), "absolute": np.abs(difference).astype(
-            np.float32)
-    }
+    return {"squared": (difference**2).astype(np.float32),
+            "absolute": np.abs(difference).astype(np.float32)}
 
 
 def distance(pictures):
-    """A detector's scorer: one coarse map."""
+    """A feature detector's: one coarse map."""
     return {"distance": np.ascontiguousarray(contrast(pictures)["absolute"][:, ::4, ::4])}
 
 
+CONTRAST, DISTANCE = Maps(contrast), Maps(distance)
+
+
+def opened(root, **changes):
+    return parts.open_part(dataclasses.replace(CONFIG, data_root=str(root), **changes))
+
+
 @pytest.fixture(params=["course", "mvtec"])
-def category(request):
-    return layout.open_category(request.getfixturevalue(f"{request.param}_root"), "nut")
+def root(request):
+    return request.getfixturevalue(f"{request.param}_root")
 
 
-def test_splits_are_the_trainings(category):
-    found = calibration.split_of(category, CONFIG)
-    kept, held = training.split(len(category.train), 0.4, 0)
-    assert found["train"] == [category.train[i] for i in kept
-                              ] and found["held_out"] == [category.train[i] for i in held]
-    assert sorted(found["train"] + found["held_out"]) == list(category.train) and len(
-        found["held_out"]) >= 2
-    assert found["test"] == list(category.test) and found["train_bad"] == list(category.train_bad)
+@pytest.fixture
+def part(root):
+    return opened(root)
 
 
-def test_every_image_has_its_scores(category):
-    scored = calibration.scores(contrast, category, CONFIG)
-    assert {name: paths
-            for name, (paths, _) in scored.splits.items()} == {
-                name: paths
-                for name, paths in calibration.split_of(category, CONFIG).items() if paths
-            }
-    for paths, table in scored.splits.values():
-        expected = anomaly_maps.table(contrast(images.load(paths, 32)), scored.scale)
-        pd.testing.assert_frame_equal(table, expected, check_exact=True)
-        assert list(table.columns) == [
-            f"{name}.{how}" for name in ("squared", "absolute", "sum")
-            for how in anomaly_maps.REDUCTIONS
-        ]
+def table_of(maps, scale):
+    return anomaly_maps.score_table(maps, anomaly_maps.smoothed_maps(maps, scale))
 
 
-def test_p_values_are_from_held_out_images_only(category):
-    scored = calibration.scores(contrast, category, CONFIG)
-    held = scored.splits["held_out"][1]
-    assert scored.calibration == len(held) and scored.how == "split"
-    assert set(scored.p_values) == {scored.primary, scored.chosen
-                                    } and scored.primary == REFERENCE_SCORE
-    for name, by_split in scored.p_values.items():
-        assert set(by_split) == set(scored.splits) - {"train", "held_out"}
-        for split, values in by_split.items():
-            expected = [(1 + sum(held[name] >= one)) / (len(held) + 1)
-                        for one in scored.splits[split][1][name]]
-            assert values.tolist() == expected
+def test_the_parts_sets_are_the_split(part):
+    kept, held = parts.split(len(part.good), 0.4, 0)
+    good = part.category.train
+    assert part.train.paths == tuple(good[i] for i in kept)
+    assert part.held_out.paths == tuple(good[i] for i in held) and len(held) >= 2
+    assert sorted(part.train.paths + part.held_out.paths) == list(good)
+    assert part.test.paths == part.category.test and part.train_bad.paths == part.category.train_bad
 
 
-def test_the_images_it_was_fitted_on_decide_nothing(category):
-    fitted = {
-        image.numpy().tobytes()
-        for image in images.load(calibration.split_of(category, CONFIG)["train"], 32)
-    }
+def test_every_image_has_its_scores(part):
+    decision = calibration.calibrate(CONTRAST, part)
+    assert set(decision.good_scores) == {"train", "held_out"}
+    for images in (part.train, part.held_out, part.test, part.train_bad):
+        expected = (table_of(contrast(images.tensor), decision.scale) if len(images) else
+                    pd.DataFrame())
+        table = calibration.score_table(CONTRAST, decision.scale, images)
+        assert len(table) == len(images)
+        if len(images):
+            pd.testing.assert_frame_equal(table, expected, check_exact=True)
+            assert list(table.columns) == [f"{name}.{how}"
+                                           for name in ("squared", "absolute", "sum")
+                                           for how in anomaly_maps.REDUCTIONS]
+    for split in ("train", "held_out"):
+        pd.testing.assert_frame_equal(
+            decision.good_scores[split],
+            calibration.score_table(CONTRAST, decision.scale, getattr(part, split)))
+
+
+def test_thresholds_are_from_held_out_images_only(part):
+    decision = calibration.calibrate(CONTRAST, part)
+    held = decision.good_scores["held_out"]
+    assert set(decision.thresholds) == {decision.reference, decision.score}
+    assert decision.reference == REFERENCE_SCORE
+    assert decision.threshold is decision.thresholds[decision.score]
+    for name, threshold in decision.thresholds.items():
+        assert threshold.calibration.tolist() == held[name].tolist()
+        assert (threshold.how, threshold.target_fpr) == ("split", CONFIG.target_fpr)
+
+
+def test_the_images_it_was_fitted_on_decide_nothing(part):
+    fitted = {image.numpy().tobytes() for image in part.train.tensor}
 
     def overfitted(pictures):
         maps = contrast(pictures)
         known = np.array([image.numpy().tobytes() in fitted for image in pictures])[:, None, None]
         return {name: np.where(known, np.float32(0), values) for name, values in maps.items()}
 
-    honest, flattered = (calibration.scores(scorer, category, CONFIG)
-                         for scorer in (contrast, overfitted))
-    assert (flattered.splits["train"][1] < honest.splits["train"][1]).any(axis=None)
-    assert flattered.scale == honest.scale and flattered.chosen == honest.chosen
+    honest, flattered = (calibration.calibrate(one, part) for one in (CONTRAST, Maps(overfitted)))
+    assert (flattered.good_scores["train"] < honest.good_scores["train"]).any(axis=None)
+    assert (flattered.scale, flattered.score) == (honest.scale, honest.score)
     pd.testing.assert_frame_equal(flattered.ranking, honest.ranking, check_exact=True)
-    for name, by_split in honest.p_values.items():
-        assert all(
-            (flattered.p_values[name][split] == values).all() for split, values in by_split.items())
+    for name, threshold in honest.thresholds.items():
+        assert (flattered.thresholds[name].calibration == threshold.calibration).all()
 
 
-def test_the_ranking_is_that_of_anomalies_in_held_out_images(category):
-    decided = calibration.decide(contrast, category, CONFIG)
-    held = images.load(calibration.split_of(category, CONFIG)["held_out"], 32)
+def test_the_ranking_is_that_of_anomalies_in_held_out_images(part):
+    decision = calibration.calibrate(CONTRAST, part)
+    held = part.held_out.tensor
     scale = anomaly_maps.scale_of(contrast(held))
-    assert decided.scale == scale
+    assert decision.scale == scale
     changed, _, kinds = anomalies.insert(held, calibration.SYNTHETIC, seed=0)
-    good, anomalous = anomaly_maps.table(contrast(held), scale), anomaly_maps.table(
-        contrast(changed), scale)
-    expected = anomaly_maps.label_free(good, anomalous, kinds)
-    pd.testing.assert_frame_equal(decided.ranking, expected)
-    assert decided.chosen == anomaly_maps.choose(expected, REFERENCE_SCORE)
+    good, anomalous = (table_of(contrast(images), scale) for images in (held, changed))
+    expected = calibration.label_free(good, anomalous, kinds)
+    pd.testing.assert_frame_equal(decision.ranking, expected)
+    assert decision.score == calibration.choose(expected, REFERENCE_SCORE)
 
 
-def test_of_many_held_out_images_some_give_the_scale_and_all_are_scored(category, monkeypatch):
+def test_of_many_held_out_images_some_give_the_scale_and_all_are_scored(part, monkeypatch):
     monkeypatch.setattr(calibration, "SCALED_BY", 1)
-    decided = calibration.decide(contrast, category, CONFIG)
-    paths, table = decided.splits["held_out"]
-    held = images.load(paths, 32)
-    assert len(paths) > 1 and decided.scale == anomaly_maps.scale_of(contrast(held[:1]))
-    pd.testing.assert_frame_equal(table, anomaly_maps.table(contrast(held), decided.scale))
-    seen = anomaly_maps.all_maps(contrast(held[:1]), decided.scale)[decided.chosen.split(".")[0]]
-    assert decided.low == pytest.approx(np.median(seen)) and decided.level == pytest.approx(
-        np.quantile(seen.max(axis=(1, 2)), 0.95))
+    decision = calibration.calibrate(CONTRAST, part)
+    held = part.held_out.tensor
+    first = contrast(held[:1])
+    assert len(held) > 1 and decision.scale == anomaly_maps.scale_of(first)
+    pd.testing.assert_frame_equal(decision.good_scores["held_out"],
+                                  table_of(contrast(held), decision.scale))
+    seen = anomaly_maps.smoothed_maps(first, decision.scale)[decision.score.split(".")[0]]
+    assert decision.low == float(np.median(seen))
+    assert decision.level == float(np.quantile(seen.max(axis=(1, 2)), 0.95))
 
 
-def test_deciding_is_the_first_half_of_scoring(category):
-    decided, scored = calibration.decide(contrast, category, CONFIG), calibration.scores(
-        contrast, category, CONFIG)
-    assert set(decided.splits) == {"train", "held_out"}
-    assert (decided.primary, decided.chosen, decided.scale) == (scored.primary, scored.chosen,
-                                                                scored.scale)
-    pd.testing.assert_frame_equal(decided.ranking, scored.ranking, check_exact=True)
-
-
-def test_another_score_is_chosen_where_the_own_one_is_blind(course_root):
-    category = layout.open_category(course_root, "nut")
-    usual = images.load(category.train, 32).float().mean(dim=(0, 1)).numpy()
+def test_another_score_is_chosen_where_the_reference_score_is_blind(course_root):
+    part = opened(course_root)
+    usual = part.good.tensor.float().mean(dim=(0, 1)).numpy()
 
     def blind(pictures):
         away = np.abs(pictures.float().mean(dim=1).numpy() - usual) / 255
         return {"squared": np.zeros_like(away), "away": away}
 
-    scored = calibration.scores(blind, category, CONFIG)
-    assert scored.primary == "squared.mean" and scored.chosen.startswith(("away.", "sum."))
-    assert set(scored.p_values) == {scored.primary, scored.chosen}
-    # a blind score calls nothing anomalous
-    assert (scored.p_values[scored.primary]["test"] == 1).all()
-    # the defect is above all three held-out images
-    assert (scored.p_values[scored.chosen]["train_bad"] == 1 / 4).all()
+    decision = calibration.calibrate(Maps(blind), part)
+    assert decision.reference == "squared.mean" and decision.score.startswith(("away.", "sum."))
+    test = calibration.score_table(Maps(blind), decision.scale, part.test)
+    bad = calibration.score_table(Maps(blind), decision.scale, part.train_bad)
+    own = decision.thresholds[decision.reference]
+    assert not own.exceeded(test[decision.reference]).any()  # a blind score calls nothing anomalous
+    # The defect is above all three held-out images.
+    assert (decision.threshold.p_values(bad[decision.score]) == 1 / 4).all()
 
 
-def test_a_detectors_own_score_is_distance_top1(category):
-    scored = calibration.scores(distance, category, CONFIG)
-    assert scored.primary == "distance.top1" and scored.ranking["score"].tolist() == [
-        "distance.top1", "distance.max", "distance.mean"
-    ]
+def test_a_feature_detectors_own_score_is_distance_top1(part):
+    decision = calibration.calibrate(DISTANCE, part)
+    assert decision.reference == "distance.top1"
+    assert decision.ranking["score"].tolist() == ["distance.top1", "distance.max", "distance.mean"]
 
 
-@pytest.mark.parametrize("scorer, primary", [(contrast, "squared.mean"),
-                                             (distance, "distance.top1")])
-def test_nothing_held_out_decides_nothing(category, scorer, primary):
-    scored = calibration.scores(scorer, category, dataclasses.replace(CONFIG, held_out=0))
-    assert (scored.primary, scored.chosen, scored.how, scored.calibration) == (primary, primary,
-                                                                               "none", 0)
-    assert "held_out" not in scored.splits and scored.splits["train"][0] == list(category.train)
-    assert list(scored.ranking.columns) == [
-        "score"
-    ] and not conformal.is_attainable(scored.calibration, 0.5)
-    for split, values in scored.p_values[primary].items():
-        assert np.isnan(values).all() and len(values) == len(scored.splits[split][0])
+def test_a_feature_detectors_score_is_fixed_in_advance(part):
+    """Whichever reduction the synthetic anomalies prefer: an autoencoder's choice is a remedy for
+    the reference's weak score."""
+    def only_the_mean_knows(pictures):
+        found = distance(pictures)["distance"].mean(axis=(1, 2), keepdims=True)
+        found = found.repeat(8, axis=1).repeat(8, axis=2)
+        noise = (pictures.long().sum(dim=(1, 2, 3)) % 97).numpy()
+        found[:, 0, 0] += noise  # in two corners, where it leaves the mean as it is
+        found[:, -1, -1] -= noise
+        return {"distance": found.astype(np.float32)}
+
+    decision = calibration.calibrate(Maps(only_the_mean_knows), part)
+    assert decision.reference == decision.score == "distance.top1"
+    assert len(decision.ranking) == len(anomaly_maps.REDUCTIONS)
+    # A choice would have been another.
+    assert calibration.choose(decision.ranking, decision.reference) == "distance.mean"
 
 
-def test_a_category_without_test_images_is_decided(course_root):
+@pytest.mark.parametrize("detector, reference", [(CONTRAST, "squared.mean"),
+                                                 (DISTANCE, "distance.top1")])
+def test_nothing_held_out_decides_nothing(root, detector, reference):
+    part = opened(root, held_out=0)
+    decision = calibration.calibrate(detector, part)
+    assert (decision.reference, decision.score, decision.threshold.how) == (reference, reference,
+                                                                           "none")
+    assert set(decision.good_scores) == {"train"} and part.train.paths == part.category.train
+    assert list(decision.ranking.columns) == ["score"]
+    assert len(decision.threshold.calibration) == 0 and math.isinf(decision.threshold.value)
+    assert not decision.threshold.at(0.5).is_attainable
+    assert np.isnan(decision.threshold.p_values(np.ones(3))).all()
+
+
+def test_no_test_image_is_needed(course_root):
     for path in [*course_root.glob("nut/test/*"), *course_root.glob("nut/train/bad/*")]:
         path.unlink()
-    scored = calibration.scores(contrast, layout.open_category(course_root, "nut"), CONFIG)
-    assert set(scored.splits) == {"train", "held_out"} and scored.p_values[scored.primary] == {}
+    (course_root / "image_anomaly_labels.json").write_text(json.dumps({}))
+    decision = calibration.calibrate(CONTRAST, opened(course_root))
+    assert set(decision.good_scores) == {"train", "held_out"}
 
 
 def test_labels_are_not_asked_for(course_root):
     (course_root / "image_anomaly_labels.json").write_text("{ no labels")
-    assert len(
-        calibration.scores(contrast, layout.open_category(course_root, "nut"),
-                           CONFIG).splits["test"][1]) == 6
+    part = opened(course_root)
+    decision = calibration.calibrate(CONTRAST, part)
+    assert len(calibration.score_table(CONTRAST, decision.scale, part.test)) == 6
 
 
 def test_a_test_image_that_is_none_is_named(course_root):
     (course_root / "nut" / "test" / "003.png").write_bytes(b"no image")
+    part = opened(course_root)
+    decision = calibration.calibrate(CONTRAST, part)  # which looks at no test image
     with pytest.raises(InputError, match=r"1 of 6 images cannot be read: .*nut/test/003.png"):
-        calibration.scores(contrast, layout.open_category(course_root, "nut"), CONFIG)
+        calibration.score_with_maps(CONTRAST, decision, part.test)
 
 
 def pictures(n, size=32):
@@ -195,25 +224,29 @@ def pictures(n, size=32):
 
 def test_tables_do_not_depend_on_the_batch(monkeypatch):
     scale = anomaly_maps.scale_of(contrast(pictures(9)))
-    whole = calibration.tables(contrast, pictures(9), scale)
-    monkeypatch.setattr(calibration, "BATCH", 4)
-    pd.testing.assert_frame_equal(calibration.tables(contrast, pictures(9), scale), whole,
+    whole = calibration.score_table(CONTRAST, scale, pictures(9))
+    monkeypatch.setattr(calibration, "CHUNK", 4)
+    pd.testing.assert_frame_equal(calibration.score_table(CONTRAST, scale, pictures(9)), whole,
                                   check_exact=True)
+
+
+def decided(score, scale):
+    return calibration.Decision(pd.DataFrame(), score, score, scale,
+                                {score: Threshold(np.zeros(0), 0.05)}, {}, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_maps_are_of_the_images_size(n, monkeypatch):
-    monkeypatch.setattr(calibration, "BATCH", 2)
+    monkeypatch.setattr(calibration, "CHUNK", 2)
     scale = anomaly_maps.scale_of(contrast(pictures(4)))
     for name in ("squared.max", "absolute.mean", "sum.top1"):
-        found = calibration.score_with_maps(contrast, pictures(n), name, scale)[1]
-        assert found.shape == (n, 32, 32) and found.dtype == np.float32
-        if n:
-            assert found == pytest.approx(
-                anomaly_maps.all_maps(contrast(pictures(n)), scale)[name.split(".")[0]], rel=1e-4,
-                abs=1e-5)
-    assert calibration.score_with_maps(distance, pictures(n), "distance.top1",
-                                       {})[1].shape == (n, 32, 32)
+        maps = calibration.score_with_maps(CONTRAST, decided(name, scale), pictures(n))[1]
+        assert maps.shape == (n, 32, 32) and maps.dtype == np.float32
+        if n:  # at the images' own size already, so that nothing is interpolated
+            smoothed = anomaly_maps.smoothed_maps(contrast(pictures(n)), scale)
+            assert (maps == smoothed[name.split(".")[0]].astype(np.float32)).all()
+    of_distance = calibration.score_with_maps(DISTANCE, decided("distance.top1", {}), pictures(n))
+    assert of_distance[1].shape == (n, 32, 32)
 
 
 def test_a_coarse_map_keeps_its_place():
@@ -222,49 +255,96 @@ def test_a_coarse_map_keeps_its_place():
         found[:, 1, 6] = 1
         return {"distance": found}
 
-    found = calibration.score_with_maps(corner, pictures(2), "distance.top1", {})[1]
-    row, column = np.unravel_index(found[0].argmax(), found[0].shape)
-    assert 4 <= row < 8 and 24 <= column < 28 and (found[0] == found[1]).all()
+    maps = calibration.score_with_maps(Maps(corner), decided("distance.top1", {}), pictures(2))[1]
+    row, column = np.unravel_index(maps[0].argmax(), maps[0].shape)
+    assert 4 <= row < 8 and 24 <= column < 28 and (maps[0] == maps[1]).all()
 
 
-CPU = torch.device("cpu")
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 9), st.integers(0, 99))
+def test_label_free_is_the_mean_over_the_kinds(n_good, n_a, n_b, seed):
+    rng = np.random.default_rng(seed)
+    names = ["squared.mean", "ssim.max"]
+    good = pd.DataFrame(rng.integers(0, 5, (n_good, 2)).astype(float), columns=names)
+    anomalous = pd.DataFrame(rng.integers(1, 7, (n_a + n_b, 2)).astype(float), columns=names)
+    kinds = rng.permutation(["scratch"] * n_a + ["perlin"] * n_b).tolist()
+    found = calibration.label_free(good, anomalous, kinds)
+    assert found["score"].tolist() == names
+    assert set(found.columns) == {"score", "all", "scratch", "perlin"}
+    for row in found.to_dict("records"):
+        for kind in ("scratch", "perlin"):
+            values = anomalous[row["score"]][[k == kind for k in kinds]]
+            assert row[kind] == pytest.approx(
+                roc_auc_score([0] * n_good + [1] * len(values), [*good[row["score"]], *values]))
+        # However many there are of each.
+        assert row["all"] == pytest.approx((row["scratch"] + row["perlin"]) / 2)
 
 
-@pytest.mark.parametrize("native, word", [(False, "float32"), (True, "bf16")])
-def test_auto_precision_is_bf16_only_where_the_processor_has_it(native, word, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
-    assert training.precision(Config(precision="auto"), CPU) == word
-    assert training.autocast(Config(precision="auto"), CPU)._enabled == native
-    for asked in ("float32", "bf16"):  # what was asked for is what one gets
-        assert training.precision(Config(precision=asked), CPU) == asked
+def scores_of(shifts, n=40, seed=0):
+    """Good and anomalous tables of scores that separate them by `shifts` deviations; two kinds,
+    the same noise in every column."""
+    rng = np.random.default_rng(seed)
+    good, bad = rng.normal(size=n), rng.normal(size=n)
+    noise = {name: (0.1 * rng.normal(size=n), 0.1 * rng.normal(size=n)) for name in shifts}
+    return (pd.DataFrame({name: good + noise[name][0] for name in shifts}),
+            pd.DataFrame({name: bad + shift + noise[name][1] for name, shift in shifts.items()}),
+            ["a", "b"] * (n // 2))
 
 
-def test_auto_precision_is_float32_where_torch_cannot_tell(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert training.precision(Config(), CPU) == training.precision(Config(),
-                                                                   torch.device("mps")) == "float32"
+def chosen(shifts, n=40, seed=0, reference="own"):
+    return calibration.choose(calibration.label_free(*scores_of(shifts, n, seed)), reference)
 
 
-@pytest.mark.parametrize("native, word", [(False, "float32"), (True, "bf16")])
-def test_auto_precision_on_cuda(native, word, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
-    assert training.precision(Config(), torch.device("cuda")) == word
+def test_the_best_score_is_chosen():
+    assert chosen({"own": 0.3, "poor": 0.0, "better": 2.0}) == "better"
+    assert chosen({"better": 2.0, "own": 0.3}) == "better"
+    assert chosen({"own": 2.0, "poor": 0.3}) == "own"
 
 
-def test_a_feature_detectors_score_is_fixed_in_advance(category):
-    """Whichever reduction the synthetic anomalies prefer: an autoencoder's choice is a remedy for
-    the reference's weak score."""
-    def only_the_mean_knows(pictures):
-        found = distance(pictures)["distance"].mean(axis=(1, 2), keepdims=True).repeat(
-            8, axis=1).repeat(8, axis=2)
-        # in two corners, where it leaves the mean as it is
-        noise = (pictures.long().sum(dim=(1, 2, 3)) % 97).numpy()
-        found[:, 0, 0] += noise
-        found[:, -1, -1] -= noise
-        return {"distance": found.astype(np.float32)}
+def test_the_reference_score_stays_where_none_is_better():
+    good, anomalous, kinds = scores_of({"own": 1.0})
+    good["same"], anomalous["same"] = good["own"], anomalous["own"]
+    for order in (["own", "same"], ["same", "own"]):  # a tie, whichever comes first
+        ranking = calibration.label_free(good[order], anomalous[order], kinds)
+        assert calibration.choose(ranking, "own") == "own"
 
-    decided = calibration.decide(only_the_mean_knows, category, CONFIG)
-    assert decided.primary == decided.chosen == "distance.top1" and len(decided.ranking) == len(
-        anomaly_maps.REDUCTIONS)
-    # a choice would have been another
-    assert anomaly_maps.choose(decided.ranking, decided.primary) == "distance.mean"
+
+FITTED = {"model": "pca", "weights": "none", "image_size": 64, "precision": "float32"}
+
+
+def fitted(root, **changes):
+    part = opened(root, **FITTED | changes)
+    return fit(part.config, part.train, part.held_out), part
+
+
+def test_too_few_held_out_images_are_helped_out_by_all_good_ones(course_root, monkeypatch):
+    """Each good image is scored by a detector that was fitted on the other folds."""
+    monkeypatch.setattr(calibration, "FOLDS", 3)
+    detector, part = fitted(course_root, target_fpr=0.15)
+    threshold = calibration.calibrate(detector, part).threshold
+    assert threshold.how == "cross-conformal" and len(threshold.calibration) == 8
+    assert threshold.is_attainable and threshold.value == max(threshold.calibration)
+    features, expected = detector.features(part.good.tensor), []
+    for rest, held in folds(8, 3, 0):
+        maps = {"distance": PCAResidual().fit(features[rest])(features[held]).numpy()}
+        expected += table_of(maps, {})["distance.top1"].tolist()
+    assert threshold.calibration.tolist() == expected
+
+
+@pytest.mark.parametrize("changes", [{"target_fpr": 0.3}, {"target_fpr": 0.15, "held_out": 0},
+                                     {"target_fpr": 0.05, "model": "mean_grey"}],
+                         ids=["enough", "nothing held out", "not refitted"])
+def test_else_the_threshold_is_of_the_held_out_images(course_root, monkeypatch, changes):
+    monkeypatch.setattr(calibration, "FOLDS", 3)
+    detector, part = fitted(course_root, **changes)
+    threshold = calibration.calibrate(detector, part).threshold
+    assert threshold.how == ("split" if part.config.held_out else "none")
+    assert len(threshold.calibration) == len(part.held_out)
+
+
+def test_of_too_many_images_no_detector_is_refitted(course_root, monkeypatch):
+    monkeypatch.setattr(calibration, "FOLDS", 3)
+    monkeypatch.setattr(fused, "MOST", 7)
+    detector, part = fitted(course_root, target_fpr=0.15)
+    threshold = calibration.calibrate(detector, part).threshold
+    assert threshold.how == "split" and math.isinf(threshold.value)

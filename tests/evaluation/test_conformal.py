@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from adlib.evaluation import conformal
+from adlib.evaluation.conformal import Threshold
 
 scores = st.lists(st.integers(0, 12), min_size=1,
                   max_size=40).map(lambda values: np.array(values, float))
@@ -36,27 +37,63 @@ def test_p_values_are_their_definition(calibration, images):
 
 @settings(max_examples=300, deadline=None)
 @given(scores, scores, rates)
-def test_a_score_above_the_threshold_is_a_p_value_of_the_rate_or_less(calibration, images, rate):
-    threshold = conformal.threshold(calibration, rate)
-    assert ((images > threshold) == (conformal.p_values(calibration, images) <= rate)).all()
-    assert math.isinf(threshold) == (not conformal.is_attainable(len(calibration), rate))
-    assert threshold in calibration or threshold == math.inf
+def test_exceeded_says_what_the_p_values_say(calibration, images, rate):
+    threshold = Threshold(calibration, rate)
+    assert (threshold.exceeded(images) == (threshold.p_values(images) <= rate)).all()
+    assert (threshold.exceeded(images) == (images > threshold.value)).all()
+    assert math.isinf(threshold.value) == (not threshold.is_attainable)
+    assert threshold.value in calibration or threshold.value == math.inf
+
+
+# Of numbers whose rate times n + 1 is a whole number the product may come out just below it: the
+# two sides must still round alike.
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**16))
+def test_exceeded_says_so_for_every_rate_that_the_images_can_support(n, k, seed):
+    calibration = np.random.default_rng(seed).normal(size=n)
+    threshold = Threshold(calibration, min(k, n) / (n + 1))
+    images = np.r_[calibration, calibration - 0.1, calibration + 0.1]
+    reached = np.array([(1 + sum(calibration >= score)) <= min(k, n) for score in images])
+    assert (threshold.exceeded(images) == reached).all() and threshold.is_attainable
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores, rates, rates)
+def test_at_another_rate_the_images_stay_and_a_higher_rate_calls_more(calibration, images, low,
+                                                                      high):
+    low, high = sorted((low, high))
+    threshold = Threshold(calibration, low, "cross-conformal")
+    other = threshold.at(high)
+    assert (other.target_fpr, other.how) == (high, "cross-conformal")
+    assert other.calibration is threshold.calibration and other.at(low).value == threshold.value
+    assert other.value == Threshold(calibration, high).value <= threshold.value
+    assert (threshold.exceeded(images) <= other.exceeded(images)).all()
+    assert threshold.p_values(images).tolist() == other.p_values(images).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, rates)
+def test_at_most_the_asked_share_of_the_calibration_images_is_called(calibration, rate):
+    threshold = Threshold(calibration, rate)
+    assert threshold.exceeded(calibration).sum() <= rate * (len(calibration) + 1) + 1e-9
+
+
+def test_without_calibration_images_nothing_is_called_and_nothing_is_known():
+    threshold = Threshold(np.zeros(0), 0.05, "none")
+    assert math.isinf(threshold.value) and not threshold.is_attainable
+    assert not threshold.exceeded([1e300, -1.0]).any()
+    assert np.isnan(threshold.p_values([1.0, 2.0])).all() and len(threshold.p_values([])) == 0
 
 
 @pytest.mark.parametrize("rate, fewest", [(0.05, 19), (0.01, 99), (0.1, 9), (0.5, 1), (0.03, 33),
                                           (1 / 3, 2)])
 def test_the_fewest_good_images(rate, fewest):
     assert conformal.min_calibration_size(rate) == fewest
-    assert conformal.is_attainable(fewest, rate) and not conformal.is_attainable(fewest - 1, rate)
-    assert conformal.threshold(np.arange(float(fewest)), rate) == fewest - 1
-    assert conformal.threshold(np.arange(fewest - 1.0), rate) == math.inf
+    enough, fewer = (Threshold(np.arange(float(n)), rate) for n in (fewest, fewest - 1))
+    assert enough.is_attainable and not fewer.is_attainable
+    assert enough.value == fewest - 1 and fewer.value == math.inf
     assert conformal.p_values(np.zeros(fewest), [1.0])[0] <= rate < conformal.p_values(
         np.zeros(fewest - 1), [1.0])[0]
-
-
-def test_the_sentence_names_both_numbers():
-    assert "15 held-out good images cannot support a false-alarm rate of 5.0%: at least 19 are needed" in conformal.sentence(
-        15, 0.05)
 
 
 @pytest.mark.parametrize("n, rate, digits", [(19, 0.05, 9), (25, 0.1, 9), (40, 0.2, 9),
@@ -70,44 +107,22 @@ def test_good_images_are_rarely_called(n, rate, digits):
         assert called == pytest.approx(math.floor(rate * (n + 1) + 1e-9) / (n + 1), abs=3 * error)
 
 
-@settings(max_examples=100, deadline=None)
-@given(scores, scores)
-def test_one_fold_is_split_conformal(calibration, images):
-    assert conformal.cross_p_values([calibration], [images]).tolist() == conformal.p_values(
-        calibration, images).tolist()
-    # a detector that does not depend on its fold: the same as one calibration set
-    halves = [calibration[::2], calibration[1::2]]
-    assert conformal.cross_p_values(halves, [images, images]).tolist() == conformal.p_values(
-        calibration, images).tolist()
-
-
-def test_cross_conformal_by_hand():
-    held = [np.array([1.0, 3.0]), np.array([2.0, 2.0, 5.0])]
-    found = conformal.cross_p_values(held, [np.array([2.0, 9.0]), np.array([5.0, 9.0])])
-    assert found == pytest.approx([(1 + 1 + 1) / 6, 1 / 6])
-    with pytest.raises(ValueError):
-        conformal.cross_p_values(held, [np.array([2.0])])
-
-
-def test_cross_conformal_false_alarms():
+def test_cross_conformal_false_positives():
     # A nearest-neighbour detector: its own images score 0, so that only images it has not seen can
     # calibrate it.
     rng, rate, called, naive = np.random.default_rng(7), 0.1, [], []
+
+    def nearest(images, good):
+        return np.linalg.norm(images[:, None] - good, axis=2).min(axis=1)
+
     for seed in range(150):
         good, images = rng.normal(size=(30, 2)), rng.normal(size=(20, 2))
-        held, others = [], []
-        for fit, out in conformal.folds(30, 5, seed):
-            nearest = [
-                np.linalg.norm(some[:, None] - good[fit], axis=2).min(axis=1)
-                for some in (good[out], images)
-            ]
-            held.append(nearest[0])
-            others.append(nearest[1])
-        called.extend(conformal.cross_p_values(held, others) <= rate)
-        naive.extend(
-            conformal.p_values(np.zeros(30),
-                               np.linalg.norm(images[:, None] - good, axis=2).min(axis=1)) <= rate)
-    assert 0.5 * rate < np.mean(called) < 1.2 * rate  # 2 x rate is the guarantee
+        held = np.concatenate([nearest(good[out], good[fit])
+                               for fit, out in conformal.folds(30, 5, seed)])
+        test = nearest(images, good)
+        called.extend(Threshold(held, rate, "cross-conformal").exceeded(test))
+        naive.extend(Threshold(nearest(good, good), rate).exceeded(test))
+    assert 0.5 * rate < np.mean(called) < 1.2 * rate
     assert np.mean(naive) == 1
 
 

@@ -2,15 +2,16 @@
 asked."""
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from scipy import stats
 
-from adlib.data import files
-from adlib.evaluation import evaluate
-from adlib.report import comparison, questions, summary
+from adlib.data import corruptions, files
+from adlib.evaluation.results import write_csv
+from adlib.report import answers, comparison, questions, tables
+from adlib.report.data_sentences import corruption
+from adlib.runs import freshness
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 
@@ -31,7 +32,7 @@ def study(folder, rows, own="a", chosen="b"):
         "score": name, "label_free": known, "test": real, "train_bad": math.nan, "role": roles.get(
             name, "")
     } for name, (known, real) in rows.items()]
-    evaluate.write_csv(pd.DataFrame(found), folder / "score_study.csv")
+    write_csv(pd.DataFrame(found), folder / "score_study.csv")
 
 
 FIRST = {"a": (0.5, 0.60), "b": (0.9, 0.80), "c": (0.6, 0.90), "d": (0.4, 0.50), "e": (0.3, 0.40)}
@@ -59,19 +60,23 @@ def test_which_score_is_the_mean_over_seeds_and_the_choice_is_each_seeds_own(two
 
 def test_the_choices_and_their_sentence(two_seeds):
     scores = questions.scores(table_of(two_seeds), two_seeds)
-    (row, ) = questions.choices(scores).to_dict("records")
+    choices = questions.choices(scores)
+    (row, ) = choices.to_dict("records")
     rank = stats.spearmanr(scores["label_free"], scores["test"]).statistic
-    assert row["Own score"] == "a 0.650" and row[
-        "Chosen without labels"] == "b and c 0.900" and row["Best in hindsight"] == "c 0.950"
-    assert row["Rank correlation, label-free and real"] == f"{rank:+.2f}"
-    said = questions.scores_sentence(scores)
-    assert "Over 1 autoencoders" in said and "+0.250 on average" in said and "0.050 below the best" in said and f"{rank:+.2f}" in said
+    assert (row["own_score"], row["chosen_score"], row["best_score"]) == ("a", "b, c", "c")
+    assert (row["own_auroc"], row["chosen_auroc"], row["best_auroc"]) == pytest.approx(
+        (0.65, 0.9, 0.95))
+    assert row["rank_correlation"] == pytest.approx(rank)
+    said = answers.scores(choices)
+    assert "Over 1 autoencoders" in said and "+0.250 on average" in said
+    assert "0.050 below the best" in said and f"{rank:+.2f}" in said
 
 
 def test_all_scores_in_one_table(two_seeds):
-    wide = questions.scores_table(questions.scores(table_of(two_seeds),
-                                                   two_seeds)).set_index("Score")["nut: CAE + MSE"]
-    assert wide["b"] == "0.700 (0.700) •" and wide["a"] == "0.650 (0.600)"
+    wide = questions.all_scores(questions.scores(table_of(two_seeds), two_seeds))
+    cells = wide.set_index("score")["nut", "cae_mse"]
+    assert cells["b"] == "0.700 (0.700) •" and cells["a"] == "0.650 (0.600)"
+    assert tables.markdown(wide).startswith("| Score | nut: CAE + MSE |")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +86,9 @@ def test_all_scores_in_one_table(two_seeds):
 def test_where_scores_cannot_be_compared_it_says_so(tmp_path, rows):
     study(finished(tmp_path, "cae_mse", {OWN: ranks(NUT, 1.0)}), rows)
     scores = questions.scores(table_of(tmp_path), tmp_path)
-    assert scores.empty and questions.choices(
-        scores).empty and "Not asked here" in questions.scores_sentence(scores)
+    choices = questions.choices(scores)
+    assert scores.empty and choices.empty and "Not asked here" in answers.scores(choices)
+    assert tables.html(choices, "none") == ""
 
 
 def test_a_seed_without_its_study_takes_the_configuration_out(two_seeds):
@@ -94,15 +100,12 @@ def test_pixels_or_features(tmp_path):
     for name, shift in (("to_pixels", 0.5), ("to_features", 3.0), ("pca", 1.0)):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, len(name))})
     table = table_of(tmp_path)
-    rows, pairs = summary.rows(table, tmp_path), summary.matrix(table, tmp_path, "nut")
+    rows, pairs = comparison.rows(table, tmp_path), comparison.matrix(table, tmp_path, "nut")
     found = questions.target(rows)
-    assert list(found["Configuration"]) == [
-        comparison.LABELS["to_pixels"], comparison.LABELS["to_features"]
-    ]
-    said = questions.target_sentence(table, rows, tmp_path)
-    p = summary.p_value(pairs, comparison.LABELS["to_pixels"], comparison.LABELS["to_features"])
-    raw = pairs[(pairs["a"].str.startswith("Frozen"))
-                & (pairs["b"].str.startswith("Frozen"))].iloc[0]
+    assert list(found["configuration"]) == ["to_pixels", "to_features"]
+    said = answers.target(found, {"nut": pairs})
+    p = comparison.p_value(pairs, "to_pixels", "to_features")
+    raw = pairs[(pairs["a"].str.startswith("to_")) & (pairs["b"].str.startswith("to_"))].iloc[0]
     assert p == raw["p"] < raw["p_holm"] and f"(p = {p:.2g})" in said and "not corrected" in said
     assert "PCA" not in said
 
@@ -112,11 +115,11 @@ def test_half_an_experiment_is_none(tmp_path, names):
     for name in names:
         finished(tmp_path, name, {DISTANCE: ranks(NUT, 1.0)})
     table = table_of(tmp_path)
-    assert "Not asked here" in questions.target_sentence(table, summary.rows(table, tmp_path),
-                                                         tmp_path)
+    found = questions.target(comparison.rows(table, tmp_path))
+    assert "Not asked here" in answers.target(found, {})
 
 
-def places(reports, known, real, share=0.8, where=NUT):
+def positions(reports, known, real, share=0.8, where=NUT):
     for name, label_free, shift in (("gaussian", known[0], real[0]), ("gaussian_anywhere", known[1],
                                                                       real[1])):
         rewrite(
@@ -124,67 +127,66 @@ def places(reports, known, real, share=0.8, where=NUT):
                      label_free=label_free), position_share=share)
 
 
-@pytest.mark.parametrize(("known", "choice"), [((0.9, 0.8), "per position"),
-                                               ((0.7, 0.8), "any position")])
-@pytest.mark.parametrize(("real", "truth"), [((3.0, 0.5), "per position"),
-                                             ((0.5, 3.0), "any position")])
-def test_does_the_place_matter(tmp_path, known, choice, real, truth):
-    places(tmp_path, known, real)
-    (row, ) = questions.place(table_of(tmp_path), tmp_path).to_dict("records")
-    assert (row["Label-free choice"], row["Better in truth"]) == (choice,
-                                                                  truth) and "0.80" in row.values()
-    said = questions.place_sentence(questions.place(table_of(tmp_path), tmp_path))
+@pytest.mark.parametrize(("known", "choice"), [((0.9, 0.8), "per_position"),
+                                               ((0.7, 0.8), "any_position")])
+@pytest.mark.parametrize(("real", "truth"), [((3.0, 0.5), "per_position"),
+                                             ((0.5, 3.0), "any_position")])
+def test_does_the_position_matter(tmp_path, known, choice, real, truth):
+    positions(tmp_path, known, real)
+    position = questions.position(table_of(tmp_path), tmp_path)
+    (row, ) = position.to_dict("records")
+    assert (row["label_free_choice"], row["better"]) == (choice, truth)
+    assert row["position_share"] == pytest.approx(0.8)
+    said = answers.position(position)
     assert ("1 of 1 categories (nut)" if choice == truth else "0 of 1 categories.") in said
 
 
 def test_what_cannot_be_known_is_no_choice(tmp_path):
     # no AUROC: neither is better in truth
-    places(tmp_path, (0.9, 0.8), (1.0, 1.0), where=category(bad=0))
-    assert questions.place(table_of(tmp_path), tmp_path).empty
-    assert "Not asked here" in questions.place_sentence(pd.DataFrame())
+    positions(tmp_path, (0.9, 0.8), (1.0, 1.0), where=category(bad=0))
+    position = questions.position(table_of(tmp_path), tmp_path)
+    assert position.empty and "Not asked here" in answers.position(position)
 
 
 def test_an_auroc_of_zero_is_an_auroc(tmp_path):
-    places(tmp_path, (0.9, 0.8), (-99.0, 3.0))
-    assert questions.place(table_of(tmp_path), tmp_path).iloc[0]["AUROC, per position"] == "0.000"
+    positions(tmp_path, (0.9, 0.8), (-99.0, 3.0))
+    assert questions.position(table_of(tmp_path), tmp_path).iloc[0]["auroc_per_position"] == 0
 
 
-def taught(reports, name, kinds, shift):
+def trained_with(reports, name, kinds, shift):
     folder = finished(reports, name, {DISTANCE: ranks(NUT, shift)}, label_free=0.75)
     about = files.read_json(folder / "run.json")
     files.write_json(folder / "run.json", about | {"params": about["params"] | {"kinds": kinds}})
 
 
 def test_what_each_part_brings(tmp_path):
-    taught(tmp_path, "fused", "cutpaste, spot", 99.0)
-    taught(tmp_path, "fused_shape", "cutpaste", -99.0)
-    taught(tmp_path, "memory", "spot", 1.0)  # is taught nothing, whatever its parameters say
+    trained_with(tmp_path, "fused", "cutpaste, spot", 99.0)
+    trained_with(tmp_path, "fused_shape", "cutpaste", -99.0)
+    trained_with(tmp_path, "memory", "spot", 1.0)  # is trained with nothing, whatever its parameters say
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
-    found = questions.parts(table_of(tmp_path), tmp_path).set_index("Configuration")
-    marks = found["Label-free, spot"].to_dict()
-    assert marks == {
-        comparison.LABELS["memory"]: "0.750", comparison.LABELS["fused"]: "0.750*",
-        comparison.LABELS["fused_shape"]: "0.750"
-    }
-    assert found.loc[comparison.LABELS["fused_shape"],
-                     "AUROC, test"] == "0.000" and (found["AUROC, train/bad"] == "").all()
-    said = questions.parts_sentence(found.reset_index())
-    assert f"from 0.000 ({comparison.LABELS['fused_shape']}) to 1.000 ({comparison.LABELS['fused']})" in said
+    ablation = questions.ablation(table_of(tmp_path), tmp_path)
+    found = ablation.set_index("configuration")
+    assert found["kind:spot"].to_dict() == {"memory": "0.750", "fused": "0.750*",
+                                            "fused_shape": "0.750"}
+    assert found.loc["fused_shape", "auroc_test"] == 0 and found["auroc_train_bad"].isna().all()
+    said = answers.ablation(ablation)
+    assert (f"from 0.000 ({comparison.label('fused_shape')}) to 1.000 "
+            f"({comparison.label('fused')})") in said
 
 
 def test_without_a_variant_there_is_no_ablation(tmp_path):
     for name in ("fused", "memory"):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, 1.0)})
     failed(tmp_path, "classifier", "no disk")
-    parts = questions.parts(table_of(tmp_path), tmp_path)
-    assert parts.empty and "Not asked here" in questions.parts_sentence(parts)
+    ablation = questions.ablation(table_of(tmp_path), tmp_path)
+    assert ablation.empty and "Not asked here" in answers.ablation(ablation)
 
 
 def test_an_ablation_without_labels_says_so(tmp_path):
     where = category(bad=0)
     finished(tmp_path, "fused_shape", {DISTANCE: ranks(where, 1.0)}, where=where)
-    assert "no labels of both classes" in questions.parts_sentence(
-        questions.parts(table_of(tmp_path), tmp_path))
+    assert "no labels of both classes" in answers.ablation(
+        questions.ablation(table_of(tmp_path), tmp_path))
 
 
 def test_variants_are_in_their_own_table_only(tmp_path):
@@ -197,7 +199,7 @@ def test_variants_are_in_their_own_table_only(tmp_path):
 
 def test_where_by_type_and_size_is_the_mean_over_seeds(tmp_path):
     for seed, value in enumerate((0.5, 0.9)):
-        group = {"group": "crack", "images": 4} | dict.fromkeys(questions.PIXEL, value)
+        group = {"group": "crack", "images": 4} | dict.fromkeys(comparison.PIXEL_METRICS, value)
         finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)}, seed=seed,
                  localisation={"groups": [group]})
         # knows no place
@@ -205,23 +207,89 @@ def test_where_by_type_and_size_is_the_mean_over_seeds(tmp_path):
                  localisation={"groups": [group]})
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)},
              localisation={"why_absent": "masks that are all empty"})
-    (row, ) = questions.localisation(table_of(tmp_path), tmp_path).to_dict("records")
-    assert row == {
-        "Category": "nut", "Configuration": "PCA residual", "Good images with": "crack",
-        "Images": "4", "Pixel AUROC": "0.700", "Pixel AP": "0.700", "AU-PRO .30": "0.700",
-        "AU-PRO .05": "0.700"
-    }
+    (row, ) = questions.localization(table_of(tmp_path), tmp_path).to_dict("records")
+    assert row == {"category": "nut", "configuration": "pca", "group": "crack", "images": 4,
+                   **dict.fromkeys(comparison.PIXEL_METRICS, pytest.approx(0.7))}
 
 
 def test_epochs_are_in_their_order_and_means_over_seeds(tmp_path):
     for seed, (first, last) in enumerate(((0.2, 0.4), (0.4, 0.8))):
         folder = finished(tmp_path, "cae_mse", {OWN: ranks(NUT, 1.0)}, seed=seed)
-        evaluate.write_csv(pd.DataFrame({"epoch": [2, 10], "auroc": [first, last]}),
+        write_csv(pd.DataFrame({"epoch": [2, 10], "auroc": [first, last]}),
                            folder / "epochs.csv")
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})  # has no epochs
     found = questions.epochs(table_of(tmp_path), tmp_path)
-    assert list(found.columns[:4]) == ["Category", "Configuration", "Epoch 2", "Epoch 10"]
+    assert list(found.columns[:4]) == ["category", "configuration", "epoch:2", "epoch:10"]
     (row, ) = found.to_dict("records")
-    assert (row["Epoch 2"], row["Epoch 10"]) == ("0.300", "0.600")
-    assert row["Score and brightness"] == f"{np.mean([0.5, 1.5]):+.2f}" and row[
-        "Score and size"] == ""
+    assert (row["epoch:2"], row["epoch:10"]) == pytest.approx((0.3, 0.6))
+    assert row["confounder:brightness"] == pytest.approx(1) and math.isnan(row["confounder:size"])
+    text = tables.markdown(found)
+    assert "| Epoch 10 | Correlation with brightness |" in text and "| 0.600 | +1.00 |" in text
+    assert "size" not in text  # a column without a figure is left out
+
+
+# ---- limits
+
+
+def disturbed(clean=0.9, at=0.8, false_positives=0.25, **others):
+    """A robustness.csv whose AUROC at strength 3 is `at`, but for the disturbances that are named.
+    """
+    rows = [("none", 0, clean, 0.0, 1.0)]
+    rows += [(name, strength, others.get(name, at) if strength == 3 else 0.111, false_positives,
+              1.0) for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
+    return pd.DataFrame(
+        rows, columns=["disturbance", "strength", "auroc", "false_positives", "detections"])
+
+
+def write(reports, name, table, file="robustness.csv"):
+    folder = reports / "limits" / "nut" / name
+    write_csv(table, folder / file)
+    return folder
+
+
+def test_a_row_a_configuration_at_the_one_strength(tmp_path):
+    write(tmp_path, "pca", disturbed(blur=0.6))
+    write(tmp_path, "own", disturbed())
+    limits = questions.robustness(tmp_path)
+    assert set(limits) == {("nut", "pca"), ("nut", "own")}
+    table = questions.robustness_table(limits)
+    row = table.set_index("configuration").loc["pca"]
+    assert (row["undisturbed"], row["disturbance:blur"], row["mean_false_positives"]) == (
+        0.9, 0.6, 0.25)
+    assert {row[f"disturbance:{name}"] for name in corruptions.CORRUPTIONS if name != "blur"} == {
+        0.8}
+    said = answers.robustness(limits)
+    assert f"nut PCA residual 0.900 to 0.600 ({corruption('blur', 3)})" in said
+    assert all(corruption(name, 3) in answers.robustness_caption()
+               for name in corruptions.CORRUPTIONS)
+    shown = tables.markdown(table)
+    assert "| As they are | noise | blur |" in shown and "| PCA residual | 0.900 |" in shown
+
+
+def test_no_threshold_is_not_told_as_no_false_positives(tmp_path):
+    write(tmp_path, "pca", disturbed(false_positives=math.nan))
+    table = questions.robustness_table(questions.robustness(tmp_path))
+    assert "no threshold" in tables.markdown(table)
+
+
+def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
+    write(tmp_path, "unlabelled", disturbed().iloc[:0])
+    folder = write(tmp_path, "broken", disturbed())
+    freshness.fail(folder / "limits.json", "the sky fell", "again")
+    write(tmp_path, "broken", disturbed())  # even where a table is there
+    assert questions.robustness(tmp_path) == {} and questions.smallest(tmp_path).empty
+    assert "Not asked here" in answers.robustness({})
+
+
+@pytest.mark.parametrize(("area95", "shown"), [(0.0123, "1.2 %"), (0.001, "0.1 % or less"),
+                                               (math.nan, "not reached")])
+@pytest.mark.parametrize(("contrast95", "faint"), [(0.5, "0.50"), (0.1, "0.10 or less"),
+                                                   (math.nan, "not reached")])
+def test_how_small_and_how_faint(tmp_path, area95, shown, contrast95, faint):
+    write(tmp_path, "pca", pd.DataFrame([{
+        "defect": "crack", "area50": 0.002, "area95": area95, "smallest": 0.001, "largest": 0.02,
+        "faintest": 0.1, "found_at_real_size": 0.875, "contrast95": contrast95}]), "smallest.csv")
+    write(tmp_path, "pca", disturbed())
+    line = tables.markdown(questions.smallest(tmp_path)).splitlines()[-1]
+    assert line == (f"| nut | PCA residual | crack | 0.2 % | {shown} | 0.1 % | 2 % | 88% | {faint} "
+                    "| 0.10 |")

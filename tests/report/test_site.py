@@ -6,12 +6,12 @@ import shutil
 import bs4
 import nbformat
 import pytest
-from tests.handmade import DISTANCE, category, failed, finished, ranks
 
 from adlib.config import InputError
 from adlib.data import files, layout
 from adlib.report import site
 from adlib.runs import freshness
+from tests.handmade import DISTANCE, category, failed, finished, ranks
 
 RETRY = "adlib run params/own.yaml --only category=nut,config=pca,seed=0"
 
@@ -127,7 +127,8 @@ def test_failed_limits_say_why_and_how_to_try_again(reports):
 def test_a_failed_run_says_why_and_how_to_try_again(reports):
     page = built(reports)["runs/nut/pca/seed-0"]
     assert "failed: ValueError: the <sky> fell" in page.text and "the <sky> fell" not in page.source
-    assert "To try again: papermill notebooks/02_cae_baseline.ipynb" in page.text and "-p name pca" in page.text
+    assert "To try again: papermill notebooks/02_cae_baseline.ipynb" in page.text
+    assert "-p name pca" in page.text and "-p epochs" not in page.text  # as by default
     assert "begin ValueError" in page.text and "\x1b" not in page.source
 
 
@@ -218,8 +219,9 @@ def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
     assert "adlib run params/own.yaml --report" in pages["."].text and "summary.json" in pages[
         "."].hrefs
     run = pages["runs/nut/memory/seed-0"]
-    assert "papermill notebooks/" in run.text and {"metrics.json", "run.json", "notebook.ipynb"
-                                                   } <= set(run.hrefs)
+    assert "papermill notebooks/" in run.text and {"metrics.json", "all_results.csv"} <= set(run.hrefs)
+    # which hold paths of the machine
+    assert not {"run.json", "notebook.ipynb"} & set(run.hrefs)
     assert "Data fingerprint" in run.text and "AUROC, distance.top1" in run.soup.select_one(
         ".figures").get_text(" ")
 
@@ -241,3 +243,47 @@ def test_pages_are_rendered_again_only_where_something_changed(reports):
         assert "6 pages" in said[-1]
         site.build(reports, said.append, again=False)
         assert "up to date" in said[-1]
+
+
+def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch):
+    """Wherever a path may stand: parameters, what a cell shows, a log, the reason of a failure."""
+    root, project = tmp_path / "my data", tmp_path / "project"
+    monkeypatch.setattr(site, "project_root", lambda: project)
+    folder = reports / "runs" / "nut" / "memory" / "seed-0"
+    about = files.read_json(folder / "run.json")
+    params = {"data_root": str(root), "reports": str(reports), "weights": str(tmp_path / "a b.pth")}
+    files.write_json(folder / "run.json", about | {
+        "params": about["params"] | params, "data": about["data"] | {"root": str(root)},
+        "weights": f"RANDOM, not ImageNet's ({project}/weights is missing)"})
+    notebook(folder / "notebook.ipynb", f"in {root}/nut/0.png and {project}/params/own.yaml",
+             error=f"cannot read {root}/nut")
+    cells = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    cells.cells.insert(1, nbformat.v4.new_code_cell(f'data_root = "{root}"'))
+    cells.metadata["papermill"] = {"input_path": f"{project}/notebooks/04.ipynb"}
+    nbformat.write(cells, folder / "notebook.ipynb")
+    failed(reports, "pca", f"no space left on {reports}/runs, nor in {tmp_path}/project/x")
+    files.write_text(reports / "runs/nut/pca/seed-0/log.txt", f"File \"{project}/adlib/cli.py\"\n")
+    pages = built(reports)
+    assert [here for here, page in pages.items() if str(tmp_path) in page.source] == []
+    run, failure = pages["runs/nut/memory/seed-0"], pages["runs/nut/pca/seed-0"]
+    assert "my data (mvtec)" in run.text and "-p data_root 'my data'" in run.text
+    assert "-p weights 'a b.pth'" in run.text and "cannot read my data/nut" in run.text
+    assert "my data/nut/0.png and params/own.yaml" in run.text
+    assert "no space left on reports/runs, nor in x" in failure.text
+    assert 'File "adlib/cli.py"' in failure.text
+
+
+def test_a_cell_is_shown_in_chinese_where_there_is_one_and_in_english_where_not(reports, monkeypatch):
+    path = reports / "eda" / "nut" / "notebook.ipynb"
+    cells = nbformat.read(path, as_version=4)
+    cells.cells[0].source += "\n\nAn introduction."
+    cells.cells += map(nbformat.v4.new_markdown_cell, ("Known.", "New."))
+    nbformat.write(cells, path)
+    first, second = (cells.cells[i].id for i in (0, 2))
+    monkeypatch.setattr(site.i18n, "notebooks", lambda: {
+        "01_eda": {first: "# 问题？\n\n引言。", second: "已知。", "gone": "无。"}})
+    built(reports)
+    page = Page(path.parent / "index.html", "zh-CN")
+    assert page.soup.select_one("h1").get_text(strip=True) == "问题？"
+    assert "引言。" in page.text and "已知。" in page.text and "New." in page.text
+    assert "Known." not in page.text and "An intro" not in page.text and "无。" not in page.text

@@ -3,14 +3,14 @@ import math
 import pandas as pd
 
 from adlib.data.quality import Findings
-from adlib.report import comparison, eda, summary, tables
+from adlib.report import answers, comparison, eda, tables
 
 HOSTILE = '<script>alert("x")</script>'
 
 
-def row(columns=summary.COLUMNS, **changes):
+def row(columns=comparison.ROW_COLUMNS, **changes):
     base = dict.fromkeys(columns, math.nan) | {
-        "category": "nut", "name": "cae_mse", "label": "CAE + MSE", "status": "finished",
+        "category": "nut", "name": "cae_mse", "configuration": "cae_mse", "status": "finished",
         "reason": "", "auroc": 0.8, "low": 0.7, "high": 0.9, "verdict": "", "device": "cpu",
         "weights": "none", "folder": "runs/nut/cae_mse/seed-0", "n_anomalous": 15,
         "with_best": True, "score": "squared.mean", "seeds": 1
@@ -20,8 +20,8 @@ def row(columns=summary.COLUMNS, **changes):
 
 def test_a_hostile_name_stays_text():
     table = pd.DataFrame(
-        [row(category=HOSTILE, label=HOSTILE, weights=HOSTILE, folder=f'runs/"{HOSTILE}"')])
-    page = tables.as_html(table)
+        [row(category=HOSTILE, configuration=HOSTILE, weights=HOSTILE, folder=f'runs/"{HOSTILE}"')])
+    page = tables.performance_html(table)
     assert "<script" not in page and "&lt;script&gt;" in page and 'href="runs/%22%3Cscript' in page
     findings = Findings({HOSTILE: 1}, {}, {}, {HOSTILE: 1}, ((HOSTILE, HOSTILE), ), (), (HOSTILE, ),
                         0, HOSTILE)
@@ -29,14 +29,14 @@ def test_a_hostile_name_stays_text():
 
 
 def test_fallbacks_are_said_first():
-    run = row(comparison.COLUMNS, fingerprint="f", source="Data: here.", synthetic=True,
+    run = row(comparison.RUN_COLUMNS, fingerprint="f", data="here", synthetic=True,
               weights="RANDOM, not ImageNet's (offline)")
-    said = comparison.provenance(pd.DataFrame([run]))
+    said = answers.provenance(pd.DataFrame([run]))
     assert said.startswith("SYNTHETIC DATA") and "did not have ImageNet weights: RANDOM" in said
 
 
 def test_text_table():
-    text = tables.as_text(
+    text = tables.performance_markdown(
         pd.DataFrame(
             [row(claim_low=0.7, claim_high=0.8, published=0.812, train_seconds=150, epochs=12)]))
     assert "| 0.800 [0.70, 0.90] ★ |" in text and "| 0.70-0.80 | 0.812 |" in text and "2.5 min" in text
@@ -44,7 +44,7 @@ def test_text_table():
 
 
 def test_spread_over_seeds_and_interval_are_different_figures():
-    text = tables.as_text(
+    text = tables.performance_markdown(
         pd.DataFrame([
             row(seeds=3, spread=0.0123, false_positives=0.05, false_low=0.0, false_high=0.2,
                 with_best=False)

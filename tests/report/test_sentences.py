@@ -7,14 +7,18 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import OTHER, OWN, category, ranks, results, scored
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adlib.config import Config
-from adlib.data import layout
-from adlib.evaluation import conformal, evaluate, metrics
-from adlib.report import words
+from adlib.data import corruptions, layout
+from adlib.data.part import open_part
+from adlib.evaluation import conformal
+from adlib.evaluation import results as evaluation
+from adlib.evaluation.auroc import auroc
+from adlib.report import i18n, sentences
+from adlib.report.data_sentences import corruption
+from tests.handmade import OTHER, OWN, category, ranks, results, scored
 
 NUT, CONFIG, NOTHING = category(), Config(category="nut", name="own"), np.zeros(0)
 UNLABELLED = layout.Category(NUT.root, "nut", "plain", False, NUT.train, NUT.test, ())
@@ -30,20 +34,20 @@ def drawn(where):
 
 def everything_said(where, **options):
     """What a run notebook says, by function."""
-    found = scored(where, drawn(where), **options)
-    table = evaluate.results(where, found, CONFIG.false_positives)
-    auroc, n = evaluate.auroc(table), len(where.test)
+    run, n = scored(where, drawn(where), **options), len(where.test)
+    table, auroc = run.table, evaluation.auroc_of(run.table)
+    looks = evaluation.confounder_correlation(table, {"brightness": np.arange(n)})
+    epochs = {1: ranks(where, 0.1), 5: ranks(where, 1.0)}
     return {
-        "decisions": words.decisions(found, CONFIG), "scores": words.scores(
-            evaluate.score_study(table, found)), "operating": words.operating(
-                evaluate.operating(table)), "auroc": words.auroc(auroc), "roc": words.roc(
-                    auroc["test"]),
-        "distribution": words.distribution(table), "confounders": words.confounders(
-            evaluate.confounders(table, {"brightness": np.arange(n)})), "epochs": words.epochs(
-                evaluate.auroc_over_epochs(table, {1: ranks(where, 0.1), 5: ranks(where, 1.0)})),
-        "localisation": words.localisation(evaluate.localisation(where, np.zeros(
-            (n, 4, 4)))[0]), "answer": words.answer(CONFIG, where, auroc, "none")
-    }
+        "decisions": sentences.decisions(run.decision),
+        "scores": sentences.scores(evaluation.score_study(table, run.decision, run.by_split)),
+        "operating": sentences.operating(evaluation.operating_of(table)),
+        "auroc": sentences.auroc(auroc), "roc": sentences.roc(auroc["test"]),
+        "distribution": sentences.distribution(table), "confounders": sentences.confounders(looks),
+        "epochs": sentences.epochs(evaluation.auroc_over_epochs(table, epochs)),
+        "localization": sentences.localization(evaluation.locate(
+            run.part, np.zeros((n, 4, 4)))[0]),
+        "answer": sentences.answer(CONFIG, where.name, auroc, "none")}
 
 
 def told(text):
@@ -79,7 +83,7 @@ def test_scores_that_are_all_perfect_have_no_rank_correlation():
         "score": ["a", "b", "c"], "label_free": [0.9, 0.8, 0.7], "test": 1.0,
         "role": ["its own", "", ""]
     })
-    assert words.scores(perfect) == "3 scores; on the test split a 1.000."
+    assert sentences.scores(perfect) == "3 scores; on the test split a 1.000."
 
 
 @pytest.mark.parametrize("name", ["auroc", "answer", "epochs"])
@@ -93,15 +97,16 @@ def test_why_there_is_no_auroc(name, absent, why):
 
 
 def test_the_score_that_was_chosen_and_what_decided_it():
-    text = words.decisions(scored(NUT, drawn(NUT), chosen=OTHER), CONFIG)
-    assert f"Of 3 scores, {OTHER} is chosen" in text and "AUROC of 0.800 (spot 0.800)" in text
+    text = sentences.decisions(scored(NUT, drawn(NUT), chosen=OTHER).decision)
+    assert f"Of 3 scores, {OTHER} is chosen without labels: it distinguishes" in text and "AUROC of 0.800 (spot 0.800)" in text
     assert "rests on 19 good images (split)" in text and "fewer than 5% of good ones" in text
 
 
 @pytest.mark.parametrize("n", [0, 5, 18])
 def test_too_few_held_out_images_are_said_to_be_too_few(n):
-    text = words.decisions(scored(NUT, drawn(NUT), held=np.linspace(0, 1, n)), CONFIG)
-    assert text.endswith(conformal.sentence(n, 0.05)) and "threshold rests" not in text
+    text = sentences.decisions(
+        scored(NUT, drawn(NUT), held=np.linspace(0, 1, n)).decision)
+    assert f"{n} held-out good images cannot support" in text and "at least 19" in text and "threshold rests" not in text
     assert ("is chosen" in text) == (n > 0)  # without held-out images there is nothing to choose by
 
 
@@ -110,25 +115,25 @@ def test_what_the_label_free_order_was_worth():
         "score": ["a.max", "b.max", "c.max"], "label_free": [0.9, 0.8, 0.7],
         "test": [0.6, 0.5, 0.95], "role": ["chosen without labels", "its own", ""]
     })
-    text = words.scores(table)
+    text = sentences.scores(table)
     assert "3 scores" in text and "a.max 0.600, b.max 0.500." in text
     assert "rank correlation of -0.50" in text and "would have taken c.max (0.950)" in text
-    best = words.scores(table.assign(role=["", "", "its own and chosen without labels"]))
+    best = sentences.scores(table.assign(role=["", "", "its own and chosen without labels"]))
     assert "would have taken" not in best and "no score is better" in best
     # none held out; and two scores have no order to speak of
     for change in ({"label_free": math.nan}, {"score": table["score"]}):
-        assert "correlation" not in words.scores(
+        assert "correlation" not in sentences.scores(
             table.assign(**change).head(3 if "label_free" in change else 2))
 
 
 def test_false_alarms_and_detections_with_counts_interval_and_oracle():
     scores = np.r_[np.arange(20) < 3, np.arange(15) < 12] * 2.0  # held-out images reach 1
     table = results(NUT, {OWN: scores})
-    text = words.operating(evaluate.operating(table), "With this threshold")
+    text = sentences.operating(evaluation.operating_of(table), "With this threshold")
     low, high = conformal.rate_interval(3, 20)
     assert text.startswith("With this threshold, 3 of 20 good test images are called anomalous "
                            f"(15%, 95 % interval {low:.0%} to {high:.0%})")
-    assert "12 of 15 anomalous ones are found (80%" in text and "best F1 would have 15% false alarms and 80% detections." in text
+    assert "12 of 15 anomalous ones are found (80%" in text and "best F1 would have 15% false positives and 80% detections." in text
 
 
 @pytest.mark.parametrize(
@@ -150,8 +155,7 @@ def test_the_chosen_score_has_its_own_operating_point():
     tests = {OWN: np.zeros(35), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
     for chosen in (OWN, OTHER):
         found = scored(NUT, tests, chosen=chosen)
-        text = words.chosen(found, evaluate.operating(evaluate.results(NUT, found, 0.05),
-                                                      "chosen_"))
+        text = sentences.chosen(found.decision, evaluation.operating_of(found.table, "chosen_"))
         assert ("is the configuration's own" in text) == (chosen == OWN)
         assert (OTHER in text and "15 of 15 anomalous ones are found" in text) == (chosen == OTHER)
 
@@ -163,13 +167,13 @@ def test_without_labels_the_held_out_images_are_not_to_blame():
 def test_both_splits_are_told_and_only_where_they_are():
     where = category(train_bad=6)
     table = results(where, drawn(where))
-    found = evaluate.auroc(table)
-    text = words.auroc(found)
+    found = evaluation.auroc_of(table)
+    text = sentences.auroc(found)
     for split in ("test", "train_bad"):
         entry = found[split]
         assert f"{entry['value']:.3f} (95 % interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
-    assert "train/bad" not in words.auroc(evaluate.auroc(results(NUT, drawn(NUT))))
-    assert f"AUROC {found['test']['value']:.3f}" in words.roc(found["test"])
+    assert "train/bad" not in sentences.auroc(evaluation.auroc_of(results(NUT, drawn(NUT))))
+    assert f"AUROC {found['test']['value']:.3f}" in sentences.roc(found["test"])
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.booleans())
@@ -181,9 +185,9 @@ def test_the_answer_claims_no_more_than_the_interval_allows(a, b, c, random):
             "why_absent": None
         }
     }
-    text = words.answer(CONFIG, NUT, entry, "RANDOM, not ImageNet's" if random else "none")
+    text = sentences.answer(CONFIG, "nut", entry, "RANDOM, not ImageNet's" if random else "none")
     assert f"nut AUROC: {value:.4f}." in text and "own" in text
-    assert ("better than guessing" in text) == (low > 0.5) and ("cannot be told from guessing"
+    assert ("better than guessing" in text) == (low > 0.5) and ("is not distinguishable from guessing"
                                                                 in text) == (low <= 0.5 <= high)
     assert ("ranks good parts above bad ones" in text) == (high < 0.5) and ("RANDOM"
                                                                             in text) == random
@@ -192,10 +196,10 @@ def test_the_answer_claims_no_more_than_the_interval_allows(a, b, c, random):
 def test_medians_and_overlap_of_the_score_distribution():
     # one as high as the highest good one
     scores = np.r_[np.zeros(19), 1.0, np.full(4, 0.5), 1.0, np.full(10, 3.0)]
-    text = words.distribution(results(NUT, {OWN: scores}))
+    text = sentences.distribution(results(NUT, {OWN: scores}))
     assert "good test images 0.0000, anomalous test images 3.0000" in text and "training images" in text
     assert "5 of 15 anomalous images score no higher than the highest good one" in text
-    assert "test images" not in words.distribution(results(UNLABELLED, {OWN: scores}))
+    assert "test images" not in sentences.distribution(results(UNLABELLED, {OWN: scores}))
 
 
 @pytest.mark.parametrize("held_out", [0.4, math.nan])
@@ -203,19 +207,19 @@ def test_the_loss_from_first_to_last(held_out):
     history = [{
         "loss": loss, "held_out_loss": held_out / 2 if loss < 0.5 else held_out, "lr": 1e-3
     } for loss in (0.9, 0.5, 0.125)]
-    text = words.loss(history)
+    text = sentences.loss(history)
     assert "Over 3 epochs the training loss went from 0.9000 to 0.1250" in text and text.endswith(
         "began at a learning rate of 1.0e-03.")
     assert ("from 0.4000 to 0.2000" in text) == (held_out == held_out) and told(text)
 
 
 def test_auroc_over_epochs_first_last_and_highest():
-    text = words.epochs(pd.DataFrame({"epoch": [1, 2, 5], "auroc": [0.6, 0.9, 0.7]}))
+    text = sentences.epochs(pd.DataFrame({"epoch": [1, 2, 5], "auroc": [0.6, 0.9, 0.7]}))
     assert "0.600 after epoch 1 and 0.700 after epoch 5" in text and "is 0.900, after epoch 2" in text
 
 
-def test_what_the_score_follows():
-    text = words.confounders({"brightness": -0.254, "size": None, "pose": 0.0})
+def test_confounders():
+    text = sentences.confounders({"brightness": -0.254, "size": None, "pose": 0.0})
     assert "brightness -0.25, size none, pose +0.00" in text
 
 
@@ -226,25 +230,24 @@ FOUND = {
 
 
 def test_localisation_with_all_its_figures():
-    text = words.localisation(FOUND)
+    text = sentences.localization(FOUND)
     assert all(part in text for part in ("12 test images", "0.910", "0.420", "0.830",
                                          "0.540")) and "left out" not in text
-    assert "3 anomalous images have no mask and are left out" in words.localisation(
+    assert "3 anomalous images have no mask and are left out" in sentences.localization(
         FOUND | {"without_mask": 3})
 
 
-def test_missing_and_empty_masks_are_told_apart():
-    assert "no masks" in words.localisation(None)
-    assert words.localisation({"why_absent": "no mask shows a defect"
+def test_missing_and_empty_masks_are_distinguished():
+    assert "no masks" in sentences.localization(None)
+    assert sentences.localization({"why_absent": "no mask shows a defect"
                                }).endswith("cannot be judged: no mask shows a defect.")
 
 
 def test_masks_on_disk_reach_the_sentence(mvtec_root):
     def said():
-        where = layout.open_category(mvtec_root, "nut")
-        return words.localisation(
-            evaluate.localisation(where,
-                                  np.random.default_rng(0).random((6, 32, 32)))[0])
+        part = open_part(Config(category="nut", data_root=str(mvtec_root), image_size=32))
+        return sentences.localization(evaluation.locate(
+            part, np.random.default_rng(0).random((6, 32, 32)))[0])
 
     assert "Over all pixels of 6 test images" in said() and "left out" not in said()
     (mvtec_root / "nut" / "ground_truth" / "spot" / "000.png").unlink()
@@ -255,7 +258,7 @@ def test_masks_on_disk_reach_the_sentence(mvtec_root):
 
 
 def test_the_auroc_that_is_told_is_the_scores_own():
-    value = metrics.auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
+    value = auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
     said = everything_said(NUT, chosen=OTHER)
     assert all(
         f"{value:.3f}" in said[name] for name in ("auroc", "roc", "answer", "scores", "epochs"))
@@ -269,20 +272,58 @@ CASES = [(NUT, {}), (NUT, {"chosen": OTHER}), (NUT, {"held": NOTHING}),
 @pytest.mark.parametrize(("where", "options"), CASES)
 def test_no_sentence_has_lost_its_chinese(where, options):
     found = scored(where, drawn(where), chosen=OTHER)
+    threshold = dataclasses.replace(found.decision.threshold, how="cross-conformal")
+    crossed = dataclasses.replace(found.decision, thresholds={OTHER: threshold})
+    auroc = evaluation.auroc_of(results(NUT, drawn(NUT)))
     said = everything_said(where, **options) | {
-        "chosen": words.chosen(found,
-                               evaluate.operating(evaluate.results(where, found, 0.05), "chosen_")),
-        "own": words.chosen(scored(where, drawn(where)), {}), "cross": words.decisions(
-            dataclasses.replace(found, how="cross-conformal"),
-            CONFIG), "confounders": words.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
-        "found": words.localisation(FOUND | {"without_mask": 3}), "absent": words.localisation(
-            {"why_absent": "the masks hold no defective pixel"}), "loss": words.loss([{
-                "loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3
-            }]), "random": words.answer(CONFIG, NUT, evaluate.auroc(results(NUT, drawn(NUT))),
-                                        "RANDOM, not ImageNet's (offline)")
-    }
+        "chosen": sentences.chosen(found.decision, evaluation.operating_of(found.table, "chosen_")),
+        "own": sentences.chosen(scored(where, drawn(where)).decision, {}),
+        "cross": sentences.decisions(crossed),
+        "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
+        "found": sentences.localization(FOUND | {"without_mask": 3}),
+        "loss": sentences.loss([{"loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3}]),
+        "random": sentences.answer(CONFIG, "nut", auroc, "RANDOM, not ImageNet's (offline)")}
     for name, text in said.items():
         assert text.zh.endswith("。") and not re.search(r"([A-Za-z']+[ ,]+){2}[A-Za-z']+",
                                                        text.zh), f"{name}: {text.zh}"
         assert sorted(re.findall(r"\d\.\d+", text)) == sorted(re.findall(
             r"\d\.\d+", text.zh)), f"{name}: other numbers: {text.zh}"
+
+
+def test_where_weights_came_from():
+    for word, long, short in (
+            ("none (trained from scratch)", "none (trained from scratch)", ""),
+            ("RANDOM, not ImageNet's (offline)", "RANDOM, not ImageNet's (offline)",
+             "RANDOM, not ImageNet's"),
+            ("file a.pth sha256:01", "file a.pth sha256:01", "file a.pth"),
+            ("torchvision IMAGENET1K_V1", "torchvision IMAGENET1K_V1", "torchvision IMAGENET1K_V1")):
+        assert (sentences.weights(word), sentences.weights(word, short=True)) == (long, short)
+    assert i18n.chinese(sentences.weights("RANDOM, not ImageNet's (offline)")).endswith("（offline）")
+
+
+# ---- limits
+
+
+def disturbed(clean, false_positives, **aurocs):
+    rows = [("none", 0, clean, 0.0)] + [
+        (name, strength, aurocs.get(name, 0.8) if strength == 3 else 0.1, false_positives)
+        for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS]
+    return pd.DataFrame(rows, columns=["disturbance", "strength", "auroc", "false_positives"])
+
+
+def test_the_worst_disturbances_and_the_most_false_positives():
+    said = sentences.robustness(disturbed(0.9, 0.25, blur=0.6))
+    assert f"AUROC 0.900 as they are; at strength 3 the worst are {corruption('blur', 3)} 0.600" in said
+    assert "are 25% of the good images, with" in said and told(said)
+    assert "none of the good images is called anomalous" in sentences.robustness(disturbed(0.9, 0))
+    assert "support no threshold" in sentences.robustness(disturbed(0.9, math.nan))
+    assert "no labels of both classes" in sentences.robustness(disturbed(0.9, 0).iloc[:0])
+
+
+def test_how_large_a_defect_must_be():
+    sizes = pd.DataFrame([("crack", 0.012, 0.001, 1.0), ("hole", 0.001, 0.001, 1.0),
+                          ("cut", math.nan, 0.001, 0.25)],
+                         columns=["defect", "area95", "smallest", "found_at_real_size"])
+    said = sentences.detectability(pd.DataFrame({"defect": ["crack"]}), sizes)
+    assert "crack 1.20%, hole 0.10% or less, cut not reached (found 25% at real size)." in said
+    assert "No psychometric curves" in sentences.detectability(pd.DataFrame(), sizes)

@@ -4,31 +4,33 @@ import math
 import tempfile
 from pathlib import Path
 
-from tests import handmade
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adlib.config import STATISTICS
 from adlib.data import files
-from adlib.evaluation import conformal, evaluate, metrics, paired
-from adlib.report import answers, comparison, summary
+from adlib.evaluation import conformal
+from adlib.evaluation.auroc import auroc, auroc_interval
+from adlib.evaluation.results import auroc_of
+from adlib.report import answers, comparison, comparison_figures, i18n
+from tests import handmade
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 LABELS = np.array([0] * 20 + [1] * 15)
 
 
 def rows_of(reports):
-    rows = summary.rows(comparison.performance(reports), reports)
-    assert list(rows.columns) == list(summary.COLUMNS)
-    return rows.set_index("label", drop=False)
+    rows = comparison.rows(comparison.performance(reports), reports)
+    assert list(rows.columns) == list(comparison.ROW_COLUMNS)
+    return rows.set_index("configuration", drop=False)
 
 
 def matrix_of(reports, category="nut"):
-    return summary.matrix(comparison.performance(reports), reports, category)
+    return comparison.matrix(comparison.performance(reports), reports, category)
 
 
 def test_mean_and_spread_are_over_seeds_and_the_interval_is_that_of_all_seeds_together(tmp_path):
@@ -37,18 +39,18 @@ def test_mean_and_spread_are_over_seeds_and_the_interval_is_that_of_all_seeds_to
         finished(tmp_path, "memory", {DISTANCE: values}, seed=seed)
     finished(tmp_path, "pca", {DISTANCE: scores[0]})
     rows = rows_of(tmp_path)
-    row, one = rows.loc[comparison.LABELS["memory"]], rows.loc[comparison.LABELS["pca"]]
-    values = [metrics.auroc(LABELS, each) for each in scores]
+    row, one = rows.loc["memory"], rows.loc["pca"]
+    values = [auroc(LABELS, each) for each in scores]
     assert len(set(values)) == 3 and row["seeds"] == 3 and row["score"] == DISTANCE
     assert row["auroc"] == pytest.approx(sum(values) / 3)
     assert row["spread"] == pytest.approx(
         math.sqrt(sum((value - sum(values) / 3)**2 for value in values) / 2))
-    assert (row["low"], row["high"]) == paired.interval(LABELS, np.stack(scores))
+    assert (row["low"], row["high"]) == auroc_interval(LABELS, np.stack(scores))
     assert (row["n_good"], row["n_anomalous"]) == (20, 15)
     assert row["train_seconds"] == 11 and row["brightness"] == 1.5 and math.isnan(row["size"])
     # of one seed nothing is known, and 0 would say the opposite
     assert one["seeds"] == 1 and math.isnan(one["spread"])
-    assert (one["low"], one["high"]) == paired.interval(LABELS, scores[0])
+    assert (one["low"], one["high"]) == auroc_interval(LABELS, scores[0])
 
 
 def test_equal_seeds_have_no_spread(tmp_path):
@@ -57,7 +59,7 @@ def test_equal_seeds_have_no_spread(tmp_path):
     row = rows_of(tmp_path).iloc[0]
     assert row["spread"] == pytest.approx(0, abs=1e-12)
     # three equal networks are one
-    assert (row["low"], row["high"]) == pytest.approx(paired.interval(LABELS, ranks(NUT, 1.0)))
+    assert (row["low"], row["high"]) == pytest.approx(auroc_interval(LABELS, ranks(NUT, 1.0)))
 
 
 def test_an_autoencoder_has_a_row_for_its_own_score_and_one_for_that_chosen_without_labels(
@@ -67,15 +69,15 @@ def test_an_autoencoder_has_a_row_for_its_own_score_and_one_for_that_chosen_with
         finished(tmp_path, "cae_mse", each, seed=seed, chosen=OTHER if seed == 0 else OWN,
                  label_free=0.7 + 0.05 * seed)
     rows = rows_of(tmp_path)
-    assert list(rows["label"]) == ["CAE + MSE", "CAE + MSE (chosen score)"] and set(
+    assert list(rows["configuration"]) == ["cae_mse", "cae_mse/chosen"] and set(
         rows["name"]) == {"cae_mse"}
     own, chosen = rows.iloc[0], rows.iloc[1]
     assert own["score"] == OWN and chosen["score"] == f"{OWN}, {OTHER}"
     picked = [tests[0][OTHER], tests[1][OWN]]
     for row, scores in ((own, [each[OWN] for each in tests]), (chosen, picked)):
         assert row["auroc"] == pytest.approx(
-            np.mean([metrics.auroc(LABELS, each) for each in scores]))
-        assert (row["low"], row["high"]) == paired.interval(LABELS, np.stack(scores))
+            np.mean([auroc(LABELS, each) for each in scores]))
+        assert (row["low"], row["high"]) == auroc_interval(LABELS, np.stack(scores))
     assert own["label_free"] == pytest.approx(
         (0.7 + 0.75) / 2) and chosen["label_free"] == pytest.approx((0.8 + 0.75) / 2)
     # what the own score follows says nothing of another
@@ -92,7 +94,7 @@ def test_the_claims_are_about_the_references_own_score(tmp_path):
                       {OWN: ranks(category("hazelnut"), 1), OTHER: ranks(category("hazelnut"), 2)},
                       chosen=OTHER, where=category("hazelnut"))
     about = files.read_json(folder / "run.json")
-    about["data"]["layout"] = "seed"
+    about["data"]["layout"] = "course"
     files.write_json(folder / "run.json", about)
     files.write_json(folder / "metrics.json",
                      files.read_json(folder / "metrics.json") | {"epochs": 100})
@@ -122,9 +124,9 @@ def test_with_best_is_what_the_matrix_says(shifts, seeds, start):
                                                 rows.loc[pair.b, "auroc"])
         if best in (pair.a, pair.b):
             assert rows.loc[pair.a if pair.b == best else pair.b, "with_best"] == (pair.p_holm
-                                                                                   >= summary.LEVEL)
-        assert summary.p_value(pairs, pair.b, pair.a) == pair.p
-    assert math.isnan(summary.p_value(pairs, best, "nobody"))
+                                                                                   >= comparison.LEVEL)
+        assert comparison.p_value(pairs, pair.b, pair.a) == pair.p
+    assert math.isnan(comparison.p_value(pairs, best, "nobody"))
 
 
 def test_the_best_and_its_equals_are_marked_and_what_is_significantly_below_is_not(tmp_path):
@@ -135,8 +137,8 @@ def test_the_best_and_its_equals_are_marked_and_what_is_significantly_below_is_n
              chosen=OTHER)
     rows = rows_of(tmp_path)
     assert rows["with_best"].to_dict() == {
-        "CAE + MSE": False, "CAE + MSE (chosen score)": True, "PCA residual": True,
-        "Gaussian per position (PaDiM)": False, "Memory of patches (PatchCore)": True
+        "cae_mse": False, "cae_mse/chosen": True, "pca": True,
+        "gaussian": False, "memory": True
     }
 
 
@@ -145,9 +147,9 @@ def test_a_lead_that_chance_explains_among_so_many_pairs_is_none(tmp_path):
         (("memory", 2.0), ("pca", 1.0), ("gaussian", 1.6), ("classifier", 1.7))):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, 50 + i)})
     pair = matrix_of(tmp_path).set_index(["a",
-                                          "b"]).loc[("PCA residual", comparison.LABELS["memory"])]
-    assert pair["p"] < 0.05 < pair["p_holm"]  # the uncorrected test would tell them apart
-    assert rows_of(tmp_path).loc["PCA residual", "with_best"]
+                                          "b"]).loc[("pca", "memory")]
+    assert pair["p"] < 0.05 < pair["p_holm"]  # the uncorrected test would distinguish them
+    assert rows_of(tmp_path).loc["pca", "with_best"]
 
 
 def test_categories_do_not_mix(tmp_path):
@@ -155,7 +157,7 @@ def test_categories_do_not_mix(tmp_path):
         for i, where in enumerate((category("nut"), category("zip"))):
             finished(tmp_path, name, {DISTANCE: ranks(where, shift if i == 0 else 3.0 - shift, 7)},
                      where=where)
-    rows = summary.rows(comparison.performance(tmp_path), tmp_path)
+    rows = comparison.rows(comparison.performance(tmp_path), tmp_path)
     assert list(rows["category"]) == ["nut", "nut", "zip", "zip"]
     assert rows.set_index(["category", "name"])["with_best"].to_dict() == {("nut", "memory"): True,
                                                                            ("nut", "pca"): False,
@@ -206,13 +208,13 @@ def test_a_configuration_without_a_finished_seed_has_a_row_with_its_reason(tmp_p
     files.write_json(tmp_path / "batch.json",
                      [{"name": "fused", "folder": "runs/nut/fused/seed-0"}])
     rows = rows_of(tmp_path)
-    memory, fused = rows.loc[comparison.LABELS["memory"]], rows.loc[comparison.LABELS["fused"]]
+    memory, fused = rows.loc["memory"], rows.loc["fused"]
     assert (memory["seeds"], memory["status"],
             memory["reason"]) == (0, "failed", "the sky fell") and math.isnan(memory["auroc"])
     assert (fused["seeds"], fused["status"], fused["reason"]) == (0, "missing", "never run")
-    assert memory["with_best"] is not True and rows.loc["PCA residual", "with_best"] is True
+    assert memory["with_best"] is not True and rows.loc["pca", "with_best"] is True
     said = answers.full(rows)
-    assert f"Without a result: nut / {memory['label']} (failed: the sky fell); nut / {fused['label']} (missing: never run)." in said
+    assert f"Without a result: nut / {comparison.label('memory')} (failed: the sky fell); nut / {comparison.label('fused')} (missing: never run)." in said
 
 
 def test_a_run_without_labels_has_a_row_that_says_so(tmp_path):
@@ -235,7 +237,7 @@ def test_runs_on_other_test_images_are_left_out_of_the_matrix(tmp_path):
         finished(tmp_path, name, {DISTANCE: ranks(where, 1.0, len(name))}, where=where)
     assert set(
         matrix_of(tmp_path)[["a",
-                             "b"]].iloc[0]) == {"PCA residual", "Gaussian per position (PaDiM)"}
+                             "b"]].iloc[0]) == {"pca", "gaussian"}
     assert len(matrix_of(tmp_path)) == 1
 
 
@@ -245,7 +247,7 @@ def test_a_row_on_other_test_images_is_not_marked(tmp_path):
              where=category(start=100))
     rows = rows_of(tmp_path)
     assert rows["with_best"].to_dict()[
-        comparison.LABELS["memory"]] is not True and "cannot tell" not in answers.full(rows)
+        "memory"] is not True and "cannot distinguish" not in answers.full(rows)
 
 
 def test_the_same_names_with_other_content_are_other_test_images(tmp_path):
@@ -267,7 +269,7 @@ def test_a_seed_on_other_test_images_takes_its_configuration_out(tmp_path):
         for seed, where in enumerate(seeds):
             finished(tmp_path, name, {DISTANCE: ranks(where, 1.0, len(name))}, where=where,
                      seed=seed)
-    assert len(matrix_of(tmp_path)) == 1 and rows_of(tmp_path).loc[comparison.LABELS["memory"],
+    assert len(matrix_of(tmp_path)) == 1 and rows_of(tmp_path).loc["memory",
                                                                    "seeds"] == 2
 
 
@@ -279,13 +281,13 @@ def test_train_bad_is_apart_from_test(tmp_path):
     good = [ranks(where, 1.0, seed)[:20] for seed in range(2)]
     labels, scores = np.r_[np.zeros(20, int), np.ones(6, int)], np.stack(
         [np.r_[good[0], [0.0] * 6], np.r_[good[1], [3.0] * 6]])
-    values = [metrics.auroc(labels, each) for each in scores]
+    values = [auroc(labels, each) for each in scores]
     assert row["bad_auroc"] == pytest.approx(
         np.mean(values)) and row["bad_spread"] == pytest.approx(np.std(values, ddof=1))
-    assert (row["bad_low"], row["bad_high"]) == paired.interval(labels,
+    assert (row["bad_low"], row["bad_high"]) == auroc_interval(labels,
                                                                 scores) and row["n_bad"] == 6
     assert row["auroc"] == pytest.approx(
-        np.mean([metrics.auroc(LABELS, ranks(where, 1.0, seed)) for seed in range(2)]))
+        np.mean([auroc(LABELS, ranks(where, 1.0, seed)) for seed in range(2)]))
 
 
 def test_without_train_bad_its_columns_are_empty(tmp_path):
@@ -304,10 +306,10 @@ def test_pixel_figures_belong_to_the_score_whose_map_was_measured(tmp_path):
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1)},
              localisation={"why_absent": "no defect in any mask"})
     rows = rows_of(tmp_path)
-    assert math.isnan(rows.loc["CAE + MSE", "pixel_auroc"]) and rows.loc["CAE + MSE (chosen score)",
+    assert math.isnan(rows.loc["cae_mse", "pixel_auroc"]) and rows.loc["cae_mse/chosen",
                                                                          "au_pro_05"] == 0.5
-    assert rows.loc[comparison.LABELS["memory"],
-                    "pixel_auroc"] == pytest.approx(0.8) and math.isnan(rows.loc["PCA residual",
+    assert rows.loc["memory",
+                    "pixel_auroc"] == pytest.approx(0.8) and math.isnan(rows.loc["pca",
                                                                                  "pixel_ap"])
 
 
@@ -318,17 +320,17 @@ def test_the_answer_is_from_the_numbers(tmp_path):
     best = rows.loc[rows["auroc"].idxmax()]
     said = answers.full(rows)
     assert said.startswith(
-        f"On nut, {best['label']} ranks best with an AUROC of {best['auroc']:.3f} "
+        f"On nut, {comparison.label(best['configuration'])} ranks best with an AUROC of {best['auroc']:.3f} "
         f"[{best['low']:.2f}, {best['high']:.2f}]; with 15 anomalous test images")
-    assert "cannot tell 1 of 3 other rows from it: PCA residual." in said
-    grey = rows.loc[comparison.LABELS["mean_grey"], "auroc"]
+    assert "cannot distinguish 1 of 3 other rows from it: PCA residual." in said
+    grey = rows.loc["mean_grey", "auroc"]
     assert f"Gaussian per position (PaDiM) does not beat Mean grey (no model) ({grey:.3f}), which is no model at all." in said
 
 
 def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothing(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)})
     said = answers.full(rows_of(tmp_path))
-    assert "ranks best with an AUROC of 1.000" in said and "told" not in said and "below" not in said
+    assert "ranks best with an AUROC of 1.000" in said and "distinguish" not in said and "below" not in said
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
     assert "and the other row is significantly below it" in answers.full(rows_of(tmp_path))
 
@@ -341,22 +343,22 @@ def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothin
 def test_the_answer_names_every_row_where_it_belongs(drawn):
     rows = pd.DataFrame(drawn, columns=["auroc", "with_best", "name"]).assign(
         category="nut", low=0.1, high=0.9, n_anomalous=15, status="finished", reason="", verdict="",
-        label=[f"row {i}" for i in range(len(drawn))])
+        configuration=[f"row {i}" for i in range(len(drawn))])
     rows["with_best"] |= rows["auroc"] == rows["auroc"].max()
     # equal in print is equal
     said, tied = answers.full(rows), rows["auroc"].round(4) == rows["auroc"].max().round(4)
-    assert f"On nut, {comparison.join(rows.loc[tied, 'label'])} rank" in said
-    level, others = list(rows.loc[rows["with_best"] & ~tied, "label"]), (~tied).sum()
-    assert ("cannot tell" in said) == (len(level) > 0) and ("significantly below"
+    assert f"On nut, {i18n.enumerated(rows.loc[tied, 'configuration'])} rank" in said
+    level, others = list(rows.loc[rows["with_best"] & ~tied, "configuration"]), (~tied).sum()
+    assert ("cannot distinguish" in said) == (len(level) > 0) and ("significantly below"
                                                             in said) == (not level and others > 0)
     if others > 1 and level:
         named = level if len(level) <= answers.NAMED else [
             *level[:answers.NAMED], f"{len(level) - answers.NAMED} more"
         ]
-        assert f"cannot tell {len(level)} of {others} other rows from it: {comparison.join(named)}." in said
+        assert f"cannot distinguish {len(level)} of {others} other rows from it: {i18n.enumerated(named)}." in said
     none = rows["name"].isin(STATISTICS)
-    below = rows.loc[~none & (rows["auroc"] <= rows.loc[none, "auroc"].max()), "label"]
-    assert (f"{comparison.join(below)} do" in said) if len(below) else ("no model at all"
+    below = rows.loc[~none & (rows["auroc"] <= rows.loc[none, "auroc"].max()), "configuration"]
+    assert (f"{i18n.enumerated(below)} do" in said) if len(below) else ("no model at all"
                                                                         not in said)
 
 
@@ -364,16 +366,16 @@ def test_every_category_has_its_matrix_shown(tmp_path, capsys):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)})
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
     finished(tmp_path, "pca", {DISTANCE: ranks(category("zip"), 0.0)}, where=category("zip"))
-    summary.show_matrices(comparison.performance(tmp_path), tmp_path)
+    comparison_figures.show_matrices(comparison.performance(tmp_path), tmp_path)
     said = capsys.readouterr().out
-    assert "nut: 1 of 1 pairs of rows are told apart" in said and "zip: there are no two rows to compare" in said
+    assert "nut: 1 of 1 pairs of rows are distinguishable" in said and "zip: there are no two rows to compare" in said
 
 
 def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):
     """The folders above are worth something only as long as they hold what a run holds."""
     folder = finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)})
     again = pd.read_csv(folder / "all_results.csv")
-    assert evaluate.auroc(again)["test"] == files.read_json(
+    assert auroc_of(again)["test"] == files.read_json(
         folder / "metrics.json")["auroc"]["test"]
     assert set(again["split"]) == {"train", "held_out", "test"} and len(
         handmade.HELD) == conformal.min_calibration_size(0.05)
@@ -384,7 +386,7 @@ def test_the_best_on_other_test_images_is_not_the_best(tmp_path):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, len(name))})
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 99.0)}, fingerprint="another")
     said = answers.full(rows_of(tmp_path).reset_index(drop=True))
-    assert f"Not compared on nut, having seen other test images: {comparison.LABELS['memory']}." in said
+    assert f"Not compared on nut, having seen other test images: {comparison.label('memory')}." in said
     assert "PCA residual ranks best" in said and "of 0 other" not in said
 
 
@@ -399,16 +401,16 @@ def test_the_headline_is_the_best_of_all_categories_and_what_it_cannot_be_told_f
     known = [("nut", "a", 0.9, True), ("nut", "b", 0.85, True), ("nut", "c", 0.5, False),
              ("zip", "a", 0.7, True), ("zip", "b", 0.6, False), ("zip", "d", 0.8, True)]
     rows = pd.DataFrame([{
-        "category": category, "label": label, "auroc": auroc, "low": auroc - 0.1,
+        "category": category, "configuration": label, "auroc": auroc, "low": auroc - 0.1,
         "high": auroc + 0.1, "with_best": with_best, "name": "memory"
     } for category, label, auroc, with_best in known])
     said = answers.headline(rows)
     assert said == (
         "a does best: an image AUROC of 0.900 [0.80, 1.00] on nut and 0.700 [0.60, 0.80] on zip, "
         "the brackets being what so "
-        "small a test set leaves open. Of the other rows, the paired test cannot tell 1 of 2 on "
+        "small a test set leaves open. Of the other rows, the paired test cannot distinguish 1 of 2 on "
         "nut and 1 of 2 on zip from "
         "the best.")
     assert "Of the other" not in answers.headline(
-        rows[rows["label"] == "a"]) and "a 表现最好" in said.zh
+        rows[rows["configuration"] == "a"]) and "a 表现最好" in said.zh
     assert answers.headline(rows.assign(auroc=float("nan"))) == "No run has an AUROC yet."

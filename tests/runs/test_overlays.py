@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from adlib.report import overlays
+from adlib.runs import overlays
 
 
 def test_heat_is_blue_below_and_yellow_above_and_the_same_for_the_same_value():

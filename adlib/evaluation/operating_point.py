@@ -1,0 +1,110 @@
+"""What a threshold does to the scores of a run: the confusion matrix and its rates, the thresholds
+one may want to jump to, and the images that show most of it.
+
+One comparison everywhere: an image is called anomalous where `score > threshold`.
+"""
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """A confusion matrix of images; anomalous is the positive class."""
+
+    found: int  # anomalous, called anomalous
+    missed: int  # anomalous, called good
+    false_positives: int  # good, called anomalous
+    passed: int  # good, called good
+
+    @property
+    def recall(self) -> float:
+        """Share of the anomalous images that are found; NaN where there is none."""
+        return _share(self.found, self.found + self.missed)
+
+    @property
+    def precision(self) -> float:
+        """Share of the images called anomalous that are; NaN where none is called so."""
+        return _share(self.found, self.found + self.false_positives)
+
+    @property
+    def fpr(self) -> float:
+        """Share of the good images that are called anomalous; NaN where there is none."""
+        return _share(self.false_positives, self.false_positives + self.passed)
+
+
+def counts(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Counts:
+    """labels [N] of 0 and 1, scores [N], higher = more anomalous."""
+    labels, called = np.asarray(labels), np.asarray(scores) > threshold
+    return Counts(*(int(((labels == truth) & (called == call)).sum())
+                    for truth, call in ((1, True), (1, False), (0, True), (0, False))))
+
+
+def cuts(scores: np.ndarray) -> np.ndarray:
+    """Every threshold that parts scores [N], N > 0, in a way of its own.
+
+    Returns:
+        float64, ascending: -inf (all anomalous), midway between two neighbours, inf (none).
+    """
+    levels = np.unique(np.asarray(scores, float))
+    middle = levels[:-1] + np.diff(levels) / 2
+    # midway between two neighbouring floats is one of them: the lower parts them
+    return np.r_[-math.inf, np.where(middle < levels[1:], middle, levels[:-1]), math.inf]
+
+
+def oracle(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold of the best F1, of equals the lowest. It uses the labels [N]; NaN where they
+    are not of both classes."""
+    labels = np.asarray(labels)
+    if not 0 < labels.sum() < len(labels):
+        return math.nan
+    thresholds = cuts(scores)[:-1]
+    each = [counts(labels, scores, threshold) for threshold in thresholds]
+    f1 = [2 * c.found / (2 * c.found + c.missed + c.false_positives) for c in each]
+    return float(thresholds[int(np.argmax(f1))])
+
+
+def select_informative(rows: pd.DataFrame, threshold: float, most: int) -> pd.DataFrame:
+    """All rows, or `most` of them that show most, in the order of `rows`.
+
+    Good ones with the highest scores, anomalous ones with the lowest, and as many nearest the
+    threshold (nearest the median where that is infinite). rows: score; label, empty = unknown.
+    """
+    if len(rows) <= most:
+        return rows
+    anomalous = (rows["label"] == 1).fillna(False)
+    first = [*rows[~anomalous].nlargest(most // 3, "score").index,
+             *rows[anomalous].nsmallest(most // 3, "score").index]
+    nearest = _distance(rows, threshold).drop(first).nsmallest(most - len(first)).index
+    return rows.loc[rows.index.isin([*first, *nearest])]
+
+
+PICKS = ("worst misses", "worst false alarms", "borderline", "random")
+
+
+def pick(rows: pd.DataFrame, what: str, threshold: float, *, seed: int = 0) -> pd.DataFrame:
+    """Rows (score; label, empty = unknown) in the order of one of PICKS.
+
+    Anomalous ones, the lowest score first; good ones, the highest first; all, nearest the threshold
+    first (nearest the median where that is infinite); all, in a random order of the seed.
+    """
+    if what == "random":
+        return rows.sample(frac=1, random_state=seed)
+    if what == "borderline":
+        return rows.loc[_distance(rows, threshold).sort_values(kind="stable").index]
+    missed = what == "worst misses"
+    return rows[(rows["label"] == int(missed)).fillna(False)].sort_values(
+        "score", ascending=missed, kind="stable")
+
+
+def _distance(rows: pd.DataFrame, threshold: float) -> pd.Series:
+    level = threshold if math.isfinite(threshold) else rows["score"].median()
+    return (rows["score"] - level).abs()
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

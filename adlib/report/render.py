@@ -1,0 +1,65 @@
+"""HTML from Jinja templates (templates/components), autoescaped: no other module makes markup."""
+from __future__ import annotations
+
+import functools
+import math
+import re
+import typing
+from pathlib import Path
+
+import jinja2
+import markupsafe
+
+from adlib.report import i18n
+
+COMPONENTS = Path(__file__).parent / "templates" / "components"
+
+
+def render(template: str, **data: typing.Any) -> markupsafe.Markup:
+    """A template of templates/components, filled with numbers, Texts, data URIs and fragments.
+
+    Filters: `both` (either language, escaped), `zh` (Chinese alone), `commands` (what is between
+    backticks as code), `number` (for JavaScript, with every digit), `short` (to be read). Global:
+    `t`, a message by its key.
+    """
+    return markupsafe.Markup(_environment().get_template(template).render(data))  # noqa: S704
+
+
+def script() -> str:
+    """What brings the components to life, wherever they are shown."""
+    return (COMPONENTS / "components.js").read_text(encoding="utf-8")
+
+
+def style() -> str:
+    """The components' own style, for the report and for JupyterLab."""
+    return (COMPONENTS / "components.css").read_text(encoding="utf-8")
+
+
+def number(value: float) -> str:
+    """Exactly, as JavaScript's Number() reads it; "" for NaN."""
+    if math.isnan(value):
+        return ""
+    return repr(float(value)) if math.isfinite(value) else "-Infinity" if value < 0 else "Infinity"
+
+
+def short(value: float) -> str:
+    """Six digits, as components.js shows them."""
+    return f"{value:.6g}" if math.isfinite(value) else "−∞" if value < 0 else "∞"
+
+
+def _commands(markup: markupsafe.Markup) -> markupsafe.Markup:
+    # not from a lone backtick in a name on, across tags
+    return markupsafe.Markup(re.sub("`([^`<]+)`", r"<code>\1</code>", str(markup)))  # noqa: S704
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(COMPONENTS), autoescape=True,
+                                     trim_blocks=True, lstrip_blocks=True,
+                                     undefined=jinja2.StrictUndefined)
+    environment.filters |= {
+        "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
+        "commands": _commands, "number": number, "short": short,
+        "numbers": lambda values: " ".join(map(number, values))}
+    environment.globals["t"] = i18n.t
+    return environment

@@ -1,0 +1,301 @@
+"""What is said of one category, one run and its limits. Every sentence is made from the numbers it
+is given; none is written in advance."""
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+import pandas as pd
+
+from adlib.config import PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
+from adlib.report.data_sentences import corruption, findings_problems
+from adlib.report.i18n import Text, join, named, t
+
+if typing.TYPE_CHECKING:
+    from adlib.data.layout import Category
+    from adlib.data.part import Part
+    from adlib.data.quality import Findings
+    from adlib.evaluation.calibration import Decision
+    from adlib.models.detector import Detector
+
+SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
+
+
+# ---- a category, before any model
+
+
+def samples(category: Category, pictures: dict[str, np.ndarray]) -> Text:
+    kinds = (t("data.n_kind", n=len(some), kind=kind) for kind, some in pictures.items())
+    return t("data.samples", category=category.name, kinds=join(kinds, ", "))
+
+
+def deviation(category: Category) -> Text:
+    return t("data.deviation", category=category.name)
+
+
+def brightness(values: dict[str, np.ndarray]) -> Text:
+    medians = (t("list.value_3", name=kind, value=np.median(some)) for kind, some in values.items())
+    return t("data.brightness", medians=join(medians, ", "))
+
+
+def neighbours(near: int, anomalous: int, shown: int) -> Text:
+    """Of how many anomalous images the nearest neighbour is anomalous, too (embedding.alike)."""
+    if not anomalous:
+        return t("data.no_anomalous_neighbours")
+    return t("data.neighbours", n=anomalous, near=near, share=near / anomalous,
+             base=anomalous / shown)
+
+
+def data_answer(category: Category, findings: Findings) -> Text:
+    counts = {"category": category.name, "train": len(category.train), "test": len(category.test)}
+    problems = findings_problems(findings)
+    return join([
+        t("data.answer_with_bad", bad=len(category.train_bad), **counts) if category.train_bad
+        else t("data.answer", **counts),
+        t("data.n_problems", n=len(problems)) if problems else t("data.fit_for_use")])
+
+
+# ---- a run
+
+
+def weights(word: str, *, short: bool = False) -> str:
+    """Where pretrained weights came from (the word of models.weights).
+
+    short: for a table: without a file's hash or the reason; "" for a network that has none.
+    """
+    if word.startswith("RANDOM"):
+        why = word.partition(" (")[2].removesuffix(")")
+        return t("weights.random_why", why=why) if why and not short else t("weights.random")
+    if word.startswith("none ("):
+        return "" if short else t("weights.scratch")
+    if not word.startswith("file "):
+        return word
+    name, _, digest = word.removeprefix("file ").partition(" sha256:")
+    return t("weights.file", name=name) if short else t("weights.file_of", name=name, digest=digest)
+
+
+def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
+          fitted_on: int | None = None) -> Text:
+    """The run in one line: device, precision, size of the network, where its weights came from.
+
+    Args:
+        about: device, threads, precision.
+        fitted_on: good images in a feature detector's sample.
+    """
+    config, origin = part.config, weights(detector.weights)
+    shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
+    if config.model in PIXEL_MODELS:
+        total = sum(p.numel() for p in detector.parameters())
+        trained = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+        return t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
+                 optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
+                 total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)
+    network = t("run.no_network") if config.model in STATISTICS else t(
+        "run.frozen_encoder", layers=config.layers, weights=origin)
+    text = t("run.detector", model=config.model, network=network, **shared)
+    return text if fitted_on is None or fitted_on >= len(part.train) else join(
+        [text, t("run.fitted_on_sample", n=fitted_on, of=len(part.train))])
+
+
+def decisions(decision: Decision) -> Text:
+    """What was decided without a test label: the score, and the threshold."""
+    ranking, threshold, said = decision.ranking, decision.threshold, []
+    if "all" in ranking:
+        best = ranking.set_index("score").loc[decision.score]
+        kinds = [t("list.value_3", name=named("kind", kind), value=best[kind])
+                 for kind in ranking.columns if kind not in ("score", "all")]
+        free = decision.reference == REFERENCE_SCORE
+        said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
+                      score=decision.score, auroc=best["all"], kinds=join(kinds, ", ")))
+    return join([*said, threshold_rests_on(threshold.calibration, threshold.target_fpr,
+                                           threshold.how, threshold.is_attainable)])
+
+
+def threshold_rests_on(calibration: typing.Sized, target_fpr: float, how: str,
+                       attainable: bool) -> Text:
+    """The images a threshold is from (Threshold.calibration), or why there is none."""
+    from adlib.evaluation.conformal import min_calibration_size
+
+    if not attainable:
+        return t("run.threshold_unattainable", n=len(calibration), rate=target_fpr,
+                 least=min_calibration_size(target_fpr))
+    return t("run.threshold", n=len(calibration), how=named("how", how), rate=target_fpr)
+
+
+def scores(study: pd.DataFrame) -> Text:
+    """How well the label-free order of the scores foretells the real one (results.score_study)."""
+    if study["test"].isna().any():
+        return t("run.scores_without_labels", n=len(study))
+    used = study[study["role"] != ""]
+    text = t("run.scores", n=len(study), named=join(
+        (t("list.value_3", name=row.score, value=row.test) for row in used.itertuples()), ", "))
+    constant = 1 in study[["label_free", "test"]].nunique().to_list()  # has no rank correlation
+    if len(study) < 3 or study["label_free"].isna().any() or constant:
+        return text
+    agreement = study["label_free"].corr(study["test"], method="spearman")
+    best = study.loc[study["test"].idxmax()]
+    if best["test"] > used.loc[used["role"].str.contains("chosen|fixed"), "test"].max():
+        return join([text, t("run.rank_correlation_and_best", agreement=agreement,
+                             best=best["score"], auroc=best["test"])])
+    return join([text, t("run.rank_correlation", agreement=agreement)])
+
+
+def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "") -> Text:
+    """False positives and detections on the test split, beside what the best threshold in hindsight
+    would have given.
+
+    prefix: how the sentence begins; empty = with the label-free threshold.
+    """
+    prefix, entry = prefix or t("run.label_free_threshold"), operating["test"]
+    false, detected, oracle = entry["false_positives"], entry["detections"], entry["oracle_f1"]
+    if false is None:
+        return t("run.nothing_held_out" if oracle else "run.no_labels_to_count", prefix=prefix)
+    counts = [t(key, **rate) for key, rate in (("run.false_positives", false),
+                                               ("run.detections", detected)) if rate["n"]]
+    text = t("run.operating", prefix=prefix, counted=t(
+        "run.one_and_other", one=counts[0], other=counts[1]) if counts[1:] else join(counts))
+    return text if oracle is None else join([text, t(
+        "run.oracle", false_positives=oracle["false_positives"], detections=oracle["detections"])])
+
+
+def chosen(decision: Decision, operating_of_chosen: dict[str, dict[str, typing.Any]]) -> Text:
+    """The operating point of the score that was chosen without labels, where that is not the
+    configuration's own."""
+    if decision.score == decision.reference:
+        return t("run.own_score_is_used")
+    return operating(operating_of_chosen, t("run.with_chosen_score", score=decision.score))
+
+
+def localization(measured: dict[str, typing.Any] | None) -> Text:
+    if measured is None:
+        return t("run.no_masks")
+    if "why_absent" in measured:
+        return t("run.localization_impossible", why=measured["why_absent"])
+    text = t("run.localization", n=measured["images"], auroc=measured["pixel_auroc"],
+             ap=measured["pixel_ap"], au_pro_30=measured["au_pro_30"],
+             au_pro_05=measured["au_pro_05"])
+    return text if not measured["without_mask"] else join(
+        [text, t("run.without_mask", n=measured["without_mask"])])
+
+
+def group(code: str) -> str:
+    """Which defects a row of the localization is about: a defect type, or by size "<=0.73%" and
+    ">0.73%" of the image."""
+    if code.startswith("<="):
+        return t("run.defects_up_to", share=code[2:])
+    return t("run.defects_above", share=code[1:]) if code.startswith(">") else code
+
+
+def loss(history: list[dict]) -> Text:
+    first, last = history[0], history[-1]
+    text = t("run.loss", epochs=len(history), first=first["loss"], last=last["loss"])
+    if last["held_out_loss"] == last["held_out_loss"]:
+        text += t("run.held_out_loss", first=first["held_out_loss"], last=last["held_out_loss"])
+    return text + t("run.last_learning_rate", lr=last["lr"])
+
+
+def auroc(auroc: dict[str, dict[str, typing.Any]]) -> Text:
+    """AUROC of both evaluation splits with interval and counts, or why there is none."""
+    said = [t("run.auroc_test", auroc=_auroc(auroc["test"]))]
+    if auroc["train_bad"]["n_anomalous"]:
+        said.append(t("run.auroc_train_bad", auroc=_auroc(auroc["train_bad"])))
+    return join(said)
+
+
+def roc(entry: dict[str, typing.Any]) -> Text:
+    return t("run.roc", auroc=_auroc(entry))
+
+
+def no_auroc(good: int, anomalous: int) -> Text:
+    """Why there is no AUROC: one class, or no labels."""
+    return t("run.one_class", good=good, bad=anomalous) if good or anomalous else t("run.no_labels")
+
+
+def distribution(results: pd.DataFrame) -> Text:
+    """Medians of the three groups, and how many anomalous images score below the highest good one.
+    """
+    test = results[results["split"] == "test"]
+    good, bad = (test.loc[test["label"] == label, "score"] for label in (0, 1))
+    groups = {"run.training_images": results.loc[results["split"] == "train", "score"],
+              "run.good_test_images": good, "run.anomalous_test_images": bad}
+    text = t("run.medians", medians=join(
+        (t("list.value_4", name=t(key), value=some.median()) for key, some in groups.items()
+         if len(some)), ", "))
+    return text if not (len(good) and len(bad)) else join(
+        [text, t("run.overlap", n=int((bad <= good.max()).sum()), of=len(bad))])
+
+
+def epochs(epochs: pd.DataFrame) -> Text:
+    defined = epochs.dropna()
+    if defined.empty:
+        return t("run.no_epochs")
+    first, last, top = defined.iloc[0], defined.iloc[-1], defined.loc[defined["auroc"].idxmax()]
+    return t("run.epochs", first=first["auroc"], begin=first["epoch"], last=last["auroc"],
+             end=last["epoch"], top=top["auroc"], best=top["epoch"])
+
+
+def confounders(correlations: dict[str, float | None]) -> Text:
+    """Rank correlations of the score with brightness, size and pose (results.confounders)."""
+    return t("run.confounders", values=join(
+        (t("list.none", name=named("appearance", name)) if value is None else
+         t("list.signed", name=named("appearance", name), value=value)
+         for name, value in correlations.items()), ", "))
+
+
+def answer(config: Config, category: str, auroc: dict[str, dict[str, typing.Any]],
+           weights_word: str) -> Text:
+    """The closing sentence of a run: its AUROC, what that means, and how sure one can be."""
+    entry = auroc["test"]
+    if entry["value"] is None:
+        return t("run.answer_without_auroc", category=category,
+                 why=no_auroc(entry["n_good"], entry["n_anomalous"]))
+    verdict = t("run.like_guessing" if entry["low"] <= 0.5 <= entry["high"] else
+                "run.worse_than_guessing" if entry["high"] < 0.5 else "run.better_than_guessing")
+    text = t("run.answer", category=category, value=entry["value"], name=config.name,
+             verdict=verdict, auroc=_auroc(entry))
+    return text if not weights_word.startswith("RANDOM") else join(
+        [text, t("run.answer_weights", weights=weights(weights_word))])
+
+
+def _auroc(entry: dict[str, typing.Any]) -> Text:
+    if entry["value"] is None:
+        return t("run.auroc_none", why=no_auroc(entry["n_good"], entry["n_anomalous"]))
+    return t("run.auroc_interval", value=entry["value"], low=entry["low"], high=entry["high"],
+             good=entry["n_good"], bad=entry["n_anomalous"])
+
+
+# ---- its limits
+
+
+def reopened(config: Config, score: str, threshold: float) -> Text:
+    return t("limits.reopened", name=config.name, seed=config.seed, score=score,
+             threshold=threshold)
+
+
+def robustness(table: pd.DataFrame) -> Text:
+    """The worst disturbances of one run (limits.robustness), and the most false positives."""
+    if table.empty:
+        return t("limits.no_labels")
+    clean = table.loc[table["strength"] == 0, "auroc"].iloc[0]
+    disturbed = table[table["strength"] == SHOWN_STRENGTH]
+    worst = (t("list.value_3", name=corruption(row.disturbance, SHOWN_STRENGTH), value=row.auroc)
+             for row in disturbed.sort_values("auroc").head(3).itertuples())
+    text = t("limits.worst", clean=clean, strength=SHOWN_STRENGTH, worst=join(worst, ", "))
+    if table["false_positives"].isna().any():
+        return join([text, t("limits.no_threshold")])
+    most = disturbed.sort_values("false_positives", ascending=False).iloc[0]
+    if not most["false_positives"]:
+        return join([text, t("limits.no_false_positives")])
+    return join([text, t("limits.most_false_positives", share=most["false_positives"],
+                         what=corruption(most["disturbance"], SHOWN_STRENGTH))])
+
+
+def detectability(drawn: pd.DataFrame, sizes: pd.DataFrame) -> Text:
+    """How large a defect must be (limits.detectability and limits.smallest)."""
+    if drawn.empty:
+        return t("limits.not_drawn")
+    areas = (t("limits.area_not_reached", defect=row.defect, share=row.found_at_real_size)
+             if row.area95 != row.area95 else
+             t("limits.area_or_less" if row.area95 <= row.smallest else "limits.area",
+               defect=row.defect, area=row.area95) for row in sizes.itertuples())
+    return t("limits.areas", areas=join(areas, ", "))
