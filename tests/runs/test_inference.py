@@ -361,3 +361,10 @@ def test_a_watched_folder_is_followed_until_it_is_enough(run, course_root, tmp_p
     thread.join(10)
     assert [(one.path, one.problem)
             for one in found] == [(str(folder / "new.png"), "")] and not thread.is_alive()
+
+
+def test_weights_are_no_longer_asked_for_and_still_taken(run, course_root, tmp_path, capsys):
+    deprecated.cache_clear()
+    assert cli.main(["predict", str(run), str(course_root / "nut" / "test"), "--weights", "w.pth",
+                     "--out", str(tmp_path / "out")]) == 1
+    assert "deprecated: --weights here, since a run keeps its own" in capsys.readouterr().out
