@@ -1,11 +1,14 @@
 """README.md and README.zh-CN.md say the same, line by line: who changes one changes the other. What
 any page of the documentation leads to, or names by its path, is there."""
 import re
+import shlex
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+
+from adlib import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -77,3 +80,13 @@ def test_what_a_page_leads_to_is_there(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_names_a_place_of_one_machine(page):
     assert re.findall(r"(?<![\w.])/(?:home|root|tmp|Users|work)/", page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_commands_are_commands(page):
+    lines = [line for inside, line in parts(page) if inside]
+    spans = SPAN.findall("\n".join(line for inside, line in parts(page) if not inside))
+    for command in lines + [span for span in spans if "..." not in span and " -" in span]:
+        words = shlex.split(command, comments=True) if command.startswith("adlib ") else []
+        if words and not {"--version", "--help"} & set(words):
+            cli._parser().parse_args(words[1:])  # ends the test with what is wrong with it
