@@ -2,34 +2,30 @@
 gives, and without a network."""
 from __future__ import annotations
 
+import dataclasses
 import typing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from adlib.config import PIXEL_MODELS, Config
-from adlib.data import files, images, layout
-from adlib.evaluation import calibration, conformal, evaluate
-from adlib.models import anomaly_maps, autoencoders, featurespace, training
-from adlib.report import study
+from adlib.config import Config
+from adlib.data import files, layout
+from adlib.data.part import Part, open_part
+from adlib.evaluation import results as evaluation
+from adlib.evaluation.calibration import Decision, calibrate
+from adlib.evaluation.conformal import Threshold
+from adlib.models import registry
+from adlib.models.detector import Detector, fit
 from adlib.runs import run_folder
 
 OWN, OTHER, DISTANCE = "squared.mean", "ssim.max", "distance.top1"
 HELD = np.linspace(0, 1, 19)  # scores of the held-out images: they support 5 %
 
-SMALL = {
-    "category": "nut",
-    "image_size": 32,
-    "precision": "float32",
-    "device": "cpu",
-    "epochs": 1,
-    "batch_size": 4,
-    "held_out": 0.4,
-    # of course_root's eight good images three are held out, and support 25 %
-    "target_fpr": 0.3,
-    "weights": "none"
-}
+# Of course_root's eight good images three are held out, and support 25 %.
+SMALL = {"category": "nut", "image_size": 32, "precision": "float32", "device": "cpu", "epochs": 1,
+         "batch_size": 4, "held_out": 0.4, "target_fpr": 0.3, "weights": "none"}
 
 
 def category(name: str = "nut", good: int = 20, bad: int = 15, train_bad: int = 0,
@@ -46,44 +42,49 @@ def category(name: str = "nut", good: int = 20, bad: int = 15, train_bad: int = 
                            paths("train/bad", train_bad))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """A part of paths alone, what was decided on it, and every score of its images."""
+
+    part: Part
+    decision: Decision
+    by_split: dict[str, pd.DataFrame]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """all_results.csv."""
+        return evaluation.results_table(self.part, self.decision, self.by_split)
+
+
 def scored(where: layout.Category, tests: dict[str, np.ndarray], *, chosen: str = "",
-           held: np.ndarray = HELD, bad: float = 2.0,
-           label_free: float = 0.7) -> calibration.Scored:
+           held: np.ndarray = HELD, bad: float = 2.0, label_free: float = 0.7,
+           target_fpr: float = 0.05, config: Config | None = None) -> Scored:
     """tests: {score: [N test images]}, the configuration's own score first. chosen: empty = its
     own. bad: the score of all train/bad."""
-    own, n = next(iter(tests)), len(held)
-    paths = {
-        "train": where.train[n:], "held_out": where.train[:n], "test": where.test,
-        "train_bad": where.train_bad
-    }
+    own, n, good = next(iter(tests)), len(held), len(where.train)
+    counts = {"train": good - n, "held_out": n, "test": len(where.test),
+              "train_bad": len(where.train_bad)}
 
     def values(split: str, test: np.ndarray) -> np.ndarray:
-        return {"test": test, "held_out": held}.get(
-            split, np.full(len(paths[split]), bad if split == "train_bad" else 0.0))
+        known = {"test": test, "held_out": held}
+        return known.get(split, np.full(counts[split], bad if split == "train_bad" else 0.0))
 
-    splits = {
-        split: (list(names),
-                pd.DataFrame({score: values(split, test)
-                              for score, test in tests.items()}))
-        for split, names in paths.items() if names
-    }
-    p_values = {
-        score: {
-            split: conformal.p_values(held, table[score]) if n else np.full(len(table), np.nan)
-            for split, (_, table) in splits.items() if split not in ("train", "held_out")
-        }
-        for score in {own, chosen or own}
-    }
-    known = label_free + 0.1 * np.arange(len(tests))
-    ranking = pd.DataFrame({"score": list(tests)} | ({"spot": known, "all": known} if n else {}))
-    return calibration.Scored(ranking, own, chosen or own, {}, splits, 0.0, 1.0, p_values, n,
-                              "split" if n else "none", held,
-                              np.zeros((len(where.test), 8, 8), np.float32))
+    by_split = {split: pd.DataFrame({score: values(split, test) for score, test in tests.items()})
+                for split, count in counts.items() if count}
+    ranked = label_free + 0.1 * np.arange(len(tests))
+    ranking = pd.DataFrame({"score": list(tests)} | ({"spot": ranked, "all": ranked} if n else {}))
+    threshold = Threshold(np.asarray(held, float), target_fpr, "split" if n else "none")
+    decision = Decision(
+        ranking, own, chosen or own, {}, {own: threshold, chosen or own: threshold},
+        {split: by_split[split] for split in ("train", "held_out") if split in by_split}, 0.0, 1.0)
+    config = config or Config(category=where.name, target_fpr=target_fpr)
+    part = Part(config, where, "parameter", torch.arange(n, good), torch.arange(n))
+    return Scored(part, decision, by_split)
 
 
 def results(where: layout.Category, tests: dict[str, np.ndarray], rate: float = 0.05,
             **options: typing.Any) -> pd.DataFrame:
-    return evaluate.results(where, scored(where, tests, **options), rate)
+    return scored(where, tests, target_fpr=rate, **options).table
 
 
 def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
@@ -94,31 +95,44 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
     them."""
     where = where or category()
     config = Config(category=where.name, name=name, seed=seed, reports=str(reports))
-    folder, found = run_folder.folder(config), scored(where, tests, **options)
-    table = evaluate.results(where, found, 0.05)
-    evaluate.write_csv(table, folder / "all_results.csv")
-    files.write_json(
-        folder / "run.json", {
-            "status": "finished", "params": config.as_dict(),
-            "inputs": {"params": {}, "data": fingerprint}, "weights": "none", "device": "cpu",
-            "threads": 1, "precision": "float32", "git": "abc",
-            "started": "2026-01-01T00:00:00+00:00", "train_seconds": 10.0 + seed, "data": {
-                "root": "/data", "layout": where.layout, "synthetic": where.synthetic,
-                "source": "parameter", "fingerprint": fingerprint
-            }
-        })
+    folder, run = run_folder.folder(config), scored(where, tests, config=config, **options)
+    evaluation.write_csv(run.table, folder / "all_results.csv")
+    files.write_json(folder / "run.json", {
+        "status": "finished", "params": config.as_dict(),
+        "inputs": {"params": {}, "data": fingerprint}, "weights": "none", "device": "cpu",
+        "threads": 1, "precision": "float32", "git": "abc",
+        "started": "2026-01-01T00:00:00+00:00", "train_seconds": 10.0 + seed,
+        "data": {"root": "/data", "layout": where.layout, "synthetic": where.synthetic,
+                 "source": "parameter", "fingerprint": fingerprint}})
     follows = {"brightness": 0.5 + seed, "size": None, "pose": 0.1}
-    files.write_json(folder / "metrics.json", study.metrics([], found, table, follows,
-                                                            localisation))
+    files.write_json(
+        folder / "metrics.json",
+        evaluation.measured(run.table, run.decision, localisation, follows)
+        | {"epochs": 0, "final_loss": None, "final_held_out_loss": None, "position_share": None})
     return folder
+
+
+class Maps(Detector):
+    """A detector without training: a function of uint8 images [N,3,S,S] that gives {name: [N,h,w]}
+    as arrays."""
+
+    def __init__(self, maps: typing.Callable[[torch.Tensor], dict[str, np.ndarray]]) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> Maps:
+        return self
+
+    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(values) for name, values in self.maps(images).items()}
 
 
 def failed(reports: Path, name: str, reason: str, *, seed: int = 0, where: str = "nut") -> Path:
     config = Config(category=where, name=name, seed=seed, reports=str(reports))
-    files.write_json(
-        run_folder.folder(config) / "run.json", {"status": "running", "params": config.as_dict()})
-    run_folder.fail(run_folder.folder(config), reason)
-    return run_folder.folder(config)
+    folder = run_folder.folder(config)
+    files.write_json(folder / "run.json", {"status": "running", "params": config.as_dict()})
+    run_folder.fail(folder, reason)
+    return folder
 
 
 def ranks(where: layout.Category, shift: float, seed: int = 0) -> np.ndarray:
@@ -130,23 +144,15 @@ def ranks(where: layout.Category, shift: float, seed: int = 0) -> np.ndarray:
 def small_run(root: Path, reports: Path, **changes: typing.Any) -> Path:
     """A run with a real network or detector, as the notebooks do it, without their figures; returns
     its folder."""
-    config = Config(**SMALL | {"data_root": str(root), "reports": str(reports)} | changes)
-    where, source = layout.open_from(config.data_root, config.category)
-    network, weights = autoencoders.build(
-        config) if config.model in PIXEL_MODELS else featurespace.backbone(config)
-    run = run_folder.start(config, where, source=source, weights=weights, **study.machine(config))
-    good = images.load(where.train, config.image_size)
-    if config.model in PIXEL_MODELS:  # trained, so that no fresh network can be mistaken for it
-        training.fit(network, good, config, folder=run.folder, identity=run.identity,
-                     say=lambda text: None)
-        scorer = anomaly_maps.autoencoder_scorer(network, config)
-    else:
-        scorer = featurespace.fit(network, good,
-                                  *training.split(len(good), config.held_out, config.seed), config)
-    study.save_model(network if config.model in PIXEL_MODELS else scorer.detector,
-                     run.folder / "model.pt")
-    found = calibration.scores(scorer, where, config)
-    table = evaluate.results(where, found, config.target_fpr)
-    evaluate.write_csv(table, run.folder / "all_results.csv")
-    run.finish(study.metrics([], found, table, {}, None), train_seconds=0.0)
-    return run.folder
+    return spine(Config(**SMALL | {"data_root": str(root), "reports": str(reports)} | changes))[0]
+
+
+def spine(config: Config) -> tuple[Path, Detector, Decision, evaluation.Results]:
+    """A whole run, as the notebooks do it: its folder, and what its steps gave."""
+    part, detector = open_part(config), registry.build(config)
+    run = run_folder.start(part, detector)
+    detector = fit(detector, part.train, part.held_out, run=run)
+    decision = calibrate(detector, part)
+    results = evaluation.evaluate(detector, decision, part)
+    run.save(detector, decision, results)
+    return run.folder, detector, decision, results

@@ -69,7 +69,7 @@ def performance(reports: Path) -> pd.DataFrame:
             rows[path] = _row(path, reports)
     if not rows:
         raise InputError(f"there is no run in {reports / 'runs'}; run a notebook, or `adlib run "
-                         f"params/quick.yaml`, first")
+                         f"params/grids/quick.yaml`, first")
     order = {name: i for i, name in enumerate(LABELS)}
     found = sorted(
         rows.values(), key=lambda row:

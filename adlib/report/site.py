@@ -12,12 +12,12 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
 
-from adlib.config import InputError
+from adlib.config import InputError, log, notebook_of
 from adlib.data import files
 from adlib.report import comparison, i18n
 from adlib.report.i18n import Text, t
 from adlib.runs import freshness, run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 
 TEMPLATES = Path(__file__).parent / "templates"
 CREDIT_SYNTHETIC = t("page.pictures_drawn_adlib_s_own")
@@ -27,8 +27,7 @@ DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "
              "detectability.csv", "smallest.csv", "run.json", "notebook.ipynb", "comparison.ipynb")
 
 
-def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True,
-          language: str = "") -> Path:
+def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     """Render every page below `reports` from the executed notebooks and run folders there; return
     index.html's path.
 
@@ -41,13 +40,13 @@ def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bo
     notebook = reports / "comparison.ipynb"
     if not notebook.is_file():
         raise InputError(
-            f"there is no {notebook}; run `adlib run params/quick.yaml` first, or execute "
+            f"there is no {notebook}; run `adlib run params/grids/quick.yaml` first, or execute "
             "notebooks/06_comparison.ipynb with papermill")
     note = reports / "report.json"
     language = language or freshness.read(note).get("language", "en")
     made_from = freshness.of_report(reports) | {"language": language}
     if not again and not freshness.changed(note, made_from) and (reports / "index.html").is_file():
-        say(f"the report is up to date; open {reports / 'index.html'}")
+        log.info("the report is up to date; open %s", reports / "index.html")
         return reports / "index.html"
     table = comparison.performance(reports)
     pages = [
@@ -68,7 +67,7 @@ def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bo
     for page in pages:
         _write(page["notebook"], reports, same | page, links)
     files.write_json(note, made_from)
-    say(f"{len(pages)} pages; open {reports / 'index.html'}")
+    log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
 
 
@@ -122,7 +121,7 @@ def _drawn(table: typing.Any) -> bool:
 
 
 def _log(folder: Path) -> str:
-    return "\n".join(process.log_end(folder, 20))
+    return "\n".join(local.log_end(folder, 20))
 
 
 def _of_every_page(language: str) -> dict[str, typing.Any]:
@@ -215,7 +214,7 @@ def _figures(folder: Path) -> list[tuple[Text, str, str]]:
 def _command(about: dict[str, typing.Any], folder: Path) -> str:
     """The papermill command line that repeats a run by hand."""
     params = about.get("params") or {}
-    notebook = run_folder.NOTEBOOKS.get(params.get("model"), "")
+    notebook = notebook_of(params["model"]) if "model" in params else ""
     return _papermill(f"notebooks/{notebook}", folder /
                       "notebook.ipynb", params) if notebook else ""
 

@@ -70,8 +70,11 @@ def reopen(folder: Path) -> Reopened:
         raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
                          f"its "
                          "configuration first")
-    about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
-    config = Config.from_mapping(about["params"], str(folder / "run.json"))
+    about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
+    config = run_folder.config_of(folder)
+    if "maps" not in measured:
+        raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
+                         f"again first")
     if not (folder / "model.pt").exists():
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
                          f"neither a "

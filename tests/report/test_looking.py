@@ -136,7 +136,7 @@ def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(cours
     config = Config(name="mean_grey", reports=str(reports))
     with pytest.raises(
             InputError,
-            match=r"there is no finished run in .*; run `adlib run params/quick.yaml` first"):
+            match=r"there is no finished run in .*; run `adlib run params/grids/quick.yaml` first"):
         looking.find(config)
     folder = small_run(course_root, reports, model="mean_grey", name="mean_grey")
     assert looking.find(config) == looking.find(

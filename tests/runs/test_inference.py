@@ -8,16 +8,16 @@ import time
 
 import pandas as pd
 import pytest
-from tests.conftest import picture
-from tests.handmade import small_run
 from PIL import Image
 
 from adlib import cli
-from adlib.config import InputError
+from adlib.config import InputError, deprecated
 from adlib.data import files
 from adlib.evaluation import calibration
-from adlib.runs import predict, reopen
-from adlib.runs.engines import process
+from adlib.runs import inference
+from adlib.runs.engines import local
+from tests.conftest import picture
+from tests.handmade import small_run
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
         row["verdict"] == "anomalous" for row in found) and f"Tables and overlays: {out}" in said
     about = files.read_json(out / "predictions.json")
     assert [one["path"] for one in about["predictions"]] == [row["path"] for row in found]
-    assert about["threshold"] == reopen.detector(run).threshold and about["calibration_images"] == 3
+    assert about["threshold"] == inference.reopen(run).threshold.value and about["calibration_images"] == 3
     for path in folder.glob("*.png"):
         with Image.open(out / "overlays" / f"{path.name}.jpg") as overlay:
-            assert overlay.size == (predict.SIDE, predict.SIDE)
+            assert overlay.size == (inference.SIDE, inference.SIDE)
 
 
 def test_no_data_of_the_run_are_needed(run, course_root, tmp_path):
@@ -136,7 +136,7 @@ def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, course_root, tmp_
         stop.set()
         return contextlib.nullcontext(stop)
 
-    monkeypatch.setattr(process, "stop_signals", stopped)
+    monkeypatch.setattr(local, "stop_signals", stopped)
     assert cli.main(
         ["predict",
          str(run),
@@ -162,16 +162,16 @@ def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, caps
 
 
 def test_a_watched_folder_is_followed_until_it_is_enough(run, course_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "POLL_S", 0.05)
+    monkeypatch.setattr(inference, "POLL_S", 0.05)
     good, stop, found = sorted(
         (course_root / "nut" / "train" / "good").glob("*.png")), threading.Event(), []
-    folder, detector, out = tmp_path / "camera", reopen.detector(run), tmp_path / "out"
+    folder, detector, out = tmp_path / "camera", inference.reopen(run), tmp_path / "out"
     folder.mkdir()
-    predict.begin(detector, out)
+    inference.begin(detector, out)
 
     def follow():
         found.extend(
-            predict.predict(detector, predict.watched(folder, {str(folder / "old.png")}, stop), out,
+            inference.predict(detector, inference.watched(folder, {str(folder / "old.png")}, stop), out,
                             ahead=0))
 
     thread = threading.Thread(target=follow)
@@ -195,8 +195,8 @@ def test_a_run_that_an_older_version_made_is_named(run):
                      {key: value
                       for key, value in measured.items() if key != "maps"})
     with pytest.raises(InputError, match="older version of adlib; run its configuration again"):
-        reopen.detector(run)
+        inference.reopen(run)
     files.write_json(run / "metrics.json", measured)
     (run / "model.pt").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"model.pt cannot be read .* again with --force"):
-        reopen.detector(run)
+        inference.reopen(run)
