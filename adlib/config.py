@@ -1,14 +1,18 @@
 """The parameters of a run: one frozen dataclass, read from a notebook or a YAML file, and checked.
 
 Every knob of the study is a field of `Config`, and nothing else is a knob. The notebooks' parameter
-cells list the same names with the same defaults (a test keeps them in step).
+cells list some of the names with the same help texts (a test keeps them in step).
 """
 from __future__ import annotations
 
 import ast
 import dataclasses
 import difflib
+import functools
+import json
+import logging
 import os
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +28,22 @@ SCHEDULES = ("one_cycle", "reference")
 OPTIMIZERS = ("adam", "muon")
 DISTANCES = ("cosine", "squared")
 LAYERS = ("1", "2", "3")
-# the reference's: the mean squared error (adlib.score says how scores are named)
-REFERENCE_SCORE = "squared.mean"
+REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps names the scores)
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
+LANGUAGES = ("en", "zh")
+OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
+# What an earlier version called otherwise is read for one version more, with a sentence.
+RENAMED_KEYS = {"false_alarms": "target_fpr"}
+RENAMED_VALUES = {("schedule", "seed"): "reference", ("model", "taught"): "classifier",
+                  **{("name", f"taught{kinds}"): f"classifier{kinds}"
+                     for kinds in ("", "_texture", "_shape")}}
+log = logging.getLogger("adlib")
 
 
 class InputError(ValueError):
-    """Something a person gave us is wrong. The message is one sentence: what, where, and what to
-    do."""
+    """Wrong input from the user. The message is one sentence: what, where, and what to do."""
 
     # IPython's hook: in a notebook, show the sentence and not the stack
     def _render_traceback_(self) -> list[str]:
@@ -68,7 +78,7 @@ class Config:
     loss: str = ""  # another loss: FILE.py:FUNCTION of (images, reconstructions)
     score: str = ""  # another score: FILE.py:FUNCTION of (maps) or of (images, reconstructions)
     distance: str = "cosine"  # for to_features: cosine | squared
-    # for taught and fused: the synthetic anomalies they are shown
+    # for classifier and fused: the synthetic anomalies they are shown
     kinds: str = "cutpaste,perlin,scratch,structural"
     target_fpr: float = 0.05  # share of good parts that may be called anomalous; sets the threshold
     # share of the good training images kept apart to steer the learning rate; 0 keeps none
@@ -83,24 +93,25 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
-        if ":" not in self.model:
-            _one_of("model", self.model, MODELS)
-        _one_of("device", self.device, DEVICES)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("distance", self.distance, DISTANCES)
+        if not (OWN.fullmatch(self.model) or re.fullmatch(r"anomalib:\w+", self.model)):
+            _one_of("model", self.model, MODELS, ", FILE.py:CLASS, anomalib:NAME")
+        for key in ("loss", "score"):
+            value = getattr(self, key)
+            _demand(not value or OWN.fullmatch(value),
+                    f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
+        for key, known in (("device", DEVICES), ("precision", PRECISIONS),
+                           ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
+                           ("distance", DISTANCES)):
+            _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
         _demand(0 < self.target_fpr < 1,
                 f"target_fpr is {self.target_fpr}; give a share between 0 and 1, such as 0.05")
-        _demand(
-            self.image_size >= 32 and self.image_size % 32 == 0,
-            f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
-            f"halve the image five times)")
-        _demand(
-            0 <= self.ssim_weight <= 1,
-            f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE only) to 1 (SSIM only)")
+        _demand(self.image_size >= 32 and self.image_size % 32 == 0,
+                f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
+                f"halve the image five times)")
+        _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
+                f"from 0 (MSE only) to 1 (SSIM only)")
         _demand(0 <= self.held_out < 1,
                 f"held_out is {self.held_out}; give a share from 0 to below 1")
         _demand(self.epochs >= 1, f"epochs is {self.epochs}; give at least 1")
@@ -108,19 +119,21 @@ class Config:
                 f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
         _demand(self.lr > 0, f"lr is {self.lr}; give a learning rate above 0, such as 1e-3")
         _demand(self.seed >= 0, f"seed is {self.seed}; give 0 or more")
-        _demand(
-            bool(self.name) and not set(self.name) & set('/\\\0') and self.name not in (".", ".."),
-            f"name is {self.name!r}; give a name that can be a folder's")
+        _demand(self.name not in ("", ".", "..") and not set(self.name) & set('/\\\0'),
+                f"name is {self.name!r}; give a name that can be a folder's")
 
     @classmethod
     def from_mapping(cls, values: typing.Mapping[str, object], where: str = "parameters") -> Config:
-        """Check a mapping (a YAML file's content, say) and make a Config of it. `where` names it in
-        errors.
+        """A checked Config of a mapping (the content of a YAML file, say).
 
-        Raises InputError for an unknown key (naming the nearest known one), a wrong type or a value
-        out of range.
+        Args:
+            values: parameters by name; names and values of an earlier version are upgraded.
+            where: what to call the mapping in errors.
+        Raises:
+            InputError: for an unknown key (naming the nearest known one), a wrong type, or a value
+                out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known, values = [field.name for field in dataclasses.fields(cls)], upgrade(values, where)
         for key in values:
             if key not in known:
                 raise InputError(
@@ -136,7 +149,7 @@ class Config:
 
         Reads the assignments of every executed cell that begins with '# Parameters': the notebook's
         own, and the one papermill injects below it, where a name that is no parameter would
-        otherwise pass with a mere warning.
+        otherwise pass with a mere warning. From here on the notebook shows what adlib logs.
         """
         from IPython import get_ipython  # only notebooks need IPython
 
@@ -144,6 +157,7 @@ class Config:
         if shell is None:
             raise InputError(
                 "Config.from_notebook() was called outside a notebook; use Config(...) in a script")
+        show_log()
         # by first line: of a cell that was mended and run again, the latest version counts
         cells: dict[str, str] = {}
         for source in shell.user_ns["In"]:
@@ -158,6 +172,61 @@ class Config:
 
     def as_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)
+
+    @property
+    def uses_weights(self) -> bool:
+        """Does the model start from a ResNet18's weights?"""
+        return self.model not in ("cae", *STATISTICS)
+
+    @property
+    def own_files(self) -> dict[str, Path | None]:
+        """{"FILE.py": where it lies, None if nowhere} of the user's code that this run calls."""
+        given = filter(OWN.fullmatch, (self.model, self.loss, self.score))
+        return {value.rpartition(":")[0]: own_file(value) for value in given}
+
+
+def own_file(given: str) -> Path | None:
+    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in
+    neither."""
+    file = Path(given.rpartition(":")[0]).expanduser()
+    return next((path for path in (file, project_root() / file) if path.is_file()), None)
+
+
+def notebook_of(model: str) -> str:
+    """The notebook that runs a model."""
+    return {"cae": "02_cae_baseline.ipynb",
+            "resnet18": "03_resnet_ssim.ipynb"}.get(model, "04_feature_space.ipynb")
+
+
+def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object]:
+    """Parameters as this version names them; each old name is told once, with its new one."""
+    upgraded = {}
+    for key, value in values.items():
+        name = RENAMED_KEYS.get(key, key)
+        new = RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
+        if (name, new) != (key, value):
+            deprecated(f"{where}: {key}: {value} is now {name}: {new}")
+        upgraded[name] = new
+    return upgraded
+
+
+@functools.cache
+def deprecated(sentence: str) -> None:
+    """Say once that something old was read, and what it is called now."""
+    log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
+
+
+class _Shown(logging.Handler):
+    """Prints each message to whatever standard output is now."""
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+def show_log() -> None:
+    """Print what adlib logs, one plain line a message."""
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Shown) for handler in log.handlers):
+        log.addHandler(_Shown())
 
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
@@ -186,9 +255,9 @@ def project_root() -> Path:
 def cache_dir() -> Path:
     """Where decoded images and the like are kept (ADLIB_CACHE, else the user's cache folder). Safe
     to delete."""
-    base = os.environ.get("ADLIB_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME",
-                                                       Path.home() / ".cache")) / "adlib"
+    if base := os.environ.get("ADLIB_CACHE"):
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
 
 
 def _assigned(source: str) -> dict[str, object]:
@@ -201,15 +270,15 @@ def _assigned(source: str) -> dict[str, object]:
             try:
                 value = ast.literal_eval(node.value)
             except ValueError:
-                raise InputError(
-                    f"notebook parameters: {ast.unparse(node)!r} is not a plain value; give a "
-                    f"number, a text, "
-                    "True or False") from None
+                raise InputError(f"notebook parameters: {ast.unparse(node)!r} is not a plain "
+                                 f"value; give a number, a text, True or False") from None
             values |= {target.id: value for target in targets if isinstance(target, ast.Name)}
     return values
 
 
 def _typed(field: dataclasses.Field, value: object) -> object:
+    if field.name == "options":
+        return _options(value)
     kind = {"str": str, "int": int, "float": float, "bool": bool}[str(field.type)]
     if kind is str and value is None:
         return ""
@@ -229,19 +298,33 @@ def _typed(field: dataclasses.Field, value: object) -> object:
     raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}")
 
 
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+def _options(value: object) -> str:
+    """Options as canonical JSON: equal options are equal texts."""
+    import yaml
+
+    try:
+        options = yaml.safe_load(value) if isinstance(value, str) else value
+        if options in (None, {}):
+            return ""
+        if isinstance(options, dict) and all(isinstance(key, str) for key in options):
+            return json.dumps(options, sort_keys=True, ensure_ascii=False)
+    except (yaml.YAMLError, TypeError):
+        pass
+    raise InputError(f"options is {value!r}; give a mapping of plain values, such as {{k: 3}}")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...], more: str = "") -> None:
     if value not in known:
-        raise InputError(
-            f"{key} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
+        raise InputError(f"{key} is {value!r}{did_you_mean(value, known)} "
+                         f"(known: {', '.join(known)}{more})")
 
 
 def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
     words = [word.strip() for word in value.split(",")]
     for word in words:
         if word not in known or words.count(word) > 1:
-            raise InputError(
-                f"{key} is {value!r}; give some of {', '.join(known)}, each once, with commas "
-                f"between")
+            raise InputError(f"{key} is {value!r}; give some of {', '.join(known)}, each once, "
+                             f"with commas between")
 
 
 def _demand(condition: bool, message: str) -> None:
