@@ -1,6 +1,6 @@
 # Everything a person types. Needs Python >= 3.10, make and git; the rest is installed into .venv.
 PYTHON ?= python3
-PARAMS ?= params/quick.yaml
+PARAMS ?= params/grids/quick.yaml
 DATA ?=
 WEIGHTS ?=
 JOBS ?= 2
@@ -21,7 +21,7 @@ install: .venv/.installed  ## make .venv and install everything into it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,onnx,cluster]"
 	@touch $@
 
-study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/study.yaml JOBS=2]
+study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/grids/reference.yaml JOBS=2]
 	$(BIN)/adlib run $(PARAMS) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
 
 report: install  ## render the report again from the runs that are there

@@ -1,19 +1,28 @@
-"""The command line: adlib new, run, report, predict, export, check, data; what they do is in
-adlib.commands."""
+"""The command line: adlib new, run, report, predict, export, check, data. What a command needs is
+imported where it is needed, so that --help is quick."""
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import shlex
 import sys
+import tempfile
+import typing
+from pathlib import Path
 
-from adlib import __version__, commands
-from adlib.config import InputError
-from adlib.report.i18n import LANGUAGES
+from adlib import __version__
+from adlib.config import LANGUAGES, InputError, deprecated, log, show_log
+
+if typing.TYPE_CHECKING:
+    from adlib.runs.inference import Reopened
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, call, and turn an InputError into one sentence on stderr and exit code 2."""
     args = _parser().parse_args(argv)
-    sys.modules.setdefault("rfc3987_syntax", None)  # process.PAPERMILL says why
+    show_log()
+    sys.modules.setdefault("rfc3987_syntax", None)  # local.PAPERMILL says why
     try:
         return args.command(args)
     except InputError as error:
@@ -24,28 +33,279 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def run(args: argparse.Namespace) -> int:
+    """Run a grid; 1 if something failed, 130 if it was stopped."""
+    from adlib.runs import batch, grid, run_folder
+    from adlib.runs.engines import dask, local
+
+    if args.cluster and args.jobs != 1:
+        raise InputError("--jobs is for this machine; how many runs a cluster takes at a time is "
+                         "its workers' to say")
+    reports = run_folder.reports_dir(args.reports)
+    # a cluster's workers have their own environment
+    where = args.data or (os.environ.get("ADLIB_DATA", "") if args.cluster else "")
+    tasks = grid.plan(args.grid, data_root=where, reports=str(reports), only=args.only,
+                      weights=args.weights)
+    with contextlib.ExitStack() as after:
+        engine = local.Local(args.jobs)
+        if args.cluster and not args.dry_run:
+            engine = dask.Cluster(args.cluster, reports)
+            after.callback(engine.close)
+        code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
+                         timeout_s=args.timeout)
+    if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
+        print("no report: the comparison itself failed; the same command tries it again")
+    elif args.report and not args.dry_run and code in (0, 1):
+        _report(reports, again=False, language=args.lang or grid.read(args.grid).lang)
+    return code
+
+
+def report(args: argparse.Namespace) -> int:
+    """Render the pages, and print what they say in short."""
+    from adlib.runs import run_folder
+
+    _report(run_folder.reports_dir(args.reports), language=args.lang, markdown=args.markdown)
+    return 0
+
+
+def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "") -> None:
+    from adlib.data import files
+    from adlib.report import answers, comparison, site, tables
+    from adlib.runs import board
+
+    index = site.build(reports, again=again, language=language)
+    table = comparison.performance(reports)
+    if markdown:
+        files.write_text(markdown, tables.results(table, reports))
+        print(f"wrote {markdown}")
+    rows = comparison.rows(comparison.without_ablations(table), reports)
+    print(answers.provenance(table), answers.full(rows),
+          board.closing_table(rows.to_dict("records")), f"Report: {index.resolve()}",
+          sep="\n\n")
+
+
+def new(args: argparse.Namespace) -> int:
+    """A folder of good pictures to a category, a fitted detector and a report, in one go."""
+    from adlib.config import project_root
+    from adlib.data import importer
+    from adlib.runs import run_folder
+
+    root = Path(args.data).expanduser() if args.data else project_root() / "data"
+    made = importer.plan(*(Path(folder) if folder else None
+                           for folder in (args.good, args.bad, args.masks)))
+    for reason in made.left_out:
+        print(f"left out: {reason}")
+    print(f"{args.name}: {importer.describe(made)}")
+    if not importer.create(root, args.name, made):
+        print(f"{root / args.name} holds these pictures already; going on with them")
+    words = ["run", str(project_root() / "params" / "configurations" / "fused.yaml"), "--report",
+             "--data", str(root), "--only", f"category={args.name}"]
+    for option in ("reports", "weights", "lang"):
+        words += [f"--{option}", value] if (value := getattr(args, option)) else []
+    code = run(_parser().parse_args(words))
+    folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
+    if code == 0:
+        print(f"\nTo look at new pictures: {shlex.join(['adlib', 'predict', str(folder)])} FOLDER")
+    return code
+
+
+def predict(args: argparse.Namespace) -> int:
+    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be
+    read."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress
+
+    from adlib.runs import board, inference
+    from adlib.runs.engines import local
+
+    run, out = _reopened(args), Path(args.out)
+    if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
+        raise InputError("--watch looks at one folder; give a folder that is there")
+    given = [] if args.watch else inference.sources([Path(path) for path in args.pictures])
+    predictions = inference.begin(run, out)
+    done = {known.path for known in predictions}
+    due = [source for source in given if str(source.path) not in done]
+    bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
+                   redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
+    with local.stop_signals() as stop, bar:
+        coming = inference.watched(Path(args.pictures[0]), done, stop) if args.watch else due
+        pictures = bar.add_task("", total=None if args.watch else len(due))
+        for latest in inference.predict(run, coming, out,
+                                        ahead=0 if args.watch else inference.AHEAD):
+            print(board.prediction_line(latest), flush=True)
+            bar.advance(pictures)
+            predictions.append(latest)
+            if stop.is_set():
+                break
+    inference.end(run, predictions, out)
+    print(board.predictions_summary(predictions, out))
+    if stop.is_set() and not args.watch:
+        print("adlib: stopped before the last picture; the same command goes on from here",
+              file=sys.stderr)
+        return 130
+    return inference.exit_code(predictions)
+
+
+def _reopened(args: argparse.Namespace) -> Reopened:
+    from adlib.runs import inference
+
+    if args.weights:
+        deprecated("--weights here, since a run keeps its own")
+    return inference.reopen(Path(args.run))
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a finished run as one ONNX file."""
+    from adlib.runs import onnx_export, run_folder
+
+    run, about = _reopened(args), run_folder.manifest(Path(args.run))
+    config = run.config
+    onnx_export.export(run, Path(args.onnx), {
+        "configuration": config.name, "category": config.category, "seed": config.seed,
+        "weights": about["weights"], "data": about["data"]["fingerprint"], "git": about["git"]})
+    rounded = ("; computed in float32, the run in bf16: scores may differ in the third digit"
+               if about.get("precision") == "bf16" else "")
+    print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, input "
+          f"{config.image_size} px, threshold {run.threshold.value:.6g}{rounded}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """One line each: versions, device, data, weights, write access; 1 if a study could not run. Of
+    a detector of one's own: what was asked of it, and what to do where it fails."""
+    from adlib.runs import freshness
+
+    if args.detector:
+        return _check_detector(args)
+    ready = True
+    print("versions:", ", ".join(f"{name} {version}"
+                                 for name, version in freshness.versions().items()))
+    for name, look in (("device", _check_device), ("data", _check_data),
+                       ("weights", _check_weights), ("write access", _check_writing)):
+        try:
+            print(f"{name}: {look(args)}")
+        except (InputError, ImportError) as error:
+            ready = False
+            print(f"{name}: NOT READY: {error}")
+    print("ready: a study can run" if ready else
+          "not ready: a study could not run; see the lines marked NOT READY")
+    return 0 if ready else 1
+
+
+def _check_detector(args: argparse.Namespace) -> int:
+    from adlib.config import Config
+    from adlib.models import contract
+
+    failed = 0
+    for finding in contract.check(args.detector, Config(options=args.options).options):
+        bad = not finding.ok and finding.needed
+        failed += bad
+        print(f"{'ok  ' if finding.ok else 'FAIL' if bad else 'note'}  {finding.asked}"
+              + (f": {finding.advice}" if finding.advice else ""))
+    print(f"not ready: {failed} of these have to hold (docs/your_detector.md)" if failed else
+          f"ready: give model: {args.detector} in a configuration")
+    return int(failed > 0)
+
+
+def _check_device(args: argparse.Namespace) -> str:
+    import torch
+
+    from adlib.models.fast import device
+
+    return (f"{device.pick_device('auto')}, {os.cpu_count()} cores, torch uses "
+            f"{torch.get_num_threads()} threads")
+
+
+def _check_data(args: argparse.Namespace) -> str:
+    from adlib.data import layout, quality
+    from adlib.report import data_sentences
+
+    root, rule = layout.find_root(args.data)
+    # a page names the folder alone; whoever sits at this machine wants to know where it is
+    lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
+    for name in layout.categories(root):
+        findings = quality.check(layout.open_category(root, name))
+        rows = data_sentences.findings_rows(findings)
+        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
+        lines += [f"    problem: {problem}"
+                  for problem in data_sentences.findings_problems(findings)]
+        bad += len(findings.unreadable) + bool(findings.label_problem)
+    if bad:
+        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: "
+                                            f"unreadable images, or labels that do not fit"]))
+    return "\n".join(lines)
+
+
+def _check_weights(args: argparse.Namespace) -> str:
+    from adlib.config import Config
+    from adlib.models import autoencoders
+
+    config = Config(model="resnet18", weights=args.weights or "imagenet",
+                    weights_fallback=not args.weights)
+    weights = autoencoders.build_network(config)[1]
+    return weights + (" (the CAE needs none; give a file with --weights PATH)"
+                      if weights.startswith("RANDOM") else "")
+
+
+def _check_writing(args: argparse.Namespace) -> str:
+    from adlib.config import cache_dir
+    from adlib.runs import run_folder
+
+    folders = run_folder.reports_dir(args.reports), cache_dir()
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot write in {folder} ({error.strerror}); make it writable, or "
+                             f"set ADLIB_CACHE or --reports") from error
+    return " and ".join(map(str, folders))
+
+
+def data_get(args: argparse.Namespace) -> int:
+    """Download categories of MVTec AD."""
+    from adlib.data import mvtec
+
+    mvtec.get(args.category, Path(args.root), accept_license=args.accept_license, url=args.url,
+              sha256=args.sha256, say=log.info)
+    return 0
+
+
+def data_synthesize(args: argparse.Namespace) -> int:
+    """Draw the synthetic data set."""
+    from adlib.data.synthetic import drawing
+
+    root = drawing.write_dataset(Path(args.root), **{
+        name: getattr(args, name)
+        for name in ("train", "good", "anomalous", "seed", "size", "contrast", "pixels")})
+    print(f"wrote {root}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adlib",
-                                     description="Find defective parts having seen only good ones.")
+    parser = argparse.ArgumentParser(
+        prog="adlib", description="Find defective parts having seen only good ones.")
     parser.add_argument("--version", action="version", version=f"adlib {__version__}")
-    sub = parser.add_subparsers(required=True, metavar="COMMAND")
-    place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--reports", default="",
-                       help="folder of the results (default: reports/ of the project)")
-    source = argparse.ArgumentParser(add_help=False)
-    source.add_argument("--data", default="", metavar="PATH",
-                        help="folder of the data (default: ADLIB_DATA, data/, else synthetic)")
-    source.add_argument("--weights", default="", metavar="PATH",
-                        help="ResNet18 weights: imagenet, none, or a state dict's path")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    reports = argparse.ArgumentParser(add_help=False)
+    reports.add_argument("--reports", default="",
+                         help="folder of the results (default: reports/ of the project)")
+    weights = argparse.ArgumentParser(add_help=False)
+    weights.add_argument("--weights", default="", metavar="PATH",
+                         help="ResNet18 weights: imagenet, none, or a state dict's path (default: "
+                              "what the configuration says)")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data", default="", metavar="PATH",
+                      help="folder of the data (default: ADLIB_DATA, data/, else synthetic)")
+    language = argparse.ArgumentParser(add_help=False)
+    language.add_argument("--lang", choices=LANGUAGES, default="",
+                          help="the report's language (default: as last time, else English)")
 
-    words = argparse.ArgumentParser(add_help=False)
-    words.add_argument("--lang", choices=tuple(LANGUAGES), default="",
-                       help="the report's language (default: as last time, else English)")
-
-    one = sub.add_parser("run", parents=[place, source, words],
-                         help="run a grid of notebooks: what is due, each in its own process")
-    one.add_argument("grid",
-                     help="params/study.yaml, params/quick.yaml, or one configuration's file")
+    one = commands.add_parser("run", parents=[reports, data, weights, language],
+                              help="run a grid of notebooks: what is due, each in its own process")
+    one.add_argument("grid", help="params/grids/reference.yaml, params/grids/quick.yaml, or one "
+                                  "configuration's file")
     one.add_argument("--jobs", type=int, default=1, metavar="N",
                      help="runs at a time; they share the cores (default 1)")
     one.add_argument("--cluster", default="", metavar="ADDRESS",
@@ -57,16 +317,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout", type=float, default=3 * 3600.0, metavar="S",
                      help="time limit of one run in seconds (default 10800)")
     one.add_argument("--report", action="store_true", help="render the report afterwards")
-    one.set_defaults(command=commands.run)
+    one.set_defaults(command=run)
 
-    one = sub.add_parser("report", parents=[place, words],
-                         help="render the executed notebooks to reports/index.html")
+    one = commands.add_parser("report", parents=[reports, language],
+                              help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
-    one.set_defaults(command=commands.report, again=True)
+    one.set_defaults(command=report)
 
-    one = sub.add_parser("new", parents=[place, words],
-                         help="your own photographs of good parts to a detector and a report")
+    one = commands.add_parser("new", parents=[reports, weights, language],
+                              help="your own photographs of good parts to a detector and a report")
     one.add_argument("name", help="what to call the part, such as my-part")
     one.add_argument("--good", required=True, metavar="DIR",
                      help="photographs of good parts: 50 or more")
@@ -76,39 +336,38 @@ def _parser() -> argparse.ArgumentParser:
                      help="where the defects are: white on black, named like the bad photographs")
     one.add_argument("--data", default="", metavar="PATH",
                      help="where the part's folder is made (default data/ of the project)")
-    one.add_argument("--weights", default="", metavar="PATH",
-                     help="ResNet18 weights: imagenet, none, or a state dict's path")
-    one.set_defaults(command=commands.new)
+    one.set_defaults(command=new)
 
-    one = sub.add_parser(
-        "predict",
-        help="new pictures through a finished run's detector; exit code 1: an anomaly was found")
-    one.add_argument("run",
-                     help="folder of a finished run, such as reports/runs/hazelnut/fused/seed-0")
+    one = commands.add_parser("predict", parents=[weights],
+                              help="new pictures through a finished run's detector; exit code 1: "
+                                   "an anomaly was found")
+    one.add_argument("run", help="folder of a finished run, such as "
+                                 "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
-    one.add_argument("--weights", default="", metavar="PATH",
-                     help="ResNet18 weights, where they are not where the run found them")
     one.add_argument("--watch", action="store_true",
                      help="go on with whatever is written into the folder, until Ctrl-C")
-    one.set_defaults(command=commands.predict)
+    one.set_defaults(command=predict)
 
-    one = sub.add_parser("export",
-                         help="a finished run as one ONNX file, from the picture to the verdict")
+    one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "
+                                                                "from the picture to the verdict")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
-    one.add_argument("--weights", default="", metavar="PATH",
-                     help="ResNet18 weights, where they are not where the run found them")
-    one.set_defaults(command=commands.export)
+    one.set_defaults(command=export)
 
-    one = sub.add_parser("check", parents=[place, source],
-                         help="could a study run here? versions, device, data, weights")
-    one.set_defaults(command=commands.check)
+    one = commands.add_parser("check", parents=[reports, data, weights],
+                              help="could a study run here? versions, device, data, weights; or: "
+                                   "does a detector of your own keep its contract?")
+    one.add_argument("detector", nargs="?", default="", metavar="FILE.py[:CLASS]")
+    one.add_argument("--options", default="", help="of its constructor, as YAML or JSON")
+    one.set_defaults(command=check)
 
-    sub = sub.add_parser("data", help="get MVTec AD, or draw synthetic data").add_subparsers(
-        required=True, metavar="COMMAND")
-    one = sub.add_parser("get", help="download categories of MVTec AD from its official archive")
+    datasets = commands.add_parser(
+        "data", help="get MVTec AD, or draw synthetic data").add_subparsers(
+            required=True, metavar="COMMAND")
+    one = datasets.add_parser("get",
+                              help="download categories of MVTec AD from its official archive")
     one.add_argument("category", nargs="*", help="such as hazelnut zipper; none = all")
     one.add_argument("--root", default="data", help="where to put them (default data/)")
     one.add_argument("--accept-license", action="store_true",
@@ -116,18 +375,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--url", default=None,
                      help="another address, or the path of an archive already here")
     one.add_argument("--sha256", default=None, help="the hash that archive must have")
-    one.set_defaults(command=commands.data_get)
-    one = sub.add_parser(
-        "synthesize", help="draw the synthetic hazelnut and zipper, with defects and exact masks")
+    one.set_defaults(command=data_get)
+    one = datasets.add_parser("synthesize", help="draw the synthetic hazelnut and zipper, with "
+                                                 "defects and exact masks")
     one.add_argument("--root", default="data/synthetic",
                      help="where to put them (default data/synthetic)")
-    for name, default in (("train", 200), ("good", 60), ("anomalous", 100), ("seed", 0), ("pixels",
-                                                                                          256)):
-        one.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    for name, count in (("train", 200), ("good", 60), ("anomalous", 100), ("seed", 0),
+                        ("pixels", 256)):
+        one.add_argument(f"--{name}", type=int, default=count, help=f"default {count}")
     for name in ("size", "contrast"):
         one.add_argument(f"--{name}", type=float, default=1.0,
                          help=f"{name} of the defects; 1 = like the real ones")
-    one.set_defaults(command=commands.data_synthesize)
+    one.set_defaults(command=data_synthesize)
     return parser
 
 

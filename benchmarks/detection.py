@@ -93,7 +93,7 @@ def measure(way: str, config: Config, category: layout.Category,
         with tempfile.TemporaryDirectory() as folder:
             training.fit(model, images.load(
                 category.train, config.image_size), config, folder=Path(folder), identity="",
-                         progress=lambda state: after(state["epoch"], model), say=lambda text: None)
+                         progress=lambda state: after(state["epoch"], model))
     return {
         "way": way, "config": config.name, "category": config.category, "seed": config.seed,
         "epochs": config.epochs, "schedule": config.schedule, "precision": training.precision(
@@ -166,7 +166,7 @@ def main() -> None:
         return
     if not (arguments.data and arguments.weights):
         parser.error("--way measures: give --data and --weights, too")
-    grid_file = {"seed": "params/study.yaml", "ours": "params/four.yaml"}[arguments.way]
+    grid_file = {"seed": "params/grids/reference.yaml", "ours": "params/grids/four.yaml"}[arguments.way]
     for config in configs(grid_file, data_root=arguments.data, weights=arguments.weights,
                           seeds=arguments.seeds):
         target = arguments.folder / arguments.way / f"{config.category}-{config.name}-{config.seed}.json"

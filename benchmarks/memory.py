@@ -21,7 +21,7 @@ from PIL import Image
 
 from adlib.data import files
 from adlib.data.synthetic import drawing
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 from benchmarks.speed import watched
 
 SIDE, DRAWN = 128, 24
@@ -73,11 +73,11 @@ def main() -> None:
                 "epochs": "1", "batch_size": "32"
             }
             command = [
-                sys.executable, "-c", process.PAPERMILL, "notebooks/02_cae_baseline.ipynb",
+                sys.executable, "-c", local.PAPERMILL, "notebooks/02_cae_baseline.ipynb",
                 f"{place}/out.ipynb", "-k", "python3",
                 *(word for pair in parameters.items() for word in ("-p", *pair))
             ]
-            seen = watched(command, ADLIB_CACHE=f"{place}/cache", **process.KEEP_MEMORY)
+            seen = watched(command, ADLIB_CACHE=f"{place}/cache", **local.KEEP_MEMORY)
         found[str(count)] = {name: seen[name] for name in ("seconds", "peak_mb")}
         print(
             f"{count} images: {seen['seconds']:.0f} s, peak {seen['peak_mb']:.0f} MB beside the "

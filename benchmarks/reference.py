@@ -188,7 +188,7 @@ def main() -> None:
                         help="fewer than its own: to measure an epoch")
     arguments = parser.parse_args()
     config = next(
-        task.config for task in grid.plan("params/study.yaml", data_root=arguments.data,
+        task.config for task in grid.plan("params/grids/reference.yaml", data_root=arguments.data,
                                           weights=arguments.weights)
         if task.kind == "run" and (task.config.category, task.config.name) == (arguments.category,
                                                                                arguments.config))

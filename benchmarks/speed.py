@@ -34,10 +34,10 @@ from adlib.data import files, images, layout
 from adlib.evaluation import calibration
 from adlib.models import anomaly_maps, autoencoders, featurespace, training
 from adlib.runs import run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 from benchmarks import detection
 
-FOUR = "params/four.yaml"
+FOUR = "params/grids/four.yaml"
 # measured where the reference's way is not run to its end; the first pays for starting the loader
 SEED_EPOCHS = 3
 TO_METRICS = """
@@ -130,7 +130,7 @@ def the_reference(root: Path, weights: str, full: bool) -> dict[str, typing.Any]
     """Its runs one after the other, as its notebook does: {cells: {category-config: ...}, seconds,
     peak_mb, extrapolated}."""
     cells = {}
-    for config in detection.configs("params/study.yaml", data_root=root, weights=weights,
+    for config in detection.configs("params/grids/reference.yaml", data_root=root, weights=weights,
                                     seeds=[0]):
         with tempfile.TemporaryDirectory() as folder:
             command = [
@@ -199,8 +199,7 @@ def training_rates(root: Path, weights: str, limits: dict[str, float]) -> dict[s
             training.loss_terms(x, model(x), config.ssim_weight)[0].backward()
         seconds: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
-            history = training.fit(model, pictures, config, folder=Path(folder), identity="",
-                                   say=lambda text: None)
+            history = training.fit(model, pictures, config, folder=Path(folder), identity="")
             seconds = [row["seconds"] for row in history]
         count = len(training.split(len(pictures), config.held_out, config.seed)[0])
         rate, how = count / min(seconds), training.precision(config, training.pick_device("auto"))
@@ -250,8 +249,7 @@ def growth(root: Path, weights: str) -> dict[str, float]:
                                                             1)[:int(share * len(category.train))]
         with tempfile.TemporaryDirectory() as folder:
             history = training.fit(
-                autoencoders.build(config)[0], pictures, config, folder=Path(folder), identity="",
-                say=lambda text: None)
+                autoencoders.build(config)[0], pictures, config, folder=Path(folder), identity="")
         found[f"{len(pictures)} x {size}"] = history[-1]["seconds"]
     return found
 
@@ -263,17 +261,17 @@ def best_detector(root: Path, weights: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         script = TO_METRICS.format(weights=weights, root=str(root), name=name)
         metrics = watched([sys.executable, "-c", script], ADLIB_CACHE=f"{place}/a",
-                          **process.KEEP_MEMORY)
+                          **local.KEEP_MEMORY)
         parameters = {
             "weights": weights, "data_root": str(root), "category": name,
             "reports": f"{place}/reports"
         }
         command = [
-            sys.executable, "-c", process.PAPERMILL, "notebooks/04_feature_space.ipynb",
+            sys.executable, "-c", local.PAPERMILL, "notebooks/04_feature_space.ipynb",
             f"{place}/out.ipynb", "-k", "python3",
             *(word for pair in parameters.items() for word in ("-p", *pair))
         ]
-        notebook = watched(command, ADLIB_CACHE=f"{place}/b", **process.KEEP_MEMORY)
+        notebook = watched(command, ADLIB_CACHE=f"{place}/b", **local.KEEP_MEMORY)
     return {
         "metrics_seconds": metrics["seconds"], "notebook_seconds": notebook["seconds"],
         "peak_mb": metrics["peak_mb"], "auroc": float(metrics["output"].split()[-1])

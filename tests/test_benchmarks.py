@@ -4,7 +4,6 @@ import sys
 
 import pytest
 import torch
-from tests.conftest import picture
 from PIL import Image
 
 from adlib.config import Config
@@ -12,6 +11,7 @@ from adlib.data import layout
 from adlib.data.files import write_json
 from adlib.models import ssim
 from benchmarks import detection, reference, speed
+from tests.conftest import picture
 
 SMALL = {
     "image_size": 32, "epochs": 3, "batch_size": 4, "lr": 1e-3, "schedule": "reference",

@@ -28,16 +28,16 @@ def reports(tmp_path):
                     (["--only", "colour=red"], "colour")])
 def test_run_says_what_is_wrong(capsys, course_root, reports, words, said):
     data = [] if "--data" in words else ["--data", course_root]
-    assert said in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, *data, *words)
+    assert said in fails(capsys, "run", "params/grids/smoke.yaml", "--reports", reports, *data, *words)
     assert not (reports / "runs").exists()
 
 
 def test_a_data_folder_that_is_a_file_or_empty(capsys, tmp_path, reports):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    assert "a file" in fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data",
+    assert "a file" in fails(capsys, "run", "params/grids/smoke.yaml", "--reports", reports, "--data",
                              tmp_path / "file")
-    empty = fails(capsys, "run", "params/smoke.yaml", "--reports", reports, "--data",
+    empty = fails(capsys, "run", "params/grids/smoke.yaml", "--reports", reports, "--data",
                   tmp_path / "empty")
     assert "no folder <category>/train/good" in empty
 
@@ -55,7 +55,7 @@ def test_a_bad_grid(capsys, tmp_path, course_root, reports, text, said):
 
 
 def test_a_grid_that_is_not_there(capsys, reports):
-    assert "params/none.yaml" in fails(capsys, "run", "params/none.yaml", "--reports", reports)
+    assert "params/grids/none.yaml" in fails(capsys, "run", "params/grids/none.yaml", "--reports", reports)
 
 
 def test_report_without_runs(capsys, reports):

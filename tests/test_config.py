@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from adlib.config import Config, InputError, did_you_mean, project_root
+from adlib.config import Config, InputError, deprecated, did_you_mean, notebook_of, project_root
 
 
 def test_yaml_spelling_of_numbers():
@@ -32,7 +32,14 @@ def test_frozen():
                           ({"device": "gpu"}, "known: auto, cpu, cuda, mps"),
                           ({"precision": "fp16"}, "precision is 'fp16'"),
                           ({"seed": -1}, "seed is -1"), ({"name": "../up"}, "a folder's"),
-                          ({"model": 3}, "type str")])
+                          ({"model": 3}, "type str"),
+                          ({"model": "mine.py"}, "FILE.py:CLASS, anomalib:NAME"),
+                          ({"model": "anomalib:"}, "model is 'anomalib:'"),
+                          ({"loss": "mine.py"}, "loss is 'mine.py'; give FILE.py:FUNCTION"),
+                          ({"score": "mine:top"}, "score is 'mine:top'"),
+                          ({"options": "[1, 2]"}, "options is '[1, 2]'; give a mapping"),
+                          ({"options": {1: 2}}, "options is"),
+                          ({"options": "{a: [}"}, "options is '{a: [}'")])
 def test_bad_values_get_one_sentence(values, words):
     with pytest.raises(InputError) as error:
         Config.from_mapping(values, "params/x.yaml")
@@ -50,3 +57,43 @@ def test_project_root_is_found_from_the_notebooks_folder(tmp_path, monkeypatch):
     (tmp_path / "params").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert project_root() == tmp_path
+
+
+def test_a_users_own_code_is_named_by_file_and_name(tmp_path, monkeypatch):
+    for name in ("notebooks", "params", "lib"):
+        (tmp_path / name).mkdir()
+    for name in ("mine.py", "lib/loss.py"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "notebooks")  # found from the project's folder as well
+    for model in ("mine.py:Mean", "../shelf/my detector.py:Mean2", "anomalib:Patchcore"):
+        assert Config(model=model).model == model and notebook_of(model) == "04_feature_space.ipynb"
+    config = Config(model="mine.py:Mean", loss="lib/loss.py:huber", score="gone.py:top")
+    assert config.own_files == {"mine.py": tmp_path / "mine.py",
+                                "lib/loss.py": tmp_path / "lib" / "loss.py", "gone.py": None}
+    assert Config().own_files == {} and Config(model="anomalib:Padim").own_files == {}
+
+
+@pytest.mark.parametrize("given", [{"b": [1], "a": "x"}, "{b: [1], a: x}", '{"b": [1], "a": "x"}',
+                                   "a: x\nb:\n- 1"])
+def test_options_are_kept_as_one_text_however_they_are_given(given):
+    assert Config(options=given).options == '{"a": "x", "b": [1]}'
+
+
+@pytest.mark.parametrize("nothing", ["", None, {}, "{}"])
+def test_no_options(nothing):
+    assert Config(options=nothing).options == ""
+
+
+def test_old_words_are_read_and_told_once(caplog):
+    deprecated.cache_clear()
+    for _ in range(2):
+        config = Config.from_mapping({"false_alarms": 0.1, "schedule": "seed", "model": "taught",
+                                      "name": "taught_texture"}, "mine.yaml")
+    assert (config.target_fpr, config.schedule, config.model, config.name) == (
+        0.1, "reference", "classifier", "classifier_texture")
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "deprecated: mine.yaml: false_alarms: 0.1 is now target_fpr: 0.1",
+        "deprecated: mine.yaml: schedule: seed is now schedule: reference",
+        "deprecated: mine.yaml: model: taught is now model: classifier",
+        "deprecated: mine.yaml: name: taught_texture is now name: classifier_texture"]
+    deprecated.cache_clear()

@@ -1,4 +1,4 @@
-"""The real thing, small: `adlib run params/smoke.yaml` through papermill on synthetic data, and the
+"""The real thing, small: `adlib run params/grids/smoke.yaml` through papermill on synthetic data, and the
 HTML it makes."""
 import csv
 import html.parser
@@ -54,7 +54,7 @@ def study(tmp_path_factory):
     """One batch over both synthetic categories, rendered."""
     base = tmp_path_factory.mktemp("study")
     data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
-    said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", base / "reports",
+    said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
                  "--report", "--jobs", 2)
     return base / "reports", data, said
 
@@ -147,9 +147,9 @@ def test_again_nothing_is_recomputed_and_forced_metrics_are_the_same_bytes(study
         for name in ("metrics.json", "all_results.csv", "epochs.csv")
     }
     stamp = (folder / "metrics.json").stat().st_mtime_ns
-    said = adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports)
+    said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", reports)
     assert said.count("up to date") >= 4 and (folder / "metrics.json").stat().st_mtime_ns == stamp
-    adlib("run", "params/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only",
+    adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only",
           "category=zipper,config=resnet_ssim", "--jobs", 2)
     assert (folder / "metrics.json").stat().st_mtime_ns != stamp
     assert {name: (folder / name).read_bytes() for name in before} == before
@@ -161,7 +161,7 @@ def test_a_failing_run_is_named_and_does_not_sink_the_rest(study, tmp_path):
     shutil.copytree(data, own)
     (own / "zipper" / "test" / "good" / "001.png").write_bytes(b"")
     reports = tmp_path / "reports"
-    said = adlib("run", "params/smoke.yaml", "--data", own, "--reports", reports, "--report",
+    said = adlib("run", "params/grids/smoke.yaml", "--data", own, "--reports", reports, "--report",
                  "--jobs", 2, "--only", "config=cae_mse", code=1)
     assert "001.png" in said and "cannot be read" in said
     index, page = Page(reports / "index.html"), Page(
@@ -181,7 +181,7 @@ def papermill(notebook, out, *words):
 
 def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(course_root, tmp_path):
     words = [
-        "-f", "params/cae_ssim.yaml", "-p", "category", "zip", "-p", "data_root", course_root, "-p",
+        "-f", "params/configurations/cae_ssim.yaml", "-p", "category", "zip", "-p", "data_root", course_root, "-p",
         "epochs", 1, "-p", "image_size", 32, "-p", "batch_size", 4, "-p", "reports",
         tmp_path / "reports"
     ]

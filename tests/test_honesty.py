@@ -44,8 +44,7 @@ class Detector:
 def cae(config: Config, good: torch.Tensor, folder: Path, identity: str) -> Detector:
     """Notebook 02's: the convolutional autoencoder."""
     model, _ = autoencoders.build(config)
-    history = training.fit(model, good, config, folder=folder, identity=identity,
-                           say=lambda line: None)
+    history = training.fit(model, good, config, folder=folder, identity=identity)
     return Detector(anomaly_maps.autoencoder_scorer(model, config), history, model.state_dict())
 
 

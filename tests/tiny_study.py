@@ -45,7 +45,7 @@ class Study:
         ]
         for name in ("notebooks", "params"):
             shutil.copytree(ROOT / name, place / name)
-        (place / "params" / "faults.yaml").write_text(yaml.safe_dump(GRID))
+        (place / "params" / "grids" / "faults.yaml").write_text(yaml.safe_dump(GRID))
         self.insert("02_cae_baseline", EVERY_EPOCH)
         if done:
             shutil.copytree(like.reports, self.reports,
@@ -67,7 +67,7 @@ class Study:
 
     def command(self, *words: str) -> list[str]:
         return [
-            sys.executable, "-m", "adlib.cli", "run", "params/faults.yaml", "--data",
+            sys.executable, "-m", "adlib.cli", "run", "params/grids/faults.yaml", "--data",
             str(self.data), "--reports",
             str(self.reports), *self.engine, *words
         ]

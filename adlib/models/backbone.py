@@ -122,10 +122,7 @@ def _cached(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndar
         digest.update(tensor.contiguous().cpu().numpy())
     path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
     flat = files.open_mapped(path, (len(images), _flat_width(images.shape[-1])), np.float16)
-    if flat is not None:
-        with contextlib.suppress(OSError):
-            path.touch()  # used now: the last to be forgotten
-    else:
+    if flat is None:
         flat = _compute(network, images, config)
         with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, flat)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, own_file
 from adlib.models import registry
 from adlib.models.detector import Detector, fit, load_state
 
@@ -65,7 +65,7 @@ def _named(given: str) -> str:
     file, colon, name = given.rpartition(":")
     if colon and file.endswith(".py"):
         return given
-    path = registry.own_file(f"{given}:")
+    path = own_file(f"{given}:")
     if path is None:
         raise InputError(f"there is no file {given}; give FILE.py or FILE.py:CLASS")
     source = registry.load_module(path, given)

@@ -27,6 +27,7 @@ from adlib.config import (
     Config,
     InputError,
     did_you_mean,
+    own_file,
     project_root,
 )
 from adlib.models.autoencoders import Autoencoder
@@ -173,13 +174,6 @@ def load_module(path: Path, where: str) -> types.ModuleType:
     with _one_sentence(where, "import"):
         spec.loader.exec_module(module)
     return module
-
-
-def own_file(given: str) -> Path | None:
-    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in
-    none."""
-    file = Path(given.rpartition(":")[0]).expanduser()
-    return next((path for path in (file, project_root() / file) if path.is_file()), None)
 
 
 def takes(function: typing.Callable, name: str) -> bool:

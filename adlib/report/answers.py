@@ -1,5 +1,4 @@
-"""What the comparison says, in words: made from the tables of `comparison` and `questions`, and from
-nothing else."""
+"""What the comparison says: sentences made from the tables of `comparison` and `questions`."""
 from __future__ import annotations
 
 import numpy as np
@@ -124,22 +123,24 @@ def provenance(table: pd.DataFrame) -> Text:
         said.append(t("comparison.synthetic", drawn=enumerated(sorted(set(synthetic["category"])))))
     words = sorted(set(done["weights"]))
     if random := [word for word in words if word.startswith("RANDOM")]:
-        said.append(t("comparison.random_weights", weights=join(map(sentences.weights, random), "; ")))
+        said.append(t("comparison.random_weights",
+                      weights=join(map(sentences.weights, random), "; ")))
     said += [data_source("", folder) for folder in sorted(set(done["data"]) - {""})]
     if given := [word for word in words if not word.startswith(("RANDOM", "none"))]:
         said.append(t("comparison.weights", weights=join(map(sentences.weights, given), "; ")))
-    fingerprints = (t("list.name", name=category, value=enumerated(sorted(set(part["fingerprint"]))))
-                    for category, part in done.groupby("category"))
-    return join([*said, t("comparison.finished", done=len(done), runs=len(table), devices=enumerated(
-        sorted(set(done["device"]))), data=join(fingerprints, ", "))])
+    fingerprints = (t("list.name", name=category, value=enumerated(sorted(set(values))))
+                    for category, values in done.groupby("category")["fingerprint"])
+    return join([*said, t("comparison.finished", done=len(done), runs=len(table),
+                          devices=enumerated(sorted(set(done["device"]))),
+                          data=join(fingerprints, ", "))])
 
 
 # ---- the figures
 
 
 def bars(rows: pd.DataFrame) -> Text:
-    text = t("comparison.bars_with_claims" if rows["claim_low"].notna().any() else "comparison.bars")
-    return join([text, *(
+    claims = rows["claim_low"].notna().any()
+    return join([t("comparison.bars_with_claims" if claims else "comparison.bars"), *(
         t("comparison.of_category", category=category, values=join(
             (t("list.value_2", name=label(row.configuration), value=row.auroc)
              for row in part.itertuples() if row.auroc == row.auroc), ", "))

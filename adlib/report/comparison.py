@@ -120,7 +120,7 @@ def performance(reports: Path) -> pd.DataFrame:
     folders = dict.fromkeys([*run_folder.all_runs(reports), *_planned(reports)])
     if not folders:
         raise InputError(f"there is no run in {reports / 'runs'}; run a notebook, or `adlib run "
-                         "params/quick.yaml`, first")
+                         "params/grids/quick.yaml`, first")
     order = {name: i for i, name in enumerate(CONFIGURATIONS)}
     rows = sorted((_run(folder, reports) for folder in folders), key=lambda row: (
         row["category"], order.get(row["name"], 99), row["name"], row["seed"]))
@@ -209,7 +209,8 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         compared = [row for row in made
                     if row["category"] == category and row["configuration"] in scores]
         best = max(compared, key=lambda row: row["auroc"], default={}).get("configuration")
-        below = {pair.a if pair.b == best else pair.b for pair in _pairs(labels, scores).itertuples()
+        pairs = _pairs(labels, scores)
+        below = {pair.a if pair.b == best else pair.b for pair in pairs.itertuples()
                  if best in (pair.a, pair.b) and pair.p_holm < LEVEL}
         for row in compared:
             row["with_best"] = row["configuration"] not in below

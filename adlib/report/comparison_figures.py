@@ -1,5 +1,5 @@
-"""The figures that set configurations side by side, and those of a run's limits. None where there is
-nothing to draw. Titles and axes are in English; the text beside each figure is in both languages."""
+"""The figures that set configurations side by side, and those of a run's limits; None where there
+is nothing to draw. They are in English; the text beside each is in both languages."""
 from __future__ import annotations
 
 import textwrap
@@ -44,8 +44,8 @@ def curves(tables: Tables, draw: typing.Callable[[pd.DataFrame], tuple | None], 
         here = [(name, table) for (where, name), table in tables.items() if where == category]
         for i, (name, table) in enumerate(here):
             if (line := draw(table)) is not None:
-                ax.plot(*line, figures.DASHES[i % 4], marker=marker, markersize=3, label=label(name),
-                        color=figures.SERIES[i % len(figures.SERIES)])
+                ax.plot(*line, figures.DASHES[i % 4], marker=marker, markersize=3,
+                        label=label(name), color=figures.SERIES[i % len(figures.SERIES)])
         axes.append(ax)
     return figure, axes
 
@@ -68,9 +68,9 @@ def auroc_bars(rows: pd.DataFrame) -> plt.Figure:
                 ax.text(0.02, y, row["status"], va="center", fontsize=8)
                 continue
             ends = [[row["auroc"] - row["low"]], [row["high"] - row["auroc"]]]
-            ax.errorbar(row["auroc"], y, xerr=ends, fmt="o", capsize=3, color=figures.GOOD, zorder=3,
+            ax.errorbar(row["auroc"], y, xerr=ends, fmt="o", capsize=3, zorder=3, markersize=5,
                         markerfacecolor=figures.GOOD if row["with_best"] is True else "white",
-                        markersize=5)
+                        color=figures.GOOD)
             ax.text(1.04, y, f"{row['auroc']:.3f}", va="center", fontsize=8)
         ax.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
         ax.set(yticks=range(len(part)), xlim=(0, 1.16), ylim=(len(part) - 0.4, -0.6),
@@ -138,8 +138,8 @@ def distributions_together(tables: Tables) -> plt.Figure | None:
     for row, name in enumerate(names):
         for column, category in enumerate(categories):
             if (category, name) in tables:
-                figures.score_distribution(tables[category, name], f"{category}, {label(name)}",
-                                           axes[row, column])
+                figures.draw_scores(axes[row, column], tables[category, name],
+                                    f"{category}, {label(name)}")
             else:
                 axes[row, column].axis("off")
     return figure
@@ -222,8 +222,8 @@ def robustness(table: pd.DataFrame) -> plt.Figure | None:
 
 
 def detectability(drawn: pd.DataFrame, target_fpr: float) -> plt.Figure | None:
-    """Share found against the area of the defect (limits.detectability), a panel a defect type, with
-    the fitted curve, which begins at the share found by chance: target_fpr."""
+    """Share found against the area of the defect (limits.detectability), a panel a defect type,
+    with the fitted curve, which begins at the share found by chance: target_fpr."""
     names = list(dict.fromkeys(drawn["defect"]))
     if not names:
         return None

@@ -260,9 +260,10 @@ def paragraph(text: str) -> Markup:
 
 def banner(part: Part) -> Markup:
     """What data a page is about; where it is synthetic, in a box that nobody can miss."""
-    category, key = part.category, "run.layout_layout_train_good_training"
-    counts = t(key if category.train_bad else f"{key}_2", layout=category.layout,
-               train=len(category.train), test=len(category.test), bad=len(category.train_bad))
+    category = part.category
+    counts = t("run.image_counts_with_train_bad" if category.train_bad else "run.image_counts",
+               layout=category.layout, train=len(category.train), test=len(category.test),
+               bad=len(category.train_bad))
     source = data_source(part.source, Path(category.root).resolve().name)
     return render("banner.html.j2", synthetic=category.synthetic, text=join(
         [t("run.category_category", category=category.name), source, counts]))

@@ -51,7 +51,8 @@ def findings_rows(findings: Findings) -> list[tuple[Text, str]]:
         "data.n_different_ones_least_most", n=len(by_area), least=by_area[0], most=by_area[-1],
         often=next(iter(findings.sizes)))
     return [(t("data.images"), spell(findings.counts)), (t("data.sizes_pixels"), sizes),
-            (t("data.modes"), spell(findings.modes)), (t("data.test_labels"), spell(findings.labels)),
+            (t("data.modes"), spell(findings.modes)),
+            (t("data.test_labels"), spell(findings.labels)),
             (t("data.identical_images_within_split"), str(len(findings.duplicates))),
             (t("data.identical_images_train_evaluation"), str(len(findings.leaks))),
             (t("data.unreadable"), str(len(findings.unreadable))),
@@ -63,7 +64,8 @@ def findings_problems(findings: Findings) -> list[str]:
     sentences = []
     for code, names in findings.problems():
         listed = join(names, ", ")
-        sentences.append(listed if code == "labels" else t(PROBLEMS[code], name=listed, names=listed))
+        sentences.append(
+            listed if code == "labels" else t(PROBLEMS[code], name=listed, names=listed))
     return sentences
 
 

@@ -88,7 +88,7 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
     allows them, and then the title says so.
     """
     try:
-        encoder, word = backbone.backbone(config)
+        encoder, word = backbone.load_backbone(config)
     except InputError as error:
         return "", t("data.no_map_features_why", why=str(error))
     by_kind = groups(category)

@@ -91,7 +91,7 @@ def find(config: Config) -> Path:
             return path
     if not finished:
         raise InputError(f"there is no finished run in {reports}; run `adlib run "
-                         "params/quick.yaml` first")
+                         "params/grids/quick.yaml` first")
     wanted = f"{config.category}/{config.name}/seed-{config.seed}".removeprefix("/")
     raise InputError(
         f"{reports} has no finished run {wanted!r} (run its configuration first, or set category, "

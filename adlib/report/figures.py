@@ -5,6 +5,7 @@ Colour never carries a meaning alone: line style, hatching or words go with it.
 """
 from __future__ import annotations
 
+import dataclasses
 import io
 import typing
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image, PngImagePlugin
 from adlib.data import files
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
-from adlib.report import components, i18n
+from adlib.report import components, i18n, sentences
 from adlib.report.i18n import Text, join, t
 from adlib.runs.overlays import HEAT
 
@@ -121,11 +122,29 @@ def _png(figure: plt.Figure, alt: str) -> bytes:
     return smaller.getvalue()
 
 
-# ---- curves
+# ---- of a run
 
-def loss_curve(history: list[dict]) -> plt.Figure:
+@dataclasses.dataclass(frozen=True)
+class Captioned:
+    """A figure of a run: what is drawn (None: nothing is), what it says, and its file's name."""
+
+    plot: plt.Figure | None
+    caption: Text
+    file: str
+    said: bool = True  # is the caption a sentence of the page, too?
+
+    def show(self, folder: Path | None = None) -> None:
+        """Display it, and save it in the run's folder."""
+        show(self.plot, self.caption, folder and folder / self.file)
+        if self.said:
+            say(self.caption)
+
+
+def loss_curve(history: list[dict]) -> Captioned:
     """Training and held-out loss over epochs (log scale); dotted where the reference's schedule
-    halved the learning rate."""
+    halved the learning rate. history: Detector.history; without a row nothing was trained."""
+    if not history:
+        return Captioned(None, t("run.nothing_trained"), "loss_curve.png")
     table = pd.DataFrame(history)
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
     axes.plot(table["epoch"], table["loss"], color=GOOD, label="training images")
@@ -137,23 +156,23 @@ def loss_curve(history: list[dict]) -> plt.Figure:
     axes.set(xlabel="epoch", ylabel="loss", yscale="log", title="Training loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
-    return figure
+    return Captioned(figure, sentences.loss(history), "loss_curve.png")
 
 
-def roc(table: pd.DataFrame, auroc: dict[str, typing.Any]) -> plt.Figure:
-    """ROC curve of one run on the test split; says why in words where it is undefined."""
+def roc(results: Results) -> Captioned:
+    """ROC curve of the reference score on the test split; why in words where it is undefined."""
     figure, axes = plt.subplots(figsize=(4.2, 4.2))
     dress_roc(axes)
+    auroc = results.auroc["test"]
     if auroc["value"] is None:
-        axes.text(0.5, 0.5, f"no ROC curve:\n{auroc['why_absent']}", ha="center", va="center",
-                  wrap=True)
+        axes.text(0.5, 0.5, sentences.roc(auroc), ha="center", va="center", wrap=True)
     else:
-        fpr, tpr, _ = roc_curve(*arrays(table, "test"))
+        fpr, tpr, _ = roc_curve(*arrays(results.table, "test"))
         axes.plot(fpr, tpr, color=GOOD,
                   label=f"AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
         axes.legend(loc="lower right")
     axes.set_title("ROC curve, test split")
-    return figure
+    return Captioned(figure, sentences.roc(auroc), "roc_curve.png", said=False)
 
 
 def dress_roc(axes: plt.Axes) -> None:
@@ -163,11 +182,16 @@ def dress_roc(axes: plt.Axes) -> None:
              ylim=(-0.01, 1.01), aspect="equal")
 
 
-def score_distribution(table: pd.DataFrame, title: str = "Anomaly scores",
-                       axes: plt.Axes | None = None) -> plt.Figure:
-    """Histograms of the scores of training, good and anomalous test images, as densities over
-    common bins."""
-    axes = axes or plt.subplots(figsize=(6.5, 3.4))[1]
+def score_distribution(results: Results) -> Captioned:
+    """Histograms of the reference score (draw_scores)."""
+    figure, axes = plt.subplots(figsize=(6.5, 3.4))
+    draw_scores(axes, results.table)
+    return Captioned(figure, sentences.distribution(results.table), "score_distribution.png")
+
+
+def draw_scores(axes: plt.Axes, table: pd.DataFrame, title: str = "Anomaly scores") -> None:
+    """Scores of training, good and anomalous test images as densities over common bins. table:
+    Results.table."""
     test = table[table["split"] == "test"]
     groups = {"train": table.loc[table["split"] == "train", "score"],
               "good": test.loc[test["label"] == 0, "score"],
@@ -183,13 +207,11 @@ def score_distribution(table: pd.DataFrame, title: str = "Anomaly scores",
                   label=f"test, unlabelled ({len(test)})")
     axes.set(xlabel="score (higher = more anomalous)", ylabel="density", title=title)
     axes.legend(fontsize=8)
-    return axes.figure
 
 
-def score_study(table: pd.DataFrame) -> plt.Figure:
-    """Every score's label-free AUROC (open) and its real one (filled), in the label-free order.
-    table: Results.score_study."""
-    rows = table.iloc[::-1].reset_index(drop=True)
+def score_study(results: Results) -> Captioned:
+    """Every score's label-free AUROC (open) and its real one (filled), in the label-free order."""
+    rows = results.score_study.iloc[::-1].reset_index(drop=True)
     figure, axes = plt.subplots(figsize=(6.8, 0.9 + 0.26 * len(rows)))
     axes.plot(rows["label_free"], rows.index, "o", markerfacecolor="none", color=TRAIN,
               label="synthetic anomalies, no labels used")
@@ -204,26 +226,25 @@ def score_study(table: pd.DataFrame) -> plt.Figure:
     axes.set_yticklabels([row.score + (f"  ({row.role})" if row.role else "")
                           for row in rows.itertuples()], fontsize=8)
     axes.legend(fontsize=8, loc="lower left")
-    return figure
+    return Captioned(figure, sentences.scores(results.score_study), "score_study.png")
 
 
-def auroc_over_epochs(table: pd.DataFrame) -> plt.Figure:
+def auroc_over_epochs(results: Results) -> Captioned:
     """AUROC on the test split at the epochs whose weights were kept (logarithmic epochs)."""
+    table = results.epochs
     figure, axes = plt.subplots(figsize=(6.5, 3.0))
     axes.plot(table["epoch"], table["auroc"], color=GOOD, marker="o")
     axes.axhline(0.5, **HAIRLINE)
     axes.set(xscale="log", xlabel="epochs of training", ylabel="AUROC, test split", ylim=(0, 1.03),
              title="AUROC over epochs", xticks=table["epoch"], xticklabels=table["epoch"])
     axes.minorticks_off()
-    return figure
+    return Captioned(figure, sentences.epochs(table), "auroc_over_epochs.png")
 
-
-# ---- pictures
 
 def visualization(detector: Detector, results: Results, part: Part,
-                  each: int = 4) -> tuple[plt.Figure, Text]:
+                  each: int = 4) -> Captioned:
     """Input, reconstruction and |residual| of the test images of the lowest and the highest
-    reference scores of each class, and the caption.
+    reference scores of each class.
 
     One colour scale: yellow is what one pixel in a thousand of good training images exceeds.
     """
@@ -253,14 +274,15 @@ def visualization(detector: Detector, results: Results, part: Part,
     figure.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.9, label="|residual|", extend="max")
     named = join((t("run.name_value_f", name=row.defect or t("view.unlabelled"), value=row.score)
                   for row in chosen.itertuples()), ", ")
-    return figure, t("run.input_reconstruction_residual_heat_map", n=len(chosen), found=named,
-                     scale=scale)
+    caption = t("run.input_reconstruction_residual_heat_map", n=len(chosen), found=named,
+                scale=scale)
+    return Captioned(figure, caption, "visualization_result.png", said=False)
 
 
 def heat_maps(results: Results, decision: Decision, part: Part,
-              each: int = 5) -> tuple[plt.Figure, Text]:
-    """Test images above their anomaly maps, and the caption: anomalous ones of the highest and the
-    lowest chosen score, and the highest others.
+              file: str = "anomaly_maps.png", each: int = 5) -> Captioned:
+    """Test images above their anomaly maps: anomalous ones of the highest and the lowest chosen
+    score, and the highest others.
 
     One colour scale for all; dashed, the level that one in twenty held-out good images reaches
     anywhere; solid white, the true defect.
@@ -291,8 +313,9 @@ def heat_maps(results: Results, decision: Decision, part: Part,
     bar.ax.axhline(level, color="#00d5ff", linestyle="--")
     names = join((t("view.defect_file", defect=row.defect or t("view.unlabelled"),
                     file=Path(row.path).name) for row in chosen.itertuples()), ", ")
-    return figure, join([t("run.anomaly_maps_score_n_test", score=decision.score, n=len(chosen),
-                           names=names), components.outlines(bool(truth.any()))])
+    caption = join([t("run.anomaly_maps_score_n_test", score=decision.score, n=len(chosen),
+                      names=names), components.outlines(bool(truth.any()))])
+    return Captioned(figure, caption, file, said=False)
 
 
 def _test(results: Results, score: str, *, ascending: bool) -> pd.DataFrame:
@@ -310,6 +333,8 @@ def _redrawn(detector: Detector, images: ImageSet) -> tuple[np.ndarray, np.ndarr
     x, y = images.tensor.float() / 255, detector.reconstruct(images.tensor)
     return (*(side.permute(0, 2, 3, 1).numpy() for side in (x, y)), (x - y).abs().mean(1).numpy())
 
+
+# ---- of a category
 
 def montage(rows: dict[str, np.ndarray]) -> plt.Figure:
     """Some pictures of each kind, a row a kind. rows: {title: [N,S,S,3] in [0,1]}."""

@@ -11,8 +11,9 @@ import typing
 from pathlib import Path
 
 LANGUAGES = {"en": "en", "zh": "zh-CN"}  # as asked for: as HTML names them
-MESSAGES = Path(__file__).parent / "messages"  # a file a language: {topic: {name: text with {holes}}}
-TIGHT = re.compile(r" (?=[，。：；、（）])|(?<=[，。：；、（）]) |(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
+MESSAGES = Path(__file__).parent / "messages"  # a language each: {topic: {name: text}}
+MARK, HAN = "[，。：；、（）]", r"[\u4e00-\u9fff]"
+TIGHT = re.compile(f" (?={MARK})|(?<={MARK}) |(?<={HAN}) (?={HAN})")
 
 
 class Text(str):

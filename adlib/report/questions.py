@@ -1,5 +1,5 @@
-"""The study's questions that no single run answers, each a table of codes and numbers, read from the
-run folders alone. Figures are means over the seeds of a configuration."""
+"""The study's questions that no single run answers, each a table of codes and numbers, from the run
+folders alone. Figures are means over the seeds of a configuration."""
 from __future__ import annotations
 
 import math
@@ -63,10 +63,11 @@ def choices(scores: pd.DataFrame) -> pd.DataFrame:
     for (category, name), part in scores.groupby(["category", "configuration"], sort=False):
         own, best = part[part["own"]].iloc[0], part.loc[part["test"].idxmax()]
         rows.append({
-            "category": category, "configuration": name, "own_score": own["score"],
-            "own_auroc": own["test"], "chosen_score": ", ".join(part.loc[part["chosen"] > 0, "score"]),
-            "chosen_auroc": part["picked"].iloc[0], "best_score": best["score"],
-            "best_auroc": best["test"],
+            "category": category, "configuration": name,
+            "own_score": own["score"], "own_auroc": own["test"],
+            "chosen_score": ", ".join(part.loc[part["chosen"] > 0, "score"]),
+            "chosen_auroc": part["picked"].iloc[0],
+            "best_score": best["score"], "best_auroc": best["test"],
             "rank_correlation": part["label_free"].corr(part["test"], method="spearman")})
     return pd.DataFrame(rows)
 
@@ -204,7 +205,8 @@ def _metrics(reports: Path, runs: pd.DataFrame) -> list[dict[str, typing.Any]]:
 
 def _label_free(metrics: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """The label-free figures of the configuration's own score; empty where nothing was held out."""
-    return next((entry for entry in metrics["label_free"] if entry["score"] == metrics["score"]), {})
+    own = [entry for entry in metrics["label_free"] if entry["score"] == metrics["score"]]
+    return own[0] if own else {}
 
 
 def _mean(values: typing.Iterable[float | None]) -> float:

@@ -68,7 +68,10 @@ def weights(word: str, *, short: bool = False) -> str:
         return t("weights.random_why", why=why) if why and not short else t("weights.random")
     if word.startswith("none ("):
         return "" if short else t("weights.scratch")
-    return word.split(" sha256:")[0] if short else word
+    if not word.startswith("file "):
+        return word
+    name, _, digest = word.removeprefix("file ").partition(" sha256:")
+    return t("weights.file", name=name) if short else t("weights.file_of", name=name, digest=digest)
 
 
 def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
@@ -173,6 +176,14 @@ def localization(measured: dict[str, typing.Any] | None) -> Text:
              au_pro_05=measured["au_pro_05"])
     return text if not measured["without_mask"] else join(
         [text, t("run.without_mask", n=measured["without_mask"])])
+
+
+def group(code: str) -> str:
+    """Which defects a row of the localization is about: a defect type, or by size "<=0.73%" and
+    ">0.73%" of the image."""
+    if code.startswith("<="):
+        return t("run.defects_up_to", share=code[2:])
+    return t("run.defects_above", share=code[1:]) if code.startswith(">") else code
 
 
 def loss(history: list[dict]) -> Text:

@@ -1,5 +1,5 @@
-"""Executed notebooks to one offline site: reports/index.html, and a page for every look at the data,
-every run and its limits.
+"""Executed notebooks to one offline site: reports/index.html, and a page for every look at the
+data, every run and its limits.
 
 Pages are made to be passed on: of a folder on this machine they show the name alone.
 """
@@ -18,13 +18,13 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
 
-from adlib.config import Config, InputError, project_root
+from adlib.config import Config, InputError, log, notebook_of, project_root
 from adlib.data import files
 from adlib.report import comparison, i18n, render, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
 from adlib.runs import freshness, run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
@@ -34,8 +34,7 @@ DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "
 Page = dict[str, typing.Any]
 
 
-def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bool = True,
-          language: str = "") -> Path:
+def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     """Render every page below `reports` from the executed notebooks and run folders there.
 
     The index is the executed comparison notebook. A run that failed gets a page that says why, with
@@ -54,12 +53,12 @@ def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bo
     """
     notebook, note = reports / "comparison.ipynb", reports / "report.json"
     if not notebook.is_file():
-        raise InputError(f"there is no {notebook}; run `adlib run params/quick.yaml` first, or "
+        raise InputError(f"there is no {notebook}; run `adlib run params/grids/quick.yaml` first, or "
                          "execute notebooks/06_comparison.ipynb with papermill")
     language = language or freshness.read(note).get("language", "en")
     made_from = freshness.of_report(reports) | {"language": language}
     if not again and not freshness.changed(note, made_from) and (reports / "index.html").is_file():
-        say(f"the report is up to date; open {reports / 'index.html'}")
+        log.info("the report is up to date; open %s", reports / "index.html")
         return reports / "index.html"
     table = comparison.performance(reports)
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
@@ -75,7 +74,7 @@ def build(reports: Path, say: typing.Callable[[str], None] = print, *, again: bo
     for page in pages:
         _write(shared | page, groups, reports)
     files.write_json(note, made_from)
-    say(f"{len(pages)} pages; open {reports / 'index.html'}")
+    log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
 
 
@@ -95,7 +94,7 @@ def _run_page(reports: Path, row: typing.Any) -> Page:
     folder = reports / row.folder
     about, name = run_folder.manifest(folder), label(row.name)
     params, done = about.get("params") or {}, row.status == "finished"
-    stem = run_folder.NOTEBOOKS.get(params.get("model"), "").removesuffix(".ipynb")
+    stem = (notebook_of(params["model"]) if "model" in params else "").removesuffix(".ipynb")
     note = named("status", row.status) if not done else (
         f"{row.auroc:.3f}" if row.auroc == row.auroc else "")
     page = {"notebook": folder / "notebook.ipynb", "stem": stem, "synthetic": row.synthetic is True,
@@ -123,8 +122,9 @@ def _limits_page(table: typing.Any, folder: Path) -> Page:
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
-    return {"what": what, "reason": t("answer.status_why", status=named("status", status), why=reason),
-            "log": "\n".join(process.log_end(folder, 20)), "command": command}
+    said = t("answer.status_why", status=named("status", status), why=reason)
+    return {"what": what, "reason": said,
+            "log": "\n".join(local.log_end(folder, 20)), "command": command}
 
 
 def _drawn(table: typing.Any) -> bool:
@@ -155,7 +155,7 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
 
 
 def _figures(folder: Path) -> list[tuple[Text, str, str]]:
-    """What a finished run comes to, for the top of its page: name, number, and its 95 % interval."""
+    """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
     scores = {metrics["score"]: metrics, chosen["score"]: chosen}
@@ -222,8 +222,7 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
     page |= {
         "question": Text(question.removeprefix("# "), other.removeprefix("# ") or None),
         "chinese": chinese, "up": "../" * len(folder.relative_to(reports).parts),
-        "groups": [{"title": title, "links": [link | {"here": link["folder"] == folder}
-                                              for link in links]} for title, links in groups.items()],
+        "here": folder, "groups": groups,
         "command": page["command"] or (executed and _papermill(
             page["stem"], page["notebook"], executed.get("parameters", {}))),
         "downloads": [name for name in DOWNLOADS if (folder / name).is_file()]}
@@ -296,4 +295,5 @@ def _highlight_css() -> str:
 
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight")
                    for style in ("default", "github-dark"))
-    return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n.highlight {{ background: none; }}"
+    return (f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n"
+            ".highlight { background: none; }")

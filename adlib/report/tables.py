@@ -26,6 +26,7 @@ INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_"
 FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
          "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}", "found_at_real_size": "{:.0%}",
          "contrast95": "{:.2f}", "faintest": "{:.2f}"}  # others have three decimals
+VERDICTS = ("missed", "reached", "exceeded")
 STRIPS = {"auroc": "", "bad_auroc": "bad_"}  # columns with a strip: prefix of their interval
 AXIS = 0.3  # AUROC at the left end of a strip
 Row = dict[typing.Any, typing.Any]
@@ -161,7 +162,8 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "detections": lambda row: _rate(row, "detections", "found"),
     "claim_low": lambda row: "" if math.isnan(
         row["claim_low"]) else f"{row['claim_low']:.2f}-{row['claim_high']:.2f}",
-    "verdict": lambda row: named("claim", row["verdict"]) if isinstance(row["verdict"], str) else "",
+    "verdict": lambda row: named("claim", row["verdict"]) if row["verdict"] in VERDICTS else "",
+    "group": lambda row: sentences.group(row["group"]),
     "train_seconds": lambda row: _seconds(row["train_seconds"]),
     "status": _status,
     "label_free_choice": lambda row: named("position", row["label_free_choice"]),
@@ -243,9 +245,9 @@ def _matrix(pairs: pd.DataFrame) -> str:
 def _measured(runs: pd.DataFrame, about: dict[str, typing.Any]) -> str:
     first = runs.iloc[0]
     return (f"- {first['category']} / {first['name']}: seeds {', '.join(map(str, runs['seed']))}; "
-            f"{first['epochs']:.0f} epochs, {first['precision']}, {about['params']['image_size']} px, "
-            f"{first['device']} ({about['threads']} threads), torch {about['versions']['torch']}, "
-            f"git {', '.join(sorted(set(runs['git'])))}")
+            f"{first['epochs']:.0f} epochs, {first['precision']}, "
+            f"{about['params']['image_size']} px, {first['device']} ({about['threads']} threads), "
+            f"torch {about['versions']['torch']}, git {', '.join(sorted(set(runs['git'])))}")
 
 
 def notes() -> Text:

@@ -1,4 +1,4 @@
-"""Which runs are due, each executed in a papermill process of its own; what failed and why.
+"""Which tasks are due, each executed in a papermill process of its own; what failed and why.
 
 The runner owns the status. After a kernel was killed the notebook itself says that every cell
 completed, so a run counts as finished only when its process ended with 0 and its folder holds the
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import InputError
+from adlib.config import InputError, log
 from adlib.data import files, layout
 from adlib.runs import freshness, run_folder
-from adlib.runs.board import Board, Say
-from adlib.runs.engines import process
-from adlib.runs.engines.process import Engine, Job
+from adlib.runs.board import Board
+from adlib.runs.engines import local
+from adlib.runs.engines.local import Engine, Job
 from adlib.runs.grid import Task
 
 POLL_S = 0.1
@@ -33,43 +33,44 @@ class Outcome:
 
 
 def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = False,
-        force: bool = False, timeout_s: float = 3600.0, say: Say = print) -> int:
+        force: bool = False, timeout_s: float = 3600.0) -> int:
     """Execute the tasks of `grid.plan` that are due on an engine, the comparison last; write
     reports/batch.json.
 
-    Returns 0 when everything succeeded (or was up to date), 1 when something failed, 130 when it
-    was interrupted; then what had finished stays. timeout_s: for each task. force: also what is up
-    to date. dry_run: only say what is due. Raises InputError when `reports` cannot be written or
-    another batch is at work there.
+    Args:
+        dry_run: only say what is due.
+        force: also what is up to date.
+        timeout_s: for each task.
+    Returns:
+        0 when everything succeeded (or was up to date), 1 when something failed, 130 when it was
+        interrupted; then what had finished stays.
+    Raises:
+        InputError: when `reports` cannot be written or another batch is at work there.
     """
     if timeout_s <= 0:
         raise InputError(f"the time limit is {timeout_s:g} s; give more than 0 s")
     if dry_run:
         for task, reason in due(tasks, force).items():
-            say(f"would run {task.title}: {reason}" if reason else f"{task.title}: up to date")
+            log.info(f"would run {task.title}: {reason}" if reason else f"{task.title}: up to date")
         return 0
     with _locked(reports):
         reasons = due(tasks, force)
-        outcomes = {
-            task: Outcome("waiting", reason) if reason else Outcome("finished")
-            for task, reason in reasons.items()
-        }
-        for task in tasks:
-            say(f"due: {task.title} ({reasons[task]})"
-                if reasons[task] else f"{task.title}: up to date")
-        board = Board(sum(map(bool, reasons.values())), say)
-        with process.stop_signals() as stop:
+        outcomes = {task: Outcome("waiting", reason) if reason else Outcome("finished")
+                    for task, reason in reasons.items()}
+        for task, reason in reasons.items():
+            log.info(f"due: {task.title} ({reason})" if reason else f"{task.title}: up to date")
+        board = Board(sum(map(bool, reasons.values())))
+        with contextlib.closing(board), local.stop_signals() as stop:
             for last in (False, True):  # the comparison reads what the others left, and batch.json
-                queue = [
-                    task for task in tasks if reasons[task] and (task.kind == "comparison") == last
-                ]
+                queue = [task for task in tasks
+                         if reasons[task] and (task.kind == "comparison") == last]
                 _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop)
                 files.write_json(reports / "batch.json", _entries(outcomes))
                 if last:
                     _note_comparison(outcomes)
         if stop.is_set():
-            say("stopped; everything that had finished is kept, and the same command goes on from "
-                "here")
+            log.info("stopped; everything that had finished is kept, and the same command goes on "
+                     "from here")
             return 130
     return int(any(outcome.status == "failed" for outcome in outcomes.values()))
 
@@ -82,10 +83,10 @@ def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
         if task.kind == "comparison" and any(reasons.values()):
             reason = "what it compares is due"
         elif task.kind == "comparison":
-            plan = _plan({other: Outcome("finished") for other in reasons})
-            made_from = freshness.of_comparison(task.notebook, task.output.parent, plan)
-            reason = freshness.changed(_comparison_note(task),
-                                       made_from) or ("" if task.output.is_file() else "never run")
+            made_from = freshness.of_comparison(
+                task.notebook, task.output.parent,
+                _plan({other: Outcome("finished") for other in reasons}))
+            reason = freshness.changed(_comparison_note(task), made_from) or _never_run(task)
         else:
             reason = "its run is due" if reasons.get(task.after) else _due(task, opened)
         reasons[task] = reason or ("asked for with --force" if force else "")
@@ -93,33 +94,40 @@ def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
 
 
 def _due(task: Task, opened: dict[tuple[str, str], layout.Category]) -> str:
-    state = run_folder.status(task.output.parent) if task.kind == "run" else None
+    folder = task.output.parent
+    state = run_folder.status(folder) if task.kind == "run" else None
     if state and state.state != "finished":
-        return state.reason if state.state == "missing" else f"{state.state}: {state.reason}".rstrip(
-            ": ")
+        return state.reason if state.state == "missing" else _told(state)
     try:
         key = (task.params["data_root"], task.params["category"])
         if key not in opened:
-            opened[key] = layout.open_category(layout.find_root(key[0])[0], key[1])
+            opened[key] = layout.open_from(*key)[0]
         if task.kind == "run":
-            found = run_folder.stale(task.output.parent, run_folder.inputs(
-                task.config, opened[key]))
-            return found or ("" if task.output.is_file() else "its executed notebook is missing")
-        return freshness.changed(task.note, _made_from(
-            task, opened[key])) or ("" if task.output.is_file() else "never run")
+            now = freshness.of_run(task.config, opened[key])
+            return freshness.why_stale(run_folder.manifest(folder), now) or (
+                "" if task.output.is_file() else "its executed notebook is missing")
+        return freshness.changed(task.note, _made_from(task, opened[key])) or _never_run(task)
     # the notebook will meet it too, and the failure is recorded with its own task
     except InputError as error:
         return f"could not be checked: {error}"
 
 
-def _made_from(task: Task, category: layout.Category) -> dict[str, typing.Any]:
+def _never_run(task: Task) -> str:
+    return "" if task.output.is_file() else "never run"
+
+
+def _told(state: run_folder.Status) -> str:
+    return f"{state.state}: {state.reason}".rstrip(": ")
+
+
+def _made_from(task: Task, category: layout.Category) -> freshness.Made:
     if task.kind == "limits":
         return freshness.of_limits(task.notebook, task.after.output.parent)
     return freshness.of_data(task.notebook, category, task.params["image_size"],
                              task.params["weights"])
 
 
-def _made_from_now(task: Task) -> dict[str, typing.Any]:
+def _made_from_now(task: Task) -> freshness.Made:
     """What a task that is about to start will be made from; noted at its end, so that what changes
     meanwhile is noticed."""
     if not task.note:
@@ -142,7 +150,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
                 try:
                     reason = _blocked_reason(task)
                     if not reason:
-                        running.append(process.start(task, engine, _made_from_now(task)))
+                        running.append(local.start(task, engine, _made_from_now(task)))
                         board.started(task)
                         continue
                     if task.note:
@@ -152,7 +160,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
                 except InputError as error:
                     reason = str(error)
                 outcomes[task] = Outcome("failed", reason)
-                board.failed(task, reason, log=False)
+                board.failed(task, reason, log_too=False)
             for job in list(running):
                 try:
                     if (code := job.execution.poll()) is None and job.seconds() > timeout_s:
@@ -174,10 +182,9 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
             board.progress(running)
             time.sleep(POLL_S)
     finally:
-        board.clear()
         for job in running:
             job.execution.kill()
-            process.keep_notebook(job.task)
+            local.keep_notebook(job.task)
             outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
             if job.task.note:
                 freshness.fail(job.task.note, "stopped before it finished", job.task.retry)
@@ -193,10 +200,9 @@ def _blocked_reason(task: Task) -> str:
     """Why a task cannot be started, "" where it can."""
     if task.kind == "run" and not run_folder.left_alone(task.output.parent):
         return f"another process is at work in {task.output.parent}"
-    run = run_folder.status(task.after.output.parent) if task.after else None
-    if run and run.state != "finished":
-        return f"its run, {task.after.title}, has not finished ({run.state}: {run.reason}".rstrip(
-            ": ") + ")"
+    state = run_folder.status(task.after.output.parent) if task.after else None
+    if state and state.state != "finished":
+        return f"its run, {task.after.title}, has not finished ({_told(state)})"
     return ""
 
 
@@ -204,11 +210,11 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
     """Why a task whose process ended with an exit code has failed, "" if it has not; the verdict is
     written where it belongs."""
     task, folder = job.task, job.task.output.parent
-    error, reason = process.keep_notebook(task), ""
+    error, reason = local.keep_notebook(task), ""
     if job.timed_out:
         reason = f"time limit of {timeout_s:g} s"
     elif code:
-        reason = error or process.reason_of_exit(code, folder)
+        reason = error or local.reason_of_exit(code, folder)
     elif task.kind == "run" and (run_folder.status(folder).state != "finished"
                                  or run_folder.manifest(folder).get("started") == job.before):
         reason = "the notebook ended without writing metrics.json"
@@ -225,13 +231,11 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
 
 def _entries(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
     """What batch.json says of each task."""
-    return [{
-        "kind": task.kind,
-        "title": task.title, "category": task.params.get("category", ""), "name": task.params.get(
-            "name", ""), "seed": task.params.get("seed"), "folder": task.output.parent.relative_to(
-                task.params["reports"]).as_posix(), "status": outcome.status,
-        "reason": outcome.reason, "retry": task.retry
-    } for task, outcome in outcomes.items()]
+    return [{"kind": task.kind, "title": task.title, "category": task.params.get("category", ""),
+             "name": task.params.get("name", ""), "seed": task.params.get("seed"),
+             "folder": task.output.parent.relative_to(task.params["reports"]).as_posix(),
+             "status": outcome.status, "reason": outcome.reason, "retry": task.retry}
+            for task, outcome in outcomes.items()]
 
 
 def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
@@ -246,9 +250,8 @@ def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
 
 
 def _plan(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
-    return _entries(
-        {task: outcome
-         for task, outcome in outcomes.items() if task.kind != "comparison"})
+    return _entries({task: outcome for task, outcome in outcomes.items()
+                     if task.kind != "comparison"})
 
 
 def _comparison_note(task: Task) -> Path:
@@ -262,14 +265,11 @@ def _locked(reports: Path) -> typing.Iterator[None]:
         lock = filelock.FileLock(reports / ".batch.lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise InputError(
-            f"another batch is at work in {reports}; wait for it, or give this one another "
-            f"--reports") from None
+        raise InputError(f"another batch is at work in {reports}; wait for it, or give this one "
+                         f"another --reports") from None
     except OSError as error:
-        raise InputError(
-            f"cannot write in {reports}: {error.strerror or error}; make it writable or give "
-            f"another "
-            "--reports") from error
+        raise InputError(f"cannot write in {reports}: {error.strerror or error}; make it writable "
+                         f"or give another --reports") from error
     try:
         yield
     finally:

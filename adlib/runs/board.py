@@ -1,90 +1,165 @@
-"""What a person sees of a batch under way: live lines on a terminal, plain lines elsewhere."""
+"""What the user sees on a terminal: a batch under way (live bars, or plain lines elsewhere), the
+closing table, predictions."""
 from __future__ import annotations
 
-import shutil
+import io
+import math
 import sys
 import time
 import typing
+from pathlib import Path
 
-from adlib.config import InputError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
+
+from adlib.config import InputError, log
 from adlib.data import files
-from adlib.runs.engines import process
-from adlib.runs.engines.process import Job
+from adlib.runs import run_folder
+from adlib.runs.engines import local
+from adlib.runs.engines.local import Job
 from adlib.runs.grid import Task
 
-LIVE_S, PLAIN_S = 1.0, 30.0  # how often progress is shown: on a terminal, elsewhere
-LOG_LINES = 10  # of a failed task's log, repeated on the screen
+if typing.TYPE_CHECKING:  # the runner need not wait for torch
+    from adlib.runs.inference import Prediction
 
-Say = typing.Callable[[str], None]
+LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsewhere
+LOG_LINES = 10  # of a failed task's log, repeated on the screen
+WIDTH = 100  # columns of the closing table
+CELLS = 2  # categories side by side in it
 
 
 class Board:
-    """Says what starts, ends and fails, and how far the running ones are, of `total` tasks."""
-    def __init__(self, total: int, say: Say) -> None:
-        self.total, self.done, self.say = total, 0, say
-        self.live = sys.stdout.isatty()
-        self.drawn = 0  # live lines that are on the screen now
-        self.shown = time.monotonic()
+    """Says what starts, ends and fails, and how far the running tasks are, of `total`."""
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.shown = total, 0, time.monotonic()
+        self.rows: dict[Task, int] = {}  # a running task's bar
+        self.console = Console(file=sys.stdout)
+        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[far]}")
+        self.bars = Progress(*columns, console=self.console, transient=True, auto_refresh=False,
+                             redirect_stderr=False, disable=not self.console.is_terminal)
+        self.bars.start()
+        self.batch = self.bars.add_task("batch", total=total, far=f"0 of {total} done")
+
+    def say(self, text: str) -> None:
+        if self.console.is_terminal:  # above the bars; a long command stays in one piece
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            log.info("%s", text)
 
     def started(self, task: Task) -> None:
-        self._line(f"start: {task.title}")
+        self.say(f"start: {task.title}")
+        self.rows[task] = self.bars.add_task(f"  {task.title}", total=None, far="")
 
     def finished(self, job: Job) -> None:
-        self.done += 1
-        self._line(f"done ({self.done} of {self.total}): {job.task.title}{_result(job.task)}, "
-                   f"{job.seconds():.0f} s")
+        self._end(job.task)
+        self.say(f"done ({self.done} of {self.total}): {job.task.title}{_result(job.task)}, "
+                 f"{job.seconds():.0f} s")
 
-    def failed(self, task: Task, reason: str, *, log: bool = True) -> None:
-        self.done += 1
-        self._line(f"FAILED ({self.done} of {self.total}): {task.title}: {reason}")
-        if log:
+    def failed(self, task: Task, reason: str, *, log_too: bool = True) -> None:
+        self._end(task)
+        self.say(f"FAILED ({self.done} of {self.total}): {task.title}: {reason}")
+        if log_too:
             folder = task.output.parent
-            for line in process.log_end(folder, LOG_LINES):
+            for line in local.log_end(folder, LOG_LINES):
                 self.say(f"    | {line}")
             self.say(f"    whole log: {folder / 'log.txt'}")
         self.say(f"    to try again: {task.retry}")
 
     def progress(self, running: list[Job]) -> None:
+        """Show how far the running tasks are, every now and then."""
         now = time.monotonic()
-        if not running or now - self.shown < (LIVE_S if self.live else PLAIN_S):
+        if not running or now - self.shown < (
+                LIVE_S if self.console.is_terminal else PLAIN_S):
             return
         self.shown = now
-        if not self.live:
-            self.say(f"{self.done} of {self.total} done; " + "; ".join(map(_far, running)))
+        if not self.console.is_terminal:
+            self.say(f"{self.done} of {self.total} done; "
+                     + "; ".join(f"{job.task.title}: {_far(job)[0]}" for job in running))
             return
-        self.clear()
-        # a line that wraps could not be cleared again
-        width = shutil.get_terminal_size().columns - 1
-        lines = [*map(_far, running), f"{self.done} of {self.total} done"]
-        print(*(line[:width] for line in lines), sep="\n", flush=True)
-        self.drawn = len(lines)
+        for job in running:
+            far, epoch, epochs = _far(job)
+            self.bars.update(self.rows[job.task], far=far, completed=epoch, total=epochs)
+        self.bars.refresh()
 
-    def clear(self) -> None:
-        """Take the live lines off the screen."""
-        if self.drawn:
-            print(f"\x1b[{self.drawn}A\x1b[J", end="", flush=True)
-            self.drawn = 0
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        self.bars.stop()
 
-    def _line(self, text: str) -> None:
-        self.clear()
-        self.say(text)
+    def _end(self, task: Task) -> None:
+        self.done += 1
+        if task in self.rows:
+            self.bars.remove_task(self.rows.pop(task))
+        self.bars.update(self.batch, advance=1, far=f"{self.done} of {self.total} done")
+        self.bars.refresh()
 
 
-def _far(job: Job) -> str:
+def closing_table(rows: typing.Iterable[dict[str, typing.Any]]) -> str:
+    """Configurations x categories in 100 columns, some categories at a time.
+
+    Args:
+        rows: of one configuration on one category: label, category, auroc, low, high,
+            train_seconds; of one without a finished run its `status`, and `seeds` 0.
+    """
+    cells = {(str(row["label"]), row["category"]): _cell(row) for row in rows}
+    categories = list(dict.fromkeys(category for _, category in cells))
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    for start in range(0, len(categories), CELLS):
+        some = categories[start:start + CELLS]
+        table = Table("", *(Column(category, no_wrap=True) for category in some),
+                      title=None if start else "AUROC [95 % interval], seconds of training",
+                      title_justify="left", title_style="none")
+        for label in dict.fromkeys(label for label, _ in cells):
+            table.add_row(label, *(cells.get((label, category), "") for category in some))
+        console.print(table, markup=False)
+    return console.file.getvalue().rstrip()
+
+
+def _cell(row: dict[str, typing.Any]) -> str:
+    if not row["seeds"]:
+        return row["status"]
+    interval = f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return (f"{'no AUROC' if math.isnan(row['auroc']) else interval}, "
+            f"{row['train_seconds']:.0f} s")
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """A prediction for a terminal."""
+    if prediction.problem:
+        return f"unreadable                     {prediction.path} ({prediction.problem})"
+    p_value = "" if prediction.p_value is None else f"p {prediction.p_value:.3f}"
+    return (f"{prediction.verdict or 'no verdict':10} {prediction.score:11.5g} {p_value:8} "
+            f"{prediction.path}")
+
+
+def predictions_summary(predictions: list[Prediction], out: Path) -> str:
+    """What came out, in a sentence, and every picture that could not be read."""
+    verdicts = [prediction.verdict for prediction in predictions]
+    unread = [prediction.path for prediction in predictions if prediction.problem]
+    text = (f"{len(predictions)} pictures: {verdicts.count('anomalous')} anomalous, "
+            f"{verdicts.count('good')} good")
+    text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
+    if not any(verdicts) and len(unread) < len(predictions):
+        text += ". The run had too few good images for a threshold: sort by score"
+    return f"{text}. Tables and overlays: {out}"
+
+
+def _far(job: Job) -> tuple[str, float | None, float | None]:
+    """How far a task is: in words, the epoch and of how many; no epochs where it tells none."""
     try:
-        state = files.read_json(job.task.output.parent /
-                                "progress.json") if job.task.kind == "run" else {}
-        return (f"{job.task.title}: epoch {state['epoch']} of {state['epochs']}, loss "
-                f"{state['loss']:.5f}, "
-                f"{state['seconds_left']:.0f} s left")
+        if job.task.kind == "run":
+            state = files.read_json(job.task.output.parent / "progress.json")
+            return (f"epoch {state['epoch']} of {state['epochs']}, loss {state['loss']:.5f}, "
+                    f"{state['seconds_left']:.0f} s left", state["epoch"], state["epochs"])
     except (InputError, KeyError, TypeError, ValueError):
-        return f"{job.task.title}: {job.seconds():.0f} s"
+        pass
+    return f"{job.seconds():.0f} s", None, None
 
 
 def _result(task: Task) -> str:
     if task.kind != "run":
         return ""
-    test = files.read_json(task.output.parent / "metrics.json")["auroc"].get("test", {})
+    test = run_folder.metrics(task.output.parent)["auroc"].get("test", {})
     if test.get("value") is None:
         return f", no AUROC ({test.get('why_absent', 'no labels')})"
     return f", AUROC {test['value']:.4f}"

@@ -70,8 +70,11 @@ def reopen(folder: Path) -> Reopened:
         raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
                          f"its "
                          "configuration first")
-    about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
-    config = Config.from_mapping(about["params"], str(folder / "run.json"))
+    about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
+    config = run_folder.config_of(folder)
+    if "maps" not in measured:
+        raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
+                         f"again first")
     if not (folder / "model.pt").exists():
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
                          f"neither a "
@@ -222,11 +225,11 @@ def predict(run: Reopened, given: typing.Iterable[Source], out: Path, *,
     with table as stream, ThreadPoolExecutor(2) as pool:
         for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
             try:
-                untrusted.legible(str(source.path))
+                untrusted.check_name(str(source.path))
                 picture = decoded()
             except Exception as error:  # whatever a decoder trips over, the file is named
-                problem = untrusted.shown(str(error) or type(error).__name__)
-                prediction = Prediction(untrusted.shown(source.path), problem=problem)
+                problem = untrusted.sanitized(str(error) or type(error).__name__)
+                prediction = Prediction(untrusted.sanitized(source.path), problem=problem)
             else:
                 prediction = _predicted(run, source, picture, out)
             csv.DictWriter(stream, COLUMNS).writerow(_row(prediction))

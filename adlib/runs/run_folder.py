@@ -2,7 +2,7 @@
 
 The folder is the only thing notebooks hand to each other. `metrics.json` is written last: a run
 without it has not finished, whatever else it says. The lock tells a running run from one that was
-killed.
+killed. What names this machine lies in `.local.json` alone, so that the rest can be passed on.
 """
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import FEATURE_MODELS, STATISTICS, Config, InputError, project_root
+from adlib.config import Config, InputError, project_root, upgrade
 from adlib.data import files, layout
-from adlib.runs import provenance
+from adlib.runs import freshness
 
 if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
     from adlib.data.part import Part
@@ -29,11 +29,10 @@ if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
     from adlib.evaluation.results import Results
     from adlib.models.detector import Detector
 
-NOTEBOOKS = {"cae": "02_cae_baseline.ipynb", "resnet18": "03_resnet_ssim.ipynb"} | dict.fromkeys(
-    FEATURE_MODELS + STATISTICS, "04_feature_space.ipynb")
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
-# where things lie decides no number; what lies there does
-NOT_INPUTS = ("category", "data_root", "reports")
+PLACES = ("data_root", "reports", "weights")  # parameters that may be paths of this machine
+LAYOUTS = {"seed": "course"}  # as an earlier version called it
+METRICS = {"false_alarms": "false_positives", "follows": "confounders"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Run:
     identity: str  # hash of everything the numbers depend on
     lock: filelock.FileLock
     category: layout.Category
-    contents: dict[str, str]  # data.contents at the start
+    contents: dict[str, str]  # layout.contents at the start
     began: float  # of a clock that only goes forward
 
     def progress(self, state: dict[str, typing.Any]) -> None:
@@ -88,19 +87,19 @@ class Run:
         """Record the metrics and the end of the run; drop what only an unfinished run needs.
 
         Times go into the manifest and not into metrics.json, which is the same, byte for byte, for
-        equal inputs. Raises InputError naming the files of the data that changed meanwhile: these
-        numbers would be nobody's.
+        equal inputs.
+
+        Raises:
+            InputError: naming the files of the data that changed meanwhile; these numbers would be
+                of neither state.
         """
         if changed := layout.changed(self.category, self.contents):
-            raise InputError(
-                f"the data changed while this run was at work: {layout.some(changed)}; its "
-                f"numbers would be of neither state, "
-                "so there are none; run it again")
+            raise InputError(f"the data changed while this run was at work: "
+                             f"{layout.some(changed)}; its numbers would be of neither state, so "
+                             f"there are none; run it again")
         about = files.read_json(self.folder / "run.json")
-        about |= {
-            "status": "finished", "finished": datetime.now(timezone.utc).isoformat(),
-            "seconds": time.monotonic() - self.began, "train_seconds": train_seconds
-        }
+        about |= {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(),
+                  "seconds": time.monotonic() - self.began, "train_seconds": train_seconds}
         files.write_json(self.folder / "run.json", about)
         files.write_json(self.folder / "metrics.json", metrics)
         _clear_work(self.folder)
@@ -112,57 +111,42 @@ def reports_dir(reports: str = "") -> Path:
 
 
 def folder(config: Config) -> Path:
-    return reports_dir(
-        config.reports) / "runs" / config.category / config.name / f"seed-{config.seed}"
-
-
-def inputs(config: Config, category: layout.Category) -> dict[str, typing.Any]:
-    """Everything the run's numbers depend on; two runs of equal inputs have equal numbers (on one
-    machine, on CPU)."""
-    params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS}
-    given = params.pop("weights")
-    weights = "none" if config.model in ("cae", *STATISTICS) else given
-    if weights not in ("imagenet", "none"):
-        path = Path(weights)
-        weights = "sha256:" + hashlib.sha256(
-            path.read_bytes()).hexdigest()[:16] if path.is_file() else f"missing {path}"
-    return {
-        "params": params, "data": layout.fingerprint(category), "weights": weights,
-        "code": provenance.code(NOTEBOOKS.get(config.model, "04_feature_space.ipynb"))
-    }
+    runs = reports_dir(config.reports) / "runs"
+    return runs / config.category / config.name / f"seed-{config.seed}"
 
 
 def start(part: Part, detector: Detector) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-    Keeps the checkpoint of a killed run with the same inputs. Raises InputError when another
-    process is at work in the folder.
+    Keeps the checkpoint of a killed run with the same inputs.
+
+    Raises:
+        InputError: when another process is at work in the folder, or it cannot be written.
     """
     from adlib.models.fast import device as devices
 
-    config, category, source, weights = part.config, part.category, part.source, detector.weights
-    machine = devices.describe(config)
+    config, category, weights = part.config, part.category, detector.weights
     here, began = folder(config), time.monotonic()
     lock = _take(here)
-    known, contents = inputs(config, category), layout.contents(category)
-    identity = hashlib.sha256(json.dumps([known, weights], sort_keys=True).encode()).hexdigest()
-    if manifest(here).get("inputs") != known:
+    inputs, contents = freshness.of_run(config, category), layout.contents(category)
+    identity = hashlib.sha256(json.dumps([inputs, weights], sort_keys=True).encode()).hexdigest()
+    if manifest(here).get("inputs") != inputs:
         _clear_work(here)
     (here / "metrics.json").unlink(missing_ok=True)
-    files.write_json(
-        here / "run.json", {
-            "status": "running", "pid": os.getpid(), "host": platform.node(),
-            "params": config.as_dict(), "inputs": known, "data": {
-                "root": str(category.root.resolve()), "layout": category.layout,
-                "synthetic": category.synthetic, "source": source, "fingerprint": known["data"],
-                "counts": {
-                    "train": len(category.train), "test": len(category.test), "train_bad": len(
-                        category.train_bad)
-                }
-            }, "weights": weights, **machine,
-            "versions": provenance.versions(), "git": provenance.revision(),
-            "started": datetime.now(timezone.utc).isoformat()
-        })
+    root, params = category.root.resolve(), config.as_dict()
+    files.write_json(here / ".local.json", {
+        "host": platform.node(), "data_root": str(root), "params": {
+            key: params[key] for key in PLACES}})
+    counts = {split: len(getattr(category, split)) for split in ("train", "test", "train_bad")}
+    files.write_json(here / "run.json", {
+        "status": "running", "pid": os.getpid(), "inputs": inputs,
+        "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
+            "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
+            "source": part.source, "counts": counts,
+            "fingerprint": inputs["data"]},
+        "weights": weights, **devices.describe(config), "versions": freshness.versions(),
+        "git": freshness.revision(),
+        "started": datetime.now(timezone.utc).isoformat()})
     return Run(here, config, identity, lock, category, contents, began)
 
 
@@ -177,16 +161,61 @@ def status(run_folder: Path) -> Status:
         return Status("failed", str(about.get("error", "no reason recorded")))
     if said == "finished":
         try:
-            metrics = files.read_json(run_folder / "metrics.json")
-            if isinstance(metrics, dict) and "auroc" in metrics:
-                return Status("finished")
-            return Status("failed", f"{run_folder / 'metrics.json'} holds no AUROC; run it again")
+            measured = files.read_json(run_folder / "metrics.json")
         except InputError as error:
             return Status("failed", str(error))
+        if isinstance(measured, dict) and "auroc" in measured:
+            return Status("finished")
+        return Status("failed", f"{run_folder / 'metrics.json'} holds no AUROC; run it again")
     if said == "running":
         return Status("running") if _locked(run_folder) else Status(
             "interrupted", "its process ended before it finished")
     return Status("failed", f"{run_folder / 'run.json'} cannot be understood; run it again")
+
+
+def manifest(run_folder: Path) -> dict[str, typing.Any]:
+    """What run.json says, in this version's words; {} when it is missing or cannot be understood.
+    """
+    about = freshness.read(run_folder / "run.json")
+    if isinstance(about.get("params"), dict):
+        about["params"] = upgrade(about["params"], "run folders of an earlier version")
+    if isinstance(data := about.get("data"), dict) and "layout" in data:
+        data["layout"] = LAYOUTS.get(data["layout"], data["layout"])
+    return about
+
+
+def metrics(run_folder: Path) -> dict[str, typing.Any]:
+    """What metrics.json holds, in this version's words. Raises InputError where it cannot be read.
+    """
+    return _renamed(files.read_json(run_folder / "metrics.json"))
+
+
+def local(run_folder: Path) -> dict[str, typing.Any]:
+    """What a run's folder keeps of the machine that made it, and does not pass on.
+
+    Returns:
+        `data_root`: full path of the data, and `params`: those of PLACES, as the run was given
+        them; {} in a folder that came from elsewhere. `host`: the machine's name.
+    """
+    if kept := freshness.read(run_folder / ".local.json"):
+        return kept
+    about = freshness.read(run_folder / "run.json")  # an earlier version kept them there
+    if "host" not in about:
+        return {}
+    return {"host": about["host"], "data_root": about["data"]["root"], "params": {
+        key: value for key, value in about["params"].items() if key in PLACES}}
+
+
+def data_root(run_folder: Path) -> str:
+    """Where the data of a run lie on this machine, or its folder's name where that is not known."""
+    return local(run_folder).get("data_root") or manifest(run_folder)["data"]["root"]
+
+
+def config_of(run_folder: Path) -> Config:
+    """A run's parameters, with the paths of this machine where it ran here."""
+    params = manifest(run_folder).get("params") or {}
+    return Config.from_mapping(params | local(run_folder).get("params", {}),
+                               str(run_folder / "run.json"))
 
 
 def left_alone(run_folder: Path) -> bool:
@@ -202,34 +231,9 @@ def left_alone(run_folder: Path) -> bool:
 
 def fail(run_folder: Path, reason: str) -> None:
     """The runner's verdict that a run failed; it stands above what the notebook said of itself."""
-    files.write_json(run_folder / "run.json",
-                     manifest(run_folder) | {"status": "failed", "error": reason})
+    about = freshness.read(run_folder / "run.json")
+    files.write_json(run_folder / "run.json", about | {"status": "failed", "error": reason})
     (run_folder / "progress.json").unlink(missing_ok=True)
-
-
-def stale(run_folder: Path, now: dict[str, typing.Any]) -> str | None:
-    """Why a finished run no longer answers what is asked (`now`: runs.inputs), in words; None when
-    it does."""
-    about = manifest(run_folder)
-    before = about.get("inputs")
-    if not isinstance(before, dict) or not isinstance(before.get("params"), dict):
-        return "it was made by another version of adlib"
-    if before == now and str(about.get("weights")).startswith("RANDOM") and imagenet_at_hand():
-        return "it ran with random weights, and ImageNet's are at hand now"
-    if before == now:
-        return None
-    old, new = before["params"], now["params"]
-    changed = [
-        f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    words = {
-        "data": "the data changed", "weights": "the weights changed",
-        "code": "the code that makes the numbers changed"
-    }
-    changed += [text for key, text in words.items() if before.get(key) != now[key]]
-    # a key that this version does not know
-    return "; ".join(changed) or "it was made by another version of adlib"
 
 
 def all_runs(reports: Path) -> list[Path]:
@@ -244,6 +248,12 @@ def all_runs(reports: Path) -> list[Path]:
                   key=order)
 
 
+def _renamed(value: typing.Any) -> typing.Any:
+    if isinstance(value, dict):
+        return {METRICS.get(key, key): _renamed(inner) for key, inner in value.items()}
+    return value
+
+
 def _save_state(detector: Detector, path: Path) -> None:
     """The state dict, loadable with torch.load(path, weights_only=True)."""
     import torch
@@ -252,11 +262,6 @@ def _save_state(detector: Detector, path: Path) -> None:
              for name, tensor in detector.state_dict().items()}
     with files.atomic_path(path) as temporary:
         torch.save(state, temporary)
-
-
-def data_root(run_folder: Path) -> str:
-    """Where the data of a run lie on this machine."""
-    return manifest(run_folder)["data"]["root"]
 
 
 def _take(here: Path) -> filelock.FileLock:
@@ -268,10 +273,8 @@ def _take(here: Path) -> filelock.FileLock:
     except filelock.Timeout:
         raise InputError(f"another process is working on {here}; wait for it, or end it") from None
     except OSError as error:
-        raise InputError(
-            f"cannot write in {here}: {error.strerror or error}; make it writable or choose "
-            f"another reports "
-            "folder") from error
+        raise InputError(f"cannot write in {here}: {error.strerror or error}; make it writable or "
+                         f"choose another reports folder") from error
     return lock
 
 
@@ -284,24 +287,7 @@ def _locked(here: Path) -> bool:
         return True
 
 
-def manifest(here: Path) -> dict[str, typing.Any]:
-    """What run.json says; {} when it is missing or cannot be understood."""
-    try:
-        about = files.read_json(here / "run.json")
-    except InputError:
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
 def _clear_work(here: Path) -> None:
     for name in ("progress.json", "checkpoint.pt"):
         (here / name).unlink(missing_ok=True)
     shutil.rmtree(here / "snapshots", ignore_errors=True)
-
-
-def imagenet_at_hand() -> bool:
-    """Is torchvision's ResNet18 file in torch's cache? Asked without loading torch."""
-    home = os.environ.get("TORCH_HOME") or Path(
-        os.environ.get("XDG_CACHE_HOME",
-                       Path.home() / ".cache")) / "torch"
-    return any((Path(home) / "hub" / "checkpoints").glob("resnet18-*.pth"))

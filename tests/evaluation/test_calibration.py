@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
-from tests.handmade import Maps
 
 from adlib.config import REFERENCE_SCORE, Config, InputError
 from adlib.data import part as parts
@@ -20,6 +19,7 @@ from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps, fused
 from adlib.models.detector import fit
 from adlib.models.detectors import PCAResidual
+from tests.handmade import Maps
 
 CONFIG = Config(category="nut", image_size=32, held_out=0.4, device="cpu", target_fpr=0.3)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
-from adlib.evaluation import evaluate, operating_point
+from adlib.evaluation import operating_point, results
 from adlib.evaluation.conformal import Threshold
 
 scored = st.lists(st.tuples(st.integers(0, 1), st.integers(-5, 5)), min_size=1, max_size=40)
@@ -54,7 +54,7 @@ def test_the_oracle_is_the_best_f1_and_that_of_the_run_and_needs_labels(rows):
         max(f1_score(labels, scores >= level) for level in scores))
     table = pd.DataFrame({"split": "test", "label": pd.array(labels.astype(int), "Int64"),
                           "score": scores, "prediction": pd.array([None] * len(rows), "Int64")})
-    reported = evaluate.operating(table)["test"]["oracle_f1"]["threshold"]
+    reported = results.operating_of(table)["test"]["oracle_f1"]["threshold"]
     assert ((scores > best) == (scores >= reported)).all()
 
 

@@ -17,9 +17,9 @@ def simulated(truth, n, seed, low=-3.0, high=0.0):
     return x, rng.random(n) < truth(x)
 
 
-def log_posterior(x, detected, x50, slope, guess, lapse):
+def log_posterior(x, detected, x50, slope, fpr, lapse):
     logs, place = np.log10(x), np.log10(x50)
-    p = guess + (1 - guess - lapse) * expit(slope * (logs - place))
+    p = fpr + (1 - fpr - lapse) * expit(slope * (logs - place))
     middle, span = (logs.min() + logs.max()) / 2, np.ptp(logs)
     return (
         np.where(detected, np.log(np.maximum(p, 1e-12)), np.log(np.maximum(1 - p, 1e-12))).sum() -
@@ -66,9 +66,9 @@ def test_without_guesses_and_lapses_it_is_logistic_regression():
 @settings(max_examples=100, deadline=None)
 @given(st.floats(1e-4, 10), st.floats(0.5, 50), st.floats(0, 0.5), st.floats(0, 0.1),
        st.floats(0.01, 0.99))
-def test_at_inverts_the_curve(x50, slope, guess, lapse, share):
-    curve = Curve(x50, slope, guess, lapse, 10)
-    probability = guess + (1 - guess - lapse) * share
+def test_at_inverts_the_curve(x50, slope, fpr, lapse, share):
+    curve = Curve(x50, slope, fpr, lapse, 10)
+    probability = fpr + (1 - fpr - lapse) * share
     assert curve(np.array([curve.at(probability)]))[0] == pytest.approx(probability, abs=1e-9)
 
 
@@ -115,43 +115,9 @@ def test_all_or_nothing_detected_says_so():
                            for found in (True, False))
     assert everything.x50 == 0 and everything.at(0.5) == 0 and (everything(x) == 1).all()
     assert nothing.x50 == math.inf and math.isnan(nothing.at(0.5)) and (nothing(x) == 0.05).all()
-    assert psychometric.interval(x, np.ones(8, bool), 0.5, fpr=0.05, repeats=20) == (0, 0)
-    assert psychometric.interval(x, np.zeros(8, bool), 0.5, fpr=0.05,
-                                 repeats=20) == (math.inf, math.inf)
 
 
-def test_interval_holds_the_estimate_and_narrows():
-    truth, widths = Curve(0.03, 5.0, 0.05, 0.0, 0), []
-    for n in (40, 400):
-        x, detected = simulated(truth, n, seed=1)
-        low, high = psychometric.interval(x, detected, 0.5, fpr=0.05, repeats=40)
-        assert low < psychometric.fit(x, detected,
-                                      fpr=0.05).at(0.5) < high and low < truth.at(0.5) < high
-        widths.append(math.log10(high / low))
-    assert widths[1] < 0.6 * widths[0]
-    assert psychometric.interval(x[:40], detected[:40], 0.5, fpr=0.05,
-                                 repeats=20, seed=4) == psychometric.interval(
-                                     x[:40], detected[:40], 0.5, fpr=0.05, repeats=20, seed=4)
-
-
-def test_interval_covers():
-    truth = Curve(0.03, 5.0, 0.05, 0.0, 0)
-    hits = 0
-    for seed in range(10):
-        x, detected = simulated(truth, 80, seed)
-        low, high = psychometric.interval(x, detected, 0.5, fpr=0.05, repeats=25, seed=seed)
-        hits += low <= truth.at(0.5) <= high
-    assert hits >= 7  # fewer happens in 0.1 % of the cases if 95 % is right
-
-
-def test_draws_that_never_cross_count_as_infinity():
-    x = np.logspace(-3, 0, 12)
-    detected = np.arange(12) == 11  # one in twelve: a third of the draws does not hold it
-    low, high = psychometric.interval(x, detected, 0.5, fpr=0.0, repeats=40)
-    assert 0.1 < low < math.inf and high == math.inf
-
-
-@pytest.mark.parametrize(("x", "detected", "guess", "message"), [
+@pytest.mark.parametrize(("x", "detected", "fpr", "message"), [
     ([0.1, 0.2, 0.3], [True, False], 0.0, "one length"),
     ([[0.1, 0.2]], [[True, False]], 0.0, "one length"),
     ([0.1, 0.0], [True, False], 0.0, "positive and finite"),
@@ -161,18 +127,10 @@ def test_draws_that_never_cross_count_as_infinity():
     ([0.1, 0.1], [True, False], 0.0, "two different"),
     ([], [], 0.0, "two different"),
     ([0.1, 0.2], [0.5, 1.0], 0.0, "true or false"),
-    ([0.1, 0.2], [True, False], -0.1, "guess is -0.1"),
-    ([0.1, 0.2], [True, False], 0.9, "guess is 0.9"),
-    ([0.1, 0.2], [True, False], np.nan, "guess is nan"),
+    ([0.1, 0.2], [True, False], -0.1, "fpr is -0.1"),
+    ([0.1, 0.2], [True, False], 0.9, "fpr is 0.9"),
+    ([0.1, 0.2], [True, False], np.nan, "fpr is nan"),
 ])
-def test_bad_input(x, detected, guess, message):
+def test_bad_input(x, detected, fpr, message):
     with pytest.raises(ValueError, match=message):
-        psychometric.fit(x, detected, fpr=guess)
-    with pytest.raises(ValueError, match=message):
-        psychometric.interval(x, detected, 0.95, fpr=guess)
-
-
-@pytest.mark.parametrize("probability", [0.0, 0.2, 1.0, np.nan])
-def test_a_probability_no_curve_could_cross(probability):
-    with pytest.raises(ValueError, match="probability"):
-        psychometric.interval([0.1, 0.2], [False, True], probability, fpr=0.2)
+        psychometric.fit(x, detected, fpr=fpr)

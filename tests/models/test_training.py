@@ -23,8 +23,7 @@ def pictures(n=9, size=32):
 def trained(folder, **changes):
     config = Config(**(SMALL | changes))
     model, _ = autoencoders.build(config)
-    history = training.fit(model, pictures(), config, folder=folder, identity="x",
-                           say=lambda line: None)
+    history = training.fit(model, pictures(), config, folder=folder, identity="x")
     return model, history
 
 
@@ -96,12 +95,13 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
         import os, signal, sys, torch
         from pathlib import Path
         from adlib.models import autoencoders, training
-        from adlib.config import Config
+        from adlib.config import Config, show_log
         training.CHECKPOINT_EVERY_S = 0
         pictures = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         config = Config(**{SMALL!r} | {{"epochs": 6, "precision": "bf16"}})
         model, _ = autoencoders.build(config)
         kill = lambda state: state["epoch"] == int(sys.argv[2]) and os.kill(os.getpid(), signal.SIGKILL)
+        show_log()
         history = training.fit(model, pictures, config, folder=Path(sys.argv[1]), identity="x", progress=kill)
         print(repr([row["loss"] for row in history]), model.state_dict()["decoder.0.weight"].double().sum().item())
     """)
@@ -119,13 +119,14 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
     assert resumed.stdout.splitlines()[-1] == unbroken.stdout.splitlines()[-1]
 
 
-def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch):
+def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
     trained(tmp_path)
-    said = []
+    caplog.set_level("INFO", "adlib")
     config = Config(**SMALL)
     model, _ = autoencoders.build(config)
-    training.fit(model, pictures(), config, folder=tmp_path, identity="y", say=said.append)
+    training.fit(model, pictures(), config, folder=tmp_path, identity="y")
+    said = caplog.messages
     assert len(said) == config.epochs and not any("going on" in line for line in said)
 
 

@@ -4,18 +4,20 @@ import math
 import tempfile
 from pathlib import Path
 
-from tests import handmade
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adlib.config import STATISTICS
 from adlib.data import files
-from adlib.evaluation import conformal, evaluate, metrics, paired
+from adlib.evaluation import conformal
+from adlib.evaluation.auroc import auroc, auroc_interval
+from adlib.evaluation.results import auroc_of
 from adlib.report import answers, comparison, comparison_figures, i18n
+from tests import handmade
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 LABELS = np.array([0] * 20 + [1] * 15)
@@ -38,17 +40,17 @@ def test_mean_and_spread_are_over_seeds_and_the_interval_is_that_of_all_seeds_to
     finished(tmp_path, "pca", {DISTANCE: scores[0]})
     rows = rows_of(tmp_path)
     row, one = rows.loc["memory"], rows.loc["pca"]
-    values = [metrics.auroc(LABELS, each) for each in scores]
+    values = [auroc(LABELS, each) for each in scores]
     assert len(set(values)) == 3 and row["seeds"] == 3 and row["score"] == DISTANCE
     assert row["auroc"] == pytest.approx(sum(values) / 3)
     assert row["spread"] == pytest.approx(
         math.sqrt(sum((value - sum(values) / 3)**2 for value in values) / 2))
-    assert (row["low"], row["high"]) == paired.interval(LABELS, np.stack(scores))
+    assert (row["low"], row["high"]) == auroc_interval(LABELS, np.stack(scores))
     assert (row["n_good"], row["n_anomalous"]) == (20, 15)
     assert row["train_seconds"] == 11 and row["brightness"] == 1.5 and math.isnan(row["size"])
     # of one seed nothing is known, and 0 would say the opposite
     assert one["seeds"] == 1 and math.isnan(one["spread"])
-    assert (one["low"], one["high"]) == paired.interval(LABELS, scores[0])
+    assert (one["low"], one["high"]) == auroc_interval(LABELS, scores[0])
 
 
 def test_equal_seeds_have_no_spread(tmp_path):
@@ -57,7 +59,7 @@ def test_equal_seeds_have_no_spread(tmp_path):
     row = rows_of(tmp_path).iloc[0]
     assert row["spread"] == pytest.approx(0, abs=1e-12)
     # three equal networks are one
-    assert (row["low"], row["high"]) == pytest.approx(paired.interval(LABELS, ranks(NUT, 1.0)))
+    assert (row["low"], row["high"]) == pytest.approx(auroc_interval(LABELS, ranks(NUT, 1.0)))
 
 
 def test_an_autoencoder_has_a_row_for_its_own_score_and_one_for_that_chosen_without_labels(
@@ -74,8 +76,8 @@ def test_an_autoencoder_has_a_row_for_its_own_score_and_one_for_that_chosen_with
     picked = [tests[0][OTHER], tests[1][OWN]]
     for row, scores in ((own, [each[OWN] for each in tests]), (chosen, picked)):
         assert row["auroc"] == pytest.approx(
-            np.mean([metrics.auroc(LABELS, each) for each in scores]))
-        assert (row["low"], row["high"]) == paired.interval(LABELS, np.stack(scores))
+            np.mean([auroc(LABELS, each) for each in scores]))
+        assert (row["low"], row["high"]) == auroc_interval(LABELS, np.stack(scores))
     assert own["label_free"] == pytest.approx(
         (0.7 + 0.75) / 2) and chosen["label_free"] == pytest.approx((0.8 + 0.75) / 2)
     # what the own score follows says nothing of another
@@ -279,13 +281,13 @@ def test_train_bad_is_apart_from_test(tmp_path):
     good = [ranks(where, 1.0, seed)[:20] for seed in range(2)]
     labels, scores = np.r_[np.zeros(20, int), np.ones(6, int)], np.stack(
         [np.r_[good[0], [0.0] * 6], np.r_[good[1], [3.0] * 6]])
-    values = [metrics.auroc(labels, each) for each in scores]
+    values = [auroc(labels, each) for each in scores]
     assert row["bad_auroc"] == pytest.approx(
         np.mean(values)) and row["bad_spread"] == pytest.approx(np.std(values, ddof=1))
-    assert (row["bad_low"], row["bad_high"]) == paired.interval(labels,
+    assert (row["bad_low"], row["bad_high"]) == auroc_interval(labels,
                                                                 scores) and row["n_bad"] == 6
     assert row["auroc"] == pytest.approx(
-        np.mean([metrics.auroc(LABELS, ranks(where, 1.0, seed)) for seed in range(2)]))
+        np.mean([auroc(LABELS, ranks(where, 1.0, seed)) for seed in range(2)]))
 
 
 def test_without_train_bad_its_columns_are_empty(tmp_path):
@@ -373,7 +375,7 @@ def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):
     """The folders above are worth something only as long as they hold what a run holds."""
     folder = finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)})
     again = pd.read_csv(folder / "all_results.csv")
-    assert evaluate.auroc(again)["test"] == files.read_json(
+    assert auroc_of(again)["test"] == files.read_json(
         folder / "metrics.json")["auroc"]["test"]
     assert set(again["split"]) == {"train", "held_out", "test"} and len(
         handmade.HELD) == conformal.min_calibration_size(0.05)

@@ -6,13 +6,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
-from adlib.config import KINDS
 from adlib.data import corruptions, files
-from adlib.evaluation import evaluate
-from adlib.report import (answers, compare_limits, comparison, data_sentences, i18n, questions,
-                          summary, tables)
+from adlib.evaluation.results import write_csv
+from adlib.report import answers, comparison, i18n, questions, tables
+from adlib.report.i18n import t
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 CHINESE = re.compile(r"[\u4e00-\u9fff（：。]")
@@ -51,11 +50,11 @@ def reports(tmp_path_factory):
     """A study in which everything was asked: autoencoders, detectors, statistics, an ablation,
     limits; with a run that failed."""
     reports = tmp_path_factory.mktemp("reports")
-    group = {"images": 4} | dict.fromkeys(questions.PIXEL, 0.7)
-    groups = ("crack", "defects up to 0.73% of the image", "defects above 0.73% of the image")
-    where = dict.fromkeys(questions.PIXEL,
+    group = {"images": 4} | dict.fromkeys(comparison.PIXEL_METRICS, 0.7)
+    groups = ("crack", "<=0.73%", ">0.73%")
+    where = dict.fromkeys(comparison.PIXEL_METRICS,
                           0.7) | {"groups": [group | {"group": name} for name in groups]}
-    names = [name for name in comparison.LABELS if name not in comparison.REFERENCE_ROWS]
+    names = [name for name in comparison.CONFIGURATIONS if name not in comparison.REFERENCE_ROWS]
     for i, name in enumerate(names):
         folder = finished(reports, name, {DISTANCE: ranks(NUT, 1 + i / 9, i)}, localisation=where,
                           label_free=0.9 - i / 99)
@@ -69,30 +68,31 @@ def reports(tmp_path_factory):
             scores = [(OWN, 0.5, 0.6, "its own"), (OTHER, 0.9, 0.8, "chosen without labels"),
                       *((f"ssim.{kind}", 0.6, 0.5 + seed / 9, "")
                         for kind in ("mean", "top1", "other"))]
-            evaluate.write_csv(
+            write_csv(
                 pd.DataFrame(scores, columns=["score", "label_free", "test", "role"]),
                 folder / "score_study.csv")
-            evaluate.write_csv(pd.DataFrame({"epoch": [1, 10], "auroc": [0.5, 0.7]}),
+            write_csv(pd.DataFrame({"epoch": [1, 10], "auroc": [0.5, 0.7]}),
                                folder / "epochs.csv")
     for path in (reports / "runs").glob("*/*/*/run.json"):
         about = files.read_json(path)
         weights = "RANDOM, not ImageNet's (offline)" if "resnet" in str(
             path) else "file a.pth sha256:0"
         source = {"synthetic": True, "source": "parameter"}
-        files.write_json(path, about | {"weights": weights, "data": about["data"] | source})
+        files.write_json(path, about | {
+            "weights": weights, "data": about["data"] | source, "versions": {"torch": "2"}})
     failed(reports, "cae_ssim", "boom")
     failed(reports, "cae_mse", "boom", seed=2)
-    rows = [("none", 0, "as they are", 0.9, 0.0, 1.0),
-            *((name, strength, data_sentences.corruption(name, strength), 0.8, np.nan, 1.0)
+    rows = [("none", 0, 0.9, 0.0, 1.0),
+            *((name, strength, 0.8, np.nan, 1.0)
               for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS)]
     limits = pd.DataFrame(
-        rows, columns=["disturbance", "strength", "what", "auroc", "false_positives", "detections"])
+        rows, columns=["disturbance", "strength", "auroc", "false_positives", "detections"])
     sizes = pd.DataFrame([{
         "defect": "crack", "area50": 0.001, "area95": np.nan, "smallest": 0.001, "largest": 0.02,
         "faintest": 0.1, "found_at_real_size": 0.875, "contrast95": 0.1
     }])
     for name, table in (("robustness.csv", limits), ("smallest.csv", sizes)):
-        evaluate.write_csv(table, reports / "limits" / "nut" / "memory" / name)
+        write_csv(table, reports / "limits" / "nut" / "memory" / name)
     return reports
 
 
@@ -100,41 +100,29 @@ def reports(tmp_path_factory):
 def sentences(reports):
     table = comparison.performance(reports)
     main = comparison.without_ablations(table)
-    rows, pairs = summary.rows(main, reports), summary.matrix(main, reports, "nut")
-    scores, limits = questions.scores(table, reports), compare_limits.robustness(reports)
+    rows, pairs = comparison.rows(main, reports), comparison.matrix(main, reports, "nut")
+    scores, limits = questions.scores(table, reports), questions.robustness(reports)
+    position, ablation = questions.position(table, reports), questions.ablation(table, reports)
+    gaps, target = comparison.bootstrap_gaps(main, reports), questions.target(rows)
     apart = rows.assign(with_best=rows["with_best"].where(rows["name"] != "pca"),
                         verdict=["missed", "reached"] + [""] * (len(rows) - 2))
-    results, epochs = comparison.results_of(table, reports), comparison.results_of(
-        table, reports, "epochs.csv")
+    results, epochs = (comparison.results_of(table, reports, file)
+                       for file in ("all_results.csv", "epochs.csv"))
     return [
-        answers.full(rows),
-        answers.full(apart),
+        answers.full(rows), answers.full(apart),
         answers.full(rows.assign(with_best=rows.index == rows["auroc"].idxmax())),
         answers.full(rows[rows["name"].isin(["memory", "pca"])]),
-        summary.bootstrap_sentence(main, reports),
-        summary.bootstrap_sentence(main[:0], reports),
-        comparison.provenance(table),
-        comparison.bars_sentence(rows),
-        comparison.bars_sentence(rows.assign(claim_low=0.7)),
-        comparison.matrix_sentence(pairs, "nut"),
-        comparison.roc_sentence(table),
-        comparison.distributions_sentence(results),
-        comparison.distributions_sentence({}),
-        comparison.epochs_sentence(epochs),
-        comparison.epochs_sentence({}),
-        questions.scores_sentence(scores),
-        questions.scores_sentence(scores[:0]),
-        questions.target_sentence(main, rows, reports),
-        questions.target_sentence(main, rows[:0], reports),
-        questions.place_sentence(questions.place(table, reports)),
-        questions.place_sentence(pd.DataFrame()),
-        questions.parts_sentence(questions.parts(table, reports)),
-        questions.parts_sentence(pd.DataFrame()),
-        compare_limits.robustness_sentence(limits),
-        compare_limits.robustness_sentence({}),
-        compare_limits.robustness_caption(), tables.CAPTION,
-        tables.notes(), tables.SCORES, tables.PARTS, tables.PLACES, tables.SMALLEST, tables.EPOCHS
-    ]
+        answers.bootstrap(gaps), answers.bootstrap(gaps[:0]), answers.provenance(table),
+        answers.bars(rows), answers.bars(rows.assign(claim_low=0.7)),
+        answers.matrix(pairs, "nut"), answers.matrix(pairs[:0], "nut"), answers.roc(),
+        answers.distributions(results), answers.distributions({}), answers.epochs(epochs),
+        answers.epochs({}), answers.scores(questions.choices(scores)),
+        answers.scores(questions.choices(scores[:0])), answers.target(target, {"nut": pairs}),
+        answers.target(target[:0], {}), answers.position(position), answers.position(position[:0]),
+        answers.ablation(ablation), answers.ablation(ablation[:0]), answers.robustness(limits),
+        answers.robustness({}), answers.robustness_caption(), tables.notes(),
+        *(t(key) for key in i18n.messages() if key.startswith("caption.") and key not in (
+            "caption.robustness", "caption.performance_notes"))]
 
 
 def test_every_sentence_is_chinese_to_its_end(sentences):
@@ -147,30 +135,23 @@ def test_every_sentence_is_chinese_to_its_end(sentences):
 def test_every_cell_is_chinese_a_name_or_a_number(reports):
     table = comparison.performance(reports)
     main = comparison.without_ablations(table)
-    rows, scores = summary.rows(main, reports), questions.scores(table, reports)
+    rows, scores = comparison.rows(main, reports), questions.scores(table, reports)
     every_column = rows.assign(device=["cpu", *["gpu"] * (len(rows) - 1)], verdict="missed",
                                claim_low=0.7, claim_high=0.8, published=0.8, bad_auroc=0.7,
                                bad_spread=0.1, bad_low=0.6, bad_high=0.8)
-    assert unread(tables.as_html(every_column)) == []
-    for found, caption in ((questions.choices(scores), "What the label-free choice is worth"),
-                           (questions.scores_table(scores), tables.SCORES),
-                           (questions.target(rows), "The controlled experiment"), (questions.place(
-                               table,
-                               reports), "A Gaussian per position, or one for all positions"),
-                           (questions.parts(table, reports), tables.PARTS), (questions.localisation(
-                               main,
-                               reports), tables.PLACES), (compare_limits.robustness_table(
-                                   compare_limits.robustness(reports)),
-                                                          compare_limits.robustness_caption()),
-                           (compare_limits.smallest(reports), tables.SMALLEST), (questions.epochs(
-                               table, reports), tables.EPOCHS)):
-        assert len(found) and unread(tables.html_of(found, caption)) == [], caption
-        assert not CHINESE.search(tables.text_of(found)), "markdown stays English"
+    assert unread(tables.performance_html(every_column)) == []
+    limits = questions.robustness_table(questions.robustness(reports))
+    for shown in (questions.choices(scores), questions.all_scores(scores), questions.target(rows),
+                  questions.position(table, reports), questions.ablation(table, reports),
+                  questions.localization(main, reports), limits, questions.smallest(reports),
+                  questions.epochs(table, reports)):
+        page = tables.html(shown, t("caption.target"))
+        assert len(shown) and unread(page) == [] and "column." not in page
+        assert not CHINESE.search(tables.markdown(shown)), "markdown stays English"
 
 
-@pytest.mark.parametrize("word", [
-    "missing", "running", "finished", "failed", "interrupted", "reached", "exceeded",
-    *corruptions.CORRUPTIONS, *KINDS, *questions.FOLLOWS
-])
-def test_words_that_come_out_of_files_are_known(word):
-    assert i18n.chinese(word) != word
+def test_the_page_of_results_is_english_and_whole(reports):
+    page = tables.results(comparison.performance(reports), reports)
+    assert not CHINESE.search(page) and "nan" not in page and "/data" not in page
+    assert page.count("\n## ") == 12 and "pairs are distinguishable at 5 %" in page
+    assert "- nut / memory: seeds 0; 0 epochs, float32, " in page

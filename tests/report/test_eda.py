@@ -4,12 +4,12 @@ import shutil
 
 import bs4
 import pytest
-from tests.conftest import picture
 
 from adlib.config import Config, InputError
 from adlib.data import layout, quality
-from adlib.models import autoencoders
+from adlib.models import weights
 from adlib.report import data_sentences, eda
+from tests.conftest import picture
 
 CONFIG = Config(weights="none", image_size=32, precision="float32", device="cpu")
 
@@ -79,7 +79,7 @@ def test_images_by_their_features_say_how_and_with_which_weights(course_root, mo
     def out_of_reach():
         raise InputError("no network") from OSError("no network")
 
-    monkeypatch.setattr(autoencoders, "_imagenet_state", out_of_reach)
+    monkeypatch.setattr(weights, "_imagenet_state", out_of_reach)
     drawn, said = eda.feature_map(category, Config(image_size=32))
     assert drawn == "" and said == "There is no map of the features: no network."
     drawn, _ = eda.feature_map(category, Config(image_size=32, weights_fallback=True))

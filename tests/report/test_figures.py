@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tests.handmade import OTHER, OWN, category, ranks, scored
 
 from adlib.config import Config
 from adlib.data import part
+from adlib.evaluation import results as evaluation
 from adlib.evaluation.conformal import Threshold
 from adlib.report import components, figures, render
 from adlib.report.i18n import Text
@@ -66,6 +68,34 @@ def test_somebody_is_there_where_the_front_end_takes_questions(monkeypatch, head
     assert figures.attended() is there
 
 
+def test_a_runs_figure_is_saved_and_displayed_and_its_caption_said_once(displayed, tmp_path):
+    history = [{"epoch": i, "loss": 1 / i, "held_out_loss": float("nan"), "lr": 0.1}
+               for i in (1, 2)]
+    figures.loss_curve(history).show(tmp_path)
+    picture, said = displayed
+    assert (tmp_path / "loss_curve.png").is_file() and picture[0]["text/plain"] in said[0][
+        "text/plain"] and len(displayed) == 2
+    figures.loss_curve([]).show(tmp_path / "elsewhere")  # nothing was trained: a sentence alone
+    assert len(displayed) == 3 and "Nothing was trained" in displayed[2][0]["text/plain"]
+
+
+def test_every_figure_of_a_run_has_the_name_of_its_file(displayed, tmp_path):
+    NUT = category()
+    run = scored(NUT, {OWN: ranks(NUT, 1.0), OTHER: ranks(NUT, 2.0, 1)})
+    results = types.SimpleNamespace(
+        table=run.table, auroc=evaluation.auroc_of(run.table),
+        score_study=evaluation.score_study(run.table, run.decision, run.by_split),
+        epochs=pd.DataFrame({"epoch": [1, 2], "auroc": [0.6, 0.7]}))
+    for make in (figures.roc, figures.score_distribution, figures.score_study,
+                 figures.auroc_over_epochs):
+        make(results).show(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "roc_curve.png", "score_distribution.png", "score_study.png", "auroc_over_epochs.png"}
+    unlabelled = results.table.assign(label=pd.array([None] * len(results.table), "Int64"))
+    results.auroc = evaluation.auroc_of(unlabelled)
+    assert "none" in figures.roc(results).caption
+
+
 class Darker:
     """Reconstructs everything a little darker."""
 
@@ -91,7 +121,9 @@ def evaluated(mvtec_root):
 
 def test_maps_stand_below_their_own_images_and_the_masks_are_drawn(evaluated):
     results, decision, opened = evaluated
-    figure, caption = figures.heat_maps(results, decision, opened)
+    captioned = figures.heat_maps(results, decision, opened)
+    figure, caption = captioned.plot, captioned.caption
+    assert (captioned.file, captioned.said) == ("anomaly_maps.png", False)
     drawn = figure.axes[:12]
     titles = [axes.get_title() for axes in drawn[:6]]
     assert titles == ["spot\n000.png", "spot\n002.png", "spot\n001.png", "good\n000.png",
@@ -107,7 +139,8 @@ def test_maps_stand_below_their_own_images_and_the_masks_are_drawn(evaluated):
 
 def test_reconstructions_stand_between_input_and_residual(evaluated):
     results, _, opened = evaluated
-    figure, caption = figures.visualization(Darker(), results, opened, each=2)
+    captioned = figures.visualization(Darker(), results, opened, each=2)
+    figure, caption = captioned.plot, captioned.caption
     rows = np.array(figure.axes[:12], object).reshape(3, 4)
     assert [axes.get_title() for axes in rows[0]] == [
         "good\n001.png\n1.0000", "good\n000.png\n3.0000", "spot\n001.png\n4.0000",

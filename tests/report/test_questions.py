@@ -2,18 +2,16 @@
 asked."""
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 from scipy import stats
 
-from adlib.data import files
-from adlib.evaluation import evaluate
-from adlib.data import corruptions
+from adlib.data import corruptions, files
+from adlib.evaluation.results import write_csv
 from adlib.report import answers, comparison, questions, tables
 from adlib.report.data_sentences import corruption
 from adlib.runs import freshness
+from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
 
@@ -34,7 +32,7 @@ def study(folder, rows, own="a", chosen="b"):
         "score": name, "label_free": known, "test": real, "train_bad": math.nan, "role": roles.get(
             name, "")
     } for name, (known, real) in rows.items()]
-    evaluate.write_csv(pd.DataFrame(found), folder / "score_study.csv")
+    write_csv(pd.DataFrame(found), folder / "score_study.csv")
 
 
 FIRST = {"a": (0.5, 0.60), "b": (0.9, 0.80), "c": (0.6, 0.90), "d": (0.4, 0.50), "e": (0.3, 0.40)}
@@ -217,7 +215,7 @@ def test_where_by_type_and_size_is_the_mean_over_seeds(tmp_path):
 def test_epochs_are_in_their_order_and_means_over_seeds(tmp_path):
     for seed, (first, last) in enumerate(((0.2, 0.4), (0.4, 0.8))):
         folder = finished(tmp_path, "cae_mse", {OWN: ranks(NUT, 1.0)}, seed=seed)
-        evaluate.write_csv(pd.DataFrame({"epoch": [2, 10], "auroc": [first, last]}),
+        write_csv(pd.DataFrame({"epoch": [2, 10], "auroc": [first, last]}),
                            folder / "epochs.csv")
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})  # has no epochs
     found = questions.epochs(table_of(tmp_path), tmp_path)
@@ -245,7 +243,7 @@ def disturbed(clean=0.9, at=0.8, false_positives=0.25, **others):
 
 def write(reports, name, table, file="robustness.csv"):
     folder = reports / "limits" / "nut" / name
-    evaluate.write_csv(table, folder / file)
+    write_csv(table, folder / file)
     return folder
 
 

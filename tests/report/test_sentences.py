@@ -1,22 +1,24 @@
 """The sentences of the run notebooks: the numbers that matter are in them, and where a number is
 missing they say why."""
+import dataclasses
 import math
 import re
-import types
 
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import OTHER, OWN, category, ranks, results, scored
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adlib.config import Config
-from adlib.data import layout
-from adlib.evaluation import conformal, evaluate, metrics
-from adlib.data import corruptions
+from adlib.data import corruptions, layout
+from adlib.data.part import open_part
+from adlib.evaluation import conformal
+from adlib.evaluation import results as evaluation
+from adlib.evaluation.auroc import auroc
 from adlib.report import i18n, sentences
 from adlib.report.data_sentences import corruption
+from tests.handmade import OTHER, OWN, category, ranks, results, scored
 
 NUT, CONFIG, NOTHING = category(), Config(category="nut", name="own"), np.zeros(0)
 UNLABELLED = layout.Category(NUT.root, "nut", "plain", False, NUT.train, NUT.test, ())
@@ -30,29 +32,22 @@ def drawn(where):
     return {OWN: ranks(where, 1.0), OTHER: ranks(where, 2.0), "ssim.mean": ranks(where, 1.5)}
 
 
-def decision_of(found, how=""):
-    """What a run decided, as the sentences want it."""
-    threshold = conformal.Threshold(found.known, CONFIG.target_fpr, how or found.how)
-    return types.SimpleNamespace(ranking=found.ranking, reference=found.primary, score=found.chosen,
-                                 threshold=threshold)
-
-
 def everything_said(where, **options):
     """What a run notebook says, by function."""
-    found = scored(where, drawn(where), **options)
-    table = evaluate.results(where, found, CONFIG.target_fpr)
-    auroc, n = evaluate.auroc(table), len(where.test)
+    run, n = scored(where, drawn(where), **options), len(where.test)
+    table, auroc = run.table, evaluation.auroc_of(run.table)
+    looks = evaluation.confounder_correlation(table, {"brightness": np.arange(n)})
+    epochs = {1: ranks(where, 0.1), 5: ranks(where, 1.0)}
     return {
-        "decisions": sentences.decisions(decision_of(found)), "scores": sentences.scores(
-            evaluate.score_study(table, found)), "operating": sentences.operating(
-                evaluate.operating(table)), "auroc": sentences.auroc(auroc), "roc": sentences.roc(
-                    auroc["test"]),
-        "distribution": sentences.distribution(table), "confounders": sentences.confounders(
-            evaluate.confounders(table, {"brightness": np.arange(n)})), "epochs": sentences.epochs(
-                evaluate.auroc_over_epochs(table, {1: ranks(where, 0.1), 5: ranks(where, 1.0)})),
-        "localization": sentences.localization(evaluate.localisation(where, np.zeros(
-            (n, 4, 4)))[0]), "answer": sentences.answer(CONFIG, where.name, auroc, "none")
-    }
+        "decisions": sentences.decisions(run.decision),
+        "scores": sentences.scores(evaluation.score_study(table, run.decision, run.by_split)),
+        "operating": sentences.operating(evaluation.operating_of(table)),
+        "auroc": sentences.auroc(auroc), "roc": sentences.roc(auroc["test"]),
+        "distribution": sentences.distribution(table), "confounders": sentences.confounders(looks),
+        "epochs": sentences.epochs(evaluation.auroc_over_epochs(table, epochs)),
+        "localization": sentences.localization(evaluation.locate(
+            run.part, np.zeros((n, 4, 4)))[0]),
+        "answer": sentences.answer(CONFIG, where.name, auroc, "none")}
 
 
 def told(text):
@@ -102,7 +97,7 @@ def test_why_there_is_no_auroc(name, absent, why):
 
 
 def test_the_score_that_was_chosen_and_what_decided_it():
-    text = sentences.decisions(decision_of(scored(NUT, drawn(NUT), chosen=OTHER)))
+    text = sentences.decisions(scored(NUT, drawn(NUT), chosen=OTHER).decision)
     assert f"Of 3 scores, {OTHER} is chosen without labels: it distinguishes" in text and "AUROC of 0.800 (spot 0.800)" in text
     assert "rests on 19 good images (split)" in text and "fewer than 5% of good ones" in text
 
@@ -110,7 +105,7 @@ def test_the_score_that_was_chosen_and_what_decided_it():
 @pytest.mark.parametrize("n", [0, 5, 18])
 def test_too_few_held_out_images_are_said_to_be_too_few(n):
     text = sentences.decisions(
-        decision_of(scored(NUT, drawn(NUT), held=np.linspace(0, 1, n))))
+        scored(NUT, drawn(NUT), held=np.linspace(0, 1, n)).decision)
     assert f"{n} held-out good images cannot support" in text and "at least 19" in text and "threshold rests" not in text
     assert ("is chosen" in text) == (n > 0)  # without held-out images there is nothing to choose by
 
@@ -134,7 +129,7 @@ def test_what_the_label_free_order_was_worth():
 def test_false_alarms_and_detections_with_counts_interval_and_oracle():
     scores = np.r_[np.arange(20) < 3, np.arange(15) < 12] * 2.0  # held-out images reach 1
     table = results(NUT, {OWN: scores})
-    text = sentences.operating(evaluate.operating(table), "With this threshold")
+    text = sentences.operating(evaluation.operating_of(table), "With this threshold")
     low, high = conformal.rate_interval(3, 20)
     assert text.startswith("With this threshold, 3 of 20 good test images are called anomalous "
                            f"(15%, 95 % interval {low:.0%} to {high:.0%})")
@@ -160,8 +155,7 @@ def test_the_chosen_score_has_its_own_operating_point():
     tests = {OWN: np.zeros(35), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
     for chosen in (OWN, OTHER):
         found = scored(NUT, tests, chosen=chosen)
-        text = sentences.chosen(decision_of(found), evaluate.operating(evaluate.results(NUT, found, 0.05),
-                                                      "chosen_"))
+        text = sentences.chosen(found.decision, evaluation.operating_of(found.table, "chosen_"))
         assert ("is the configuration's own" in text) == (chosen == OWN)
         assert (OTHER in text and "15 of 15 anomalous ones are found" in text) == (chosen == OTHER)
 
@@ -173,12 +167,12 @@ def test_without_labels_the_held_out_images_are_not_to_blame():
 def test_both_splits_are_told_and_only_where_they_are():
     where = category(train_bad=6)
     table = results(where, drawn(where))
-    found = evaluate.auroc(table)
+    found = evaluation.auroc_of(table)
     text = sentences.auroc(found)
     for split in ("test", "train_bad"):
         entry = found[split]
         assert f"{entry['value']:.3f} (95 % interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
-    assert "train/bad" not in sentences.auroc(evaluate.auroc(results(NUT, drawn(NUT))))
+    assert "train/bad" not in sentences.auroc(evaluation.auroc_of(results(NUT, drawn(NUT))))
     assert f"AUROC {found['test']['value']:.3f}" in sentences.roc(found["test"])
 
 
@@ -251,10 +245,9 @@ def test_missing_and_empty_masks_are_distinguished():
 
 def test_masks_on_disk_reach_the_sentence(mvtec_root):
     def said():
-        where = layout.open_category(mvtec_root, "nut")
-        return sentences.localization(
-            evaluate.localisation(where,
-                                  np.random.default_rng(0).random((6, 32, 32)))[0])
+        part = open_part(Config(category="nut", data_root=str(mvtec_root), image_size=32))
+        return sentences.localization(evaluation.locate(
+            part, np.random.default_rng(0).random((6, 32, 32)))[0])
 
     assert "Over all pixels of 6 test images" in said() and "left out" not in said()
     (mvtec_root / "nut" / "ground_truth" / "spot" / "000.png").unlink()
@@ -265,7 +258,7 @@ def test_masks_on_disk_reach_the_sentence(mvtec_root):
 
 
 def test_the_auroc_that_is_told_is_the_scores_own():
-    value = metrics.auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
+    value = auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
     said = everything_said(NUT, chosen=OTHER)
     assert all(
         f"{value:.3f}" in said[name] for name in ("auroc", "roc", "answer", "scores", "epochs"))
@@ -279,16 +272,17 @@ CASES = [(NUT, {}), (NUT, {"chosen": OTHER}), (NUT, {"held": NOTHING}),
 @pytest.mark.parametrize(("where", "options"), CASES)
 def test_no_sentence_has_lost_its_chinese(where, options):
     found = scored(where, drawn(where), chosen=OTHER)
+    threshold = dataclasses.replace(found.decision.threshold, how="cross-conformal")
+    crossed = dataclasses.replace(found.decision, thresholds={OTHER: threshold})
+    auroc = evaluation.auroc_of(results(NUT, drawn(NUT)))
     said = everything_said(where, **options) | {
-        "chosen": sentences.chosen(decision_of(found),
-                               evaluate.operating(evaluate.results(where, found, 0.05), "chosen_")),
-        "own": sentences.chosen(decision_of(scored(where, drawn(where))), {}), "cross": sentences.decisions(
-            decision_of(found, "cross-conformal")), "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
-        "found": sentences.localization(FOUND | {"without_mask": 3}), "loss": sentences.loss([{
-                "loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3
-            }]), "random": sentences.answer(CONFIG, "nut", evaluate.auroc(results(NUT, drawn(NUT))),
-                                        "RANDOM, not ImageNet's (offline)")
-    }
+        "chosen": sentences.chosen(found.decision, evaluation.operating_of(found.table, "chosen_")),
+        "own": sentences.chosen(scored(where, drawn(where)).decision, {}),
+        "cross": sentences.decisions(crossed),
+        "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
+        "found": sentences.localization(FOUND | {"without_mask": 3}),
+        "loss": sentences.loss([{"loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3}]),
+        "random": sentences.answer(CONFIG, "nut", auroc, "RANDOM, not ImageNet's (offline)")}
     for name, text in said.items():
         assert text.zh.endswith("。") and not re.search(r"([A-Za-z']+[ ,]+){2}[A-Za-z']+",
                                                        text.zh), f"{name}: {text.zh}"

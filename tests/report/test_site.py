@@ -6,12 +6,12 @@ import shutil
 import bs4
 import nbformat
 import pytest
-from tests.handmade import DISTANCE, category, failed, finished, ranks
 
 from adlib.config import InputError
 from adlib.data import files, layout
 from adlib.report import site
 from adlib.runs import freshness
+from tests.handmade import DISTANCE, category, failed, finished, ranks
 
 RETRY = "adlib run params/own.yaml --only category=nut,config=pca,seed=0"
 

@@ -1,7 +1,11 @@
 """The runner, with real papermill processes on notebooks that only pretend to train."""
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,26 +19,29 @@ import psutil
 import pytest
 import yaml
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, log
 from adlib.data import files
 from adlib.runs import batch, board, freshness, grid, run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 
 CONFIGS = ("ok", "boom", "killed", "silent", "hang")
 PARAMETERS = "# Parameters\ncategory = ''\ndata_root = ''\nreports = ''\nimage_size = 128\n"
 EDA = "assert category == 'nut'"
 RUN = """
-import os, sys, time
-from adlib import data, files, runs
+import os, sys, time, types
 from adlib.config import Config
+from adlib.data import files, layout
+from adlib.runs import run_folder
 config = Config.from_notebook()
 if name == "boom":
     raise ValueError("\\x1b[31mthe sky\\x1b[0m fell")
 if name == "killed":
     os.kill(os.getpid(), 9)
 if name != "silent":
-    run = runs.start(config, data.open_category(data.find_root(data_root)[0], category), source="", weights="none", device="cpu", threads=1,
-                     precision="float32")
+    sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
+    category, source = layout.open_from(data_root, category)
+    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source),
+                           types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
     files.write_text(run.folder / "pid", str(os.getpid()))
@@ -44,7 +51,7 @@ if name == "ok":
     run.finish({"auroc": {"test": {"value": 0.75}}}, train_seconds=1.0)
 """
 # needs its run
-LIMITS = "from adlib import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"
+LIMITS = "from adlib.data import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"
 COMPARISON = "import json\nplanned = json.load(open(reports + '/batch.json'))\nprint(sorted(p['status'] for p in planned))"
 
 
@@ -75,6 +82,18 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def said():
+    """What adlib logs, line by line."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield lines
+    log.removeHandler(handler)
+
+
 def write(project: Path, name: str, content: dict) -> None:
     (project / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content))
 
@@ -90,10 +109,8 @@ def reasons(name: str, **options) -> dict[str, str]:
     }
 
 
-def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project):
-    said: list[str] = []
-    code = batch.run(grid.plan("params/all.yaml"), process.Local(2), reports=project / "reports",
-                     say=said.append)
+def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project, said):
+    code = batch.run(grid.plan("params/all.yaml"), local.Local(2), reports=project / "reports")
     text = "\n".join(said)
     assert code == 1
     assert run_folder.status(folder(project, "ok")) == run_folder.Status("finished")
@@ -141,35 +158,30 @@ def test_what_an_attempt_left_half_done_goes_and_a_persons_own_hidden_file_stays
     for path in (own, half):
         files.write_text(path, "...")
     write(project, "all", {"configs": ["ok"]})
-    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
-                     say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
     assert own.read_text() == "..." and not half.exists()
 
 
 def test_an_unchanged_study_is_not_compared_again(project):
     write(project, "all", {"configs": ["ok"]})
-    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
-                     say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
     before = (project / "reports" / "comparison.ipynb").stat().st_mtime_ns
     assert set(reasons("all").values()) == {""}
-    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
-                     say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
     assert (project / "reports" / "comparison.ipynb").stat().st_mtime_ns == before and set(
         reasons("all").values()) == {""}
 
     metrics = folder(project, "ok") / "metrics.json"
     os.utime(metrics, (1, 1))  # written again, by hand in JupyterLab, say
     assert reasons("all")["comparison"] == "the runs changed"
-    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
-                     say=lambda text: None) == 0
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
     write(project, "all", {"configs": ["ok"], "seeds": [0], "limits": ["ok"]})
     assert reasons("all")["comparison"] == "what it compares is due"
     notebook = project / "notebooks" / "06_comparison.ipynb"
     notebook.write_text(notebook.read_text().replace("print", "raise ValueError"))
     write(project, "all", {"configs": ["ok"]})
     assert reasons("all")["comparison"] == "the notebook changed"
-    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
-                     say=lambda text: None) == 1
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 1
     assert reasons("all")["comparison"] == "never run"  # it failed: it is due until it succeeds
 
 
@@ -183,11 +195,9 @@ def limits(project, name):
     return project / "reports" / "limits" / "nut" / name
 
 
-def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project):
+def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project, said):
     files.write_text(limits(project, "boom") / "notebook.ipynb", "of an earlier run")
-    said: list[str] = []
-    assert batch.run(planned(project), process.Local(3), reports=project / "reports",
-                     say=said.append) == 1
+    assert batch.run(planned(project), local.Local(3), reports=project / "reports") == 1
     text = "\n".join(said)
     assert text.index("nut ok seed 0, AUROC 0.7500") < text.index("start: nut ok limits")
     assert "start: nut boom limits" not in text and not (limits(project, "boom") /
@@ -233,23 +243,21 @@ def test_limits_without_a_finished_run_start_no_process(project, monkeypatch, st
             folder(project, "ok") / "run.json", {"status": state, "error": "the sky fell"})
     monkeypatch.setattr(subprocess, "Popen",
                         lambda *args, **options: pytest.fail("a process was started"))
-    assert batch.run([task], process.Local(1), reports=project / "reports",
-                     say=lambda text: None) == 1
+    assert batch.run([task], local.Local(1), reports=project / "reports") == 1
     failure = freshness.failure(limits(project, "ok") / "limits.json")
     assert failure["failed"].startswith(
         f"its run, nut ok seed 0, has not finished ({why}") and failure["retry"] == task.retry
     assert batch.due([task]) != {task: ""}
 
 
-def test_limits_that_fail_say_why_and_are_tried_again(project):
+def test_limits_that_fail_say_why_and_are_tried_again(project, said):
     task = planned(project, ("limits", ))[1]
     files.write_json(folder(project, "ok") / "run.json", {"status": "finished", "inputs": {}})
     files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.75}}})
     notebook = project / "notebooks" / "05_limits.ipynb"
-    notebook.write_text(notebook.read_text().replace("from adlib import files",
+    notebook.write_text(notebook.read_text().replace("from adlib.data import files",
                                                      "raise ValueError('too dark')"))
-    said: list[str] = []
-    assert batch.run([task], process.Local(1), reports=project / "reports", say=said.append) == 1
+    assert batch.run([task], local.Local(1), reports=project / "reports") == 1
     failure = freshness.failure(limits(project, "ok") / "limits.json")
     assert failure == {"failed": "ValueError: too dark", "retry": task.retry
                        } and "too dark" in "\n".join(said)
@@ -258,19 +266,19 @@ def test_limits_that_fail_say_why_and_are_tried_again(project):
 
 
 def test_a_time_limit_ends_a_run(project):
-    said: list[str] = []
     tasks = [task for task in grid.plan("params/hang.yaml") if task.kind == "run"]
-    assert batch.run(tasks, process.Local(1), reports=project / "reports", timeout_s=2,
-                     say=said.append) == 1
+    assert batch.run(tasks, local.Local(1), reports=project / "reports", timeout_s=2) == 1
     assert run_folder.status(folder(project, "hang")) == run_folder.Status(
         "failed", "time limit of 2 s")
 
 
 def test_an_interrupt_leaves_what_finished_and_no_process(project):
     write(project, "both", {"configs": ["ok", "hang"]})
-    script = ("import sys; from adlib import batch, grid, process; from pathlib import Path\n"
+    script = ("import sys; from pathlib import Path; from adlib.config import show_log\n"
+              "from adlib.runs import batch, grid; from adlib.runs.engines import local\n"
+              "show_log()\n"
               "tasks = [t for t in grid.plan('params/both.yaml') if t.kind != 'eda']\n"
-              "sys.exit(batch.run(tasks, process.Local(1), reports=Path('reports')))")
+              "sys.exit(batch.run(tasks, local.Local(1), reports=Path('reports')))")
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True)
     mark = folder(project, "hang") / "pid"
@@ -283,7 +291,7 @@ def test_an_interrupt_leaves_what_finished_and_no_process(project):
     # Two batches at once: the second says so, and by hand or not, nobody else takes the running
     # run.
     with pytest.raises(InputError, match="another batch is at work"):
-        batch.run([], process.Local(1), reports=project / "reports")
+        batch.run([], local.Local(1), reports=project / "reports")
     assert reasons("hang")["nut hang seed 0"] == "running"
     child.send_signal(signal.SIGTERM)
     said = child.communicate(timeout=30)[0]
@@ -298,24 +306,21 @@ def test_an_interrupt_leaves_what_finished_and_no_process(project):
     assert [entry["status"] for entry in entries] == ["finished", "interrupted", "waiting"]
 
 
-def test_a_run_that_someone_else_is_running_is_left_alone(project):
+def test_a_run_that_someone_else_is_running_is_left_alone(project, said):
     task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
     here = task.output.parent
     here.mkdir(parents=True)
     (here / "run.json").write_text('{"status": "running"}')
-    said: list[str] = []
     with filelock.FileLock(here / ".lock"):
-        assert batch.run([task], process.Local(1), reports=project / "reports",
-                         say=said.append) == 1
+        assert batch.run([task], local.Local(1), reports=project / "reports") == 1
         assert "another process is at work" in "\n".join(said)
         assert json.loads((here / "run.json").read_text()) == {"status": "running"}
 
 
-def test_a_dry_run_says_what_and_why_and_touches_nothing(project):
-    said: list[str] = []
+def test_a_dry_run_says_what_and_why_and_touches_nothing(project, said):
     before = sorted(project.rglob("*"))
-    assert batch.run(grid.plan("params/all.yaml"), process.Local(1), reports=project / "reports",
-                     dry_run=True, say=said.append) == 0
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports",
+                     dry_run=True) == 0
     assert said[1] == "would run nut ok seed 0: never run" and len(said) == 6
     assert sorted(project.rglob("*")) == before
 
@@ -323,18 +328,17 @@ def test_a_dry_run_says_what_and_why_and_touches_nothing(project):
 @pytest.mark.parametrize("reports", ["/dev/null/reports", "/proc/reports"])
 def test_reports_that_cannot_be_written_are_one_sentence(project, reports):
     with pytest.raises(InputError, match=f"cannot write in {reports}"):
-        batch.run(grid.plan("params/ok.yaml", reports=reports), process.Local(1),
+        batch.run(grid.plan("params/ok.yaml", reports=reports), local.Local(1),
                   reports=Path(reports))
 
 
-def test_a_full_disk_is_one_sentence_for_each_task(project, monkeypatch):
+def test_a_full_disk_is_one_sentence_for_each_task(project, monkeypatch, said):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(subprocess, "Popen", full)
-    said = []
     tasks = grid.plan("params/ok.yaml")
-    assert batch.run(tasks, process.Local(1), reports=project / "reports", say=said.append) == 1
+    assert batch.run(tasks, local.Local(1), reports=project / "reports") == 1
     told = [line for line in said if "No space left on device" in line]
     assert len(told) == len(tasks) and not any("Traceback" in line for line in said)
 
@@ -346,7 +350,7 @@ def test_kill_tree_reaches_children_in_sessions_of_their_own():
     deadline = time.monotonic() + 20
     while not (family := psutil.Process(parent.pid).children()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.kill_tree(parent)
+    local.kill_tree(parent)
     assert parent.returncode == -signal.SIGKILL
     assert family and not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE
                               for member in family)
@@ -358,48 +362,66 @@ def running(project):
     task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
     files.write_json(task.output.parent / "progress.json",
                      {"epoch": 3, "epochs": 9, "loss": 0.25, "seconds_left": 12.4})
-    return process.Job(task, execution=None, before=None, made_from={})
+    return local.Job(task, execution=None, before=None, made_from={})
 
 
-def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch):
+def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch, said):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    said: list[str] = []
-    shown = board.Board(4, said.append)
+    shown = board.Board(4)
     for _ in range(100):  # 99 seconds, three of them multiples of 30
         shown.progress([running])
         now[0] += 1
     assert said == ["0 of 4 done; nut ok seed 0: epoch 3 of 9, loss 0.25000, 12 s left"] * 3
 
 
-def test_on_a_terminal_the_live_lines_are_drawn_over(running, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "40")
+def test_on_a_terminal_a_running_task_has_a_bar_and_a_long_command_stays_in_one_piece(
+        running, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(board, "Console", functools.partial(
+        board.Console, force_terminal=True, width=90, color_system=None))
+    monkeypatch.setattr(sys, "stdout", screen)
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    shown = board.Board(4, print)
-    for _ in range(2):
+    with contextlib.closing(board.Board(4)) as shown:
+        shown.started(running.task)
         now[0] += 1
         shown.progress([running])
-    shown.started(running.task)
-    line = "nut ok seed 0: epoch 3 of 9, loss 0.25000, 12 s left"[:39]
-    drawn, up = f"{line}\n0 of 4 done\n", "\x1b[2A\x1b[J"
-    assert capsys.readouterr().out == drawn + up + drawn + up + "start: nut ok seed 0\n"
+        live = screen.getvalue()
+        shown.failed(running.task, "the sky fell", log_too=False)
+        assert not shown.rows
+    assert "nut ok seed 0" in live and "epoch 3 of 9, loss 0.25000, 12 s left" in live
+    assert "0 of 4 done" in live and "1 of 4 done" in screen.getvalue()
+    assert f"to try again: {running.task.retry}\n" in screen.getvalue()
+
+
+def test_the_closing_table_fits_100_columns_however_many_categories():
+    names = [f"category number {number}" for number in range(7)]
+    numbers = {"seeds": 1, "auroc": 0.981, "low": 0.95, "high": 1.0, "train_seconds": 1234.4}
+    rows = [{"label": f"Fused: memory + classifier {config}", "category": name} | numbers
+            for name in names for config in "abc"]
+    rows[1] |= {"seeds": 0, "status": "failed"}
+    rows[2] |= {"auroc": float("nan")}
+    table = board.closing_table(rows)
+    assert all(name in table for name in names)
+    assert table.count("0.981 [0.95, 1.00], 1234 s") == 19
+    assert "failed" in table and "no AUROC, 1234 s" in table
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_exit_codes_in_words(tmp_path):
-    assert process.reason_of_exit(-9, tmp_path) == "killed by signal 9 (out of memory?)"
-    assert process.reason_of_exit(-11, tmp_path) == "killed by signal 11"
+    assert local.reason_of_exit(-9, tmp_path) == "killed by signal 9 (out of memory?)"
+    assert local.reason_of_exit(-11, tmp_path) == "killed by signal 11"
     (tmp_path / "log.txt").write_text("one\n\x1b[31mNo such kernel\x1b[0m\n\n")
-    assert process.reason_of_exit(1, tmp_path) == "papermill ended with exit code 1: No such kernel"
+    assert local.reason_of_exit(1, tmp_path) == "papermill ended with exit code 1: No such kernel"
     (tmp_path / "log.txt").write_text(
         'papermill.exceptions.PapermillExecutionError: \n---\nException encountered at "In '
         '[6]":\n\n\n')
-    assert process.reason_of_exit(
+    assert local.reason_of_exit(
         1, tmp_path) == "a cell failed, and its kernel could no longer say why (out of memory?)"
 
 
 def test_importing_the_runner_imports_no_torch():
-    script = "import sys, adlib.batch; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'pandas')))"
+    script = "import sys, adlib.runs.batch; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", script], env=os.environ,
                           check=False).returncode == 0

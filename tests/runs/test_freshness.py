@@ -8,7 +8,7 @@ from tests.handmade import DISTANCE, finished, ranks
 from tests.handmade import category as by_hand
 
 from adlib.data import files, layout
-from adlib.runs import freshness, run_folder
+from adlib.runs import freshness
 
 MADE = {"data": "1", "notebook": "2", "image_size": 64}
 
@@ -63,25 +63,36 @@ def test_a_failure_of_unknown_origin_is_still_one(tmp_path):
 
 
 @pytest.fixture
-def notebook(tmp_path):
-    (tmp_path / "nb.ipynb").write_text("one")
-    return tmp_path / "nb.ipynb"
+def notebook(tmp_path, monkeypatch):
+    """A notebook in a project of its own; the working directory."""
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return written(tmp_path / "notebooks" / "nb.ipynb", "x = 1")
 
 
-def test_a_look_at_the_data_depends_on_them_its_notebook_and_the_size(course_root, notebook):
+def written(path, source, tag=""):
+    cell = {"cell_type": "code", "metadata": {"tags": [tag]}, "source": [source]}
+    files.write_json(path, {"cells": [cell]})
+    return path
+
+
+def apart(made, now):
+    return {name for name in made if made[name] != now[name]}
+
+
+def test_a_data_notebook_depends_on_the_data_the_code_and_the_size(course_root, notebook):
     category = layout.open_category(course_root, "nut")
     made = freshness.of_data(notebook, category, 64, "none")
     assert made == freshness.of_data(notebook, category, 64, "none") and made["image_size"] == 64
     assert json.loads(json.dumps(made)) == made  # it is compared with what was read from a file
-    notebook.write_text("two")
+    written(notebook, "x = 2")
     (course_root / "nut" / "train" / "good" / "000.png").unlink()
     now = freshness.of_data(notebook, layout.open_category(course_root, "nut"), 128, "imagenet")
-    assert {name
-            for name in made
-            if made[name] != now[name]} == {"data", "notebook", "image_size", "weights"}
+    assert apart(made, now) == {"data", "code", "image_size", "weights"}
 
 
-def test_a_look_at_the_data_is_made_again_for_other_weights_and_for_imagenets_once_at_hand(
+def test_a_data_notebook_is_made_again_for_other_weights_and_for_imagenets_once_at_hand(
         course_root, notebook, tmp_path, monkeypatch):
     category, weights = layout.open_category(course_root, "nut"), tmp_path / "w.pth"
     made = []
@@ -89,7 +100,7 @@ def test_a_look_at_the_data_is_made_again_for_other_weights_and_for_imagenets_on
         weights.write_bytes(content)
         made.append(freshness.of_data(notebook, category, 64, str(weights)))
     for there in (False, True):
-        monkeypatch.setattr(run_folder, "imagenet_at_hand", lambda there=there: there)
+        monkeypatch.setattr(freshness, "imagenet_at_hand", lambda there=there: there)
         made.append(freshness.of_data(notebook, category, 64, "imagenet"))
         assert json.loads(json.dumps(made[-1])) == made[-1]
     assert len({repr(one["weights"]) for one in made}) == 4
@@ -100,33 +111,32 @@ def run(reports, shift=1.0, fingerprint="f", **options):
                     **options)
 
 
-def test_limits_depend_on_their_runs_numbers_and_inputs(tmp_path, notebook):
+def test_limits_depend_on_their_runs_numbers_and_inputs_and_on_the_code(tmp_path, notebook):
     made = freshness.of_limits(notebook, run(tmp_path))
     # redone, with equal numbers
-    assert set(made) == {"run", "notebook", "code"} and freshness.of_limits(
-        notebook, run(tmp_path)) == made
+    assert set(made) == {"run", "code"} and freshness.of_limits(notebook, run(tmp_path)) == made
     for changes in ({"shift": 1.1}, {"fingerprint": "g"}):
-        now = freshness.of_limits(notebook, run(tmp_path, **changes))
-        assert {name for name in made if made[name] != now[name]} == {"run"}
-    notebook.write_text("two")
-    assert freshness.of_limits(notebook, run(tmp_path))["notebook"] != made["notebook"]
+        assert apart(made, freshness.of_limits(notebook, run(tmp_path, **changes))) == {"run"}
+    written(notebook, "x = 2")
+    assert apart(made, freshness.of_limits(notebook, run(tmp_path))) == {"code"}
 
 
-@pytest.mark.parametrize("room", ["limits", "corrupt", "psychometric"])
-def test_limits_depend_on_the_code_that_makes_them(tmp_path, notebook, monkeypatch, room):
-    rooms = tmp_path / "adlib"
-    rooms.mkdir()
-    for name in freshness.LIMIT_ROOMS:
-        shutil.copy(freshness.Path(freshness.__file__).with_name(f"{name}.py"), rooms)
-    monkeypatch.setattr(freshness, "__file__", str(rooms / "notes.py"))
-    made, folder = freshness.of_limits(
-        notebook, run(tmp_path)), tmp_path / "runs" / "nut" / "memory" / "seed-0"
-    (rooms / f"{room}.py").write_text("SIZES = ()\n")
-    assert freshness.of_limits(notebook, folder)["code"] != made["code"]
-
-
-def test_limits_depend_on_the_code_that_draws_their_defects():
-    assert {"synthetic", "synthetic_hazelnut", "synthetic_zipper"} <= set(freshness.LIMIT_ROOMS)
+@pytest.mark.parametrize("path, counts", [
+    ("data/layout.py", True), ("data/synthetic/zipper.py", True), ("models/fast/new.py", True),
+    ("evaluation/limits.py", True), ("report/figures.py", False), ("runs/batch.py", False)])
+def test_numbers_depend_on_the_packages_that_make_them(tmp_path, notebook, monkeypatch, path,
+                                                       counts):
+    """A changed label parser makes a run stale, a changed figure does not; nothing is listed."""
+    package = tmp_path / "adlib"
+    shutil.copytree(freshness.Path(freshness.__file__).parents[1], package)
+    monkeypatch.setattr(freshness, "__file__", str(package / "runs" / "freshness.py"))
+    made = []
+    for source in ("x = 1", "x = 1  # why", "x = 2"):
+        (package / path).write_text(source)
+        freshness._numeric_code.cache_clear()
+        made.append(freshness.code(notebook.name))
+    freshness._numeric_code.cache_clear()
+    assert made[0] == made[1] and (made[1] != made[2]) == counts
 
 
 @pytest.mark.parametrize("name", ["limits.json", "notebook.ipynb", "robustness.csv"])

@@ -1,4 +1,4 @@
-"""Reading params/*.yaml and planning: the right notebooks with the right parameters; one sentence
+"""Reading params/grids/*.yaml and planning: the right notebooks with the right parameters; one sentence
 for every mistake."""
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adlib.config import InputError
+from adlib.config import InputError, deprecated
 from adlib.runs import grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ STUDY = {
 def project(tmp_path, monkeypatch):
     """A project of empty notebooks, two configurations and two categories; the working directory.
     """
-    for name in ("notebooks", "params", "data/hazelnut/train/good", "data/hazelnut/test",
+    for name in ("notebooks", "params/grids", "params/configurations", "data/hazelnut/train/good", "data/hazelnut/test",
                  "data/zipper/train/good", "data/zipper/test"):
         (tmp_path / name).mkdir(parents=True)
     for category in ("hazelnut", "zipper"):
@@ -42,14 +42,15 @@ def project(tmp_path, monkeypatch):
 
 
 def write(project: Path, name: str, content: object) -> Path:
-    path = project / "params" / f"{name}.yaml"
+    is_grid = isinstance(content, dict) and "configs" in content or name in ("study", "bad")
+    path = project / "params" / ("grids" if is_grid else "configurations") / f"{name}.yaml"
     path.write_text(
         content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
     return path
 
 
 def test_plan_orders_data_then_runs_then_comparison(project):
-    tasks = grid.plan("params/study.yaml")
+    tasks = grid.plan("params/grids/study.yaml")
     assert [task.kind for task in tasks] == ["eda", *["run"] * 4] * 2 + ["comparison"]
     assert [task.params.get("category")
             for task in tasks] == ["hazelnut"] * 5 + ["zipper"] * 5 + [None]
@@ -70,7 +71,7 @@ def test_plan_orders_data_then_runs_then_comparison(project):
 
 
 def test_set_reaches_every_run_and_overrides_only_those_they_name(project):
-    configs = [task.config for task in grid.plan("params/study.yaml") if task.config]
+    configs = [task.config for task in grid.plan("params/grids/study.yaml") if task.config]
     assert {config.precision for config in configs} == {"bf16"}
     assert {(c.category, c.model): c.epochs
             for c in configs} == {("hazelnut", "cae"): 5, ("hazelnut", "resnet18"): 5,
@@ -81,12 +82,12 @@ def test_set_reaches_every_run_and_overrides_only_those_they_name(project):
 def test_an_override_finds_a_number_however_yaml_reads_it(project):
     write(project, "study",
           "configs: [cae_mse]\noverrides:\n  - when: {lr: 1e-3}\n    set: {epochs: 7}\n")
-    assert {task.config.epochs for task in grid.plan("params/study.yaml") if task.config} == {7}
+    assert {task.config.epochs for task in grid.plan("params/grids/study.yaml") if task.config} == {7}
 
 
 def test_a_configuration_alone_is_a_grid_of_one(project):
     write(project, "own", {"name": "own", "category": "zipper", "seed": 3, "epochs": 7})
-    tasks = grid.plan("params/own.yaml")
+    tasks = grid.plan("params/configurations/own.yaml")
     assert [task.kind for task in tasks] == ["eda", "run", "comparison"]
     config = tasks[1].config
     assert (config.name, config.category, config.seed, config.epochs) == ("own", "zipper", 3, 7)
@@ -94,7 +95,7 @@ def test_a_configuration_alone_is_a_grid_of_one(project):
 
 def test_a_runs_limits_come_after_the_runs_of_its_category_and_for_the_first_seed_only(project):
     write(project, "study", {**STUDY, "seeds": [1, 0], "limits": ["resnet_ssim"]})
-    tasks = grid.plan("params/study.yaml")
+    tasks = grid.plan("params/grids/study.yaml")
     assert [task.kind for task in tasks] == ["eda", *["run"] * 4, "limits"] * 2 + ["comparison"]
     limits, runs = tasks[5], tasks[1:5]
     assert limits.after is next(
@@ -116,36 +117,36 @@ def test_a_runs_limits_come_after_the_runs_of_its_category_and_for_the_first_see
                                               ("seed=1", 0), ("seed=0,category=zipper", 1)])
 def test_limits_are_planned_with_their_run_only(project, only, limits):
     write(project, "study", {**STUDY, "limits": ["resnet_ssim"]})
-    tasks = grid.plan("params/study.yaml", only=only)
+    tasks = grid.plan("params/grids/study.yaml", only=only)
     found = [task for task in tasks if task.kind == "limits"]
     assert len(found) == limits and all(task.after in tasks for task in found)
 
 
 def test_without_limits_their_notebook_is_not_asked_for(project):
     (project / "notebooks" / "05_limits.ipynb").unlink()
-    assert grid.plan("params/study.yaml")
+    assert grid.plan("params/grids/study.yaml")
     write(project, "study", {**STUDY, "limits": ["cae_mse"]})
     with pytest.raises(InputError, match="there is no .*05_limits.ipynb"):
-        grid.plan("params/study.yaml")
+        grid.plan("params/grids/study.yaml")
 
 
 def test_only_keeps_the_named_runs_and_the_look_at_their_data(project):
     titles = [
         task.title
-        for task in grid.plan("params/study.yaml", only="category=zipper, config=cae_mse,seed=1")
+        for task in grid.plan("params/grids/study.yaml", only="category=zipper, config=cae_mse,seed=1")
     ]
     assert titles == ["zipper: the data", "zipper cae_mse seed 1", "comparison"]
-    both = grid.plan("params/study.yaml", only="category=zipper,category=hazelnut,seed=0")
+    both = grid.plan("params/grids/study.yaml", only="category=zipper,category=hazelnut,seed=0")
     assert [task.config.seed for task in both if task.config] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c"])
 def test_the_retry_command_plans_exactly_that_run(project, category):
     (project / "data" / "hazelnut").rename(project / "data" / category)
-    tasks = grid.plan("params/study.yaml", data_root="data", reports="elsewhere")
+    tasks = grid.plan("params/grids/study.yaml", data_root="data", reports="elsewhere")
     task = next(task for task in tasks if task.title == f"{category} resnet_ssim seed 1")
     words = shlex.split(task.retry)
-    assert words[:3] == ["adlib", "run", "params/study.yaml"
+    assert words[:3] == ["adlib", "run", "params/grids/study.yaml"
                          ] and words[words.index("--reports") + 1] == "elsewhere"
     again = grid.plan(words[2], data_root=words[words.index("--data") + 1], reports="elsewhere",
                       only=words[words.index("--only") + 1])
@@ -155,12 +156,12 @@ def test_the_retry_command_plans_exactly_that_run(project, category):
 def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
     write(project, "resnet_ssim", {"model": "resnet18", "weights": "weights/r18.pth"})
     monkeypatch.chdir(project / "notebooks")
-    tasks = grid.plan("../params/study.yaml", data_root="../data", reports="out")
+    tasks = grid.plan("../params/grids/study.yaml", data_root="../data", reports="out")
     run = next(task for task in tasks if task.config and task.config.model == "resnet18")
     assert run.config.weights == str(project / "weights" / "r18.pth")
     assert Path(run.config.data_root).samefile(project / "data") and run.config.reports == str(
         project / "notebooks" / "out")
-    tasks = grid.plan("../params/study.yaml", weights="w.pth")
+    tasks = grid.plan("../params/grids/study.yaml", weights="w.pth")
     assert {task.config.weights
             for task in tasks if task.config} == {"imagenet",
                                                   str(project / "notebooks" / "w.pth")}
@@ -168,7 +169,7 @@ def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
 
 @pytest.mark.parametrize(("content", "sentence"), [
     ({**STUDY, "sedes": [0]}, "unknown key 'sedes'; did you mean 'seeds'"),
-    ({**STUDY, "configs": ["cae_msee"]}, "no configuration file .*did you mean 'cae_mse'"),
+    ({**STUDY, "configs": ["cae_msee"]}, "no configuration file cae_msee.yaml .*did you mean 'cae_mse'"),
     ({**STUDY, "configs": []}, "configs is .*at least one"),
     ({**STUDY, "configs": "cae_mse"}, "configs is 'cae_mse'; give a list"),
     ({**STUDY, "categories": ["ziper"]}, "no category 'ziper'; did you mean 'zipper'"),
@@ -197,7 +198,7 @@ def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
 def test_a_mistake_in_a_grid_is_one_sentence(project, content, sentence):
     write(project, "bad", content)
     with pytest.raises(InputError, match=sentence) as caught:
-        grid.plan("params/bad.yaml")
+        grid.plan("params/grids/bad.yaml")
     assert "\n" not in str(caught.value) and "bad.yaml" in str(caught.value)
 
 
@@ -210,30 +211,30 @@ def test_a_mistake_in_a_grid_is_one_sentence(project, content, sentence):
 ])
 def test_a_mistake_in_only_is_one_sentence(project, only, sentence):
     with pytest.raises(InputError, match=sentence):
-        grid.plan("params/study.yaml", only=only)
+        grid.plan("params/grids/study.yaml", only=only)
 
 
 def test_outside_the_project_that_is_said(project):
     (project / "notebooks" / "03_resnet_ssim.ipynb").unlink()
-    assert grid.plan("params/study.yaml", only="config=cae_mse")
+    assert grid.plan("params/grids/study.yaml", only="config=cae_mse")
     with pytest.raises(
             InputError,
             match="there is no .*03_resnet_ssim.ipynb; run adlib inside the project's folder"):
-        grid.plan("params/study.yaml")
+        grid.plan("params/grids/study.yaml")
 
 
 def test_a_missing_grid_suggests_one_that_is_there(project):
-    with pytest.raises(InputError, match="did you mean 'params/study.yaml'"):
-        grid.plan("params/studdy.yaml")
+    with pytest.raises(InputError, match="did you mean 'params/grids/study.yaml'"):
+        grid.plan("params/grids/studdy.yaml")
 
 
 def test_a_configuration_that_names_a_place_cannot_be_in_a_grid(project):
     write(project, "cae_mse", {"model": "cae", "data_root": "/somewhere"})
     with pytest.raises(InputError, match="cae_mse.yaml: data_root cannot be set here; use --data"):
-        grid.plan("params/study.yaml")
+        grid.plan("params/grids/study.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")),
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*/*.yaml")),
                          ids=lambda path: path.stem)
 def test_every_file_of_params_can_be_planned(project, path):
     tasks = grid.plan(path, data_root=str(project / "data"))
@@ -250,3 +251,56 @@ def test_a_grid_may_say_which_language_its_report_opens_in(tmp_path):
     grid_file.write_text("configs: [cae_mse]\nlang: cn\n")
     with pytest.raises(InputError, match="lang is 'cn'; give en or zh"):
         grid.read(grid_file)
+
+
+@pytest.fixture
+def deprecations(caplog):
+    deprecated.cache_clear()
+    yield caplog
+    deprecated.cache_clear()
+
+
+@pytest.mark.parametrize("old, new", [("quick", "grids/quick"), ("study", "grids/reference"),
+                                      ("fused", "configurations/fused"),
+                                      ("taught", "configurations/classifier")])
+def test_the_places_of_an_earlier_version_are_read_with_a_sentence(deprecations, old, new):
+    content = grid.read(ROOT / "params" / f"{old}.yaml")
+    assert content.path == ROOT / "params" / f"{new}.yaml"
+    assert deprecations.messages == [
+        f"deprecated: {ROOT}/params/{old}.yaml is now {ROOT}/params/{new}.yaml; the next version "
+        f"of adlib will not read it"]
+
+
+def test_old_words_in_a_users_own_grid_are_read_with_a_sentence_each(project, deprecations):
+    write(project, "classifier", {"model": "taught", "false_alarms": 0.1})
+    path = write(project, "own", {
+        "configs": ["taught", "cae_mse"], "limits": ["taught"], "set": {"false_alarms": 0.2},
+        "overrides": [{"when": {"model": "taught"}, "set": {"schedule": "seed"}}]})
+    plan = grid.plan(path, only="category=zipper")
+    configs = {task.config.name: task.config for task in plan if task.config}
+    assert {(name, one.model, one.target_fpr, one.schedule) for name, one in configs.items()} == {
+        ("classifier", "classifier", 0.2, "reference"), ("cae_mse", "cae", 0.2, "one_cycle")}
+    assert [task.title for task in plan if task.kind == "limits"] == ["zipper classifier limits"]
+    text = "\n".join(deprecations.messages)
+    for said in ("the configuration taught is now classifier",
+                 "set: false_alarms: 0.2 is now target_fpr: 0.2",
+                 "model: taught is now model: classifier",
+                 "schedule: seed is now schedule: reference"):
+        assert said in text
+
+
+@pytest.mark.parametrize("place", ["", "configurations", "../configurations"])
+def test_a_grid_finds_its_configurations_beside_it(project, place):
+    folder = project / "mine" / "grids"
+    (folder / place).mkdir(parents=True)
+    (folder / place / "one.yaml").write_text("model: cae\nepochs: 7\n")
+    (folder / "all.yaml").write_text("configs: [one]\n")
+    assert grid.read(folder / "all.yaml").configs == {"one": {"model": "cae", "epochs": 7}}
+
+
+def test_a_detector_of_ones_own_runs_in_the_feature_notebook_with_its_options(project):
+    path = write(project, "mine", {"model": "mine.py:Mean", "options": {"k": 3},
+                                   "score": "mine.py:top"})
+    task = next(task for task in grid.plan(path) if task.config)
+    assert task.notebook.name == "04_feature_space.ipynb"
+    assert task.params["options"] == '{"k": 3}' and task.params["score"] == "mine.py:top"

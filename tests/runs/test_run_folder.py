@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import filelock
 import pytest
 
 from adlib.config import Config, InputError
 from adlib.data import files, layout
-from adlib.runs import provenance, run_folder
+from adlib.runs import freshness, run_folder
 
 
 @pytest.fixture
@@ -16,9 +17,15 @@ def setting(course_root, tmp_path):
     return Config(category="nut", reports=str(tmp_path / "reports")), category
 
 
-def begin(setting):
-    return run_folder.start(*setting, source="parameter", weights="none", device="cpu", threads=1,
-                            precision="float32")
+def begin(setting, weights="none"):
+    """Start a run of (config, category), with a detector of which only the weights matter."""
+    config, category = setting
+    return run_folder.start(SimpleNamespace(config=config, category=category, source="parameter"),
+                            SimpleNamespace(weights=weights))
+
+
+def why_stale(run, now):
+    return freshness.why_stale(run_folder.manifest(run.folder), now)
 
 
 METRICS = {"auroc": {"test": {"value": 0.5}}}
@@ -66,10 +73,14 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, course_root):
     config, _ = setting
     code = f"""if True:
         import os, signal
-        from adlib import data, runs
+        from pathlib import Path
+        from types import SimpleNamespace
         from adlib.config import Config
-        runs.start(Config(**{config.as_dict()!r}), data.open_category(__import__("pathlib").Path({str(course_root)!r}), "nut"),
-                   source="s", weights="none", device="cpu", threads=1, precision="float32")
+        from adlib.data import layout
+        from adlib.runs import run_folder
+        part = SimpleNamespace(config=Config(**{config.as_dict()!r}), source="parameter",
+                               category=layout.open_category(Path({str(course_root)!r}), "nut"))
+        run_folder.start(part, SimpleNamespace(weights="none"))
         os.kill(os.getpid(), signal.SIGKILL)"""
     subprocess.run([sys.executable, "-c", code], check=False)
     assert run_folder.status(run_folder.folder(config)).state == "interrupted"
@@ -84,8 +95,7 @@ def test_other_inputs_drop_the_checkpoint(setting):
     files.write_text(run.folder / "checkpoint.pt", "x")
     run.lock.release(force=True)
     other = Config(**setting[0].as_dict() | {"epochs": 3})
-    again = run_folder.start(other, setting[1], source="s", weights="none", device="cpu", threads=1,
-                             precision="float32")
+    again = begin((other, setting[1]))
     assert not (again.folder / "checkpoint.pt").exists()
     again.lock.release(force=True)
 
@@ -107,26 +117,23 @@ def test_starting_twice_in_one_kernel(setting):
 def test_a_reports_folder_that_cannot_be_written(setting, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write in"):
-        run_folder.start(Config(category="nut", reports=str(tmp_path / "file")), setting[1],
-                         source="", weights="", device="", threads=1, precision="")
+        begin((Config(category="nut", reports=str(tmp_path / "file")), setting[1]))
 
 
 def test_why_a_run_is_stale(setting, course_root):
     config, category = setting
     run = begin(setting)
     run.finish(METRICS, train_seconds=1)
-    now = run_folder.inputs(config, category)
-    assert run_folder.stale(run.folder, now) is None
-    assert run_folder.stale(run.folder,
-                            run_folder.inputs(Config(**config.as_dict() | {"epochs": 7}),
+    now = freshness.of_run(config, category)
+    assert why_stale(run, now) == ""
+    assert why_stale(run, freshness.of_run(Config(**config.as_dict() | {"epochs": 7}),
                                               category)) == "epochs: 5 -> 7"
     (course_root / "nut" / "train" / "good" / "000.png").write_bytes(
         (course_root / "nut" / "train" / "good" / "001.png").read_bytes())
-    assert run_folder.stale(run.folder, run_folder.inputs(config, category)) == "the data changed"
-    assert run_folder.stale(run.folder,
-                            now | {"code": "x"}) == "the code that makes the numbers changed"
+    assert why_stale(run, freshness.of_run(config, category)) == "the data changed"
+    assert why_stale(run, now | {"code": "x"}) == "the code that makes the numbers changed"
     files.write_json(run.folder / "run.json", {"old": "format"})
-    assert run_folder.stale(run.folder, now) == "it was made by another version of adlib"
+    assert why_stale(run, now) == "it was made by another version of adlib"
     assert run_folder.status(run.folder).state == "failed"
 
 
@@ -141,10 +148,10 @@ def test_metrics_that_cannot_be_understood_are_a_failed_run(setting, metrics):
 def test_a_manifest_with_an_input_of_another_version_is_stale(setting):
     run = begin(setting)
     run.finish(METRICS, train_seconds=1)
-    now = run_folder.inputs(*setting)
+    now = freshness.of_run(*setting)
     files.write_json(run.folder / "run.json",
                      run_folder.manifest(run.folder) | {"inputs": now | {"another": 1}})
-    assert run_folder.stale(run.folder, now) == "it was made by another version of adlib"
+    assert why_stale(run, now) == "it was made by another version of adlib"
 
 
 def test_a_lock_that_may_not_be_opened_leaves_the_manifests_word(setting, monkeypatch):
@@ -175,13 +182,13 @@ def test_the_notebooks_code_counts_and_is_read_anew(setting, tmp_path, monkeypat
     def code(source: str, tag: str = "") -> str:
         cell = {"cell_type": "code", "metadata": {"tags": [tag]}, "source": [source]}
         files.write_json(tmp_path / "notebooks" / "02_cae_baseline.ipynb", {"cells": [cell]})
-        return run_folder.inputs(*setting)["code"]
+        return freshness.of_run(*setting)["code"]
 
     assert code("x = 1") != code("x = 2")
     assert code("x = 1", "parameters") == code("x = 2", "parameters")
     files.write_text(tmp_path / "notebooks" / "02_cae_baseline.ipynb", "{")
     with pytest.raises(InputError, match="02_cae_baseline.ipynb is not valid JSON"):
-        run_folder.inputs(*setting)
+        freshness.of_run(*setting)
 
 
 def test_fail_stands_above_the_notebooks_word(setting):
@@ -192,29 +199,94 @@ def test_fail_stands_above_the_notebooks_word(setting):
 
 
 def test_comments_and_docstrings_make_nothing_stale():
-    assert provenance.bare('def f():\n    "one"\n    return 1\n') == provenance.bare(
+    assert freshness.bare('def f():\n    "one"\n    return 1\n') == freshness.bare(
         "def f():  # why\n    return 1")
-    assert provenance.bare("def f():\n    return 1") != provenance.bare("def f():\n    return 2")
+    assert freshness.bare("def f():\n    return 1") != freshness.bare("def f():\n    return 2")
 
 
 def test_weights_are_known_by_content(setting, tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(b"one")
     config = Config(**setting[0].as_dict() | {"model": "resnet18", "weights": str(path)})
-    first = run_folder.inputs(config, setting[1])["weights"]
+    first = freshness.of_run(config, setting[1])["weights"]
     path.write_bytes(b"two")
-    assert run_folder.inputs(config, setting[1])["weights"] != first
+    assert freshness.of_run(config, setting[1])["weights"] != first
     # the CAE has none, whatever the parameter says
-    assert run_folder.inputs(setting[0], setting[1])["weights"] == "none"
+    assert freshness.of_run(setting[0], setting[1])["weights"] == "none"
 
 
 def test_a_run_with_random_weights_is_stale_once_imagenets_are_at_hand(
         setting, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    run = run_folder.start(*setting, source="s", weights="RANDOM, not ImageNet's (no network)",
-                           device="cpu", threads=1, precision="float32")
+    run = begin(setting, "RANDOM, not ImageNet's (no network)")
     run.finish(METRICS, train_seconds=1)
-    now = run_folder.inputs(*setting)
-    assert run_folder.stale(run.folder, now) is None
+    now = freshness.of_run(*setting)
+    assert why_stale(run, now) == ""
     files.write_text(tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth", "x")
-    assert "random weights" in run_folder.stale(run.folder, now)
+    assert "random weights" in why_stale(run, now)
+
+
+def test_a_folder_that_is_passed_on_names_no_place_and_no_machine(setting, tmp_path, course_root):
+    weights = tmp_path / "secret" / "w.pth"
+    files.write_text(weights, "x")
+    config = Config(**setting[0].as_dict() | {
+        "model": "resnet18", "weights": str(weights), "data_root": str(course_root)})
+    run = begin((config, setting[1]), "file w.pth")
+    run.finish(METRICS, train_seconds=1)
+    said = (run.folder / "run.json").read_text()
+    assert str(tmp_path) not in said and "host" not in json.loads(said)
+    about = run_folder.manifest(run.folder)
+    assert about["data"]["root"] == about["params"]["data_root"] == course_root.name
+    assert about["params"]["weights"] == "w.pth"
+
+    kept = run_folder.local(run.folder)
+    assert kept["host"] and kept["data_root"] == str(course_root.resolve())
+    assert run_folder.config_of(run.folder) == config
+    (run.folder / ".local.json").unlink()  # on another machine
+    assert run_folder.local(run.folder) == {}
+    assert run_folder.config_of(run.folder).weights == "w.pth"
+
+
+def test_a_run_folder_of_an_earlier_version_is_read_in_this_versions_words(tmp_path):
+    params = Config(category="nut", data_root="/data", weights="/w.pth").as_dict()
+    for key in ("loss", "score", "options", "target_fpr"):
+        del params[key]
+    params |= {"false_alarms": 0.1, "schedule": "seed", "model": "taught", "name": "taught_shape"}
+    files.write_json(tmp_path / "run.json", {
+        "status": "finished", "host": "here", "params": params, "inputs": {"params": params},
+        "data": {"root": "/data/parts", "layout": "seed"}})
+    files.write_json(tmp_path / "metrics.json", {
+        "auroc": {"test": {"value": 0.5}}, "follows": {"size": 0.1},
+        "operating": {"test": {"false_alarms": {"rate": 0.2}, "oracle_f1": {"false_alarms": 0.3}}}})
+    assert run_folder.status(tmp_path).state == "finished"
+    about, config = run_folder.manifest(tmp_path), run_folder.config_of(tmp_path)
+    assert about["params"]["target_fpr"] == 0.1 and about["data"]["layout"] == "course"
+    assert (config.schedule, config.model, config.name) == ("reference", "classifier",
+                                                            "classifier_shape")
+    assert config.weights == "/w.pth" and run_folder.local(tmp_path)["data_root"] == "/data/parts"
+    assert run_folder.metrics(tmp_path) == {
+        "auroc": {"test": {"value": 0.5}}, "confounders": {"size": 0.1}, "operating": {"test": {
+            "false_positives": {"rate": 0.2}, "oracle_f1": {"false_positives": 0.3}}}}
+    now = {"params": Config(schedule="reference", model="classifier", name="classifier_shape",
+                            target_fpr=0.1, weights="/w.pth").as_dict(), "code": "new"}
+    now["params"] = {key: value for key, value in now["params"].items()
+                     if key not in (*freshness.NOT_INPUTS, "weights")}
+    assert freshness.why_stale(about, now) == "the code that makes the numbers changed"
+
+
+@pytest.mark.parametrize("key, value", [("model", "own.py:Detector"), ("loss", "own.py:loss"),
+                                        ("score", "own.py:score")])
+def test_a_run_depends_on_the_content_of_the_users_own_code(setting, tmp_path, monkeypatch, key,
+                                                            value):
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")  # relative to the project, wherever it is run from
+    config = Config(**setting[0].as_dict() | {key: value})
+    made = []
+    for content in (None, "x = 1", "x = 2"):
+        if content:
+            files.write_text(tmp_path / "own.py", content)
+        made.append(freshness.of_run(config, setting[1]))
+    assert made[0]["files"] == {"own.py": "missing"}
+    assert freshness.why_stale({"inputs": made[1]}, made[2]) == "your own code changed"
+    assert "files" not in freshness.of_run(setting[0], setting[1])

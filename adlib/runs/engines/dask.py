@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from adlib import __version__
 from adlib.config import InputError, project_root
 from adlib.runs import run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 from adlib.runs.grid import Task
 
 if typing.TYPE_CHECKING:
@@ -39,16 +39,13 @@ class Cluster:
         try:
             import distributed
         except ImportError:
-            raise InputError(
-                "--cluster needs dask.distributed; install it with: pip install -e '.[cluster]'"
-            ) from None
+            raise InputError("--cluster needs dask.distributed; install it with: pip install -e "
+                             "'.[cluster]'") from None
         try:
             self._client = distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"no Dask scheduler answers at {address} ({error}); give the address that `dask "
-                f"scheduler` prints, such as "
-                "tcp://head:8786") from None
+            raise InputError(f"no Dask scheduler answers at {address} ({error}); give the address "
+                             f"that `dask scheduler` prints, such as tcp://head:8786") from None
         self._address = address
         self._check(reports)
 
@@ -77,34 +74,27 @@ class Cluster:
         Raises InputError where the scheduler is gone.
         """
         try:
-            found = self._client.run_on_scheduler(_resources)
+            workers = self._client.run_on_scheduler(_resources)
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"the Dask scheduler at {self._address} is gone ({error}); what had finished is "
-                f"kept, and the same command "
-                "goes on") from None
-        labelled = any(labels for _, labels in found.values())
-        return {
-            worker: labels if labelled else threads
-            for worker, (threads, labels) in found.items()
-        }, labelled
+            raise InputError(f"the Dask scheduler at {self._address} is gone ({error}); what had "
+                             f"finished is kept, and the same command goes on") from None
+        labelled = any(labels for _, labels in workers.values())
+        return {worker: labels if labelled else threads
+                for worker, (threads, labels) in workers.items()}, labelled
 
     def _check(self, reports: Path) -> None:
         reports.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=reports, prefix=".cluster-") as token:
-            said = self._client.run(
-                problem,
-                [project_root() / "notebooks", Path(token.name)], __version__, on_error="return")
-        if not said:
-            raise InputError(
-                f"the Dask scheduler at {self._address} has no workers; start some: dask worker "
-                f"{self._address}")
-        for worker, found in said.items():
-            if found:
-                raise InputError(
-                    f"worker {worker} cannot take part: {found}; every machine needs adlib "
-                    f"installed and the same folders "
-                    "under the same paths (docs/cluster.md)")
+            problems = self._client.run(problem, [project_root() / "notebooks", Path(token.name)],
+                                        __version__, on_error="return")
+        if not problems:
+            raise InputError(f"the Dask scheduler at {self._address} has no workers; start some: "
+                             f"dask worker {self._address}")
+        for worker, reason in problems.items():
+            if reason:
+                raise InputError(f"worker {worker} cannot take part: {reason}; every machine needs "
+                                 f"adlib installed and the same folders under the same paths "
+                                 f"(docs/cluster.md)")
 
 
 class Remote:
@@ -152,30 +142,26 @@ def execute(task: Task, project: Path, at_once: dict[str, int], stop: str) -> in
     # where a worker of this machine was lost, its kernel has a second to live
     run_folder.left_alone(task.output.parent)
     here = distributed.get_worker().address
-    running = process.LocalProcess(task, project, threads=max(
-        1,
-        process.cores() // at_once.get(_host(here), 1)))
-    told = distributed.Event(stop)
+    threads = max(1, local.cores() // at_once.get(_host(here), 1))
+    running, stopped = local.LocalProcess(task, project, threads=threads), distributed.Event(stop)
     while (code := running.poll()) is None:
-        if told.wait(timeout=LOOK_S):
+        if stopped.wait(timeout=LOOK_S):
             running.kill()
     return code
 
 
 def problem(folders: list[Path], version: str) -> str:
     """On a worker: why it cannot take part, "" if it can."""
-    missing = [str(folder) for folder in folders if not folder.exists()]
-    if missing:
+    if missing := [str(folder) for folder in folders if not folder.exists()]:
         return f"it does not see {' and '.join(missing)}"
-    return "" if version == __version__ else f"it has adlib {__version__}, and this machine {version}"
+    same = version == __version__
+    return "" if same else f"it has adlib {__version__}, and this machine {version}"
 
 
 def _resources(dask_scheduler: typing.Any = None) -> dict[str, tuple[int, int]]:
     """On the scheduler: {worker: (threads, GPUs by label)}."""
-    return {
-        address: (state.nthreads, int(state.resources.get(LABEL, 0)))
-        for address, state in dask_scheduler.workers.items()
-    }
+    return {address: (state.nthreads, int(state.resources.get(LABEL, 0)))
+            for address, state in dask_scheduler.workers.items()}
 
 
 def _host(address: str) -> str:

@@ -81,7 +81,7 @@ def test_one_that_waits_for_a_worker_beyond_its_time_was_killed_and_is_not_lost(
 def test_without_the_extra_and_with_jobs_it_says_so(course_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     words = [
-        "run", "params/smoke.yaml", "--data",
+        "run", "params/grids/smoke.yaml", "--data",
         str(course_root), "--reports",
         str(tmp_path), "--cluster", "tcp://127.0.0.1:9"
     ]

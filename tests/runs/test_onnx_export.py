@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from tests.handmade import small_run
 
 from adlib import cli
 from adlib.config import InputError
 from adlib.data import files, images
 from adlib.evaluation import calibration
-from adlib.runs import export, reopen
+from adlib.models.autoencoders import Autoencoder
+from adlib.runs import inference, onnx_export
+from tests.handmade import small_run
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
@@ -36,7 +37,7 @@ def test_scores_maps_and_verdicts_are_pytorchs(course_root, tmp_path, changes, s
         files.write_json(folder / "metrics.json",
                          measured | {"chosen": measured["chosen"] | {"score": score}})
     assert cli.main(["export", str(folder), "--onnx", str(tmp_path / "out.onnx")]) == 0
-    run, session = reopen.detector(folder), ort.InferenceSession(tmp_path / "out.onnx")
+    run, session = inference.reopen(folder), ort.InferenceSession(tmp_path / "out.onnx")
     pictures = images.load(sorted((course_root / "nut" / "test").glob("*.png")),
                            run.config.image_size)
     for picture in pictures:
@@ -45,34 +46,34 @@ def test_scores_maps_and_verdicts_are_pytorchs(course_root, tmp_path, changes, s
         # Features are kept as float16, so a difference in float32's last digit may become one in
         # float16's.
         assert found == pytest.approx(expected, abs=1e-4,
-                                      rel=1e-4 if run.network is not None else 1e-3)
+                                      rel=1e-4 if isinstance(run.detector, Autoencoder) else 1e-3)
         assert np.abs(map_ - maps).max() <= 1e-3 * max(1, np.abs(maps).max())
-        if abs(expected[0] - run.threshold) > 1e-3:
-            assert anomalous[0] == (expected[0] > run.threshold)
+        if abs(expected[0] - run.threshold.value) > 1e-3:
+            assert anomalous[0] == (expected[0] > run.threshold.value)
     known = {
         key: json.loads(value)
         for key, value in session.get_modelmeta().custom_metadata_map.items()
     }
     assert (known["score"], known["threshold"], known["map_low"],
-            known["map_level"]) == (run.score, run.threshold, run.low, run.level)
+            known["map_level"]) == (run.decision.score, run.threshold.value, run.decision.low, run.decision.level)
     assert known["category"] == "nut" and known[
         "data"] and f"{run.config.image_size},{run.config.image_size}" in known["input"]
 
 
 def test_a_run_without_a_threshold_calls_nothing_anomalous(course_root, tmp_path):
-    run = reopen.detector(
+    run = inference.reopen(
         small_run(course_root, tmp_path / "reports", precision="float32", held_out=0.0))
-    export.onnx(run, tmp_path / "out.onnx", {})
+    onnx_export.export(run, tmp_path / "out.onnx", {})
     session = ort.InferenceSession(tmp_path / "out.onnx")
     assert not session.run(["anomalous"], {"picture": np.zeros((1, 3, 32, 32), np.uint8)})[0].any()
     assert json.loads(session.get_modelmeta().custom_metadata_map["threshold"]) is None
 
 
 def test_what_cannot_be_exported_is_one_sentence(course_root, tmp_path, monkeypatch):
-    run = reopen.detector(
+    run = inference.reopen(
         small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey"))
     with pytest.raises(InputError, match="mean_grey is a statistic of the picture and no network"):
-        export.onnx(run, tmp_path / "out.onnx", {})
+        onnx_export.export(run, tmp_path / "out.onnx", {})
     real = builtins.__import__
 
     def without(name, *rest):
@@ -84,5 +85,5 @@ def test_what_cannot_be_exported_is_one_sentence(course_root, tmp_path, monkeypa
     with pytest.raises(
             InputError,
             match=r"needs the package onnx; install the extra: pip install -e '.\[onnx\]'"):
-        export.onnx(run, tmp_path / "out.onnx", {})
+        onnx_export.export(run, tmp_path / "out.onnx", {})
     assert not (tmp_path / "out.onnx").exists()

@@ -5,53 +5,55 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import picture
+import torch
 from PIL import Image
 from scipy import stats
 
-from adlib.config import InputError
+from adlib.config import Config, InputError
 from adlib.data import layout
-from adlib.evaluation import calibration, conformal, evaluate, localization
+from adlib.data.part import Part, open_part
+from adlib.evaluation import localization
+from adlib.evaluation import results as evaluation
+from adlib.evaluation.calibration import Decision, calibrate, score_with_maps
+from adlib.evaluation.conformal import Threshold
 from adlib.report import comparison
+from tests.conftest import picture
+from tests.handmade import Maps, Scored
 
 # the configuration's own score, and the one chosen without labels
 OWN, OTHER = "squared.mean", "ssim.max"
 
 
-def scored(category, values=None, held=(0.5, 0.25)):
-    """A decide.Scored by hand: `values` are the own scores of the test images, `held` those of the
-    last training images; all others are random, and 0.9 for train_bad. Without `held` nothing is
-    held out."""
-    rng, n = np.random.default_rng(0), len(category.train) - len(held)
-    own = {
-        "train": (category.train[:n], rng.random(n)),
-        "held_out": (category.train[n:], np.array(held, float)),
-        "test": (category.test,
-                 rng.random(len(category.test)) if values is None else np.array(values, float)),
-        "train_bad": (category.train_bad, np.full(len(category.train_bad), 0.9))
-    }
-    splits = {
-        name: (list(paths), pd.DataFrame({OWN: part, OTHER: rng.random(len(paths))}))
-        for name, (paths, part) in own.items() if paths
-    }
-    p_values = {
-        name: {
-            split: conformal.p_values(splits["held_out"][1][name], splits[split][1][name])
-            if held else np.full(len(splits[split][0]), np.nan)
-            for split in ("test", "train_bad") if split in splits
-        }
-        for name in (OWN, OTHER)
-    }
+def scored(root, values=None, held=(0.5, 0.25), rate=0.4):
+    """A decision and scores by hand: `values` are the own scores of the test images, `held` those
+    of the first training images; all others are random, and 0.9 for train_bad. Without `held`
+    nothing is held out."""
+    category, rng = layout.open_category(root, "nut"), np.random.default_rng(0)
+    own = {"test": rng.random(len(category.test)) if values is None else np.array(values, float),
+           "held_out": np.array(held, float), "train": rng.random(len(category.train) - len(held)),
+           "train_bad": np.full(len(category.train_bad), 0.9)}
+    by_split = {split: pd.DataFrame({OWN: own[split], OTHER: rng.random(len(own[split]))})
+                for split in ("train", "held_out", "test", "train_bad") if len(own[split])}
     ranking = pd.DataFrame({"score": [OWN, OTHER]}
                            | ({"spot": [0.6, 0.8], "all": [0.6, 0.8]} if held else {}))
-    return calibration.Scored(ranking, OWN, OTHER, {}, splits, 0.0, 1.0, p_values, len(held),
-                              "split" if held else "none", np.asarray(held, float),
-                              np.zeros((0, 8, 8), np.float32))
+    thresholds = {name: Threshold(by_split["held_out"][name].to_numpy() if held else np.zeros(0),
+                                  rate, "split" if held else "none") for name in (OWN, OTHER)}
+    decision = Decision(ranking, OWN, OTHER, {}, thresholds, {}, 0.0, 1.0)
+    return Scored(of(category, len(held)), decision, by_split)
 
 
-def table(root, values=None, rate=0.4, **options):
-    category = layout.open_category(root, "nut")
-    return evaluate.results(category, scored(category, values, **options), rate)
+def of(category, held=0, size=32):
+    config = Config(category="nut", image_size=size)
+    return Part(config, category, "parameter", torch.arange(held, len(category.train)),
+                torch.arange(held))
+
+
+def opened(root):
+    return of(layout.open_category(root, "nut"))
+
+
+def table(root, values=None, **options):
+    return scored(root, values, **options).table
 
 
 def test_a_row_an_image(course_root):
@@ -77,18 +79,16 @@ def test_a_row_an_image(course_root):
 
 
 def test_both_scores_keep_their_own_numbers(course_root):
-    category = layout.open_category(course_root, "nut")
-    found = scored(category)
-    results = evaluate.results(category, found, 0.4)
-    assert results["score"].tolist() == pd.concat(
-        [part[OWN] for _, part in found.splits.values()]).tolist()
-    assert results["chosen_score"].tolist() == pd.concat(
-        [part[OTHER] for _, part in found.splits.values()]).tolist()
-    test = results[results["split"] == "test"]
-    assert test["p_value"].tolist() == found.p_values[OWN]["test"].tolist()
-    assert test["chosen_p_value"].tolist() == found.p_values[OTHER]["test"].tolist()
-    assert test["chosen_prediction"].tolist() == (found.p_values[OTHER]["test"]
-                                                  <= 0.4).astype(int).tolist()
+    run = scored(course_root)
+    for prefix, name in (("", OWN), ("chosen_", OTHER)):
+        scores = pd.concat([part[name] for part in run.by_split.values()])
+        assert run.table[f"{prefix}score"].tolist() == scores.tolist()
+        test = run.table[run.table["split"] == "test"]
+        threshold, values = run.decision.thresholds[name], run.by_split["test"][name].to_numpy()
+        assert test[f"{prefix}p_value"].tolist() == threshold.p_values(values).tolist()
+        called = threshold.exceeded(values).astype(int).tolist()
+        assert test[f"{prefix}prediction"].tolist() == called
+        assert called == (threshold.p_values(values) <= 0.4).astype(int).tolist()
 
 
 def test_predictions_are_empty_where_nothing_is_held_out(course_root):
@@ -100,7 +100,7 @@ def test_predictions_are_empty_where_nothing_is_held_out(course_root):
 
 def test_both_evaluation_splits(course_root):
     results = table(course_root, [1, 6, 2, 5, 4, 3])  # bad at odd places: 6, 5, 3 against 1, 2, 4
-    found = evaluate.auroc(results)
+    found = evaluation.auroc_of(results)
     assert found["test"]["value"] == pytest.approx(8 / 9)
     assert found["test"]["low"] < found["test"]["value"] < found["test"]["high"] <= 1
     assert (found["train_bad"]["n_good"], found["train_bad"]["n_anomalous"]) == (3, 2)
@@ -119,16 +119,16 @@ def test_permuted_labels_change_metrics_and_nothing_else(course_root):
     after = table(course_root)
     unlabelled = [name for name in before.columns if name not in ("label", "defect")]
     assert before[unlabelled].equals(after[unlabelled]) and not before.equals(after)
-    assert evaluate.auroc(before)["test"]["value"] != evaluate.auroc(after)["test"]["value"]
+    assert evaluation.auroc_of(before)["test"]["value"] != evaluation.auroc_of(after)["test"]["value"]
 
 
 def test_one_class_only_says_why(course_root):
     path = course_root / "image_anomaly_labels.json"
     path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
     results = table(course_root)
-    found = evaluate.auroc(results)
+    found = evaluation.auroc_of(results)
     assert found["test"]["value"] is None and "6 good and 0 anomalous" in found["test"]["why_absent"]
-    operating = evaluate.operating(results)["test"]
+    operating = evaluation.operating_of(results)["test"]
     assert operating["oracle_f1"] is None and operating["false_positives"]["n"] == 6
 
 
@@ -138,12 +138,12 @@ def test_unlabelled(course_root):
         path.unlink()
     results = table(course_root)
     assert results.loc[results["split"] == "test", "label"].isna().all()
-    assert evaluate.auroc(results)["test"]["why_absent"] == "this split has no labelled images"
-    assert evaluate.auroc_over_epochs(results, {1: np.zeros(6)})["auroc"].isna().all()
-    assert evaluate.operating(results)["test"] == {
+    assert evaluation.auroc_of(results)["test"]["why_absent"] == "this split has no labelled images"
+    assert evaluation.auroc_over_epochs(results, {1: np.zeros(6)})["auroc"].isna().all()
+    assert evaluation.operating_of(results)["test"] == {
         "false_positives": None, "detections": None, "oracle_f1": None
     }
-    assert evaluate.confounders(results, {"brightness": np.arange(6)}) == {"brightness": None}
+    assert evaluation.confounder_correlation(results, {"brightness": np.arange(6)}) == {"brightness": None}
 
 
 def test_missing_labels_are_an_error_and_never_counted_as_bad(course_root):
@@ -157,7 +157,7 @@ def test_missing_labels_are_an_error_and_never_counted_as_bad(course_root):
 
 def test_auroc_over_epochs_uses_each_epochs_scores(course_root):
     results = table(course_root)
-    curve = evaluate.auroc_over_epochs(
+    curve = evaluation.auroc_over_epochs(
         results, {2: np.array([0, 1, 0, 1, 0, 1.0]), 1: np.array([1, 0, 1, 0, 1, 0.0])})
     assert curve["epoch"].tolist() == [1, 2] and curve["auroc"].tolist() == [0.0, 1.0]
 
@@ -165,7 +165,7 @@ def test_auroc_over_epochs_uses_each_epochs_scores(course_root):
 def test_operating_counts(course_root):
     # called above 2.5; bad: 6, 5, 3
     results = table(course_root, [1, 6, 2, 5, 4, 3], held=(2.5, 1.0))
-    found = evaluate.operating(results)
+    found = evaluation.operating_of(results)
     for name, hits in (("false_positives", 1), ("detections", 3)):
         low, high = stats.binomtest(hits, 3).proportion_ci(method="exact")
         assert found["test"][name] == pytest.approx(
@@ -186,31 +186,30 @@ def test_operating_of_the_chosen_score(course_root):
                  for name in ("score", "p_value", "prediction")}
         | {f"chosen_{name}": name
            for name in ("score", "p_value", "prediction")})
-    assert evaluate.operating(results, "chosen_") == evaluate.operating(swapped)
-    assert evaluate.operating(results) == evaluate.operating(
-        swapped, "chosen_") != evaluate.operating(results, "chosen_")
+    assert evaluation.operating_of(results, "chosen_") == evaluation.operating_of(swapped)
+    assert evaluation.operating_of(results) == evaluation.operating_of(
+        swapped, "chosen_") != evaluation.operating_of(results, "chosen_")
 
 
 def test_too_few_held_out_images_call_nothing(course_root):
-    found = evaluate.operating(table(course_root, rate=0.05))["test"]
+    found = evaluation.operating_of(table(course_root, rate=0.05))["test"]
     assert (found["false_positives"]["count"], found["detections"]["count"]) == (0, 0)
 
 
 def test_no_operating_point_without_held_out_images_but_an_oracle(course_root):
-    found = evaluate.operating(table(course_root, [1, 6, 2, 5, 4, 3], held=()))["test"]
+    found = evaluation.operating_of(table(course_root, [1, 6, 2, 5, 4, 3], held=()))["test"]
     assert found["false_positives"] is None and found["detections"] is None and found["oracle_f1"][
         "threshold"] == 3
 
 
 def test_score_study(course_root):
-    category = layout.open_category(course_root, "nut")
-    found = scored(category, [1, 6, 2, 5, 4, 3])
-    study = evaluate.score_study(evaluate.results(category, found, 0.4), found)
-    # the label-free order
+    run = scored(course_root, [1, 6, 2, 5, 4, 3])
+    study = evaluation.score_study(run.table, run.decision, run.by_split)
+    # The label-free order.
     assert study["score"].tolist() == [OTHER, OWN] and study["label_free"].tolist() == [0.8, 0.6]
     assert study["role"].tolist() == ["chosen without labels", "its own"]
     assert study.loc[1, "test"] == pytest.approx(8 / 9) and study.loc[1, "train_bad"] == 0
-    values, bad = (found.splits[split][1][OTHER].to_numpy() for split in ("test", "train_bad"))
+    values, bad = (run.by_split[split][OTHER].to_numpy() for split in ("test", "train_bad"))
     assert study.loc[0, "test"] == pytest.approx(np.mean(values[1::2, None] > values[::2]))
     assert study.loc[0, "train_bad"] == pytest.approx(np.mean(bad[:, None] > values[::2]))
 
@@ -219,13 +218,13 @@ def test_score_study_without_held_out_images_and_without_anomalies(course_root):
     path = course_root / "image_anomaly_labels.json"
     path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
     shutil.rmtree(course_root / "nut" / "train" / "bad")
-    category = layout.open_category(course_root, "nut")
-    study = evaluate.score_study(table(course_root, held=()), scored(category, held=()))
-    assert study["score"].tolist() == [OWN, OTHER] and study[["label_free", "test", "train_bad"
-                                                              ]].isna().all(axis=None)
-    one = dataclasses.replace(scored(category, held=()), chosen=OWN)
-    assert evaluate.score_study(table(course_root, held=()),
-                                one)["role"].tolist() == ["its own and chosen without labels", ""]
+    run = scored(course_root, held=())
+    study = evaluation.score_study(run.table, run.decision, run.by_split)
+    assert study["score"].tolist() == [OWN, OTHER]
+    assert study[["label_free", "test", "train_bad"]].isna().all(axis=None)
+    one = dataclasses.replace(run.decision, score=OWN)
+    roles = evaluation.score_study(run.table, one, run.by_split)["role"].tolist()
+    assert roles == ["its own and chosen without labels", ""]
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
@@ -236,13 +235,13 @@ def test_what_the_score_follows(mvtec_root):
     results = table(mvtec_root, [*good, 100, -100, 50])
     # what the defective ones look like does not matter
     ups, flat = [*good, 0, 100, 0], [*[7.0] * 6, 1, 2, 3]
-    found = evaluate.confounders(
+    found = evaluation.confounder_correlation(
         results,
         {"up": np.array(ups), "down": -np.exp(ups), "flat": np.array(flat), "other": np.arange(9)})
     assert found["up"] == pytest.approx(1) and found["down"] == pytest.approx(
         -1) and found["flat"] is None
     assert found["other"] == pytest.approx(stats.spearmanr(good, range(6)).statistic)
-    assert evaluate.confounders(table(mvtec_root, np.ones(9)),
+    assert evaluation.confounder_correlation(table(mvtec_root, np.ones(9)),
                                 {"up": np.array(ups)}) == {"up": None}
 
 
@@ -251,7 +250,7 @@ def test_four_good_images_follow_nothing(mvtec_root, n, known):
     for i in range(3, n):
         picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
     results = table(mvtec_root, range(n + 3))
-    assert evaluate.confounders(
+    assert evaluation.confounder_correlation(
         results, {"rank": np.arange(n + 3)}) == {"rank": pytest.approx(1) if known else None}
 
 
@@ -268,16 +267,16 @@ def more_defects(root):
         path.parent.mkdir(parents=True, exist_ok=True)
         if i < 2:
             Image.fromarray(mask).save(path)
-    return layout.open_category(root, "nut")
+    return opened(root)
 
 
 def test_localisation(mvtec_root):
-    category = more_defects(mvtec_root)  # 3 good, 3 scratches, 3 spots
+    part = more_defects(mvtec_root)  # 3 good, 3 scratches, 3 spots
     truth = np.zeros((9, 32, 32), bool)
     truth[3:5, 20:24, 4:20] = truth[4, 0, 0] = truth[6:, 8:16, 8:16] = True
     maps = np.random.default_rng(0).random((9, 32, 32)) + 0.3 * truth
     used = [0, 1, 2, 3, 4, 6, 7, 8]
-    found, regions = evaluate.localisation(category, maps)
+    found, regions = evaluation.locate(part, maps)
     groups, expected = found.pop("groups"), localization.measure(maps[used], truth[used])
     assert found == expected[0] | {"images": 8, "without_mask": 1}
     assert regions["defect"].tolist() == ["scratch"] * 3 + ["spot"] * 3
@@ -302,46 +301,77 @@ def test_localisation(mvtec_root):
 
 
 def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
-    category = layout.open_category(mvtec_root, "nut")
+    part = opened(mvtec_root)
     maps = np.zeros((6, 32, 32))
     maps[3:, 8:16, 8:16] = 1
-    found, regions = evaluate.localisation(category, maps)
+    found, regions = evaluation.locate(part, maps)
     assert found == {
         "pixel_auroc": 1, "pixel_ap": 1, "au_pro_30": 1, "au_pro_05": 1, "images": 6,
         "without_mask": 0, "groups": []
     }
     assert regions["share"].tolist() == [1 / 16] * 3
-    # the masks are resized to the maps
-    small, _ = evaluate.localisation(category, maps[:, ::2, ::2])
-    assert small == found
+    # The masks come at the images' own size.
+    large, _ = evaluation.locate(of(part.category, size=64), maps.repeat(2, 1).repeat(2, 2))
+    assert large == found
 
 
 def test_false_alarms_on_good_images_count(mvtec_root):
-    category = layout.open_category(mvtec_root, "nut")
+    part = opened(mvtec_root)
     maps = np.zeros((6, 32, 32))
     maps[3:, 8:16, 8:16] = 1
     maps[0] = 2
-    found, _ = evaluate.localisation(category, maps)
+    found, _ = evaluation.locate(part, maps)
     assert found["pixel_auroc"] == pytest.approx(1 - 1024 / (6 * 1024 - 3 * 64))
 
 
 def test_no_localisation_without_masks(mvtec_root, course_root):
-    category = layout.open_category(course_root, "nut")
-    absent, regions = evaluate.localisation(category, np.zeros((6, 32, 32)))
+    part = opened(course_root)
+    absent, regions = evaluation.locate(part, np.zeros((6, 32, 32)))
     assert absent is None and regions.empty
     for path in (mvtec_root / "nut" / "ground_truth" / "spot").iterdir():
         Image.new("L", (32, 32)).save(path)
-    category = layout.open_category(mvtec_root, "nut")
-    found, regions = evaluate.localisation(category, np.zeros((6, 32, 32)))
+    part = opened(mvtec_root)
+    found, regions = evaluation.locate(part, np.zeros((6, 32, 32)))
     assert found == {"why_absent": "the masks hold no defective pixel"} and regions.empty
     shutil.rmtree(mvtec_root / "nut" / "ground_truth")
-    assert evaluate.localisation(layout.open_category(mvtec_root, "nut"), np.zeros(
-        (6, 32, 32)))[0] is None
+    assert evaluation.locate(opened(mvtec_root), np.zeros((6, 32, 32)))[0] is None
+
+
+def test_a_run_is_what_its_tables_say(mvtec_root):
+    """evaluate: the table, the maps and the metrics are of one decision and of one set of
+    scores."""
+    part = open_part(Config(category="nut", image_size=32, held_out=0.4, target_fpr=0.4,
+                            device="cpu", data_root=str(mvtec_root)))
+
+    def brightness(pictures):
+        grey = pictures.float().mean(dim=1).numpy()
+        return {"light": grey, "dark": 255 - grey}
+
+    detector = Maps(brightness)
+    decision = calibrate(detector, part)
+    results = evaluation.evaluate(detector, decision, part)
+    assert results.maps.shape == (6, 32, 32) and results.maps.dtype == np.float32
+    test = results.table[results.table["split"] == "test"]
+    scores, maps = score_with_maps(detector, decision, part.test)
+    assert test["score"].tolist() == scores[decision.reference].tolist()
+    assert test["chosen_score"].tolist() == scores[decision.score].tolist()
+    assert (results.maps == maps).all()
+    assert results.auroc == results.metrics["auroc"] == evaluation.auroc_of(results.table)
+    assert results.chosen["auroc"] == evaluation.auroc_of(results.table, "chosen_score")
+    assert results.operating == evaluation.operating_of(results.table)
+    assert results.chosen["operating"] == evaluation.operating_of(results.table, "chosen_")
+    assert results.metrics["localisation"] == results.localization
+    assert results.metrics["confounders"] == results.confounders
+    assert results.metrics["calibration"] == {
+        "images": 2, "how": "split", "scores": decision.threshold.calibration.tolist()}
+    assert results.metrics["epochs"] == 0 and results.epochs.empty
+    assert len(results.regions) == 3 and len(results.score_study) == len(decision.ranking) == 9
+    json.dumps(results.metrics, allow_nan=False)
 
 
 def test_csv_keeps_every_digit(course_root, tmp_path):
     results = table(course_root)
-    evaluate.write_csv(results, tmp_path / "all_results.csv")
+    evaluation.write_csv(results, tmp_path / "all_results.csv")
     read = pd.read_csv(tmp_path / "all_results.csv", dtype=dict.fromkeys(
         ("label", "prediction", "chosen_prediction"), "Int64"))
     assert read["score"].tolist() == results["score"].tolist() and read["prediction"].equals(

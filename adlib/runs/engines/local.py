@@ -1,7 +1,7 @@
 """One papermill process for each task: starting it, ending it with all its children, and what it
 left behind.
 
-Where the process runs is an engine's business: `Local` starts it on this machine, adlib.cluster on
+Where the process runs is an engine's business: `Local` starts it on this machine, engines.dask on
 another one.
 """
 from __future__ import annotations
@@ -102,18 +102,13 @@ class LocalProcess:
     """A papermill process of this machine."""
     def __init__(self, task: Task, project: Path, *, threads: int) -> None:
         # papermill fills in braces
-        paths = [
-            str(path).replace("{", "{{").replace("}", "}}")
-            for path in (task.notebook, _temporary(task))
-        ]
-        command = [
-            sys.executable, "-c", PAPERMILL, *paths, "-f",
-            str(_parameters(task)), "-k", "python3", "--log-output", "--no-progress-bar"
-        ]
-        env = KEEP_MEMORY | os.environ | {
-            "OMP_NUM_THREADS": str(threads), "JUPYTER_PREFER_ENV_PATH": "1"
-        }
-        # the notebook stands in the project's folder, the person perhaps elsewhere
+        paths = [str(path).replace("{", "{{").replace("}", "}}")
+                 for path in (task.notebook, _temporary(task))]
+        command = [sys.executable, "-c", PAPERMILL, *paths, "-f", str(_parameters(task)),
+                   "-k", "python3", "--log-output", "--no-progress-bar"]
+        env = KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(threads),
+                                          "JUPYTER_PREFER_ENV_PATH": "1"}
+        # the notebook stands in the project's folder, the user perhaps elsewhere
         for name in ("ADLIB_DATA", "ADLIB_CACHE"):
             if env.get(name):
                 env[name] = os.path.abspath(env[name])
@@ -125,10 +120,9 @@ class LocalProcess:
                                                  stdin=subprocess.PIPE, stdout=log,
                                                  stderr=subprocess.STDOUT, start_new_session=True)
         except OSError as error:
-            raise InputError(
-                f"cannot start {task.title} in {task.output.parent}: {error.strerror or error}; "
-                f"free some space or "
-                "choose a folder that can be written") from error
+            raise InputError(f"cannot start {task.title} in {task.output.parent}: "
+                             f"{error.strerror or error}; free some space or choose a folder that "
+                             f"can be written") from error
 
     def poll(self) -> int | None:
         return self._process.poll()
@@ -142,7 +136,7 @@ def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
     attempt left half done."""
     folder = task.output.parent
     files.write_text(_parameters(task), yaml.safe_dump(task.params, sort_keys=False))
-    # The comparison lies in the reports folder itself, where a person may keep hidden files of
+    # The comparison lies in the reports folder itself, where the user may keep hidden files of
     # their own (`--reports .`).
     halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
     for leftover in (*halves, folder / "progress.json", task.output,
@@ -160,12 +154,10 @@ def keep_notebook(task: Task) -> str:
     except (InputError, KeyError, TypeError):
         return ""  # nothing, or cut off in the middle of a write
     _temporary(task).replace(task.output)
-    outputs = [
-        output for cell in cells for output in cell.get("outputs", [])
-        if output.get("output_type") == "error"
-    ]
-    text = " ".join(ANSI.sub(
-        "", f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}").split()) if outputs else ""
+    errors = [output for cell in cells for output in cell.get("outputs", [])
+              if output.get("output_type") == "error"]
+    text = f"{errors[-1]['ename']}: {errors[-1]['evalue']}" if errors else ""
+    text = " ".join(ANSI.sub("", text).split())
     return text if len(text) <= 500 else text[:497] + "..."
 
 
@@ -174,8 +166,7 @@ def reason_of_exit(code: int, folder: Path) -> str:
     if code == 138:  # papermill's own code
         return "the kernel died (out of memory?)"
     if code < 0:
-        return f"killed by signal {-code}" + (" (out of memory?)"
-                                              if code == -signal.SIGKILL else "")
+        return f"killed by signal {-code}" + " (out of memory?)" * (code == -signal.SIGKILL)
     last = "".join(log_end(folder, 1))
     if last.startswith("Exception encountered at"):  # papermill's headline, and nothing under it
         return "a cell failed, and its kernel could no longer say why (out of memory?)"
@@ -208,15 +199,12 @@ def stop_signals() -> typing.Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM and a closed terminal set, instead of a traceback in the middle
     of something."""
     stop = threading.Event()
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {
-        number: signal.getsignal(number)
-        for number in (getattr(signal, name) for name in names)
-    }
-    # nohup stays nohup
-    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+               if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
-        before = {}
+        numbers = []
+    before = {number: handler for number in numbers
+              if (handler := signal.getsignal(number)) != signal.SIG_IGN}  # nohup stays nohup
     try:
         for number in before:
             signal.signal(number, lambda *_: stop.set())
