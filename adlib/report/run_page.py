@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import sys
 import typing
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +19,8 @@ from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
 from adlib.report import components, figures, sentences
-from adlib.report.i18n import Text, t
+from adlib.report.figures import Captioned
+from adlib.report.i18n import t
 from adlib.runs.overlays import HEAT
 
 if typing.TYPE_CHECKING:
@@ -31,25 +31,6 @@ if typing.TYPE_CHECKING:
     from adlib.runs.run_folder import Run
 
 Picture = torch.Tensor | np.ndarray
-LOGGED = ("epoch", "lr", "loss", "held_out_loss")  # what a loss curve is drawn from
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Figure:
-    """A figure with its caption, and the file that it is saved as.
-
-    Args:
-        drawn: None where there is nothing to draw; the caption is said all the same.
-        file: "" = it is only displayed.
-    """
-
-    drawn: plt.Figure | None
-    caption: Text
-    file: str = ""
-
-    def show(self, folder: Path) -> None:
-        figures.show(self.drawn, self.caption, folder / self.file if self.file else None)
-        figures.say(self.caption)
 
 
 # ---- the sections of a run, in their order
@@ -67,11 +48,7 @@ def introduce(part: Part, detector: Detector) -> None:
 
 def show_training(run: Run, detector: Detector) -> None:
     """The loss curve of a detector that was trained; a sentence where nothing was."""
-    history = detector.history
-    if history and all(set(LOGGED) <= set(row) for row in history):
-        run.show(Figure(figures.loss_curve(history), sentences.loss(history), "loss_curve.png"))
-    else:
-        figures.say(t("run.nothing_trained"))
+    run.show(figures.loss_curve(detector.history))
 
 
 def show_decision(decision: Decision) -> None:
@@ -83,17 +60,14 @@ def show_scores(run: Run, decision: Decision, results: Results) -> None:
     """AUROC, operating point, both distributions, and the threshold to look at from nearby."""
     figures.say(sentences.auroc(results.auroc))
     figures.say(sentences.operating(results.operating))
-    entry = results.auroc["test"]
-    run.show(Figure(figures.roc(results.table, entry), sentences.roc(entry), "roc_curve.png"))
-    run.show(Figure(figures.score_distribution(results.table),
-                    sentences.distribution(results.table), "score_distribution.png"))
+    run.show(figures.roc(results))
+    run.show(figures.score_distribution(results))
     figures.show(components.threshold(results.table, decision.threshold, decision.score))
 
 
 def show_score_study(run: Run, decision: Decision, results: Results) -> None:
     """Every score's label-free AUROC beside its real one, and what the chosen one finds."""
-    study = results.score_study
-    run.show(Figure(figures.score_study(study), sentences.scores(study), "score_study.png"))
+    run.show(figures.score_study(results))
     figures.say(sentences.chosen(decision, results.chosen["operating"]))
 
 
@@ -104,9 +78,9 @@ def show_places(run: Run, part: Part, detector: Detector, decision: Decision,
     figures.show(components.localization(results.localization))
     maps = "visualization_result.png"
     if hasattr(detector, "reconstruct"):
-        run.show(Figure(*figures.visualization(detector, results, part), maps))
+        run.show(figures.visualization(detector, results, part))
         maps = "anomaly_maps.png"
-    run.show(Figure(*figures.heat_maps(results, decision, part), maps))
+    run.show(figures.heat_maps(results, decision, part, maps))
     figures.show(components.gallery(results, decision, part, detector))
 
 
@@ -114,8 +88,7 @@ def show_confounders(run: Run, results: Results) -> None:
     """The AUROC had training stopped earlier, where that is known; what the score follows where
     there is no defect."""
     if len(results.epochs):
-        run.show(Figure(figures.auroc_over_epochs(results.epochs),
-                        sentences.epochs(results.epochs), "auroc_over_epochs.png"))
+        run.show(figures.auroc_over_epochs(results))
     figures.say(sentences.confounders(results.confounders))
 
 
@@ -140,7 +113,7 @@ def say(key: str, **values: typing.Any) -> None:
 
 def pictures(key: str, images: typing.Mapping[str, Picture],
              boxes: typing.Mapping[str, tuple[int, int, int]] | None = None,
-             **values: typing.Any) -> Figure:
+             **values: typing.Any) -> Captioned:
     """Images and maps side by side, with the caption `lesson.<key>`.
 
     Args:
@@ -162,7 +135,7 @@ def pictures(key: str, images: typing.Mapping[str, Picture],
                                        fill=False, edgecolor="#00d5ff", linewidth=2))
         ax.set_title(title, fontsize=9, loc="center")
         ax.axis("off")
-    return Figure(figure, t(f"lesson.{key}", **values))
+    return Captioned(figure, t(f"lesson.{key}", **values), f"{key}.png")
 
 
 def sample_features(images: torch.Tensor, detector: Detector, config: Config) -> torch.Tensor:
