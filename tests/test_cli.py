@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from adlib import cli
+from adlib import cli, config
 
 
 def fails(capsys, *words):
@@ -97,8 +97,8 @@ def test_help_is_quick_and_loads_no_torch():
 
 
 def test_what_compares_and_reports_loads_no_torch():
-    code = ("import sys; from adlib.evaluation import evaluate; from adlib.report import answers, "
-            "compare_limits, comparison_figures, questions, site, summary, tables\n"
+    code = ("import sys; from adlib.evaluation import results; from adlib.report import answers, "
+            "comparison_figures, questions, site, tables\n"
             "print('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True).stdout == "False\n"
@@ -115,3 +115,33 @@ def test_data_synthesize(capsys, tmp_path):
 
 def test_data_get_wants_the_licence_accepted(capsys, tmp_path):
     assert "CC BY-NC-SA 4.0" in fails(capsys, "data", "get", "hazelnut", "--root", tmp_path)
+
+
+DETECTOR = """
+class MeanImage:
+    def fit(self, images):
+        self.mean = images.float().mean(0, keepdim=True)
+        return self
+    def anomaly_maps(self, images):
+        return (images.float() - self.mean).abs().mean(1)
+"""
+
+
+def test_check_of_a_detector_of_ones_own(capsys, tmp_path):
+    path = tmp_path / "mean_image.py"
+    path.write_text(DETECTOR)
+    assert cli.main(["check", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "FAIL" not in out and out.splitlines()[-1].startswith("ready: give model: ")
+    path.write_text(DETECTOR.replace(".mean(1)", ""))
+    assert cli.main(["check", f"{path}:MeanImage"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  its maps are [N,h,w]" in out and "not ready" in out
+    assert "no file" in fails(capsys, "check", tmp_path / "gone.py")
+
+
+def test_the_log_is_shown_once_on_whatever_standard_output_is_now(capsys):
+    for _ in range(2):
+        config.show_log()
+    config.log.info("one line")
+    assert capsys.readouterr().out == "one line\n"

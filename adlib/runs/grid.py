@@ -11,8 +11,17 @@ from pathlib import Path
 
 import yaml
 
-from adlib.config import (LANGUAGES, RENAMED_VALUES, Config, InputError, deprecated, did_you_mean,
-                          notebook_of, project_root, upgrade)
+from adlib.config import (
+    LANGUAGES,
+    RENAMED_VALUES,
+    Config,
+    InputError,
+    deprecated,
+    did_you_mean,
+    notebook_of,
+    project_root,
+    upgrade,
+)
 from adlib.data import layout
 from adlib.runs import run_folder
 

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from tests.handmade import DISTANCE, finished, ranks
-from tests.handmade import category as by_hand
 
 from adlib.data import files, layout
 from adlib.runs import freshness
+from tests.handmade import DISTANCE, finished, ranks
+from tests.handmade import category as by_hand
 
 MADE = {"data": "1", "notebook": "2", "image_size": 64}
 

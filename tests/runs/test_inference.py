@@ -22,7 +22,7 @@ from adlib.data.part import open_part
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
 from adlib.runs import inference, run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
@@ -154,7 +154,7 @@ def as_version_0_1(folder):
 @pytest.mark.parametrize("changes", KINDS, ids=named)
 def test_a_run_of_version_0_1_still_opens_and_says_so(course_root, tmp_path, changes, caplog):
     folder = small_run(course_root, tmp_path / "reports", **changes)
-    part = open_part(Config(**run_folder.manifest(folder)["params"]))
+    part = inference.reopen_with_data(folder)[1]
     old = as_version_0_1(folder)
     assert bool(old) == (changes["model"] != "mean_grey")
     with caplog.at_level(logging.WARNING, logger="adlib"):
@@ -310,7 +310,7 @@ def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, course_root, tmp_
         stop.set()
         return contextlib.nullcontext(stop)
 
-    monkeypatch.setattr(process, "stop_signals", stopped)
+    monkeypatch.setattr(local, "stop_signals", stopped)
     assert cli.main(
         ["predict",
          str(run),
@@ -361,3 +361,10 @@ def test_a_watched_folder_is_followed_until_it_is_enough(run, course_root, tmp_p
     thread.join(10)
     assert [(one.path, one.problem)
             for one in found] == [(str(folder / "new.png"), "")] and not thread.is_alive()
+
+
+def test_weights_are_no_longer_asked_for_and_still_taken(run, course_root, tmp_path, capsys):
+    deprecated.cache_clear()
+    assert cli.main(["predict", str(run), str(course_root / "nut" / "test"), "--weights", "w.pth",
+                     "--out", str(tmp_path / "out")]) == 1
+    assert "deprecated: --weights here, since a run keeps its own" in capsys.readouterr().out
