@@ -62,7 +62,7 @@ def reports(tmp_path_factory):
     ]
     for path in (reports / "comparison.ipynb", run / "notebook.ipynb"):
         nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    site.build(reports, lambda text: None)
+    site.build(reports)
     return reports
 
 

@@ -244,7 +244,7 @@ def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
         clouds.scatter(np.arange(2.0), np.arange(2.0), [0, 1], (name, name), (0.5, 0.5), 0),
         clouds.feature_map(np.eye(2), [name, "good"], [name, name], dots,
                            t("view.kind_name", kind=name, name=name)),
-        tables.html(tables.pd.DataFrame({name: [name]}), name)
+        tables.html(tables.pd.DataFrame({"defect": [name]}), name)
     ]
     (tmp_path / "page.html"
      ).write_text(f"<title>mine</title><body>{''.join(fragments)}<script></script></body>")
