@@ -14,7 +14,7 @@ _HOMES = {
     "ssim_map": "models.ssim", "calibrate": "evaluation.calibration",
     "Threshold": "evaluation.conformal", "evaluate": "evaluation.results",
     "start": "runs.run_folder", "reopen": "runs.inference"}
-__all__ = list(_HOMES)  # noqa: PLE0605  (names that __getattr__ finds)
+__all__ = list(_HOMES)  # found by __getattr__
 
 
 def __getattr__(name: str) -> typing.Any:

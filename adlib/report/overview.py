@@ -1,4 +1,4 @@
-"""What lies in the project's folder, as tables: its notebooks, its grids, and the runs there are."""
+"""What lies in the project's folder, as tables: its notebooks, its grids and its runs."""
 from __future__ import annotations
 
 from pathlib import Path
