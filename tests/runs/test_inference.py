@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from adlib import cli
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, deprecated
 from adlib.data import files
 from adlib.data.part import open_part
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
 from adlib.runs import inference, run_folder
-from adlib.runs.engines import process
+from adlib.runs.engines import local
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
@@ -310,7 +310,7 @@ def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, course_root, tmp_
         stop.set()
         return contextlib.nullcontext(stop)
 
-    monkeypatch.setattr(process, "stop_signals", stopped)
+    monkeypatch.setattr(local, "stop_signals", stopped)
     assert cli.main(
         ["predict",
          str(run),
