@@ -1,2 +1,27 @@
-"""adlib: find defective parts having seen only good ones."""
+"""adlib: find defective parts having seen only good ones.
+
+What a notebook needs, by name. Each is imported when it is first asked for: `import adlib` loads
+no torch.
+"""
+import importlib
+import typing
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "config", "open_part": "data.part", "build": "models.registry",
+    "fit": "models.detector", "CAE": "models.autoencoders", "ResNetAE": "models.autoencoders",
+    "ssim_map": "models.ssim", "calibrate": "evaluation.calibration",
+    "Threshold": "evaluation.conformal", "evaluate": "evaluation.results",
+    "start": "runs.run_folder", "reopen": "runs.inference"}
+__all__ = list(_HOMES)  # noqa: PLE0605  (names that __getattr__ finds)
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -80,7 +80,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
         print(f"wrote {markdown}")
     rows = comparison.rows(comparison.without_ablations(table), reports)
     print(answers.provenance(table), answers.full(rows),
-          board.closing_table(rows.to_dict("records")), f"Report: {index.resolve()}",
+          board.closing_table(rows.assign(label=rows["configuration"].map(comparison.label)).to_dict("records")), f"Report: {index.resolve()}",
           sep="\n\n")
 
 

@@ -62,7 +62,7 @@ def reports(tmp_path_factory):
     ]
     for path in (reports / "comparison.ipynb", run / "notebook.ipynb"):
         nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    site.build(reports, lambda text: None)
+    site.build(reports)
     return reports
 
 
@@ -233,6 +233,8 @@ def test_either_language_is_shown_alone_and_no_server_is_asked(reports, tmp_path
         assert parts and all(
             part.has_attr("hidden") or part.get("visibility") == "hidden" for part in parts)
         assert shown(found, f"body [lang={lang}]:not(#language)")
+        labels = found.select(f"svg [lang={lang}]")
+        assert labels and all(label["visibility"] == "visible" for label in labels)
         assert asked == set()
     assert "<b>hole" not in (reports / page).read_text()
 

@@ -97,8 +97,8 @@ def test_help_is_quick_and_loads_no_torch():
 
 
 def test_what_compares_and_reports_loads_no_torch():
-    code = ("import sys; from adlib.report import answers, "
-            "compare_limits, comparison_figures, questions, site, summary, tables\n"
+    code = ("import sys; from adlib.evaluation import results; from adlib.report import answers, "
+            "comparison_figures, questions, site, tables\n"
             "print('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True).stdout == "False\n"

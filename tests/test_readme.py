@@ -1,10 +1,14 @@
-"""README.md and its Chinese twin say the same, line by line: who changes one changes the other."""
+"""README.md and README.zh-CN.md say the same, line by line: who changes one changes the other. What
+any page of the documentation leads to, or names by its path, is there."""
 import re
+import shlex
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+
+from adlib import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -14,6 +18,9 @@ NUMBER = re.compile(r"\d*\.?\d+")
 # of a heading, an item, a quotation, a row of a table
 MARK = re.compile(r"\s*(#+ |[-*] |\d+\. |> |\|)?")
 HAN = re.compile(r"[\u4e00-\u9fff]")
+PAGES = [ENGLISH, CHINESE, *sorted((ROOT / "docs").glob("*.md"))]
+NAMED = re.compile(r"\b(?:adlib|benchmarks|docs|notebooks|params|tests)/[\w/.-]*\.(?:ipynb|md|py|yaml)\b")
+THE_READERS_OWN = {"params/configurations/mine.yaml"}
 
 
 def parts(path: Path) -> list[tuple[bool, str]]:
@@ -58,3 +65,28 @@ def test_each_is_in_its_own_language(path, spoken):
 def test_each_leads_to_the_other_at_its_top():
     assert ENGLISH.read_text(encoding="utf-8").splitlines()[2] == "[中文](README.zh-CN.md)"
     assert CHINESE.read_text(encoding="utf-8").splitlines()[2] == "[English](README.md)"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_leads_to_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    targets = [target.partition("#")[0] for _, _, target in LINK.findall(text)]
+    assert [target for target in targets
+            if "://" not in target and not (page.parent / target).exists()] == []
+    named = set(NAMED.findall(text)) - THE_READERS_OWN
+    assert sorted(path for path in named if not (ROOT / path).is_file()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_a_place_of_one_machine(page):
+    assert re.findall(r"(?<![\w.])/(?:home|root|tmp|Users|work)/", page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_commands_are_commands(page):
+    lines = [line for inside, line in parts(page) if inside]
+    spans = SPAN.findall("\n".join(line for inside, line in parts(page) if not inside))
+    for command in lines + [span for span in spans if "..." not in span and " -" in span]:
+        words = shlex.split(command, comments=True) if command.startswith("adlib ") else []
+        if words and not {"--version", "--help"} & set(words):
+            cli._parser().parse_args(words[1:])  # ends the test with what is wrong with it

@@ -24,13 +24,14 @@ import psutil
 import pytest
 from tests.conftest import picture
 from tests.handmade import failed, small_run
-from test_browser import BROWSER
+from tests.test_browser import BROWSER
 
 from adlib import cli
 from adlib.config import InputError
 from adlib.data import importer, layout, untrusted
 from adlib.evaluation import calibration
-from adlib.report import clouds, scenes, tables
+from adlib.evaluation.conformal import Threshold
+from adlib.report import clouds, components, tables
 from adlib.report.i18n import t
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -230,13 +231,20 @@ def test_names_are_text_on_every_page(study, tmp_path):
 def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
     """What only JupyterLab shows, and a table of any text; then the same name as it is."""
     name, dots = TAG + ATTRIBUTE + OTHER, np.zeros((2, 8, 8, 3), np.uint8)
+    threshold = Threshold(np.linspace(0, 1, 19), 0.05)
+    images = components.with_scores(tables.pd.DataFrame({
+        "path": name, "split": "test", "defect": name, "label": [0, 1], "chosen_score": [0.5, 2.0],
+        "chosen_p_value": 0.5}))
     fragments = [
-        scenes.strip({t("input"): dots[0]}, name, scenes.caption(name, name, 1.0, 0.5, 1, 0.5)),
-        scenes.paragraph(name),
+        components.strip({t("view.input"): dots[0]}, name, name),
+        components.paragraph(name),
+        components.tiles_of(images, [{t("view.input"): dots[0]}] * 2, threshold, name, 2),
+        components.threshold(images, threshold, name),
+        components.judged(name, 1.0, 1, threshold, name),
         clouds.scatter(np.arange(2.0), np.arange(2.0), [0, 1], (name, name), (0.5, 0.5), 0),
         clouds.feature_map(np.eye(2), [name, "good"], [name, name], dots,
-                           t("{kind}: {name}", kind=name, name=name)),
-        tables.html_of(tables.pd.DataFrame({name: [name]}), name)
+                           t("view.kind_name", kind=name, name=name)),
+        tables.html(tables.pd.DataFrame({"defect": [name]}), name)
     ]
     (tmp_path / "page.html"
      ).write_text(f"<title>mine</title><body>{''.join(fragments)}<script></script></body>")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import REFERENCE_SCORE
-from adlib.data import files, images, layout
+from adlib.data import files, layout
 from adlib.evaluation import localization
 from adlib.evaluation.auroc import OneClassError, auroc, auroc_interval
 from adlib.evaluation.conformal import rate_interval
@@ -71,6 +71,7 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     Raises:
         InputError: for labels that are missing or cannot be understood (layout.read_labels).
     """
+    from adlib.data import images
     from adlib.evaluation.calibration import score_table, score_with_maps
 
     scores, maps = score_with_maps(detector, decision, part.test)

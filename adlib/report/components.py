@@ -122,7 +122,7 @@ def tiles(rows: pd.DataFrame, images: ImageSet, maps: np.ndarray, decision: Deci
         total: how many there are, of which these are shown.
     """
     shown = [{what: picture for what, picture in views.items() if what != t("view.anomaly_map")}
-             for views in seen(images.tensor, maps, decision, detector, TILE, images.masks.numpy())]
+             for views in seen(images.tensor, maps, decision, detector, TILE, images.masks)]
     return tiles_of(rows, shown, decision.threshold, decision.score, total)
 
 
@@ -130,8 +130,9 @@ def tiles_of(rows: pd.DataFrame, pictures: typing.Sequence[Pictures], threshold:
              name: str, total: int) -> Markup:
     """The same of pictures that are there already. name: of the score."""
     order = np.argsort(-rows["score"].to_numpy(float), kind="stable")
-    entries = [_entry(row.path, row.defect, row.score, row.p_value, known(row.label), threshold)
-               | {"pictures": _uris(pictures[i])}
+    entries = [{"path": row.path, "file": row.path.rsplit("/", 1)[-1], "defect": row.defect,
+                "score": row.score, "p_value": row.p_value, "pictures": _uris(pictures[i]),
+                "verdicts": _verdicts(row.score, known(row.label), threshold)}
                for i, row in ((i, rows.iloc[i]) for i in order)]
     said = (t("view.all_n_test_images_highest", n=total, name=name) if len(rows) == total else
             t("view.shown_n_test_images_highest", shown=len(rows), n=total, name=name))
@@ -154,7 +155,7 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
 # ---- single images
 
 def seen(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: Detector, size: int,
-         masks: np.ndarray | None = None) -> list[dict[Text, np.ndarray]]:
+         masks: torch.Tensor | None = None) -> list[dict[Text, np.ndarray]]:
     """What is shown of each image (`views`), in the run's one colour scale.
 
     images: uint8 [N,3,S,S]. maps: [N,S,S]. size: pixels a side. masks: bool [N,S,S].
@@ -163,7 +164,7 @@ def seen(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: D
     if hasattr(detector, "reconstruct") and len(images):
         redrawn = (detector.reconstruct(images) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
     return [views(picture, maps[i], low=decision.low, level=decision.level, size=size,
-                  reconstruction=redrawn[i], truth=None if masks is None else masks[i])
+                  reconstruction=redrawn[i], truth=None if masks is None else masks[i].numpy())
             for i, picture in enumerate(images.permute(0, 2, 3, 1).numpy())]
 
 
@@ -199,13 +200,6 @@ def strip(pictures: Pictures, name: str, caption: str, *, titled: bool = False) 
                   titled=titled)
 
 
-def caption(path: str, defect: str, score: float, p_value: float, label: int | None,
-            threshold: Threshold) -> Markup:
-    """Below an image: its defect, its file, its score, and what it was called."""
-    return render("caption.html.j2",
-                  tile=_entry(path, defect, score, p_value, label, threshold))
-
-
 def judged(text: Text, score: float, label: int | None, threshold: Threshold,
            name: str = "") -> Markup:
     """A sentence with the verdict behind it, and a name before it."""
@@ -219,12 +213,6 @@ def _verdicts(score: float, label: int | None,
     above = bool(threshold.exceeded(score))
     return [(*VERDICTS[label, called], _calibrated(threshold) and called == above)
             for called in (True, False)]
-
-
-def _entry(path: str, defect: str, score: float, p_value: float, label: int | None,
-           threshold: Threshold) -> dict[str, typing.Any]:
-    return {"path": path, "file": path.rsplit("/", 1)[-1], "defect": defect, "score": score,
-            "p_value": p_value, "verdicts": _verdicts(score, label, threshold)}
 
 
 def _uris(pictures: Pictures) -> list[tuple[Text, str, int, int]]:

@@ -62,7 +62,7 @@ class Look:
         """The scores [N] of uint8 [N,3,S,S], and the pictures of each (components.views)."""
         scores, maps = self.run.score_with_maps(images)
         return scores, components.seen(images, maps, self.run.decision, self.run.detector, size,
-                                       None if masks is None else masks.numpy())
+                                       masks)
 
 
 def open_run(folder: Path, data_root: str = "") -> Look:
@@ -275,13 +275,13 @@ def show(make: typing.Callable[..., w.Box], *values: typing.Any, fallback: bool 
 
     fallback: False = nothing there, and no widget is made.
     """
-    from IPython.display import HTML, display
+    from IPython.display import display
 
     if figures.attended():
         box = make(*values)
         display(box._repr_mimebundle_() | {"text/html": still(box)}, raw=True)
     elif fallback:
-        display(HTML(still(make(*values))))
+        figures.show(Markup(still(make(*values))))  # noqa: S704
 
 
 def still(widget: w.Widget) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import html as markup
 import math
 import re
 import typing
@@ -45,6 +46,25 @@ def number(value: float) -> str:
 def short(value: float) -> str:
     """Six digits, as components.js shows them."""
     return f"{value:.6g}" if math.isfinite(value) else "−∞" if value < 0 else "∞"
+
+
+def formulas(text: str) -> str:
+    """HTML in which $LaTeX$ and $$LaTeX$$ outside code become MathML, which browsers draw without a
+    script; what is no formula stays as it is."""
+    from latex2mathml import converter  # here, because only a report needs it
+
+    def drawn(found: re.Match[str]) -> str:
+        block, inline = found.groups()
+        try:
+            return converter.convert(markup.unescape(block or inline),
+                                     display="block" if block else "inline")
+        except Exception:  # whatever it trips over in a name with dollars in it
+            return found.group()
+
+    parts = re.split(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", text, flags=re.DOTALL)
+    parts[::2] = [re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", drawn, part, flags=re.DOTALL)
+                  for part in parts[::2]]
+    return "".join(parts)
 
 
 def _commands(markup: markupsafe.Markup) -> markupsafe.Markup:

@@ -230,6 +230,7 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
     exporter.environment.globals["t"] = t
+    exporter.environment.filters["formulas"] = render.formulas
     exporter.environment.filters["both"] = lambda text: markupsafe.Markup(i18n.html(text))  # noqa: S704
     content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
     files.write_text(folder / "index.html", _without_paths(content, page["hidden"]))

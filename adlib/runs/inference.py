@@ -83,6 +83,8 @@ def reopen(folder: Path) -> Reopened:
         state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
         own_weights = "none" if _is_current(state) else config.weights
         detector = registry.build(dataclasses.replace(config, weights=own_weights, loss=""))
+        if not _is_current(state) and isinstance(detector, OnBackbone):
+            _same_weights(folder, about["weights"], detector.weights)
         load_state(detector, _current(state, detector))
         maps, calibration = measured["maps"], measured["calibration"]
     except InputError:
@@ -116,6 +118,14 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
                          f"again "
                          "first")
     return run, opened
+
+
+def _same_weights(folder: Path, before: str, now: str) -> None:
+    """Are these the weights that a run of version 0.1, which kept no backbone, was made with?"""
+    hashes = [word.partition("sha256:")[2] or word.split(" (")[0] for word in (before, now)]
+    if hashes[0] != hashes[1]:
+        raise InputError(f"{folder} was made with other weights ({before}; now: {now}); run its "
+                         "configuration again")
 
 
 def _is_current(state: dict[str, torch.Tensor]) -> bool:

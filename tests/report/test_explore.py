@@ -165,7 +165,7 @@ def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_root, report
 def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(course_root, reports):
     config = Config(name="mean_grey", reports=str(reports))
     with pytest.raises(InputError, match=r"there is no finished run in .*; run `adlib run "
-                       r"params/quick.yaml` first"):
+                       r"params/grids/quick.yaml` first"):
         explore.find(config)
     folder = small_run(course_root, reports, model="mean_grey", name="mean_grey")
     assert explore.find(config) == explore.find(

@@ -154,7 +154,7 @@ def as_version_0_1(folder):
 @pytest.mark.parametrize("changes", KINDS, ids=named)
 def test_a_run_of_version_0_1_still_opens_and_says_so(course_root, tmp_path, changes, caplog):
     folder = small_run(course_root, tmp_path / "reports", **changes)
-    part = open_part(Config(**run_folder.manifest(folder)["params"]))
+    part = inference.reopen_with_data(folder)[1]
     old = as_version_0_1(folder)
     assert bool(old) == (changes["model"] != "mean_grey")
     with caplog.at_level(logging.WARNING, logger="adlib"):

@@ -10,7 +10,7 @@ const remembered = {get: () => { try { return localStorage.getItem("adlib-lang")
 function speak(lang) {
   document.documentElement.lang = lang;
   each("[lang]:not(html):not(#language)", (part) => {
-    const shown = part.lang === lang;
+    const shown = part.getAttribute("lang") === lang;  // an SVG element has no property lang
     if (part instanceof SVGElement) part.setAttribute("visibility", shown ? "visible" : "hidden"); else part.hidden = !shown;
   });
   const swap = (part, attribute, other) => {

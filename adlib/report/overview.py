@@ -1,0 +1,55 @@
+"""What lies in the project's folder, as tables: its notebooks, its grids, and the runs there are."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import yaml
+
+from adlib.config import project_root
+from adlib.data import files
+from adlib.report import i18n
+from adlib.report.i18n import Text, named
+from adlib.runs import run_folder
+
+
+def notebooks() -> pd.DataFrame:
+    """A row a notebook: notebook, and the question that it opens with."""
+    rows = []
+    for path in sorted((project_root() / "notebooks").glob("*.ipynb")):
+        first = nbformat.read(path, as_version=4).cells[0]
+        other = i18n.notebooks().get(path.stem, {}).get(first.get("id", ""), "")
+        rows.append({"notebook": path.name, "asks": Text(_heading(first.source),
+                                                         _heading(other) or None)})
+    return pd.DataFrame(rows, columns=["notebook", "asks"])
+
+
+def grids() -> pd.DataFrame:
+    """A row a grid of params/: the command that runs it, and its configurations."""
+    rows = []
+    for path in sorted((project_root() / "params").rglob("*.yaml")):
+        names = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("configs")
+        if names:  # else it is a configuration, and no grid
+            relative = path.relative_to(project_root()).as_posix()
+            rows.append({"command": f"adlib run {relative}", "runs": ", ".join(map(str, names))})
+    return pd.DataFrame(rows, columns=["command", "runs"])
+
+
+def runs(reports: Path) -> pd.DataFrame:
+    """A row a run: category, configuration, seed and state; of a finished one its test AUROC."""
+    rows = []
+    for folder in run_folder.all_runs(reports):
+        category, name, seed = folder.parts[-3:]
+        state = run_folder.status(folder).state
+        auroc = None
+        if state == "finished":
+            auroc = files.read_json(folder / "metrics.json")["auroc"]["test"]["value"]
+        rows.append({"category": category, "name": name, "seed": seed.removeprefix("seed-"),
+                     "state": named("status", state), "test_auroc": auroc})
+    return pd.DataFrame(rows, columns=["category", "name", "seed", "state", "test_auroc"])
+
+
+def _heading(markdown: str) -> str:
+    """The first line of a cell without its marks and its number: "# 01 · Why?" -> "Why?"."""
+    return markdown.partition("\n")[0].removeprefix("# ").rpartition(" · ")[2]
