@@ -85,7 +85,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 def read_metrics(folder: Path) -> dict[str, typing.Any]:
     """A finished run's metrics.json, which is not to be changed."""
     path = folder / "metrics.json"
-    return _json(path, path.stat().st_mtime_ns)
+    return _metrics(path, path.stat().st_mtime_ns)
 
 
 def finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.DataFrame]]:
@@ -356,8 +356,8 @@ def _csv(path: Path, stamp: int) -> pd.DataFrame:
 
 
 @functools.lru_cache(maxsize=1024)
-def _json(path: Path, stamp: int) -> dict[str, typing.Any]:
-    return files.read_json(path)
+def _metrics(path: Path, stamp: int) -> dict[str, typing.Any]:
+    return run_folder.metrics(path.parent)
 
 
 def _nan(value: typing.Any) -> typing.Any:
