@@ -53,8 +53,8 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     """
     notebook, note = reports / "comparison.ipynb", reports / "report.json"
     if not notebook.is_file():
-        raise InputError(f"there is no {notebook}; run `adlib run params/grids/quick.yaml` first, or "
-                         "execute notebooks/06_comparison.ipynb with papermill")
+        raise InputError(f"there is no {notebook}; run `adlib run params/grids/quick.yaml` first, "
+                         "or execute notebooks/06_comparison.ipynb with papermill")
     language = language or freshness.read(note).get("language", "en")
     made_from = freshness.of_report(reports) | {"language": language}
     if not again and not freshness.changed(note, made_from) and (reports / "index.html").is_file():
