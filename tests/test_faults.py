@@ -98,7 +98,7 @@ def test_out_of_memory_in_a_kernel(study, undisturbed):
         "02_cae_baseline", "import psutil, resource, torch\n"
         "resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**28, "
         "resource.RLIM_INFINITY))\n"
-        "torch.ones(2**30)", before_last=True)
+        "torch.ones(2**30)", before_saving=True)
     study.run(code=1)
     assert run_folder.status(study.folder()).state == "failed" and "memory" in run_folder.status(
         study.folder()).reason
@@ -129,7 +129,7 @@ def test_a_notebook_that_raises_and_its_page(study, undisturbed):
     notebook = study.place / "notebooks" / "02_cae_baseline.ipynb"
     sound = notebook.read_text()
     study.insert("02_cae_baseline", "print('the last words')\nraise ValueError('the sky fell')",
-                 before_last=True)
+                 before_saving=True)
     study.run("--report", code=1)
     page = (study.folder() / "index.html").read_text()
     assert "ValueError: the sky fell" in page and "the last words" in page and "To try again" in page and "02_cae_baseline.ipynb" in page

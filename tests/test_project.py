@@ -1,6 +1,5 @@
-"""The house rules that a machine can check: imports, notebooks, parameters, environment."""
+"""The house rules that a machine can check: imports, parameters, environment."""
 import ast
-import json
 import re
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from adlib.report import comparison
 from adlib.runs import grid
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LAYERS = ("config", "data", "models", "evaluation", "runs", "report", "cli")  # an import goes down
 
 
@@ -33,54 +31,6 @@ def test_an_import_never_goes_up():
             upward += [f"{path.relative_to(ROOT)} imports {other}" for other in imported_layers(path)
                        if LAYERS.index(other) > LAYERS.index(own)]
     assert not upward
-
-
-def code_cells(path):
-    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_thin_and_without_outputs(path):
-    cells = code_cells(path)
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
-    tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells))
-    for node in ast.walk(tree):
-        assert not isinstance(
-            node, (ast.ClassDef, ast.For, ast.While)), f"{path.name} holds a {type(node).__name__}"
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 5
-    first = json.loads(path.read_text())["cells"][0]
-    assert "".join(
-        first["source"]).splitlines()[0].endswith("?"), "a notebook opens with a question"
-
-
-def help_texts():
-    """{parameter: (type, help text)} of Config: the comment behind it, or in the lines above."""
-    fields, above = {}, []
-    for line in (ROOT / "adlib" / "config.py").read_text().splitlines():
-        if field := re.fullmatch(r"    (\w+): (\w+) = .+?(?:  # (.+))?", line):
-            fields[field[1]] = (field[2], field[3] or " ".join(above))
-        above = [*above, line.removeprefix("    # ")] if line.startswith("    # ") else []
-    return fields
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_parameter_cells_follow_config(path):
-    tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
-    assert len(tagged) == 1 and "".join(tagged[0]["source"]).startswith("# Parameters")
-    fields = help_texts()
-    assert list(fields) == list(Config.__dataclass_fields__) and all(
-        text for _, text in fields.values())
-    lines = [line for line in "".join(tagged[0]["source"]).splitlines() if not line.startswith("#")]
-    names = []
-    for line in lines:
-        name, kind, value, text = re.fullmatch(r"(\w+): (\w+) = (.+?)  # (.+)", line).groups()
-        assert fields[name] == (
-            kind,
-            text) and "=" not in text, "papermill --help-notebook cannot read a help text with '='"
-        Config(**{name: ast.literal_eval(value)})
-        names.append(name)
-    assert names == [name for name in fields if name in names], "in Config's order"
 
 
 SINGLE = sorted((ROOT / "params" / "configurations").glob("*.yaml"))

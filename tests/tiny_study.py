@@ -57,11 +57,12 @@ class Study:
             drawing.write_dataset(self.data, train=8, good=3, anomalous=5, pixels=32)
             shutil.rmtree(self.data / "zipper")
 
-    def insert(self, notebook: str, code: str, before_last: bool = False) -> None:
+    def insert(self, notebook: str, code: str, before_saving: bool = False) -> None:
         path = self.place / "notebooks" / f"{notebook}.ipynb"
         book = nbformat.read(path, 4)
-        where = len(book.cells) - 1 if before_last else 1 + next(
-            i for i, cell in enumerate(book.cells) if cell.cell_type == "code")
+        what = "run.save(" if before_saving else ""  # else behind the first code cell
+        where = next(i for i, cell in enumerate(book.cells)
+                     if cell.cell_type == "code" and what in cell.source) + (not before_saving)
         book.cells.insert(where, nbformat.v4.new_code_cell(code))
         nbformat.write(book, path)
 

@@ -73,6 +73,8 @@ def show_places(run: Run, part: Part, detector: Detector, decision: Decision,
     """Where the anomalies are: pixel metrics, the maps of some images, and a gallery of all."""
     figures.say(sentences.localization(results.localization))
     figures.show(components.localization(results.localization))
+    if not len(part.test):
+        return
     maps = "visualization_result.png"
     if hasattr(detector, "reconstruct"):
         run.show(figures.visualization(detector, results, part))

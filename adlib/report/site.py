@@ -254,9 +254,11 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
         raise InputError(f"{path} is not a notebook ({str(error)[:80]}); delete it and run it "
                          "again") from error
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    left_out = {"exercise"}  # for whoever opens the notebook, not for readers of its page
     if any("injected-parameters" in each for each in tags):  # what was given replaces the defaults
-        notebook.cells = [cell for cell, each in zip(notebook.cells, tags, strict=True)
-                          if "parameters" not in each]
+        left_out.add("parameters")
+    notebook.cells = [cell for cell, each in zip(notebook.cells, tags, strict=True)
+                      if not left_out & set(each)]
     if not notebook.cells or notebook.cells[0].cell_type != "markdown":
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(heading))
     for cell in notebook.cells:

@@ -1,0 +1,228 @@
+"""The notebooks: thin, with what a reader needs, in two languages, and running on what they may meet."""
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import adlib
+from adlib.config import Config
+from adlib.data.synthetic import drawing
+from adlib.report import i18n, overview, render
+from adlib.runs import run_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RUNS = ("02_cae_baseline", "03_resnet_ssim", "04_feature_space")
+SPINE = ("Config.from_notebook()", "open_part(config)", "build(part.config)", "start(part, detector)",
+         "fit(detector, part.train, part.held_out, run=run)", "calibrate(detector, part)",
+         "evaluate(detector, decision, part)", "run.save(detector, decision, results)")
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path, kind=""):
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"].startswith(kind)]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def headings(path):
+    return [source(cell).partition("\n")[0] for cell in cells(path, "markdown")]
+
+
+@each
+def test_a_notebook_is_committed_as_it_was_written(path):
+    book = json.loads(path.read_text(encoding="utf-8"))
+    assert path.read_text(encoding="utf-8") == json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+    assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+    nbformat.validate(nbformat.read(path, as_version=4))
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(path, "code"))
+
+
+@each
+def test_cells_have_names(path):
+    names = [cell["id"] for cell in cells(path)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) for name in names), names
+    assert names[0] == "question" and headings(path)[0].endswith("?")
+
+
+@each
+def test_a_notebook_tells_and_calls(path):
+    for cell in cells(path, "code"):
+        for node in ast.walk(ast.parse(source(cell))):
+            assert not isinstance(node, (ast.ClassDef, ast.For, ast.While)), source(cell)
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 5, source(cell)
+        assert all(len(line) <= 100 for line in source(cell).splitlines() if "  # " not in line)
+
+
+@each
+def test_a_notebook_ends_with_what_was_found_and_exercises(path):
+    assert headings(path)[-4:-1] == ["## What was found", "## What this does not show",
+                                     "## Exercises"]
+    ending = [(cell["id"], cell["cell_type"]) for cell in cells(path)][-4:]
+    assert ending == [("exercise-1", "markdown"), ("exercise-1-here", "code"),
+                      ("exercise-2", "markdown"), ("exercise-2-here", "code")]
+    for cell in cells(path)[-4:]:
+        assert cell["metadata"]["tags"] == ["exercise"], "a page of the report leaves these out"
+    for cell in cells(path)[-3::2]:
+        assert source(cell).startswith("#") and len(source(cell).splitlines()) == 2
+
+
+def help_texts():
+    """{parameter: (type, help text)} of Config: the comment behind it, or in the lines above."""
+    fields, above = {}, []
+    for line in (ROOT / "adlib" / "config.py").read_text().splitlines():
+        if field := re.fullmatch(r"    (\w+): (\w+) = .+?(?:  # (.+))?", line):
+            fields[field[1]] = (field[2], field[3] or " ".join(above))
+        above = [*above, line.removeprefix("    # ")] if line.startswith("    # ") else []
+    return fields
+
+
+@each
+def test_parameter_cells_follow_config(path):
+    tagged = [cell for cell in cells(path, "code")
+              if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1 and source(tagged[0]).startswith("# Parameters: ")
+    fields, names = help_texts(), []
+    assert list(fields) == list(Config.__dataclass_fields__) and all(
+        text for _, text in fields.values())
+    for line in source(tagged[0]).splitlines()[1:]:
+        name, kind, value, text = re.fullmatch(r"(\w+): (\w+) = (.+?)  # (.+)", line).groups()
+        assert fields[name] == (kind, text)
+        assert "=" not in text, "papermill --help-notebook cannot read a help text with '='"
+        Config(**{name: ast.literal_eval(value)})
+        names.append(name)
+    assert names == [name for name in fields if name in names], "in Config's order"
+    assert "reports" in names
+
+
+def test_parameter_cells_hold_what_is_used():
+    used = {path.stem: {line.partition(":")[0] for cell in cells(path, "code")
+                        if cell["id"] == "parameters" for line in source(cell).splitlines()[1:]}
+            for path in NOTEBOOKS}
+    features, pixels = {"layers", "distance", "kinds", "options"}, {
+        "ssim_weight", "optimizer", "schedule", "loss"}
+    assert not used["02_cae_baseline"] & (features | {"weights", "weights_fallback"})
+    assert not used["03_resnet_ssim"] & features and not used["04_feature_space"] & pixels
+    assert used["02_cae_baseline"] | used["03_resnet_ssim"] | used["04_feature_space"] == set(
+        Config.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("stem", RUNS)
+def test_the_spine_is_visible_and_in_order(stem):
+    code = "\n".join(source(cell) for cell in cells(ROOT / "notebooks" / f"{stem}.ipynb", "code"))
+    places = [code.find(step) for step in SPINE]
+    assert -1 not in places and places == sorted(places)
+
+
+@each
+def test_every_markdown_cell_has_its_chinese(path):
+    chinese = i18n.notebooks()[path.stem]
+    assert set(chinese) == {cell["id"] for cell in cells(path, "markdown")}
+    for cell in cells(path, "markdown"):
+        text, other = source(cell), chinese[cell["id"]]
+        assert re.search(r"[\u4e00-\u9fff]", other)
+        assert re.findall(r"\$\$.+?\$\$", text) == re.findall(r"\$\$.+?\$\$", other)
+        marks = [re.findall(r"^(#+ |- |\*\*\d\.\*\*)", part, re.M) for part in (text, other)]
+        assert marks[0] == marks[1]
+
+
+def test_the_chinese_is_of_notebooks_that_there_are():
+    assert set(i18n.notebooks()) == {path.stem for path in NOTEBOOKS}
+
+
+@each
+def test_formulas_can_be_drawn_in_an_offline_page(path):
+    for cell in cells(path, "markdown"):
+        formulas = re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", source(cell), re.DOTALL)
+        drawn = render.formulas(source(cell))
+        assert drawn.count("<math") == len(formulas)
+
+
+def test_adlib_offers_names_and_loads_them_late():
+    told = subprocess.run([sys.executable, "-c", "import sys, adlib; print('torch' in sys.modules)"],
+                          capture_output=True, text=True, check=True, cwd=ROOT)
+    assert told.stdout.strip() == "False"
+    assert all(callable(getattr(adlib, name)) for name in adlib.__all__)
+    assert set(adlib.__all__) <= set(dir(adlib))
+    with pytest.raises(AttributeError, match="no attribute 'detekt'"):
+        adlib.detekt  # noqa: B018
+
+
+# ---- executed
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drawn")
+    drawing.write_dataset(root, train=8, good=3, anomalous=5, pixels=32)
+    return root
+
+
+def execute(notebook, folder, **parameters):
+    """Run a notebook as papermill does: {id of a cell: its outputs' texts and kinds}."""
+    words = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
+    output = folder / f"{notebook}.ipynb"
+    told = subprocess.run(
+        [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{notebook}.ipynb", output, "-k",
+         "python3", "-p", "reports", folder, *words], capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}, timeout=300)
+    assert told.returncode == 0, told.stderr[-3000:]
+    return {cell.id: [output.get("data", {"text/plain": output.get("text", "")})
+                      for output in cell.outputs]
+            for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"}
+
+
+def text(outputs):
+    return "\n".join(str(output["text/plain"]) for output in outputs)
+
+
+def test_the_autoencoders_notebook_runs(drawn, tmp_path):
+    shown = execute("02_cae_baseline", tmp_path, data_root=drawn, category="hazelnut", epochs=2,
+                    image_size=32, held_out=0.4, target_fpr=0.3, device="cpu")
+    folder = tmp_path / "runs" / "hazelnut" / "cae_mse" / "seed-0"
+    assert run_folder.status(folder).state == "finished"
+    assert {path.name for path in folder.glob("*.png")} == {
+        "loss_curve.png", "roc_curve.png", "score_distribution.png", "score_study.png",
+        "visualization_result.png", "anomaly_maps.png", "auroc_over_epochs.png"}
+    assert "epoch    2/2" in text(shown["fit"]), "a line an epoch"
+    assert "`loss_terms` says the same" in text(shown["loss-by-hand"])
+    assert "image/png" in shown["maps-by-hand"][0]
+    assert re.search(r"p = \(1 \+ \d\) / \(1 \+ 3\)", text(shown["p-value-by-hand"]))
+
+
+@pytest.mark.parametrize(("model", "held_out"), [("pca", 0.4), ("mean_grey", 0.0)])
+def test_the_feature_notebook_runs(drawn, tmp_path, model, held_out):
+    """With a backbone of its own and without; with images held out, and with none."""
+    shown = execute("04_feature_space", tmp_path, data_root=drawn, category="zipper", name=model,
+                    model=model, weights="none", image_size=32, held_out=held_out, device="cpu")
+    folder = tmp_path / "runs" / "zipper" / model / "seed-0"
+    assert run_folder.status(folder).state == "finished"
+    assert {path.name for path in folder.glob("*.png")} == {
+        "roc_curve.png", "score_distribution.png", "score_study.png", "visualization_result.png"}
+    assert "Nothing was trained" in text(shown["fit-detector"])
+    assert "components explain all but" in text(shown["pca-by-hand"])
+    assert "the patch nearest to it" in text(shown["show-neighbour"])
+
+
+def test_the_overview_lists_what_lies_there(tmp_path):
+    assert list(overview.notebooks()["notebook"]) == [path.name for path in NOTEBOOKS]
+    assert overview.notebooks()["asks"][0].zh.startswith("哪个")
+    assert "adlib run params/grids/quick.yaml" in set(overview.grids()["command"])
+    assert overview.runs(tmp_path).empty
+    folder = tmp_path / "runs" / "nut" / "pca" / "seed-3"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"status": "failed", "error": "why"}')
+    (run,) = overview.runs(tmp_path).to_dict("records")
+    assert (run["category"], run["name"], run["seed"], run["state"]) == ("nut", "pca", "3", "failed")
