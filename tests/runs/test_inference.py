@@ -195,10 +195,12 @@ def test_one_threshold_in_every_file(course_root, tmp_path, model):
     assert measured["chosen"]["score"] == predictions["score"] == json.loads(metadata["score"])
     called = (table["chosen_score"] > threshold.value).tolist()
     assert called == (table["chosen_prediction"] == 1).tolist() and True in called
-    # And of a threshold between two images' scores rounding changes nothing: what predict says.
-    apart = (table["chosen_score"] - threshold.value).abs().min() / threshold.value
-    assert apart > 1e-3
-    assert called == [one["verdict"] == "anomalous" for one in predictions["predictions"]]
+    # What predict says is of pictures one by one: rounding may decide at the threshold itself.
+    run, part = inference.reopen_with_data(folder)
+    sure = np.abs(table["chosen_score"] - threshold.value) > tolerances.of_rounding(
+        run, part.test.tensor)[0]
+    verdicts = np.array([one["verdict"] == "anomalous" for one in predictions["predictions"]])
+    assert sure.any() and (verdicts == np.array(called))[sure].all()
 
 
 def rows(out):
