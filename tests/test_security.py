@@ -22,9 +22,6 @@ import bs4
 import numpy as np
 import psutil
 import pytest
-from tests.conftest import picture
-from tests.handmade import failed, small_run
-from tests.test_browser import BROWSER
 
 from adlib import cli
 from adlib.config import InputError
@@ -33,6 +30,9 @@ from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
 from adlib.report import clouds, components, tables
 from adlib.report.i18n import t
+from tests.conftest import picture
+from tests.handmade import failed, small_run
+from tests.test_browser import BROWSER
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "<img src=x onerror=\"document.title='owned'\">"  # HTML in markdown, too
