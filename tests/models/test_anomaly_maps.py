@@ -160,6 +160,18 @@ def test_sum_is_in_deviations_of_the_good_images():
     assert list(anomaly_maps.smoothed_maps({"distance": maps["ssim"]}, {})) == ["distance"]
 
 
+def test_maps_of_several_sizes_are_summed_at_the_largest():
+    fine, coarse = some_maps(0)["ssim"], np.zeros((5, 8, 8), np.float32)
+    coarse[:, 2, 6] = 4
+    scale = {"fine": (0.0, 1.0), "coarse": (0.0, 0.5)}
+    sums = anomaly_maps.smoothed_maps({"coarse": coarse, "fine": fine}, scale)["sum"]
+    share = sums - anomaly_maps.smooth(fine)
+    assert sums.shape == (5, 32, 32) and divmod(int(share[0].argmax()), 32) in [
+        (y, x) for y in range(8, 12) for x in range(24, 28)]
+    # Twice the coarse map; a bilinear enlargement keeps the mean, but for what leaves at the border.
+    assert share.mean() == pytest.approx(2 * anomaly_maps.smooth(coarse).mean(), rel=0.01)
+
+
 def test_sum_does_not_depend_on_the_maps_units():
     good, maps = some_maps(0), some_maps(1)
     expected = anomaly_maps.smoothed_maps(maps, anomaly_maps.scale_of(good))["sum"]
