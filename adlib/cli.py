@@ -79,9 +79,9 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
         files.write_text(markdown, tables.results(table, reports))
         print(f"wrote {markdown}")
     rows = comparison.rows(comparison.without_ablations(table), reports)
+    rows["label"] = rows["configuration"].map(comparison.label)
     print(answers.provenance(table), answers.full(rows),
-          board.closing_table(rows.assign(label=rows["configuration"].map(comparison.label)).to_dict("records")), f"Report: {index.resolve()}",
-          sep="\n\n")
+          board.closing_table(rows.to_dict("records")), f"Report: {index.resolve()}", sep="\n\n")
 
 
 def new(args: argparse.Namespace) -> int:

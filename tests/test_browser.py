@@ -12,11 +12,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from tests.handmade import DISTANCE, category, finished, ranks
 
 from adlib.evaluation.conformal import Threshold
 from adlib.report import components, site
 from adlib.report.i18n import t
+from tests.handmade import DISTANCE, category, finished, ranks
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                None)

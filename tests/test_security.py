@@ -22,9 +22,6 @@ import bs4
 import numpy as np
 import psutil
 import pytest
-from tests.conftest import picture
-from tests.handmade import failed, small_run
-from tests.test_browser import BROWSER
 
 from adlib import cli
 from adlib.config import InputError
@@ -33,6 +30,9 @@ from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
 from adlib.report import clouds, components, tables
 from adlib.report.i18n import t
+from tests.conftest import picture
+from tests.handmade import failed, small_run
+from tests.test_browser import BROWSER
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "<img src=x onerror=\"document.title='owned'\">"  # HTML in markdown, too
@@ -81,7 +81,7 @@ def test_nothing_is_unpickled_in_any_source():
     sources = {
         path: path.read_text()
         for folder in ("adlib", "benchmarks")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
     }
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = [
@@ -112,15 +112,15 @@ def ruff(*words, source=None):
     return done.stdout + done.stderr
 
 
-def test_the_linter_looks_for_the_rest_in_rooms_and_in_notebooks():
+def test_the_linter_looks_for_the_rest_in_modules_and_notebooks():
     bad = ("import marshal, os, pickle, subprocess, yaml\n"
            "pickle.load(f)\nmarshal.load(f)\neval(f)\nexec(f)\nyaml.load(f)\nsubprocess.run(f, "
            "shell=True)\nos.system(f)\n")
-    for room in ("adlib/room.py", "benchmarks/room.py"):
-        found = ruff("--output-format", "concise", "--stdin-filename", room, "-", source=bad)
+    for module in ("adlib/module.py", "benchmarks/module.py"):
+        found = ruff("--output-format", "concise", "--stdin-filename", module, "-", source=bad)
         assert set(re.findall(r"\bS\d+",
                               found)) >= {"S301", "S302", "S307", "S102", "S506", "S602", "S605"}
-    assert "All checks passed" in ruff("--isolated", "--select", "S", "notebooks")
+    assert "All checks passed" in ruff("--isolated", "--select", "S", "--ignore", "S101", "notebooks")  # they assert
 
 
 # ---- no HTML out of a name, and nobody listens: one study, the real way
@@ -169,7 +169,7 @@ def study(tmp_path_factory):
     (base / "own.yaml").write_text(
         "configs: [mean_grey]\nset: {image_size: 32, weights: none, held_out: 0.4, target_fpr: "
         "0.3}\n")
-    shutil.copy(ROOT / "params" / "mean_grey.yaml", base)
+    shutil.copy(ROOT / "params" / "configurations" / "mean_grey.yaml", base)
     failed(base / "reports", "mean_grey", TAG + ATTRIBUTE, where=f"line\n{TAG}")  # and no notebook
     code, said, seen = followed([
         "run", base / "own.yaml", "--data", base / "data", "--reports", base / "reports", "--jobs",

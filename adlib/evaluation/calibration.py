@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib.config import REFERENCE_SCORE
+from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc
@@ -180,7 +180,12 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
         values = own(images.float() / 255, detector.reconstruct(images))
     else:
         values = own({name: torch.from_numpy(one) for name, one in maps.items()})
-    table[own.where] = np.asarray(values, float)
+    values = np.asarray(values, float)
+    if values.shape != (len(images), ) or not np.isfinite(values).all():
+        what = "NaN or infinity" if values.shape == (len(images), ) else f"shape {values.shape}"
+        raise InputError(f"{own.where}: gave {what} for {len(images)} images; give [N], a finite "
+                         "number an image")
+    table[own.where] = values
 
 
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,

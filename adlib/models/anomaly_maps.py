@@ -73,10 +73,11 @@ def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
 
 
 def smoothed_maps(maps: Maps, scale: Scale) -> dict[str, np.ndarray]:
-    """The maps smoothed, and `sum` where there is more than one."""
+    """The maps smoothed, and `sum`, at the size of the largest, where there is more than one."""
     smoothed = {name: smooth(values) for name, values in maps.items()}
     if len(maps) > 1:
-        smoothed["sum"] = sum((values - scale[name][0]) / scale[name][1]
+        shape = max(values.shape for values in smoothed.values())
+        smoothed["sum"] = sum((_resized(values, shape) - scale[name][0]) / scale[name][1]
                               for name, values in smoothed.items())
     return smoothed
 
@@ -99,3 +100,11 @@ def display_map(smoothed: Maps, score: str, size: int) -> np.ndarray:
     values = smoothed[name if name in smoothed else list(smoothed)[-1]]
     values = torch.from_numpy(values).float()[:, None]
     return nn.functional.interpolate(values, size=size, mode="bilinear")[:, 0].numpy()
+
+
+def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.shape == shape:
+        return values
+    resized = nn.functional.interpolate(torch.from_numpy(values)[:, None], size=shape[1:],
+                                        mode="bilinear")
+    return resized[:, 0].numpy()

@@ -71,7 +71,7 @@ class FeatureAutoencoder(OnBackbone):
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """{"distance": float32 [N,S,S] for pixels, [N,S/8,S/8] for features}."""
         parts = []
-        self.decoder.to(memory_format=torch.channels_last)
+        self.decoder.to(memory_format=torch.channels_last).eval()
         for chunk in images.split(CHUNK):  # so that memory does not grow with the number of images
             stages = self.stages(chunk)
             parts += [self.errors([stage[index] for stage in stages], chunk[index]).float().cpu()

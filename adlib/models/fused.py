@@ -86,6 +86,7 @@ class FeatureDetector(OnBackbone):
 
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.head.eval()
         # In chunks, so that memory does not grow with the number of images.
         return {"distance": torch.cat([self.head(self.features(chunk))
                                        for chunk in images.split(backbone.CHUNK)])}

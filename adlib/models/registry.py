@@ -113,6 +113,11 @@ class OwnDetector(Detector):
             maps = self.subject.anomaly_maps(images)
         if not isinstance(maps, dict):
             maps = {"map": maps}
+        wrong = [name for name in maps if "." in str(name) or str(name) in ("", "sum")]
+        if wrong or not maps:
+            raise InputError(f"{self.where}: anomaly_maps gave "
+                             f"{f'a map named {wrong[0]!r}' if wrong else 'no map'}; give one map "
+                             "or several by names without a dot, and none named 'sum'")
         return {str(name): self._checked(str(name), values, len(images))
                 for name, values in maps.items()}
 

@@ -40,8 +40,9 @@ REFERENCE_LAYOUTS = ("course", "seed")  # the second: as older runs name it
 
 ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_texture", "fused_shape",
              "classifier_texture", "classifier_shape")
+PEERS = tuple(f"anomalib_{name}" for name in ("patchcore", "padim", "dfm", "stfpm"))
 CONFIGURATIONS = (*REFERENCE_ROWS, "to_pixels", "to_features", "to_features_squared", "pca",
-                  "gaussian", "gaussian_anywhere", "memory", "classifier", "fused", *STATISTICS,
+                  "gaussian", "gaussian_anywhere", "memory", "classifier", "fused", *PEERS, *STATISTICS,
                   *ABLATIONS)  # in the order of every table
 SHOWN = (*REFERENCE_ROWS, "to_pixels", "to_features", "memory", "fused")  # where more would drown
 CHOSEN = "/chosen"  # ends the code of an autoencoder's second row: the score it chose by itself
@@ -85,7 +86,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 def read_metrics(folder: Path) -> dict[str, typing.Any]:
     """A finished run's metrics.json, which is not to be changed."""
     path = folder / "metrics.json"
-    return _json(path, path.stat().st_mtime_ns)
+    return _metrics(path, path.stat().st_mtime_ns)
 
 
 def finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.DataFrame]]:
@@ -356,8 +357,8 @@ def _csv(path: Path, stamp: int) -> pd.DataFrame:
 
 
 @functools.lru_cache(maxsize=1024)
-def _json(path: Path, stamp: int) -> dict[str, typing.Any]:
-    return files.read_json(path)
+def _metrics(path: Path, stamp: int) -> dict[str, typing.Any]:
+    return run_folder.metrics(path.parent)
 
 
 def _nan(value: typing.Any) -> typing.Any:

@@ -6,8 +6,6 @@ Every figure is saved in the run's folder, captioned and displayed once.
 from __future__ import annotations
 
 import dataclasses
-import logging
-import sys
 import typing
 
 import matplotlib.pyplot as plt
@@ -38,9 +36,8 @@ Picture = torch.Tensor | np.ndarray
 
 def introduce(part: Part, detector: Detector) -> None:
     """What data this page is about, and the run in one line: device, network, weights. Sets the
-    figures' look, and lets what the library logs be read in the page."""
+    figures' look."""
     figures.style()
-    _log_to_the_page()
     figures.show(components.banner(part))
     fitted_on = min(len(part.train), MOST) if isinstance(detector, FeatureDetector) else None
     figures.say(sentences.facts(part, detector, devices.describe(part.config), fitted_on))
@@ -97,12 +94,6 @@ def show_confounders(run: Run, results: Results) -> None:
 def answer(part: Part, detector: Detector, results: Results) -> None:
     """The closing sentence."""
     figures.say(sentences.answer(part.config, part.category.name, results.auroc, detector.weights))
-
-
-def _log_to_the_page() -> None:
-    log = logging.getLogger("adlib")
-    log.handlers = [logging.StreamHandler(sys.stdout)]  # a cell run again does not say all twice
-    log.setLevel(logging.INFO)
 
 
 # ---- the cells that teach

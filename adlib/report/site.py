@@ -268,12 +268,10 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
 
 def _hidden(reports: Path, table: typing.Any) -> dict[str, str]:
     """{folder of this machine: what a page shows in its place}."""
-    manifests = [run_folder.manifest(reports / folder) for folder in table["folder"]]
     folders = [reports.resolve(), reports.absolute(), project_root()]
-    for about in manifests:
-        params = about.get("params") or {}
-        given = [(about.get("data") or {}).get("root"), params.get("data_root"),
-                 params.get("reports")]
+    for kept in (run_folder.local(reports / folder) for folder in table["folder"]):
+        params = kept.get("params", {})
+        given = [kept.get("data_root"), params.get("data_root"), params.get("reports")]
         folders += [Path(path) for path in given if path]
         folders += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
     shown = {Path.home(): "~"} | {folder: folder.name for folder in folders}

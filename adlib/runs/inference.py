@@ -83,6 +83,10 @@ def reopen(folder: Path) -> Reopened:
         state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
         own_weights = "none" if _is_current(state) else config.weights
         detector = registry.build(dataclasses.replace(config, weights=own_weights, loss=""))
+        if own_weights != "none" and _digest(detector.weights) != _digest(about["weights"]):
+            raise InputError(f"{folder} was made with other weights ({about['weights']}; now: "
+                             f"{detector.weights}); give the same ones, or run its configuration "
+                             f"again")
         if not _is_current(state) and isinstance(detector, OnBackbone):
             _same_weights(folder, about["weights"], detector.weights)
         load_state(detector, _current(state, detector))
@@ -126,6 +130,11 @@ def _same_weights(folder: Path, before: str, now: str) -> None:
     if hashes[0] != hashes[1]:
         raise InputError(f"{folder} was made with other weights ({before}; now: {now}); run its "
                          "configuration again")
+
+
+def _digest(weights: str) -> str:
+    """What tells two weights apart: where a file lies does not."""
+    return "RANDOM" if weights.startswith("RANDOM") else weights.partition("sha256:")[2] or weights
 
 
 def _is_current(state: dict[str, torch.Tensor]) -> bool:

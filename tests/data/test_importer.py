@@ -1,12 +1,13 @@
 """A person's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adlib import cli, commands
+from adlib import cli
 from adlib.config import InputError
 from adlib.data import files, importer, layout
 from tests.conftest import picture
@@ -116,7 +117,7 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
 def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp_path, monkeypatch,
                                                                      capsys):
     asked = []
-    monkeypatch.setattr(commands, "run", lambda args: asked.append(args) or 0)
+    monkeypatch.setattr(cli, "run", lambda args: asked.append(args) or 0)
     words = [
         "new", "my-part", "--good",
         str(photos), "--data",
@@ -128,7 +129,7 @@ def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp
     assert "my-part: 10 good pictures to learn from" in said and said.count(
         "going on with them") == 1
     assert f"adlib predict {tmp_path / 'reports' / 'runs' / 'my-part' / 'fused' / 'seed-0'} FOLDER" in said
-    assert {(args.grid.name, args.only, args.data, args.lang, args.report)
+    assert {(Path(args.grid).name, args.only, args.data, args.lang, args.report)
             for args in asked} == {("fused.yaml", "category=my-part", str(
                 tmp_path / "data"), "zh", True)}
     assert files.read_json(tmp_path / "data" / "my-part" / importer.NOTE)["pictures"]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.metrics import structural_similarity
-from sklearn.metrics import roc_auc_score
 
 from adlib.config import REFERENCE_SCORE, Config
 from adlib.models import anomaly_maps, autoencoders, ssim
+from tests.tolerances import NETWORK, UNIT, summed
 
 
 def pair(seed=0, n=3, size=32):
@@ -26,11 +28,15 @@ def some_maps(seed=0, n=5, size=32):
     }
 
 
+def table_of(maps, scale):
+    return anomaly_maps.score_table(maps, anomaly_maps.smoothed_maps(maps, scale))
+
+
 def test_maps_of_identical_images_are_zero():
     x, _ = pair()
     for name, values in anomaly_maps.pixel_maps(x, x).items():
         assert values.shape == (3, 32, 32) and values.dtype == torch.float32
-        assert values.abs().max() < 1e-5, name
+        assert values.abs().max() < 10 * summed(22), name
 
 
 def test_maps_are_in_their_range_and_symmetric():
@@ -39,7 +45,8 @@ def test_maps_are_in_their_range_and_symmetric():
     assert list(there) == ["squared", "ssim", "gradient"]
     for name, high in (("squared", 1), ("ssim", 2), ("gradient", 1)):
         assert (there[name] >= 0).all() and (there[name] <= high).all() and there[name].max() > 1e-3
-        assert torch.allclose(there[name], back[name], atol=1e-6)
+        # Two Gaussians of 11 taps, subtracted: SSIM is over a variance of some 0.1.
+        assert torch.allclose(there[name], back[name], rtol=0, atol=10 * summed(22))
 
 
 def test_squared_and_ssim_maps_are_their_definitions():
@@ -51,7 +58,8 @@ def test_squared_and_ssim_maps_are_their_definitions():
         full = structural_similarity(x[i].permute(1, 2, 0).numpy(), y[i].permute(
             1, 2, 0).numpy(), channel_axis=2, gaussian_weights=True, sigma=1.5,
                                      use_sample_covariance=False, data_range=1.0, full=True)[1]
-        assert np.abs(found["ssim"][i].numpy() - (1 - full.mean(axis=2))).max() < 1e-4
+        # Both in float32, theirs as an 11 x 11 filter: variances of some 0.1 are small differences.
+        assert np.abs(found["ssim"][i].numpy() - (1 - full.mean(axis=2))).max() < 100 * summed(121)
 
 
 def slow_gradient_similarity(x, y):
@@ -131,7 +139,9 @@ def test_scale_is_of_the_smoothed_maps_and_never_zero():
     found = anomaly_maps.scale_of(maps)
     for name, values in maps.items():
         smoothed = ndimage.gaussian_filter(values.astype(float), (0, 1, 1))
-        assert found[name] == pytest.approx((smoothed.mean(), smoothed.std()), rel=1e-4)
+        # Smoothed maps are rounded to float32, at up to ten times their deviation.
+        assert found[name] == pytest.approx((smoothed.mean(), smoothed.std()),
+                                            rel=100 * UNIT[torch.float32])
     assert anomaly_maps.scale_of({"flat": np.full((2, 8, 8), 0.5)})["flat"] == pytest.approx(
         (0.5, 1e-12))
 
@@ -139,43 +149,56 @@ def test_scale_is_of_the_smoothed_maps_and_never_zero():
 def test_sum_is_in_deviations_of_the_good_images():
     good, maps = some_maps(0), some_maps(1)
     scale = anomaly_maps.scale_of(good)
-    found = anomaly_maps.all_maps(maps, scale)
+    found = anomaly_maps.smoothed_maps(maps, scale)
     assert list(found) == ["squared", "ssim", "gradient", "sum"]
     expected = sum((anomaly_maps.smooth(values) - scale[name][0]) / scale[name][1]
                    for name, values in maps.items())
     assert found["sum"] == pytest.approx(expected)
-    assert anomaly_maps.all_maps(good, scale)["sum"].mean() == pytest.approx(0, abs=1e-3)
+    assert anomaly_maps.smoothed_maps(good, scale)["sum"].mean(dtype=float) == pytest.approx(
+        0, abs=100 * UNIT[torch.float32])
     # one map alone needs no scale
-    assert list(anomaly_maps.all_maps({"distance": maps["ssim"]}, {})) == ["distance"]
+    assert list(anomaly_maps.smoothed_maps({"distance": maps["ssim"]}, {})) == ["distance"]
+
+
+def test_maps_of_several_sizes_are_summed_at_the_largest():
+    fine, coarse = some_maps(0)["ssim"], np.zeros((5, 8, 8), np.float32)
+    coarse[:, 2, 6] = 4
+    scale = {"fine": (0.0, 1.0), "coarse": (0.0, 0.5)}
+    sums = anomaly_maps.smoothed_maps({"coarse": coarse, "fine": fine}, scale)["sum"]
+    share = sums - anomaly_maps.smooth(fine)
+    assert sums.shape == (5, 32, 32) and divmod(int(share[0].argmax()), 32) in [
+        (y, x) for y in range(8, 12) for x in range(24, 28)]
+    # Twice the coarse map; a bilinear enlargement keeps the mean, but for what leaves at the border.
+    assert share.mean() == pytest.approx(2 * anomaly_maps.smooth(coarse).mean(), rel=0.01)
 
 
 def test_sum_does_not_depend_on_the_maps_units():
     good, maps = some_maps(0), some_maps(1)
-    expected = anomaly_maps.all_maps(maps, anomaly_maps.scale_of(good))["sum"]
+    expected = anomaly_maps.smoothed_maps(maps, anomaly_maps.scale_of(good))["sum"]
     good["ssim"], maps["ssim"] = 1000 * good["ssim"] + 7, 1000 * maps["ssim"] + 7
-    assert anomaly_maps.all_maps(maps, anomaly_maps.scale_of(good))["sum"] == pytest.approx(
-        expected, abs=0.01)
+    assert anomaly_maps.smoothed_maps(maps, anomaly_maps.scale_of(good))["sum"] == pytest.approx(
+        expected, abs=1e-4)  # 1307 in float32, in deviations of 80: 1e-6
 
 
 def test_table_has_a_column_a_score_and_a_row_an_image():
     maps = some_maps()
     scale = anomaly_maps.scale_of(maps)
-    found = anomaly_maps.table(maps, scale)
+    found = table_of(maps, scale)
     assert list(found.columns) == [
         f"{name}.{how}" for name in ("squared", "ssim", "gradient", "sum")
         for how in ("top1", "max", "mean")
     ]
     assert len(found) == 5 and (found.dtypes == np.float64).all()
-    smoothed = anomaly_maps.all_maps(maps, scale)
+    smoothed = anomaly_maps.smoothed_maps(maps, scale)
     for name in ("squared", "ssim", "gradient"):
         # the map as it is
         assert found[f"{name}.mean"].to_numpy() == pytest.approx(
             maps[name].astype(float).mean(axis=(1, 2)))
         assert found[f"{name}.max"].to_numpy() == pytest.approx(smoothed[name].max(axis=(1, 2)))
-    assert found["sum.mean"].to_numpy() == pytest.approx(smoothed["sum"].mean(axis=(1, 2)),
-                                                         abs=1e-6)
+    assert found["sum.mean"].to_numpy() == pytest.approx(smoothed["sum"].mean(axis=(1, 2),
+                                                                                 dtype=float))
     assert list(
-        anomaly_maps.table({"distance": maps["ssim"]},
+        table_of({"distance": maps["ssim"]},
                            {}).columns) == ["distance.top1", "distance.max", "distance.mean"]
 
 
@@ -183,60 +206,10 @@ def test_an_images_scores_do_not_depend_on_its_neighbours():
     maps = some_maps()
     scale = anomaly_maps.scale_of(maps)
     alone = pd.concat([
-        anomaly_maps.table({name: values[i:i + 1]
+        table_of({name: values[i:i + 1]
                             for name, values in maps.items()}, scale) for i in range(5)
     ], ignore_index=True)
-    pd.testing.assert_frame_equal(alone, anomaly_maps.table(maps, scale), check_exact=True)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 9), st.integers(0, 99))
-def test_label_free_is_the_mean_over_the_kinds(n_good, n_a, n_b, seed):
-    rng = np.random.default_rng(seed)
-    names = ["squared.mean", "ssim.max"]
-    good = pd.DataFrame(rng.integers(0, 5, (n_good, 2)).astype(float), columns=names)
-    anomalous = pd.DataFrame(rng.integers(1, 7, (n_a + n_b, 2)).astype(float), columns=names)
-    kinds = rng.permutation(["scratch"] * n_a + ["perlin"] * n_b).tolist()
-    found = anomaly_maps.label_free(good, anomalous, kinds)
-    assert found["score"].tolist() == names and set(
-        found.columns) == {"score", "all", "scratch", "perlin"}
-    for row in found.to_dict("records"):
-        for kind in ("scratch", "perlin"):
-            values = anomalous[row["score"]][[k == kind for k in kinds]]
-            assert row[kind] == pytest.approx(
-                roc_auc_score([0] * n_good + [1] * len(values), [*good[row["score"]], *values]))
-        # however many there are of each
-        assert row["all"] == pytest.approx((row["scratch"] + row["perlin"]) / 2)
-
-
-def scores_of(shifts, n=40, seed=0):
-    """Good and anomalous tables of scores that tell them apart by `shifts` deviations; two kinds,
-    the same noise in every column."""
-    rng = np.random.default_rng(seed)
-    good, bad = rng.normal(size=n), rng.normal(size=n)
-    noise = {name: (0.1 * rng.normal(size=n), 0.1 * rng.normal(size=n)) for name in shifts}
-    return (pd.DataFrame({name: good + noise[name][0]
-                          for name in shifts}),
-            pd.DataFrame({name: bad + shift + noise[name][1]
-                          for name, shift in shifts.items()}), ["a", "b"] * (n // 2))
-
-
-def chosen(shifts, n=40, seed=0, primary="own"):
-    return anomaly_maps.choose(anomaly_maps.label_free(*scores_of(shifts, n, seed)), primary)
-
-
-def test_the_best_score_is_chosen():
-    assert chosen({"own": 0.3, "poor": 0.0, "better": 2.0}) == "better"
-    assert chosen({"better": 2.0, "own": 0.3}) == "better"
-    assert chosen({"own": 2.0, "poor": 0.3}) == "own"
-
-
-def test_the_own_score_stays_where_none_is_better():
-    good, anomalous, kinds = scores_of({"own": 1.0})
-    good["same"], anomalous["same"] = good["own"], anomalous["own"]
-    for order in (["own", "same"], ["same", "own"]):  # a tie, whichever comes first
-        assert anomaly_maps.choose(anomaly_maps.label_free(good[order], anomalous[order], kinds),
-                                   "own") == "own"
+    pd.testing.assert_frame_equal(alone, table_of(maps, scale), check_exact=True)
 
 
 CONFIG = Config(image_size=32, batch_size=4, device="cpu", precision="float32")
@@ -247,24 +220,33 @@ def pictures(n=6):
                          generator=torch.Generator().manual_seed(0))
 
 
+def network_of(seed=0):
+    return autoencoders.Autoencoder(dataclasses.replace(CONFIG, seed=seed)).eval()
+
+
+def maps_of(detector, images):
+    return {name: values.numpy() for name, values in detector.anomaly_maps(images).items()}
+
+
 def test_the_references_score_is_squared_mean():
-    model, _ = autoencoders.build(CONFIG)
-    maps = anomaly_maps.autoencoder_scorer(model, CONFIG)(pictures())
-    assert {name: (values.shape, values.dtype)
-            for name, values in maps.items()} == dict.fromkeys(("squared", "ssim", "gradient"),
-                                                               ((6, 32, 32), np.dtype("float32")))
-    table = anomaly_maps.table(maps, anomaly_maps.scale_of(maps))
-    assert table[REFERENCE_SCORE].to_numpy() == pytest.approx(
-        anomaly_maps.mse_scores(model, pictures(), CONFIG), rel=1e-5)
+    detector = network_of()
+    maps = maps_of(detector, pictures())
+    assert {name: (values.shape, values.dtype) for name, values in maps.items()} == dict.fromkeys(
+        ("squared", "ssim", "gradient"), ((6, 32, 32), np.dtype("float32")))
+    x = pictures().double() / 255
+    expected = ((x - detector.reconstruct(pictures()).double())**2).mean(dim=(1, 2, 3))
+    # The same reconstructions; the map is rounded to float32, the mean is taken in float64.
+    assert table_of(maps, anomaly_maps.scale_of(maps))[REFERENCE_SCORE].to_numpy() == pytest.approx(
+        expected.numpy(), rel=4 * UNIT[torch.float32])
 
 
-def test_a_scorer_maps_the_reconstruction_in_eval_mode():
-    model, _ = autoencoders.build(CONFIG)
-    maps = anomaly_maps.autoencoder_scorer(model.train(), CONFIG)(pictures())
+def test_its_maps_are_of_the_reconstruction_in_eval_mode():
+    detector = network_of()
+    maps = maps_of(detector.train(), pictures())
     x = pictures().float() / 255
     with torch.no_grad():
-        expected = anomaly_maps.pixel_maps(x, model.eval()(x))
-    for name, values in maps.items():
-        assert values == pytest.approx(expected[name].numpy(), abs=1e-5)
-    again = anomaly_maps.autoencoder_scorer(model, CONFIG)(pictures())
+        expected = anomaly_maps.pixel_maps(x, detector.network.eval()(x))
+    for name, values in maps.items():  # values in [0,1], one network apart: channels last or not
+        assert values == pytest.approx(expected[name].numpy(), abs=6 * NETWORK)
+    again = maps_of(detector, pictures())
     assert all((again[name] == values).all() for name, values in maps.items())

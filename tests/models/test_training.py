@@ -1,16 +1,17 @@
+import dataclasses
 import math
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adlib.config import Config, InputError
-from adlib.models import anomaly_maps, autoencoders, ssim, training
+from adlib.models import autoencoders, ssim, training
+from tests.tolerances import NETWORK
 
 SMALL = {"image_size": 32, "precision": "float32", "batch_size": 4, "epochs": 3, "device": "cpu"}
 
@@ -20,26 +21,28 @@ def pictures(n=9, size=32):
                          generator=torch.Generator().manual_seed(0))
 
 
-def trained(folder, **changes):
+@dataclasses.dataclass
+class Folder:
+    """What training needs of a run: its folder, its identity, and to be told of its progress."""
+
+    folder: Path
+    identity: str = "x"
+    told: list = dataclasses.field(default_factory=list)
+
+    def progress(self, state):
+        self.told.append(state)
+
+
+def trained(folder, images=6, **changes):
+    """A network trained on some of nine images, the others validate; and its history."""
     config = Config(**(SMALL | changes))
-    model, _ = autoencoders.build(config)
-    history = training.fit(model, pictures(), config, folder=folder, identity="x")
-    return model, history
+    network, _ = autoencoders.build_network(config)
+    run = folder and Folder(folder)
+    history = training.train(network, pictures()[:images], pictures()[images:], config, run=run)
+    return network, history
 
 
-@given(st.integers(4, 300), st.floats(0, 0.6), st.integers(0, 99))
-def test_split_is_a_partition(n, held_out, seed):
-    kept, held = training.split(n, held_out, seed)
-    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(n))
-    assert len(kept) >= 2 and (len(held) >= 1) == (held_out > 0)
-
-
-def test_split_needs_two_to_train_on():
-    with pytest.raises(InputError, match="2 good training images with held_out 0.5 leave 1"):
-        training.split(2, 0.5, 0)
-
-
-def test_loss_is_the_seeds():
+def test_loss_is_the_references():
     x, y = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     loss, mse = training.loss_terms(x, y, 0.3)
     assert mse.item() == pytest.approx(((x - y)**2).mean().item())
@@ -49,7 +52,7 @@ def test_loss_is_the_seeds():
 
 
 @pytest.mark.parametrize("changes", [{}, {"ssim_weight": 0.5}, {"precision": "bf16"},
-                                     {"held_out": 0}, {"model": "resnet18", "weights": "none"}])
+                                     {"images": 9}, {"model": "resnet18", "weights": "none"}])
 def test_training_lowers_the_loss_and_is_the_same_every_time(tmp_path, changes):
     first, history = trained(tmp_path / "a", epochs=4, **changes)
     again, repeat = trained(tmp_path / "b", epochs=4, **changes)
@@ -58,7 +61,7 @@ def test_training_lowers_the_loss_and_is_the_same_every_time(tmp_path, changes):
     assert all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(),
                                           again.state_dict().values(), strict=True))
-    assert math.isnan(history[0]["held_out_loss"]) == (changes.get("held_out") == 0)
+    assert math.isnan(history[0]["held_out_loss"]) == ("images" in changes)
 
 
 def test_other_seed_other_numbers(tmp_path):
@@ -66,7 +69,7 @@ def test_other_seed_other_numbers(tmp_path):
 
 
 def test_the_references_schedule_halves_the_learning_rate_on_a_plateau(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "held_out_loss", lambda *args: 1.0)  # never gets better
+    monkeypatch.setattr(training, "mean_loss", lambda *args: 1.0)  # never gets better
     history = trained(tmp_path, epochs=14, schedule="reference", lr=1e-3)[1]
     assert [row["lr"] for row in history] == [1e-3] * 12 + [5e-4] * 2
 
@@ -79,10 +82,37 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
         trained(tmp_path)
 
 
-def test_device_that_is_not_there():
-    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(InputError, match=f"device is '{missing}', but torch .* sees none"):
-        training.pick_device(missing)
+def test_a_loss_of_ones_own_is_the_one_that_falls():
+    """(images, reconstructions) -> scalar, in training and on the validation images."""
+    config, seen = Config(**SMALL), []
+
+    def darkness(x, reconstruction):
+        assert x.shape == reconstruction.shape and reconstruction.dtype == torch.float32
+        seen.append(len(x))
+        return reconstruction.mean()
+
+    network, _ = autoencoders.build_network(config)
+    history = training.train(network, pictures()[:6], pictures()[6:], config, loss=darkness)
+    assert history[-1]["loss"] < history[0]["loss"] and history[0]["mse"] != history[0]["loss"]
+    assert history[-1]["held_out_loss"] == pytest.approx(
+        network.eval()(pictures()[6:] / 255).mean().item(), abs=6 * NETWORK)
+    assert set(seen) == {4, 2, 3}  # batches of six images, and three to validate
+
+
+def test_without_a_run_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained(None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_run_is_told_every_epoch_and_keeps_history_and_snapshots(tmp_path):
+    config, run = Config(**SMALL), Folder(tmp_path)
+    network, _ = autoencoders.build_network(config)
+    history = training.train(network, pictures()[:6], pictures()[6:], config, run=run)
+    assert [(one["epoch"], one["epochs"]) for one in run.told] == [(1, 3), (2, 3), (3, 3)]
+    assert [one["loss"] for one in run.told] == [row["loss"] for row in history]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
+    assert set(training.snapshots(tmp_path)) == {1, 2, 3}
 
 
 def test_a_last_batch_of_one_joins_its_neighbour():
@@ -97,19 +127,24 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
         from adlib.models import autoencoders, training
         from adlib.config import Config, show_log
         training.CHECKPOINT_EVERY_S = 0
-        pictures = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        images = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8,
+                               generator=torch.Generator().manual_seed(0))
         config = Config(**{SMALL!r} | {{"epochs": 6, "precision": "bf16"}})
-        model, _ = autoencoders.build(config)
-        kill = lambda state: state["epoch"] == int(sys.argv[2]) and os.kill(os.getpid(), signal.SIGKILL)
+        network, _ = autoencoders.build_network(config)
+        class Run:
+            folder, identity = Path(sys.argv[1]), "x"
+            def progress(self, state):
+                if state["epoch"] == int(sys.argv[2]):
+                    os.kill(os.getpid(), signal.SIGKILL)
         show_log()
-        history = training.fit(model, pictures, config, folder=Path(sys.argv[1]), identity="x", progress=kill)
-        print(repr([row["loss"] for row in history]), model.state_dict()["decoder.0.weight"].double().sum().item())
+        history = training.train(network, images[:6], images[6:], config, run=Run())
+        print(repr([row["loss"] for row in history]),
+              network.state_dict()["decoder.0.weight"].double().sum().item())
     """)
 
     def run(folder, kill_at):
-        return subprocess.run([sys.executable, "-c", script,
-                               str(folder), str(kill_at)], capture_output=True, text=True,
-                              check=False)
+        return subprocess.run([sys.executable, "-c", script, str(folder), str(kill_at)],
+                              capture_output=True, text=True, check=False)
 
     unbroken = run(tmp_path / "a", 0)
     killed = run(tmp_path / "b", 4)
@@ -124,29 +159,25 @@ def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch, caplog)
     trained(tmp_path)
     caplog.set_level("INFO", "adlib")
     config = Config(**SMALL)
-    model, _ = autoencoders.build(config)
-    training.fit(model, pictures(), config, folder=tmp_path, identity="y")
-    said = caplog.messages
-    assert len(said) == config.epochs and not any("going on" in line for line in said)
+    network, _ = autoencoders.build_network(config)
+    training.train(network, pictures()[:6], None, config, run=Folder(tmp_path, identity="y"))
+    assert len(caplog.messages) == config.epochs
+    assert not any("going on" in line for line in caplog.messages)
 
 
-def test_scores_and_snapshots(tmp_path):
-    model, _ = trained(tmp_path)
+def test_scores_of_every_epoch_that_was_kept(tmp_path):
     config = Config(**SMALL)
-    scores = anomaly_maps.mse_scores(model, pictures(), config)
+    detector = autoencoders.Autoencoder(config)
+    detector.fit(pictures()[:6], pictures()[6:], run=Folder(tmp_path))
     with torch.no_grad():
-        expected = ((model.eval()(pictures() / 255) - pictures() / 255)**2).mean(dim=(1, 2, 3))
-    assert scores == pytest.approx(expected.numpy(), rel=1e-4)
-    by_epoch = anomaly_maps.scores_over_epochs(model, tmp_path, pictures(), config)
-    assert list(by_epoch) == [1, 2, 3]
-    assert by_epoch[3] == pytest.approx(scores, rel=1e-6)
-    assert anomaly_maps.mse_scores(model, pictures()[:0], config).shape == (0, )
-
-
-def test_examples(tmp_path):
-    model, _ = trained(tmp_path)
-    found = anomaly_maps.examples(model, pictures(5), Config(**SMALL))
-    assert found["input"].shape == found["reconstruction"].shape == (
-        5, 32, 32, 3) and found["residual"].shape == (5, 32, 32)
-    assert found["residual"] == pytest.approx(
-        abs(found["input"] - found["reconstruction"]).mean(-1), abs=1e-6)
+        y = detector.network.eval()(pictures() / 255)
+    expected = ((y - pictures() / 255)**2).mean(dim=(1, 2, 3)).double()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    by_epoch = detector.scores_over_epochs(pictures())
+    assert list(by_epoch) == [1, 2, 3] and by_epoch[3].dtype == torch.float64
+    # In another memory layout; the error of an error of some 0.1 in [0,1].
+    assert torch.allclose(by_epoch[3], expected, rtol=20 * NETWORK, atol=0)
+    assert not torch.equal(by_epoch[1], by_epoch[3])
+    assert detector.scores_over_epochs(pictures()[:0])[2].shape == (0, )
+    # The detector stays that of the last epoch.
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())

@@ -8,14 +8,14 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import picture
-from tests.handmade import SMALL, small_run, spine
 
 from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
 from adlib.evaluation import calibration, operating_point, results
 from adlib.report import components, explore, figures
 from adlib.runs import inference
+from tests.conftest import picture
+from tests.handmade import SMALL, small_run, spine
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.handmade import OTHER, OWN, category, ranks, scored
 
 from adlib.config import Config
 from adlib.data import part
@@ -15,6 +14,7 @@ from adlib.evaluation import results as evaluation
 from adlib.evaluation.conformal import Threshold
 from adlib.report import components, figures, render
 from adlib.report.i18n import Text
+from tests.handmade import OTHER, OWN, category, ranks, scored
 
 
 @pytest.fixture

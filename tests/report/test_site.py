@@ -2,6 +2,7 @@
 either."""
 import re
 import shutil
+from pathlib import Path
 
 import bs4
 import nbformat
@@ -74,12 +75,16 @@ def reports(tmp_path):
     return reports
 
 
+@pytest.fixture
+def said(caplog):
+    """What adlib has logged, as a function."""
+    caplog.set_level("INFO", "adlib")
+    return lambda: caplog.messages
+
+
 def built(reports):
-    said = []
-    index = site.build(reports, said.append)
-    assert index == reports / "index.html" and said == [
-        f"{len(list(reports.rglob('index.html')))} pages; open {index}"
-    ]
+    index = site.build(reports)
+    assert index == reports / "index.html"
     return {
         path.parent.relative_to(reports).as_posix(): Page(path)
         for path in reports.rglob("index.html")
@@ -184,7 +189,7 @@ def test_drawn_data_are_marked_on_every_page_that_shows_them(reports):
 def test_without_a_comparison_the_command_is_named(reports):
     (reports / "comparison.ipynb").unlink()
     with pytest.raises(
-            InputError, match="there is no .*comparison.ipynb; run `adlib run params/quick.yaml` "
+            InputError, match="there is no .*comparison.ipynb; run `adlib run params/grids/quick.yaml` "
             "first.*06_comparison.ipynb"):
         site.build(reports)
 
@@ -198,16 +203,15 @@ def test_a_damaged_notebook_is_named(reports, content):
         site.build(reports)
 
 
-def test_the_language_that_pages_open_in_is_asked_for_and_either_is_in_the_page(reports):
+def test_the_language_that_pages_open_in_is_asked_for_and_either_is_in_the_page(reports, said):
     pages = built(reports)
     assert all(page.soup.html["lang"] == "en" for page in pages.values())
-    said: list[str] = []
-    site.build(reports, said.append, again=False, language="zh")
-    assert "6 pages" in said[0]
+    site.build(reports, again=False, language="zh")
+    assert said()[-1] == f"6 pages; open {reports / 'index.html'}"
     pages = {path: Page(path, "zh-CN") for path in reports.rglob("index.html")}
     assert all(page.soup.html["lang"] == "zh-CN" for page in pages.values())
-    site.build(reports, said.append, again=False)
-    assert "up to date" in said[1]  # it stays as it was asked for
+    site.build(reports, again=False)
+    assert "up to date" in said()[-1]  # it stays as it was asked for
     assert any("如何复现本页" in page.text for page in pages.values())
     assert list(pages[reports / "index.html"].groups) == ["数据", "运行：nut", "极限"]
 
@@ -226,34 +230,39 @@ def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
         ".figures").get_text(" ")
 
 
-def test_pages_are_rendered_again_only_where_something_changed(reports):
-    said: list[str] = []
-    index = site.build(reports, said.append, again=False)
+def test_pages_are_rendered_again_only_where_something_changed(reports, said):
+    index = site.build(reports, again=False)
     index.write_text("looked at since")
-    site.build(reports, said.append, again=False)
-    assert "6 pages" in said[0] and "up to date" in said[1] and index.read_text(
+    site.build(reports, again=False)
+    assert "6 pages" in said()[-2] and "up to date" in said()[-1] and index.read_text(
     ) == "looked at since"
-    site.build(reports, said.append)  # asked for by a person
+    site.build(reports)  # asked for by a person
     assert index.read_text() != "looked at since"
     for change in (lambda: files.write_text(reports / "runs" / "nut" / "pca" / "seed-0" / "log.txt",
                                             "another end"),
                    lambda: notebook(reports / "comparison.ipynb", "compared anew"), index.unlink):
         change()
-        site.build(reports, said.append, again=False)
-        assert "6 pages" in said[-1]
-        site.build(reports, said.append, again=False)
-        assert "up to date" in said[-1]
+        site.build(reports, again=False)
+        assert "6 pages" in said()[-1]
+        site.build(reports, again=False)
+        assert "up to date" in said()[-1]
 
 
-def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [".local.json", "run.json"])
+def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch, kept):
     """Wherever a path may stand: parameters, what a cell shows, a log, the reason of a failure."""
     root, project = tmp_path / "my data", tmp_path / "project"
     monkeypatch.setattr(site, "project_root", lambda: project)
     folder = reports / "runs" / "nut" / "memory" / "seed-0"
     about = files.read_json(folder / "run.json")
     params = {"data_root": str(root), "reports": str(reports), "weights": str(tmp_path / "a b.pth")}
+    if kept == ".local.json":
+        files.write_json(folder / kept, {"host": "h", "data_root": str(root), "params": params})
+        params, place = {key: Path(value).name for key, value in params.items()}, root.name
+    else:  # as an earlier version did
+        about, place = about | {"host": "h"}, str(root)
     files.write_json(folder / "run.json", about | {
-        "params": about["params"] | params, "data": about["data"] | {"root": str(root)},
+        "params": about["params"] | params, "data": about["data"] | {"root": place},
         "weights": f"RANDOM, not ImageNet's ({project}/weights is missing)"})
     notebook(folder / "notebook.ipynb", f"in {root}/nut/0.png and {project}/params/own.yaml",
              error=f"cannot read {root}/nut")

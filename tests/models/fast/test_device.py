@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from adlib.config import Config, InputError
+from adlib.models.fast import device as devices
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("native, word", [(False, "float32"), (True, "bf16")])
+def test_auto_precision_is_bf16_only_where_the_processor_has_it(native, word, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    assert devices.precision(Config(precision="auto"), CPU) == word
+    assert devices.autocast(Config(precision="auto"), CPU)._enabled == native
+    for asked in ("float32", "bf16"):  # what was asked for is what one gets
+        assert devices.precision(Config(precision=asked), CPU) == asked
+
+
+def test_auto_precision_is_float32_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert devices.precision(Config(), CPU) == "float32"
+    assert devices.precision(Config(), torch.device("mps")) == "float32"
+
+
+@pytest.mark.parametrize("native, word", [(False, "float32"), (True, "bf16")])
+def test_auto_precision_on_cuda(native, word, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
+    assert devices.precision(Config(), torch.device("cuda")) == word
+
+
+def test_a_device_that_is_not_there():
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(InputError, match=f"device is '{missing}', but torch .* sees none"):
+        devices.pick_device(missing)
+
+
+def test_auto_takes_the_fastest_that_is_there(monkeypatch):
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert devices.pick_device("auto").type == expected
+
+
+def test_a_manifest_says_what_computed():
+    said = devices.describe(Config(device="cpu", precision="float32"))
+    assert said == {"device": "cpu", "threads": torch.get_num_threads(), "precision": "float32"}

@@ -1,0 +1,406 @@
+"""Feature detectors that are fitted in seconds: on the backbone's features, cross-fitted, fused."""
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config, InputError
+from adlib.data.synthetic import anomalies
+from adlib.evaluation import conformal
+from adlib.models import anomaly_maps, backbone, detectors, fused, registry
+from adlib.models.detector import fit, load_state
+
+SIZE, SIDE, SYNTHETIC = 32, 4, 24
+CONFIG = Config(model="fused", image_size=SIZE, epochs=2, batch_size=4, weights="none",
+                device="cpu", precision="float32", seed=0)
+TRAINED = ("to_pixels", "to_features")
+KEPT, HELD = torch.tensor([0, 1, 3, 4, 5, 6, 8, 9]), torch.tensor([2, 7, 10])
+
+
+def configured(model, **changes):
+    return dataclasses.replace(CONFIG, model=model, **changes)
+
+
+def pictures(n=11, seed=0, size=SIZE):
+    """Good ones: stripes on a gradient, with some noise; each a little lighter or darker."""
+    rng = np.random.default_rng(seed)
+    stripes = np.linspace(60, 120, size)[:, None] + 25 * np.sin(np.arange(size) * np.pi / 4)
+    grey = (stripes[None, None] + rng.normal(0, 4, (n, 1, 1, 1))
+            + rng.normal(0, 6, (n, 3, size, size)))
+    return torch.from_numpy(np.clip(grey, 0, 255).astype(np.uint8))
+
+
+def spotted(good, index=slice(None), y=12, x=20):
+    """The same with a white square of 8 pixels in some of them."""
+    changed = good.clone()
+    changed[index, :, y:y + 8, x:x + 8] = 255
+    return changed
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One for all tests here: they look at the same few pictures (test_backbone is about the
+    cache)."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(_own_cache, cache, monkeypatch):
+    monkeypatch.setenv("ADLIB_CACHE", cache)
+    monkeypatch.setattr(fused, "SYNTHETIC", SYNTHETIC)
+
+
+def fitted_to(model, good=None, held=HELD, **changes):
+    good = pictures() if good is None else good
+    validation = None if held is None else good[held]
+    return fit(configured(model, **changes), good[KEPT], validation)
+
+
+@pytest.fixture(scope="module")
+def fitted(cache):
+    """Each model fitted once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADLIB_CACHE", cache)
+        patch.setattr(fused, "SYNTHETIC", SYNTHETIC)
+        return {model: fitted_to(model) for model in (*FITTED_IN_SECONDS, *TRAINED)}
+
+
+def equal_states(a, b):
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name])
+                                              for name, tensor in one.items())
+
+
+def maps(detector, some):
+    return detector.anomaly_maps(some)["distance"].numpy()
+
+
+@pytest.mark.parametrize("model", [*FITTED_IN_SECONDS, *TRAINED])
+def test_one_map_an_image(fitted, model):
+    side = SIZE if model == "to_pixels" else SIDE
+    found = fitted[model].anomaly_maps(pictures(3, seed=1))
+    assert list(found) == ["distance"] and found["distance"].dtype == torch.float32
+    assert found["distance"].shape == (3, side, side) and found["distance"].isfinite().all()
+    assert not found["distance"].requires_grad
+    assert len(fitted[model].anomaly_maps(pictures(0))["distance"]) == 0
+
+
+@pytest.mark.parametrize("model", [*FITTED_IN_SECONDS, *TRAINED])
+def test_a_white_square_is_the_highest_place_of_its_map(model):
+    # The stage that looks least far around.
+    detector = fitted_to(model, pictures(size=64), image_size=64, layers="1", epochs=10, seed=3)
+    clean = pictures(3, seed=1, size=64)
+    before, found = maps(detector, clean), maps(detector, spotted(clean, y=24, x=40))
+    stride = 64 // found.shape[1]
+    for one in found:
+        y, x = divmod(int(one.argmax()), one.shape[1])
+        assert 24 - stride <= y * stride <= 32 and 40 - stride <= x * stride <= 48
+    assert (found.max(axis=(1, 2)) > before.max()).all()  # higher = more anomalous
+
+
+@pytest.mark.parametrize("model", [*FITTED_IN_SECONDS, *TRAINED])
+def test_same_seed_same_numbers(fitted, model):
+    torch.manual_seed(12345)
+    again = fitted_to(model)
+    assert equal_states(fitted[model], again)
+    unseen = pictures(3, seed=1)
+    assert np.array_equal(maps(fitted[model], unseen), maps(again, unseen))
+    losses = [[row["loss"] for row in one.history] for one in (fitted[model], again)]
+    epochs = {"classifier": detectors.EPOCHS, "fused": detectors.EPOCHS}
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == epochs.get(model, CONFIG.epochs if model in TRAINED else 0)
+
+
+@pytest.mark.parametrize("model", ["classifier", "to_features", "cae"])
+def test_fitting_leaves_the_global_generator_where_it_was(model):
+    detector = registry.build(configured(model))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    fit(detector, pictures()[KEPT], pictures()[HELD])
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("model", ["gaussian", "memory", "classifier", "to_features"])
+def test_another_seed_is_another_fit(fitted, model):
+    other = registry.build(configured(model, seed=1))
+    other.backbone = fitted[model].backbone  # random weights are the seed's, too
+    assert not equal_states(fitted[model], fit(other, pictures()[KEPT], pictures()[HELD]))
+
+
+@pytest.mark.parametrize("model", ["pca", "gaussian_anywhere"])
+def test_what_draws_nothing_has_no_seed(fitted, model):
+    other = registry.build(configured(model, seed=1))
+    other.backbone = fitted[model].backbone
+    assert equal_states(fitted[model], fit(other, pictures()[KEPT], pictures()[HELD]))
+
+
+@pytest.mark.parametrize("model", [*FITTED_IN_SECONDS, "to_features", "contrast"])
+def test_nothing_is_fitted_on_the_validation_images(model):
+    """They give the fused detector its two scales, and nobody anything else."""
+    good = pictures()
+    spoiled = spotted(good, HELD)
+    spoiled[HELD] = spoiled[HELD].flip(3)
+    first, other = (fitted_to(model, some) for some in (good, spoiled))
+    if model == "fused":
+        assert not torch.equal(first.head.spread, other.head.spread)
+        other.head.centre, other.head.spread = first.head.centre, first.head.spread
+    assert equal_states(first, other) and first.position_share == other.position_share
+    changed = fitted_to(model, spotted(good, KEPT[2]))
+    assert not equal_states(first, changed)  # while each kept one counts
+
+
+@pytest.mark.parametrize("model", FITTED_IN_SECONDS)
+def test_the_state_dict_is_the_whole_detector(fitted, model):
+    """Whatever mode it is loaded in."""
+    other = registry.build(configured(model, seed=1))
+    load_state(other, fitted[model].state_dict())
+    unseen = pictures(3, seed=1)
+    assert equal_states(other, fitted[model])
+    assert np.array_equal(maps(other, unseen), maps(fitted[model], unseen))
+
+
+@pytest.mark.parametrize("model", ["memory", "classifier", "to_features", "contrast"])
+def test_no_validation_images_are_needed(model):
+    assert equal_states(fitted_to(model, held=None), fitted_to(model))
+
+
+@pytest.mark.parametrize("held", [None, HELD[:0], HELD[:1]])
+def test_but_the_fused_detector_needs_them(held):
+    count = 0 if held is None else len(held)
+    with pytest.raises(InputError, match=f"by held-out good images, and {count} of {8 + count} are "
+                                         "too few; give a larger held_out"):
+        fitted_to("fused", held=held)
+
+
+def test_the_backbone_is_frozen_bit_for_bit():
+    detector = registry.build(CONFIG)
+    before = {name: tensor.clone() for name, tensor in detector.backbone.state_dict().items()}
+    maps(fit(detector, pictures(seed=3)[KEPT], pictures(seed=3)[HELD]), pictures(2, seed=4))
+    after = detector.backbone.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+def test_fitting_and_mapping_leave_the_pictures_as_they_are():
+    good, unseen = pictures(), pictures(2, seed=1)
+    maps(fitted_to("fused", good), unseen)
+    assert torch.equal(good, pictures()) and torch.equal(unseen, pictures(2, seed=1))
+
+
+@pytest.mark.parametrize("model", fused.CLOSED_FORM)
+def test_a_closed_form_is_fitted_on_the_grid_of_the_configurations_layers(model):
+    found = fitted_to(model, layers="2,3", seed=3)
+    grid = backbone.grid(found.stages(pictures()[KEPT]), "2,3")
+    kind = fused.CLOSED_FORM[model]
+    assert type(found.head) is kind and grid.shape[1] == 128 + 256
+    unseen = backbone.grid(found.stages(pictures(2, seed=1)), "2,3")
+    expected = kind().fit(grid, 3)(unseen).numpy()
+    assert np.array_equal(maps(found, pictures(2, seed=1)), expected)
+    assert found.position_share == detectors.position_share(grid) and 0 < found.position_share < 1
+
+
+def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configuration():
+    found = fitted_to("classifier", layers="1", seed=3)
+    changed, masks, _ = anomalies.insert(pictures()[KEPT], SYNTHETIC, seed=fused.TRAINING_SEED + 3)
+    good, anomalous = (found.features(some) for some in (pictures()[KEPT], changed))
+    reference = detectors.SyntheticAnomalyClassifier(64).fit(good, anomalous, masks, seed=3)
+    assert equal_states(found.head, reference)
+
+
+def test_maps_do_not_depend_on_how_many_images_there_are():
+    """The maps of a chunk are those of its features, whichever chunk an image is in."""
+    detector = fitted_to("pca")
+    many = pictures(67, seed=1)
+    features = detector.features(many)  # 64 at a time, as anomaly_maps has them
+    expected = torch.cat([detector.head(features[:64]), detector.head(features[64:])])
+    assert np.array_equal(maps(detector, many), expected.numpy())
+
+
+@pytest.mark.parametrize("few", [2, 99])
+def test_the_fused_map_is_the_sum_of_its_parts_in_deviations_of_validation_scores(
+        fitted, monkeypatch, few):
+    monkeypatch.setattr(fused, "FEW", few)
+    whole = fitted_to("fused")
+    head = whole.head
+    for part, name in zip(head.parts, ("memory", "classifier"), strict=True):
+        assert equal_states(fitted[name].head, part)
+    expected = 0
+    for part, name in enumerate(("memory", "classifier")):
+        held = maps(fitted[name], pictures()[HELD])
+        tops = anomaly_maps.reduce(anomaly_maps.smooth(held), "top1")
+        centre = np.median(tops)
+        spread = 1.4826 * np.median(np.abs(tops - centre)) if few == 2 else np.std(tops, ddof=1)
+        # The same numbers, kept as float32.
+        assert head.centre[part].item() == np.float32(centre)
+        assert head.spread[part].item() == pytest.approx(spread, rel=2**-22)
+        unseen = torch.from_numpy(maps(fitted[name], pictures(3, seed=1)))
+        expected = expected + (unseen - head.centre[part]) / head.spread[part]
+    assert np.array_equal(maps(whole, pictures(3, seed=1)), expected.numpy())
+
+
+class Scaled(torch.nn.Module):
+    """A part whose map is the image's first channel in other units."""
+
+    history = ()
+
+    def __init__(self, factor, shift):
+        super().__init__()
+        self.factor, self.shift = factor, shift
+
+    def forward(self, x):
+        return self.factor * x[:, 0] + self.shift
+
+
+def test_the_fused_map_does_not_depend_on_its_parts_units():
+    held, x = (torch.randn(9, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+               for seed in (0, 1))
+
+    def of(*parts):
+        head = fused.Fused(2)
+        head.parts = torch.nn.ModuleList(parts)
+        return head.scale(held)(x)
+
+    found = [of(Scaled(1, 0), Scaled(*units)) for units in ((1, 0), (1024, -8), (2**-7, 4))]
+    # A shift of 4 at a scale of 1/128: 512 times float32's rounding, in deviations of some 0.3.
+    for other in found[1:]:
+        assert torch.allclose(found[0], other, rtol=0, atol=2 * 512 / 0.3 * 2**-24 * 8)
+    # A flat part divides by no zero.
+    assert torch.isfinite(of(Scaled(0, 1), Scaled(1, 0))).all()
+
+
+def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kinds(monkeypatch):
+    calls, insert = [], anomalies.insert
+
+    def spy(good, n, **rest):
+        calls.append((good.clone(), n, rest))
+        return insert(good, n, **rest)
+
+    monkeypatch.setattr(anomalies, "insert", spy)
+    fitted_to("classifier", kinds="scratch, perlin", seed=3)
+    ((good, n, rest), ) = calls
+    assert torch.equal(good, pictures()[KEPT]) and n == SYNTHETIC
+    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"]}
+    for model in ("memory", "to_features"):
+        fitted_to(model)
+    assert len(calls) == 1  # nobody else learns from anomalies
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_a_statistic_needs_no_backbone(name, monkeypatch):
+    monkeypatch.setattr(backbone, "extract", None)
+    monkeypatch.setattr(backbone, "load_backbone", None)
+    detector = fitted_to(name, weights="imagenet")
+    assert detector.weights == "none (no network)" and detector.position_share is None
+    assert maps(detector, spotted(pictures(3, seed=1))).shape == (3, 1, 1)
+
+
+FOLDS = conformal.folds(11, 4, 0)
+
+
+def crossed(detector, good, index, folds):
+    return [{name: values.numpy() for name, values in found.items()}["distance"]
+            for found in detector.cross_fitted_maps(good, index, folds)]
+
+
+@pytest.mark.parametrize("model", FITTED_IN_SECONDS)
+def test_cross_fitted_maps_are_of_every_held_image(fitted, model):
+    found = crossed(fitted[model], pictures(), KEPT, FOLDS[:2])
+    for held, (_, index) in zip(found, FOLDS[:2], strict=True):
+        assert held.shape == (len(index), SIDE, SIDE) and held.dtype == np.float32
+        assert np.isfinite(held).all()
+
+
+@pytest.mark.parametrize("model", [*TRAINED, "contrast", "cae"])
+def test_what_takes_long_to_fit_and_what_is_none_of_ours_is_not_cross_fitted(model):
+    detector = registry.build(configured(model))
+    assert detector.cross_fitted_maps(pictures(), KEPT, FOLDS) is None
+
+
+@pytest.mark.parametrize("model", fused.CLOSED_FORM)
+def test_each_fold_is_a_fit_on_the_rest(fitted, model):
+    features = fitted[model].features(pictures())
+    found = crossed(fitted[model], pictures(), KEPT, FOLDS[1:3])
+    for held, (rest, index) in zip(found, FOLDS[1:3], strict=True):
+        alone = fused.CLOSED_FORM[model]().fit(features[rest], 0)
+        assert np.array_equal(held, alone(features[index]).numpy())
+
+
+def test_an_outlier_among_the_good_images_is_not_judged_by_a_fit_that_has_seen_it():
+    """A memory that has seen it would find it at no distance."""
+    good = spotted(pictures(), 4)
+    naive = fit(configured("memory"), good)
+    assert maps(naive, good)[4].max() < 0.1
+    found = crossed(naive, good, torch.arange(11), FOLDS)
+    for held, (_, index) in zip(found, FOLDS, strict=True):
+        tops = dict(zip(index.tolist(), held.max(axis=(1, 2)), strict=True))
+        if 4 in tops:
+            assert tops.pop(4) > 3 * max(tops.values()) > 1
+
+
+@pytest.mark.parametrize("model, kinds", [
+    *((model, "scratch") for model in fused.CLOSED_FORM), ("classifier", "scratch,structural"),
+    ("fused", "scratch,structural"), ("classifier", "cutpaste"), ("fused", "perlin")])
+def test_held_images_have_no_say_in_the_fit_that_judges_them(model, kinds, monkeypatch):
+    """Whatever the held images of a fold look like, its head is the same, bit for bit."""
+    heads, fit_head = [], fused.FeatureDetector._fit_head
+
+    def spy(self, good, synthetic):
+        heads.append(fit_head(self, good, synthetic))
+        return heads[-1]
+
+    fitted = fitted_to(model, kinds=kinds)
+    monkeypatch.setattr(fused.FeatureDetector, "_fit_head", spy)
+    held = FOLDS[0][1]
+    assert set(held) & set(KEPT.tolist())  # some of them trained the head of `fitted`
+    changed = pictures()
+    changed[held] = spotted(changed.flip(3), held, y=8, x=8)[held]
+    first, again = (crossed(fitted, some, KEPT, FOLDS[:1])[0] for some in (pictures(), changed))
+    # They themselves are other images now.
+    assert not np.allclose(first, again, rtol=0.01)
+    assert len(heads) == 2 and equal_states(*heads)
+
+
+def test_anomalies_with_anything_of_a_held_image_are_left_out(fitted, monkeypatch):
+    calls, classifier = [], detectors.SyntheticAnomalyClassifier
+    original = classifier.fit
+
+    def spy(self, good, anomalous, masks, **rest):
+        calls.append((len(good), masks))
+        return original(self, good, anomalous, masks, **rest)
+
+    monkeypatch.setattr(classifier, "fit", spy)
+    crossed(fitted["classifier"], pictures(), KEPT, FOLDS[-2:])
+    _, masks, _ = anomalies.insert(pictures()[KEPT], SYNTHETIC, seed=fused.TRAINING_SEED)
+    for (count, found), (rest, held) in zip(calls, FOLDS[-2:], strict=True):
+        sources = anomalies.sources(SYNTHETIC, len(KEPT), seed=fused.TRAINING_SEED)
+        unseen = [not set(pair) & set(held.tolist()) for pair in KEPT.numpy()[sources]]
+        assert count == len(rest) and any(unseen)
+        assert torch.equal(found, masks[torch.tensor(unseen)])
+    assert min(len(found) for _, found in calls) < SYNTHETIC
+
+
+def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
+    detector, folds = fitted["fused"], [(KEPT.numpy(), HELD.numpy())]
+    (found, ) = crossed(detector, pictures(), KEPT, folds)
+    head = detector.head
+    centre, spread = head.centre.clone(), head.spread.clone()
+    head.centre, head.spread = centre + 1, 2 * spread
+    try:
+        (other, ) = crossed(detector, pictures(), KEPT, folds)
+    finally:
+        head.centre, head.spread = centre, spread
+    expected = found / 2 - float((0.5 / spread).sum())
+    # (map - centre) / spread in float32: the sum's rounding at the size of what was subtracted.
+    size = float(((np.abs(found).max() + centre.abs()) / spread).max())
+    assert other == pytest.approx(expected, rel=0, abs=16 * 2**-24 * size)
+
+
+def test_of_many_images_a_sample_is_fitted_on(monkeypatch):
+    monkeypatch.setattr(fused, "MOST", 5)
+    chosen = [registry.build(configured("memory", seed=seed))._sample(8) for seed in (0, 0, 1)]
+    assert torch.equal(chosen[0], chosen[1]) and not torch.equal(chosen[0], chosen[2])
+    assert len(chosen[0].unique()) == 5 and set(chosen[0].tolist()) < set(range(8))
+    sampled = fitted_to("memory")
+    monkeypatch.undo()
+    assert equal_states(sampled, fit(configured("memory"), pictures()[KEPT][chosen[0]]))
