@@ -19,7 +19,8 @@ SIDE = 64  # pixels of the images it is tried on
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What was asked of a detector, and what came out; `advice` is what to do where it is not ok."""
+    """What was asked of a detector, and what came out; `advice` is what to do where it is not
+    ok."""
 
     asked: str
     ok: bool
@@ -119,7 +120,8 @@ def _alone(detector: Detector) -> str:
         for name, values in detector.anomaly_maps(images[i:i + 1]).items():
             if not torch.allclose(values[0], together[name][i], rtol=1e-3, atol=1e-4):
                 return (f"the map {name!r} of an image changes with the images beside it; a score "
-                        "would then depend on the batch (batch norm in train mode? a minimum or mean "
+                        "would then depend on the batch (batch norm in train mode? a minimum or "
+                        "mean "
                         "over the batch?)")
     return ""
 
@@ -141,7 +143,8 @@ def _repeats(config: Config, images: torch.Tensor) -> str:
 
 def _reopens(config: Config, detector: Detector) -> str:
     if not detector.can_be_reopened:
-        return ("it is no torch module and has no state() and load(state), so that its runs cannot be "
+        return ("it is no torch module and has no state() and load(state), so that its runs "
+                "cannot be "
                 "reopened: no `adlib predict`, no limits")
     buffer = io.BytesIO()
     torch.save(detector.state_dict(), buffer)
@@ -150,7 +153,8 @@ def _reopens(config: Config, detector: Detector) -> str:
     try:
         load_state(again, torch.load(buffer, weights_only=True))
     except (KeyError, RuntimeError, AttributeError) as error:
-        return (f"its state cannot be loaded into a new one ({' '.join(str(error).split())[:200]}); "
+        return (f"its state cannot be loaded into a new one "
+                f"({' '.join(str(error).split())[:200]}); "
                 "make every layer and buffer in the constructor, or offer state() and load(state)")
     images = _images(2, seed=5)
     before, after = detector.anomaly_maps(images), again.eval().anomaly_maps(images)

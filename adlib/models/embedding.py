@@ -58,8 +58,8 @@ def alike(features: np.ndarray, anomalous: np.ndarray) -> tuple[int, int]:
 
 
 def spread(counts: typing.Sequence[int], most: int) -> list[int]:
-    """How many images of each kind to show so that they are `most` at the most: of the largest kinds
-    a share, of the small ones all."""
+    """How many images of each kind to show so that they are `most` at the most: of the largest
+    kinds a share, of the small ones all."""
     left, kept = most, [0] * len(counts)
     for place, i in enumerate(sorted(range(len(counts)), key=lambda i: counts[i])):
         kept[i] = min(counts[i], left // (len(counts) - place))

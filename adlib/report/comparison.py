@@ -42,8 +42,8 @@ ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_textu
              "classifier_texture", "classifier_shape")
 PEERS = tuple(f"anomalib_{name}" for name in ("patchcore", "padim", "dfm", "stfpm"))
 CONFIGURATIONS = (*REFERENCE_ROWS, "to_pixels", "to_features", "to_features_squared", "pca",
-                  "gaussian", "gaussian_anywhere", "memory", "classifier", "fused", *PEERS, *STATISTICS,
-                  *ABLATIONS)  # in the order of every table
+                  "gaussian", "gaussian_anywhere", "memory", "classifier", "fused", *PEERS,
+                  *STATISTICS, *ABLATIONS)  # in the order of every table
 SHOWN = (*REFERENCE_ROWS, "to_pixels", "to_features", "memory", "fused")  # where more would drown
 CHOSEN = "/chosen"  # ends the code of an autoencoder's second row: the score it chose by itself
 
