@@ -51,6 +51,13 @@ class Decision:
     level: float
 
     @property
+    def chosen_without_labels(self) -> bool:
+        """Was the score chosen among those of several maps? Else it was fixed in advance."""
+        maps = {name.partition(".")[0] for name in self.ranking["score"]}
+        several = self.reference == REFERENCE_SCORE or len(maps) > 1
+        return several and ":" not in self.score
+
+    @property
     def threshold(self) -> Threshold:
         """Of the score that the study uses."""
         return self.thresholds[self.score]

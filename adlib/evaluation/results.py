@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib.config import REFERENCE_SCORE
 from adlib.data import files, layout
 from adlib.evaluation import localization
 from adlib.evaluation.auroc import OneClassError, auroc, auroc_interval
@@ -145,7 +144,7 @@ def score_study(table: pd.DataFrame, decision: Decision,
     Columns score, label_free, test, train_bad, role (its own; chosen without labels or fixed in
     advance).
     """
-    how = "chosen without labels" if decision.reference == REFERENCE_SCORE else "fixed in advance"
+    how = "chosen without labels" if decision.chosen_without_labels else "fixed in advance"
     free = decision.ranking.get("all", [np.nan] * len(decision.ranking))
     rows = []
     for name, value in zip(decision.ranking["score"], free, strict=True):
@@ -293,8 +292,8 @@ def _groups(kinds: np.ndarray, areas: np.ndarray) -> dict[str, np.ndarray]:
     groups = {kind: kinds == kind
               for kind in dict.fromkeys(present)} if len(set(present)) > 1 else {}
     if (areas > middle).any():
-        groups |= {f"defects up to {middle:.2%} of the image": (areas > 0) & (areas <= middle),
-                   f"defects above {middle:.2%} of the image": areas > middle}
+        groups |= {f"<={middle:.2%}": (areas > 0) & (areas <= middle),
+                   f">{middle:.2%}": areas > middle}
     return groups
 
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import inspect
 import json
+import math
 import sys
 import traceback
 import types
@@ -104,7 +105,8 @@ class OwnDetector(Detector):
         given = {"validation": validation} if takes(self.subject.fit, "validation") else {}
         with _one_sentence(self.where, "fit"):
             self.subject.fit(images, **given)
-        self.history = list(getattr(self.subject, "history", []))
+        self.history = [_row(row, number, self.where)
+                        for number, row in enumerate(getattr(self.subject, "history", []), 1)]
         return self
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -208,6 +210,18 @@ def _guarded(function: typing.Callable, where: str) -> typing.Callable:
     call.parameters = len(inspect.signature(function).parameters)
     call.where = where
     return call
+
+
+def _row(row: object, epoch: int, where: str) -> dict[str, float]:
+    """A row of a user's training history, what it does not tell as NaN."""
+    try:
+        loss = float(row["loss"])
+        return {"epoch": epoch, "lr": math.nan, "held_out_loss": math.nan, "seconds": 0.0,
+                **{str(key): float(value) for key, value in row.items()}, "loss": loss}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise InputError(f"{where}: row {epoch} of its history is {row!r}; give a dict with a "
+                         f"loss, "
+                         "such as {'epoch': 1, 'loss': 0.5}") from None
 
 
 @contextlib.contextmanager

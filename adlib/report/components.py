@@ -14,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from adlib.evaluation import operating_point
+from adlib.report import sentences
 from adlib.report.data_sentences import data_source
 from adlib.report.i18n import Text, join, t
 from adlib.report.render import render, script, style
@@ -259,7 +260,8 @@ def banner(part: Part) -> Markup:
 
 def localization(measured: dict[str, typing.Any] | None) -> Markup:
     """Pixel metrics by defect type and size (Results.localization); "" where there is one kind."""
-    rows = (measured or {}).get("groups", [])
+    rows = [row | {"group": sentences.group(row["group"])}
+            for row in (measured or {}).get("groups", [])]
     headings = [t("run.good_images"), t("run.defective_images"), *METRICS.values()]
     return render("localization.html.j2", rows=rows, headings=headings,
                   names=list(METRICS)) if rows else Markup("")

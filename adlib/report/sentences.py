@@ -7,7 +7,7 @@ import typing
 import numpy as np
 import pandas as pd
 
-from adlib.config import PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
+from adlib.config import MODELS, PIXEL_MODELS, STATISTICS, Config
 from adlib.report.data_sentences import corruption, findings_problems
 from adlib.report.i18n import Text, join, named, t
 
@@ -90,8 +90,12 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
         return t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
                  optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
                  total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)
-    network = t("run.no_network") if config.model in STATISTICS else t(
-        "run.frozen_encoder", layers=config.layers, weights=origin)
+    if config.model in STATISTICS:
+        network = t("run.no_network")
+    elif config.model in MODELS:
+        network = t("run.frozen_encoder", layers=config.layers, weights=origin)
+    else:
+        network = t("run.own_network", weights=origin)
     text = t("run.detector", model=config.model, network=network, **shared)
     return text if fitted_on is None or fitted_on >= len(part.train) else join(
         [text, t("run.fitted_on_sample", n=fitted_on, of=len(part.train))])
@@ -104,7 +108,7 @@ def decisions(decision: Decision) -> Text:
         best = ranking.set_index("score").loc[decision.score]
         kinds = [t("list.value_3", name=named("kind", kind), value=best[kind])
                  for kind in ranking.columns if kind not in ("score", "all")]
-        free = decision.reference == REFERENCE_SCORE
+        free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=decision.score, auroc=best["all"], kinds=join(kinds, ", ")))
     return join([*said, threshold_rests_on(threshold.calibration, threshold.target_fpr,

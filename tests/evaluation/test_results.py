@@ -290,8 +290,8 @@ def test_localisation(mvtec_root):
                                   expected[1].drop(columns="image"))
 
     members = {
-        "scratch": [3, 4], "spot": [6, 7, 8], "defects up to 6.25% of the image": [3, 6, 7, 8],
-        "defects above 6.25% of the image": [4]
+        "scratch": [3, 4], "spot": [6, 7, 8], "<=6.25%": [3, 6, 7, 8],
+        ">6.25%": [4]
     }
     assert [group["group"] for group in groups] == list(members)
     for group, chosen in zip(groups, members.values(), strict=True):
