@@ -2,7 +2,7 @@
 through papermill, its peak watched.
 
     # a quarter of an hour on 2 cores; a tenth of it first to see the difference
-    python -m benchmarks.memory --images 100000   
+    python -m benchmarks.memory --images 100000
 
 The images are drawn hazelnuts with noise of their own each, 128 px JPEG files, decoded to 64 px; 1
 in 50 is a test image.

@@ -10,6 +10,7 @@ that live as long as the training, as anybody's would who cared; no debug output
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 import typing
@@ -23,7 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from adlib.config import Config
 from adlib.data import layout
-from adlib.models import autoencoders, training
+from adlib.data.part import Part, open_part
+from adlib.models import autoencoders, weights
+from adlib.models.fast.device import pick_device
 from adlib.runs import grid
 
 WORKERS = 2
@@ -31,6 +34,7 @@ WORKERS = 2
 
 class Pictures(Dataset):
     """Decodes and resizes an image whenever it is asked for: float32 [3,S,S] in [0,1]."""
+
     def __init__(self, paths: typing.Sequence[Path], size: int) -> None:
         self.paths, self.size = list(paths), size
 
@@ -41,13 +45,14 @@ class Pictures(Dataset):
         from torchvision.transforms import functional
 
         with Image.open(self.paths[i]) as image:
-            return functional.to_tensor(
-                image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR))
+            return functional.to_tensor(image.convert("RGB").resize((self.size, self.size),
+                                                                    Image.Resampling.BILINEAR))
 
 
 class ReferenceResNetAE(autoencoders.ResNetAE):
     """The reference's own: no ImageNet normalisation, and the frozen layers' batch norm follows the
     training images."""
+
     def train(self, mode: bool = True) -> ReferenceResNetAE:
         return nn.Module.train(self, mode)
 
@@ -58,11 +63,12 @@ class ReferenceResNetAE(autoencoders.ResNetAE):
 class PlainSSIM(nn.Module):
     """Mean SSIM of two [N,3,S,S] in [0,1]: five depthwise convolutions with an 11 x 11 window,
     zero-padded."""
+
     def __init__(self) -> None:
         super().__init__()
         taps = torch.exp(-((torch.arange(11.0) - 5)**2) / (2 * 1.5**2))
-        self.register_buffer("window", (taps[:, None] * taps / taps.sum()**2).expand(
-            3, 1, 11, 11).contiguous())
+        window = (taps[:, None] * taps / taps.sum()**2).expand(3, 1, 11, 11).contiguous()
+        self.register_buffer("window", window)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         def blur(image: torch.Tensor) -> torch.Tensor:
@@ -81,34 +87,34 @@ def build(config: Config) -> nn.Module:
     torch.manual_seed(config.seed)
     if config.model == "cae":
         return autoencoders.CAE()
-    model = ReferenceResNetAE()
+    network = ReferenceResNetAE()
     if config.weights != "none":
-        autoencoders.load_encoder(model, autoencoders.read_state(Path(config.weights)),
-                                  config.weights)
-    return model
+        state = weights.read_state(Path(config.weights))
+        weights.load_encoder(network.encoder, state, config.weights)
+    return network
 
 
-def fit(
-    pictures: typing.Sequence[torch.Tensor], config: Config, device: torch.device,
-    after: typing.Callable[[int, nn.Module], None] = lambda epoch, model: None,
-    layout: torch.memory_format = torch.contiguous_format
-) -> tuple[nn.Module, list[dict[str, float]]]:
+def fit(pictures: typing.Sequence[torch.Tensor], config: Config, device: torch.device,
+        after: typing.Callable[[int, nn.Module], None] = lambda epoch, network: None,
+        memory_format: torch.memory_format = torch.contiguous_format
+        ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train on `Pictures` for config.epochs: the network, and {seconds, loss} of each epoch.
-    after(epoch, model): called untimed."""
-    model = build(config).to(device, memory_format=layout)
+    after(epoch, network): called untimed."""
+    network = build(config).to(device, memory_format=memory_format)
     similarity = PlainSSIM().to(device)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.lr)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=config.lr)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
     loader = DataLoader(pictures, config.batch_size, shuffle=True, num_workers=WORKERS,
-                        persistent_workers=True, generator=torch.Generator().manual_seed(
-                            config.seed))
+                        persistent_workers=True,
+                        generator=torch.Generator().manual_seed(config.seed))
     history = []
     for epoch in range(1, config.epochs + 1):
         started, total = time.perf_counter(), 0.0
-        model.train()
+        network.train()
         for x in loader:
-            x = x.to(device, memory_format=layout)
-            y = model(x)
+            x = x.to(device, memory_format=memory_format)
+            y = network(x)
             loss = nn.functional.mse_loss(y, x)
             if config.ssim_weight:
                 loss = (1 - config.ssim_weight) * loss + config.ssim_weight * (1 - similarity(x, y))
@@ -118,25 +124,23 @@ def fit(
             total += loss.item() * len(x)
         scheduler.step(total)
         history.append({"seconds": time.perf_counter() - started, "loss": total / len(pictures)})
-        after(epoch, model)
-    return model, history
+        after(epoch, network)
+    return network, history
 
 
-def scores(model: nn.Module, paths: typing.Sequence[Path], config: Config,
+def scores(network: nn.Module, paths: typing.Sequence[Path], config: Config,
            device: torch.device) -> np.ndarray:
     """Its score, the mean squared error of each image."""
-    loader, found = DataLoader(Pictures(paths, config.image_size), config.batch_size,
-                               num_workers=WORKERS), []
-    model.eval()
+    loader = DataLoader(Pictures(paths, config.image_size), config.batch_size, num_workers=WORKERS)
+    network.eval()
     with torch.no_grad():
-        for x in loader:
-            x = x.to(device)
-            found.append((model(x) - x).square().mean(dim=(1, 2, 3)).cpu().numpy())
-    return np.concatenate(found)
+        parts = [(network(x) - x).square().mean(dim=(1, 2, 3)).cpu().numpy()
+                 for x in (batch.to(device) for batch in loader)]
+    return np.concatenate(parts)
 
 
-def finish(model: nn.Module, category: layout.Category, config: Config, device: torch.device,
-           losses: list[float], folder: Path) -> float:
+def finish(network: nn.Module, part: Part, device: torch.device, losses: list[float],
+           folder: Path) -> float:
     """Its artefacts: the AUROC, all_results.csv and the four figures. Returns the images it scored
     a second."""
     import matplotlib
@@ -147,11 +151,11 @@ def finish(model: nn.Module, category: layout.Category, config: Config, device: 
     import matplotlib.pyplot as plt
 
     started = time.perf_counter()
-    table = pd.DataFrame(
-        {"path": list(category.test), "score": scores(model, category.test, config, device)})
+    table = pd.DataFrame({"path": part.test.paths,
+                          "score": scores(network, part.test.paths, part.config, device)})
     seconds = time.perf_counter() - started
-    known = layout.read_labels(category)
-    table["label"] = [int(known[category.key(path)].anomalous) for path in table["path"]]
+    labels = layout.read_labels(part.category)
+    table["label"] = [int(labels[key].anomalous) for key in part.test.keys]
     table.to_csv(folder / "all_results.csv", index=False)
 
     figure, axes = plt.subplots()
@@ -166,13 +170,13 @@ def finish(model: nn.Module, category: layout.Category, config: Config, device: 
     for label in (0, 1):
         axes.hist(table.loc[table["label"] == label, "score"], alpha=0.5, bins=30)
     figure.savefig(folder / "score_distribution.png")
-    ordered = Pictures(list(table.sort_values("score")["path"]), config.image_size)
+    ordered = Pictures(list(table.sort_values("score")["path"]), part.config.image_size)
     shown = torch.stack([ordered[i * (len(ordered) - 1) // 5] for i in range(6)])
     with torch.no_grad():
-        made = model(shown.to(device)).cpu()
+        made = network(shown.to(device)).cpu()
     figure, axes = plt.subplots(3, 6)
-    for row, pictures in zip(axes, (shown, made, (shown - made).abs().mean(dim=1, keepdim=True)),
-                             strict=True):
+    difference = (shown - made).abs().mean(dim=1, keepdim=True)
+    for row, pictures in zip(axes, (shown, made, difference), strict=True):
         for ax, picture in zip(row, pictures, strict=True):
             ax.imshow(picture.permute(1, 2, 0).numpy())
     figure.savefig(folder / "visualization_result.png")
@@ -184,31 +188,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("data", "weights", "category", "config", "folder"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--epochs", type=int, default=0,
-                        help="fewer than its own: to measure an epoch")
-    arguments = parser.parse_args()
-    config = next(
-        task.config for task in grid.plan("params/grids/reference.yaml", data_root=arguments.data,
-                                          weights=arguments.weights)
-        if task.kind == "run" and (task.config.category, task.config.name) == (arguments.category,
-                                                                               arguments.config))
-    all_epochs, config = config.epochs, Config(
-        **{**config.as_dict(), "epochs": arguments.epochs or config.epochs})
-    category, device, folder = layout.open_category(Path(
-        arguments.data), config.category), training.pick_device("auto"), Path(arguments.folder)
-    # it trains on as many images as ours
-    kept, _ = training.split(len(category.train), config.held_out, config.seed)
-    started = time.perf_counter()
-    model, history = fit(Pictures([category.train[i] for i in kept], config.image_size), config,
-                         device)
+    parser.add_argument("--epochs", type=int, default=0, help="fewer: to measure an epoch")
+    given = parser.parse_args()
+    planned = grid.plan("params/grids/reference.yaml", data_root=given.data, weights=given.weights)
+    full = next(task.config for task in planned if task.kind == "run" and
+                (task.config.category, task.config.name) == (given.category, given.config))
+    config = dataclasses.replace(full, epochs=given.epochs or full.epochs)
+    part, device, folder = open_part(config), pick_device("auto"), Path(given.folder)
+    started = time.perf_counter()  # it trains on as many images as ours
+    network, history = fit(Pictures(part.train.paths, config.image_size), config, device)
     trained = time.perf_counter()
-    rate = finish(model, category, config, device, [row["loss"] for row in history], folder)
-    (folder / "reference.json").write_text(
-        json.dumps({
-            "epoch_seconds": [row["seconds"] for row in history], "epochs": all_epochs,
-            "images": len(kept), "train_seconds": trained - started,
-            "finish_seconds": time.perf_counter() - trained, "scored_per_second": rate
-        }))
+    rate = finish(network, part, device, [row["loss"] for row in history], folder)
+    (folder / "reference.json").write_text(json.dumps({
+        "epoch_seconds": [row["seconds"] for row in history], "epochs": full.epochs,
+        "images": len(part.train), "train_seconds": trained - started,
+        "finish_seconds": time.perf_counter() - trained, "scored_per_second": rate}))
 
 
 if __name__ == "__main__":

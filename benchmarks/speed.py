@@ -2,7 +2,7 @@
 table and writes a JSON file.
 
     # about 20 minutes on 2 cores: the reference's epochs are extrapolated from a few
-    make bench DATA=path WEIGHTS=file          
+    make bench DATA=path WEIGHTS=file
     make bench DATA=path WEIGHTS=file FULL=1     # hours: the reference's way to its end
 
 Every number is of a fresh process unless its name says warm, with empty caches unless its name says
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import os
+import pkgutil
 import re
 import shutil
 import statistics
@@ -29,29 +30,34 @@ import psutil
 import torch
 from PIL import Image
 
+import adlib
 from adlib.config import Config
 from adlib.data import files, images, layout
-from adlib.evaluation import calibration
-from adlib.models import anomaly_maps, autoencoders, featurespace, training
+from adlib.data.part import open_part
+from adlib.evaluation.calibration import score_table
+from adlib.models import anomaly_maps, autoencoders, registry, training
+from adlib.models.detector import fit
+from adlib.models.fast.device import pick_device, precision
 from adlib.runs import run_folder
 from adlib.runs.engines import local
 from benchmarks import detection
 
-FOUR = "params/grids/four.yaml"
-# measured where the reference's way is not run to its end; the first pays for starting the loader
-SEED_EPOCHS = 3
+# Epochs measured where the reference's way is not run to its end; the first pays for starting the
+# loader.
+REFERENCE_EPOCHS = 3
 TO_METRICS = """
-from pathlib import Path
-from adlib import data, decide, evaluate, featurespace, images, train
 from adlib.config import Config
-config = Config(model="fused", image_size=256, weights={weights!r})
-category = data.open_category(Path({root!r}), {name!r})
-encoder, _ = featurespace.backbone(config)
-good = images.load(category.train, config.image_size)
-scorer = featurespace.fit(encoder, good, *train.split(len(good), config.held_out, config.seed), config)
-scored = decide.cross_p_values(decide.scores(scorer, category, config), scorer, category, config)
-print(evaluate.auroc(evaluate.results(category, scored, config.target_fpr))["test"]["value"])
+from adlib.data.part import open_part
+from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.results import evaluate
+from adlib.models.detector import fit
+part = open_part(Config(model="fused", image_size=256, weights={weights!r}, data_root={root!r},
+                        category={name!r}))
+detector = fit(part.config, part.train, part.held_out)
+print(evaluate(detector, calibrate(detector, part), part).auroc["test"]["value"])
 """
+SCORED = (("cae", 128), ("resnet18", 128), ("fused", 256))  # model, pixels
+GROWTH = ((0.25, 128), (1, 64), (1, 128), (1, 256), (4, 128))  # share of the images, pixels
 LARGE = 1024  # pixels: MVTec AD's own size, where decoding counts
 
 
@@ -70,7 +76,8 @@ def processor() -> str:
     """Its name and whether it computes bf16, which decides more than the name does."""
     about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     name = re.search(r"model name\s*: (.+)", about)
-    return f"{name.group(1) if name else 'unknown processor'} ({'with' if 'avx512_bf16' in about else 'without'} bf16)"
+    bf16 = "with" if "avx512_bf16" in about else "without"
+    return f"{name.group(1) if name else 'unknown processor'} ({bf16} bf16)"
 
 
 def best_of(function: typing.Callable[[], typing.Any], times: int = 6) -> float:
@@ -130,58 +137,45 @@ def the_reference(root: Path, weights: str, full: bool) -> dict[str, typing.Any]
     """Its runs one after the other, as its notebook does: {cells: {category-config: ...}, seconds,
     peak_mb, extrapolated}."""
     cells = {}
-    for config in detection.configs("params/grids/reference.yaml", data_root=root, weights=weights,
+    for config in detection.configs(detection.GRIDS["reference"], data_root=root, weights=weights,
                                     seeds=[0]):
         with tempfile.TemporaryDirectory() as folder:
-            command = [
-                sys.executable, "-m", "benchmarks.reference", "--data",
-                str(root), "--weights", weights, "--folder", folder, "--category", config.category,
-                "--config", config.name,
-                *([] if full else ["--epochs", str(SEED_EPOCHS)])
-            ]
-            seen = watched(command)
+            seen = watched([sys.executable, "-m", "benchmarks.reference", "--data", str(root),
+                            "--weights", weights, "--folder", folder, "--category", config.category,
+                            "--config", config.name,
+                            *([] if full else ["--epochs", str(REFERENCE_EPOCHS)])])
             cell = files.read_json(Path(folder) / "reference.json")
         epoch = statistics.mean(cell["epoch_seconds"][1:])
-        cell |= {
-            "epoch": epoch, "peak_mb": seen["peak_mb"],
-            "seconds": seen["seconds"] + (cell["epochs"] - len(cell["epoch_seconds"])) * epoch
-        }
+        left = cell["epochs"] - len(cell["epoch_seconds"])
+        cell |= {"epoch": epoch, "peak_mb": seen["peak_mb"],
+                 "seconds": seen["seconds"] + left * epoch}
         cells[f"{config.category}-{config.name}"] = cell
-        print(
-            f"  reference's way, {config.category} {config.name}: {epoch:.2f} s an epoch, "
-            f"{cell['seconds']:.0f} s in all", flush=True)
-    return {
-        "cells": cells, "seconds": sum(cell["seconds"] for cell in cells.values()),
-        "extrapolated": not full, "peak_mb": max(cell["peak_mb"] for cell in cells.values())
-    }
+        print(f"  reference's way, {config.category} {config.name}: {epoch:.2f} s an epoch, "
+              f"{cell['seconds']:.0f} s in all", flush=True)
+    return {"cells": cells, "seconds": sum(cell["seconds"] for cell in cells.values()),
+            "extrapolated": not full, "peak_mb": max(cell["peak_mb"] for cell in cells.values())}
 
 
 def ours(root: Path, weights: str) -> dict[str, typing.Any]:
     """`adlib run` from nothing to the rendered report, two runs at a time, and the same command
     once more."""
     with tempfile.TemporaryDirectory() as place:
-        command = [
-            sys.executable, "-m", "adlib.cli", "run", FOUR, "--data",
-            str(root), "--weights", weights, "--jobs", "2", "--report", "--reports",
-            f"{place}/reports"
-        ]
+        command = [sys.executable, "-m", "adlib.cli", "run", detection.GRIDS["ours"], "--data",
+                   str(root), "--weights", weights, "--jobs", "2", "--report", "--reports",
+                   f"{place}/reports"]
         first = watched(command, ADLIB_CACHE=f"{place}/cache")
         cells = {}
         for run in run_folder.all_runs(Path(place) / "reports"):
-            about, found = run_folder.manifest(run), files.read_json(run / "metrics.json")
+            about, measured = run_folder.manifest(run), files.read_json(run / "metrics.json")
             cells[f"{run.parts[-3]}-{run.parts[-2]}"] = {
                 "seconds": about["seconds"], "train_seconds": about["train_seconds"],
-                "epochs": found["epochs"]
-            }
+                "epochs": measured["epochs"]}
         second = watched(command, ADLIB_CACHE=f"{place}/cache")
         tasks, again = (seen["output"].count("done (") for seen in (first, second))
-    print(
-        f"  ours: {first['seconds']:.0f} s; once more: {second['seconds']:.1f} s, {again} of "
-        f"{tasks} tasks done again", flush=True)
-    return {
-        "cells": cells, "seconds": first["seconds"], "peak_mb": first["peak_mb"],
-        "second_seconds": second["seconds"], "tasks": tasks, "done_again": again
-    }
+    print(f"  ours: {first['seconds']:.0f} s; once more: {second['seconds']:.1f} s, {again} of "
+          f"{tasks} tasks done again", flush=True)
+    return {"cells": cells, "seconds": first["seconds"], "peak_mb": first["peak_mb"],
+            "second_seconds": second["seconds"], "tasks": tasks, "done_again": again}
 
 
 def training_rates(root: Path, weights: str, limits: dict[str, float]) -> dict[str, typing.Any]:
@@ -189,69 +183,58 @@ def training_rates(root: Path, weights: str, limits: dict[str, float]) -> dict[s
     matrix-product ceiling."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    found = {}
-    for config in detection.configs(FOUR, data_root=root, weights=weights, seeds=[0])[:4]:
-        category = layout.open_category(root, config.category)
-        pictures = images.load(category.train, config.image_size)
-        model, _ = autoencoders.build(config)
+    rates = {}
+    for config in detection.configs(detection.GRIDS["ours"], data_root=root, weights=weights,
+                                    seeds=[0])[:4]:
+        part = open_part(config)
+        network, _ = autoencoders.build_network(config)
         with FlopCounterMode(display=False) as counter:
-            x = images.to_float(pictures[:4])
-            training.loss_terms(x, model(x), config.ssim_weight)[0].backward()
-        seconds: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            history = training.fit(model, pictures, config, folder=Path(folder), identity="")
-            seconds = [row["seconds"] for row in history]
-        count = len(training.split(len(pictures), config.held_out, config.seed)[0])
-        rate, how = count / min(seconds), training.precision(config, training.pick_device("auto"))
-        found[config.name] = {
-            "images_per_second": rate, "gflop_per_image": counter.get_total_flops() / 4 / 1e9,
-            "precision": how,
-            "share_of_ceiling": counter.get_total_flops() / 4 / 1e9 * rate / limits[f"{how}_gflops"]
-        }
-    return found
+            x = images.to_float(part.train.tensor[:4])
+            training.loss_terms(x, network(x), config.ssim_weight)[0].backward()
+        history = training.train(network, part.train.tensor, part.held_out.tensor, config)
+        rate = len(part.train) / min(row["seconds"] for row in history)
+        gflop, how = counter.get_total_flops() / 4 / 1e9, precision(config, pick_device("auto"))
+        rates[config.name] = {"images_per_second": rate, "gflop_per_image": gflop, "precision": how,
+                              "share_of_ceiling": gflop * rate / limits[f"{how}_gflops"]}
+    return rates
 
 
 def scoring(root: Path, weights: str) -> dict[str, float]:
     """One image in a warm process, in milliseconds (median of 30), and images a second: every map
     and score of a detector."""
-    category = layout.open_category(root, layout.categories(root)[0])
-    found = {}
-    for kind, size in (("cae", 128), ("resnet18", 128), ("fused", 256)):
-        config = Config(model=kind, weights=weights, image_size=size)
-        pictures = images.load(category.train, size)
+    category, took = layout.categories(root)[0], {}
+    for kind, size in SCORED:
+        part = open_part(Config(model=kind, weights=weights, image_size=size, category=category,
+                                data_root=str(root)))
+        detector = registry.build(part.config)
         if kind == "fused":
-            few = pictures[:80]
-            scorer = featurespace.fit(
-                featurespace.backbone(config)[0], few, *training.split(len(few), 0.1, 0), config)
-        else:
-            scorer = anomaly_maps.autoencoder_scorer(autoencoders.build(config)[0], config)
-        scale = anomaly_maps.scale_of(scorer(pictures[:8]))
-        order = torch.arange(100)
-        # each another, and in no cache
-        unseen = 255 - pictures[order % len(pictures)] + order[:, None, None, None].to(torch.uint8)
-        one_by_one = [
-            seconds_of(functools.partial(calibration.tables, scorer, picture[None], scale))
-            for picture in unseen[:35]
-        ]
-        found[f"{kind}_ms"] = 1e3 * statistics.median(one_by_one[5:])
-        found[f"{kind}_per_second"] = len(unseen) / seconds_of(
-            functools.partial(calibration.tables, scorer, unseen.flip(-1), scale))
-    return found
+            few = part.train.select(range(min(72, len(part.train))))
+            detector = fit(detector, few, part.held_out)
+        maps = detector.anomaly_maps(part.good.tensor[:8])
+        scale = anomaly_maps.scale_of({name: values.numpy() for name, values in maps.items()})
+        order, good = torch.arange(100), part.good.tensor
+        # Each is another, and in no cache.
+        unseen = 255 - good[order % len(good)] + order[:, None, None, None].to(torch.uint8)
+        score = functools.partial(score_table, detector, scale)
+        one_by_one = [seconds_of(functools.partial(score, image[None])) for image in unseen[:35]]
+        took[f"{kind}_ms"] = 1e3 * statistics.median(one_by_one[5:])
+        took[f"{kind}_per_second"] = len(unseen) / seconds_of(
+            functools.partial(score, unseen.flip(-1)))
+    return took
 
 
 def growth(root: Path, weights: str) -> dict[str, float]:
     """Seconds of a warm CAE + SSIM epoch: {"images x pixels": seconds}, from a quarter of the
     images to four times as many."""
-    found, category = {}, layout.open_category(root, layout.categories(root)[0])
-    for share, size in ((0.25, 128), (1, 64), (1, 128), (1, 256), (4, 128)):
-        config = Config(ssim_weight=0.5, image_size=size, epochs=2, weights=weights, held_out=0)
-        pictures = images.load(category.train, size).repeat(4, 1, 1,
-                                                            1)[:int(share * len(category.train))]
-        with tempfile.TemporaryDirectory() as folder:
-            history = training.fit(
-                autoencoders.build(config)[0], pictures, config, folder=Path(folder), identity="")
-        found[f"{len(pictures)} x {size}"] = history[-1]["seconds"]
-    return found
+    took, category = {}, layout.categories(root)[0]
+    for share, size in GROWTH:
+        config = Config(ssim_weight=0.5, image_size=size, epochs=2, weights=weights, held_out=0,
+                        category=category, data_root=str(root))
+        good = open_part(config).good.tensor
+        pictures = good.repeat(4, 1, 1, 1)[:int(share * len(good))]
+        history = training.train(autoencoders.build_network(config)[0], pictures, None, config)
+        took[f"{len(pictures)} x {size}"] = history[-1]["seconds"]
+    return took
 
 
 def best_detector(root: Path, weights: str) -> dict[str, float]:
@@ -262,42 +245,34 @@ def best_detector(root: Path, weights: str) -> dict[str, float]:
         script = TO_METRICS.format(weights=weights, root=str(root), name=name)
         metrics = watched([sys.executable, "-c", script], ADLIB_CACHE=f"{place}/a",
                           **local.KEEP_MEMORY)
-        parameters = {
-            "weights": weights, "data_root": str(root), "category": name,
-            "reports": f"{place}/reports"
-        }
-        command = [
-            sys.executable, "-c", local.PAPERMILL, "notebooks/04_feature_space.ipynb",
-            f"{place}/out.ipynb", "-k", "python3",
-            *(word for pair in parameters.items() for word in ("-p", *pair))
-        ]
+        parameters = {"weights": weights, "data_root": str(root), "category": name,
+                      "reports": f"{place}/reports"}
+        command = [sys.executable, "-c", local.PAPERMILL, "notebooks/04_feature_space.ipynb",
+                   f"{place}/out.ipynb", "-k", "python3",
+                   *(word for pair in parameters.items() for word in ("-p", *pair))]
         notebook = watched(command, ADLIB_CACHE=f"{place}/b", **local.KEEP_MEMORY)
-    return {
-        "metrics_seconds": metrics["seconds"], "notebook_seconds": notebook["seconds"],
-        "peak_mb": metrics["peak_mb"], "auroc": float(metrics["output"].split()[-1])
-    }
+    return {"metrics_seconds": metrics["seconds"], "notebook_seconds": notebook["seconds"],
+            "peak_mb": metrics["peak_mb"], "auroc": float(metrics["output"].split()[-1])}
+
+
+def modules() -> list[str]:
+    """Every module of adlib that needs no optional extra."""
+    optional = ("adlib.cli", "adlib.runs.engines.dask", "adlib.models.anomalib_adapter")
+    return [found.name for found in pkgutil.walk_packages(adlib.__path__, "adlib.")
+            if not found.ispkg and found.name not in optional]
 
 
 def starting() -> dict[str, float]:
-    """Seconds to import every room of adlib beyond torch, and to print the help."""
-    rooms = ", ".join(
-        sorted(path.stem for path in Path(autoencoders.__file__).parent.glob("*.py")
-               if path.stem not in ("__init__", "cli")))
-    pause = {
-        "torch": "import torch", "adlib": f"import torch; from adlib import {rooms}",
-        "package": "import torch; import adlib"
-    }
-    took = {
-        name: best_of(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), 4)
-        for name, code in pause.items()
-    }
-    helped = best_of(
-        lambda: subprocess.run([sys.executable, "-m", "adlib.cli", "--help"], check=True, stdout=
-                               subprocess.DEVNULL), 4)
-    return {
-        "import_adlib": max(0.0, took["package"] - took["torch"]),
-        "import_every_room": took["adlib"] - took["torch"], "help": helped
-    }
+    """Seconds to import every module of adlib beyond torch, and to print the help."""
+    code = {"torch": "import torch", "package": "import torch; import adlib",
+            "adlib": f"import torch, {', '.join(modules())}"}
+    took = {name: best_of(lambda text=text: subprocess.run([sys.executable, "-c", text],
+                                                           check=True), 4)
+            for name, text in code.items()}
+    helped = best_of(lambda: subprocess.run([sys.executable, "-m", "adlib.cli", "--help"],
+                                            check=True, stdout=subprocess.DEVNULL), 4)
+    return {"import_adlib": max(0.0, took["package"] - took["torch"]),
+            "import_every_module": took["adlib"] - took["torch"], "help": helped}
 
 
 def compared(result: dict[str, typing.Any]) -> str:
@@ -308,24 +283,24 @@ def compared(result: dict[str, typing.Any]) -> str:
     ]
     rows = [("what", "the reference's way", "ours", "ratio")]
     for size, both in result["sizes"].items():
-        seed, own = both["seed"], both["ours"]
-        about = " (extrapolated)" if seed["extrapolated"] else ""
+        its, own = both["reference"], both["ours"]
+        about = " (extrapolated)" if its["extrapolated"] else ""
         rows.append(
-            (f"{size} px files: all runs, finished and rendered", f"{seed['seconds']:.0f} s{about}",
-             f"{own['seconds']:.0f} s", f"{seed['seconds'] / own['seconds']:.1f} x"))
-        rows.append((f"{size} px files: peak memory", f"{seed['peak_mb']:.0f} MB",
+            (f"{size} px files: all runs, finished and rendered", f"{its['seconds']:.0f} s{about}",
+             f"{own['seconds']:.0f} s", f"{its['seconds'] / own['seconds']:.1f} x"))
+        rows.append((f"{size} px files: peak memory", f"{its['peak_mb']:.0f} MB",
                      f"{own['peak_mb']:.0f} MB (2 runs at once)",
-                     f"{seed['peak_mb'] / own['peak_mb']:.2f} x"))
+                     f"{its['peak_mb'] / own['peak_mb']:.2f} x"))
         for name, found in result["training"].items():
             rates = [
-                cell["images"] / cell["epoch"] for key, cell in seed["cells"].items()
+                cell["images"] / cell["epoch"] for key, cell in its["cells"].items()
                 if key.endswith(f"-{name}")
             ]
             before = statistics.mean(rates)
             rows.append((f"{size} px files: {name}, training", f"{before:.0f} images/s",
                          f"{found['images_per_second']:.0f} images/s",
                          f"{found['images_per_second'] / before:.1f} x"))
-        rate = statistics.mean(cell["scored_per_second"] for cell in seed["cells"].values())
+        rate = statistics.mean(cell["scored_per_second"] for cell in its["cells"].values())
         fast = result["scoring"]["cae_per_second"]
         rows.append((f"{size} px files: scoring", f"{rate:.0f} images/s (1 score)",
                      f"{fast:.0f} images/s (12 scores)", f"{fast / rate:.1f} x"))
@@ -341,8 +316,9 @@ def compared(result: dict[str, typing.Any]) -> str:
              ("best detector, cold process to metrics", "", f"{best['metrics_seconds']:.1f} s", ""),
              ("best detector, its whole notebook", "", f"{best['notebook_seconds']:.1f} s", ""),
              ("import adlib, beyond torch", "", f"{start['import_adlib']:.2f} s", ""),
-             ("import every room of it, beyond torch", "", f"{start['import_every_room']:.2f} s",
-              ""), ("adlib --help", "", f"{start['help']:.2f} s", "")]
+             ("import every module of it, beyond torch", "",
+              f"{start['import_every_module']:.2f} s", ""),
+             ("adlib --help", "", f"{start['help']:.2f} s", "")]
     rows += [(f"an epoch of CAE + SSIM, {name} px", "", f"{seconds:.2f} s", "")
              for name, seconds in result["growth"].items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -374,9 +350,8 @@ def main() -> None:
         for size in arguments.sizes:
             print(f"{size} px files:", flush=True)
             here = root if size != str(LARGE) else enlarged(root, Path(place) / "large")
-            result["sizes"][size] = {
-                "seed": the_reference(here, weights, arguments.full), "ours": ours(here, weights)
-            }
+            result["sizes"][size] = {"reference": the_reference(here, weights, arguments.full),
+                                     "ours": ours(here, weights)}
             # what took longest is kept, whatever becomes of the rest
             files.write_json(arguments.out, result)
         os.environ["ADLIB_CACHE"] = f"{place}/cache"
