@@ -157,6 +157,7 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
 def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
     trained(tmp_path)
+    caplog.clear()  # whatever the level was
     caplog.set_level("INFO", "adlib")
     config = Config(**SMALL)
     network, _ = autoencoders.build_network(config)
