@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from adlib.config import InputError, project_root
+from adlib.config import Config, InputError, project_root
 from adlib.data import files
 from adlib.runs import run_folder
 from adlib.runs.grid import Task
@@ -135,7 +135,7 @@ def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
     """Start a task; its parameters and its log lie beside its output, and nothing that an earlier
     attempt left half done."""
     folder = task.output.parent
-    files.write_text(_parameters(task), yaml.safe_dump(task.params, sort_keys=False))
+    files.write_text(_parameters(task), yaml.safe_dump(_injected(task), sort_keys=False))
     # The comparison lies in the reports folder itself, where the user may keep hidden files of
     # their own (`--reports .`).
     halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
@@ -220,6 +220,19 @@ def cores() -> int:
 
 def _temporary(task: Task) -> Path:
     return task.output.with_name(f".{task.output.stem}-running.ipynb")
+
+
+def _injected(task: Task) -> dict[str, typing.Any]:
+    """The parameters that the notebook declares, and those that are not as usual: of any other
+    papermill would warn."""
+    cells = [cell for cell in files.read_json(task.notebook)["cells"]
+             if "parameters" in cell["metadata"].get("tags", [])]
+    if task.config is None or not cells:
+        return task.params
+    declared = re.findall(r"^(\w+)\s*[:=]", "".join(cells[0]["source"]), re.MULTILINE)
+    usual = Config().as_dict()
+    return {key: value for key, value in task.params.items()
+            if key in declared or value != usual[key]}
 
 
 def _parameters(task: Task) -> Path:
