@@ -229,10 +229,13 @@ def _check_data(args: argparse.Namespace) -> str:
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
         lines += [f"    problem: {problem}"
                   for problem in data_sentences.findings_problems(findings)]
-        bad += len(findings.unreadable) + bool(findings.label_problem)
+        bad += len(findings.unreadable) + bool(findings.label_problem) + bool(
+            findings.mask_problem)
+    lines += [f"  no category: {words}" for words in layout.near_misses(root)]
     if bad:
         raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: "
-                                            f"unreadable images, or labels that do not fit"]))
+                                            f"unreadable images, or labels or masks that do not "
+                                            f"fit"]))
     return "\n".join(lines)
 
 

@@ -278,7 +278,7 @@ def test_localisation(mvtec_root):
     used = [0, 1, 2, 3, 4, 6, 7, 8]
     found, regions = evaluation.locate(part, maps)
     groups, expected = found.pop("groups"), localization.measure(maps[used], truth[used])
-    assert found == expected[0] | {"images": 8, "without_mask": 1}
+    assert found == expected[0] | {"images": 8, "without_mask": 1, "masks": {"levels": 1}}
     assert regions["defect"].tolist() == ["scratch"] * 3 + ["spot"] * 3
     assert regions["path"].tolist() == [
         f"nut/test/{name}.png"
@@ -307,7 +307,7 @@ def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
     found, regions = evaluation.locate(part, maps)
     assert found == {
         "pixel_auroc": 1, "pixel_ap": 1, "au_pro_30": 1, "au_pro_05": 1, "images": 6,
-        "without_mask": 0, "groups": []
+        "without_mask": 0, "masks": {}, "groups": []
     }
     assert regions["share"].tolist() == [1 / 16] * 3
     # The masks come at the images' own size.
