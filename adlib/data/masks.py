@@ -15,7 +15,6 @@ import os
 import typing
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,16 +93,19 @@ def on_grid(pixels: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     A cell is defective where at least half of its area is. A defect (an 8-connected component) of
     which no cell would be left keeps the one that holds most of it.
     """
-    height, width = pixels.shape
-    covered = _cells(_cells(pixels, size).T, size).T  # of height * width
-    grid, kept = 2 * covered >= height * width, 0
-    rows, columns = ((2 * np.arange(n) + 1) * size // (2 * n) for n in pixels.shape)
     labels, _ = ndimage.label(pixels, structure=np.ones((3, 3)))
-    for number, (high, wide) in enumerate(ndimage.find_objects(labels), 1):
-        y, x = np.nonzero(labels[high, wide] == number)
-        cells, counts = np.unique(rows[high][y] * size + columns[wide][x], return_counts=True)
-        if not grid.flat[cells].any():
-            grid.flat[cells[counts.argmax()]] = True
+    covered, defects, kept = np.zeros((size, size)), [], 0
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        (rows, high), (columns, wide) = (_overlap(side, n, size)
+                                         for side, n in zip(box, pixels.shape, strict=True))
+        own = high @ (labels[box] == number) @ wide.T
+        covered[rows, columns] += own
+        defects.append((rows, columns, own))
+    grid = 2 * covered >= pixels.size
+    for rows, columns, own in defects:
+        cells = grid[rows, columns]
+        if not cells[own > 0].any():
+            cells[np.unravel_index(own.argmax(), own.shape)] = True
             kept += 1
     return grid, kept
 
@@ -128,14 +130,14 @@ def _turned(mask: Image.Image, picture: Path) -> tuple[Image.Image, str]:
 
 def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one is the other at another scale, but for the rounding of its sides."""
-    return abs(size[0] * other[1] - size[1] * other[0]) <= max(other)
+    return 2 * abs(size[0] * other[1] - size[1] * other[0]) <= sum(other)
 
 
-def _cells(values: np.ndarray, size: int) -> np.ndarray:
-    """The sums of `size` equal stretches of axis 0, which may divide a value, in integers: `size`
-    times as large."""
-    whole, part = np.divmod(np.arange(size + 1) * len(values), size)
-    sums = [values[start:end].sum(axis=0, dtype=np.int64) for start, end in pairwise(whole)]
-    edges = size * np.cumsum([np.zeros_like(sums[0]), *sums], axis=0)
-    edges[:-1] += part[:-1, None] * values[whole[:-1]]
-    return np.diff(edges, axis=0)
+def _overlap(side: slice, n: int, size: int) -> tuple[slice, np.ndarray]:
+    """The cells that some of n pixels touch along an axis, and how much of each pixel lies in each
+    cell: [cells, pixels], in whole numbers, of which a pixel has `size` and a cell `n`."""
+    pixels = np.arange(side.start, side.stop)
+    cells = np.arange(side.start * size // n, -(-side.stop * size // n))[:, None]
+    ends = np.minimum((pixels + 1) * size, (cells + 1) * n)
+    overlap = np.maximum(ends - np.maximum(pixels * size, cells * n), 0)
+    return slice(cells[0, 0], cells[-1, 0] + 1), overlap.astype(np.float64)
