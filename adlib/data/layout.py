@@ -27,7 +27,7 @@ from adlib.data import files, pairing, untrusted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LABELS = "image_anomaly_labels.json"
-DRAWN = "synthetic.json"  # marks what adlib has drawn
+DRAWN = "synthetic.json"  # in the root of every set drawn by adlib: each page says SYNTHETIC
 
 
 @dataclass(frozen=True)

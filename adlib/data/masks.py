@@ -69,11 +69,12 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
     Raises:
         OSError, ValueError: it is no image, or has another shape than `picture`.
     """
+    shown, tag = _shown(picture)
     with Image.open(path) as opened:
         if getattr(opened, "n_frames", 1) > 1:
             raise ValueError("it holds several pages; save each as a mask of its own image")
         lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        mask, turned = _turned(ImageOps.exif_transpose(opened), picture)
+        mask, turned = _turned(ImageOps.exif_transpose(opened), shown, tag)
     if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
         rgba = mask.convert("RGBA")
         mask = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
@@ -110,12 +111,17 @@ def on_grid(pixels: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     return grid, kept
 
 
-def _turned(mask: Image.Image, picture: Path) -> tuple[Image.Image, str]:
-    """The mask as its image is shown, and a note ("" = there is nothing to say)."""
+def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
+    """The width and height of an image as it is shown, and its EXIF tag."""
     with Image.open(picture) as image:
         tag = image.getexif().get(ORIENTATION)
         # a TIFF turns itself while it is decoded, so its tag says nothing of its size
-        shown = ImageOps.exif_transpose(image).size if tag in TURNED else image.size
+        return ImageOps.exif_transpose(image).size if tag in TURNED else image.size, tag
+
+
+def _turned(mask: Image.Image, shown: tuple[int, int],
+            tag: int | None) -> tuple[Image.Image, str]:
+    """The mask as its image is shown, and a note ("" = there is nothing to say)."""
     sensor = shown[::-1] if tag in TURNS else shown
     exact = mask.size in (shown, sensor)
     as_shown, as_sensor = (mask.size == size if exact else _alike(mask.size, size)
