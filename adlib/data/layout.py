@@ -53,7 +53,7 @@ class Category:
     def defect(self, path: Path) -> str:
         """The defect that a test image's folder names, "good" in any case as "good"; "" in a flat
         test folder."""
-        *_, name = ("", *path.relative_to(self.root).parts[2:-1][:1])
+        name = "".join(path.relative_to(self.root).parts[2:-1][:1])
         return "good" if name.lower() == "good" else name
 
     def key(self, path: Path) -> str:
@@ -112,8 +112,8 @@ def categories(root: Path) -> list[str]:
 
 def near_misses(root: Path) -> list[str]:
     """What `root`, or a folder in it, lacks to be a category that it nearly is, in words."""
-    return [f"{train} has no folder good"
-            + (f", but {some([path.name for path in folders(train)])}" if folders(train) else "")
+    return [untrusted.sanitized(f"{train} has no folder good" + (
+                f", but {some([path.name for path in folders(train)])}" if folders(train) else ""))
             for folder in (root, *folders(root)) if not _good_folders(folder)
             for train in folders(folder) if train.name.lower() == "train"]
 
@@ -349,6 +349,8 @@ def _role(parts: tuple[str, ...]) -> str:
 def _visible(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, maybe
+        return []
     except OSError as error:
         raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
 

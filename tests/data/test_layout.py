@@ -339,3 +339,18 @@ def test_labels_from_two_sources_are_an_error(mvtec_root):
         layout.read_labels(open_nut(mvtec_root))
     labels_file(mvtec_root).write_text('{"zip/test/000.png": "good"}')
     assert len(layout.read_labels(open_nut(mvtec_root))) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvtec_root,
+                                                                             monkeypatch):
+    listed = type(mvtec_root).iterdir
+
+    def locked(path):
+        if path.name == "spot":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    assert layout.below(mvtec_root / "gone") == []
+    monkeypatch.setattr(type(mvtec_root), "iterdir", locked)
+    with pytest.raises(InputError, match="cannot read the folder .*/spot: Permission denied"):
+        open_nut(mvtec_root)

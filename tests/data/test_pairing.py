@@ -28,7 +28,8 @@ def test_a_mask_of_any_suffix_and_case(mask):
 
 @pytest.mark.parametrize(("picture", "mask"), [
     ("IMG_1.JPG", "img_1_mask.png"), ("0020.bmp", "0020.png"),  # BTech: anomalib 871
-    ("a.b.png", "a.b_mask.png"), ("[1] 50% *.png", "[1] 50% *_mask.png"),
+    ("a.b.png", "a.b_mask.png"), ("face_mask.png", "face_mask_mask.png"),
+    ("face_mask.png", "face_mask.png"), ("[1] 50% *.png", "[1] 50% *_mask.png"),
     ("Riß é.png", unicodedata.normalize("NFD", "Riß é_mask.png"))])
 def test_names_that_other_tools_stumble_over(picture, mask):
     assert paired([f"cut/{picture}"], [f"cut/{mask}"])[1] == []
@@ -52,7 +53,11 @@ def test_a_mask_of_no_picture_is_told():
     (["crack/a/1.png", "crack/b/1.png"], ["crack/1.png"],
      "crack/a/1.png and /data/crack/b/1.png share the mask"),
     (["crack/1.png"], ["crack/1.png", "crack/1_mask.png"],
-     "crack/1.png and /data/crack/1_mask.png are masks of one picture")])
+     "crack/1.png and /data/crack/1_mask.png are masks of one picture"),
+    (["crack/1.png"], ["crack/1.png", "crack/1.bmp"],
+     "crack/1.png and /data/crack/1.bmp are masks of one picture"),
+    (["crack/1.png", "crack/1_mask.png"], ["crack/1_mask.png"],
+     "crack/1.png and /data/crack/1_mask.png share the mask /data/crack/1_mask.png")])
 def test_what_two_claim_is_an_error_that_names_them(pictures, masks, words):
     with pytest.raises(InputError, match=words):
         paired(pictures, masks)

@@ -150,3 +150,11 @@ def test_a_folder_that_is_nearly_a_category_is_told(mvtec_root, capsys):
     picture(mvtec_root / "zip" / "train" / "ok" / "1.png", 1)
     assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 0
     assert "zip/train has no folder good, but ok" in capsys.readouterr().out
+
+
+def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root, capsys):
+    shutil.copytree(mvtec_root / "nut", mvtec_root / "pin")
+    picture(mvtec_root / "nut" / "test" / "spot" / "001.jpg", 1)
+    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
+    said = capsys.readouterr().out
+    assert "spot/001.jpg and " in said and "  pin: images train/good 6, test 6" in said
