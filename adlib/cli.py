@@ -224,15 +224,20 @@ def _check_data(args: argparse.Namespace) -> str:
     # a page names the folder alone; whoever sits at this machine wants to know where it is
     lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
     for name in layout.categories(root):
-        findings = quality.check(layout.open_category(root, name))
+        try:
+            findings = quality.check(layout.open_category(root, name))
+        except InputError as error:
+            lines, bad = [*lines, f"  {name}: {error}"], bad + 1
+            continue
         rows = data_sentences.findings_rows(findings)
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
         lines += [f"    problem: {problem}"
                   for problem in data_sentences.findings_problems(findings)]
-        bad += len(findings.unreadable) + bool(findings.label_problem)
+        bad += len(findings.unreadable) + bool(findings.label_problem) + bool(
+            findings.mask_problem)
+    lines += [f"  no category: {words}" for words in layout.near_misses(root)]
     if bad:
-        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: "
-                                            f"unreadable images, or labels that do not fit"]))
+        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))
     return "\n".join(lines)
 
 

@@ -67,18 +67,6 @@ def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def load_masks(paths: typing.Sequence[Path | None], size: int) -> torch.Tensor:
-    """Ground-truth masks -> bool [N,size,size], True = anomalous (value > 0, resized with nearest
-    neighbour); None = all good."""
-    masks = torch.zeros(len(paths), size, size, dtype=torch.bool)
-    for i, path in enumerate(paths):
-        if path is not None:
-            with Image.open(path) as mask:
-                resized = mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
-            masks[i] = torch.from_numpy(np.asarray(resized) > 0)
-    return masks
-
-
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 of any shape -> float32 in [0,1]."""
     return images.float().div_(255)
