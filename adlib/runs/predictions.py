@@ -152,7 +152,12 @@ class Record:
         if latest and not latest.problem and latest.content == content:
             return True
         before = self._paths.get((content, modified), path)
-        return source.watched and before != path and not Path(before).exists()  # it was moved
+        if not source.watched or before == path:
+            return False
+        try:  # is the other one a copy, or was this one moved from there?
+            return _utc(os.stat(before).st_mtime) != modified
+        except OSError:
+            return True
 
     def add(self, one: Prediction) -> None:
         """Write a row, unless it would only repeat that the same cannot be read."""
@@ -302,6 +307,8 @@ def _read(record: Record, source: Source) -> tuple[Prediction, torch.Tensor | No
         picture = record.run.decode(io.BytesIO(data))
     except InputError as error:  # its name: it cannot be mended by waiting
         problem, source.final = untrusted.sanitized(str(error)), True
+    except FileNotFoundError:
+        problem = "it has gone before it could be read"
     except UnidentifiedImageError:
         problem = "it is no picture" if data else "it is empty"
     except Exception as error:  # whatever a decoder trips over, the file is named

@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-import time
 import typing
 from pathlib import Path
+from time import monotonic
 
 from adlib.config import log
 from adlib.runs.predictions import Record, Source, below
@@ -54,7 +54,7 @@ def watched(folder: Path, record: Record, stop: threading.Event) -> typing.Itera
                                     before.restless if before else asked)
         # New names first: a restart reads all others again, to know them by their content.
         for path in sorted(present, key=lambda path: (str(path) in record.latest, path)):
-            file, now = known[path], time.monotonic()
+            file, now = known[path], monotonic()
             if stop.is_set() or now - asked > ROUND_S:
                 break
             looks = (asked > file.since) + (asked - file.since >= STILL_S)
@@ -70,7 +70,7 @@ def _listings(folder: Path, stop: threading.Event
     """What is in the folder, again and again, and when that was asked."""
     failed = 0
     while not stop.is_set():
-        asked = time.monotonic()
+        asked = monotonic()
         try:
             with os.scandir(folder):  # below() takes a folder that is out of reach for an empty one
                 present = {path: stamp for path in below(folder) if (stamp := _stamp(path))}
@@ -81,10 +81,10 @@ def _listings(folder: Path, stop: threading.Event
                             error.strerror)
             stop.wait(POLL_S)
             continue
-        failed, took = 0, time.monotonic() - asked
+        failed, took = 0, monotonic() - asked
         yield asked, present
         # At most half of the time goes into asking.
-        stop.wait(max(0.0, asked + max(POLL_S, 2 * took) - time.monotonic()))
+        stop.wait(max(0.0, asked + max(POLL_S, 2 * took) - monotonic()))
 
 
 def _stamp(path: Path) -> Stamp | None:
