@@ -115,35 +115,28 @@ def predict(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-    from adlib.runs import board, inference
+    from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
 
-    run, out = _reopened(args), Path(args.out)
-    if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
+    run, given = _reopened(args), [Path(path) for path in args.pictures]
+    if args.target_fpr is not None:
+        run = run.at(args.target_fpr)
+    if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
-    given = [] if args.watch else inference.sources([Path(path) for path in args.pictures])
-    predictions = inference.begin(run, out)
-    done = {known.path for known in predictions}
-    due = [source for source in given if str(source.path) not in done]
+    due = [] if args.watch else predictions.sources(given)
     bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
                    redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
-    with local.stop_signals() as stop, bar:
-        coming = inference.watched(Path(args.pictures[0]), done, stop) if args.watch else due
-        pictures = bar.add_task("", total=None if args.watch else len(due))
-        for latest in inference.predict(run, coming, out,
-                                        ahead=0 if args.watch else inference.AHEAD):
+    with local.stop_signals() as stop, predictions.Record(run, Path(args.out)) as record, bar:
+        coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
+        for latest in predictions.predict(record, coming, stop,
+                                          ahead=0 if args.watch else predictions.AHEAD):
             print(board.prediction_line(latest), flush=True)
-            bar.advance(pictures)
-            predictions.append(latest)
-            if stop.is_set():
-                break
-    inference.end(run, predictions, out)
-    print(board.predictions_summary(predictions, out))
+    print(board.predictions_summary(record))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
         return 130
-    return inference.exit_code(predictions)
+    return predictions.exit_code(record)
 
 
 def _reopened(args: argparse.Namespace) -> Reopened:
@@ -352,7 +345,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
     one.add_argument("--watch", action="store_true",
-                     help="go on with whatever is written into the folder, until Ctrl-C")
+                     help="go on with whatever is written into the folder, until Ctrl-C; what "
+                          "cannot be read is tried again until it has stood still for 10 s, and "
+                          "whenever it changes")
+    one.add_argument("--target-fpr", type=float, default=None, metavar="SHARE",
+                     help="share of good parts that may be called anomalous, such as 0.01 "
+                          "(default: the run's own)")
     one.set_defaults(command=predict)
 
     one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "
