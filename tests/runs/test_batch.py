@@ -145,6 +145,8 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project, sa
     assert due["nut: the data"] == due["nut ok seed 0"] == ""
     assert due["nut boom seed 0"] == "failed: ValueError: the sky fell"
     assert reasons("all", force=True)["nut ok seed 0"] == "asked for with --force"
+    write(project, "new", {"name": "new", "model": "cae", "image_size": 256})
+    assert reasons("new")["nut: the data"] == "" != reasons("new")["nut new seed 0"]
     write(project, "all", {"configs": ["ok"], "set": {"epochs": 7}})
     assert reasons("all")["nut ok seed 0"] == "epochs: 5 -> 7"
     (project / "data" / "nut" / "train" / "good" / "0.png").write_bytes(b"another")

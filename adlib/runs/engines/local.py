@@ -139,26 +139,34 @@ def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
     # The comparison lies in the reports folder itself, where the user may keep hidden files of
     # their own (`--reports .`).
     halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
-    for leftover in (*halves, folder / "progress.json", task.output,
-                     *([task.note] if task.note else [])):
+    for leftover in (*halves, run_folder.work(folder) / "progress.json",
+                     *([] if stands(task) else [task.output]), *([task.note] if task.note else [])):
         leftover.unlink(missing_ok=True)
     before = run_folder.manifest(folder).get("started")
     return Job(task, engine.launch(task), before, made_from)
 
 
-def keep_notebook(task: Task) -> str:
-    """Put the executed notebook, even a partial one, in its place; return the error it shows, "" if
-    none."""
-    try:
-        cells = files.read_json(_temporary(task))["cells"]
-    except (InputError, KeyError, TypeError):
-        return ""  # nothing, or cut off in the middle of a write
-    _temporary(task).replace(task.output)
-    errors = [output for cell in cells for output in cell.get("outputs", [])
+def error_shown(task: Task) -> str:
+    """The error that the executed notebook shows, "" if none."""
+    errors = [output for cell in _executed(task) for output in cell.get("outputs", [])
               if output.get("output_type") == "error"]
     text = f"{errors[-1]['ename']}: {errors[-1]['evalue']}" if errors else ""
     text = " ".join(ANSI.sub("", text).split())
     return text if len(text) <= 500 else text[:497] + "..."
+
+
+def keep_notebook(task: Task, failed: bool) -> None:
+    """Put the executed notebook, even a partial one, in its place; but not of a failed attempt in
+    that of a run whose numbers stand."""
+    if failed and stands(task) or not _executed(task):
+        _temporary(task).unlink(missing_ok=True)
+    else:
+        _temporary(task).replace(task.output)
+
+
+def stands(task: Task) -> bool:
+    """Are there finished numbers of this task's run?"""
+    return task.kind == "run" and run_folder.status(task.output.parent).state == "finished"
 
 
 def reason_of_exit(code: int, folder: Path) -> str:
@@ -220,6 +228,15 @@ def cores() -> int:
 
 def _temporary(task: Task) -> Path:
     return task.output.with_name(f".{task.output.stem}-running.ipynb")
+
+
+def _executed(task: Task) -> list[dict[str, typing.Any]]:
+    """The cells of the notebook that papermill writes; none where it is missing or cut off in the
+    middle of a write."""
+    try:
+        return files.read_json(_temporary(task))["cells"]
+    except (InputError, KeyError, TypeError):
+        return []
 
 
 def _injected(task: Task) -> dict[str, typing.Any]:
