@@ -274,6 +274,18 @@ def test_a_time_limit_ends_a_run(project):
         "failed", "time limit of 2 s")
 
 
+def test_a_kernel_that_does_nothing_is_ended_long_before_the_time_limit(project, monkeypatch):
+    monkeypatch.setattr(local, "STUCK_S", 3.0)
+    monkeypatch.setattr(local, "LOOK_S", 0.5)
+    monkeypatch.setattr(local, "LEAST", 0.05)
+    tasks = [task for task in grid.plan("params/hang.yaml") if task.kind == "run"]
+    assert batch.run(tasks, local.Local(1), reports=project / "reports") == 1
+    assert run_folder.status(folder(project, "hang")).reason == (
+        "it was stuck, without progress or processor time for 3 s, and had to be ended (out of "
+        "memory?)")
+    assert not psutil.pid_exists(int((folder(project, "hang") / "pid").read_text()))
+
+
 def test_an_interrupt_leaves_what_finished_and_no_process(project):
     write(project, "both", {"configs": ["ok", "hang"]})
     script = ("import sys; from pathlib import Path; from adlib.config import show_log\n"
