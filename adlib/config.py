@@ -132,7 +132,7 @@ class Config:
                 f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
         _demand(self.lr > 0, f"lr is {self.lr}; give a learning rate above 0, such as 1e-3")
         _demand(self.seed >= 0, f"seed is {self.seed}; give 0 or more")
-        _demand(self.name.strip(". ") and not set(self.name) & set('/\\\0<>:"|?*'),
+        _demand(is_folder_name(self.name),
                 f"name is {self.name!r}; give a name that can be a folder's on any system")
 
     @classmethod
@@ -203,6 +203,13 @@ def own_file(given: str) -> Path | None:
     neither."""
     file = Path(given.rpartition(":")[0]).expanduser()
     return next((path for path in (file, project_root() / file) if path.is_file()), None)
+
+
+def is_folder_name(name: str) -> bool:
+    """Can a folder be called so, on any system? A run's folder may be passed on."""
+    devices = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    return (bool(name) and name[-1] not in ". " and not set(name) & set('/\\\0<>:"|?*')
+            and not re.fullmatch(devices, name))
 
 
 def notebook_of(model: str) -> str:

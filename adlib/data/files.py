@@ -53,7 +53,7 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
 
 def write_text(path: Path | str, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, value: object) -> None:
@@ -61,9 +61,10 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def read_json(path: Path | str) -> typing.Any:
-    """The content of a JSON file; InputError if it is missing or not JSON."""
+    """The content of a JSON file; InputError if it is missing or not JSON. A byte order mark, which
+    Windows' editors write, is none of it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # the latter of brackets a thousand deep

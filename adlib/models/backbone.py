@@ -165,5 +165,6 @@ def _forget(newest: Path) -> None:
         if total <= KEPT_BYTES:
             return
         if path != newest:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows keeps what somebody has mapped
+                path.unlink(missing_ok=True)
             total -= size

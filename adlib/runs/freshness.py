@@ -47,7 +47,7 @@ def of_run(config: Config, category: layout.Category) -> Made:
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
-                         *(source.decode(errors="replace") for source in own.values()))}
+                         *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})
 
@@ -189,7 +189,7 @@ def revision() -> str:
     """Git's, with '+' when the working tree differs from it; 'unknown' outside a checkout."""
     def ask(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True,
-                              text=True, check=True).stdout.strip()
+                              encoding="utf-8", check=True).stdout.strip()
 
     try:
         changes = ask("status", "--porcelain", "--untracked-files=no")

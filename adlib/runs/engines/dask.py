@@ -8,6 +8,7 @@ data and the reports under the same paths, and have adlib installed.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import tempfile
 import time
 import typing
@@ -88,7 +89,7 @@ class Cluster:
                                         __version__, on_error="return")
         if not problems:
             raise InputError(f"the Dask scheduler at {self._address} has no workers; start some: "
-                             f"dask worker {self._address}")
+                             f"{shlex.join(['dask', 'worker', self._address])}")
         for worker, reason in problems.items():
             if reason:
                 raise InputError(f"worker {worker} cannot take part: {reason}; every machine needs "

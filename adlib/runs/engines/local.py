@@ -110,7 +110,7 @@ class LocalProcess:
         command = [sys.executable, "-c", PAPERMILL, *paths, "-f", str(_parameters(task)),
                    "-k", "python3", "--log-output", "--no-progress-bar"]
         env = KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(threads),
-                                          "JUPYTER_PREFER_ENV_PATH": "1"}
+                                          "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUTF8": "1"}
         # the notebook stands in the project's folder, the user perhaps elsewhere
         for name in ("ADLIB_DATA", "ADLIB_CACHE"):
             if env.get(name):
