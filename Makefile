@@ -44,7 +44,7 @@ lab: install  ## open JupyterLab on copies of the notebooks in lab/, which git i
 		if [ ! -e "$$copy" ]; then cp "$$book" "$$copy"; \
 		elif [ "$$book" -nt "$$copy" ]; then echo "$$copy is older than $$book; delete it to get a new copy"; fi; \
 	done
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/lab
+	OMP_WAIT_POLICY=PASSIVE KMP_BLOCKTIME=0 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/lab
 
 check: install  ## could a study run here?
 	$(BIN)/adlib check $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")

@@ -188,7 +188,7 @@ def test_a_clock_that_goes_backwards(study, undisturbed):
 
 def test_what_is_written_can_be_copied_to_any_system(undisturbed):
     names = {path.name for path in undisturbed.reports.rglob("*")}
-    assert len(names) > 50 and {name for name in names if not is_folder_name(name)} == set()
+    assert len(names) > 30 and {name for name in names if not is_folder_name(name)} == set()
 
 
 @pytest.mark.parametrize("by_hand", [True, False], ids=["papermill", "adlib run"])

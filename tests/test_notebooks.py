@@ -112,6 +112,13 @@ def test_a_notebook_tells_and_calls(path):
 
 
 @each
+def test_adlib_is_imported_before_torch_whose_threads_it_tells_how_to_wait(path):
+    code = "\n".join(source(cell) for cell in cells(path, "code"))
+    first = [match[1] for match in re.finditer(r"^(?:from|import) (adlib|torch)\b", code, re.M)]
+    assert first[:1] in ([], ["adlib"])
+
+
+@each
 def test_a_notebook_ends_with_what_was_found_and_exercises(path):
     assert headings(path)[-4:-1] == ["## What was found", "## What this does not show",
                                      "## Exercises"]

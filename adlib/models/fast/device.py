@@ -1,5 +1,8 @@
-"""Where and in what precision the networks compute."""
+"""Where, in what precision and by how many threads it is computed."""
 from __future__ import annotations
+
+import contextlib
+import typing
 
 import torch
 
@@ -40,6 +43,18 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     """bf16 where `precision` says so. Losses cast back: SSIM in bf16 is off by a tenth."""
     enabled = precision(config, device) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextlib.contextmanager
+def one_thread() -> typing.Iterator[None]:
+    """For thousands of small steps: two threads would spend them waiting for each other, and beside
+    a busy neighbour most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def describe(config: Config) -> dict[str, str | int]:
