@@ -21,6 +21,9 @@ if typing.TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Parse, call, and turn an InputError into one sentence on stderr and exit code 2."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a pipe of Windows has not all characters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     show_log()
     sys.modules.setdefault("rfc3987_syntax", None)  # local.PAPERMILL says why
     try:
@@ -86,10 +89,12 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
-    from adlib.config import project_root
+    from adlib.config import project_root, study_root
     from adlib.data import importer
-    from adlib.runs import run_folder
+    from adlib.runs import grid, run_folder
 
+    best = study_root() / "params" / "configurations" / "fused.yaml"
+    grid.read(best)  # before anything is copied
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
@@ -98,8 +103,7 @@ def new(args: argparse.Namespace) -> int:
     print(f"{args.name}: {importer.describe(made)}")
     if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
-    words = ["run", str(project_root() / "params" / "configurations" / "fused.yaml"), "--report",
-             "--data", str(root), "--only", f"category={args.name}"]
+    words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
     for option in ("reports", "weights", "lang"):
         words += [f"--{option}", value] if (value := getattr(args, option)) else []
     code = run(_parser().parse_args(words))

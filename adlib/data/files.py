@@ -54,7 +54,7 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
 
 def write_text(path: Path | str, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, value: object) -> None:

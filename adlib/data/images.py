@@ -140,6 +140,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, targ
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode_one, range(len(paths))))
         array.flush()
+        array = None  # Windows renames no file that is mapped
         if unreadable:
             raise InputError(f"{len(unreadable)} of {len(paths)} images cannot be read: "
                              f"{'; '.join(sorted(unreadable))}; mend or remove them")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib.config import InputError
+from adlib.config import InputError, is_folder_name
 from adlib.data import files, layout, pairing, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
@@ -104,7 +104,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     Raises:
         InputError: the name is no folder name, root/name holds something else or cannot be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
     hashes = layout.content_hashes(list(planned.copies.values()))

@@ -146,7 +146,7 @@ def _far(job: Job) -> tuple[str, float | None, float | None]:
     """How far a task is: in words, the epoch and of how many; no epochs where it tells none."""
     try:
         if job.task.kind == "run":
-            state = files.read_json(job.task.output.parent / "progress.json")
+            state = files.read_json(run_folder.work(job.task.output.parent) / "progress.json")
             return (f"epoch {state['epoch']} of {state['epochs']}, loss {state['loss']:.5f}, "
                     f"{state['seconds_left']:.0f} s left", state["epoch"], state["epochs"])
     except (InputError, KeyError, TypeError, ValueError):

@@ -51,3 +51,11 @@ def test_json_with_a_key_twice_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match="it has 'a' twice"):
         files.read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_windows_wrote_reads_the_same_and_ours_are_alike_on_any_system(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf{\r\n \"\xc3\xa9\": [1,\r\n2]\r\n}\r\n")
+    assert files.read_json(path) == {"\u00e9": [1, 2]}
+    files.write_json(path, {"\u00e9": 1})
+    assert path.read_bytes() == b"{\n \"\xc3\xa9\": 1\n}\n"

@@ -1,5 +1,6 @@
 """A person's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
+import shlex
 import shutil
 from pathlib import Path
 
@@ -124,8 +125,9 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
     (tmp_path / "data" / "mine").mkdir(parents=True)
     with pytest.raises(InputError, match="is there already, from other pictures"):
         importer.create(tmp_path / "data", "mine", made)
-    with pytest.raises(InputError, match="cannot be a part's name"):
-        importer.create(tmp_path / "data", "../mine", made)
+    for name in ("../mine", "con", "NUL.1", "mine.", "my part"):  # some are Windows' own
+        with pytest.raises(InputError, match="cannot be a part's name"):
+            importer.create(tmp_path / "data", name, made)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -157,3 +159,26 @@ def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp
             for args in asked} == {("fused.yaml", "category=my-part", str(
                 tmp_path / "data"), "zh", True)}
     assert files.read_json(tmp_path / "data" / "my-part" / importer.NOTE)["pictures"]
+
+
+@pytest.mark.parametrize("folder", ["here", "it's #1"])
+def test_outside_the_project_the_configurations_are_those_installed_and_lines_can_be_pasted(
+        photos, tmp_path, monkeypatch, capsys, folder):
+    asked, here = [], tmp_path / folder
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(cli, "run", lambda args: asked.append(args) or 0)
+    assert cli.main(["new", "mine", "--good", str(photos), "--reports", str(here / "out")]) == 0
+    assert (here / "data" / "mine" / "train" / "good").is_dir()
+    assert Path(asked[0].grid).is_file() and asked[0].data == str(here / "data")
+    line = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
+    assert shlex.split(line) == ["adlib", "predict",
+                                 str(here / "out" / "runs" / "mine" / "fused" / "seed-0"), "FOLDER"]
+
+
+def test_where_the_configuration_is_missing_nothing_is_copied(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("notebooks", "params"):  # a project of that shape, and not this one
+        (tmp_path / name).mkdir()
+    assert cli.main(["new", "mine", "--good", str(photos)]) == 2
+    assert "fused.yaml" in capsys.readouterr().err and not (tmp_path / "data").exists()
