@@ -97,3 +97,15 @@ def test_old_words_are_read_and_told_once(caplog):
         "deprecated: mine.yaml: model: taught is now model: classifier",
         "deprecated: mine.yaml: name: taught_texture is now name: classifier_texture"]
     deprecated.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["a:b", "what?", "con", "Aux.1", "lpt1", "ends.", "ends ", "a|b"])
+def test_a_name_that_is_no_folders_on_windows_is_refused_everywhere(name):
+    with pytest.raises(InputError, match="name is .*a folder's on any system"):
+        Config(name=name)
+
+
+def test_a_run_is_kept_under_the_name_that_it_is_saved_as():
+    assert Config(name="cae_mse", save_as="mine").name == "mine"
+    with pytest.raises(InputError, match="a folder's"):
+        Config(save_as="../up")

@@ -84,8 +84,8 @@ def read(path: Path | str) -> Grid:
         InputError: when the file, or a configuration it names, is missing, is not YAML, or holds an
             unknown name.
     """
-    path = _moved(Path(path) if Path(path).is_file() or not (study_root() / path).is_file() else
-                  study_root() / path)
+    places = Path(path), study_root() / path
+    path = _moved(next((place for place in places if place.is_file()), places[0]))
     content = _mapping(path)
     if not any(key in content for key in KEYS):
         return _single(path, content)

@@ -140,11 +140,10 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
 
 def _precision(config: Config, about: dict[str, typing.Any]) -> str:
     """That of the run, wherever it is reopened: its threshold is of scores that are rounded so."""
-    made, native = about.get("precision", config.precision), dataclasses.replace(
-        config, precision="auto")
-    if made == "bf16" != device.precision(native, device.pick_device(config.device)):
-        log.warning("this run computes in bf16, which this processor has to imitate: it takes "
-                    "longer, and the scores are its own")
+    made = about.get("precision", config.precision)
+    if made == "bf16" and device.precision(dataclasses.replace(config, precision="auto"),
+                                           device.pick_device(config.device)) != made:
+        log.warning("this run computes in bf16, which this processor imitates: it takes longer")
     return made
 
 

@@ -97,8 +97,8 @@ def below(folder: Path) -> list[Path]:
 
 
 class Record:
-    """The folder of a run's predictions, open to add to: predictions.csv, its rows as
-    predictions.json from the moment that it is closed, and overlays/.
+    """The folder of a run's predictions, open to add to: predictions.csv and overlays/, and when it
+    is closed the same rows in predictions.json.
 
     verdicts: {verdict: rows}, "" = without one. latest: {path: its newest row}.
     """
@@ -132,11 +132,13 @@ class Record:
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         try:
-            self._stream.close()
-            files.write_json(self._about, self._said() | {
-                "predictions": [dataclasses.asdict(one) for one in self._read()]})
+            with self._writing():
+                self._stream.close()
+            if kind is not InputError:  # else the disk is full, and there is half a row
+                files.write_json(self._about, self._said() | {
+                    "predictions": [dataclasses.asdict(one) for one in self._read()]})
         finally:
             self._lock.release()
 
@@ -198,16 +200,15 @@ class Record:
         return stream
 
     def _read(self) -> typing.Iterator[Prediction]:
+        number = 1
         with self._table.open(newline="", encoding="utf-8") as stream:
-            for number, row in enumerate(csv.DictReader(stream), 2):
-                try:
-                    score, p_value = (float(row[key]) if row[key] else None
-                                      for key in ("score", "p_value"))
-                    yield Prediction(**row | {"path": str(Path(row["path"])), "score": score,
-                                              "p_value": p_value})
-                except (TypeError, ValueError) as error:
-                    raise InputError(f"line {number} of {self._table} is none that was written "
-                                     "there; mend it, or give another --out") from error
+            try:
+                for number, row in enumerate(csv.reader(stream), 1):
+                    if number > 1:
+                        yield _prediction(row)
+            except (ValueError, csv.Error) as error:
+                raise InputError(f"line {number} of {self._table} is none that was written there; "
+                                 "mend it, or give another --out") from error
 
     def _keep(self, one: Prediction) -> None:
         self.latest[one.path] = one
@@ -269,7 +270,6 @@ def _scored(record: Record, source: Source, read: Prediction, picture: torch.Ten
     if not math.isfinite(scores[0]):
         return dataclasses.replace(read, problem=f"its score is {scores[0]}")
     overlay = record.overlay_of(source, read.content)
-    (record.out / overlay).parent.mkdir(parents=True, exist_ok=True)
     overlays.save(overlays.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
                                    level=run.decision.level), record.out / overlay, SIDE)
     p_value = float(run.threshold.p_values(scores)[0])
@@ -320,6 +320,14 @@ def _read(record: Record, source: Source) -> tuple[Prediction, torch.Tensor | No
 def _utc(seconds: float) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     return moment.isoformat(timespec="milliseconds")
+
+
+def _prediction(row: list[str]) -> Prediction:
+    """A row of the table again; ValueError where it is none."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    score, p_value = (float(values[key]) if values[key] else None for key in ("score", "p_value"))
+    return Prediction(**values | {"path": str(Path(values["path"])), "score": score,
+                                  "p_value": p_value})
 
 
 def _row(one: Prediction) -> dict[str, typing.Any]:

@@ -29,7 +29,8 @@ from adlib.runs.grid import Task
 # Whoever starts this process holds its standard input open: when that ends, killed or not, so do
 # this process and its kernel. Of all that papermill imports, one grammar takes three quarters of
 # the time, to check addresses that no notebook has. A kernel whose cells are done has written
-# everything; to let it take itself and torch apart costs two seconds.
+# everything; to let it take itself and torch apart costs two seconds. A cell's last words may come
+# later than the four seconds that are usual: after twenty thousand lines, or on a busy machine.
 PAPERMILL = """
 import os, sys, threading
 def end_with_the_one_that_started_this():
@@ -40,9 +41,9 @@ def end_with_the_one_that_started_this():
     os._exit(1)
 threading.Thread(target=end_with_the_one_that_started_this, daemon=True).start()
 sys.modules['rfc3987_syntax'] = None
-from nbclient import NotebookClient
 from papermill.cli import papermill
-NotebookClient.shutdown_kernel.default_value = 'immediate'
+from papermill.clientwrap import PapermillNotebookClient as Client
+Client.shutdown_kernel, Client.iopub_timeout = 'immediate', 600
 papermill()
 """
 # glibc returns large blocks to the system, which has to clear them again for the next training
@@ -51,6 +52,10 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 STUCK_S, LOOK_S = 45.0, 5.0  # without work it is stuck; how often one looks
 LEAST = 0.25  # work that counts: seconds of processor time, or megabytes. Idle ones do a tenth
 KILLED, STUCK = -9, 1000  # exit codes: by SIGKILL, which Windows has none of; nobody's, for stuck
+# The kernel is this interpreter's, and draws as notebooks do, whatever an editor's terminal or a
+# cluster's modules have set (JUPYTER_PATH comes before all other places of kernels).
+KERNEL = {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PATH": "", "PYTHONUTF8": "1",
+          "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -109,8 +114,7 @@ class LocalProcess:
                  for path in (task.notebook, _temporary(task))]
         command = [sys.executable, "-c", PAPERMILL, *paths, "-f", str(_parameters(task)),
                    "-k", "python3", "--log-output", "--no-progress-bar"]
-        env = KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(threads),
-                                          "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUTF8": "1"}
+        env = KEEP_MEMORY | os.environ | KERNEL | {"OMP_NUM_THREADS": str(threads)}
         # the notebook stands in the project's folder, the user perhaps elsewhere
         for name in ("ADLIB_DATA", "ADLIB_CACHE"):
             if env.get(name):

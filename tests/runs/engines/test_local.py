@@ -1,4 +1,5 @@
-"""A process that stopped working is noticed, and one that works, however slowly, is let be."""
+"""A process that stopped working is noticed, and one that works, however slowly, is let be. What
+surrounds a kernel does not change it."""
 import os
 import signal
 import socket
@@ -6,10 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
+import nbformat
 import psutil
 import pytest
 
+from adlib.data import files
 from adlib.runs.engines import local
 
 IDLE = "import time; time.sleep(600)"
@@ -99,3 +103,40 @@ def test_what_has_ended_is_no_matter_of_the_watch(begun):
     threading.Event().wait(0.1)
     child.wait()
     local.Watch(child.pid).stuck()
+
+
+# ---- what was reported of papermill, Jupyter and Matplotlib
+
+
+def test_a_cells_last_words_may_come_late():
+    """nteract/papermill#426: after many lines the run failed, four seconds after the cell's end."""
+    looked = local.PAPERMILL.replace("\npapermill()", """
+import nbformat, types
+client = Client(types.SimpleNamespace(nb=nbformat.v4.new_notebook()))
+print(client.iopub_timeout, client.shutdown_kernel)""")
+    child = subprocess.Popen([sys.executable, "-c", looked], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, encoding="utf-8")
+    assert child.stdout.read() == "600 immediate\n"
+    child.communicate()
+
+
+def test_the_kernel_is_this_interpreters_and_draws_as_notebooks_do(tmp_path, monkeypatch):
+    """Bad3r/nixos#436: a python3 on JUPYTER_PATH came first. matplotlib/matplotlib#23911: PyCharm's
+    terminals ask for a backend that only PyCharm has."""
+    files.write_json(tmp_path / "kernels" / "python3" / "kernel.json",
+                     {"argv": ["false"], "display_name": "another", "language": "python"})
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "module://backend_interagg")
+    source = "import sys, matplotlib.pyplot as plt\nplt.subplots()\nprint(sys.executable)"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    nbformat.write(book, tmp_path / "book.ipynb")
+    (tmp_path / "params.yaml").write_text("{}")
+    task = SimpleNamespace(notebook=tmp_path / "book.ipynb", output=tmp_path / "out.ipynb",
+                           title="a book")
+    process = local.LocalProcess(task, tmp_path, threads=1)
+    while (code := process.poll()) is None:
+        time.sleep(0.1)
+    assert code == 0, (tmp_path / "log.txt").read_text()
+    done = nbformat.read(tmp_path / ".out-running.ipynb", as_version=4)
+    assert done.cells[0].outputs[0].text.strip() == sys.executable
