@@ -15,7 +15,7 @@ from adlib.models.detectors import Views
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 EXAM = 80  # that the fused detector's two halves are weighed by
-VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
+VIEWS = 200  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
 # Added to the seed: it is trained and weighed with other anomalies than choices are made with.
 TRAINING_SEED, EXAM_SEED = 1_000_000, 2_000_000
@@ -199,5 +199,6 @@ def _of(rest: np.ndarray, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """What is made of the images `rest` alone. The last tensor, int64 [M] or [M,K], has the images
     that each entry is of, and then their places in `rest`."""
     *others, image = tensors
-    kept = torch.from_numpy(np.isin(image, rest)).reshape(len(image), -1).all(dim=1)
-    return *(one[kept] for one in others), torch.from_numpy(np.searchsorted(rest, image[kept]))
+    places = torch.from_numpy(rest)
+    kept = torch.isin(image, places).reshape(len(image), -1).all(dim=1)
+    return *(one[kept] for one in others), torch.searchsorted(places, image[kept])
