@@ -49,7 +49,7 @@ def measure(config: Config) -> dict[str, typing.Any]:
                 found[name].append(anomaly_maps.smooth(values.numpy()))
     measured = {name: figures(part, np.concatenate(values)) for name, values in found.items()}
     return {"category": config.category, "seed": config.seed, "good": len(part.good),
-            "fit_seconds": seconds, "memorys_weight": float(fused.head.weight[0]), "detectors": measured}
+            "fit_seconds": seconds, "detectors": measured}
 
 
 def figures(part: Part, smoothed: np.ndarray) -> dict[str, float]:
@@ -75,10 +75,10 @@ def table(folder: Path) -> pd.DataFrame:
         "part": cell["category"], "seeds": cell["seed"], "good": cell["good"],
         **{name: values["auroc"] for name, values in cell["detectors"].items()},
         **{key: cell["detectors"]["fused"].get(key) for key in ("pixel_ap", "au_pro_30")},
-        "memory's weight": cell["memorys_weight"], "fit_seconds": cell["fit_seconds"]}
+        "fit_seconds": cell["fit_seconds"]}
         for cell in cells])
-    means = rows.groupby("part").agg({"seeds": "count"} | {
-        name: "mean" for name in rows.columns.drop(["part", "seeds"])})
+    means = rows.groupby("part").agg({"seeds": "count"} | dict.fromkeys(
+        rows.columns.drop(["part", "seeds"]), "mean"))
     best = means[list(DETECTORS[1:])].max(axis=1)
     means.insert(6, "short", (best - means["fused"]).clip(lower=0))
     return pd.concat([means, means.mean().to_frame("mean").T])

@@ -14,11 +14,9 @@ from adlib.models.backbone import OnBackbone
 from adlib.models.detectors import Views
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
-EXAM = 80  # that the fused detector's two halves are weighed by
 VIEWS = 200  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
-# Added to the seed: it is trained and weighed with other anomalies than choices are made with.
-TRAINING_SEED, EXAM_SEED = 1_000_000, 2_000_000
+TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
@@ -26,16 +24,14 @@ Synthetic = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Fused(nn.Module):
-    """The weighted sum of the memory's and the classifier's map, each in deviations of validation
-    images' scores; one search for the nearest good cells gives both."""
+    """The sum of the memory's and the classifier's map, each in deviations of validation images'
+    scores; one search for the nearest good cells gives both."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.classifier = detectors.SyntheticAnomalyClassifier(width)
-        # Of both halves, memory first: scores of good images, and each one's share of the sum.
         self.register_buffer("centre", torch.zeros(2))
         self.register_buffer("spread", torch.ones(2))
-        self.register_buffer("weight", torch.ones(2))
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -46,29 +42,18 @@ class Fused(nn.Module):
         self.classifier.fit(*learned, seed=seed)
         return self
 
-    def weigh(self, good: torch.Tensor, anomalous: torch.Tensor) -> Fused:
-        """Put both maps on one scale and weigh them, by the features [N,C,g,g] of good images that
-        they were not fitted on and [M,C,g,g] of synthetic anomalies in these.
-
-        A half weighs as the other errs: in how many pairs of a good and an anomalous image it
-        does not rank the good one lower. Half a pair is added, for an exam without a mistake.
-        """
-        lows, highs = self._scores(good), self._scores(anomalous)
-        wrong = 0.5 + (lows[:, :, None] >= highs[:, None]).sum(dim=(1, 2))
-        self.centre, self.spread = lows.mean(dim=1), lows.std(dim=1).clamp_min(1e-6)
-        self.weight = wrong.flip(0) / wrong.sum()
+    @torch.no_grad()
+    def scale(self, features: torch.Tensor) -> Fused:
+        """Put both maps on one scale by the features of good images it was not fitted on."""
+        tops = torch.stack([
+            torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy()), "top1"))
+            for values in self.classifier.both(features)]).float()
+        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(1e-6)
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return sum(w * (values - c) / s for values, c, s, w in zip(
-            self.classifier.both(features), self.centre, self.spread, self.weight, strict=True))
-
-    @torch.no_grad()
-    def _scores(self, features: torch.Tensor) -> torch.Tensor:
-        """Of each half and image, float32 [2,N]."""
-        return torch.from_numpy(np.stack([
-            anomaly_maps.reduce(anomaly_maps.smooth(values.numpy()), "top1")
-            for values in self.classifier.both(features)])).float()
+        return sum((values - c) / s for values, c, s in zip(
+            self.classifier.both(features), self.centre, self.spread, strict=True))
 
 
 class FeatureDetector(OnBackbone):
@@ -84,15 +69,13 @@ class FeatureDetector(OnBackbone):
         held = 0 if validation is None else len(validation)
         if self.config.model == "fused" and held < 2:
             raise InputError(
-                "the fused detector weighs its two halves by held-out good images, and "
+                "the fused detector puts its maps on one scale by held-out good images, and "
                 f"{held} of {held + len(images)} are too few; give a larger held_out, such as 0.2")
         good = images[self._sample(len(images))]
         features = self.features(good)
         self.head = self._fit_head(features, self._synthetic(good), self._views(good))
         if isinstance(self.head, Fused):
-            unseen = validation[self._sample(held)]
-            changed, _, _ = self._insert(unseen, EXAM, EXAM_SEED)
-            self.head.weigh(self.features(unseen), self.features(changed))
+            self.head.scale(self.features(validation[self._sample(held)]))
         self.history = getattr(self.head, "history", [])
         self.position_share = detectors.position_share(features)
         return self
@@ -109,7 +92,7 @@ class FeatureDetector(OnBackbone):
         """As Detector.cross_fitted_maps; None for more than MOST images.
 
         Synthetic anomalies that have anything of a held image are left out of that fold's training.
-        The fused detector's scales and weights stay.
+        The fused detector's two scales stay.
         """
         return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds)
 
@@ -124,8 +107,7 @@ class FeatureDetector(OnBackbone):
                     features[rest], synthetic and _of(
                         rest, *synthetic[:2], fitted_on[synthetic[2]]), views and _of(rest, *views))
             if isinstance(head, Fused):
-                head.centre, head.spread, head.weight = (
-                    self.head.centre, self.head.spread, self.head.weight)
+                head.centre, head.spread = self.head.centre, self.head.spread
             yield {"distance": head(features[held])}
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -143,15 +125,11 @@ class FeatureDetector(OnBackbone):
         """What the classifier is trained with: image i is made from good image i modulo N."""
         if self.config.model not in ("classifier", "fused"):
             return None
-        changed, masks, made_of = self._insert(good, SYNTHETIC, TRAINING_SEED)
-        return self.features(changed), masks, made_of
-
-    def _insert(self, good: torch.Tensor, n: int, seed: int) -> Synthetic:
-        """n anomalous images (uint8 [n,3,S,S]), their masks, and what they are made of."""
-        seed += self.config.seed
-        changed, masks, _ = anomalies.insert(good, n, seed=seed,
+        seed = TRAINING_SEED + self.config.seed
+        changed, masks, _ = anomalies.insert(good, SYNTHETIC, seed=seed,
                                              kinds=self.config.kinds.replace(" ", "").split(","))
-        return changed, masks, torch.from_numpy(anomalies.sources(n, len(good), seed=seed))
+        return (self.features(changed), masks,
+                torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed)))
 
     def _views(self, good: torch.Tensor) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a

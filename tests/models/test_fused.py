@@ -138,14 +138,14 @@ def test_what_draws_nothing_has_no_seed(fitted, model):
 
 @pytest.mark.parametrize("model", [*FITTED_IN_SECONDS, "to_features", "contrast"])
 def test_nothing_is_fitted_on_the_validation_images(model):
-    """They give the fused detector its scales and weights, and nobody anything else."""
+    """They give the fused detector its two scales, and nobody anything else."""
     good = pictures()
     spoiled = spotted(good, HELD)
     spoiled[HELD] = spoiled[HELD].flip(3)
     first, other = (fitted_to(model, some) for some in (good, spoiled))
     if model == "fused":
         assert not torch.equal(first.head.spread, other.head.spread)
-        for name in ("centre", "spread", "weight"):
+        for name in ("centre", "spread"):
             setattr(other.head, name, getattr(first.head, name))
     assert equal_states(first, other) and first.position_share == other.position_share
     changed = fitted_to(model, spotted(good, KEPT[2]))
@@ -260,23 +260,18 @@ def test_maps_do_not_depend_on_how_many_images_there_are():
     assert np.array_equal(maps(detector, many), expected.numpy())
 
 
-def test_the_fused_map_is_the_weighted_sum_of_its_halves_in_deviations_of_validation_scores(fitted):
+def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scores(fitted):
     whole = fitted["fused"]
-    head, good = whole.head, pictures()[HELD]
+    head, expected = whole.head, 0
     assert equal_states(fitted["classifier"].head, head.classifier)
     assert equal_states(fitted["memory"].head, head.classifier.memory)
-    odd, _, _ = anomalies.insert(good, fused.EXAM, seed=fused.EXAM_SEED)
-    wrong, expected = [], 0
-    for part, name in enumerate(("memory", "classifier")):
-        low, high = (anomaly_maps.reduce(anomaly_maps.smooth(maps(fitted[name], some)), "top1")
-                     for some in (good, odd))
-        assert head.centre[part].item() == pytest.approx(low.mean(), rel=2**-20)
-        assert head.spread[part].item() == pytest.approx(np.std(low, ddof=1), rel=2**-12)
-        wrong.append(0.5 + sum(a >= b for a in low for b in high))
-    for part, name in enumerate(("memory", "classifier")):
-        assert head.weight[part].item() == pytest.approx(wrong[1 - part] / sum(wrong))
+    for half, name in enumerate(("memory", "classifier")):
+        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]))
+        tops = anomaly_maps.reduce(held, "top1")
+        assert head.centre[half].item() == pytest.approx(tops.mean(), rel=2**-20)
+        assert head.spread[half].item() == pytest.approx(np.std(tops, ddof=1), rel=2**-12)
         unseen = torch.from_numpy(maps(fitted[name], pictures(3, seed=1)))
-        expected = expected + head.weight[part] * (unseen - head.centre[part]) / head.spread[part]
+        expected = expected + (unseen - head.centre[half]) / head.spread[half]
     assert np.array_equal(maps(whole, pictures(3, seed=1)), expected.numpy())
 
 
@@ -293,37 +288,21 @@ class Halves(torch.nn.Module):
         return [factor * x[:, i] + shift for i, (factor, shift) in enumerate(self.units)]
 
 
-def weighed(good, anomalous, *units):
-    head = fused.Fused(2)
-    head.classifier = Halves(*units)
-    return head.weigh(good, anomalous)
-
-
-def random_features(n, seed):
-    return torch.randn(n, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
-
-
 def test_the_fused_map_does_not_depend_on_its_halves_units():
-    held, odd, x = random_features(9, 0), 1.5 * random_features(8, 1), random_features(9, 2)
-    found = [weighed(held, odd, (1, 0), units)(x) for units in ((1, 0), (1024, -8), (2**-7, 4))]
+    held, x = (torch.randn(9, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+               for seed in (0, 1))
+
+    def of(*units):
+        head = fused.Fused(2)
+        head.classifier = Halves(*units)
+        return head.scale(held)(x)
+
+    found = [of((1, 0), units) for units in ((1, 0), (1024, -8), (2**-7, 4))]
     # A shift of 4 at a scale of 1/128: 512 times float32's rounding, in deviations of some 0.3.
     for other in found[1:]:
         assert torch.allclose(found[0], other, rtol=0, atol=2 * 512 / 0.3 * 2**-24 * 8)
     # A flat half divides by no zero.
-    assert torch.isfinite(weighed(held, odd, (0, 1), (1, 0))(x)).all()
-
-
-def test_the_half_that_errs_in_the_exam_weighs_less():
-    """One half sees the anomalies, the other doesn't; then neither errs, then both are as blind."""
-    good, odd = random_features(9, 0), random_features(8, 1)
-    odd[:, 1] += 9
-    units = (1, 0), (1, 0)
-    errs, sees = weighed(good, odd, *units).weight.tolist()
-    assert sees > 0.95 and errs + sees == pytest.approx(1)
-    odd[:, 0] += 9
-    assert weighed(good, odd, *units).weight.tolist() == [0.5, 0.5]
-    flat = torch.zeros(9, 2, SIDE, SIDE)
-    assert weighed(flat, flat, *units).weight.tolist() == [0.5, 0.5]
+    assert torch.isfinite(of((0, 1), (1, 0))).all()
 
 
 def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kinds(monkeypatch):
@@ -453,7 +432,7 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
         (other, ) = crossed(detector, pictures(), KEPT, folds)
     finally:
         head.centre, head.spread = centre, spread
-    expected = found / 2 - float((0.5 * head.weight / spread).sum())
+    expected = found / 2 - float((0.5 / spread).sum())
     # (map - centre) / spread in float32: the sum's rounding at the size of what was subtracted.
     size = float(((np.abs(found).max() + centre.abs()) / spread).max())
     assert other == pytest.approx(expected, rel=0, abs=16 * 2**-24 * size)
