@@ -1,0 +1,179 @@
+"""Are the pictures in use still taken as those were that the threshold rests on?
+
+A threshold holds for pictures like the calibration pictures. Whether a stream still is like them is
+tested after every picture, so the test has to bear being looked at as often as one likes. Of each
+picture a few numbers are measured (light, contrast, colour, sharpness, noise, position, the anomaly
+score). The rank of each number among all earlier ones, calibration and stream, is a conformal
+p-value: uniform and independent as long as nothing changes. A bettor stakes on small or on large
+p-values; the sum over all starting points of what the stakes have become (Shiryaev-Roberts) has the
+expectation n after n pictures, whatever the distribution, so that a warning at ARL comes at most
+once in ARL pictures in the mean.
+
+The stakes are high on purpose: they gain where most pictures lie beyond most of the calibration
+pictures, and lose where the two differ a little, or where one part in ten is anomalous. A change
+that matters to a threshold is found within some ten pictures; that good parts of another day are a
+little unlike is no news.
+
+References: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005), chapter 7
+(conformal test martingales); Vovk, Petej, Nouretdinov et al., Retrain or not retrain: conformal
+test martingales for change-point detection (COPA 2021), for Shiryaev-Roberts.
+"""
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+import typing
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+ARL = 20_000  # the fewest pictures between two false warnings, in the mean: the average run length
+STAKE = 1.9  # of at most 2: a picture multiplies what was staked by up to 1.95, or takes it
+SCORE = "score"
+CAUSES = {  # (what is measured, its direction): a message key of report/; what explains more first
+    ("brightness", 1): "brighter", ("brightness", -1): "darker", ("colour", 1): "redder",
+    ("colour", -1): "bluer", ("noise", 1): "noisier", ("sharpness", -1): "blurrier",
+    ("noise", -1): "blurrier", ("sharpness", 1): "sharper", ("contrast", 1): "more_contrast",
+    ("contrast", -1): "less_contrast", ("alignment", -1): "moved", ("alignment", 1): "aligned",
+    (SCORE, 1): "more_anomalous", (SCORE, -1): "less_anomalous"
+}
+LAPLACE = torch.tensor([[0., 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+IMMERKAER = torch.tensor([[1., -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
+
+
+def measure(images: torch.Tensor, mean_image: torch.Tensor) -> dict[str, np.ndarray]:
+    """What a camera and its light do to a picture, in a few numbers.
+
+    Args:
+        images: uint8 [N,3,S,S]. mean_image: float32 [32,32], `mean_of` good images.
+
+    Returns:
+        {name: float64 [N]}: brightness and contrast (mean and deviation of grey, 0 to 255), colour
+        (red minus blue), sharpness (log of the Laplacian's energy at half the size, where noise is
+        averaged away), noise (log of what Immerkaer's mask leaves, Computer Vision and Image
+        Understanding 1996), alignment (correlation with the mean good image).
+    """
+    rows = [_measure(chunk.float(), mean_image) for chunk in images.split(64)]
+    return {name: torch.cat([row[name] for row in rows]).double().numpy() for name in rows[0]}
+
+
+def _measure(x: torch.Tensor, mean_image: torch.Tensor) -> dict[str, torch.Tensor]:
+    grey = x.mean(dim=1, keepdim=True)
+    half = functional.avg_pool2d(grey, 2)
+    contrast = grey.std(dim=(1, 2, 3))
+    return {"brightness": grey.mean(dim=(1, 2, 3)), "contrast": contrast,
+            "colour": (x[:, 0] - x[:, 2]).mean(dim=(1, 2)) / (contrast + 0.1),
+            "noise": _energy(grey, IMMERKAER), "sharpness": _energy(half, LAPLACE),
+            "alignment": (_small(x) * mean_image).mean(dim=(1, 2))}
+
+
+def _energy(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Relative to the contrast, which scales it."""
+    contrast = x.std(dim=(1, 2, 3)) + 0.1
+    return ((functional.conv2d(x, kernel).abs().mean(dim=(1, 2, 3)) + 0.1) / contrast).log()
+
+
+def mean_of(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [N,3,S,S] -> float32 [32,32]: the mean grey picture, mean 0 and deviation 1."""
+    return _standard(torch.cat([_small(chunk.float()) for chunk in images.split(64)]).mean(
+        dim=0, keepdim=True))[0]
+
+
+def _small(x: torch.Tensor) -> torch.Tensor:
+    return _standard(functional.adaptive_avg_pool2d(x.mean(dim=1, keepdim=True), 32)[:, 0])
+
+
+def _standard(x: torch.Tensor) -> torch.Tensor:
+    return (x - x.mean(dim=(1, 2), keepdim=True)) / x.std(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """The conditions have changed: `since` that picture of the stream (1 is the first); `noticed`
+    at this one; `cause`, a value of CAUSES; `by`, how far the pictures since then lie from the
+    calibration pictures, in their deviations."""
+
+    since: int
+    noticed: int
+    cause: str
+    by: float
+
+
+class ConditionsTest:
+    """The test over one stream, a picture at a time; after a warning it stands.
+
+    Args:
+        calibration: {what is measured: float [n]} of good pictures, and perhaps `score`: the
+            calibration scores, as many as there are.
+        arl: the fewest pictures between two false warnings, in the mean.
+    """
+
+    def __init__(self, calibration: typing.Mapping[str, np.ndarray], *, arl: float = ARL,
+                 seed: int = 0) -> None:
+        self.arl, self.n, self.change = arl, 0, None
+        self._random = np.random.default_rng(seed)
+        self._calibration = {name: np.sort(np.asarray(values, float))
+                             for name, values in calibration.items()}
+        self._seen = {name: list(values) for name, values in self._calibration.items()}
+        self._bets = {(name, sign): _Bet() for name in calibration for sign in (1, -1)}
+        self._recent: dict[str, list[float]] = {name: [] for name in calibration}
+
+    @property
+    def evidence(self) -> float:
+        """The mean over all bets: it reaches `arl` where a warning is given."""
+        return float(np.mean([bet.total for bet in self._bets.values()]))
+
+    def add(self, values: typing.Mapping[str, float]) -> Change | None:
+        """The next picture's numbers; a Change when it is this picture that brings the warning."""
+        self.n += 1
+        for name, seen in self._seen.items():
+            value = float(values[name])
+            p = self._p_value(seen, value)
+            self._recent[name].append(value)
+            bisect.insort(seen, value)
+            self._bets[name, 1].add(self.n, 1 - p)
+            self._bets[name, -1].add(self.n, p)
+        if self.change is None and self.evidence >= self.arl:
+            self.change = self._explain()
+            return self.change
+        return None
+
+    def _p_value(self, seen: list[float], value: float) -> float:
+        """The share of earlier values above this one, ties and itself broken at random: uniform in
+        (0,1). Small = larger than the earlier ones."""
+        low, high = bisect.bisect_left(seen, value), bisect.bisect_right(seen, value)
+        return (len(seen) - high + self._random.random() * (high - low + 1)) / (len(seen) + 1)
+
+    def _explain(self) -> Change:
+        """The first in the order of CAUSES among the strongest deviations whose bets have gained:
+        more light that saturates also takes contrast, and contrast takes detail; not the reverse."""
+        best = max(bet.total for bet in self._bets.values())
+        found = []
+        for (name, sign), cause in CAUSES.items():
+            bet = self._bets.get((name, sign))
+            if bet is None or bet.total < min(self.arl, best):
+                continue
+            good = self._calibration[name]
+            spread = max(float(np.std(good)), 1e-9)
+            recent = self._recent[name][bet.since - 1:]
+            by = sign * (float(np.median(recent)) - float(np.median(good))) / spread
+            found.append(Change(bet.since, self.n, cause, by))
+        most = max(change.by for change in found)
+        return next(change for change in found if change.by >= most / 3)
+
+
+class _Bet:
+    """Shiryaev-Roberts: every picture a unit is staked anew, and all that is there is bet on `u`
+    (uniform in (0,1) while nothing changes) being large."""
+
+    def __init__(self) -> None:
+        self.total, self.since, self._log = 0.0, 1, 0.0
+
+    def add(self, n: int, u: float) -> None:
+        gain = 1 + STAKE * (u - 0.5)
+        self.total = (1 + self.total) * gain
+        if self._log <= 0:  # what was gained before is lost: a change would have begun here
+            self.since, self._log = n, 0.0
+        self._log += math.log(gain)
