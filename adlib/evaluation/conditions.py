@@ -30,6 +30,7 @@ import torch
 from torch.nn import functional
 
 ARL = 20_000  # the fewest pictures between two false warnings, in the mean: the average run length
+MATTERS = 1.25  # deviations of the calibration pictures: a smaller change is no news
 STAKE = 1.9  # of at most 2: a picture multiplies what was staked by up to 1.95, or takes it
 SCORE = "score"
 CAUSES = {  # (what is measured, its direction): a message key of report/; what explains more first
@@ -136,7 +137,8 @@ class ConditionsTest:
             self._bets[name, 1].add(self.n, 1 - p)
             self._bets[name, -1].add(self.n, p)
         if self.change is None and self.evidence >= self.arl:
-            self.change = self._explain()
+            change = self._explain()
+            self.change = change if change.by >= MATTERS else None
             return self.change
         return None
 
