@@ -21,6 +21,9 @@ if typing.TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Parse, call, and turn an InputError into one sentence on stderr and exit code 2."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a pipe of Windows has not all characters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     show_log()
     sys.modules.setdefault("rfc3987_syntax", None)  # local.PAPERMILL says why
     try:
@@ -86,10 +89,12 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
-    from adlib.config import project_root
+    from adlib.config import project_root, study_root
     from adlib.data import importer
-    from adlib.runs import run_folder
+    from adlib.runs import grid, run_folder
 
+    best = study_root() / "params" / "configurations" / "fused.yaml"
+    grid.read(best)  # before anything is copied
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
@@ -98,8 +103,7 @@ def new(args: argparse.Namespace) -> int:
     print(f"{args.name}: {importer.describe(made)}")
     if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
-    words = ["run", str(project_root() / "params" / "configurations" / "fused.yaml"), "--report",
-             "--data", str(root), "--only", f"category={args.name}"]
+    words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
     for option in ("reports", "weights", "lang"):
         words += [f"--{option}", value] if (value := getattr(args, option)) else []
     code = run(_parser().parse_args(words))
@@ -115,35 +119,28 @@ def predict(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-    from adlib.runs import board, inference
+    from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
 
-    run, out = _reopened(args), Path(args.out)
-    if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
+    run, given = _reopened(args), [Path(path) for path in args.pictures]
+    if args.target_fpr is not None:
+        run = run.at(args.target_fpr)
+    if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
-    given = [] if args.watch else inference.sources([Path(path) for path in args.pictures])
-    predictions = inference.begin(run, out)
-    done = {known.path for known in predictions}
-    due = [source for source in given if str(source.path) not in done]
+    due = [] if args.watch else predictions.sources(given)
     bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
                    redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
-    with local.stop_signals() as stop, bar:
-        coming = inference.watched(Path(args.pictures[0]), done, stop) if args.watch else due
-        pictures = bar.add_task("", total=None if args.watch else len(due))
-        for latest in inference.predict(run, coming, out,
-                                        ahead=0 if args.watch else inference.AHEAD):
+    with local.stop_signals() as stop, predictions.Record(run, Path(args.out)) as record, bar:
+        coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
+        for latest in predictions.predict(record, coming, stop,
+                                          ahead=0 if args.watch else predictions.AHEAD):
             print(board.prediction_line(latest), flush=True)
-            bar.advance(pictures)
-            predictions.append(latest)
-            if stop.is_set():
-                break
-    inference.end(run, predictions, out)
-    print(board.predictions_summary(predictions, out))
+    print(board.predictions_summary(record))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
         return 130
-    return inference.exit_code(predictions)
+    return predictions.exit_code(record)
 
 
 def _reopened(args: argparse.Namespace) -> Reopened:
@@ -224,15 +221,20 @@ def _check_data(args: argparse.Namespace) -> str:
     # a page names the folder alone; whoever sits at this machine wants to know where it is
     lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
     for name in layout.categories(root):
-        findings = quality.check(layout.open_category(root, name))
+        try:
+            findings = quality.check(layout.open_category(root, name))
+        except InputError as error:
+            lines, bad = [*lines, f"  {name}: {error}"], bad + 1
+            continue
         rows = data_sentences.findings_rows(findings)
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
         lines += [f"    problem: {problem}"
                   for problem in data_sentences.findings_problems(findings)]
-        bad += len(findings.unreadable) + bool(findings.label_problem)
+        bad += len(findings.unreadable) + bool(findings.label_problem) + bool(
+            findings.mask_problem)
+    lines += [f"  no category: {words}" for words in layout.near_misses(root)]
     if bad:
-        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: "
-                                            f"unreadable images, or labels that do not fit"]))
+        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))
     return "\n".join(lines)
 
 
@@ -347,7 +349,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
     one.add_argument("--watch", action="store_true",
-                     help="go on with whatever is written into the folder, until Ctrl-C")
+                     help="go on with whatever is written into the folder, until Ctrl-C; what "
+                          "cannot be read is tried again until it has stood still for 10 s, and "
+                          "whenever it changes")
+    one.add_argument("--target-fpr", type=float, default=None, metavar="SHARE",
+                     help="share of good parts that may be called anomalous, such as 0.01 "
+                          "(default: the run's own)")
     one.set_defaults(command=predict)
 
     one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "

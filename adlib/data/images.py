@@ -15,10 +15,10 @@ from PIL import Image, ImageOps
 from adlib.config import InputError, cache_dir
 from adlib.data import files, layout
 
-DECODER = "1"  # part of every cache key: raise it when decode() gives other pixels for a file
+DECODER = "2"  # part of every cache key: raise it when decode() gives other pixels for a file
 
 
-def decode(path: Path, size: int) -> np.ndarray:
+def decode(file: Path | typing.BinaryIO, size: int) -> np.ndarray:
     """One image file -> uint8 [3,size,size], RGB.
 
     Turned as its EXIF tag says, alpha laid over black, 16-bit grey scaled by its full range,
@@ -27,7 +27,7 @@ def decode(path: Path, size: int) -> np.ndarray:
     Raises:
         OSError, ValueError: the file is no image.
     """
-    with Image.open(path) as opened:
+    with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith(("I", "F")):
             grey = np.asarray(image, dtype=np.float64)
@@ -38,7 +38,11 @@ def decode(path: Path, size: int) -> np.ndarray:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        image = image.convert("RGB")
+        # Across, then down: left to itself, Pillow takes the other order for some tall pictures
+        # from version 13 on, and every fifth pixel is a grey level off.
+        for shape in ((size, image.height), (size, size)):
+            image = image.resize(shape, Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
 
 
@@ -65,18 +69,6 @@ def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
         _decode_all(paths, stamps, size, cached)
         array = files.open_mapped(cached, shape, np.uint8)
     return torch.from_numpy(array)
-
-
-def load_masks(paths: typing.Sequence[Path | None], size: int) -> torch.Tensor:
-    """Ground-truth masks -> bool [N,size,size], True = anomalous (value > 0, resized with nearest
-    neighbour); None = all good."""
-    masks = torch.zeros(len(paths), size, size, dtype=torch.bool)
-    for i, path in enumerate(paths):
-        if path is not None:
-            with Image.open(path) as mask:
-                resized = mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
-            masks[i] = torch.from_numpy(np.asarray(resized) > 0)
-    return masks
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -148,6 +140,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, targ
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode_one, range(len(paths))))
         array.flush()
+        array = None  # Windows renames no file that is mapped
         if unreadable:
             raise InputError(f"{len(unreadable)} of {len(paths)} images cannot be read: "
                              f"{'; '.join(sorted(unreadable))}; mend or remove them")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib.config import InputError
-from adlib.data import files, layout, untrusted
+from adlib.config import InputError, is_folder_name
+from adlib.data import files, layout, pairing, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
 MIN_GOOD = 10  # good pictures below which nothing can be said
@@ -66,22 +66,35 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
     paths, copies = _pictures(bad) if bad else [], {}
     readable = _readable(paths, left_out, good_paths)
     names = _names(readable, bad)
-    mask_of = {_key(path, masks).removesuffix("_mask"): path
-               for path in _pictures(masks)} if masks else {}
+    pairing.check_defective({path: ("bad", *path.relative_to(bad).parts) for path in readable})
+    mask_of: dict[Path, Path] = {}
+    if masks:
+        mask_of, strays = pairing.pair(*(
+            {path: path.relative_to(folder).parts for path in pictures}
+            for folder, pictures in ((bad, paths), (masks, _pictures(masks)))))
+        if strays:
+            raise InputError(f"{len(strays)} masks belong to no bad picture: "
+                             f"{layout.some(list(map(str, strays)))}; give each the place and name "
+                             "of its picture, with or without _mask")
     for path in readable:
         folder = "_".join(path.relative_to(bad).parent.parts)
         defect = re.sub(r"[^\w.-]+", "_", folder).lstrip("-") or "bad"
-        defect = f"{defect}_defect" if defect == "good" else defect
+        defect = f"{defect}_defect" if defect.lower() == "good" else defect
         copies[f"test/{defect}/{names[path]}"] = path
-        if mask := mask_of.get(_key(path, bad)):
-            copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask.png"] = mask
-    for path in paths:  # those that were left out may have a mask, too
-        mask_of.pop(_key(path, bad), None)
-    if mask_of:
-        raise InputError(f"{len(mask_of)} masks belong to no bad picture: "
-                         f"{layout.some(list(map(str, mask_of.values())))}; give each the place "
-                         "and name of its picture, with or without _mask")
+        if mask := mask_of.get(path):
+            _check_mask(mask, path)
+            copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask{mask.suffix}"] = mask
     return copies
+
+
+def _check_mask(mask: Path, picture: Path) -> None:
+    from adlib.data import masks
+
+    try:
+        masks.read(mask, picture)
+    except Exception as error:  # whatever a decoder trips over, the file is named
+        raise InputError(f"the mask {mask} cannot be used ({str(error) or type(error).__name__}); "
+                         f"mend or remove it") from error
 
 
 def create(root: Path, name: str, planned: Plan) -> bool:
@@ -91,7 +104,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     Raises:
         InputError: the name is no folder name, root/name holds something else or cannot be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
     hashes = layout.content_hashes(list(planned.copies.values()))
@@ -118,11 +131,7 @@ def _copy(planned: Plan, folder: Path) -> None:
     for target, source in planned.copies.items():
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        if target.startswith("ground_truth/"):
-            with Image.open(source) as mask:
-                mask.convert("L").save(path)
-        else:
-            shutil.copyfile(source, path)
+        shutil.copyfile(source, path)
 
 
 def describe(planned: Plan) -> str:
@@ -174,7 +183,3 @@ def _names(paths: list[Path], folder: Path) -> dict[Path, str]:
         taken.add(unique.lower())
         names[path] = unique + path.suffix
     return names
-
-
-def _key(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()

@@ -214,7 +214,8 @@ def _curl(curl: str, url: str, part: Path, say: Callable) -> str:
                "--connect-timeout", str(TIMEOUT), "--speed-limit", "1", "--speed-time",
                str(TIMEOUT), "--max-filesize", str(MAX_BYTES), "--continue-at", "-", "--output",
                str(part), "--write-out", "%{http_code} %{errormsg}", "--url", url]
-    told, process = _size(part), subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    told, process = _size(part), subprocess.Popen(command, stdout=subprocess.PIPE,
+                                                  encoding="utf-8", errors="replace")
     try:
         while process.poll() is None and (size := _size(part)) <= MAX_BYTES:
             if not visible and size // _STEP > told // _STEP:

@@ -17,8 +17,8 @@ from adlib.evaluation.auroc import auroc
 from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps
 from adlib.models.anomaly_maps import Scale
-from adlib.models.backbone import CHUNK
 from adlib.models.detector import Detector, Images, as_tensor
+from adlib.models.fast.device import CHUNK
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from

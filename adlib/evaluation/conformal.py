@@ -49,6 +49,14 @@ class Threshold:
         """Are there enough good images for the asked rate? Else every p-value is above it."""
         return len(self.calibration) >= min_calibration_size(self.target_fpr)
 
+    @property
+    def least_target_fpr(self) -> float:
+        """The least rate that these images support, 1/(n+1), rounded up to three digits: what is
+        said can be asked for."""
+        least = 1 / (len(self.calibration) + 1)
+        unit = 10.0**(math.floor(math.log10(least)) - 2)
+        return float(f"{math.ceil(least / unit - 1e-9) * unit:.3g}")
+
     def exceeded(self, scores: np.ndarray) -> np.ndarray:
         """float [N] -> bool [N], True = called anomalous."""
         return np.asarray(scores, float) > self.value

@@ -11,6 +11,7 @@ from torch import nn
 
 from adlib.config import InputError
 from adlib.models import training
+from adlib.models.fast.device import one_thread
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
@@ -94,7 +95,9 @@ class Memory(nn.Module):
         patches = _cells(features)
         patches = patches[torch.randperm(len(patches), generator=generator)[:POOL]]
         projection = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
-        chosen = _coreset(patches @ projection, min(BANK, len(patches)))
+        points = patches @ projection
+        with one_thread():
+            chosen = _coreset(points, min(BANK, len(patches)))
         self.register_buffer("bank", patches[chosen])
         return self
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.text import Text as DrawnText
 from PIL import Image, PngImagePlugin
 
+from adlib.config import attended
 from adlib.data import files
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
@@ -86,15 +87,6 @@ def say(text: str) -> None:
     from IPython.display import display
 
     display({"text/html": components.paragraph(text), "text/plain": str(text)}, raw=True)
-
-
-def attended() -> bool:
-    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
-    cannot."""
-    from IPython import get_ipython
-
-    header = getattr(get_ipython(), "parent_header", None) or {}
-    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 def _as_written(figure: plt.Figure) -> None:

@@ -178,8 +178,9 @@ def localization(measured: dict[str, typing.Any] | None) -> Text:
     text = t("run.localization", n=measured["images"], auroc=measured["pixel_auroc"],
              ap=measured["pixel_ap"], au_pro_30=measured["au_pro_30"],
              au_pro_05=measured["au_pro_05"])
-    return text if not measured["without_mask"] else join(
-        [text, t("run.without_mask", n=measured["without_mask"])])
+    counts = {"absent": measured["without_mask"], **measured.get("masks", {})}  # older runs: none
+    notes = join((t(f"mask.{note}", n=n) for note, n in counts.items() if n), "; ")
+    return join([text, t("run.masks", said=notes)]) if notes else text
 
 
 def group(code: str) -> str:

@@ -7,7 +7,6 @@ import math
 import sys
 import time
 import typing
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -21,7 +20,7 @@ from adlib.runs.engines.local import Job
 from adlib.runs.grid import Task
 
 if typing.TYPE_CHECKING:  # the runner need not wait for torch
-    from adlib.runs.inference import Prediction
+    from adlib.runs.predictions import Prediction, Record
 
 LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsewhere
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
@@ -132,23 +131,22 @@ def prediction_line(prediction: Prediction) -> str:
             f"{prediction.path}")
 
 
-def predictions_summary(predictions: list[Prediction], out: Path) -> str:
+def predictions_summary(record: Record) -> str:
     """What came out, in a sentence, and every picture that could not be read."""
-    verdicts = [prediction.verdict for prediction in predictions]
-    unread = [prediction.path for prediction in predictions if prediction.problem]
-    text = (f"{len(predictions)} pictures: {verdicts.count('anomalous')} anomalous, "
-            f"{verdicts.count('good')} good")
+    verdicts, unread = record.verdicts, record.unread
+    text = (f"{verdicts.total() + len(unread)} pictures: {verdicts['anomalous']} anomalous, "
+            f"{verdicts['good']} good")
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
-    if not any(verdicts) and len(unread) < len(predictions):
+    if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"
-    return f"{text}. Tables and overlays: {out}"
+    return f"{text}. Tables and overlays: {record.out}"
 
 
 def _far(job: Job) -> tuple[str, float | None, float | None]:
     """How far a task is: in words, the epoch and of how many; no epochs where it tells none."""
     try:
         if job.task.kind == "run":
-            state = files.read_json(job.task.output.parent / "progress.json")
+            state = files.read_json(run_folder.work(job.task.output.parent) / "progress.json")
             return (f"epoch {state['epoch']} of {state['epochs']}, loss {state['loss']:.5f}, "
                     f"{state['seconds_left']:.0f} s left", state["epoch"], state["epochs"])
     except (InputError, KeyError, TypeError, ValueError):

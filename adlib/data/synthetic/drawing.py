@@ -23,12 +23,12 @@ import numpy as np
 from PIL import Image
 
 from adlib.config import InputError, did_you_mean
+from adlib.data.layout import DRAWN
 from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
 CATEGORIES = {"hazelnut": hazelnut.DEFECTS, "zipper": zipper.DEFECTS}
 NOISE = 2.2  # grey levels, the camera's
-MARKER = "synthetic.json"  # in the root of every synthetic set: what makes each page say SYNTHETIC
 
 
 def render(category: str, *, seed: int, index: int, defect: str | None = None, size: float = 1.0,
@@ -86,10 +86,10 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
     if train < 2 or good < 0 or anomalous < 0:
         raise InputError(f"train {train}, good {good}, anomalous {anomalous}: give at least 2 "
                          f"training images and no negative numbers")
-    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file()):
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / DRAWN).is_file()):
         raise InputError(f"{root} is a file, or a folder with something else in it; choose "
                          f"another folder, nothing was written")
-    replacing = (root / MARKER).is_file()
+    replacing = (root / DRAWN).is_file()
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
@@ -101,13 +101,14 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
             about = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
                      "seed": seed, "size": size, "contrast": contrast, "pixels": pixels,
                      "categories": list(categories)}
-            (beside / MARKER).write_text(json.dumps(about, indent=1) + "\n")
+            (beside / DRAWN).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8",
+                                         newline="\n")
             if replacing:
                 shutil.rmtree(root)
             try:
                 beside.rename(root)
             except OSError:  # where its marker is there, another process was quicker: the same set
-                if not (root / MARKER).is_file():
+                if not (root / DRAWN).is_file():
                     raise
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror or error}; free some space or "
