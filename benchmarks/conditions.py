@@ -3,10 +3,10 @@
     python -m benchmarks.conditions --data ROOT [ROOT ...] [--streams 50]
 
 Good training pictures are split by the seed: four fifths calibrate, one fifth is replayed (each
-picture once in every round, in another order). A stream of 1,000 good pictures should warn never; one
-with every twentieth picture a defective one (from the test set) neither; one that changes at its
-101st picture at once. The good pictures of the test set are replayed as well: where they warn, the
-test pictures were taken under other conditions than the training pictures.
+picture once in every round, in another order). A stream of 1,000 good pictures should never warn;
+one with every twentieth picture a defective one (from the test set) neither; one that changes at
+its 101st picture at once. The good pictures of the test set are replayed as well: where they warn,
+the test pictures were taken under other conditions than the training pictures.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adlib.config import Config
 from adlib.data import corruptions, layout
 from adlib.data.part import open_part
 from adlib.evaluation import conditions
-from adlib.evaluation.conditions import ConditionsTest
+from adlib.evaluation.conditions import Conditions, ConditionsTest
 
 LENGTH, CHANGED_AT, DEFECTIVE = 1000, 100, 20
 EXPECTED = {"brighter": "brighter", "darker": "darker", "blur": "blurrier", "noise": "noisier",
@@ -40,7 +40,8 @@ def replay(calibration: Values, good: Values, seed: int, *, others: Values | Non
         if others is not None and (n >= after or every and n % every == every - 1):
             source = others
         order = order or list(random.permutation(size))
-        i = order.pop() if source is good or not every else random.integers(len(source["brightness"]))
+        others_size = len(source["brightness"])
+        i = order.pop() if source is good or not every else random.integers(others_size)
         if change := test.add({name: values[i] for name, values in source.items()}):
             return change
     return None
@@ -49,10 +50,8 @@ def replay(calibration: Values, good: Values, seed: int, *, others: Values | Non
 def measure(root: str, category: str, streams: int) -> dict[str, typing.Any]:
     part = open_part(Config(name="-", category=category, data_root=root, held_out=0.2,
                             image_size=256))
-    mean = conditions.mean_of(part.train.tensor)
-    calibration = conditions.measure(part.train.tensor, mean)
-    pool = part.held_out.tensor
-    good = conditions.measure(pool, mean)
+    usual, pool = Conditions.of(part.train.tensor), part.held_out.tensor
+    calibration, good = usual.calibration, usual.measure(pool)
     known = layout.read_labels(part.category)
     labels = np.array([int(known[key].anomalous) if key in known else -1 for key in part.test.keys])
     seeds = range(streams)
@@ -60,17 +59,18 @@ def measure(root: str, category: str, streams: int) -> dict[str, typing.Any]:
     row: dict[str, typing.Any] = {"category": category, "calibration": len(part.train),
                                   "false": sum(c is not None for c in false)}
     if (labels == 1).any():
-        bad = conditions.measure(part.test.tensor[torch.from_numpy(labels == 1)], mean)
+        bad = usual.measure(part.test.tensor[torch.from_numpy(labels == 1)])
         row["false, 5 % defects"] = sum(
-            replay(calibration, good, seed, others=bad, every=DEFECTIVE) is not None for seed in seeds)
+            replay(calibration, good, seed, others=bad, every=DEFECTIVE) is not None
+            for seed in seeds)
     if (labels == 0).any():
-        tested = conditions.measure(part.test.tensor[torch.from_numpy(labels == 0)], mean)
+        tested = usual.measure(part.test.tensor[torch.from_numpy(labels == 0)])
         found = [c for seed in seeds if (c := replay(calibration, tested, seed)) is not None]
         row["test good"] = f"{len(found)} " + _most(found)
     for name, expected in EXPECTED.items():
-        other = conditions.measure(corruptions.apply(pool, name, 3), mean)
+        other = usual.measure(corruptions.apply(pool, name, 3))
         found = [replay(calibration, good, seed, others=other, after=CHANGED_AT) for seed in seeds]
-        delay = statistics.median(c.noticed - CHANGED_AT if c is not None else np.inf for c in found)
+        delay = statistics.median(c.noticed - CHANGED_AT if c else np.inf for c in found)
         named = sum(c is not None and c.cause == expected for c in found)
         by = statistics.median([change.by for change in found if change] or [0.0])
         row[name] = f"{delay:.0f} ({named}, {by:.1f} sd)"

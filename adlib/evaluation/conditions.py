@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import math
 import typing
 
 import numpy as np
@@ -31,8 +30,11 @@ from torch.nn import functional
 
 ARL = 20_000  # the fewest pictures between two false warnings, in the mean: the average run length
 MATTERS = 1.25  # deviations of the calibration pictures: a smaller change is no news
+FAR = 5.0  # deviations beyond which one difference is as plain as another
 STAKE = 1.9  # of at most 2: a picture multiplies what was staked by up to 1.95, or takes it
 SCORE = "score"
+MEASURED = ("brightness", "contrast", "colour", "noise", "sharpness", "alignment")
+MOST = 1000  # pictures that are measured
 CAUSES = {  # (what is measured, its direction): a message key of report/; what explains more first
     ("brightness", 1): "brighter", ("brightness", -1): "darker", ("colour", 1): "redder",
     ("colour", -1): "bluer", ("noise", 1): "noisier", ("sharpness", -1): "blurrier",
@@ -44,42 +46,69 @@ LAPLACE = torch.tensor([[0., 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
 IMMERKAER = torch.tensor([[1., -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
 
 
-def measure(images: torch.Tensor, mean_image: torch.Tensor) -> dict[str, np.ndarray]:
-    """What a camera and its light do to a picture, in a few numbers.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conditions:
+    """How good pictures were taken, in numbers that do not depend on a detector.
 
-    Args:
-        images: uint8 [N,3,S,S]. mean_image: float32 [32,32], `mean_of` good images.
-
-    Returns:
-        {name: float64 [N]}: brightness and contrast (mean and deviation of grey, 0 to 255), colour
-        (red minus blue), sharpness (log of the Laplacian's energy at half the size, where noise is
-        averaged away), noise (log of what Immerkaer's mask leaves, Computer Vision and Image
-        Understanding 1996), alignment (correlation with the mean good image).
+    mean_image: float32 [32,32], the mean grey picture, mean 0 and deviation 1.
+    calibration: {what is measured: float64 [n]} of good pictures.
     """
-    rows = [_measure(chunk.float(), mean_image) for chunk in images.split(64)]
-    return {name: torch.cat([row[name] for row in rows]).double().numpy() for name in rows[0]}
+
+    mean_image: torch.Tensor
+    calibration: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, images: torch.Tensor) -> Conditions:
+        """Of good pictures, uint8 [N,3,S,S]; of more than MOST, as many, evenly taken."""
+        images = images[::max(1, len(images) // MOST)]
+        small = torch.cat([_small(chunk.float()) for chunk in images.split(64)])
+        usual = cls(_standard(small.mean(dim=0, keepdim=True))[0], {})
+        # Each against the mean of the others, as a new picture is: its noise is in its own mean.
+        others = _standard(small.sum(dim=0) - small)
+        usual.calibration.update(usual.measure(images) | {
+            "alignment": (small * others).mean(dim=(1, 2)).double().numpy()})
+        return usual
+
+    def measure(self, images: torch.Tensor) -> dict[str, np.ndarray]:
+        """What a camera and its light do to a picture.
+
+        Args:
+            images: uint8 [N,3,S,S].
+
+        Returns:
+            {name: float64 [N]}: brightness and contrast (mean and deviation of grey, 0 to 255),
+            colour (red minus blue), noise (log of what Immerkaer's mask leaves, Computer Vision and
+            Image Understanding 1996), sharpness (log of the Laplacian at half the size, where noise
+            is averaged away), these three relative to the contrast; alignment (correlation with the
+            mean good picture).
+        """
+        rows = [self._measure(chunk.float()) for chunk in images.split(64)]
+        return {name: torch.cat([row[name] for row in rows]).double().numpy() for name in MEASURED}
+
+    def _measure(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        grey = x.mean(dim=1, keepdim=True)
+        contrast = grey.std(dim=(1, 2, 3))
+        return {"brightness": grey.mean(dim=(1, 2, 3)), "contrast": contrast,
+                "colour": (x[:, 0] - x[:, 2]).mean(dim=(1, 2)) / (contrast + 0.1),
+                "noise": _detail(grey, IMMERKAER),
+                "sharpness": _detail(functional.avg_pool2d(grey, 2), LAPLACE),
+                "alignment": (_small(x) * self.mean_image).mean(dim=(1, 2))}
+
+    def as_dict(self) -> dict[str, typing.Any]:
+        """For JSON; `from_dict` reads it."""
+        return {"mean_image": self.mean_image.tolist(),
+                "calibration": {name: values.tolist()
+                                for name, values in self.calibration.items()}}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, typing.Any]) -> Conditions:
+        return cls(torch.tensor(given["mean_image"]),
+                   {name: np.array(given["calibration"][name], float) for name in MEASURED})
 
 
-def _measure(x: torch.Tensor, mean_image: torch.Tensor) -> dict[str, torch.Tensor]:
-    grey = x.mean(dim=1, keepdim=True)
-    half = functional.avg_pool2d(grey, 2)
-    contrast = grey.std(dim=(1, 2, 3))
-    return {"brightness": grey.mean(dim=(1, 2, 3)), "contrast": contrast,
-            "colour": (x[:, 0] - x[:, 2]).mean(dim=(1, 2)) / (contrast + 0.1),
-            "noise": _energy(grey, IMMERKAER), "sharpness": _energy(half, LAPLACE),
-            "alignment": (_small(x) * mean_image).mean(dim=(1, 2))}
-
-
-def _energy(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Relative to the contrast, which scales it."""
-    contrast = x.std(dim=(1, 2, 3)) + 0.1
-    return ((functional.conv2d(x, kernel).abs().mean(dim=(1, 2, 3)) + 0.1) / contrast).log()
-
-
-def mean_of(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N,3,S,S] -> float32 [32,32]: the mean grey picture, mean 0 and deviation 1."""
-    return _standard(torch.cat([_small(chunk.float()) for chunk in images.split(64)]).mean(
-        dim=0, keepdim=True))[0]
+def _detail(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    strength = functional.conv2d(x, kernel).abs().mean(dim=(1, 2, 3)) + 0.1
+    return (strength / (x.std(dim=(1, 2, 3)) + 0.1)).log()
 
 
 def _small(x: torch.Tensor) -> torch.Tensor:
@@ -134,8 +163,8 @@ class ConditionsTest:
             p = self._p_value(seen, value)
             self._recent[name].append(value)
             bisect.insort(seen, value)
-            self._bets[name, 1].add(self.n, 1 - p)
-            self._bets[name, -1].add(self.n, p)
+            self._bets[name, 1].add(1 - p)
+            self._bets[name, -1].add(p)
         if self.change is None and self.evidence >= self.arl:
             change = self._explain()
             self.change = change if change.by >= MATTERS else None
@@ -150,7 +179,7 @@ class ConditionsTest:
 
     def _explain(self) -> Change:
         """The first in the order of CAUSES among the strongest deviations whose bets have gained:
-        more light that saturates also takes contrast, and contrast takes detail; not the reverse."""
+        light that saturates also takes contrast, and contrast takes detail; not the reverse."""
         best = max(bet.total for bet in self._bets.values())
         found = []
         for (name, sign), cause in CAUSES.items():
@@ -158,24 +187,26 @@ class ConditionsTest:
             if bet is None or bet.total < min(self.arl, best):
                 continue
             good = self._calibration[name]
-            spread = max(float(np.std(good)), 1e-9)
-            recent = self._recent[name][bet.since - 1:]
-            by = sign * (float(np.median(recent)) - float(np.median(good))) / spread
-            found.append(Change(bet.since, self.n, cause, by))
+            off = (np.array(self._recent[name]) - np.median(good)) / max(float(np.std(good)), 1e-9)
+            start = _last_shift(sign * off.clip(-FAR, FAR))
+            by = sign * float(np.median(off[start:]))
+            found.append(Change(start + 1, self.n, cause, by))
         most = max(change.by for change in found)
-        return next(change for change in found if change.by >= most / 3)
+        return next(change for change in found if change.by >= min(most, FAR) / 3)
+
+
+def _last_shift(off: np.ndarray) -> int:
+    """Since which index deviations, [n], have been larger than 0: the most likely start of a shift
+    of their mean that goes on to the end, under normal noise."""
+    sums = off[::-1].cumsum()[::-1].clip(0)
+    return int(np.argmax(sums**2 / np.arange(len(off), 0, -1)))
 
 
 class _Bet:
     """Shiryaev-Roberts: every picture a unit is staked anew, and all that is there is bet on `u`
     (uniform in (0,1) while nothing changes) being large."""
 
-    def __init__(self) -> None:
-        self.total, self.since, self._log = 0.0, 1, 0.0
+    total = 0.0
 
-    def add(self, n: int, u: float) -> None:
-        gain = 1 + STAKE * (u - 0.5)
-        self.total = (1 + self.total) * gain
-        if self._log <= 0:  # what was gained before is lost: a change would have begun here
-            self.since, self._log = n, 0.0
-        self._log += math.log(gain)
+    def add(self, u: float) -> None:
+        self.total = (1 + self.total) * (1 + STAKE * (u - 0.5))
