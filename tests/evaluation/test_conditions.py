@@ -86,7 +86,18 @@ def test_what_a_camera_does_is_measured_in_its_direction():
     assert change("contrast")["contrast"] < -5 and change("blur")["sharpness"] < -0.05
     assert change("noise")["noise"] > 0.3 and change("shift")["alignment"] < -0.01
     again = Conditions.from_dict(json.loads(json.dumps(usual.as_dict())))
-    assert all((again.measure(images)[name] == usual.calibration[name]).all() for name in MEASURED)
+    for name in MEASURED:
+        assert again.calibration[name].tolist() == usual.calibration[name].tolist()
+        assert again.measure(images)[name].tolist() == usual.measure(images)[name].tolist()
+
+
+def test_a_calibration_picture_is_aligned_with_the_others_as_a_new_one_is():
+    """With its own noise in the mean it would look better aligned than any new picture."""
+    noise = torch.randint(0, 256, (40, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    usual = Conditions.of(noise[:20].to(torch.uint8))
+    new = usual.measure(noise[20:].to(torch.uint8))["alignment"]
+    old = usual.calibration["alignment"]
+    assert abs(new.mean() - old.mean()) < 3 * np.hypot(new.std(), old.std()) / 20**0.5
 
 
 def test_a_constant_picture_and_a_single_one_give_numbers():
