@@ -1,5 +1,5 @@
-"""The command line: adlib new, run, report, predict, export, check, data. What a command needs is
-imported where it is needed, so that --help is quick."""
+"""The command line: adlib new, run, report, predict, recalibrate, export, check, data. What a
+command needs is imported where it is needed, so that --help is quick."""
 from __future__ import annotations
 
 import argparse
@@ -114,8 +114,7 @@ def new(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be
-    read."""
+    """One line a picture; the exit code is predictions.exit_code."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
@@ -127,7 +126,7 @@ def predict(args: argparse.Namespace) -> int:
         run = run.at(args.target_fpr)
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
-    due = [] if args.watch else predictions.sources(given)
+    told, due = False, [] if args.watch else predictions.sources(given)
     bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
                    redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
     with local.stop_signals() as stop, predictions.Record(run, Path(args.out)) as record, bar:
@@ -135,12 +134,26 @@ def predict(args: argparse.Namespace) -> int:
         for latest in predictions.predict(record, coming, stop,
                                           ahead=0 if args.watch else predictions.AHEAD):
             print(board.prediction_line(latest), flush=True)
+            if record.changed_at and not told:
+                told = True
+                print(board.conditions_line(record), flush=True)
     print(board.predictions_summary(record))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
         return 130
     return predictions.exit_code(record)
+
+
+def recalibrate(args: argparse.Namespace) -> int:
+    """A new threshold from good pictures taken as they are taken now."""
+    from adlib.runs import predictions, recalibration
+
+    given = predictions.sources([Path(path) for path in args.pictures])
+    run = recalibration.recalibrate(Path(args.run), given, Path(args.out))
+    print(f"wrote {args.out}: threshold {run.threshold.value:.6g} from {len(given)} pictures\n"
+          f"To look at new pictures: {shlex.join(['adlib', 'predict', args.out])} FOLDER")
+    return 0
 
 
 def _reopened(args: argparse.Namespace) -> Reopened:
@@ -356,6 +369,14 @@ def _parser() -> argparse.ArgumentParser:
                      help="share of good parts that may be called anomalous, such as 0.01 "
                           "(default: the run's own)")
     one.set_defaults(command=predict)
+
+    one = commands.add_parser("recalibrate", help="a finished run's threshold anew, from good "
+                                                  "pictures taken after a change")
+    one.add_argument("run", help="folder of a finished run")
+    one.add_argument("pictures", nargs="+", help="good pictures, or folders of them: 40, say")
+    one.add_argument("--out", default="recalibrated", metavar="DIR",
+                     help="the new run's folder (default recalibrated/)")
+    one.set_defaults(command=recalibrate)
 
     one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "
                                                                 "from the picture to the verdict")

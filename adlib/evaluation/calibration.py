@@ -14,6 +14,7 @@ from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc
+from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps
 from adlib.models.anomaly_maps import Scale
@@ -37,6 +38,7 @@ class Decision:
         fixed in advance.
     thresholds: {reference and score: Threshold}.
     good_scores: {train, held_out: a column a score, a row an image}.
+    conditions: how the good pictures were taken; None in a run of an earlier version.
     low, level: the one colour scale of a run's pictures: the map's median on good images, and what
         one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
     """
@@ -49,6 +51,7 @@ class Decision:
     good_scores: dict[str, pd.DataFrame]
     low: float
     level: float
+    conditions: Conditions | None = None
 
     @property
     def chosen_without_labels(self) -> bool:
@@ -95,7 +98,8 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     return Decision(
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
-        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)))
+        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)),
+        Conditions.of(part.good.tensor))
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 
 from adlib.config import Config, InputError
-from adlib.data import images, layout, part
+from adlib.data import files, images, layout, part
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
+from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold, min_calibration_size
 from adlib.models import registry
 from adlib.models.autoencoders import Autoencoder
@@ -105,6 +106,8 @@ def reopen(folder: Path) -> Reopened:
             _same_weights(folder, about["weights"], detector.weights)
         load_state(detector, _current(state, detector))
         maps, calibration = measured["maps"], measured["calibration"]
+        kept = folder / "conditions.json"  # a run of an earlier version has none
+        usual = Conditions.from_dict(files.read_json(kept)) if kept.exists() else None
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise anything: UnpicklingError, KeyError, ...
@@ -117,7 +120,7 @@ def reopen(folder: Path) -> Reopened:
                           calibration["how"])
     decision = Decision(pd.DataFrame(measured["label_free"]), measured["score"], score,
                         {name: tuple(pair) for name, pair in maps["scale"].items()},
-                        {score: threshold}, {}, maps["low"], maps["level"])
+                        {score: threshold}, {}, maps["low"], maps["level"], usual)
     detector.weights = about["weights"]
     return Reopened(config, detector.eval(), decision)
 

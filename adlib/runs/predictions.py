@@ -26,6 +26,7 @@ from PIL import UnidentifiedImageError
 
 from adlib.config import InputError
 from adlib.data import files, layout, untrusted
+from adlib.evaluation.conditions import MEASURED, SCORE, ConditionsTest
 from adlib.runs import overlays
 from adlib.runs.inference import Reopened
 
@@ -48,8 +49,15 @@ class Prediction:
     modified: str = ""  # when its file was last written
     content: str = ""  # 16 hex digits that tell its file's content from any other
     overlay: str = ""  # its file in overlays/
+    brightness: float | None = None  # this and the following: evaluation/conditions
+    contrast: float | None = None
+    colour: float | None = None
+    noise: float | None = None
+    sharpness: float | None = None
+    alignment: float | None = None
 
 
+NUMBERS = ("score", "p_value", *MEASURED)
 COLUMNS = tuple(field.name for field in dataclasses.fields(Prediction))
 
 
@@ -98,9 +106,11 @@ def below(folder: Path) -> list[Path]:
 
 class Record:
     """The folder of a run's predictions, open to add to: predictions.csv and overlays/, and when it
-    is closed the same rows in predictions.json.
+    is closed the same rows in predictions.json; and conditions.json, which says whether the
+    pictures were still taken as the run's own were.
 
-    verdicts: {verdict: rows}, "" = without one. latest: {path: its newest row}.
+    verdicts: {verdict: rows}, "" = without one. latest: {path: its newest row}. conditions: None
+    for a run of an earlier version.
     """
 
     def __init__(self, run: Reopened, out: Path) -> None:
@@ -115,6 +125,9 @@ class Record:
         self._paths: dict[tuple[str, str], str] = {}  # of each content and time of writing
         self._overlays: dict[str, str] = {}  # {name: content}
         self._table, self._about = out / "predictions.csv", out / "predictions.json"
+        self.conditions = _test_of(run)
+        self._compared: list[Prediction] = []
+        self.changed_at: Prediction | None = None  # where the pictures began to differ
         self._lock = filelock.FileLock(out / ".lock")
         with self._writing():
             out.mkdir(parents=True, exist_ok=True)
@@ -139,6 +152,7 @@ class Record:
             if kind is not InputError:  # else the disk is full, and there is half a row
                 files.write_json(self._about, self._said() | {
                     "predictions": [dataclasses.asdict(one) for one in self._read()]})
+                self._tell_conditions()
         finally:
             self._lock.release()
 
@@ -216,6 +230,27 @@ class Record:
             self.verdicts[one.verdict] += 1
             self._paths[one.content, one.modified] = one.path
             self._overlays[one.overlay] = one.content
+            self._compare(one)
+
+    def _compare(self, one: Prediction) -> None:
+        """The next picture for the test of the conditions; a warning is written at once."""
+        test, values = self.conditions, {name: getattr(one, name) for name in (SCORE, *MEASURED)}
+        if test is None or test.change is not None or None in values.values():
+            return
+        self._compared.append(one)
+        if test.add(values):
+            self.changed_at = self._compared[test.change.since - 1]
+            self._tell_conditions()
+
+    def _tell_conditions(self) -> None:
+        if (test := self.conditions) is None:
+            return
+        change = test.change and dataclasses.asdict(test.change) | {
+            "path": self.changed_at.path, "time": self.changed_at.time}
+        with self._writing():
+            files.write_json(self.out / "conditions.json", {
+                "pictures": test.n, "evidence": test.evidence, "needed": test.arl,
+                "change": change})
 
     def _said(self) -> dict[str, typing.Any]:
         config, threshold = self.run.config, self.run.threshold
@@ -258,8 +293,20 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
 
 
 def exit_code(record: Record) -> int:
-    """1: an anomaly was found; 3: none was, but some picture could not be read; 0: all are good."""
-    return 1 if record.verdicts["anomalous"] else 3 if record.unread else 0
+    """1: an anomaly was found; else 4: the conditions have changed; else 3: some picture could not
+    be read; 0: all are good."""
+    if record.verdicts["anomalous"]:
+        return 1
+    return 4 if record.changed_at else 3 if record.unread else 0
+
+
+def _test_of(run: Reopened) -> ConditionsTest | None:
+    """The score is compared where there are calibration scores."""
+    if run.decision.conditions is None:
+        return None
+    scores = run.threshold.calibration
+    return ConditionsTest(run.decision.conditions.calibration
+                          | ({SCORE: scores} if len(scores) else {}))
 
 
 def _scored(record: Record, source: Source, read: Prediction, picture: torch.Tensor | None
@@ -272,11 +319,13 @@ def _scored(record: Record, source: Source, read: Prediction, picture: torch.Ten
     overlay = record.overlay_of(source, read.content)
     overlays.save(overlays.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
                                    level=run.decision.level), record.out / overlay, SIDE)
-    p_value = float(run.threshold.p_values(scores)[0])
+    p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
+    taken = {name: float(values[0]) for name, values in usual.measure(picture[None]).items()
+             } if usual else {}
     verdict = "anomalous" if run.threshold.exceeded(scores)[0] else "good"
     return dataclasses.replace(
         read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
-        verdict="" if math.isinf(run.threshold.value) else verdict, overlay=overlay)
+        verdict="" if math.isinf(run.threshold.value) else verdict, overlay=overlay, **taken)
 
 
 def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Source], ahead: int
@@ -325,9 +374,8 @@ def _utc(seconds: float) -> str:
 def _prediction(row: list[str]) -> Prediction:
     """A row of the table again; ValueError where it is none."""
     values = dict(zip(COLUMNS, row, strict=True))
-    score, p_value = (float(values[key]) if values[key] else None for key in ("score", "p_value"))
-    return Prediction(**values | {"path": str(Path(values["path"])), "score": score,
-                                  "p_value": p_value})
+    numbers = {key: float(values[key]) if values[key] else None for key in NUMBERS}
+    return Prediction(**values | numbers | {"path": str(Path(values["path"]))})
 
 
 def _row(one: Prediction) -> dict[str, typing.Any]:

@@ -88,6 +88,8 @@ class Run:
             _save_state(detector, self.folder / "model.pt")
         else:
             (self.folder / "model.pt").unlink(missing_ok=True)
+        if decision.conditions is not None:
+            files.write_json(self.folder / "conditions.json", decision.conditions.as_dict())
         trained = sum(row.get("seconds", 0.0) for row in detector.history)
         epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
         self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)
