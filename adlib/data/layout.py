@@ -27,7 +27,7 @@ from adlib.data import files, pairing, untrusted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LABELS = "image_anomaly_labels.json"
-DRAWN = "synthetic.json"  # in the root of every set drawn by adlib: each page says SYNTHETIC
+MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
     if _names(own):
         return own, "project"
     drawn = own / "synthetic"
-    if not (drawn / DRAWN).is_file():
+    if not (drawn / MARKER).is_file():
         from adlib.data.synthetic import drawing
 
         drawing.write_dataset(drawn)
@@ -164,7 +164,7 @@ def open_category(root: Path, name: str = "") -> Category:
             f"{nested[0].relative_to(flat[0].parent)}); use either a flat test folder or one "
             "folder a defect")
     untrusted.check_paths(root, name, (path for paths in found.values() for path in paths))
-    for about in (labels := label_file(root), root / DRAWN):
+    for about in (labels := label_file(root), root / MARKER):
         if os.path.lexists(about):
             untrusted.check_inside(root, name, about)
     layout = ("mvtec" if nested
@@ -173,7 +173,7 @@ def open_category(root: Path, name: str = "") -> Category:
         {path: path.relative_to(place).parts[1:] for path in paths} for paths in (nested or flat,
                                                                                   marks))
     masks, strays = pairing.pair(test, mirrored)
-    category = Category(root, name, layout, (root / DRAWN).is_file(), tuple(train),
+    category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks, tuple(found[""] + strays))
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
