@@ -233,8 +233,7 @@ def _check_data(args: argparse.Namespace) -> str:
         lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
         lines += [f"    problem: {problem}"
                   for problem in data_sentences.findings_problems(findings)]
-        bad += len(findings.unreadable) + bool(findings.label_problem) + bool(
-            findings.mask_problem)
+        bad += findings.stopping
     lines += [f"  no category: {words}" for words in layout.near_misses(root)]
     if bad:
         raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))

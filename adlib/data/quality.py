@@ -33,6 +33,11 @@ class Findings:
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
     noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
 
+    @property
+    def stopping(self) -> int:
+        """How many of the problems would stop a run."""
+        return len(self.unreadable) + bool(self.label_problem) + bool(self.mask_problem)
+
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
 
