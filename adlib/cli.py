@@ -239,12 +239,10 @@ def _check_data(args: argparse.Namespace) -> str:
         except InputError as error:
             lines, bad = [*lines, f"  {name}: {error}"], bad + 1
             continue
-        rows = data_sentences.findings_rows(findings)
-        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
-        lines += [f"    problem: {problem}"
-                  for problem in data_sentences.findings_problems(findings)]
-        bad += len(findings.unreadable) + bool(findings.label_problem) + bool(
-            findings.mask_problem)
+        rows = "; ".join(map(" ".join, data_sentences.findings_rows(findings)))
+        problems = data_sentences.findings_problems(findings)
+        lines += [f"  {name}: {rows}", *(f"    problem: {problem}" for problem in problems)]
+        bad += findings.stopping
     lines += [f"  no category: {words}" for words in layout.near_misses(root)]
     if bad:
         raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))

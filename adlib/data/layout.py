@@ -27,7 +27,7 @@ from adlib.data import files, pairing, untrusted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LABELS = "image_anomaly_labels.json"
-DRAWN = "synthetic.json"  # in the root of every set drawn by adlib: each page says SYNTHETIC
+MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
     if _names(own):
         return own, "project"
     drawn = own / "synthetic"
-    if not (drawn / DRAWN).is_file():
+    if not (drawn / MARKER).is_file():
         from adlib.data.synthetic import drawing
 
         drawing.write_dataset(drawn)
@@ -164,16 +164,16 @@ def open_category(root: Path, name: str = "") -> Category:
             f"{nested[0].relative_to(flat[0].parent)}); use either a flat test folder or one "
             "folder a defect")
     untrusted.check_paths(root, name, (path for paths in found.values() for path in paths))
-    for about in (root / LABELS, root / DRAWN):
+    for about in (labels := label_file(root), root / MARKER):
         if os.path.lexists(about):
             untrusted.check_inside(root, name, about)
     layout = ("mvtec" if nested
-              else "course" if (root / LABELS).exists() or found["train_bad"] else "plain")
+              else "course" if labels.exists() or found["train_bad"] else "plain")
     test, mirrored = (
         {path: path.relative_to(place).parts[1:] for path in paths} for paths in (nested or flat,
                                                                                   marks))
     masks, strays = pairing.pair(test, mirrored)
-    category = Category(root, name, layout, (root / DRAWN).is_file(), tuple(train),
+    category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks, tuple(found[""] + strays))
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
@@ -195,8 +195,9 @@ def read_labels(category: Category) -> dict[str, Label]:
     """
     labels = {category.key(path): Label(True, "bad") for path in category.train_bad}
     if category.layout == "mvtec":
-        if (category.root / LABELS).is_file() and label_entries(category.root, category.name):
-            raise InputError(f"{category.root / LABELS} has labels of {category.name}, whose test "
+        path = label_file(category.root)
+        if path.is_file() and label_entries(category.root, category.name):
+            raise InputError(f"{path} has labels of {category.name}, whose test "
                              "images lie in folders that say it, too; remove these entries, or "
                              "put the images into test/ itself")
         for path in category.test:
@@ -207,10 +208,15 @@ def read_labels(category: Category) -> dict[str, Label]:
     return labels
 
 
+def label_file(root: Path) -> Path:
+    """ROOT/image_anomaly_labels.json, in whatever case its name is there."""
+    return next((path for path in _visible(root) if path.name.lower() == LABELS), root / LABELS)
+
+
 def label_entries(root: Path, name: str) -> dict[str, typing.Any]:
     """The entries of the label file that belong to one category, by name or, where no other folder
     has it, by its other case: their keys are checked for path traversal, their values are not."""
-    path = root / LABELS
+    path = label_file(root)
     entries = files.read_json(path)
     if not isinstance(entries, dict):
         raise InputError(
@@ -240,11 +246,12 @@ def contents(category: Category) -> dict[str, str]:
     name this category's labels."""
     paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
     hashes = {category.key(path): value for path, value in content_hashes(paths).items()}
-    if category.layout == "course" and (category.root / LABELS).is_file():
+    path = label_file(category.root)
+    if category.layout == "course" and path.is_file():
         try:
             hashes[LABELS] = json.dumps(label_entries(category.root, category.name), sort_keys=True)
         except InputError:  # its reader will say what is wrong with it
-            hashes[LABELS] = (category.root / LABELS).read_bytes().hex()
+            hashes[LABELS] = path.read_bytes().hex()
     return hashes
 
 
@@ -289,7 +296,7 @@ def stamp_of(path: Path) -> str:
 
 
 def _label_file(category: Category) -> dict[str, Label]:
-    path = category.root / LABELS
+    path = label_file(category.root)
     if not path.is_file():
         raise InputError(f"{path} is missing, and without it the images in "
                          f"{category.root / category.name / 'test'} have no labels; "

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adlib.config import Config, InputError
+from adlib.config import InputError
 from adlib.data import layout
 
+MAP_SIZE = 256  # pixels a side of the maps of all but the autoencoders
 Group = tuple[str, ...]  # the keys of identical images
 
 
@@ -31,6 +32,11 @@ class Findings:
     mask_problem: str = ""  # what is wrong with the masks, or ""
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
     noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
+
+    @property
+    def stopping(self) -> int:
+        """How many of the problems would stop a run."""
+        return len(self.unreadable) + bool(self.label_problem) + bool(self.mask_problem)
 
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
@@ -57,7 +63,7 @@ class Findings:
         return problems + [(code, names) for code, names in self.noted.items() if names]
 
 
-def check(category: layout.Category, size: int = Config.image_size) -> Findings:
+def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     """Look at every file of a category, and at its masks as a run at `size` pixels a side would.
     Bad images, labels and masks are findings, and raise nothing."""
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}

@@ -64,7 +64,7 @@ def detectability(detector: Detector, decision: Decision, part: Part) -> pd.Data
     drawable = category.synthetic and category.name in drawing.CATEGORIES
     if not drawable or math.isinf(decision.threshold.value):
         return pd.DataFrame(columns=["defect", "size", "contrast", "area", "found"])
-    about = files.read_json(category.root / drawing.DRAWN)
+    about = files.read_json(category.root / drawing.MARKER)
     settings = [(scale, 1.0) for scale in SIZES] + [(1.0, c) for c in CONTRASTS if c < 1]
     for defect in drawing.CATEGORIES[category.name]:
         drawn = [(scale, contrast, *drawing.render(

@@ -296,6 +296,13 @@ def test_a_label_file_of_another_system(course_root, encode):
     assert layout.read_labels(open_nut(course_root)) == expected
 
 
+def test_a_label_file_whose_name_has_another_case(course_root):
+    expected = layout.read_labels(open_nut(course_root))
+    labels_file(course_root).rename(course_root / "Image_Anomaly_Labels.JSON")
+    assert layout.read_labels(open_nut(course_root)) == expected
+    assert layout.LABELS in layout.contents(open_nut(course_root))
+
+
 def test_accents_of_either_form(course_root):
     old = course_root / "nut" / "test" / "000.png"
     old.rename(old.with_name(unicodedata.normalize("NFD", "é.png")))

@@ -97,7 +97,7 @@ def test_masks_that_mark_nothing_or_almost_all_are_told(place):
 def test_a_mask_of_several_pages_is_refused(place):
     Image.fromarray(drawn()).save(place / "a.tif", save_all=True,
                                   append_images=[Image.fromarray(drawn())])
-    with pytest.raises(ValueError, match="several pages"):
+    with pytest.raises(ValueError, match="it holds .* save each as"):
         masks.read(place / "a.tif", place / "picture.png")
 
 
@@ -109,7 +109,7 @@ def photograph(path, orientation, size=(60, 40), corner=(0, 0)):
     sensor = np.zeros((size[1], size[0], 3), np.uint8)
     sensor[corner[0]:corner[0] + 20, corner[1]:corner[1] + 20] = 255
     exif = Image.Exif()
-    exif[masks.ORIENTATION] = orientation
+    exif[0x0112] = orientation
     Image.fromarray(sensor).save(path, exif=exif, quality=95)
     return sensor[..., 0]
 
@@ -169,7 +169,7 @@ def test_all_masks_that_cannot_be_used_are_named(place):
     with pytest.raises(InputError) as error:
         masks.load([place / "picture.png"] * 4, names, 32)
     assert "2 masks cannot be used" in str(error.value) and "odd.png (its 42x40" in str(error.value)
-    assert "broken.png (cannot identify" in str(error.value) and "good.png" not in str(error.value)
+    assert "broken.png (" in str(error.value) and "good.png" not in str(error.value)
 
 
 # ---- on the grid of the maps

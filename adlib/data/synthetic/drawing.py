@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from adlib.config import InputError, did_you_mean
-from adlib.data.layout import DRAWN
+from adlib.data.layout import MARKER
 from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
@@ -86,10 +86,10 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
     if train < 2 or good < 0 or anomalous < 0:
         raise InputError(f"train {train}, good {good}, anomalous {anomalous}: give at least 2 "
                          f"training images and no negative numbers")
-    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / DRAWN).is_file()):
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file()):
         raise InputError(f"{root} is a file, or a folder with something else in it; choose "
                          f"another folder, nothing was written")
-    replacing = (root / DRAWN).is_file()
+    replacing = (root / MARKER).is_file()
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
@@ -108,7 +108,7 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
             try:
                 beside.rename(root)
             except OSError:  # where its marker is there, another process was quicker: the same set
-                if not (root / DRAWN).is_file():
+                if not (root / MARKER).is_file():
                     raise
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror or error}; free some space or "
