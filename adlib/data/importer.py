@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from adlib.config import InputError
-from adlib.data import files, layout, untrusted
+from adlib.data import files, layout, reading, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
 MIN_GOOD = 10  # good pictures below which nothing can be said
@@ -46,7 +46,9 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
     Raises:
         InputError: too few good pictures; masks that belong to no picture.
     """
-    left_out: list[str] = []
+    left_out = [untrusted.sanitized(f"{path} is a picture, and its name does not end as one's does")
+                for folder in filter(None, (good, bad))
+                for path in layout.below(folder, images=False) if reading.is_picture(path)]
     good_paths = _readable(_pictures(good), left_out)
     if len(good_paths) < MIN_GOOD:
         raise InputError(
@@ -148,8 +150,7 @@ def _readable(paths: list[Path], left_out: list[str],
     readable = []
     for path, digest in layout.content_hashes(paths).items():
         try:
-            with Image.open(path) as image:
-                image.load()
+            reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named
             why = f"{path} cannot be read ({str(error) or type(error).__name__})"
             left_out.append(untrusted.sanitized(why))

@@ -21,7 +21,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from adlib.config import InputError, cache_dir, did_you_mean, project_root
 from adlib.data import files, untrusted
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+HEIC = {".heic", ".heif", ".hif"}
+SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
+                   ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+# Pictures, too: whoever lists a folder names them, and `reading` says why they cannot be read.
+NOT_READ = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".raw", ".psd",
+            ".svg", ".jxl", ".exr", ".hdr", ".tga", ".dcm", ".fits"}
+HIDDEN = (".", "@eaDir", "__MACOSX")  # what hidden files and a NAS's and macOS's copies begin with
 LABELS = "image_anomaly_labels.json"
 
 
@@ -95,10 +101,11 @@ def categories(root: Path) -> list[str]:
                      "categories")
 
 
-def below(folder: Path) -> list[Path]:
-    """The images of a folder to any depth, sorted, hidden ones left out."""
-    return sorted(path for path in folder.rglob("*") if _is_image(path) and not any(
-        name.startswith(".") for name in path.relative_to(folder).parts))
+def below(folder: Path, images: bool = True) -> list[Path]:
+    """The images of a folder to any depth, or its other files, sorted, hidden ones left out."""
+    return sorted(path for path in folder.rglob("*") if not any(
+        name.startswith(HIDDEN) for name in path.relative_to(folder).parts) and (
+            _is_image(path) if images else path.is_file() and not _is_image(path)))
 
 
 def open_category(root: Path, name: str = "") -> Category:
@@ -281,8 +288,10 @@ def _images(folder: Path) -> tuple[Path, ...]:
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir()
-                  if not path.name.startswith(".")) if folder.is_dir() else []
+                  if not path.name.startswith(HIDDEN)) if folder.is_dir() else []
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """By its name; a link that leads nowhere is one, too, and is named when it is read."""
+    return path.suffix.lower() in SUFFIXES | NOT_READ and not path.is_dir() and (
+        path.is_file() or path.is_symlink())

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adlib.config import InputError
-from adlib.data import layout
+from adlib.data import layout, reading
+from adlib.data.reading import GreyRange, Header
 
 Group = tuple[str, ...]  # the keys of identical images
 
@@ -27,14 +28,21 @@ class Findings:
     unreadable: tuple[str, ...]  # "key (why)"
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
+    unnamed: Group = ()  # files that are images, and are not read for their names
+    grey_range: GreyRange | None = None  # what becomes 0 and 255 in images of more than 8 bits
+    outside: Group = ()  # images with values beyond it
+    eight_bits: Group = ()  # images of 8 bits, where those to learn from have more
 
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        Codes: unreadable, leak, duplicate, labels (with what is wrong with them instead of names),
-        no_labels, all_good, all_anomalous.
+        Codes: unreadable, unnamed, outside, eight_bits, leak, duplicate, labels (with what is wrong
+        with them instead of names), no_labels, all_good, all_anomalous.
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
+        problems += [(code, names) for code, names in (
+            ("unnamed", self.unnamed), ("outside", self.outside), ("eight_bits", self.eight_bits))
+            if names]
         problems += [("leak", group) for group in self.leaks]
         problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
@@ -51,7 +59,16 @@ def check(category: layout.Category) -> Findings:
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
     paths = [path for split in splits.values() for path in split]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = dict(zip(map(category.key, paths), pool.map(_read, paths), strict=True))
+        examined = dict(zip(map(category.key, paths), pool.map(_examine, paths), strict=True))
+    headers = {key: header for key, header in examined.items() if isinstance(header, Header)}
+    grey_range = reading.union(headers[key].extent for key in map(category.key, category.train)
+                               if key in headers)
+    if grey_range is None:
+        examined |= {key: reading.without_range(one.extent) for key, one in headers.items()
+                     if one.extent}
+    others = [path for split in ("train", "test")
+              for path in layout.below(category.root / category.name / split, images=False)]
+    unnamed = tuple(category.key(path) for path in others if reading.is_picture(path))
     try:
         label_problem, labels = "", layout.read_labels(category)
     except InputError as error:
@@ -66,25 +83,21 @@ def check(category: layout.Category) -> Findings:
               for group in identical.values() if len(group) > 1}
     return Findings(
         counts={name: len(split) for name, split in splits.items() if split or name != "train/bad"},
-        sizes=dict(Counter(size for size, _, why in images.values() if not why).most_common()),
-        modes=dict(Counter(mode for _, mode, why in images.values() if not why).most_common()),
+        sizes=dict(Counter("{}x{}".format(*one.size) for one in headers.values()).most_common()),
+        modes=dict(Counter(one.mode for one in headers.values()).most_common()),
         labels=dict(sorted(defects.items(), key=lambda item: (item[0] != "good", item[0]))),
         duplicates=tuple(group for group, leaks in groups.items() if not leaks),
         leaks=tuple(group for group, leaks in groups.items() if leaks),
-        unreadable=tuple(f"{key} ({why})" for key, (_, _, why) in images.items() if why),
-        ignored=sum(path.is_file() and path.suffix.lower() not in layout.SUFFIXES
-                    and not path.name.startswith(".") for split in ("train", "test")
-                    for path in (category.root / category.name / split).rglob("*")),
-        label_problem=label_problem)
+        unreadable=tuple(f"{key} ({why})" for key, why in examined.items() if isinstance(why, str)),
+        ignored=len(others) - len(unnamed), label_problem=label_problem, unnamed=unnamed,
+        grey_range=grey_range, outside=tuple(
+            key for key, one in headers.items() if reading.is_outside(one.extent, grey_range)),
+        eight_bits=tuple(key for key, one in headers.items() if grey_range and not one.extent))
 
 
-def _read(path: Path) -> tuple[str, str, str]:
-    """(size, mode, "") of an image that decodes to its end, or ("", "", why)."""
-    from PIL import Image
-
+def _examine(path: Path) -> Header | str:
+    """What decodes to its end, or why it does not."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return f"{image.width}x{image.height}", image.mode, ""
+        return reading.examine(path)
     except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
-        return "", "", (str(error) or type(error).__name__).replace(str(path), path.name)
+        return (str(error) or type(error).__name__).replace(str(path), path.name)

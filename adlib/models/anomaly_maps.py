@@ -65,10 +65,15 @@ def reduce(maps: np.ndarray, how: str) -> np.ndarray:
 
 
 def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of each smoothed map over good images, which put maps on one scale."""
+    """Mean and deviation of each smoothed map over good images, which put maps on one scale.
+
+    A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
+    everywhere stays in its own unit.
+    """
     smoothed = {name: smooth(values) for name, values in maps.items()}
+    deviations = {name: float(values.std(dtype=np.float64)) for name, values in smoothed.items()}
     return {name: (float(values.mean(dtype=np.float64)),
-                   max(float(values.std(dtype=np.float64)), 1e-12))
+                   max(deviations[name], 1e-6) if deviations[name] else 1.0)
             for name, values in smoothed.items()}
 
 

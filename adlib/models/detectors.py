@@ -140,7 +140,8 @@ class SyntheticAnomalyClassifier(nn.Module):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("mean", features.mean(dim=(0, 2, 3)))
-        self.register_buffer("std", features.std(dim=(0, 2, 3)) + 1e-6)
+        # A feature that is the same in all good images deviates by a digit of float16, not by none.
+        self.register_buffer("std", features.std(dim=(0, 2, 3)).clamp_min(2.0**-10) + 1e-6)
         blocks = nn.functional.avg_pool2d(masks[:, None].float(), 2)
         coarse = nn.functional.adaptive_max_pool2d(blocks, features.shape[-1]).flatten()
         cells = _cells(anomalous)

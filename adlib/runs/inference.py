@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from adlib.config import Config, InputError
-from adlib.data import files, images, layout, part, untrusted
+from adlib.data import files, layout, part, reading, untrusted
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
 from adlib.evaluation.conformal import Threshold
 from adlib.models import registry
@@ -71,7 +71,8 @@ def reopen(folder: Path) -> Reopened:
                          f"its "
                          "configuration first")
     about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
-    config = run_folder.config_of(folder)
+    config = dataclasses.replace(run_folder.config_of(folder),
+                                 grey_range=run_folder.grey_range(folder))
     if "maps" not in measured:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")
@@ -242,7 +243,7 @@ def predict(run: Reopened, given: typing.Iterable[Source], out: Path, *,
     """
     table = (out / "predictions.csv").open("a", newline="", encoding="utf-8")
     with table as stream, ThreadPoolExecutor(2) as pool:
-        for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
+        for source, decoded in _ahead(pool, given, run.config, ahead):
             try:
                 untrusted.check_name(str(source.path))
                 picture = decoded()
@@ -302,11 +303,17 @@ def _predicted(run: Reopened, source: Source, picture: torch.Tensor, out: Path) 
                       "" if math.isinf(threshold.value) else verdict)
 
 
-def _ahead(pool: ThreadPoolExecutor, given: typing.Iterable[Source], size: int, ahead: int
+def _ahead(pool: ThreadPoolExecutor, given: typing.Iterable[Source], config: Config, ahead: int
            ) -> typing.Iterator[tuple[Source, typing.Callable[[], torch.Tensor]]]:
     """Every source with a function that waits for its picture, `ahead` of them being decoded."""
+    grey_range = reading.parsed(config.grey_range)
+
     def decode(path: Path) -> torch.Tensor:
-        return torch.from_numpy(images.decode(path, size).copy())
+        pixels, extent = reading.read(path, config.image_size, grey_range)
+        if reading.is_outside(extent, grey_range):
+            log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
+                        "to %g, and are clipped", untrusted.sanitized(path), *extent, *grey_range)
+        return torch.from_numpy(pixels.copy())
 
     waiting: list[tuple[Source, typing.Any]] = []
     for source in given:

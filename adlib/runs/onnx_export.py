@@ -1,6 +1,6 @@
 """A finished run as one ONNX file: from the picture to its score, map and verdict.
 
-Input `picture`: uint8 [1,3,S,S], RGB, resized to S as images.decode does. Outputs: `score` float32
+Input `picture`: uint8 [1,3,S,S], RGB, resized to S as reading.decode does. Outputs: `score` float32
 [1], `map` float32 [1,S,S] (smoothed), `anomalous` bool [1]. The file's metadata have the threshold,
 the maps' fixed scale (low, level) and what the run was.
 """
@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import nn
 
 from adlib.config import STATISTICS, InputError
-from adlib.data import files
+from adlib.data import files, reading
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.feature_autoencoder import FeatureAutoencoder
@@ -109,6 +109,8 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
             "target_fpr": config.target_fpr,
             "calibration_images": len(run.threshold.calibration),
             "map_low": run.decision.low, "map_level": run.decision.level,
+            "grey_range": reading.parsed(config.grey_range),
             "input": f"picture: uint8 [1,3,{config.image_size},{config.image_size}], RGB, resized "
-                     "with antialiasing (bilinear)"}).items()})
+                     "with antialiasing (bilinear); of more than 8 bits, grey_range becomes 0 and "
+                     "255"}).items()})
         onnx.save(model, str(temporary))
