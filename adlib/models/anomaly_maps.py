@@ -68,12 +68,14 @@ def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
     """Mean and deviation of each smoothed map over good images, which put maps on one scale.
 
     A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
-    everywhere stays in its own unit.
+    everywhere, but for rounding, stays in its own unit.
     """
+    def deviation(values: np.ndarray) -> float:
+        found = float(values.std(dtype=np.float64))
+        return max(found, 1e-6) if found > 1e-6 * np.abs(values).max() else 1.0
+
     smoothed = {name: smooth(values) for name, values in maps.items()}
-    deviations = {name: float(values.std(dtype=np.float64)) for name, values in smoothed.items()}
-    return {name: (float(values.mean(dtype=np.float64)),
-                   max(deviations[name], 1e-6) if deviations[name] else 1.0)
+    return {name: (float(values.mean(dtype=np.float64)), deviation(values))
             for name, values in smoothed.items()}
 
 

@@ -18,6 +18,7 @@ BANK, POOL = 4000, 20000  # patches the memory keeps, and random patches it choo
 PROJECTED = 64  # dimensions in which the memory's coreset is chosen
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 10, 2e-3, 2048  # of the classifier; a batch is of cells
 GOOD_CELLS, GOOD_PER_ANOMALOUS = 256, 2  # it sees of each good image, and beside an anomalous one
+DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by at least
 
 
 class PCAResidual(nn.Module):
@@ -140,8 +141,7 @@ class SyntheticAnomalyClassifier(nn.Module):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("mean", features.mean(dim=(0, 2, 3)))
-        # A feature that is the same in all good images deviates by a digit of float16, not by none.
-        self.register_buffer("std", features.std(dim=(0, 2, 3)).clamp_min(2.0**-10) + 1e-6)
+        self.register_buffer("std", features.std(dim=(0, 2, 3)).clamp_min(DIGIT) + 1e-6)
         blocks = nn.functional.avg_pool2d(masks[:, None].float(), 2)
         coarse = nn.functional.adaptive_max_pool2d(blocks, features.shape[-1]).flatten()
         cells = _cells(anomalous)

@@ -15,7 +15,6 @@ from adlib.models.backbone import OnBackbone
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
 FEW = 10  # validation images below which the fused scales are standard deviations
-LEAST = 0.01  # of a scale: what rounding features to float16 does to a distance
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
@@ -52,7 +51,8 @@ class Fused(nn.Module):
         # other.
         spread = [1.4826 * float(np.median(np.abs(top - c))) if len(top) >= FEW else
                   float(top.std(ddof=1)) for top, c in zip(tops, centre, strict=True)]
-        self.centre, self.spread = torch.tensor(centre), torch.tensor(spread).clamp_min(LEAST)
+        self.centre = torch.tensor(centre)
+        self.spread = torch.tensor(spread).clamp_min(detectors.DIGIT)
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
