@@ -189,7 +189,7 @@ def sources(given: typing.Sequence[Path]) -> list[Source]:
     for path in given:
         if not path.exists():
             raise InputError(f"there is no {path}; give pictures, or folders of pictures")
-        for picture in layout.below(path) if path.is_dir() else [path]:
+        for picture in _pictures(path) if path.is_dir() else [path]:
             name = picture.relative_to(path).as_posix() if path.is_dir() else picture.name
             unique, number = name, 2
             while unique in taken:  # of another folder: no overlay is overwritten
@@ -201,6 +201,12 @@ def sources(given: typing.Sequence[Path]) -> list[Source]:
         raise InputError(f"{', '.join(map(str, given))} holds no picture "
                          f"({', '.join(sorted(layout.SUFFIXES))})")
     return [Source(path, name) for path, name in named.items()]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Also those whose names do not say so: a file that nobody looks at would be taken as good."""
+    others = layout.below(folder, images=False)
+    return sorted([*layout.below(folder), *filter(reading.is_picture, others)])
 
 
 def begin(run: Reopened, out: Path) -> list[Prediction]:

@@ -266,6 +266,20 @@ def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(run, course_ro
     ]
 
 
+def test_every_file_that_looks_like_a_picture_has_a_row(run, course_root, tmp_path):
+    good = sorted((course_root / "nut" / "train" / "good").glob("*.png"))[0]
+    (tmp_path / "new" / "@eaDir").mkdir(parents=True)
+    for name in ("b.png", "without_a_suffix", "@eaDir/a_nas_has_its_own.png"):
+        shutil.copy(good, tmp_path / "new" / name)
+    (tmp_path / "new" / "a.NEF").write_bytes(b"II*\0" + bytes(64))
+    (tmp_path / "new" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    words = ["predict", str(run), str(tmp_path / "new"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 3
+    raw, one, other = rows(tmp_path / "out")
+    assert raw["problem"].startswith(".NEF files are not read")
+    assert one["score"] == other["score"] and other["path"].endswith("without_a_suffix")
+
+
 def test_a_killed_call_goes_on_where_it_was(run, course_root, tmp_path, capsys):
     words = ["predict", str(run), str(course_root / "nut" / "test"), "--out", str(tmp_path / "out")]
     assert cli.main(words) == 1
