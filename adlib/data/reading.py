@@ -61,11 +61,6 @@ class Header(typing.NamedTuple):
     extent: GreyRange | None
 
 
-def decode(path: Path, size: int, grey_range: GreyRange | None = None) -> np.ndarray:
-    """One picture's file -> uint8 [3,size,size], RGB; `read` without the extent."""
-    return read(path, size, grey_range).pixels
-
-
 def read(path: Path, size: int, grey_range: GreyRange | None = None) -> Picture:
     """One picture's file -> uint8 [3,size,size], RGB, and the extent of its values.
 
@@ -82,9 +77,9 @@ def read(path: Path, size: int, grey_range: GreyRange | None = None) -> Picture:
     """
     with opened(path) as image:
         raw = _raw_mode(image)
-        _load(path, image, 2 * size)
+        _load(image, 2 * size)
         turn = _turn(image)
-        values, extent = _deep(path, image, raw), None
+        values, extent = _deep(image, raw), None
         if values is not None:
             extent = _extent(values)
             if grey_range is None:
@@ -104,8 +99,8 @@ def examine(path: Path) -> Header:
     """A picture's size, mode and extent, after decoding it to its end. Raises as `read`."""
     with opened(path) as image:
         size, mode, raw = image.size, image.mode, _raw_mode(image)
-        _load(path, image, 1024)
-        values = _deep(path, image, raw)
+        _load(image, 1024)
+        values = _deep(image, raw)
     coloured = values is not None and values.ndim == 3
     return Header(size, f"{mode};16" if coloured else mode,
                   None if values is None else _extent(values))
@@ -118,8 +113,8 @@ def extent(path: Path) -> GreyRange | None:
         raw = _raw_mode(image)
         if not _is_deep(image, raw):
             return None
-        _load(path, image, 1024)
-        return _extent(_deep(path, image, raw))
+        _load(image, 1024)
+        return _extent(_deep(image, raw))
 
 
 def parsed(given: str) -> GreyRange | None:
@@ -234,12 +229,12 @@ def _pages(image: Image.Image) -> int:
     return len(pages)
 
 
-def _load(path: Path, image: Image.Image, side: int) -> None:
+def _load(image: Image.Image, side: int) -> None:
     """Decode; of a large JPEG no more than gives `side` pixels a side."""
     if math.prod(image.size) > LARGE:
         image.draft(None, (side, side))
     if image.format == "PNG":  # Pillow does not look at the checksums of the pixels
-        with Image.open(path, formats=("PNG", )) as checked:
+        with Image.open(image.filename, formats=("PNG", )) as checked:
             try:
                 checked.verify()
             except SyntaxError:
@@ -268,7 +263,7 @@ def _is_signed(image: Image.Image) -> bool:
     return image.mode == "L" and image.format == "TIFF" and image.tag_v2.get(SAMPLES) == (2, )
 
 
-def _deep(path: Path, image: Image.Image, raw: str) -> np.ndarray | None:
+def _deep(image: Image.Image, raw: str) -> np.ndarray | None:
     """The values of a loaded picture of more than 8 bits, [H,W] or [H,W,3]; None for 8 bits.
 
     Raises:
@@ -293,7 +288,7 @@ def _deep(path: Path, image: Image.Image, raw: str) -> np.ndarray | None:
         raise ValueError(f"16 bits with transparency, stored as {raw}, are not read; save it "
                          "without transparency")
     # Of 16 bits Pillow keeps the first byte; told the other order of bytes, the second one.
-    with Image.open(path, formats=(image.format, )) as again:
+    with Image.open(image.filename, formats=(image.format, )) as again:
         again.seek(image.tell())
         again.tile = [tile._replace(args=_other_byte(tile.args)) for tile in again.tile]
         values = values.astype(np.uint16) * 256 + np.asarray(again)

@@ -1,6 +1,6 @@
 """A finished run as one ONNX file: from the picture to its score, map and verdict.
 
-Input `picture`: uint8 [1,3,S,S], RGB, resized to S as reading.decode does. Outputs: `score` float32
+Input `picture`: uint8 [1,3,S,S], RGB, resized to S as reading.read does. Outputs: `score` float32
 [1], `map` float32 [1,S,S] (smoothed), `anomalous` bool [1]. The file's metadata have the threshold,
 the maps' fixed scale (low, level) and what the run was.
 """
