@@ -256,7 +256,8 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _is_deep(image: Image.Image, raw: str) -> bool:
     """Has a picture more than 8 bits, or a sign?"""
-    return image.mode[0] in "IF" or ";16" in raw and image.mode != "CMYK" or _is_signed(image)
+    coloured = raw[-4:] in OTHER_BYTE and image.mode != "CMYK"
+    return image.mode[0] in "IF" or coloured or _is_signed(image)
 
 
 def _is_signed(image: Image.Image) -> bool:
@@ -284,7 +285,7 @@ def _deep(image: Image.Image, raw: str) -> np.ndarray | None:
         raise ValueError("some of its values are no numbers; replace them")
     if image.mode[0] in "IF":
         return values
-    if raw[:-1] not in ("RGB;16", "RGBX;16", "RGBA;16"):
+    if raw[:-4] not in ("RGB", "RGBX", "RGBA"):
         raise ValueError(f"16 bits with transparency, stored as {raw}, are not read; save it "
                          "without transparency")
     # Of 16 bits Pillow keeps the first byte; told the other order of bytes, the second one.

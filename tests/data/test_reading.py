@@ -78,6 +78,17 @@ def test_modes_that_show_the_same_picture_decode_alike(tmp_path):
     assert set(np.unique(decode(tmp_path / "one.png", 64))) == {0, 255}
 
 
+def test_a_bitmap_of_16_bits_a_pixel_has_no_more_than_8_a_colour(tmp_path):
+    red, green, blue = (RGB.astype(int) >> (3, 2, 3)).transpose(2, 0, 1)
+    pixels = (red << 11 | green << 5 | blue).astype("<u2")[::-1].tobytes()
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 66 + len(pixels), 0, 0, 66) + struct.pack(
+        "<IiiHHIIiiII", 40, 64, 64, 1, 16, 3, len(pixels), 0, 0, 0, 0) + masks + pixels)
+    assert reading.extent(path) is None
+    assert np.abs(decode(path, 64).transpose(1, 2, 0).astype(int) - RGB).max() <= 8
+
+
 def test_alpha_lies_over_black(tmp_path):
     path = save(tmp_path / "a.png", np.dstack([RGB, np.zeros_like(GREY)]))
     assert decode(path, 32).max() == 0
