@@ -90,7 +90,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
     from adlib.config import project_root, study_root
-    from adlib.data import importer
+    from adlib.data import images, importer
     from adlib.runs import grid, run_folder
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
@@ -101,6 +101,9 @@ def new(args: argparse.Namespace) -> int:
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
+    if grey_range := images.grey_range(made.sources("train/")):
+        print("They have more than 8 bits: values of {:g} to {:g} become 0 to 255.".format(
+            *grey_range))
     if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
     words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]

@@ -10,10 +10,9 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from adlib.config import InputError, is_folder_name
-from adlib.data import files, layout, pairing, untrusted
+from adlib.data import files, layout, pairing, reading, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
 MIN_GOOD = 10  # good pictures below which nothing can be said
@@ -27,8 +26,12 @@ class Plan:
     copies: dict[str, Path]  # path inside the category -> source
     left_out: list[str]
 
+    def sources(self, split: str) -> list[Path]:
+        """The pictures that go to a split, such as "train/"."""
+        return [source for target, source in self.copies.items() if target.startswith(split)]
+
     def count(self, split: str) -> int:
-        return sum(target.startswith(split) for target in self.copies)
+        return len(self.sources(split))
 
 
 def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan:
@@ -46,22 +49,26 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
     Raises:
         InputError: too few good pictures; masks that belong to no picture.
     """
-    left_out: list[str] = []
+    left_out = {path: "is a picture, and its name does not end as one's does"
+                for folder in filter(None, (good, bad))
+                for path in layout.below(folder, images=False) if reading.is_picture(path)}
     good_paths = _readable(_pictures(good), left_out)
     if len(good_paths) < MIN_GOOD:
         raise InputError(
             f"{good} holds {len(good_paths)} good pictures that can be used; at least {MIN_GOOD} "
-            f"are needed, and 50 or more are better" + "".join(f"; {why}" for why in left_out))
+            f"are needed, and 50 or more are better" + "".join(
+                f"; {', '.join(names)} {why}" for why, names in _by_reason(left_out).items()))
     order = np.random.default_rng(0).permutation(len(good_paths))
     tested = set(order[:max(1, round(TESTED * len(good_paths)))].tolist())
     names = _names(good_paths, good)
     copies = {f"{'test' if i in tested else 'train'}/good/{names[path]}": path
               for i, path in enumerate(good_paths)}
-    return Plan(copies | _place_bad(bad, masks, good_paths, left_out), left_out)
+    copies |= _place_bad(bad, masks, good_paths, left_out)
+    return Plan(copies, [untrusted.sanitized(f"{path} {why}") for path, why in left_out.items()])
 
 
 def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
-               left_out: list[str]) -> dict[str, Path]:
+               left_out: dict[Path, str]) -> dict[str, Path]:
     """The bad pictures and their masks: {path inside the category: source}."""
     paths, copies = _pictures(bad) if bad else [], {}
     readable = _readable(paths, left_out, good_paths)
@@ -150,21 +157,27 @@ def _pictures(folder: Path) -> list[Path]:
     return layout.below(folder)
 
 
-def _readable(paths: list[Path], left_out: list[str],
+def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:
+    """{why: names}: of twenty files of one kind the reason is said once."""
+    names: dict[str, list[str]] = {}
+    for path, why in left_out.items():
+        names.setdefault(untrusted.sanitized(why), []).append(untrusted.sanitized(path.name))
+    return names
+
+
+def _readable(paths: list[Path], left_out: dict[Path, str],
               earlier: typing.Sequence[Path] = ()) -> list[Path]:
     """Those that decode to their end and are no copy of another one or of an earlier one."""
     seen = {digest: path for path, digest in layout.content_hashes(list(earlier)).items()}
     readable = []
     for path, digest in layout.content_hashes(paths).items():
         try:
-            with Image.open(path) as image:
-                image.load()
+            reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named
-            why = f"{path} cannot be read ({str(error) or type(error).__name__})"
-            left_out.append(untrusted.sanitized(why))
+            left_out[path] = f"cannot be read ({str(error) or type(error).__name__})"
             continue
         if digest in seen:
-            left_out.append(untrusted.sanitized(f"{path} is a copy of {seen[digest]}"))
+            left_out[path] = f"is a copy of {seen[digest]}"
             continue
         seen[digest] = path
         readable.append(path)

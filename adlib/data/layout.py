@@ -25,7 +25,13 @@ from pathlib import Path, PureWindowsPath
 from adlib.config import InputError, cache_dir, did_you_mean, project_root
 from adlib.data import files, pairing, untrusted
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+HEIC = {".heic", ".heif", ".hif"}
+SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
+                   ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+# Pictures, too: whoever lists a folder names them, and `reading` says why they cannot be read.
+NOT_READ = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".raw", ".psd",
+            ".svg", ".jxl", ".exr", ".hdr", ".tga", ".dcm", ".fits"}
+HIDDEN = (".", "@eaDir", "__MACOSX")  # what hidden files and a NAS's and macOS's copies begin with
 LABELS = "image_anomaly_labels.json"
 MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
 
@@ -119,8 +125,8 @@ def near_misses(root: Path) -> list[str]:
 
 
 def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: None,
-          entered: tuple[str, ...] = (), linked: bool = False) -> list[Path]:
-    """The images of a folder to any depth, sorted, hidden ones left out.
+          entered: tuple[str, ...] = (), linked: bool = False, images: bool = True) -> list[Path]:
+    """The images of a folder to any depth, or its other files, sorted, hidden ones left out.
 
     Linked folders are read, too, after `enter` was asked; not those that lead back to where they
     lie. Raises InputError for a link in a linked folder, which could multiply without end.
@@ -128,14 +134,14 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     found, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
         if not path.is_dir():
-            found += [path] if _is_image(path) else []
+            found += [path] if _is_image(path) == images else []
         elif not path.is_symlink():
-            found += below(path, enter, entered, linked)
+            found += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
             enter(path)
             if linked:
                 raise InputError(f"{path} is a link in a linked folder; link to {real} directly")
-            found += below(path, enter, entered, linked=True)
+            found += below(path, enter, entered, linked=True, images=images)
     return sorted(found)
 
 
@@ -355,7 +361,7 @@ def _role(parts: tuple[str, ...]) -> str:
 
 def _visible(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
     except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, maybe
         return []
     except OSError as error:
@@ -363,4 +369,6 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists())
+    """By its name; a link that leads nowhere is one, too, and is named when it is read."""
+    return path.suffix.lower() in SUFFIXES | NOT_READ and not path.is_dir() and (
+        path.is_file() or not path.exists())

@@ -19,6 +19,7 @@ class ImageSet:
     category: layout.Category
     paths: tuple[Path, ...]
     size: int  # pixels a side
+    grey_range: str = ""  # the parameter
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -32,7 +33,8 @@ class ImageSet:
     def tensor(self) -> torch.Tensor:
         """uint8 [N,3,S,S], memory-mapped. Raises InputError naming every file that cannot be
         read."""
-        return images.load(self.paths, self.size)
+        return images.load(self.paths, self.size,
+                           images.grey_range(self.category.train, self.grey_range))
 
     @functools.cached_property
     def mask_paths(self) -> list[Path | None]:
@@ -71,7 +73,13 @@ class Part:
     held_out_index: torch.Tensor  # int64, of `good`: what calibrates it
 
     def _set(self, paths: typing.Sequence[Path]) -> ImageSet:
-        return ImageSet(self.category, tuple(paths), self.config.image_size)
+        return ImageSet(self.category, tuple(paths), self.config.image_size,
+                        self.config.grey_range)
+
+    @property
+    def grey_range(self) -> tuple[float, float] | None:
+        """What becomes 0 and 255 in images of more than 8 bits; None where there are none."""
+        return images.grey_range(self.category.train, self.config.grey_range)
 
     @functools.cached_property
     def good(self) -> ImageSet:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adlib.config import InputError
-from adlib.data import layout
+from adlib.data import layout, reading
+from adlib.data.reading import GreyRange, Header
 
 MAP_SIZE = 256  # pixels a side of the maps of all but the autoencoders
 Group = tuple[str, ...]  # the keys of identical images
@@ -29,6 +30,10 @@ class Findings:
     unreadable: tuple[str, ...]  # "key (why)"
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
+    unnamed: Group = ()  # files that are images, and are not read for their names
+    grey_range: GreyRange | None = None  # what becomes 0 and 255 in images of more than 8 bits
+    outside: Group = ()  # images with values beyond it
+    eight_bits: Group = ()  # images of 8 bits, where those to learn from have more
     mask_problem: str = ""  # what is wrong with the masks, or ""
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
     noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
@@ -41,14 +46,17 @@ class Findings:
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        Codes: unreadable, leak, duplicate, labels and masks (with what is wrong with them instead
-        of names), no_test, no_labels, all_good, all_anomalous; those of `noted`: unread (images
-        without a place in the layout), stray (masks of no image), bare (folders of a defect without
+        Codes: unreadable, unnamed, outside, eight_bits, leak, duplicate, labels and masks (with
+        what is wrong with them instead of names), no_test, no_labels, all_good, all_anomalous;
+        those of `noted`: unread (images without a place in the layout), stray (masks of no image), bare (folders of a defect without
         an image), respelled (names and labels taken for good, bad, train or test in another case),
         alike (defects that differ in case alone), absent (no mask, where others have one),
         contradicted (good, but its mask shows a defect), and data.masks' own, once a defect.
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
+        problems += [(code, names) for code, names in (
+            ("unnamed", self.unnamed), ("outside", self.outside), ("eight_bits", self.eight_bits))
+            if names]
         problems += [("leak", group) for group in self.leaks]
         problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
@@ -69,7 +77,16 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
     paths = [path for split in splits.values() for path in split]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = dict(zip(map(category.key, paths), pool.map(_read, paths), strict=True))
+        examined = dict(zip(map(category.key, paths), pool.map(_examine, paths), strict=True))
+    headers = {key: header for key, header in examined.items() if isinstance(header, Header)}
+    grey_range = reading.union(headers[key].extent for key in map(category.key, category.train)
+                               if key in headers)
+    if grey_range is None:
+        examined |= {key: reading.without_range(one.extent) for key, one in headers.items()
+                     if one.extent}
+    others = [path for split in ("train", "test")
+              for path in layout.below(category.root / category.name / split, images=False)]
+    unnamed = tuple(category.key(path) for path in others if reading.is_picture(path))
     try:
         label_problem, labels = "", layout.read_labels(category)
     except InputError as error:
@@ -86,16 +103,16 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
               for group in identical.values() if len(group) > 1}
     return Findings(
         counts={name: len(split) for name, split in splits.items() if split or name != "train/bad"},
-        sizes=dict(Counter(size for size, _, why in images.values() if not why).most_common()),
-        modes=dict(Counter(mode for _, mode, why in images.values() if not why).most_common()),
+        sizes=dict(Counter("{}x{}".format(*one.size) for one in headers.values()).most_common()),
+        modes=dict(Counter(one.mode for one in headers.values()).most_common()),
         labels=dict(sorted(defects.items(), key=lambda item: (item[0] != "good", item[0]))),
         duplicates=tuple(group for group, leaks in groups.items() if not leaks),
         leaks=tuple(group for group, leaks in groups.items() if leaks),
-        unreadable=tuple(f"{key} ({why})" for key, (_, _, why) in images.items() if why),
-        ignored=sum(path.is_file() and path.suffix.lower() not in layout.SUFFIXES
-                    and not path.name.startswith(".") for split in ("train", "test")
-                    for path in (category.root / category.name / split).rglob("*")),
-        label_problem=label_problem,
+        unreadable=tuple(f"{key} ({why})" for key, why in examined.items() if isinstance(why, str)),
+        ignored=len(others) - len(unnamed), label_problem=label_problem, unnamed=unnamed,
+        grey_range=grey_range, outside=tuple(
+            key for key, one in headers.items() if reading.is_outside(one.extent, grey_range)),
+        eight_bits=tuple(key for key, one in headers.items() if grey_range and not one.extent),
         mask_problem=mask_problem,
         masks={name: (masked[name], n) for name, n in sorted(defects.items()) if name != "good"},
         noted=_places(category, defects) | noted)
@@ -143,13 +160,9 @@ def _masks(category: layout.Category, labels: dict[Path, layout.Label],
     return "", {note: tuple(names) for note, names in noted.items()}
 
 
-def _read(path: Path) -> tuple[str, str, str]:
-    """(size, mode, "") of an image that decodes to its end, or ("", "", why)."""
-    from PIL import Image
-
+def _examine(path: Path) -> Header | str:
+    """What decodes to its end, or why it does not."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return f"{image.width}x{image.height}", image.mode, ""
+        return reading.examine(path)
     except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
-        return "", "", (str(error) or type(error).__name__).replace(str(path), path.name)
+        return (str(error) or type(error).__name__).replace(str(path), path.name)

@@ -20,6 +20,7 @@ AT_ONCE = 1024  # cells that are compared with the bank: the products fit the pr
 PROJECTED = 64  # dimensions in which the memory's coreset is chosen
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 6, 2e-3, 2048  # of the classifier; a batch is of cells
 GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones of each anomalous
+DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by at least
 # Cells of mirrored and turned good images [P,C], and which good image each is of, int64 [P].
 Views = tuple[torch.Tensor, torch.Tensor]
 

@@ -48,7 +48,7 @@ class Fused(nn.Module):
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy()), "top1"))
             for values in self.classifier.both(features)]).float()
-        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(1e-6)
+        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

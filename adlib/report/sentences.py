@@ -82,6 +82,15 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
         about: device, threads, precision.
         fitted_on: good images in a feature detector's sample.
     """
+    line = _facts(part, detector, about, fitted_on)
+    if part.grey_range is None:
+        return line
+    low, high = part.grey_range
+    return join([line, t("run.grey_range", low=low, high=high)])
+
+
+def _facts(part: Part, detector: Detector, about: dict[str, typing.Any],
+           fitted_on: int | None) -> Text:
     config, origin = part.config, weights(detector.weights)
     shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
     if config.model in PIXEL_MODELS:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from adlib.config import Config, InputError
-from adlib.data import files, images, layout, part
+from adlib.data import files, layout, part, reading, untrusted
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold, min_calibration_size
@@ -58,9 +58,15 @@ class Reopened:
         return dataclasses.replace(
             self, decision=dataclasses.replace(self.decision, thresholds=thresholds))
 
-    def decode(self, file: Path | typing.BinaryIO) -> torch.Tensor:
-        """A picture's file as the run was shown its own: uint8 [3,S,S]."""
-        return torch.from_numpy(images.decode(file, self.config.image_size).copy())
+    def decode(self, file: reading.File) -> torch.Tensor:
+        """A picture's file as the run was shown its own: uint8 [3,S,S]. Raises as reading.read."""
+        grey_range = reading.parsed(self.config.grey_range)
+        pixels, extent = reading.read(file, self.config.image_size, grey_range)
+        if reading.is_outside(extent, grey_range):
+            log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
+                        "to %g, and are clipped", untrusted.sanitized(getattr(file, "name", file)),
+                        *extent, *grey_range)
+        return torch.from_numpy(pixels.copy())
 
     def scores(self, given: Images) -> np.ndarray:
         """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
@@ -85,7 +91,8 @@ def reopen(folder: Path) -> Reopened:
                          f"its "
                          "configuration first")
     about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
-    config = run_folder.config_of(folder)
+    config = dataclasses.replace(run_folder.config_of(folder),
+                                 grey_range=run_folder.grey_range(folder))
     if "maps" not in measured:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")

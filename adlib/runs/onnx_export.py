@@ -24,7 +24,7 @@ from scipy import ndimage
 from torch import nn
 
 from adlib.config import STATISTICS, InputError
-from adlib.data import files
+from adlib.data import files, reading
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.fast import device
@@ -135,8 +135,10 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
             "threshold": None if math.isinf(threshold.value) else threshold.value,
             "least_target_fpr": least, "calibration_images": len(threshold.calibration),
             "map_low": run.decision.low, "map_level": run.decision.level,
+            "grey_range": reading.parsed(config.grey_range),
             "input": "picture: uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; resized "
-                     f"in here to {size},{size}"}).items()})
+                     f"in here to {size},{size}; of more than 8 bits, grey_range becomes 0 and "
+                     "255"}).items()})
         onnx.checker.check_model(model)
         onnx.save(model, str(temporary))
 

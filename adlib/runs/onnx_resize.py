@@ -1,4 +1,4 @@
-"""images.decode's resizing as an ONNX graph, to the same pixels, whatever the picture's size.
+"""reading.read's resizing as an ONNX graph, to the same pixels, whatever the picture's size.
 
 Pillow's antialiased bilinear: a pixel is the mean of those that a triangle about its centre covers,
 by weights in units of 2^-22, rounded to a grey level; along the lines, then along the columns.

@@ -22,10 +22,9 @@ from pathlib import Path
 
 import filelock
 import torch
-from PIL import UnidentifiedImageError
 
 from adlib.config import InputError
-from adlib.data import files, layout, untrusted
+from adlib.data import files, layout, reading, untrusted
 from adlib.evaluation.conditions import MEASURED, SCORE, ConditionsTest
 from adlib.runs import overlays
 from adlib.runs.inference import Reopened
@@ -98,10 +97,12 @@ def sources(given: typing.Sequence[Path]) -> list[Source]:
 
 
 def below(folder: Path) -> list[Path]:
-    """layout.below without overlays, which are pictures of what was predicted."""
-    return [path for path in layout.below(folder) if not any(
+    """The pictures of a folder to any depth, those whose names do not say so included: a file that
+    nobody looks at would be taken as good. Without overlays, which are pictures of predictions."""
+    others = filter(reading.is_picture, layout.below(folder, images=False))
+    return sorted(path for path in (*layout.below(folder), *others) if not any(
         parent.name == "overlays" and (folder / parent.parent / "predictions.json").is_file()
-        for parent in path.relative_to(folder).parents)]
+        for parent in path.relative_to(folder).parents))
 
 
 class Record:
@@ -353,13 +354,13 @@ def _read(record: Record, source: Source) -> tuple[Prediction, torch.Tensor | No
         content = hashlib.sha256(data).hexdigest()[:16]
         if record.knows(source, content, modified):
             return None
-        picture = record.run.decode(io.BytesIO(data))
+        held = io.BytesIO(data)
+        held.name = str(source.path)
+        picture = record.run.decode(held)
     except InputError as error:  # its name: it cannot be mended by waiting
         problem, source.final = untrusted.sanitized(str(error)), True
     except FileNotFoundError:
         problem = "it has gone before it could be read"
-    except UnidentifiedImageError:
-        problem = "it is no picture" if data else "it is empty"
     except Exception as error:  # whatever a decoder trips over, the file is named
         problem = untrusted.sanitized(str(error) or type(error).__name__)
     return Prediction(untrusted.sanitized(source.path), problem=problem, time=_utc(now),

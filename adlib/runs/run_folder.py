@@ -180,7 +180,7 @@ def start(part: Part, detector: Detector) -> Run:
         "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
             "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
             "source": part.source, "counts": counts,
-            "fingerprint": inputs["data"]},
+            "fingerprint": inputs["data"], "grey_range": part.grey_range},
         "weights": weights, **devices.describe(config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
@@ -249,6 +249,13 @@ def config_of(run_folder: Path) -> Config:
     params = manifest(run_folder).get("params") or {}
     return Config.from_mapping(params | local(run_folder).get("params", {}),
                                str(run_folder / "run.json"))
+
+
+def grey_range(run_folder: Path) -> str:
+    """The parameter grey_range by which new pictures are read as the run's own were: a run that
+    notes none is of an earlier version, for which 16 bits were all that is above 8."""
+    low_high = manifest(run_folder)["data"].get("grey_range", (0, 65535))
+    return ",".join(map(str, low_high or ()))
 
 
 def left_alone(run_folder: Path) -> bool:

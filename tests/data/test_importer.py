@@ -85,6 +85,28 @@ def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
         assert words in reason
 
 
+def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
+    (photos / "shift 0" / "IMG 0.png").rename(photos / "shift 0" / "IMG_0000")
+    (photos / "raw.NEF").write_bytes(b"II*\0" + bytes(64))
+    (photos / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    pages = [Image.new("L", (16, 16), grey) for grey in (0, 9)]
+    pages[0].save(photos / "pages.tif", save_all=True, append_images=pages[1:])
+    made = importer.plan(photos)
+    assert sorted(made.left_out) == [
+        f"{photos / 'pages.tif'} cannot be read (it holds 2 pictures; save each as a file of its "
+        "own)", f"{photos / 'raw.NEF'} cannot be read (.NEF files are not read; save it as PNG, "
+        "TIFF or JPEG)",
+        f"{photos / 'shift 0' / 'IMG_0000'} is a picture, and its name does not end as one's does"]
+
+
+def test_a_reason_that_many_share_is_said_once(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
+    with pytest.raises(InputError, match=r"holds 0 good pictures .*; 00.dng, 01.dng, .*, 11.dng "
+                                         r"cannot be read \(.dng files are not read[^(]*\)$"):
+        importer.plan(tmp_path)
+
+
 def test_the_mask_of_a_picture_that_is_left_out_is_no_mistake(photos, tmp_path):
     picture(tmp_path / "bad" / "same.png", 0)
     picture(tmp_path / "bad" / "real.png", 99)
