@@ -218,7 +218,9 @@ def _once(url: str, part: Path, say: Callable) -> str:
                 f"bytes {start}-"):
             part.unlink()
             return "the server did not go on where it was asked to"
-        with part.open("ab" if response.status == 206 else "wb") as file:
+        if response.status != 206:
+            part.write_bytes(b"")
+        with part.open("ab") as file:
             end = None if response.length is None else file.tell() + response.length
             while block := _read(response):
                 file.write(block)

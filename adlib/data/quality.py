@@ -48,10 +48,11 @@ class Findings:
 
         Codes: unreadable, unnamed, outside, eight_bits, leak, duplicate, labels and masks (with
         what is wrong with them instead of names), no_test, no_labels, all_good, all_anomalous;
-        those of `noted`: unread (images without a place in the layout), stray (masks of no image), bare (folders of a defect without
-        an image), respelled (names and labels taken for good, bad, train or test in another case),
-        alike (defects that differ in case alone), absent (no mask, where others have one),
-        contradicted (good, but its mask shows a defect), and data.masks' own, once a defect.
+        those of `noted`: unread (images without a place in the layout), stray (masks of no image),
+        bare (folders of a defect without an image), respelled (names and labels taken for good,
+        bad, train or test in another case), alike (defects that differ in case alone), absent (no
+        mask, where others have one), contradicted (good, but its mask shows a defect), and
+        data.masks' own, once a defect.
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
         problems += [(code, names) for code, names in (

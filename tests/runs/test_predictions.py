@@ -216,9 +216,9 @@ def test_a_name_that_means_another_file_elsewhere_is_another_picture(run, tmp_pa
 
 
 @pytest.mark.parametrize(("spoil", "problem"), [
-    (lambda path: path.write_bytes(b""), "it is empty"),
-    (lambda path: path.write_bytes(b"text"), "it is no picture"),
-    (lambda path: path.write_bytes(path.read_bytes()[:300]), "image file is truncated"),
+    (lambda path: path.write_bytes(b""), "the file is empty"),
+    (lambda path: path.write_bytes(b"text"), "no picture of a kind that is read"),
+    (lambda path: path.write_bytes(path.read_bytes()[:300]), "runcated"),
     (Path.mkdir, "Is a directory")], ids=["empty", "text", "half", "folder"])
 def test_why_a_picture_cannot_be_read(run, tmp_path, spoil, problem):
     path = tmp_path / "new" / "a.png"
