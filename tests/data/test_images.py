@@ -74,6 +74,23 @@ def test_resizing_is_antialiased(tmp_path):
     assert np.abs(inside.astype(int) - 127).max() < 8
 
 
+@pytest.mark.parametrize(("height", "width"), [(300, 100), (100, 300), (300, 40), (40, 50)])
+def test_resizing_is_across_and_then_down_whichever_pillow(tmp_path, height, width):
+    """Pillow from version 13 on would take some tall pictures down first (python-pillow/Pillow,
+    9549), and round other numbers. By its formula, in integers: units of 2^-22, a triangle."""
+    def resampled(lines, size):
+        scale = lines.shape[1] / size
+        offsets = np.arange(lines.shape[1])[:, None] + 0.5 - (np.arange(size) + 0.5) * scale
+        weights = np.maximum(1 - np.abs(offsets) / max(scale, 1), 0)
+        units = (weights / weights.sum(axis=0) * 2**22 + 0.5).astype(np.int64)
+        return (lines.astype(np.int64) @ units + 2**21) >> 22
+
+    grey = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    expected = resampled(resampled(grey, 64).T, 64).T
+    assert (images.decode(tmp_path / "a.png", 64) == expected).all()
+
+
 def test_load_decodes_once(course_root, monkeypatch):
     paths = layout.open_category(course_root, "nut").train
     first = images.load(paths, 64)
