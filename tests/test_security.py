@@ -409,10 +409,12 @@ def test_a_watch_listens_to_nobody_and_its_table_holds_no_formula(course_root, t
     code, said, seen = followed(["predict", run, ".", "--watch", "--out", out],
                                 lambda: len(rows()) == 5, cwd=tmp_path / "camera")
     assert seen == set() and code in (1, 3) and "\x1b" not in said and said.count("unreadable") == 2
-    assert [row[0] for row in rows()[1:]] == [
-        "./=1+1.png", "b.png", "c\ufffd]0;owned\ufffd.png", "d\ufffd.png"
-    ]
+    listed = ["./=1+1.png", "b.png", "c\ufffd]0;owned\ufffd.png", "d\ufffd.png"]
+    assert [row[0] for row in rows()[1:]] == listed and rows()[1][-1] == "overlays/=1+1.png.jpg"
+    assert [one["path"] for one in json.loads(
+        (out / "predictions.json").read_text())["predictions"]] == [
+        "=1+1.png", *listed[1:]]  # whole, however it was ended
     monkeypatch.chdir(tmp_path / "camera")
     cli.main(["predict", str(run), "=1+1.png", "b.png", "--out", str(out)])
     # known again, and not looked at twice
-    assert [row[0] for row in rows()[1:]] == ["./=1+1.png", "b.png"]
+    assert [row[0] for row in rows()[1:]] == listed

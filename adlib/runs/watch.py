@@ -52,11 +52,12 @@ def watched(folder: Path, record: Record, stop: threading.Event) -> typing.Itera
                 known[path] = _File(Source(path, path.relative_to(folder).as_posix(), watched=True,
                                            done=same and before.source.done), stamp, asked,
                                     before.restless if before else asked)
+        began = monotonic()
         # New names first: a restart reads all others again, to know them by their content.
         for path in sorted(present, key=lambda path: (str(path) in record.latest, path)):
-            file, now = known[path], monotonic()
-            if stop.is_set() or now - asked > ROUND_S:
+            if stop.is_set() or monotonic() - began > ROUND_S:
                 break
+            file = known[path]
             looks = (asked > file.since) + (asked - file.since >= STILL_S)
             if file.looks < looks or not looks and asked - file.restless >= RESTLESS_S:
                 file.looks, file.source.final = looks, looks == 2

@@ -148,6 +148,16 @@ def test_folds_are_shuffled():
     assert len(set(held)) == 3 and tuple(range(0, 40, 5)) not in held
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 30000))
+def test_the_least_rate_that_is_told_can_be_asked_for_and_hardly_less(n):
+    threshold = Threshold(np.arange(n, dtype=float), 0.05)
+    least = threshold.least_target_fpr
+    assert float(f"{least:g}") == least and threshold.at(least).is_attainable
+    assert math.isfinite(threshold.at(least).value) and not threshold.at(0.99 * least).is_attainable
+    assert Threshold(np.zeros(0), 0.05).least_target_fpr == 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 80), st.floats(0, 1), st.sampled_from([0.9, 0.95, 0.99]))
 def test_rate_interval_is_clopper_and_pearsons(n, share, level):

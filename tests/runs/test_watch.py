@@ -257,3 +257,22 @@ def test_new_names_need_not_wait_for_those_that_a_restart_reads_again(follow, ca
     with predictions.Record(follow.run, follow.out) as record:
         list(predictions.predict(record, watch.watched(camera, record, clock), clock, ahead=0))
     assert seen.index("new.png") < seen.index("15.png")
+
+
+def test_a_slow_share_is_asked_less_often_and_its_files_are_looked_at(follow, camera, monkeypatch):
+    """Listing it takes longer than a round of looking may."""
+    clock, below = Clock({0: writes(camera / "a.png", content(1))}, end=200), watch.below
+    asked = []
+
+    def slow(folder):
+        asked.append(clock.now)
+        clock.now += 2 * watch.ROUND_S
+        return below(folder)
+
+    monkeypatch.setattr(watch, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(watch, "below", slow)
+    with predictions.Record(follow.run, follow.out) as record:
+        found = list(predictions.predict(record, watch.watched(camera, record, clock), clock,
+                                         ahead=0))
+    assert said(found, camera) == [("a.png", "good")]
+    assert min(b - a for a, b in itertools.pairwise(asked)) >= 4 * watch.ROUND_S - 1
