@@ -231,3 +231,11 @@ def test_hashing_again_is_quick(tmp_path):
     layout.content_hashes(paths)
     # a loose bound against hashing anew; timings proper live in benchmarks/
     assert time.perf_counter() - started < 2
+
+
+def test_labels_that_windows_wrote_are_the_same(course_root):
+    category = layout.open_category(course_root, "nut")
+    before, path = layout.read_labels(category), course_root / layout.LABELS
+    text = json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=1)
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert layout.read_labels(category) == before and before
