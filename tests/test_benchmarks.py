@@ -2,6 +2,7 @@
 import math
 import sys
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from adlib.data.files import write_json
 from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
 from adlib.models import fused, ssim
-from benchmarks import detection, reference, speed
+from benchmarks import detection, neighbour, reference, speed
 from tests.conftest import picture
 
 SMALL = {
@@ -135,6 +136,16 @@ def test_the_best_detector_is_measured_by_the_spine(drawn):
     script = speed.TO_METRICS.format(weights="none", root=str(drawn), name="hazelnut")
     seen = speed.watched([sys.executable, "-c", script.replace("256", "64")])
     assert 0 <= float(seen["output"].split()[-1]) <= 1
+
+
+def test_a_neighbour_is_busy_and_gone_afterwards_and_the_script_beside_it_runs(drawn):
+    with neighbour.neighbours(1):
+        (busy,) = (child for child in psutil.Process().children()
+                   if neighbour.NEIGHBOUR in child.cmdline())
+        script = neighbour.RUN.format(model="fused", size=64, weights="none", root=str(drawn),
+                                      name="hazelnut")
+        assert neighbour.seconds(script, beside=0) > 0 and sum(busy.cpu_times()[:2]) > 0
+    assert not busy.is_running()
 
 
 def test_what_is_measured_warm_is_measured(drawn, monkeypatch):

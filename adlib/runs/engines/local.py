@@ -50,7 +50,7 @@ papermill()
 # step: a tenth of a run.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 STUCK_S, LOOK_S = 45.0, 5.0  # without work it is stuck; how often one looks
-LEAST = 0.25  # work that counts: seconds of processor time, or megabytes. Idle ones do a tenth
+LEAST = 0.25  # work that counts: seconds of processor time, or megabytes. Idle ones do a fifth
 KILLED, STUCK = -9, 1000  # exit codes: by SIGKILL, which Windows has none of; nobody's, for stuck
 # The kernel is this interpreter's, and draws as notebooks do, whatever an editor's terminal or a
 # cluster's modules have set (JUPYTER_PATH comes before all other places of kernels).
@@ -130,7 +130,6 @@ class LocalProcess:
             raise InputError(f"cannot start {task.title} in {task.output.parent}: "
                              f"{error.strerror or error}; free some space or choose a folder that "
                              f"can be written") from error
-
         self._watch = Watch(self._process.pid)
 
     def poll(self) -> int | None:
