@@ -110,8 +110,8 @@ def new(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be
-    read."""
+    """One line a picture; 1 if an anomaly was found; else 4 if some picture does not show the part;
+    else 3 if some could not be read."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
@@ -333,7 +333,8 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("predict", parents=[weights],
                               help="new pictures through a finished run's detector; exit code 1: "
-                                   "an anomaly was found")
+                                   "an anomaly was found, 4: none, but a picture that does not "
+                                   "show the part, 3: neither, but an unreadable one")
     one.add_argument("run", help="folder of a finished run, such as "
                                  "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")

@@ -3,6 +3,7 @@ anomalous. No test image and no label is read here."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import typing
 
@@ -14,15 +15,19 @@ from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc
-from adlib.evaluation.conformal import Threshold, folds
-from adlib.models import anomaly_maps
+from adlib.evaluation.conformal import TailThreshold, Threshold, folds
+from adlib.models import anomaly_maps, foreign
 from adlib.models.anomaly_maps import Scale
 from adlib.models.backbone import CHUNK
 from adlib.models.detector import Detector, Images, as_tensor
+from adlib.models.foreign import Foreign
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 FOLDS = 5  # of the cross-conformal scores
+# Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
+# a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
+FOREIGN_FPR = 0.001
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +44,7 @@ class Decision:
     good_scores: {train, held_out: a column a score, a row an image}.
     low, level: the one colour scale of a run's pictures: the map's median on good images, and what
         one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
+    foreign: what tells pictures that do not show the part; None in runs of an earlier version.
     """
 
     ranking: pd.DataFrame
@@ -49,6 +55,13 @@ class Decision:
     good_scores: dict[str, pd.DataFrame]
     low: float
     level: float
+    foreign: Foreign | None = None
+
+    @functools.cached_property
+    def foreign_threshold(self) -> TailThreshold | None:
+        """From which distance on a picture is foreign; None where too few good ones say so."""
+        known = self.foreign is not None and len(self.foreign.calibration) >= foreign.FEWEST
+        return TailThreshold(self.foreign.calibration.numpy(), FOREIGN_FPR) if known else None
 
     @property
     def chosen_without_labels(self) -> bool:
@@ -95,7 +108,8 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     return Decision(
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
-        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)))
+        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)),
+        Foreign(config).fit(part.good.tensor, seed=config.seed))
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,

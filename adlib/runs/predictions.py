@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
+import numpy as np
 import torch
 from PIL import UnidentifiedImageError
 
@@ -42,7 +43,9 @@ class Prediction:
     path: str
     score: float | None = None  # higher = more anomalous
     p_value: float | None = None  # share of good parts that would score as high; None if unknown
-    verdict: str = ""  # anomalous | good; empty where no threshold is attainable
+    verdict: str = ""  # anomalous | foreign | good; empty where no threshold is attainable
+    foreign_p_value: float | None = None  # share of good parts that would look as little like one
+    reason: str = ""  # of a picture that does not show the part: absent | unlike
     problem: str = ""
     time: str = ""  # when it was read
     modified: str = ""  # when its file was last written
@@ -201,10 +204,9 @@ class Record:
         with self._table.open(newline="", encoding="utf-8") as stream:
             for number, row in enumerate(csv.DictReader(stream), 2):
                 try:
-                    score, p_value = (float(row[key]) if row[key] else None
-                                      for key in ("score", "p_value"))
-                    yield Prediction(**row | {"path": str(Path(row["path"])), "score": score,
-                                              "p_value": p_value})
+                    numbers = {key: float(row[key]) if row[key] else None
+                               for key in ("score", "p_value", "foreign_p_value")}
+                    yield Prediction(**row | {"path": str(Path(row["path"]))} | numbers)
                 except (TypeError, ValueError) as error:
                     raise InputError(f"line {number} of {self._table} is none that was written "
                                      "there; mend it, or give another --out") from error
@@ -257,8 +259,11 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
 
 
 def exit_code(record: Record) -> int:
-    """1: an anomaly was found; 3: none was, but some picture could not be read; 0: all are good."""
-    return 1 if record.verdicts["anomalous"] else 3 if record.unread else 0
+    """1: an anomaly was found; 4: none was, but some picture does not show the part; 3: neither,
+    but some picture could not be read; 0: all are good."""
+    if record.verdicts["anomalous"]:
+        return 1
+    return 4 if record.verdicts["foreign"] else 3 if record.unread else 0
 
 
 def _scored(record: Record, source: Source, read: Prediction, picture: torch.Tensor | None
@@ -273,10 +278,19 @@ def _scored(record: Record, source: Source, read: Prediction, picture: torch.Ten
     overlays.save(overlays.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
                                    level=run.decision.level), record.out / overlay, SIDE)
     p_value = float(run.threshold.p_values(scores)[0])
-    verdict = "anomalous" if run.threshold.exceeded(scores)[0] else "good"
+    (foreign_p_value, ), (reason, ) = run.foreign(picture[None])
     return dataclasses.replace(
         read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
-        verdict="" if math.isinf(run.threshold.value) else verdict, overlay=overlay)
+        verdict=_verdict(run, scores, reason), reason=reason, overlay=overlay,
+        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value))
+
+
+def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
+    """A large defect can make a picture unlike the part, too: it is anomalous then. Where the part
+    is absent there is nothing to be anomalous."""
+    if reason != "absent" and run.threshold.exceeded(scores)[0]:
+        return "anomalous"
+    return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
 
 
 def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Source], ahead: int
