@@ -14,6 +14,7 @@ import torch
 from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
+from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.models import anomaly_maps, foreign
@@ -28,6 +29,7 @@ FOLDS = 5  # of the cross-conformal scores
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
 FOREIGN_FPR = 0.001
+MOST = 500  # good images that tell foreign ones, as in fused
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +111,26 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
         good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)),
-        Foreign(config).fit(part.good.tensor, seed=config.seed))
+        fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
+
+
+def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
+    """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample."""
+    kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
+    return fit_foreign_features(model, model.features(good[kept.sort().values]))
+
+
+def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
+    """The same of their features. A folder of good images is never clean: one that is much more
+    unlike the others than they are would hide all that is as unlike, and is set aside."""
+    kept = np.arange(len(features))
+    while True:
+        model.fit(features[kept])
+        outlying = conformal.outlying(model.calibration.numpy(), FOREIGN_FPR / 10)
+        model.set_aside = torch.tensor(len(features) - len(kept))
+        if not outlying.any() or (~outlying).sum() < foreign.FEWEST:
+            return model
+        kept = kept[~outlying]
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,

@@ -122,6 +122,15 @@ class TailThreshold:
         return np.where(values > self.calibration.max(), tail, np.maximum(tail, counted))
 
 
+def outlying(values: np.ndarray, rate: float) -> np.ndarray:
+    """Which of [n] lie beyond what a share `rate` would, by the tail of most of them: bool [n]. As
+    TailThreshold, with the median for the mean, which one in ten cannot move far."""
+    start = float(np.quantile(values, 1 - UPPER))
+    beyond = values[values > start] - start
+    excess = float(np.median(beyond)) / math.log(2) if len(beyond) else math.inf
+    return values > start + excess * math.log(UPPER / rate)
+
+
 def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(1 + number of calibration scores >= score) / (n + 1): [n], [N] -> [N] in (0,1]."""
     ordered = np.sort(np.asarray(calibration, float))

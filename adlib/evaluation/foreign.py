@@ -11,7 +11,7 @@ import torch
 from adlib.data import layout
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import foreign
-from adlib.evaluation.calibration import Decision, score_table
+from adlib.evaluation.calibration import Decision, fit_foreign_features, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.models.detector import Detector
 
@@ -61,7 +61,7 @@ def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     features = decision.foreign.features(part.good.tensor)
     called, model = np.zeros(len(features), bool), copy.deepcopy(decision.foreign)
     for rest, held in folds(len(features), FOLDS, part.config.seed):
-        model.fit_features(features[rest])
+        fit_foreign_features(model, features[rest])
         threshold = TailThreshold(model.calibration.numpy(),
                                   decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())

@@ -19,7 +19,6 @@ from adlib.models import backbone
 SIDE = 128  # pixels that it looks at, or up to twice as many: larger pictures are averaged down
 RIDGE = 1.0  # on the covariance of features of (about) unit variance
 FLOOR = 0.1  # of the mean deviation, is added to each: a feature that hardly varies counts for less
-MOST = 500  # good pictures that are looked at, as in fused
 FEWEST = 10  # fewer say nothing of how good pictures vary
 
 
@@ -42,19 +41,17 @@ class Foreign(nn.Module):
         """
         super().__init__()
         weights = config.weights if config.uses_weights else "none"
-        network, self.weights = backbone.load_backbone(dataclasses.replace(
-            config, model="resnet18", weights=weights, precision="float32",
-            weights_fallback=config.weights_fallback or config.model not in MODELS))
+        with torch.random.fork_rng(devices=[]):  # random weights are the run's own, too
+            torch.manual_seed(config.seed)
+            network, self.weights = backbone.load_backbone(dataclasses.replace(
+                config, model="resnet18", weights=weights, precision="float32",
+                weights_fallback=config.weights_fallback or config.model not in MODELS))
         del network.encoder.layer3
         self.network = network
+        self.register_buffer("set_aside", torch.tensor(0))  # good pictures too unlike the others
 
-    def fit(self, images: torch.Tensor, *, seed: int = 0) -> Foreign:
-        """images: uint8 [N,3,S,S], all good pictures; of more than MOST a sample."""
-        kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:MOST]
-        return self.fit_features(self.features(images[kept.sort().values]))
-
-    def fit_features(self, features: torch.Tensor) -> Foreign:
-        """The same of what `features` gives: float64 [N,D], N > 1."""
+    def fit(self, features: torch.Tensor) -> Foreign:
+        """Fit on what `features` gives of good pictures: float64 [N,D], N > 1."""
         n, deviation = len(features), features.std(dim=0)
         self.register_buffer("mean", features.mean(dim=0))
         self.register_buffer("deviation", (deviation + FLOOR * deviation.mean()).clamp_min(1e-6))

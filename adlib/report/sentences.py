@@ -115,6 +115,8 @@ def decisions(decision: Decision) -> Text:
                                    threshold.is_attainable))
     if unlike := decision.foreign_threshold:
         said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        if aside := int(decision.foreign.set_aside):
+            said.append(t("foreign.set_aside", n=aside))
     return join(said)
 
 
