@@ -356,7 +356,8 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("predict", parents=[weights],
                               help="new pictures through a finished run's detector; exit code 1: "
-                                   "an anomaly was found")
+                                   "an anomaly was found, 4: none, but a picture that does not "
+                                   "show the part, 3: neither, but an unreadable one")
     one.add_argument("run", help="folder of a finished run, such as "
                                  "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")

@@ -120,8 +120,13 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=decision.score, auroc=best["all"], kinds=join(kinds, ", ")))
-    return join([*said, threshold_rests_on(threshold.calibration, threshold.target_fpr,
-                                           threshold.how, threshold.is_attainable)])
+    said.append(threshold_rests_on(threshold.calibration, threshold.target_fpr, threshold.how,
+                                   threshold.is_attainable))
+    if unlike := decision.foreign_threshold:
+        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        if aside := int(decision.foreign.set_aside):
+            said.append(t("foreign.set_aside", n=aside))
+    return join(said)
 
 
 def threshold_rests_on(calibration: typing.Sized, target_fpr: float, how: str,
@@ -302,6 +307,22 @@ def robustness(table: pd.DataFrame) -> Text:
         return join([text, t("limits.no_false_positives")])
     return join([text, t("limits.most_false_positives", share=most["false_positives"],
                          what=corruption(most["disturbance"], SHOWN_STRENGTH))])
+
+
+def foreign(exam: pd.DataFrame) -> Text:
+    """How many pictures that do not show the part are refused (evaluation.foreign.exam)."""
+    if exam.empty:
+        from adlib.models.foreign import FEWEST
+
+        return t("foreign.none", least=FEWEST)
+    rows = exam.set_index("kind").to_dict("index")
+    every, good = rows.pop("all"), rows.pop("good")
+    text = [t("foreign.exam", n=every["pictures"], **every)]
+    missed = [t("foreign.missed_kind", kind=named("foreign_kind", kind), n=row["pictures"],
+                passed=row["pictures"] - row["refused"])
+              for kind, row in rows.items() if row["refused"] < row["pictures"]]
+    text += [t("foreign.missed", kinds=join(missed, ", "))] if missed else []
+    return join([*text, t("foreign.good", n=good["pictures"], **good)])
 
 
 def detectability(drawn: pd.DataFrame, sizes: pd.DataFrame) -> Text:

@@ -26,6 +26,7 @@ LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsew
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
 WIDTH = 100  # columns of the closing table
 CELLS = 2  # categories side by side in it
+REASONS = {"absent": "the part is absent or covered", "unlike": "it does not look like the part"}
 
 
 class Board:
@@ -127,8 +128,9 @@ def prediction_line(prediction: Prediction) -> str:
     if prediction.problem:
         return f"unreadable                     {prediction.path} ({prediction.problem})"
     p_value = "" if prediction.p_value is None else f"p {prediction.p_value:.3f}"
+    reason = f" ({REASONS[prediction.reason]})" if prediction.reason else ""
     return (f"{prediction.verdict or 'no verdict':10} {prediction.score:11.5g} {p_value:8} "
-            f"{prediction.path}")
+            f"{prediction.path}{reason}")
 
 
 CAUSES = {"redder": "redder", "bluer": "bluer", "brighter": "brighter", "darker": "darker",
@@ -155,7 +157,7 @@ def predictions_summary(record: Record) -> str:
     """What came out, in a sentence, and every picture that could not be read."""
     verdicts, unread = record.verdicts, record.unread
     text = (f"{verdicts.total() + len(unread)} pictures: {verdicts['anomalous']} anomalous, "
-            f"{verdicts['good']} good")
+            f"{verdicts['foreign']} foreign, {verdicts['good']} good")
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
     if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"

@@ -18,8 +18,9 @@ from adlib.evaluation.conformal import Threshold, min_calibration_size
 from adlib.models import registry
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.backbone import OnBackbone
-from adlib.models.detector import Detector, Images, load_state
+from adlib.models.detector import Detector, Images, as_tensor, load_state
 from adlib.models.fast import device
+from adlib.models.foreign import Foreign
 from adlib.runs import run_folder
 
 log = logging.getLogger("adlib")
@@ -72,6 +73,19 @@ class Reopened:
         """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
         table = score_table(self.detector, self.decision.scale, given)
         return table[self.decision.score].to_numpy()
+
+    def foreign(self, given: Images) -> tuple[np.ndarray, np.ndarray]:
+        """Does each of uint8 [N,3,S,S] not show the part? The p-values, float64 [N], NaN where that
+        is not known, and in a word why: "" (it does), `absent` or `unlike`, object [N]."""
+        threshold, given = self.decision.foreign_threshold, as_tensor(given)
+        if threshold is None:
+            return np.full(len(given), np.nan), np.full(len(given), "", object)
+        model = self.decision.foreign
+        features = model.features(given)
+        distances = model.distances(features).numpy()
+        why = np.where(model.is_empty(features).numpy(), "absent", "unlike").astype(object)
+        why[~threshold.exceeded(distances)] = ""
+        return threshold.p_values(distances), why
 
     def score_with_maps(self, given: Images) -> tuple[np.ndarray, np.ndarray]:
         """The scores, and the smoothed maps float32 [N,S,S] that they are read off."""
@@ -127,7 +141,8 @@ def reopen(folder: Path) -> Reopened:
                           calibration["how"])
     decision = Decision(pd.DataFrame(measured["label_free"]), measured["score"], score,
                         {name: tuple(pair) for name, pair in maps["scale"].items()},
-                        {score: threshold}, {}, maps["low"], maps["level"], usual)
+                        {score: threshold}, {}, maps["low"], maps["level"], usual,
+                        _foreign(folder, config))
     detector.weights = about["weights"]
     return Reopened(config, detector.eval(), decision)
 
@@ -146,6 +161,21 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
                          f"again "
                          "first")
     return run, opened
+
+
+def _foreign(folder: Path, config: Config) -> Foreign | None:
+    path = folder / "foreign.pt"
+    if not path.exists():
+        log.warning("%s was made before pictures that do not show the part could be told; run its "
+                    "configuration again to have them refused", folder)
+        return None
+    foreign = Foreign(dataclasses.replace(config, weights="none"))
+    try:
+        load_state(foreign, torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # as above
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); run its configuration "
+                         "again with --force") from error
+    return foreign.eval()
 
 
 def _precision(config: Config, about: dict[str, typing.Any]) -> str:

@@ -2,8 +2,10 @@
 
 Inputs: `picture`, uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; `target_fpr`, float64
 [], the run's own where it is not given. Outputs: `score` float32 [1], `map` float32 [1,S,S]
-(smoothed), `anomalous` bool [1]. The file's metadata have the threshold, the maps' fixed scale
-(low, level), the least target_fpr and what the run was.
+(smoothed), `anomalous` bool [1]; `foreign` bool [1] (does it not show the part?), its own p-value
+`foreign_p_value` float64 [1] and `absent` bool [1] (is the part absent or covered?). A picture is
+good where it is neither anomalous nor foreign. The file's metadata have the threshold, the maps'
+fixed scale (low, level), the least target_fpr and what the run was.
 
 The picture is resized in the graph (onnx_resize); decoding it, turning it as its EXIF tag says and
 laying its alpha over black are the caller's. A run in bf16 is computed in float32 and rounded where
@@ -25,6 +27,7 @@ from torch import nn
 
 from adlib.config import STATISTICS, InputError
 from adlib.data import files, reading
+from adlib.evaluation.conformal import UPPER
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.fast import device
@@ -34,11 +37,11 @@ from adlib.runs import onnx_resize
 from adlib.runs.inference import Reopened
 
 OPSET = 18
+OUTPUTS = ("score", "map", "anomalous", "foreign", "foreign_p_value", "absent")
 
 
 class Exported(nn.Module):
-    """A run as one float32 module of a single picture of its own size; forward returns (score, map,
-    anomalous)."""
+    """A run as one float32 module of a single picture of its own size; forward returns OUTPUTS."""
 
     def __init__(self, run: Reopened) -> None:
         super().__init__()
@@ -57,9 +60,10 @@ class Exported(nn.Module):
         values = np.sort(threshold.calibration)
         self.register_buffer("limits", torch.from_numpy(
             values if threshold.is_attainable else np.append(values, np.inf)))
+        self.foreign = run.decision.foreign
 
     def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor
-                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+                ) -> tuple[torch.Tensor, ...]:
         raw, scale = self._maps(picture), self.run.decision.scale
         smoothed = {name: self.blur @ values @ self.blur.mT for name, values in raw.items()}
         smoothed["sum"] = sum((values - scale[name][0]) / scale[name][1]
@@ -76,7 +80,24 @@ class Exported(nn.Module):
                                           mode="bilinear")[:, 0]
         n = len(self.run.threshold.calibration)  # as in conformal.Threshold.value
         index = n - torch.floor(target_fpr * (n + 1) + 1e-9).long()
-        return score, shown, score.double() > self.limits.index_select(0, index[None])
+        return (score, shown, score.double() > self.limits.index_select(0, index[None]),
+                *self._foreign(picture))
+
+    def _foreign(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As conformal.TailThreshold; nothing is foreign where that is not known."""
+        threshold, model = self.run.decision.foreign_threshold, self.foreign
+        if threshold is None:
+            never = picture.flatten()[:1] > 255
+            return never, torch.full((1, ), math.nan, dtype=torch.float64), never
+        features = model.features_of(picture.float() / 255)
+        distance, (start, excess) = model.distances(features), threshold.tail
+        beyond = (distance - start).clamp_min(0) / max(excess, 1e-300)
+        counted = (1 + (model.calibration >= distance).sum()[None]) / (1 + len(model.calibration))
+        tail = UPPER * torch.exp(-beyond)
+        p_value = torch.where(distance > float(threshold.calibration.max()), tail,
+                              torch.maximum(tail, counted.double()))
+        foreign = distance > threshold.value
+        return foreign, p_value, foreign & model.is_empty(features)
 
     def _maps(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
         x, detector = picture.float() / 255, self.detector
@@ -115,13 +136,14 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
     if run.decision.score.count(".") != 1 or ":" in run.decision.score:
         raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of "
                          "your own; export a run of a built-in score")
-    size, least = config.image_size, threshold.least_target_fpr
+    size, least, known = (config.image_size, threshold.least_target_fpr,
+                          run.decision.foreign_threshold)
     picture = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     target_fpr = torch.tensor(threshold.target_fpr, dtype=torch.float64)
     with files.atomic_path(path) as temporary, torch.no_grad():
         torch.onnx.export(Exported(run).eval(), (picture, target_fpr), str(temporary),
                           opset_version=OPSET, input_names=["resized", "target_fpr"],
-                          output_names=["score", "map", "anomalous"], dynamo=True,
+                          output_names=list(OUTPUTS), dynamo=True,
                           external_data=False, verbose=False)
         scoring = onnx.load(str(temporary))
         model = onnx.compose.merge_models(
@@ -134,8 +156,9 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
             "score": run.decision.score, "target_fpr": threshold.target_fpr,
             "threshold": None if math.isinf(threshold.value) else threshold.value,
             "least_target_fpr": least, "calibration_images": len(threshold.calibration),
-            "map_low": run.decision.low, "map_level": run.decision.level,
             "grey_range": reading.parsed(config.grey_range),
+            "foreign_fpr": known and known.target_fpr, "foreign_images": known and len(
+                known.calibration), "map_low": run.decision.low, "map_level": run.decision.level,
             "input": "picture: uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; resized "
                      f"in here to {size},{size}; of more than 8 bits, grey_range becomes 0 and "
                      "255"}).items()})

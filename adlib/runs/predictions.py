@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
+import numpy as np
 import torch
 
 from adlib.config import InputError
@@ -42,7 +43,9 @@ class Prediction:
     path: str
     score: float | None = None  # higher = more anomalous
     p_value: float | None = None  # share of good parts that would score as high; None if unknown
-    verdict: str = ""  # anomalous | good; empty where no threshold is attainable
+    verdict: str = ""  # anomalous | foreign | good; empty where no threshold is attainable
+    foreign_p_value: float | None = None  # share of good parts that would look as little like one
+    reason: str = ""  # of a picture that does not show the part: absent | unlike
     problem: str = ""
     time: str = ""  # when it was read
     modified: str = ""  # when its file was last written
@@ -56,7 +59,7 @@ class Prediction:
     alignment: float | None = None
 
 
-NUMBERS = ("score", "p_value", *MEASURED)
+NUMBERS = ("score", "p_value", "foreign_p_value", *MEASURED)
 COLUMNS = tuple(field.name for field in dataclasses.fields(Prediction))
 
 
@@ -294,11 +297,11 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
 
 
 def exit_code(record: Record) -> int:
-    """1: an anomaly was found; else 4: the conditions have changed; else 3: some picture could not
-    be read; 0: all are good."""
-    if record.verdicts["anomalous"]:
-        return 1
-    return 4 if record.changed_at else 3 if record.unread else 0
+    """1: an anomaly was found; else 4: some picture does not show the part; else 5: the conditions
+    have changed; else 3: some picture could not be read; 0: all are good."""
+    found = ((1, record.verdicts["anomalous"]), (4, record.verdicts["foreign"]),
+             (5, record.changed_at), (3, record.unread))
+    return next((code for code, what in found if what), 0)
 
 
 def _test_of(run: Reopened) -> ConditionsTest | None:
@@ -323,10 +326,19 @@ def _scored(record: Record, source: Source, read: Prediction, picture: torch.Ten
     p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
     taken = {name: float(values[0]) for name, values in usual.measure(picture[None]).items()
              } if usual else {}
-    verdict = "anomalous" if run.threshold.exceeded(scores)[0] else "good"
+    (foreign_p_value, ), (reason, ) = run.foreign(picture[None])
     return dataclasses.replace(
         read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
-        verdict="" if math.isinf(run.threshold.value) else verdict, overlay=overlay, **taken)
+        verdict=_verdict(run, scores, reason), reason=reason, overlay=overlay,
+        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken)
+
+
+def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
+    """A large defect can make a picture unlike the part, too: it is anomalous then. Where the part
+    is absent there is nothing to be anomalous."""
+    if reason != "absent" and run.threshold.exceeded(scores)[0]:
+        return "anomalous"
+    return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
 
 
 def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Source], ahead: int

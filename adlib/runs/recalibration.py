@@ -21,6 +21,7 @@ import torch
 
 from adlib.config import InputError
 from adlib.data import files
+from adlib.evaluation.calibration import fit_foreign
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import min_calibration_size
 from adlib.runs import inference, run_folder
@@ -60,6 +61,9 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         beside = Path(made) / out.name
         beside.mkdir()
         shutil.copy2(folder / "model.pt", beside / "model.pt")
+        if known := run.decision.foreign:  # what is foreign is told by pictures as they are now
+            run_folder.save_state(fit_foreign(known, images, seed=run.config.seed),
+                                  beside / "foreign.pt")
         files.write_json(beside / "conditions.json", Conditions.of(images).as_dict())
         files.write_json(beside / "run.json", about)
         files.write_json(beside / "metrics.json", metrics)

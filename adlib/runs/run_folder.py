@@ -27,6 +27,8 @@ from adlib.data import files, layout
 from adlib.runs import freshness
 
 if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
+    from torch import nn
+
     from adlib.data.part import Part
     from adlib.evaluation.calibration import Decision
     from adlib.evaluation.results import Results
@@ -85,11 +87,13 @@ class Run:
 
             write_history(self.folder / "history.csv", detector.history)
         if detector.can_be_reopened:
-            _save_state(detector, self.folder / "model.pt")
+            save_state(detector, self.folder / "model.pt")
         else:
             (self.folder / "model.pt").unlink(missing_ok=True)
         if decision.conditions is not None:
             files.write_json(self.folder / "conditions.json", decision.conditions.as_dict())
+        if decision.foreign is not None:
+            save_state(decision.foreign, self.folder / "foreign.pt")
         trained = sum(row.get("seconds", 0.0) for row in detector.history)
         epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
         self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)
@@ -301,7 +305,7 @@ def _renamed(value: typing.Any) -> typing.Any:
     return value
 
 
-def _save_state(detector: Detector, path: Path) -> None:
+def save_state(detector: nn.Module, path: Path) -> None:
     """The state dict, loadable with torch.load(path, weights_only=True)."""
     import torch
 

@@ -18,6 +18,7 @@ from adlib.evaluation.conformal import Threshold
 from adlib.models import backbone, fused
 from adlib.runs import inference, onnx_export
 from tests import tolerances
+from tests.conftest import picture as shot
 from tests.handmade import small_run
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
@@ -62,7 +63,7 @@ def test_scores_maps_and_verdicts_are_pytorchs(course_root, tmp_path, changes, s
     pictures = images.load(sorted((course_root / "nut" / "test").glob("*.png")),
                            run.config.image_size)
     for picture in pictures:
-        scores, maps, anomalous = session.run(None, {"picture": picture[None].numpy()})
+        scores, maps, anomalous = session.run(None, {"picture": picture[None].numpy()})[:3]
         expected, expected_maps = run.score_with_maps(picture[None])
         tolerance, of_maps = tolerances.of_rounding(run, picture[None])
         assert np.abs(scores - expected) <= tolerance
@@ -200,6 +201,28 @@ def test_the_tolerance_would_notice(course_root, tmp_path, model):
     assert tolerance < 0.02 * np.abs(scores) and np.abs(scores - others) > 2 * tolerance
     # Taking it leaves no trace.
     assert run.score_with_maps(one)[0] == scores and of_maps.max() < 0.1 * np.ptp(maps)
+
+
+def test_foreign_pictures_are_pytorchs(course_root, tmp_path):
+    for i in range(8, 24):
+        shot(course_root / "nut" / "train" / "good" / f"{i:03d}.png", 1000 + i)
+    run = inference.reopen(small_run(course_root, tmp_path / "reports",
+                                     **kind("fused", image_size=288)))
+    onnx_export.export(run, tmp_path / "out.onnx", {})
+    session = ort.InferenceSession(tmp_path / "out.onnx")
+    good = images.load(sorted((course_root / "nut" / "test").glob("*.png")), 288)
+    noise = np.random.default_rng(0).integers(0, 256, good[:1].shape, np.uint8)
+    seen = set()
+    for picture in (*good, torch.zeros_like(good[0]), torch.from_numpy(noise[0])):
+        foreign, p_value, absent = session.run(["foreign", "foreign_p_value", "absent"],
+                                               {"picture": picture[None].numpy()})
+        (expected, ), (why, ) = run.foreign(picture[None])
+        assert p_value[0] == pytest.approx(expected, rel=0.01, abs=1e-9)
+        assert (foreign[0], absent[0]) == (why != "", why == "absent")
+        seen.add(why)
+    assert seen == {"", "absent", "unlike"}
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["foreign_fpr"]) == calibration.FOREIGN_FPR
 
 
 def test_a_run_without_a_threshold_calls_nothing_anomalous(course_root, tmp_path):

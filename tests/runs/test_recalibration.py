@@ -74,11 +74,11 @@ def test_a_changed_light_is_told_in_terminal_file_and_exit_code(run, tmp_path, c
     assert said.count("CONDITIONS HAVE CHANGED") == 2, said
     assert "the pictures are brighter" in said, said[-600:]
     assert told["change"]["cause"] == "brighter" and 38 <= told["change"]["since"] <= 43
-    assert told["pictures"] <= 70 and code in (1, 4)
+    assert told["pictures"] <= 70 and code in (1, 4, 5)
     # The same again adds nothing, and says the same; a stream that is as it was says nothing.
     assert cli.main(words) == code and "CONDITIONS HAVE CHANGED" in capsys.readouterr().out
     assert files.read_json(tmp_path / "out" / "conditions.json") == told
-    assert cli.main(["predict", str(run), str(tmp_path / "a"), "--out", str(tmp_path / "o2")]) != 4
+    assert cli.main(["predict", str(run), str(tmp_path / "a"), "--out", str(tmp_path / "o2")]) != 5
     assert "CONDITIONS" not in capsys.readouterr().out
     assert files.read_json(tmp_path / "o2" / "conditions.json")["change"] is None
 
@@ -95,5 +95,5 @@ def test_a_run_of_an_earlier_version_predicts_without_the_test(run, tmp_path, ca
     (folder / "conditions.json").unlink()
     _pictures(tmp_path / "a", range(2))
     assert cli.main(["predict", str(folder), str(tmp_path / "a"), "--out",
-                     str(tmp_path / "out")]) in (0, 1)
+                     str(tmp_path / "out")]) in (0, 1, 4)
     assert not (tmp_path / "out" / "conditions.json").exists()
