@@ -341,7 +341,8 @@ def _typed(field: dataclasses.Field, value: object) -> object:
         if number == number and abs(number) != float("inf") and (kind is float
                                                                  or number == int(number)):
             return kind(number)
-    raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}")
+    how = f" (in quotes; to papermill with -r {field.name} ...)" if kind is str else ""
+    raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}{how}")
 
 
 def _options(value: object) -> str:
