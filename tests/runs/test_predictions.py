@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(run, course_ro
     assert [(row["path"], bool(row["problem"])) for row in rows(tmp_path / "out")] == [
         (str(folder / "a.png"), True), (str(folder / "b.png"), False),
         (str(folder / "a.png"), False)]
-    assert capsys.readouterr().out.endswith(f"2 pictures: 0 anomalous, 2 good. Tables and "
+    assert capsys.readouterr().out.endswith(f"2 pictures: 0 anomalous, 0 foreign, 2 good. Tables and "
                                             f"overlays: {tmp_path / 'out'}\n")
 
 
