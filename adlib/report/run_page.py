@@ -16,7 +16,7 @@ from adlib.config import Config
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import components, figures, sentences
+from adlib.report import components, examples, figures, sentences
 from adlib.report.figures import Captioned
 from adlib.report.i18n import t
 from adlib.runs.overlays import HEAT
@@ -81,6 +81,7 @@ def show_places(run: Run, part: Part, detector: Detector, decision: Decision,
         maps = "anomaly_maps.png"
     run.show(figures.heat_maps(results, decision, part, maps))
     figures.show(components.gallery(results, decision, part, detector))
+    examples.save(run.folder, part, decision, results)
 
 
 def show_confounders(run: Run, results: Results) -> None:
