@@ -136,7 +136,7 @@ def critical_difference(average: pd.Series, cliques: list[list[str]]) -> Markup:
     """Average ranks on an axis, the best at the left, labels in two columns; a bar joins what is
     not distinguishable (Demsar 2006)."""
     order = average.sort_values(kind="stable")
-    half, left, right, step = -(-len(order) // 2), 190, 530, 18
+    half, left, right, step = -(-len(order) // 2), 250, 590, 18
     first = 34 + 9 * len(cliques)
 
     def x(rank: float) -> float:

@@ -100,7 +100,8 @@ def _cell(row: dict[str, typing.Any] | None, low: float, columns: dict[str, list
         return None
     href = f"{prefix}{quote(row['folder'])}/index.html"
     if math.isnan(row["auroc"]):
-        return {"href": href, "status": answers.status(pd.Series(row))}
+        return {"href": href, "status": named("status", row["status"]),
+                "why": answers.status(pd.Series(row))}
     at = {key: f"{100 * (min(max(row[key], low), 1) - low) / (1 - low):.0f}"
           for key in ("low", "auroc", "high")}
     return {"href": href, "value": f"{row['auroc']:.5f}", "text": tables.decimal(row["auroc"]),
