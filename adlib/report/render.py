@@ -28,12 +28,17 @@ def render(template: str, **data: typing.Any) -> markupsafe.Markup:
 
 def script() -> str:
     """What brings the components to life, wherever they are shown."""
-    return (COMPONENTS / "components.js").read_text(encoding="utf-8")
+    return _joined("js")
 
 
 def style() -> str:
     """The components' own style, for the report and for JupyterLab."""
-    return (COMPONENTS / "components.css").read_text(encoding="utf-8")
+    return _joined("css")
+
+
+def _joined(suffix: str) -> str:
+    return "\n".join(path.read_text(encoding="utf-8")
+                     for path in sorted(COMPONENTS.glob(f"*.{suffix}")))
 
 
 def number(value: float) -> str:
