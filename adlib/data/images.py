@@ -18,17 +18,15 @@ from adlib.data import files, layout
 DECODER = "1"  # part of every cache key: raise it when decode() gives other pixels for a file
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """One image file -> uint8 [3,size,size], RGB.
-
-    Turned as its EXIF tag says, alpha laid over black, 16-bit grey scaled by its full range,
-    resized with antialiasing (Pillow's bilinear) without keeping the aspect ratio.
+def opened(path: Path) -> Image.Image:
+    """One image file -> RGB, turned as its EXIF tag says, alpha laid over black, 16-bit grey scaled
+    by its full range.
 
     Raises:
         OSError, ValueError: the file is no image.
     """
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
+    with Image.open(path) as raw:
+        image = ImageOps.exif_transpose(raw)
         if image.mode.startswith(("I", "F")):
             grey = np.asarray(image, dtype=np.float64)
             if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
@@ -38,7 +36,17 @@ def decode(path: Path, size: int) -> np.ndarray:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        return image.convert("RGB")
+
+
+def decode(path: Path, size: int) -> np.ndarray:
+    """One image file -> uint8 [3,size,size], RGB: `opened`, and resized with antialiasing (Pillow's
+    bilinear) without keeping the aspect ratio.
+
+    Raises:
+        OSError, ValueError: the file is no image.
+    """
+    image = opened(path).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
 
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from adlib.data import corruptions
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
+from adlib.report import components
 from adlib.report.comparison import LEVEL, Results, label
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
@@ -50,7 +51,7 @@ SHARE = (0, 0.25, 0.5, 0.75, 1)
 
 
 def panels(lines: typing.Mapping[str, typing.Sequence[Line]], names: typing.Sequence[str], x: Axis,
-           y: Axis, caption: Text, *, diagonal: bool = False, level: float | None = None,
+           y: Axis, caption: Text, name: str, data: str = "", *, diagonal: bool = False, level: float | None = None,
            more: typing.Sequence[tuple[str, Text]] = ()) -> Markup:
     """{title: lines} as panels. names: of the colours 0, 1, ... diagonal, level: hairlines. more:
     further marks of the legend."""
@@ -60,13 +61,14 @@ def panels(lines: typing.Mapping[str, typing.Sequence[Line]], names: typing.Sequ
         for line in some]} for title, some in lines.items()]
     ticks = {"x": [(round(x.at(v, WIDTH), 1), f"{v:g}") for v in x.ticks],
              "y": [(round(HEIGHT - y.at(v, HEIGHT), 1), f"{v:g}") for v in y.ticks]}
-    return render("panels.html.j2", panels=drawn, names=names, x=x, y=y, ticks=ticks, width=WIDTH,
-                  height=HEIGHT, caption=caption, diagonal=diagonal, more=more,
-                  level=None if level is None else round(HEIGHT - y.at(level, HEIGHT), 1))
+    shown = render("panels.html.j2", panels=drawn, names=names, x=x, y=y, ticks=ticks,
+                   width=WIDTH, height=HEIGHT, diagonal=diagonal, more=more,
+                   level=None if level is None else round(HEIGHT - y.at(level, HEIGHT), 1))
+    return components.figure(shown, name, caption, data)
 
 
 def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | None], x: Axis,
-                y: Axis, caption: Text, **options: typing.Any) -> Markup:
+                y: Axis, caption: Text, name: str, **options: typing.Any) -> Markup:
     """A panel a category, a line a configuration; "" where nothing can be drawn."""
     names = list(dict.fromkeys(name for _, name in tables))
     lines: dict[str, list[Line]] = {}
@@ -75,7 +77,7 @@ def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | 
             lines.setdefault(category, []).append(Line(points, names.index(name)))
     for category, extra in options.pop("extra", {}).items():
         lines.setdefault(category, []).extend(extra)
-    return panels(lines, list(map(label, names)), x, y, caption, **options) if lines else Markup("")
+    return panels(lines, list(map(label, names)), x, y, caption, name, **options) if lines else Markup("")
 
 
 def roc(tables: Results) -> Markup:
@@ -96,7 +98,7 @@ def roc(tables: Results) -> Markup:
     return by_category(
         tables, lambda table: points(table, "chosen_score"),
         Axis(t("axis.false_positives"), 0, 1, SHARE), Axis(t("axis.found"), 0, 1, SHARE),
-        t("comparison.roc"), diagonal=True, extra=grey, more=more)
+        t("comparison.roc"), "roc", diagonal=True, extra=grey, more=more)
 
 
 def epochs(tables: Results) -> Markup:
@@ -106,7 +108,7 @@ def epochs(tables: Results) -> Markup:
     return by_category(
         tables, lambda table: list(table.dropna()[["epoch", "auroc"]].itertuples(index=False))
         or None, Axis(t("axis.epochs"), 1, max(2, last), ticks, log=True),
-        Axis(t("axis.auroc"), 0, 1, SHARE), t("caption.epochs_curve"), level=0.5)
+        Axis(t("axis.auroc"), 0, 1, SHARE), t("caption.epochs_curve"), "epochs", level=0.5)
 
 
 def robustness(tables: Results) -> Markup:
@@ -114,7 +116,7 @@ def robustness(tables: Results) -> Markup:
     return by_category(
         tables, lambda table: list(table.groupby("strength")["auroc"].mean().items()),
         Axis(t("axis.strength"), 0, 5, range(6)), Axis(t("axis.auroc"), 0, 1, SHARE),
-        t("caption.robustness_curve", n=len(corruptions.CORRUPTIONS)), level=0.5)
+        t("caption.robustness_curve", n=len(corruptions.CORRUPTIONS)), "robustness", level=0.5)
 
 
 def scores(found: pd.DataFrame) -> Markup:
@@ -128,7 +130,7 @@ def scores(found: pd.DataFrame) -> Markup:
     low = min(0.5, math.floor(10 * min(found["label_free"].min(), found["test"].min())) / 10)
     ticks = [tick for tick in SHARE if tick >= low]
     return panels(lines, list(map(label, names)), Axis(t("axis.label_free"), low, 1, ticks),
-                  Axis(t("axis.auroc"), low, 1, ticks), t("caption.scores_scatter"), diagonal=True,
+                  Axis(t("axis.auroc"), low, 1, ticks), t("caption.scores_scatter"), "scores", diagonal=True,
                   more=[("cross", t("axis.chosen"))])
 
 
@@ -148,6 +150,7 @@ def critical_difference(average: pd.Series, cliques: list[list[str]]) -> Markup:
     bars = [{"x1": x(order[bar[0]]) - 4, "x2": x(order[bar[-1]]) + 4, "y": 30 + 9 * i}
             for i, bar in enumerate(cliques)]
     ticks = [(x(rank), rank) for rank in range(1, len(order) + 1)]
-    return render("critical_difference.html.j2", entries=entries, bars=bars, ticks=ticks,
-                  height=first + step * half, left=left, right=right,
-                  caption=t("caption.critical_difference", level=LEVEL))
+    caption = t("caption.critical_difference", level=LEVEL)
+    shown = render("critical_difference.html.j2", entries=entries, bars=bars, ticks=ticks,
+                   height=first + step * half, left=left, right=right, caption=caption)
+    return components.figure(shown, "average-ranks", caption, "summary.csv")

@@ -1,12 +1,17 @@
 """The figures of one run or one category, the style of all of them, and the two functions that
 display anything in a notebook: `show` and `say`.
 
-Colour never carries a meaning alone: line style, hatching or words go with it.
+A figure is drawn once, small enough for a phone: as a PNG file for the run's folder, and as SVG in
+the colours and the language of the page. Colour never carries a meaning alone: line style, place or
+words go with it.
 """
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import html
 import io
+import re
 import typing
 from pathlib import Path
 
@@ -15,13 +20,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.text import Text as DrawnText
-from PIL import Image, PngImagePlugin
 
 from adlib.data import files
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
-from adlib.report import components, i18n, sentences
+from adlib.report import components, gallery, i18n, sentences
 from adlib.report.i18n import Text, join, t
+from adlib.report.render import render
+from adlib.runs import overlays
 from adlib.runs.overlays import HEAT
 
 if typing.TYPE_CHECKING:
@@ -30,54 +36,53 @@ if typing.TYPE_CHECKING:
     from adlib.evaluation.results import Results
     from adlib.models.detector import Detector
 
-GOOD, ANOMALOUS, TRAIN = "#2f6690", "#c8553d", "#8d99ae"
-COLOURS = 128  # of a figure that holds no photograph
+GOOD, ANOMALOUS, GREY = "#2f6690", "#c8553d", "#8d99ae"
+INK, RULE = "#262626", "#e6e6e6"
+VARIABLES = {GOOD: "--good", ANOMALOUS: "--bad", INK: "--ink", RULE: "--line", "#ffffff": "--paper"}
 SERIES = ("#2f6690", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#3a3a3a")
 DASHES = ("-", "--", "-.", ":")
-GROUPS = {"train": ("train, good", TRAIN, "//"), "good": ("test, good", GOOD, ""),
-          "anomalous": ("test, anomalous", ANOMALOUS, "xx")}
 HAIRLINE = {"color": "#999999", "linewidth": 0.8, "linestyle": ":"}
+REFERENCE = {"color": GREY, "linewidth": 1}  # the mean squared error, where it is not in use
+SIZE = (5.0, 3.3)  # inches: 360 units of SVG, about the width of a phone
 
 
 def style() -> None:
     """Set the study's look for every figure that follows."""
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color",
-                         "ytick.color"), "#262626")
+                         "ytick.color"), INK)
     plt.rcParams.update(ink | {
-        "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11,
+        "figure.dpi": 110, "savefig.dpi": 160, "font.size": 10, "axes.titlesize": 11,
         "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-        "grid.color": "#e6e6e6", "grid.linewidth": 0.7, "legend.frameon": False,
-        "figure.constrained_layout.use": True, "hatch.linewidth": 0.4})
+        "grid.color": RULE, "grid.linewidth": 0.7, "legend.frameon": False,
+        "figure.constrained_layout.use": True, "svg.fonttype": "none", "svg.hashsalt": "adlib"})
 
 
 # ---- display
 
-def show(figure: plt.Figure | Markup | None, caption: str = "", path: Path | None = None) -> None:
+def show(figure: plt.Figure | Markup | None, caption: str = "", path: Path | None = None,
+         data: str = "") -> None:
     """Display a figure or a component.
 
     Args:
-        figure: matplotlib's, or HTML of `components`, which in JupyterLab comes with its script;
+        figure: matplotlib's, or HTML of a component, which in JupyterLab comes with its script;
             None or "" where there is nothing to show.
-        caption: the figure's text for those who cannot see it, in the page as its alt attribute.
-        path: where to save it as PNG, its text inside; None = nowhere.
+        caption: of a figure: what it shows, also for those who cannot see it.
+        path: where to save it as PNG; None = nowhere. Its name is the figure's permalink.
+        data: the file of its numbers.
     """
-    from IPython.display import HTML, display
+    from IPython.display import display
 
     if not figure:
         return
-    if isinstance(figure, str):
-        display(HTML(components.live(figure) if attended() else figure))
-        return
-    _as_written(figure)
-    content = _png(figure, str(caption))
-    plt.close(figure)
-    if path is not None:
-        with files.atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-    words = {"alt": str(caption), "alt_zh": i18n.chinese(caption)}
-    display({"image/png": content, "text/plain": str(caption)}, raw=True,
-            metadata={"image/png": words})
+    if not isinstance(figure, str):
+        drawn = _drawn(figure, caption, path)
+        plt.close(figure)
+        name = path.stem.replace("_", "-") if path else hashlib.sha256(
+            str(caption).encode()).hexdigest()[:8]
+        figure = components.figure(drawn, name, caption, data)
+    display({"text/html": components.live(figure) if attended() else figure,
+             "text/plain": str(caption) or "HTML"}, raw=True)
 
 
 def say(text: str) -> None:
@@ -97,6 +102,64 @@ def attended() -> bool:
     return bool(header.get("content", {}).get("allow_stdin", False))
 
 
+class Word(Text):
+    """A Text that matplotlib keeps as it is, which asks str() for one."""
+
+    def __str__(self) -> Word:
+        return self
+
+
+def word(key: str, **values: typing.Any) -> Word:
+    """The message of a key, for labels in a figure: both languages go into its SVG."""
+    return Word(t(key, **values), t(key, **values).zh)
+
+
+def _drawn(figure: plt.Figure, caption: str, path: Path | None) -> Markup:
+    """Save a figure as PNG where a path is given; its picture for a page: SVG, or a JPEG where it
+    holds photographs."""
+    _as_written(figure)
+    if path is not None:
+        with files.atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", metadata={
+                "Description": str(caption), "Software": None})
+    if any(axes.images for axes in figure.axes):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="jpeg", pil_kwargs={"quality": 85})
+        return render("photographs.html.j2", uri=overlays.data_uri(buffer.getvalue()),
+                      caption=caption)
+    return svg(figure, caption)
+
+
+def svg(figure: plt.Figure, caption: str) -> Markup:
+    """A figure as SVG whose colours are the page's variables, its text in both languages."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    drawn = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>", "",
+                   drawn[drawn.index("<svg"):], flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.-]+)[\")]", drawn))  # clip paths and markers, by their ids
+    own = hashlib.sha256(drawn.encode()).hexdigest()[:6]
+    drawn = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{found[1]}-{own}"'
+                   if found[1] in used else "", drawn)
+    drawn = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{found[1]}-{own}"
+                   if found[1] in used else found[0], drawn)
+    for colour, variable in VARIABLES.items():
+        drawn = drawn.replace(colour, f"var({variable}, {colour})")
+    drawn = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px)[^;\"]*", r"\1 var(--sans, sans-serif)", drawn)
+    words = {str.__str__(one): one.zh for one in (text.get_text() for text in figure.findobj(
+        DrawnText)) if isinstance(one, Text) and one.zh != one}
+
+    def spoken(found: re.Match[str]) -> str:
+        other = words.get(html.unescape(found[2]))
+        return found[0] if other is None else (
+            f'<text lang="en"{found[1]}>{found[2]}</text><text lang="zh-CN" visibility="hidden"'
+            f'{found[1]}>{html.escape(other)}</text>')
+
+    drawn = re.sub(r"<text([^>]*)>([^<]*)</text>", spoken, drawn)
+    box = re.search(r'viewBox="[^"]*"', drawn)[0]
+    return render("svg.html.j2", box=box, caption=caption, drawn=drawn[drawn.index(">") + 1:])
+
+
 def _as_written(figure: plt.Figure) -> None:
     """The dollars in a name (of a category, a defect, a file) begin no formula. A logarithmic axis
     writes its own numbers as formulas."""
@@ -107,37 +170,28 @@ def _as_written(figure: plt.Figure) -> None:
         text.set_parse_math(text in numbers)
 
 
-def _png(figure: plt.Figure, alt: str) -> bytes:
-    """The figure as PNG with its text inside. Lines and areas need no more than a palette, a third
-    of the bytes; photographs do."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Description": alt, "Software": None})
-    if any(np.ndim(image.get_array()) == 3 for axes in figure.axes for image in axes.images):
-        return buffer.getvalue()
-    text, smaller = PngImagePlugin.PngInfo(), io.BytesIO()
-    text.add_itxt("Description", alt)
-    with Image.open(buffer) as drawn:
-        drawn.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
-            smaller, "png", optimize=True, pnginfo=text)
-    return smaller.getvalue()
-
-
 # ---- of a run
 
 @dataclasses.dataclass(frozen=True)
 class Captioned:
-    """A figure of a run: what is drawn (None: nothing is), what it says, and its file's name."""
+    """A figure of a run: what is drawn (None: nothing is), what it says, its file's name, and the
+    file of its numbers."""
 
     plot: plt.Figure | None
     caption: Text
     file: str
-    said: bool = True  # is the caption a sentence of the page, too?
+    data: str = ""
 
     def show(self, folder: Path | None = None) -> None:
-        """Display it, and save it in the run's folder."""
-        show(self.plot, self.caption, folder and folder / self.file)
-        if self.said:
+        """Display it, and save it in the run's folder; without a figure, say why."""
+        show(self.plot, self.caption, folder and folder / self.file, self.data)
+        if self.plot is None:
             say(self.caption)
+
+    def save(self, folder: Path) -> None:
+        """Save it in the run's folder, and display nothing: a component shows more of it."""
+        _drawn(self.plot, self.caption, folder / self.file)
+        plt.close(self.plot)
 
 
 def loss_curve(history: list[dict]) -> Captioned:
@@ -146,192 +200,153 @@ def loss_curve(history: list[dict]) -> Captioned:
     if not history:
         return Captioned(None, t("run.nothing_trained"), "loss_curve.png")
     table = pd.DataFrame(history)
-    figure, axes = plt.subplots(figsize=(6.5, 3.4))
-    axes.plot(table["epoch"], table["loss"], color=GOOD, label="training images")
+    figure, axes = plt.subplots(figsize=SIZE)
+    lines = [("loss", GOOD, "-", word("figure.training"))]
     if table["held_out_loss"].notna().any():
-        axes.plot(table["epoch"], table["held_out_loss"], color=ANOMALOUS, linestyle="--",
-                  label="held-out good images")
+        lines.append(("held_out_loss", ANOMALOUS, "--", word("figure.held_out")))
+    for column, colour, dashes, label in lines:
+        axes.plot(table["epoch"], table[column], color=colour, linestyle=dashes, label=label)
     for epoch in table["epoch"][np.isclose(table["lr"] / table["lr"].shift(), 0.5)]:
         axes.axvline(epoch, **HAIRLINE)
-    axes.set(xlabel="epoch", ylabel="loss", yscale="log", title="Training loss")
+    axes.set(xlabel=word("figure.epoch"), yscale="log", title=word("figure.loss"))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-    return Captioned(figure, sentences.loss(history), "loss_curve.png")
+    _key(axes)
+    return Captioned(figure, sentences.loss(history), "loss_curve.png", "history.csv")
 
 
-def roc(results: Results) -> Captioned:
-    """ROC curve of the reference score on the test split; why in words where it is undefined."""
-    figure, axes = plt.subplots(figsize=(4.2, 4.2))
-    dress_roc(axes)
-    auroc = results.auroc["test"]
-    if auroc["value"] is None:
-        axes.text(0.5, 0.5, sentences.roc(auroc), ha="center", va="center", wrap=True)
-    else:
-        fpr, tpr, _ = roc_curve(*arrays(results.table, "test"))
-        axes.plot(fpr, tpr, color=GOOD,
-                  label=f"AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]")
-        axes.legend(loc="lower right")
-    axes.set_title("ROC curve, test split")
-    return Captioned(figure, sentences.roc(auroc), "roc_curve.png", said=False)
-
-
-def dress_roc(axes: plt.Axes) -> None:
-    """The frame of a ROC curve: labels, limits, the diagonal of guessing."""
+def roc(results: Results, name: str) -> Captioned:
+    """ROC curve of the score in use on the test split, its threshold marked; thin and grey, that of
+    the reference score. name: code of the score. Why in words where it is undefined."""
+    figure, axes = plt.subplots(figsize=(4.4, 4.2))
     axes.plot([0, 1], [0, 1], **HAIRLINE)
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01),
-             ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel=word("figure.fpr"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+             title=word("figure.tpr"))
+    entry, point = results.chosen["auroc"]["test"], results.chosen["operating"]["test"]
+    if entry["value"] is not None:
+        if results.metrics["score"] != name:
+            axes.plot(*_curve(results.table, "score"), **REFERENCE, label=word(
+                "figure.auroc_of", name=sentences.score(results.metrics["score"]),
+                value=results.auroc["test"]["value"]))
+        axes.plot(*_curve(results.table, "chosen_score"), color=GOOD, label=word(
+            "figure.auroc_of", name=sentences.score(name), value=entry["value"]))
+        if point["detections"] and point["false_positives"]:
+            axes.plot(point["false_positives"]["rate"], point["detections"]["rate"], "o",
+                      color=ANOMALOUS, clip_on=False, label=word("figure.threshold"))
+        axes.legend(loc="lower right", fontsize=9)
+    return Captioned(figure, sentences.roc(entry), "roc_curve.png", "all_results.csv")
 
 
-def score_distribution(results: Results) -> Captioned:
-    """Histograms of the reference score (draw_scores)."""
-    figure, axes = plt.subplots(figsize=(6.5, 3.4))
-    draw_scores(axes, results.table)
-    return Captioned(figure, sentences.distribution(results.table), "score_distribution.png")
+def _curve(table: pd.DataFrame, score: str) -> tuple[np.ndarray, np.ndarray]:
+    return roc_curve(*arrays(table, "test", score))[:2]
 
 
-def draw_scores(axes: plt.Axes, table: pd.DataFrame, title: str = "Anomaly scores") -> None:
-    """Scores of training, good and anomalous test images as densities over common bins. table:
-    Results.table."""
+def score_distribution(results: Results, name: str) -> Captioned:
+    """Histograms of the score in use: training, good and anomalous test images, as densities over
+    common bins. The page has the threshold in its place, which can be moved."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    table = results.table
     test = table[table["split"] == "test"]
-    groups = {"train": table.loc[table["split"] == "train", "score"],
-              "good": test.loc[test["label"] == 0, "score"],
-              "anomalous": test.loc[test["label"] == 1, "score"]}
-    bins = np.histogram_bin_edges(table["score"], bins=28)
-    for key, scores in groups.items():
-        name, color, hatch = GROUPS[key]
-        if len(scores):
-            axes.hist(scores, bins=bins, density=True, alpha=0.5, color=color, hatch=hatch,
-                      edgecolor=color, label=f"{name} ({len(scores)})")
-    if test["label"].isna().any():
-        axes.hist(test["score"], bins=bins, density=True, histtype="step", color="black",
-                  label=f"test, unlabelled ({len(test)})")
-    axes.set(xlabel="score (higher = more anomalous)", ylabel="density", title=title)
-    axes.legend(fontsize=8)
+    groups = {"figure.training": (table[table["split"] == "train"], GREY, "//"),
+              "figure.test_good": (test[test["label"] == 0], GOOD, ""),
+              "figure.test_anomalous": (test[test["label"] == 1], ANOMALOUS, "xx"),
+              "figure.test_unlabelled": (test[test["label"].isna()], INK, "..")}
+    bins = np.histogram_bin_edges(table["chosen_score"], bins=28)
+    for key, (rows, colour, hatch) in groups.items():
+        if len(rows):
+            axes.hist(rows["chosen_score"], bins=bins, density=True, alpha=0.5, color=colour,
+                      hatch=hatch, edgecolor=colour, label=word(key, n=len(rows)))
+    axes.set(xlabel=word("figure.score", name=sentences.score(name)), yticks=[])
+    _key(axes)
+    return Captioned(figure, sentences.distribution(table), "score_distribution.png")
 
 
 def score_study(results: Results) -> Captioned:
     """Every score's label-free AUROC (open) and its real one (filled), in the label-free order."""
     rows = results.score_study.iloc[::-1].reset_index(drop=True)
-    figure, axes = plt.subplots(figsize=(6.8, 0.9 + 0.26 * len(rows)))
-    axes.plot(rows["label_free"], rows.index, "o", markerfacecolor="none", color=TRAIN,
-              label="synthetic anomalies, no labels used")
-    for split, color, marker, name in (
-            ("test", GOOD, "D", "test split"),
-            ("train_bad", ANOMALOUS, "x", "test good against train/bad")):
+    figure, axes = plt.subplots(figsize=(5.0, 1.3 + 0.26 * len(rows)))
+    axes.plot(rows["label_free"], rows.index, "o", markerfacecolor="none", color=INK,
+              label=word("figure.label_free"))
+    for split, key, colour, marker in (("test", "figure.on_test", GOOD, "D"),
+                                       ("train_bad", "figure.on_train_bad", ANOMALOUS, "x")):
         if rows[split].notna().any():
-            axes.plot(rows[split], rows.index, marker, color=color, label=name)
+            axes.plot(rows[split], rows.index, marker, color=colour, label=word(key))
     axes.axvline(0.5, **HAIRLINE)
-    axes.set(yticks=rows.index, xlabel="AUROC", xlim=(min(0.3, axes.get_xlim()[0]), 1.02),
-             title="Which score?")
-    axes.set_yticklabels([row.score + (f"  ({row.role})" if row.role else "")
-                          for row in rows.itertuples()], fontsize=8)
-    axes.legend(fontsize=8, loc="lower left")
-    return Captioned(figure, sentences.scores(results.score_study), "score_study.png")
+    axes.set(yticks=rows.index, xlabel="AUROC", xlim=(min(0.3, axes.get_xlim()[0]), 1.02))
+    names = [sentences.score(code) for code in rows["score"]]
+    axes.set_yticklabels([Word(name, i18n.chinese(name)) for name in names], fontsize=9)
+    for label, role in zip(axes.get_yticklabels(), rows["role"], strict=True):
+        label.set_fontweight("bold" if role and role != "its own" else "normal")
+    _key(axes)
+    return Captioned(figure, sentences.scores(results.score_study), "score_study.png",
+                     "score_study.csv")
 
 
 def auroc_over_epochs(results: Results) -> Captioned:
-    """AUROC on the test split at the epochs whose weights were kept (logarithmic epochs)."""
+    """AUROC of the reference score on the test split at the epochs whose weights were kept
+    (logarithmic epochs)."""
     table = results.epochs
-    figure, axes = plt.subplots(figsize=(6.5, 3.0))
-    axes.plot(table["epoch"], table["auroc"], color=GOOD, marker="o")
+    figure, axes = plt.subplots(figsize=SIZE)
+    axes.plot(table["epoch"], table["auroc"], marker="o", **REFERENCE | {"color": INK})
     axes.axhline(0.5, **HAIRLINE)
-    axes.set(xscale="log", xlabel="epochs of training", ylabel="AUROC, test split", ylim=(0, 1.03),
-             title="AUROC over epochs", xticks=table["epoch"], xticklabels=table["epoch"])
+    axes.set(xscale="log", xlabel=word("figure.epochs_of_training"), ylim=(0, 1.03),
+             title=word("figure.auroc_reference"), xticks=table["epoch"],
+             xticklabels=table["epoch"])
     axes.minorticks_off()
-    return Captioned(figure, sentences.epochs(table), "auroc_over_epochs.png")
+    return Captioned(figure, sentences.epochs(table), "auroc_over_epochs.png", "epochs.csv")
 
 
-def visualization(detector: Detector, results: Results, part: Part,
+def visualization(detector: Detector, results: Results, decision: Decision, part: Part,
                   each: int = 4) -> Captioned:
-    """Input, reconstruction and |residual| of the test images of the lowest and the highest
-    reference scores of each class.
+    """Test images in columns, the lowest and the highest scores in use of each class: the input,
+    the reconstruction and |residual| where the detector redraws, and the anomaly map.
 
-    One colour scale: yellow is what one pixel in a thousand of good training images exceeds.
+    One colour scale a row: of |residual|, yellow is what one pixel in a thousand of good training
+    images exceeds; of the map, twice what one in twenty held-out good images reaches anywhere.
     """
-    test = _test(results, "score", ascending=True)
+    test = gallery.with_scores(results.table[results.table["split"] == "test"])
+    test = test.sort_values("score", kind="stable")
     groups = [test[test["label"] == 0], test[test["label"] == 1], test[test["label"].isna()]]
     chosen = pd.concat([rows if len(rows) <= each else pd.concat(
         [rows.head(each // 2), rows.tail(each - each // 2)]) for rows in groups])
-    *_, normal = _redrawn(detector, part.good.select(range(min(64, len(part.good)))))
-    scale, images = float(np.quantile(normal, 0.999)), part.test.select(chosen.index)
-    columns = dict(zip(("input", "reconstruction", "residual"), _redrawn(detector, images),
-                       strict=True))
-    titles = [f"{title}\n{score:.4f}" for title, score in zip(_titles(chosen), chosen["score"],
-                                                              strict=True)]
-    figure, axes = plt.subplots(3, len(chosen), figsize=(1.35 * len(chosen) + 0.9, 4.4),
-                                squeeze=False)
-    for row, (kind, pictures) in zip(axes, columns.items(), strict=True):
-        residual = kind == "residual"
-        for ax, picture in zip(row, pictures, strict=True):
-            drawn = ax.imshow(picture, vmin=0, vmax=scale if residual else 1,
-                              cmap=HEAT if residual else None)
+    images, rows, low = part.test.select(chosen.index), {}, decision.low
+    rows["input"] = (images.tensor.permute(0, 2, 3, 1).numpy(), 0, 255)
+    if hasattr(detector, "reconstruct"):
+        *_, normal = _redrawn(detector, part.good.select(range(min(64, len(part.good)))))
+        _, redrawn, residual = _redrawn(detector, images)
+        rows["reconstruction"] = (redrawn, 0, 1)
+        rows["|residual|"] = (residual, 0, float(np.quantile(normal, 0.999)))
+    rows["anomaly map"] = (results.maps[chosen.index], low,
+                           low + 2 * max(decision.level - low, 1e-12))
+    figure, axes = plt.subplots(len(rows), len(chosen), squeeze=False, figsize=(
+        1.35 * len(chosen) + 0.9, 1.35 * len(rows) + 0.5))
+    for line, (kind, (pictures, start, stop)) in zip(axes, rows.items(), strict=True):
+        for ax, picture in zip(line, pictures, strict=True):
+            drawn = ax.imshow(picture, vmin=start, vmax=stop, cmap=HEAT)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
             ax.spines[:].set_visible(False)
-        row[0].set_ylabel("|residual|" if residual else kind)
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=7.5, loc="center")
-    figure.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.9, label="|residual|", extend="max")
-    named = join((t("run.name_value_f", name=row.defect or t("view.unlabelled"), value=row.score)
+        line[0].set_ylabel(kind)
+        if pictures.ndim == 3:
+            figure.colorbar(drawn, ax=line.tolist(), shrink=0.9, extend="max")
+    for ax, row in zip(axes[0], chosen.itertuples(), strict=True):
+        ax.set_title(f"{row.defect or 'unlabelled'}\n{Path(row.path).name}\n{row.score:.4g}",
+                     fontsize=7.5, loc="center")
+    named = join((t("list.value_4", name=sentences.defect(row.defect), value=row.score)
                   for row in chosen.itertuples()), ", ")
-    caption = t("run.input_reconstruction_residual_heat_map", n=len(chosen), found=named,
-                scale=scale)
-    return Captioned(figure, caption, "visualization_result.png", said=False)
-
-
-def heat_maps(results: Results, decision: Decision, part: Part,
-              file: str = "anomaly_maps.png", each: int = 5) -> Captioned:
-    """Test images above their anomaly maps: anomalous ones of the highest and the lowest chosen
-    score, and the highest others.
-
-    One colour scale for all; dashed, the level that one in twenty held-out good images reaches
-    anywhere; solid white, the true defect.
-    """
-    test = _test(results, "chosen_score", ascending=False)
-    anomalous = (test["label"] == 1).fillna(False)  # unlabelled images are shown with the good ones
-    bad, rest = test[anomalous], test[~anomalous]
-    chosen = pd.concat([bad.head(each - each // 2), bad.iloc[each - each // 2:].tail(each // 2),
-                        rest.head(3 if len(bad) else each)])
-    images, maps = part.test.select(chosen.index), results.maps[chosen.index]
-    truth, low, level = images.masks.numpy(), decision.low, decision.level
-    figure, axes = plt.subplots(2, len(chosen), figsize=(1.5 * len(chosen) + 0.9, 3.6),
-                                squeeze=False)
-    for column, (title, picture) in enumerate(zip(
-            _titles(chosen), images.tensor.permute(0, 2, 3, 1).numpy(), strict=True)):
-        axes[0, column].imshow(picture)
-        drawn = axes[1, column].imshow(maps[column], vmin=low,
-                                       vmax=low + 2 * max(level - low, 1e-12), cmap=HEAT)
-        axes[0, column].set_title(title, fontsize=7.5, loc="center")
-        for ax in axes[:, column]:
-            ax.axis("off")
-            if (maps[column] > level).any():
-                ax.contour(maps[column], [level], colors="#00d5ff", linewidths=1.0, linestyles="--")
-            if truth[column].any():
-                ax.contour(truth[column], [0.5], colors="white", linewidths=1.0)
-    bar = figure.colorbar(drawn, ax=axes[1, :].tolist(), shrink=0.9, label="anomaly map",
-                          extend="both")
-    bar.ax.axhline(level, color="#00d5ff", linestyle="--")
-    names = join((t("view.defect_file", defect=row.defect or t("view.unlabelled"),
-                    file=Path(row.path).name) for row in chosen.itertuples()), ", ")
-    caption = join([t("run.anomaly_maps_score_n_test", score=decision.score, n=len(chosen),
-                      names=names), components.outlines(bool(truth.any()))])
-    return Captioned(figure, caption, file, said=False)
-
-
-def _test(results: Results, score: str, *, ascending: bool) -> pd.DataFrame:
-    """The test rows in the order of a score, indexed by their place in part.test."""
-    test = results.table[results.table["split"] == "test"].reset_index(drop=True)
-    return test.sort_values(score, ascending=ascending)
-
-
-def _titles(rows: pd.DataFrame) -> list[str]:
-    return [f"{row.defect or 'unlabelled'}\n{Path(row.path).name}" for row in rows.itertuples()]
+    caption = t("run.pictures_of_images", n=len(chosen), found=named)
+    return Captioned(figure, caption, "visualization_result.png")
 
 
 def _redrawn(detector: Detector, images: ImageSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Input and reconstruction [N,S,S,3] in [0,1], and their mean absolute difference [N,S,S]."""
     x, y = images.tensor.float() / 255, detector.reconstruct(images.tensor)
     return (*(side.permute(0, 2, 3, 1).numpy() for side in (x, y)), (x - y).abs().mean(1).numpy())
+
+
+def _key(axes: plt.Axes) -> None:
+    """What the lines and marks are, above them and never over them."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.08 if axes.get_title(loc="left") else 1.0),
+                ncols=2, fontsize=9, borderaxespad=0, handlelength=1.4, columnspacing=1.2)
 
 
 # ---- of a category

@@ -8,13 +8,16 @@ import typing
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.report import answers, comparison, examples, figures, ranking, tables
+from adlib.evaluation.conformal import Threshold
+from adlib.report import album, answers, comparison, figures, gallery, ranking, tables
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
 from adlib.report.render import render
+from adlib.runs import run_folder
 
 MORE = {"localisation": ("au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"),
         "other": ("label_free", "bad_auroc"), "cost": ("train_seconds", "epochs", "device"),
@@ -40,15 +43,26 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
         folder = best.get("folder", "")
         shown.append({
             "category": category, "said": answers.short(found), "level": answers.level(found),
-            "names": answers.labels(found.tied[:2]) if best else "", "rates": answers.rates(best),
+            "names": answers.labels(found.tied[:2]), "gains": best and answers.rates(best),
             "auroc": best and tables.decimal(best["auroc"]),
             "interval": best and tables.interval(best["low"], best["high"]),
             "href": f"{base(reports)}{quote(folder)}/index.html",
-            "data": _data_page(reports, category), "images": [
-                image | {"kind": image["verdict"], "said": t(
-                    f"view.{image['verdict'].replace('-', '_')}")}
-                for image in (examples.of(reports / folder) if best else [])]})
+            "data": _data_page(reports, category),
+            "images": _telling(reports / folder, reports) if best else []})
     return render("cards.html.j2", cards=shown)
+
+
+def _telling(folder: Path, reports: Path) -> list[dict[str, typing.Any]]:
+    """Three images of a run, as its own page begins with; [] where it has kept no pictures."""
+    metrics, results = comparison.read_metrics(folder), comparison.read_results(folder)
+    rows = gallery.with_scores(results[results["split"] == "test"])
+    threshold = Threshold(np.array(metrics["calibration"]["scores"], float),
+                          run_folder.manifest(folder)["params"]["target_fpr"])
+    places = gallery.telling(rows, threshold)
+    shots = album.read(folder, None if figures.attended() else reports,
+                       rows.loc[list(places), "path"])
+    return [gallery.tile(rows.iloc[i], shots[key], threshold, i) for i in places
+            if (key := rows.loc[i, "path"]) in shots]
 
 
 def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:

@@ -1,25 +1,25 @@
 """What the notebooks of one run (02, 03, 04) show alike: a function a section, each called in one
 cell. And the pictures of the cells that teach.
 
-Every figure is saved in the run's folder, captioned and displayed once.
+Whatever is shown of a run is about the score in use; the reference score, the mean squared error,
+goes along as a thin grey line.
 """
 from __future__ import annotations
 
 import dataclasses
 import typing
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from PIL import Image
 
 from adlib.config import Config
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import components, examples, figures, sentences
-from adlib.report.figures import Captioned
-from adlib.report.i18n import t
-from adlib.runs.overlays import HEAT
+from adlib.report import album, components, figures, gallery, sentences
+from adlib.report.i18n import Text, named, t
+from adlib.runs import overlays
 
 if typing.TYPE_CHECKING:
     from adlib.data.part import Part
@@ -29,6 +29,7 @@ if typing.TYPE_CHECKING:
     from adlib.runs.run_folder import Run
 
 Picture = torch.Tensor | np.ndarray
+LESSON = 176  # pixels a side of a picture of the cells that teach
 
 
 # ---- the sections of a run, in their order
@@ -53,35 +54,53 @@ def show_decision(decision: Decision) -> None:
     figures.say(sentences.decisions(decision))
 
 
-def show_scores(run: Run, decision: Decision, results: Results) -> None:
-    """AUROC, operating point, both distributions, and the threshold to look at from nearby."""
-    figures.say(sentences.auroc(results.auroc))
-    figures.say(sentences.operating(results.operating))
-    run.show(figures.roc(results))
-    run.show(figures.score_distribution(results))
-    figures.show(components.threshold(results.table, decision.threshold, decision.score))
-
-
-def show_score_study(run: Run, decision: Decision, results: Results) -> None:
-    """Every score's label-free AUROC beside its real one, and what the chosen one finds."""
-    run.show(figures.score_study(results))
-    figures.say(sentences.chosen(decision, results.chosen["operating"]))
-
-
-def show_places(run: Run, part: Part, detector: Detector, decision: Decision,
+def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
-    """Where the anomalies are: pixel metrics, the maps of some images, and a gallery of all."""
+    """Three images, and what became of all of them. Keeps the pictures of the test images in the
+    run's folder."""
+    if len(part.test):
+        album.keep(run.folder, part.test, results.maps, decision, detector)
+        figures.visualization(detector, results, decision, part).save(run.folder)
+        shown = gallery.examples(_rows(results), _shots(run, part, detector, decision, results),
+                                 decision.threshold)
+        figures.show(components.figure(shown, "examples", t("figure.examples"), album.FILE))
+    figures.say(sentences.operating(results.chosen["operating"]))
+    figures.say(sentences.auroc(results.chosen["auroc"], decision.score))
+
+
+def show_threshold(run: Run, decision: Decision, results: Results) -> None:
+    """The scores of the test images and the threshold between them, to be moved."""
+    figures.score_distribution(results, decision.score).save(run.folder)
+    if panel := components.threshold(results.table, decision.threshold, decision.score):
+        figures.show(components.figure(panel, "threshold", t("figure.threshold_moves"),
+                                       "all_results.csv"))
+
+
+def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
+                results: Results) -> None:
+    """Every test image under its map."""
+    if len(part.test):
+        rows = _rows(results)
+        shown = gallery.gallery(rows, _shots(run, part, detector, decision, results),
+                                decision.threshold, decision.score, ids=not figures.attended())
+        figures.show(components.figure(shown, "images", gallery.counted(rows, decision.threshold),
+                                       "all_results.csv"))
+
+
+def show_misses(results: Results) -> None:
+    """What is missed, by kind and size of defect, and how well defects are localized."""
+    if table := components.misses(results):
+        figures.show(components.figure(table, "misses-by-defect", sentences.misses(results.table),
+                                       "all_results.csv"))
+    else:
+        figures.say(sentences.misses(results.table))
     figures.say(sentences.localization(results.localization))
-    figures.show(components.localization(results.localization))
-    if not len(part.test):
-        return
-    maps = "visualization_result.png"
-    if hasattr(detector, "reconstruct"):
-        run.show(figures.visualization(detector, results, part))
-        maps = "anomaly_maps.png"
-    run.show(figures.heat_maps(results, decision, part, maps))
-    figures.show(components.gallery(results, decision, part, detector))
-    examples.save(run.folder, part, decision, results)
+
+
+def show_scores(run: Run, decision: Decision, results: Results) -> None:
+    """The ROC curve, and every score's label-free AUROC beside its real one."""
+    run.show(figures.roc(results, decision.score))
+    run.show(figures.score_study(results))
 
 
 def show_confounders(run: Run, results: Results) -> None:
@@ -94,7 +113,22 @@ def show_confounders(run: Run, results: Results) -> None:
 
 def answer(part: Part, detector: Detector, results: Results) -> None:
     """The closing sentence."""
-    figures.say(sentences.answer(part.config, part.category.name, results.auroc, detector.weights))
+    figures.say(sentences.answer(part.config, part.category.name, results.chosen["auroc"],
+                                 detector.weights))
+
+
+def _rows(results: Results) -> typing.Any:
+    return gallery.with_scores(results.table[results.table["split"] == "test"])
+
+
+def _shots(run: Run, part: Part, detector: Detector, decision: Decision,
+           results: Results) -> list[album.Shot]:
+    """On a page, the pictures that `show_result` has kept beside it; in JupyterLab, inside the
+    notebook, which lies elsewhere."""
+    if figures.attended():
+        return album.shots(part.test.tensor, results.maps, decision, detector, part.test.masks)
+    kept = album.read(run.folder, run.folder)
+    return [kept[key] for key in part.test.keys]
 
 
 # ---- the cells that teach
@@ -105,31 +139,43 @@ def say(key: str, **values: typing.Any) -> None:
     figures.say(t(f"lesson.{key}", **values))
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Pictures side by side, with what they show."""
+
+    pictures: dict[str, np.ndarray]  # {title: uint8 [h,w,3]}
+    key: str
+    caption: Text
+    boxes: dict[str, tuple[float, ...]]
+
+    def show(self) -> None:
+        strip = components.strip(self.pictures, self.caption, "", boxes=self.boxes, titled=True)
+        figures.show(components.figure(strip, self.key.replace("_", "-"), self.caption))
+
+
 def pictures(key: str, images: typing.Mapping[str, Picture],
              boxes: typing.Mapping[str, tuple[int, int, int]] | None = None,
-             **values: typing.Any) -> Captioned:
+             **values: typing.Any) -> Row:
     """Images and maps side by side, with the caption `lesson.<key>`.
 
     Args:
-        images: {title: [3,S,S], or a map [S,S]}, or a batch of one of either.
+        images: {title: [3,S,S], or a map [S,S], which gets the whole colour scale, or a batch of
+            one of either}.
         boxes: {title: (row, column, cells a side)}: the grid cell to draw a box around.
     """
-    figure, axes = plt.subplots(1, len(images), figsize=(2.3 * len(images), 2.5), squeeze=False)
-    for ax, (title, picture) in zip(axes[0], images.items(), strict=True):
+    shown = {}
+    for title, picture in images.items():
         array = np.asarray(picture, dtype=float)
         array = array[0] if array.shape[0] == 1 else array
-        if array.ndim == 3:
-            ax.imshow(array.transpose(1, 2, 0) / (255 if array.max() > 1 else 1))
+        if array.ndim == 2:
+            array = overlays.heat(array, array.min(), (array.min() + array.max()) / 2)
         else:
-            ax.imshow(array, cmap=HEAT)
-        if title in (boxes or {}):
-            row, column, cells = boxes[title]
-            side = array.shape[-1] / cells
-            ax.add_patch(plt.Rectangle((column * side - 0.5, row * side - 0.5), side, side,
-                                       fill=False, edgecolor="#00d5ff", linewidth=2))
-        ax.set_title(title, fontsize=9, loc="center")
-        ax.axis("off")
-    return Captioned(figure, t(f"lesson.{key}", **values), f"{key}.png")
+            array = (array.transpose(1, 2, 0) * (1 if array.max() > 1 else 255)).astype(np.uint8)
+        shown[named("picture", title)] = np.asarray(Image.fromarray(array).resize((LESSON, LESSON)))
+    framed = {named("picture", title): (100 * column / cells, 100 * row / cells, 100 / cells,
+                                        100 / cells)
+              for title, (row, column, cells) in (boxes or {}).items()}
+    return Row(shown, key, t(f"lesson.{key}", **values), framed)
 
 
 def sample_features(images: torch.Tensor, detector: Detector, config: Config) -> torch.Tensor:

@@ -20,7 +20,7 @@ from traitlets.config import Config as TraitConfig
 
 from adlib.config import Config, InputError, log, notebook_of, project_root
 from adlib.data import files
-from adlib.report import comparison, i18n, render, sentences
+from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
 from adlib.report.study import INLINE, Study
@@ -68,6 +68,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages = [_data_page(study, folder) for folder in looks]
     pages += [_run_page(reports, row, commands) for row in table.itertuples()]
     pages += [_limits_page(table, folder) for folder in freshness.limits(reports)]
+    pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
@@ -117,6 +118,9 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
             "command": commands.get(row.folder) or _papermill(
                 stem, folder / "notebook.ipynb", params),
             "figures": _figures(folder) if done else []}
+    if done:
+        page["result"] = sentences.result(row.category, name, comparison.read_metrics(folder),
+                                          params["target_fpr"])
     return page if done else page | {"failure": _failure(
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 
@@ -171,11 +175,10 @@ def _figures(folder: Path) -> list[tuple[Text, str, str]]:
     """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
-    scores = {metrics["score"]: metrics, chosen["score"]: chosen}
-    for name, entry in ((name, part["auroc"]["test"]) for name, part in scores.items()):
-        if entry["value"] is not None:
-            figures.append((t("page.auroc", score=name), f"{entry['value']:.3f}",
-                            f"{entry['low']:.2f}–{entry['high']:.2f}"))
+    entry = chosen["auroc"]["test"]
+    if entry["value"] is not None:
+        figures.append((t("page.auroc", score=sentences.score(chosen["score"])),
+                        f"{entry['value']:.3f}", f"{entry['low']:.2f}–{entry['high']:.2f}"))
     operating = (chosen.get("operating") or {}).get("test", {})
     for key, name in (("detections", t("page.detections")),
                       ("false_positives", t("page.false_positives"))):
@@ -230,23 +233,36 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
     becomes the page's heading."""
     folder, chinese = page["notebook"].parent, dict(i18n.notebooks().get(page["stem"], {}))
     notebook = _notebook(page)
-    contents = [(cell.id, Text(heading, _heading(chinese.get(cell.id, "")) or None))
-                for cell in notebook.cells[1:] if cell.cell_type == "markdown"
-                and (heading := _heading(cell.source))]
     first, executed = notebook.cells[0], notebook.metadata.get("papermill", {})
     (question, first.source), (other, chinese[first.id]) = (
         (text.partition("\n")[0], text.partition("\n")[2].strip())
         for text in (first.source, chinese.get(first.id, "")))
     page |= {
-        "question": Text(question.removeprefix("# "), other.removeprefix("# ") or None),
+        "question": page.get("heading") or Text(question.removeprefix("# "),
+                                                other.removeprefix("# ") or None),
         "chinese": chinese, "up": "../" * len(folder.relative_to(reports).parts),
-        "here": folder, "contents": contents, "groups": {
+        "here": folder, "groups": {
             title: links for title, links in groups.items()
-            if links[0]["category"] in ("", page["category"]) or len(groups) <= INLINE + 2},
+            if links[0]["category"] in ("", page["category"]) or len(groups) <= INLINE + 3},
         "command": page["command"] or (executed and _papermill(
             page["stem"], page["notebook"], executed.get("parameters", {}))),
         "downloads": [name for name in DOWNLOADS if (folder / name).is_file()]}
+    if "result" in page:  # what was found is the title; what was asked goes with the method
+        page |= {"asked": page["question"], "question": page["result"]} | arrangement.links(
+            groups, folder, reports / beside.FOLDER / folder.parts[-3])
+        notebook.cells = arrangement.result_first(notebook.cells)
+    if page["results"]:  # of a category's runs, before the look at its data
+        page["question"] = page["category"]
+        output = nbformat.v4.new_output("display_data", data={"text/html": page["results"]})
+        notebook.cells.insert(0, nbformat.v4.new_code_cell("", id="results", outputs=[output]))
+        notebook.cells[1].source = f"## {question.removeprefix('# ')}\n{first.source}"
+        chinese[first.id] = f"## {other.removeprefix('# ')}\n{chinese[first.id]}"
+    page["contents"] = [(cell.id, Text(heading, _heading(chinese.get(cell.id, "")) or None))
+                        for cell in notebook.cells if cell.cell_type == "markdown"
+                        and (heading := _heading(cell.source))]
+    arrangement.number_figures(notebook.cells)
     exporter = HTMLExporter(TraitConfig(), template_name="study",
+                            template_file="run.html.j2" if "result" in page else "index.html.j2",
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
     exporter.environment.globals["t"] = t
@@ -262,6 +278,8 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
     a run by hand has left."""
     # one line, which is escaped; what follows is markdown, which may hold HTML
     path, heading = page["notebook"], f"# {' '.join(page['title'].split())}"
+    if "cells" in page:
+        return nbformat.v4.new_notebook(cells=page["cells"])
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:  # it never started, or was run by hand and written elsewhere

@@ -27,6 +27,7 @@ from adlib.report import (
 from adlib.report.i18n import Text, join, t
 from adlib.runs import run_folder
 
+SUMMARY = "summary.csv"
 INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
 LINES = 6  # configurations drawn in one figure: more lie on each other
 RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "ablation": "ablation",
@@ -37,13 +38,19 @@ RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "abla
 class Section:
     """What one question came to.
 
-    said: in sentences. tables: (table, caption). drawn: what a page shows, where that is not the
-    tables as they are.
+    said: in sentences. tables: (table, caption), for a file. drawn: figures, for a page.
     """
 
-    said: Text
+    said: str
+    drawn: list[Markup]
     tables: list[tuple[pd.DataFrame, Text]] = dataclasses.field(default_factory=list)
-    drawn: list[str] | None = None
+
+
+def _tabled(said: Text, found: pd.DataFrame, name: str) -> Section | None:
+    """A section of one table, captioned by the message of a name; None where it has no row."""
+    caption = t(f"caption.{name}")
+    drawn = [tables.html(found, caption, name, SUMMARY)]
+    return Section(said, drawn, [(found, caption)]) if len(found) else None
 
 
 class Study:
@@ -89,9 +96,8 @@ class Study:
             if figures.attended():
                 figures.say(self._how_to_ask(name))
             return
-        for drawn in section.drawn if section.drawn is not None else [
-                tables.html(*table) for table in section.tables]:
-            figures.show(Markup(drawn))  # noqa: S704  (made by templates)
+        for drawn in section.drawn:
+            figures.show(drawn)
         if section.said:
             figures.say(section.said)
 
@@ -102,7 +108,7 @@ class Study:
             return None
         average, tested = ranks.average_ranks(wide), ranks.pairs(wide)
         drawn = charts.critical_difference(average, ranks.cliques(average, tested))
-        return Section(answers.ranks(wide, tested), drawn=[drawn])
+        return Section(answers.ranks(wide, tested), [drawn])
 
     def kinds(self) -> Section | None:
         """Which detector for which kind of workpiece, by what was measured on the good images."""
@@ -110,30 +116,29 @@ class Study:
         if len(found) < 2 or len(self.categories) <= INLINE:
             return None
         by_kind, table = questions.by_kind(self.rows, found), questions.kind_table(found)
-        heat = tables.heat(by_kind, t("caption.kinds"), low=float(by_kind.min().min()), high=1.0)
-        return Section(answers.kinds(by_kind, found),
-                       [(table, t("caption.properties")),
-                        (by_kind.rename_axis("configuration").reset_index(), t("caption.kinds"))],
-                       [heat, tables.html(table, t("caption.properties"))])
+        captions = t("caption.kinds"), t("caption.properties")
+        heat = tables.heat(by_kind, captions[0], "kinds", SUMMARY,
+                           low=float(by_kind.min().min()), high=1.0)
+        wide = by_kind.rename_axis("configuration").reset_index()
+        return Section(answers.kinds(by_kind, found), [heat, tables.html(
+            table, captions[1], "properties")], [(table, captions[1]), (wide, captions[0])])
 
     def better(self) -> Section | None:
         """Who is better than whom, in every category or, of many, in how many of them."""
         by_category = {name: pairs for name in self.categories if len(pairs := self.pairs(name))}
         if not by_category:
             return None
-        said = join(answers.matrix(pairs, name) for name, pairs in by_category.items())
         if len(by_category) > INLINE:
             wins, texts = questions.wins(by_category, self.order)
-            drawn = [tables.heat(wins, t("caption.wins"), low=0, high=len(by_category),
-                                 texts=texts)]
-        else:
-            drawn = [self._pair_heat(name) for name in by_category]
-        return Section(said, drawn=drawn)
+            return Section("", [tables.heat(wins, t("caption.wins"), "better", SUMMARY, low=0,
+                                            high=len(by_category), texts=texts)])
+        said = join(answers.matrix(pairs, name) for name, pairs in by_category.items())
+        return Section(said, list(map(self._pair_heat, by_category)))
 
     def roc(self) -> Section | None:
         """ROC curves of the score in use, and of the mean squared error."""
         drawn = charts.roc(self._results())
-        return Section(Text(""), drawn=[drawn]) if drawn else None
+        return Section("", [drawn]) if drawn else None
 
     def scores(self) -> Section | None:
         """What the label-free choice among twelve scores is worth."""
@@ -141,26 +146,29 @@ class Study:
         if found.empty:
             return None
         choices, (values, texts, marks) = questions.choices(found), questions.all_scores(found)
-        heat = tables.heat(values, t("caption.scores"), low=0.4, high=1, texts=texts, marks=marks)
+        captions = t("caption.choices"), t("caption.scores")
+        heat = tables.heat(values, captions[1], "all-scores", low=0.4, high=1, texts=texts,
+                           marks=marks)
         wide = (texts + marks.map(lambda mark: f" {mark}".rstrip())).reset_index()
-        return Section(answers.scores(choices), [(choices, t("caption.choices")), (wide, t("caption.scores"))],
-                       [charts.scores(found), tables.html(choices, t("caption.choices")), heat])
+        return Section(answers.scores(choices), [
+            charts.scores(found), tables.html(choices, captions[0], "choices"), heat], [
+            (choices, captions[0]), (wide, captions[1])])
 
     def target(self) -> Section | None:
         """Pixels or features?"""
         found = questions.target(self.rows)
         said = answers.target(found, {name: self.pairs(name) for name in set(found["category"])})
-        return Section(said, [(found, t("caption.target"))]) if said else None
+        return _tabled(said, found, "target") if said else None
 
     def position(self) -> Section | None:
         """Does the position matter?"""
         found = questions.position(self.table, self.reports)
-        return Section(answers.position(found), [(found, t("caption.position"))]) if len(found) else None
+        return _tabled(answers.position(found), found, "position") if len(found) else None
 
     def ablation(self) -> Section | None:
         """What does each component of the best detector bring?"""
         found = questions.ablation(self.table, self.reports)
-        return Section(answers.ablation(found), [(found, t("caption.ablation"))]) if len(found) else None
+        return _tabled(answers.ablation(found), found, "ablation") if len(found) else None
 
     def places(self) -> Section | None:
         """Where is it? Only where there are masks."""
@@ -168,8 +176,9 @@ class Study:
         if found.empty:
             return None
         values, texts = questions.localization_heat(found)
-        heat = tables.heat(values, t("caption.places"), low=0.0, high=1.0, texts=texts)
-        return Section(Text(""), [(found, t("caption.localization"))], [heat])
+        heat = tables.heat(values, t("caption.places"), "places", SUMMARY, low=0.0, high=1.0,
+                           texts=texts)
+        return Section("", [heat], [(found, t("caption.localization"))])
 
     def limits(self) -> Section | None:
         """How small, how faint, how noisy?"""
@@ -177,20 +186,20 @@ class Study:
         if not found:
             return None
         table, sizes = questions.robustness_table(found), questions.smallest(self.reports)
-        caption = answers.robustness_caption()
-        heat = tables.heat(questions.robustness_heat(table), caption, low=0.5, high=1.0)
-        return Section(answers.robustness(found),
-                       [(table, caption), (sizes, t("caption.smallest"))],
-                       [charts.robustness(found), heat, tables.html(sizes, t("caption.smallest"))])
+        captions = answers.robustness_caption(), t("caption.smallest")
+        heat = tables.heat(questions.robustness_heat(table), captions[0], "disturbances", low=0.5,
+                           high=1.0)
+        return Section(answers.robustness(found), [charts.robustness(found), heat, tables.html(
+            sizes, captions[1], "smallest")], [(table, captions[0]), (sizes, captions[1])])
 
     def epochs(self) -> Section | None:
         """Does training help?"""
-        curves = self._results("epochs.csv")
-        found = questions.epochs(self.table, self.reports)
+        found, caption = questions.epochs(self.table, self.reports), t("caption.epochs")
         if found.empty:
             return None
-        return Section(answers.epochs(curves), [(found, t("caption.epochs"))],
-                       [charts.epochs(curves), tables.html(found, t("caption.epochs"))])
+        curves = self._results("epochs.csv")
+        return Section(answers.epochs(curves), [
+            charts.epochs(curves), tables.html(found, caption, "confounders")], [(found, caption)])
 
     # ---- the end
 
@@ -211,10 +220,11 @@ class Study:
             for folder in self.table.loc[self.table["name"] == name, "folder"])]
         return comparison.results_of(self.table, self.reports, there[:LINES], file)
 
-    def _pair_heat(self, category: str) -> str:
+    def _pair_heat(self, category: str) -> Markup:
         values, texts, marks = questions.pair_heat(self.pairs(category), self.order)
-        return tables.heat(values, t("caption.pairs", category=category), low=-0.5, high=0.5,
-                           texts=texts, marks=marks)
+        number = self.categories.index(category)  # an id in ASCII, whatever its name
+        return tables.heat(values, t("caption.pairs", category=category), f"pairs-{number}", low=-0.5,
+                           high=0.5, texts=texts, marks=marks)
 
     def of_category(self, category: str) -> Markup:
         """What the runs of one category came to, for its page."""

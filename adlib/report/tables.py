@@ -10,8 +10,9 @@ import re
 import typing
 
 import pandas as pd
+from markupsafe import Markup
 
-from adlib.report import answers, comparison, sentences
+from adlib.report import answers, comparison, components, figures, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
 from adlib.report.render import render
@@ -29,20 +30,21 @@ VERDICTS = ("missed", "reached", "exceeded")
 Row = dict[typing.Any, typing.Any]
 
 
-def html(table: pd.DataFrame, caption: str) -> str:
-    """Any table of codes and numbers as HTML; "" where it has no row."""
+def html(table: pd.DataFrame, caption: str, name: str = "table", data: str = "") -> Markup:
+    """Any table of codes and numbers as a figure (components.figure); "" where it has no row."""
     if table.empty:
-        return ""
+        return Markup("")
     columns, shown = _shown(table)
     numeric = [all(not line[i] or NUMBER.match(line[i]) for line in shown)
                for i in range(len(columns))]
-    return render("table.html.j2", caption=caption, numeric=numeric,
-                  titles=list(map(title, columns)), rows=shown)
+    shown = render("table.html.j2", caption=caption, numeric=numeric,
+                   titles=list(map(title, columns)), rows=shown)
+    return components.figure(shown, name, caption, data)
 
 
-def heat(values: pd.DataFrame, caption: str, *, low: float, high: float,
-         texts: pd.DataFrame | None = None, marks: pd.DataFrame | None = None) -> str:
-    """A table of numbers as colours, its numbers on demand; "" where it has no row.
+def heat(values: pd.DataFrame, caption: str, name: str, data: str = "", *, low: float, high: float,
+         texts: pd.DataFrame | None = None, marks: pd.DataFrame | None = None) -> Markup:
+    """A table of numbers as colours, its numbers on demand, as a figure; "" where it has no row.
 
     Args:
         values: floats, codes as index and columns; NaN is an empty cell.
@@ -50,7 +52,7 @@ def heat(values: pd.DataFrame, caption: str, *, low: float, high: float,
         texts: what is read on demand; by default the values. marks: what is always seen.
     """
     if values.empty:
-        return ""
+        return Markup("")
     rows = []
     for i, code in enumerate(values.index):
         cells = []
@@ -63,17 +65,15 @@ def heat(values: pd.DataFrame, caption: str, *, low: float, high: float,
                 "text": (texts.iat[i, j] if texts is not None else decimal(value)) if known else "",
                 "mark": marks.iat[i, j] if marks is not None else ""})
         rows.append((title(code), cells))
-    return render("heat.html.j2", caption=caption, rows=rows,
-                  titles=list(map(title, values.columns)))
+    shown = render("heat.html.j2", caption=caption, rows=rows,
+                   titles=list(map(title, values.columns)))
+    return components.figure(shown, name, caption, data)
 
 
 def show(table: pd.DataFrame, caption: str) -> None:
-    """Display a table in a notebook; nothing where it has no row. caption: a text, or the name of a
-    message, such as "choices" for "caption.choices"."""
-    from IPython.display import HTML, display
-
-    if len(table):
-        display(HTML(html(table, named("caption", caption))))
+    """Display a table in a notebook; nothing where it has no row. caption: the name of a message,
+    such as "runs" for "caption.runs"."""
+    figures.show(html(table, t(f"caption.{caption}"), caption))
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -30,6 +30,23 @@ const inHash = {"#en": "en", "#zh": "zh-CN"}[location.hash];
 speak(inHash ?? remembered.get() ?? document.documentElement.lang);
 document.getElementById("language").addEventListener("click", (event) => { speak(event.target.lang); remembered.set(document.documentElement.lang); });
 
+window.adlib.spoken = () => speak(document.documentElement.lang);  // for what a component adds
+
+// ---- what a link leads to is unfolded; the arrow keys lead to the previous and the next run
+function unfold() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  const code = target && target.matches(".cell") && target.querySelector("details.code");
+  if (code) code.open = true;
+  if (target) target.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();
+addEventListener("keydown", (event) => {
+  const link = document.querySelector({ArrowLeft: "a[rel=prev]", ArrowRight: "a[rel=next]"}[event.key] ?? "#none");
+  if (link && !event.defaultPrevented && !event.altKey && !event.ctrlKey && !event.metaKey && !adlib.typing(event.target)) link.click();
+});
+
 // ---- menus: one open at a time
 addEventListener("click", (event) => each("details.menu[open]", (menu) => { if (!menu.contains(event.target)) menu.open = false; }));
 addEventListener("keydown", (event) => { if (event.key === "Escape") each("details.menu[open]", (menu) => {

@@ -1,0 +1,44 @@
+"""Any two runs beside each other, on the same images, read from their folders alone."""
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+
+from adlib.evaluation.conformal import Threshold
+from adlib.report import album, comparison, gallery
+from adlib.report.i18n import t
+from adlib.runs import run_folder
+
+FOLDER = "compare"  # below the reports: a page a category
+
+
+def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
+    """A finished run among others. page: the folder of the page that shows it; None = JupyterLab,
+    which gets the pictures inside the notebook."""
+    metrics, results = comparison.read_metrics(folder), comparison.read_results(folder)
+    calibration, params = metrics["calibration"], run_folder.manifest(folder)["params"]
+    name = t("page.seed", configuration=comparison.label(params["name"]), seed=params["seed"])
+    return gallery.Compared(
+        name, metrics["chosen"]["score"], gallery.with_scores(results[results["split"] == "test"]),
+        Threshold(np.array(calibration["scores"], float), params["target_fpr"], calibration["how"]),
+        album.read(folder, page))
+
+
+def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typing.Any]]:
+    """A page for each category with two runs that have kept pictures (site.build). table:
+    comparison.performance."""
+    for category, runs in table[table["status"] == "finished"].groupby("category", sort=False):
+        here = reports / FOLDER / str(category)
+        shown = gallery.compare([compared(reports / folder, here) for folder in runs["folder"]])
+        if shown:
+            output = nbformat.v4.new_output("display_data", data={"text/html": shown})
+            yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
+                   "cells": [nbformat.v4.new_markdown_cell("", id="question"),
+                             nbformat.v4.new_code_cell("", id="compare", outputs=[output])],
+                   "heading": t("compare.title"), "title": t("compare.of", category=category),
+                   "link": (t("compare.pages"), category, ""),
+                   "synthetic": bool((runs["synthetic"] == True).any())}  # noqa: E712
