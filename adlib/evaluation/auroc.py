@@ -166,6 +166,16 @@ def pairwise_tests(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) 
     return table.assign(p_holm=holm(table["p"]))
 
 
+def best_against_each(best: str, labels: np.ndarray,
+                      scores: typing.Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The p-values of one detector against each of the k - 1 others on the same images, Holm's
+    correction over these planned comparisons alone: what others do among themselves changes none.
+    """
+    others = [name for name in scores if name != best]
+    p_values = [paired_test(labels, scores[best], scores[other])[1] for other in others]
+    return dict(zip(others, map(float, holm(p_values)), strict=True))
+
+
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:

@@ -116,11 +116,12 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     return made
 
 
-def read(folder: Path, page: Path | None = None) -> dict[str, Shot]:
+def read(folder: Path, page: Path | None = None,
+         keys: typing.Collection[str] | None = None) -> dict[str, Shot]:
     """The pictures that a run has kept, by the keys of its test images; {} where it has none.
 
     page: the folder of a page to address them from; None = inside the page itself, inputs as their
-        thumbs.
+        thumbs. keys: of these images alone.
     """
     if not (folder / FILE).exists():
         return {}
@@ -132,7 +133,9 @@ def read(folder: Path, page: Path | None = None) -> dict[str, Shot]:
         return overlays.data_uri(path.read_bytes()) if page is None else _relative(path, page)
 
     found = {}
-    for key, entry in files.read_json(folder / FILE).items():
+    kept = files.read_json(folder / FILE)
+    for key, entry in kept.items() if keys is None else ((key, kept[key]) for key in keys
+                                                         if key in kept):
         entry["input"] = entry["thumb"] if page is None else entry["input"]
         found[key] = Shot(**entry | {name: address(entry[name]) for name in (
             "input", "thumb", "reconstruction", "map", "heat")})

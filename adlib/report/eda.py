@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from adlib.config import Config, InputError
-from adlib.data import images, layout
+from adlib.data import files, images, layout, quality
 from adlib.data.layout import Category
+from adlib.data.part import Part
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import clouds, components, sentences
+from adlib.report import clouds, components, questions, sentences
 from adlib.report.data_sentences import findings_problems, findings_rows
-from adlib.report.i18n import Text, join, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
+from adlib.runs import run_folder
 
 
 def card(findings: Findings) -> typing.Any:
@@ -24,6 +26,15 @@ def card(findings: Findings) -> typing.Any:
 
     return HTML(render("data_card.html.j2", rows=findings_rows(findings),
                        problems=findings_problems(findings)))
+
+
+def properties(part: Part, most: int = 200) -> Text:
+    """What kind of workpiece it is (quality.properties), noted beside the data's page for the
+    comparison, and said."""
+    found = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
+    folder = run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
+    files.write_json(folder / "properties.json", found)
+    return t("data.properties", kind=named("kind_of", questions.kind_of(found)), **found)
 
 
 def duplicates(category: Category, findings: Findings, size: int = 72, most: int = 12) -> str:

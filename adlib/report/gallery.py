@@ -40,7 +40,7 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
         ids: on a page, each has a permalink.
     """
     order = np.argsort(-rows["score"].to_numpy(float), kind="stable")
-    tiles = [_tile(rows.iloc[i], shots[i], threshold, int(i)) for i in order]
+    tiles = [tile(rows.iloc[i], shots[i], threshold, int(i)) for i in order]
     held = collections.Counter(kind for tile in tiles for kind, _, holds in tile["verdicts"]
                                if holds)
     shows = [("", t("view.all"), len(tiles)), *((kind, words, held[kind]) for (label, called), (
@@ -86,12 +86,13 @@ def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
 
 def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold) -> Markup:
     """Three images that show most of a run."""
-    tiles = [_tile(rows.iloc[i], shots[i], threshold, int(i)) | {"why": why}
+    tiles = [tile(rows.iloc[i], shots[i], threshold, int(i)) | {"why": why}
              for i, why in telling(rows, threshold).items()]
     return render("examples.html.j2", tiles=tiles, truth=any(tile["shot"].ticks for tile in tiles))
 
 
-def _tile(row: pd.Series, shot: Shot, threshold: Threshold, number: int) -> dict[str, typing.Any]:
+def tile(row: pd.Series, shot: Shot, threshold: Threshold, number: int) -> dict[str, typing.Any]:
+    """What the templates show of an image."""
     file, words = row["path"].rsplit("/", 1)[-1], sentences.defect(row["defect"])
     return {"file": file, "defect": row["defect"], "words": words, "score": row["score"],
             "p_value": row["p_value"], "shot": shot, "number": number,

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
-from adlib.report import comparison
+from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
-from adlib.report.sentences import SHOWN_STRENGTH
+from adlib.report.i18n import named
+from adlib.report.sentences import SHOWN_STRENGTH, group
 from adlib.runs import freshness, run_folder
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")
@@ -44,16 +45,14 @@ def scores(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     return pd.concat(rows[1:] or rows, ignore_index=True)
 
 
-def all_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every score of every autoencoder, a column a (category, configuration): the real AUROC, in
-    brackets the label-free one, a dot where a seed chose it."""
-    cells = [f"{row.test:.3f} ({row.label_free:.3f})" + (" •" if row.chosen else "")
-             for row in scores.itertuples()]
-    wide = scores.assign(cell=cells).pivot_table(
-        index="score", columns=["category", "configuration"], values="cell", aggfunc="first",
-        sort=False)
-    wide.columns = wide.columns.to_flat_index()
-    return wide.fillna("").reset_index()
+def all_scores(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Every score of every autoencoder, a column a (category, configuration): the real AUROC; as
+    text, with the label-free one in brackets; a dot where a seed chose it."""
+    said = [f"{row.test:.3f} ({row.label_free:.3f})" for row in scores.itertuples()]
+    told = scores.assign(text=said, mark=np.where(scores["chosen"] > 0, "•", ""))
+    values, texts, marks = (_wide(told, "score", ("category", "configuration"), value)
+                            for value in ("test", "text", "mark"))
+    return values, texts.fillna(""), marks.fillna("")
 
 
 def choices(scores: pd.DataFrame) -> pd.DataFrame:
@@ -132,8 +131,8 @@ def localization(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     for (category, name), runs in finished(table[~table["name"].isin(STATISTICS)]):
         groups = [pd.DataFrame(each["localisation"]["groups"]) for each in _metrics(reports, runs)
                   if (each["localisation"] or {}).get("groups")]
-        for group, part in pd.concat(groups).groupby("group", sort=False) if groups else []:
-            rows.append({"category": category, "configuration": name, "group": group,
+        for kind, part in pd.concat(groups).groupby("group", sort=False) if groups else []:
+            rows.append({"category": category, "configuration": name, "group": kind,
                          "images": round(part["images"].mean()),
                          **{key: part[key].mean() for key in PIXEL_METRICS}})
     return pd.DataFrame(rows)
@@ -157,6 +156,92 @@ def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         *(f"confounder:{key}" for key in CONFOUNDERS)])
 
 
+def localization_heat(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """AU-PRO up to 30 % by configuration and (category, group) of `localization`; as text, all four
+    metrics."""
+    said = [" · ".join(f"{row[key]:.2f}" for key in ("au_pro_30", "au_pro_05", "pixel_auroc",
+                                                     "pixel_ap")) for _, row in found.iterrows()]
+    told = found.assign(text=said, group=found["group"].map(group))
+    values, texts = (_wide(told, "configuration", ("category", "group"), value)
+                     for value in ("au_pro_30", "text"))
+    return values, texts.fillna("")
+
+
+def _wide(table: pd.DataFrame, index: str, columns: tuple[str, str], value: str) -> pd.DataFrame:
+    keys = pd.MultiIndex.from_arrays([table[index], *(table[name] for name in columns)])
+    wide = pd.Series(table[value].to_numpy(), index=keys).unstack([1, 2])
+    order = list(dict.fromkeys(zip(*(table[name] for name in columns), strict=True)))
+    wide = wide.loc[list(dict.fromkeys(table[index])), order]
+    wide.columns = wide.columns.to_flat_index()
+    return wide
+
+
+# ---- who is better than whom
+
+
+def pair_heat(pairs: pd.DataFrame, order: list[str]) -> tuple[pd.DataFrame, ...]:
+    """Differences of AUROC, row minus column, of the pairs of ranking.matrix in some order; as
+    text, with p; a star where the paired test distinguishes the two."""
+    both = pd.concat([pairs, pairs.rename(columns={"a": "b", "b": "a"}).assign(
+        difference=-pairs["difference"])])
+    told = both.assign(
+        text=[f"{row.difference:+.3f} (p = {row.p_holm:.2g})" for row in both.itertuples()],
+        mark=np.where(both["p_holm"] < comparison.LEVEL, "★", ""))
+    names = [name for name in order if name in set(both["a"])]
+    return tuple(told.pivot(index="a", columns="b", values=value).reindex(
+        index=names, columns=names).fillna(empty)
+        for value, empty in (("difference", math.nan), ("text", ""), ("mark", "")))
+
+
+def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> tuple[pd.DataFrame, ...]:
+    """In how many categories the row is significantly above the column, of how many that compare
+    the two; as numbers, and as text."""
+    both = pd.concat([part for pairs in by_category.values() for part in (
+        pairs, pairs.rename(columns={"a": "b", "b": "a"}).assign(
+            difference=-pairs["difference"]))])
+    both = both.assign(won=(both["difference"] > 0) & (both["p_holm"] < comparison.LEVEL))
+    counts = both.groupby(["a", "b"])["won"].agg(["sum", "count"])
+    told = counts.assign(text=counts["sum"].map(str) + " / " + counts["count"].map(str))
+    names = [name for name in order if name in set(both["a"])]
+    won, text = (told[column].unstack().reindex(index=names, columns=names)
+                 for column in ("sum", "text"))
+    return won.astype(float), text.fillna("")
+
+
+# ---- which detector for which kind of workpiece
+
+
+def kind_of(properties: typing.Mapping[str, float]) -> str:
+    """surface | aligned | free, by quality.properties. The borders lie in the gaps between the
+    categories that this study was built on (form .17 to .60, alignment .28 to .66)."""
+    if properties["form"] < 0.4:
+        return "surface"
+    return "aligned" if properties["alignment"] >= 0.45 else "free"
+
+
+def kinds(rows: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """category, kind_of and quality.properties of every category of `rows` whose data notebook noted
+    them."""
+    noted = {category: freshness.read(reports / "eda" / category / "properties.json")
+             for category in dict.fromkeys(rows["category"])}
+    return pd.DataFrame([{"category": category, "kind_of": kind_of(found), **found}
+                         for category, found in noted.items() if found])
+
+
+def by_kind(rows: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUROC of each configuration over the categories of each kind, the best first."""
+    wide = ranking.over_categories(rows)
+    found = kinds.set_index("category")["kind_of"].reindex(wide.index)
+    means = wide.groupby(found).mean().T
+    return means.loc[means.mean(axis=1).sort_values(ascending=False, kind="stable").index].rename(
+        columns=lambda kind: f"kind_of:{kind}").rename_axis(columns=None)
+
+
+def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
+    """`kinds` in words."""
+    return kinds.assign(kind_of=[named("kind_of", kind) for kind in kinds["kind_of"]])
+
+
 # ---- limits, of every configuration that was taken to them
 
 
@@ -178,6 +263,13 @@ def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFram
                         for row in disturbed.itertuples()},
                      "mean_false_positives": disturbed["false_positives"].mean(skipna=False)})
     return pd.DataFrame(rows)
+
+
+def robustness_heat(table: pd.DataFrame) -> pd.DataFrame:
+    """The AUROCs of `robustness_table`; index (category, configuration)."""
+    heat = table.drop(columns="mean_false_positives").set_index(["category", "configuration"])
+    heat.index = heat.index.to_flat_index()
+    return heat
 
 
 def smallest(reports: Path) -> pd.DataFrame:

@@ -72,7 +72,8 @@ def formulas(text: str) -> str:
     return "".join(parts)
 
 
-def _commands(markup: markupsafe.Markup) -> markupsafe.Markup:
+def commands(markup: markupsafe.Markup) -> markupsafe.Markup:
+    """What stands between backticks as code."""
     # not from a lone backtick in a name on, across tags
     return markupsafe.Markup(re.sub("`([^`<]+)`", r"<code>\1</code>", str(markup)))  # noqa: S704
 
@@ -84,7 +85,7 @@ def _environment() -> jinja2.Environment:
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {
         "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
-        "commands": _commands, "number": number, "short": short,
+        "commands": commands, "number": number, "short": short,
         "numbers": lambda values: " ".join(map(number, values))}
     environment.globals["t"] = i18n.t
     return environment
