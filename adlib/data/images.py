@@ -18,7 +18,7 @@ from adlib.data import files, layout
 DECODER = "1"  # part of every cache key: raise it when decode() gives other pixels for a file
 
 
-def opened(path: Path) -> Image.Image:
+def opened(path: Path | typing.BinaryIO) -> Image.Image:
     """One image file -> RGB, turned as its EXIF tag says, alpha laid over black, 16-bit grey scaled
     by its full range.
 
@@ -39,7 +39,7 @@ def opened(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def decode(path: Path, size: int) -> np.ndarray:
+def decode(path: Path | typing.BinaryIO, size: int) -> np.ndarray:
     """One image file -> uint8 [3,size,size], RGB: `opened`, and resized with antialiasing (Pillow's
     bilinear) without keeping the aspect ratio.
 

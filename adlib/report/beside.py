@@ -7,13 +7,19 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
-from adlib.report import album, comparison, gallery
+from adlib.report import album, comparison, components, gallery
 from adlib.report.i18n import t
 from adlib.runs import run_folder
 
 FOLDER = "compare"  # below the reports: a page a category
+SOURCE = """from pathlib import Path
+
+from adlib.report import beside, figures
+
+figures.show(beside.of_category(Path("reports"), "{}"))"""  # the same in a notebook
 
 
 def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
@@ -28,6 +34,14 @@ def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
         album.read(folder, page))
 
 
+def of_category(reports: Path, category: str) -> Markup:
+    """Any two of a category's finished runs, for JupyterLab."""
+    runs = [folder for folder in run_folder.all_runs(reports)
+            if folder.parts[-3] == category and run_folder.status(folder).state == "finished"]
+    return gallery.compare([compared(folder) for folder in runs]) or components.paragraph(
+        t("compare.too_few", category=category))
+
+
 def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typing.Any]]:
     """A page for each category with two runs that have kept pictures (site.build). table:
     comparison.performance."""
@@ -38,7 +52,8 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
             output = nbformat.v4.new_output("display_data", data={"text/html": shown})
             yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
                    "cells": [nbformat.v4.new_markdown_cell("", id="question"),
-                             nbformat.v4.new_code_cell("", id="compare", outputs=[output])],
+                             nbformat.v4.new_code_cell(
+                             SOURCE.format(category), id="compare", outputs=[output])],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
                    "synthetic": bool((runs["synthetic"] == True).any())}  # noqa: E712

@@ -51,7 +51,7 @@ def style() -> None:
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color",
                          "ytick.color"), INK)
     plt.rcParams.update(ink | {
-        "figure.dpi": 110, "savefig.dpi": 160, "font.size": 10, "axes.titlesize": 11,
+        "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11,
         "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
         "grid.color": RULE, "grid.linewidth": 0.7, "legend.frameon": False,
@@ -133,19 +133,20 @@ def _drawn(figure: plt.Figure, caption: str, path: Path | None) -> Markup:
 def svg(figure: plt.Figure, caption: str) -> Markup:
     """A figure as SVG whose colours are the page's variables, its text in both languages."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", transparent=True,
+                   metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue()
-    drawn = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>", "",
+    drawn = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>|<style.*?</style>", "",
                    drawn[drawn.index("<svg"):], flags=re.DOTALL)
-    used = set(re.findall(r"#([\w.-]+)[\")]", drawn))  # clip paths and markers, by their ids
+    # of the ids, clip paths and markers need theirs, each figure its own
     own = hashlib.sha256(drawn.encode()).hexdigest()[:6]
+    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', drawn))
     drawn = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{found[1]}-{own}"'
                    if found[1] in used else "", drawn)
-    drawn = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{found[1]}-{own}"
-                   if found[1] in used else found[0], drawn)
+    drawn = re.sub(r'((?:url\(|href=")#[\w.-]+)', rf"\1-{own}", drawn)
     for colour, variable in VARIABLES.items():
         drawn = drawn.replace(colour, f"var({variable}, {colour})")
-    drawn = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px)[^;\"]*", r"\1 var(--sans, sans-serif)", drawn)
+    drawn = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans, sans-serif)", drawn)
     words = {str.__str__(one): one.zh for one in (text.get_text() for text in figure.findobj(
         DrawnText)) if isinstance(one, Text) and one.zh != one}
 
@@ -210,14 +211,14 @@ def loss_curve(history: list[dict]) -> Captioned:
         axes.axvline(epoch, **HAIRLINE)
     axes.set(xlabel=word("figure.epoch"), yscale="log", title=word("figure.loss"))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _key(axes)
+    _key(figure)
     return Captioned(figure, sentences.loss(history), "loss_curve.png", "history.csv")
 
 
 def roc(results: Results, name: str) -> Captioned:
     """ROC curve of the score in use on the test split, its threshold marked; thin and grey, that of
     the reference score. name: code of the score. Why in words where it is undefined."""
-    figure, axes = plt.subplots(figsize=(4.4, 4.2))
+    figure, axes = plt.subplots(figsize=(4.4, 4.8))
     axes.plot([0, 1], [0, 1], **HAIRLINE)
     axes.set(xlabel=word("figure.fpr"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
              title=word("figure.tpr"))
@@ -232,8 +233,9 @@ def roc(results: Results, name: str) -> Captioned:
         if point["detections"] and point["false_positives"]:
             axes.plot(point["false_positives"]["rate"], point["detections"]["rate"], "o",
                       color=ANOMALOUS, clip_on=False, label=word("figure.threshold"))
-        axes.legend(loc="lower right", fontsize=9)
-    return Captioned(figure, sentences.roc(entry), "roc_curve.png", "all_results.csv")
+    _key(figure, 1)
+    return Captioned(figure, sentences.roc(results.chosen["auroc"], name), "roc_curve.png",
+                     "all_results.csv")
 
 
 def _curve(table: pd.DataFrame, score: str) -> tuple[np.ndarray, np.ndarray]:
@@ -256,7 +258,7 @@ def score_distribution(results: Results, name: str) -> Captioned:
             axes.hist(rows["chosen_score"], bins=bins, density=True, alpha=0.5, color=colour,
                       hatch=hatch, edgecolor=colour, label=word(key, n=len(rows)))
     axes.set(xlabel=word("figure.score", name=sentences.score(name)), yticks=[])
-    _key(axes)
+    _key(figure)
     return Captioned(figure, sentences.distribution(table), "score_distribution.png")
 
 
@@ -273,10 +275,10 @@ def score_study(results: Results) -> Captioned:
     axes.axvline(0.5, **HAIRLINE)
     axes.set(yticks=rows.index, xlabel="AUROC", xlim=(min(0.3, axes.get_xlim()[0]), 1.02))
     names = [sentences.score(code) for code in rows["score"]]
-    axes.set_yticklabels([Word(name, i18n.chinese(name)) for name in names], fontsize=9)
+    axes.set_yticklabels([Word(name, i18n.chinese(name)) for name in names], fontsize=8)
     for label, role in zip(axes.get_yticklabels(), rows["role"], strict=True):
         label.set_fontweight("bold" if role and role != "its own" else "normal")
-    _key(axes)
+    _key(figure)
     return Captioned(figure, sentences.scores(results.score_study), "score_study.png",
                      "score_study.csv")
 
@@ -343,10 +345,11 @@ def _redrawn(detector: Detector, images: ImageSet) -> tuple[np.ndarray, np.ndarr
     return (*(side.permute(0, 2, 3, 1).numpy() for side in (x, y)), (x - y).abs().mean(1).numpy())
 
 
-def _key(axes: plt.Axes) -> None:
+def _key(figure: plt.Figure, columns: int = 2) -> None:
     """What the lines and marks are, above them and never over them."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.08 if axes.get_title(loc="left") else 1.0),
-                ncols=2, fontsize=9, borderaxespad=0, handlelength=1.4, columnspacing=1.2)
+    if figure.axes[0].get_legend_handles_labels()[1]:
+        figure.legend(loc="outside upper left", ncols=columns, fontsize=9, handlelength=1.4,
+                      columnspacing=1.2)
 
 
 # ---- of a category

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from adlib.evaluation.conformal import Threshold
 from adlib.report import sentences
 from adlib.report.album import Shot
-from adlib.report.components import VERDICTS, is_calibrated, known, verdicts
+from adlib.report.components import VERDICTS, figure, is_calibrated, known, verdicts
 from adlib.report.i18n import Text, html, t
 from adlib.report.render import render
 
@@ -129,8 +129,9 @@ def compare(runs: typing.Sequence[Compared]) -> Markup:
                "ratio": f"{first.shots[row.Index].width}/{first.shots[row.Index].height}"}
               for row in data.itertuples()]
     words = {kind: html(text) for kind, text in VERDICTS.values()}
-    return render("compare.html.j2", runs=told, images=images, verdicts=words,
-                  truth=any(image["ticks"] for image in images))
+    shown = render("compare.html.j2", runs=told, images=images, verdicts=words,
+                   truth=any(image["ticks"] for image in images))
+    return figure(shown, "two-runs", t("compare.caption", n=len(images), runs=len(runs)))
 
 
 def _of_run(run: Compared, rows: pd.DataFrame) -> dict[str, typing.Any]:

@@ -18,7 +18,7 @@ from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
 from adlib.report import album, components, figures, gallery, sentences
-from adlib.report.i18n import Text, named, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.runs import overlays
 
 if typing.TYPE_CHECKING:
@@ -56,24 +56,24 @@ def show_decision(decision: Decision) -> None:
 
 def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
-    """Three images, and what became of all of them. Keeps the pictures of the test images in the
-    run's folder."""
+    """Three images. Keeps the pictures of all test images in the run's folder."""
     if len(part.test):
         album.keep(run.folder, part.test, results.maps, decision, detector)
         figures.visualization(detector, results, decision, part).save(run.folder)
         shown = gallery.examples(_rows(results), _shots(run, part, detector, decision, results),
                                  decision.threshold)
         figures.show(components.figure(shown, "examples", t("figure.examples"), album.FILE))
-    figures.say(sentences.operating(results.chosen["operating"]))
-    figures.say(sentences.auroc(results.chosen["auroc"], decision.score))
 
 
 def show_threshold(run: Run, decision: Decision, results: Results) -> None:
     """The scores of the test images and the threshold between them, to be moved."""
     figures.score_distribution(results, decision.score).save(run.folder)
+    said = sentences.operating(results.chosen["operating"])
     if panel := components.threshold(results.table, decision.threshold, decision.score):
-        figures.show(components.figure(panel, "threshold", t("figure.threshold_moves"),
+        figures.show(components.figure(panel, "threshold", join([t("figure.drag"), said]),
                                        "all_results.csv"))
+    else:
+        figures.say(said)
 
 
 def show_images(run: Run, part: Part, detector: Detector, decision: Decision,

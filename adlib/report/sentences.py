@@ -256,17 +256,13 @@ def loss(history: list[dict]) -> Text:
     return text + t("run.last_learning_rate", lr=last["lr"])
 
 
-def auroc(results: dict[str, dict[str, typing.Any]], name: str) -> Text:
+def roc(results: dict[str, dict[str, typing.Any]], name: str) -> Text:
     """AUROC of both evaluation splits with interval and counts, or why there is none. results:
     results.auroc_of, of the score `name`."""
-    said = [t("run.auroc_test", auroc=_auroc(results["test"]), score=score(name))]
+    said = [t("run.roc", auroc=_auroc(results["test"]), score=score(name))]
     if results["train_bad"]["n_anomalous"]:
         said.append(t("run.auroc_train_bad", auroc=_auroc(results["train_bad"])))
     return join(said)
-
-
-def roc(entry: dict[str, typing.Any]) -> Text:
-    return t("run.roc", auroc=_auroc(entry))
 
 
 def no_auroc(good: int, anomalous: int) -> Text:

@@ -3,8 +3,11 @@ adlib.kinds.compare = (panel) => {
   const {runs, images, verdicts} = JSON.parse(panel.querySelector("template").content.textContent);
   const [one, other] = panel.querySelectorAll("select"), marks = [...panel.querySelectorAll("g[data-i]")];
   const pair = () => [runs[one.value], runs[other.value]], part = (selector) => panel.querySelector(selector);
-  const verdict = (run, i) => images[i].kind === "none" ? "" : run.line === null ? ""
-    : verdicts[images[i].kind === "bad" ? (run.called[i] ? "found" : "missed") : (run.called[i] ? "false-alarm" : "passed")];
+  const kinds = {bad: ["missed", "found"], good: ["passed", "false-alarm"], none: ["let-pass", "called"]};
+  function verdict(run, i) {
+    const kind = kinds[images[i].kind][Number(run.called[i])];
+    return run.line === null ? "" : `<strong class="verdict ${kind}">${verdicts[kind]}</strong>`;
+  }
   let order = [], now = 0;  // the images that the two rank most differently first, anomalous ones before good ones
   function choose(i) {
     const [a, b] = pair(), image = images[i];

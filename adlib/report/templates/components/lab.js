@@ -10,6 +10,22 @@ if (!adlib.watching && document.querySelector(".jp-LabShell, .jp-Notebook, .jp-N
     field.value = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height].map((share) => share.toFixed(3)).join(" ");
     field.dispatchEvent(new Event("change", {bubbles: true}));
   });
+  // pictures that are dropped go to the text field of the widget, as [[name, base64], ...]
+  document.addEventListener("dragover", (event) => { if (event.target.closest(".adlib-drop")) event.preventDefault(); });
+  document.addEventListener("drop", (event) => {
+    const field = event.target.closest(".adlib-drop")?.querySelector("input[type=text]");
+    if (!field) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    Promise.all([...event.dataTransfer.files].map((file) => new Promise((done) => {
+      const reader = new FileReader();
+      reader.onload = () => done([file.name, reader.result.split(",")[1] ?? ""]);
+      reader.readAsDataURL(file);
+    }))).then((files) => {
+      field.value = JSON.stringify(files);
+      field.dispatchEvent(new Event("change", {bubbles: true}));
+    });
+  }, true);
   // a page of the report opens in a tab of its own, where its own scripts run
   document.addEventListener("click", (event) => {
     const link = event.target.closest(".adlib a[href*='.html']");
