@@ -49,8 +49,8 @@ def links(groups: Groups, folder: Path, compare: Path) -> dict[str, typing.Any]:
 
 
 def number_figures(cells: Cells) -> None:
-    """Give each figure (components.figure) its number, in the order of the page, and the link to the
-    cell that made it."""
+    """Give each figure (components.figure) its number, in the order of the page, and the link to
+    the cell that made it."""
     numbers = itertools.count(1)
     for cell in cells:
         for output in cell.get("outputs", ()):

@@ -1,5 +1,5 @@
-"""What the report's pages and JupyterLab show alike, one implementation each: the threshold, what is
-missed, single images (gallery.py has more of those).
+"""What the report's pages and JupyterLab show alike, one implementation each: the threshold, what
+is missed, single images (gallery.py has more of those).
 
 Data in, HTML out: the markup is in templates/components, the movement in its scripts.
 """

@@ -43,8 +43,10 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
     tiles = [tile(rows.iloc[i], shots[i], threshold, int(i)) for i in order]
     held = collections.Counter(kind for tile in tiles for kind, _, holds in tile["verdicts"]
                                if holds)
-    shows = [("", t("view.all"), len(tiles)), *((kind, words, held[kind]) for (label, called), (
-        kind, words) in VERDICTS.items() if held[kind] or (label is not None and held))]
+    labels = {known(label) for label in rows["label"]} if held else set()
+    shows = [("", t("view.all"), len(tiles)), *(
+        (kind, words, held[kind]) for (label, _), (kind, words) in VERDICTS.items()
+        if label in labels)]
     counted = collections.Counter(tile["defect"] for tile in tiles if tile["defect"])
     defects = [("", t("view.all"), len(tiles)), *(
         (defect, sentences.defect(defect), n) for defect, n in sorted(counted.items()))]
