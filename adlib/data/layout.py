@@ -18,11 +18,12 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from adlib.config import InputError, cache_dir, did_you_mean, project_root
+from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
 from adlib.data import files, untrusted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LABELS = "image_anomaly_labels.json"
+MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,11 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
     if _names(own):
         return own, "project"
     drawn = own / "synthetic"
-    if not (drawn / "synthetic.json").is_file():
+    if not (drawn / MARKER).is_file():
         from adlib.data.synthetic import drawing
 
+        log.info("no data on disk: drawing the synthetic set into %s, once, in about half a minute",
+                 drawn)
         drawing.write_dataset(drawn)
     return drawn, "drawn"
 
@@ -123,7 +126,7 @@ def open_category(root: Path, name: str = "") -> Category:
                          f"folder or one folder a defect")
     untrusted.check_paths(root, name, (*train, *flat, *nested, *train_bad))
     layout = "mvtec" if nested else "course" if (root / LABELS).exists() or train_bad else "plain"
-    return Category(root, name, layout, (root / "synthetic.json").is_file(), train, nested or flat,
+    return Category(root, name, layout, (root / MARKER).is_file(), train, nested or flat,
                     train_bad)
 
 

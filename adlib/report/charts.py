@@ -51,7 +51,7 @@ SHARE = (0, 0.25, 0.5, 0.75, 1)
 
 
 def panels(lines: typing.Mapping[str, typing.Sequence[Line]], names: typing.Sequence[str], x: Axis,
-           y: Axis, caption: Text, name: str, data: str = "", *, diagonal: bool = False, level: float | None = None,
+           y: Axis, caption: Text, name: str, *, diagonal: bool = False, level: float | None = None,
            more: typing.Sequence[tuple[str, Text]] = ()) -> Markup:
     """{title: lines} as panels. names: of the colours 0, 1, ... diagonal, level: hairlines. more:
     further marks of the legend."""
@@ -64,7 +64,7 @@ def panels(lines: typing.Mapping[str, typing.Sequence[Line]], names: typing.Sequ
     shown = render("panels.html.j2", panels=drawn, names=names, x=x, y=y, ticks=ticks,
                    width=WIDTH, height=HEIGHT, diagonal=diagonal, more=more,
                    level=None if level is None else round(HEIGHT - y.at(level, HEIGHT), 1))
-    return components.figure(shown, name, caption, data)
+    return components.figure(shown, name, caption)
 
 
 def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | None], x: Axis,
@@ -77,7 +77,9 @@ def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | 
             lines.setdefault(category, []).append(Line(points, names.index(name)))
     for category, extra in options.pop("extra", {}).items():
         lines.setdefault(category, []).extend(extra)
-    return panels(lines, list(map(label, names)), x, y, caption, name, **options) if lines else Markup("")
+    if not lines:
+        return Markup("")
+    return panels(lines, list(map(label, names)), x, y, caption, name, **options)
 
 
 def roc(tables: Results) -> Markup:
@@ -130,8 +132,8 @@ def scores(found: pd.DataFrame) -> Markup:
     low = min(0.5, math.floor(10 * min(found["label_free"].min(), found["test"].min())) / 10)
     ticks = [tick for tick in SHARE if tick >= low]
     return panels(lines, list(map(label, names)), Axis(t("axis.label_free"), low, 1, ticks),
-                  Axis(t("axis.auroc"), low, 1, ticks), t("caption.scores_scatter"), "scores", diagonal=True,
-                  more=[("cross", t("axis.chosen"))])
+                  Axis(t("axis.auroc"), low, 1, ticks), t("caption.scores_scatter"), "scores",
+                  diagonal=True, more=[("cross", t("axis.chosen"))])
 
 
 def critical_difference(average: pd.Series, cliques: list[list[str]]) -> Markup:

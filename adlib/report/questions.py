@@ -220,8 +220,7 @@ def kind_of(properties: typing.Mapping[str, float]) -> str:
 
 
 def kinds(rows: pd.DataFrame, reports: Path) -> pd.DataFrame:
-    """category, kind_of and quality.properties of every category of `rows` whose data notebook noted
-    them."""
+    """category, kind_of and quality.properties of the categories whose data notebook noted them."""
     noted = {category: freshness.read(reports / "eda" / category / "properties.json")
              for category in dict.fromkeys(rows["category"])}
     return pd.DataFrame([{"category": category, "kind_of": kind_of(found), **found}

@@ -81,7 +81,8 @@ def order(rows: pd.DataFrame) -> list[str]:
     """The codes of `rows` as they are shown: the best mean first, random weights and what has no
     figure last; the reference's score follows the configuration that it belongs to."""
     main = rows[rows["configuration"] == rows["name"]].groupby("name", sort=False)
-    means = pd.DataFrame({"auroc": main["auroc"].mean(), "random": main["random"].max().astype(bool)})
+    means = pd.DataFrame({"auroc": main["auroc"].mean(),
+                          "random": main["random"].max().astype(bool)})
     ordered = means.sort_values(["random", "auroc"], ascending=[True, False], kind="stable").index
     there = set(rows["configuration"])
     return [code for name in ordered for code in (name, name + REFERENCE) if code in there]

@@ -223,8 +223,8 @@ class Study:
     def _pair_heat(self, category: str) -> Markup:
         values, texts, marks = questions.pair_heat(self.pairs(category), self.order)
         number = self.categories.index(category)  # an id in ASCII, whatever its name
-        return tables.heat(values, t("caption.pairs", category=category), f"pairs-{number}", low=-0.5,
-                           high=0.5, texts=texts, marks=marks)
+        return tables.heat(values, t("caption.pairs", category=category), f"pairs-{number}",
+                           low=-0.5, high=0.5, texts=texts, marks=marks)
 
     def of_category(self, category: str) -> Markup:
         """What the runs of one category came to, for its page."""
