@@ -28,7 +28,7 @@ from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
 from adlib.report import album, beside, comparison, components, eda, figures, gallery, sentences
-from adlib.report.i18n import join, t
+from adlib.report.i18n import Text, join, t
 from adlib.report.render import render
 from adlib.runs import inference, run_folder
 from adlib.runs.inference import Reopened
@@ -294,8 +294,8 @@ def notes(look: Look) -> w.Widget:
         known = read_notes(path).set_index("path")
         tags.value, note.value = known.loc[key] if key in known.index else ("", "")
         one = look.images([key])
-        return gallery.examples(look.test[look.test["path"] == key].reset_index(drop=True),
-                                look.seen(one.tensor, one.masks)[1], look.run.threshold)
+        return gallery.examples(look.test[look.test["path"] == key],
+                                look.seen(one.tensor, one.masks)[1], look.run.threshold, [Text("")])
 
     def keep(_: typing.Any = None) -> None:
         kept = read_notes(path)

@@ -61,7 +61,7 @@ def _telling(folder: Path, reports: Path) -> list[dict[str, typing.Any]]:
     places = gallery.telling(rows, threshold)
     shots = album.read(folder, None if figures.attended() else reports,
                        rows.loc[list(places), "path"])
-    return [gallery.tile(rows.iloc[i], shots[key], threshold, i) for i in places
+    return [gallery.tile(rows.iloc[i], shots[key], threshold) for i in places
             if (key := rows.loc[i, "path"]) in shots]
 
 

@@ -60,8 +60,11 @@ def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
     if len(part.test):
         album.keep(run.folder, part.test, results.maps, decision, detector)
         figures.visualization(detector, results, decision, part).save(run.folder)
-        shown = gallery.examples(_rows(results), _shots(run, part, detector, decision, results),
-                                 decision.threshold)
+        rows = _rows(results)
+        whys = gallery.telling(rows, decision.threshold)
+        shown = gallery.examples(
+            rows.iloc[list(whys)], _shots(run, part, detector, decision, results, list(whys)),
+            decision.threshold, list(whys.values()))
         figures.show(components.figure(shown, "examples", t("figure.examples"), album.FILE))
 
 
@@ -81,8 +84,9 @@ def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
     """Every test image under its map."""
     if len(part.test):
         rows = _rows(results)
-        shown = gallery.gallery(rows, _shots(run, part, detector, decision, results),
-                                decision.threshold, decision.score, ids=not figures.attended())
+        shots = _shots(run, part, detector, decision, results, range(len(rows)))
+        shown = gallery.gallery(rows, shots, decision.threshold, decision.score,
+                                ids=not figures.attended())
         figures.show(components.figure(shown, "images", gallery.counted(rows, decision.threshold),
                                        "all_results.csv"))
 
@@ -121,14 +125,15 @@ def _rows(results: Results) -> typing.Any:
     return gallery.with_scores(results.table[results.table["split"] == "test"])
 
 
-def _shots(run: Run, part: Part, detector: Detector, decision: Decision,
-           results: Results) -> list[album.Shot]:
-    """On a page, the pictures that `show_result` has kept beside it; in JupyterLab, inside the
-    notebook, which lies elsewhere."""
+def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results: Results,
+           places: typing.Sequence[int]) -> list[album.Shot]:
+    """Of some test images: on a page, those that `show_result` has kept beside it; in JupyterLab,
+    inside the notebook, which lies elsewhere."""
+    some = part.test.select(places)
     if figures.attended():
-        return album.shots(part.test.tensor, results.maps, decision, detector, part.test.masks)
-    kept = album.read(run.folder, run.folder)
-    return [kept[key] for key in part.test.keys]
+        return album.shots(some.tensor, results.maps[places], decision, detector, some.masks)
+    kept = album.read(run.folder, run.folder, some.keys)
+    return album.inlined([kept[key] for key in some.keys], run.folder)
 
 
 # ---- the cells that teach
