@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 import typing
 
-import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
@@ -14,7 +13,7 @@ from adlib.report import ranking, sentences
 from adlib.report.comparison import LEVEL, label
 from adlib.report.data_sentences import corruption, data_source
 from adlib.report.i18n import Text, enumerated, join, named, t
-from adlib.report.ranking import EDGE, Answer, p_value
+from adlib.report.ranking import Answer, p_value
 from adlib.report.sentences import SHOWN_STRENGTH
 
 NAMED = 4  # rows that a sentence names
@@ -105,7 +104,7 @@ def full(rows: pd.DataFrame) -> Text:
     return join(filter(None, said)) or t("answer.no_auroc_yet")
 
 
-def status(row: pd.Series) -> Text:
+def status(row: typing.Mapping[str, typing.Any]) -> Text:
     """What became of a row, and why it has no AUROC."""
     why = row["reason"] if isinstance(row["reason"], str) else ""
     if row["status"] == "finished" and row["auroc"] != row["auroc"]:
@@ -149,14 +148,7 @@ def provenance(table: pd.DataFrame) -> Text:
                           data=join(fingerprints, ", "))])
 
 
-# ---- the figures
-
-
-def matrix(pairs: pd.DataFrame, category: str) -> Text:
-    if pairs.empty:
-        return t("comparison.no_pairs", category=category)
-    return t("comparison.pairs", category=category, pairs=len(pairs),
-             apart=int((pairs["p_holm"] < LEVEL).sum()))
+# ---- the questions
 
 
 def ranks(wide: pd.DataFrame, tested: pd.DataFrame) -> Text:
@@ -170,29 +162,11 @@ def ranks(wide: pd.DataFrame, tested: pd.DataFrame) -> Text:
 def kinds(by_kind: pd.DataFrame, kinds: pd.DataFrame) -> Text:
     """The best mean of each kind of workpiece (questions.by_kind)."""
     counts = kinds["kind_of"].value_counts()
-    said = (t("answer.of_kind", kind=named("kind_of", code), n=counts[code],
-              label=label(by_kind[column].idxmax()), auroc=by_kind[column].max())
-            for column in by_kind if (code := column.partition(":")[2]))
-    return t("answer.kinds", kinds=join(said, "; "))
-
-
-def bootstrap(gaps: np.ndarray) -> Text:
-    """The cross-check of the intervals (comparison.bootstrap_gaps)."""
-    if not len(gaps):
-        return t("comparison.no_bootstrap")
-    return t("comparison.bootstrap", n=len(gaps), low=EDGE, high=1 - EDGE, mean=gaps.mean(),
-             most=gaps.max())
-
-
-def epochs(curves: Tables) -> Text:
-    changes = [t("comparison.first_and_last", category=category, label=label(name),
-                 first=defined.iloc[0]["auroc"], begin=defined.iloc[0]["epoch"],
-                 last=defined.iloc[-1]["auroc"], end=defined.iloc[-1]["epoch"])
-               for (category, name), table in curves.items() if len(defined := table.dropna())]
-    return t("comparison.epochs", values=join(changes, "; ") or t("comparison.no_labels"))
-
-
-# ---- the questions
+    best = by_kind.loc[by_kind.groupby("column", sort=False)["value"].idxmax()]
+    return t("answer.kinds", kinds=join((
+        t("answer.of_kind", kind=named(*row.column.split(":")), label=label(row.row),
+          n=counts[row.column.partition(":")[2]], auroc=row.value)
+        for row in best.itertuples()), "; "))
 
 
 def scores(choices: pd.DataFrame) -> Text:
@@ -225,18 +199,6 @@ def position(table: pd.DataFrame) -> Text:
     right = table.loc[table["label_free_choice"] == table["better"], "category"]
     return t("question.position_right" if len(right) else "question.position_wrong", n=len(right),
              of=len(table), right=enumerated(right))
-
-
-def ablation(table: pd.DataFrame) -> Text:
-    """How far from each other the variants are on the real images (questions.ablation)."""
-    ranges = []
-    for category, part in table.dropna(subset=["auroc_test"]).groupby("category", sort=False):
-        worst, best = part.loc[part["auroc_test"].idxmin()], part.loc[part["auroc_test"].idxmax()]
-        ranges.append(t("question.ablation_on", category=category, low=worst["auroc_test"],
-                        worst=label(worst["configuration"]), high=best["auroc_test"],
-                        best=label(best["configuration"])))
-    return t("question.ablation", ranges=join(ranges, "; ")) if ranges else t(
-        "question.ablation_no_labels")
 
 
 def robustness(tables: Tables) -> Text:

@@ -28,7 +28,7 @@ from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
 from adlib.report import album, beside, comparison, components, eda, figures, gallery, sentences
-from adlib.report.i18n import Text, join, t
+from adlib.report.i18n import join, t
 from adlib.report.render import render
 from adlib.runs import inference, run_folder
 from adlib.runs.inference import Reopened

@@ -45,14 +45,25 @@ def scores(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     return pd.concat(rows[1:] or rows, ignore_index=True)
 
 
-def all_scores(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Every score of every autoencoder, a column a (category, configuration): the real AUROC; as
-    text, with the label-free one in brackets; a dot where a seed chose it."""
-    said = [f"{row.test:.3f} ({row.label_free:.3f})" for row in scores.itertuples()]
-    told = scores.assign(text=said, mark=np.where(scores["chosen"] > 0, "•", ""))
-    values, texts, marks = (_wide(told, "score", ("category", "configuration"), value)
-                            for value in ("test", "text", "mark"))
-    return values, texts.fillna(""), marks.fillna("")
+def all_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Every score of every autoencoder as cells (tables.heat): the real AUROC, in brackets the
+    label-free one, a dot where a seed chose it."""
+    return _cells(scores, "score", ("category", "configuration"), "test").assign(
+        text=[f"{row.test:.3f} ({row.label_free:.3f})" for row in scores.itertuples()],
+        mark=np.where(scores["chosen"] > 0, "•", ""))
+
+
+def wide(cells: pd.DataFrame, index: str) -> pd.DataFrame:
+    """Cells as a table of their texts and marks, for a file."""
+    said = cells.assign(text=(cells["text"] + " " + cells["mark"]).str.rstrip())
+    table = said.pivot(index="row", columns="column", values="text").fillna("")
+    rows, columns = (list(dict.fromkeys(cells[key])) for key in ("row", "column"))
+    return table.loc[rows, columns].rename_axis(index=index, columns=None).reset_index()
+
+
+def _cells(table: pd.DataFrame, row: str, columns: tuple[str, str], value: str) -> pd.DataFrame:
+    return pd.DataFrame({"row": table[row], "value": table[value], "column": list(zip(
+        *(table[name] for name in columns), strict=True))})
 
 
 def choices(scores: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +99,8 @@ def position(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
             continue
         metrics = [_metrics(reports, here[name]) for name in POSITIONS]
         known = [_mean(_label_free(each).get("all") for each in seeds) for seeds in metrics]
-        real = [_mean(each["auroc"]["test"]["value"] for each in seeds) for seeds in metrics]
+        real = [_mean(each["chosen"]["auroc"]["test"]["value"] for each in seeds)
+                for seeds in metrics]
         if not np.isfinite([*known, *real]).all():
             continue
         choice, better = ("per_position" if first > second else "any_position"
@@ -119,7 +131,7 @@ def ablation(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
             "category": category, "configuration": name, "seeds": len(runs),
             **{f"kind:{kind}": f"{_mean(_label_free(each)[kind] for each in metrics):.3f}"
                + TRAINED_WITH * (kind in trained) for kind in kinds},
-            **{f"auroc_{split}": _mean(each["auroc"][split]["value"] for each in metrics)
+            **{f"auroc_{split}": _mean(each["chosen"]["auroc"][split]["value"] for each in metrics)
                for split in ("test", "train_bad")}})
     return pd.DataFrame(rows)
 
@@ -156,56 +168,39 @@ def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         *(f"confounder:{key}" for key in CONFOUNDERS)])
 
 
-def localization_heat(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """AU-PRO up to 30 % by configuration and (category, group) of `localization`; as text, all four
-    metrics."""
-    said = [" · ".join(f"{row[key]:.2f}" for key in ("au_pro_30", "au_pro_05", "pixel_auroc",
-                                                     "pixel_ap")) for _, row in found.iterrows()]
-    told = found.assign(text=said, group=found["group"].map(group))
-    values, texts = (_wide(told, "configuration", ("category", "group"), value)
-                     for value in ("au_pro_30", "text"))
-    return values, texts.fillna("")
-
-
-def _wide(table: pd.DataFrame, index: str, columns: tuple[str, str], value: str) -> pd.DataFrame:
-    keys = pd.MultiIndex.from_arrays([table[index], *(table[name] for name in columns)])
-    wide = pd.Series(table[value].to_numpy(), index=keys).unstack([1, 2])
-    order = list(dict.fromkeys(zip(*(table[name] for name in columns), strict=True)))
-    wide = wide.loc[list(dict.fromkeys(table[index])), order]
-    wide.columns = wide.columns.to_flat_index()
-    return wide
+def places(found: pd.DataFrame) -> pd.DataFrame:
+    """AU-PRO up to 30 % of `localization` as cells; to be read, all four metrics."""
+    metrics = found[["au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"]]
+    said = found.assign(group=found["group"].map(group))
+    return _cells(said, "configuration", ("category", "group"), "au_pro_30").assign(
+        text=metrics.map("{:.2f}".format).agg(" · ".join, axis=1))
 
 
 # ---- who is better than whom
 
 
-def pair_heat(pairs: pd.DataFrame, order: list[str]) -> tuple[pd.DataFrame, ...]:
-    """Differences of AUROC, row minus column, of the pairs of ranking.matrix in some order; as
-    text, with p; a star where the paired test distinguishes the two."""
-    both = pd.concat([pairs, pairs.rename(columns={"a": "b", "b": "a"}).assign(
-        difference=-pairs["difference"])])
-    told = both.assign(
-        text=[f"{row.difference:+.3f} (p = {row.p_holm:.2g})" for row in both.itertuples()],
-        mark=np.where(both["p_holm"] < comparison.LEVEL, "★", ""))
-    names = [name for name in order if name in set(both["a"])]
-    return tuple(told.pivot(index="a", columns="b", values=value).reindex(
-        index=names, columns=names).fillna(empty)
-        for value, empty in (("difference", math.nan), ("text", ""), ("mark", "")))
+def both_ways(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """Every pair of ranking.matrix as two cells (tables.heat): the difference of AUROC, row minus
+    column, with p, and a star where the paired test distinguishes the two."""
+    other = pairs.rename(columns={"a": "b", "b": "a"}).assign(difference=-pairs["difference"])
+    cells = pd.concat([pairs, other]).rename(
+        columns={"a": "row", "b": "column", "difference": "value"})
+    cells = cells[cells["row"].isin(order) & cells["column"].isin(order)]
+    cells = cells.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
+    return cells.assign(
+        text=[f"{cell.value:+.3f} (p = {cell.p_holm:.2g})" for cell in cells.itertuples()],
+        mark=np.where(cells["p_holm"] < comparison.LEVEL, "★", ""))
 
 
-def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> tuple[pd.DataFrame, ...]:
+def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> pd.DataFrame:
     """In how many categories the row is significantly above the column, of how many that compare
-    the two; as numbers, and as text."""
-    both = pd.concat([part for pairs in by_category.values() for part in (
-        pairs, pairs.rename(columns={"a": "b", "b": "a"}).assign(
-            difference=-pairs["difference"]))])
-    both = both.assign(won=(both["difference"] > 0) & (both["p_holm"] < comparison.LEVEL))
-    counts = both.groupby(["a", "b"])["won"].agg(["sum", "count"])
-    told = counts.assign(text=counts["sum"].map(str) + " / " + counts["count"].map(str))
-    names = [name for name in order if name in set(both["a"])]
-    won, text = (told[column].unstack().reindex(index=names, columns=names)
-                 for column in ("sum", "text"))
-    return won.astype(float), text.fillna("")
+    the two, as cells."""
+    cells = pd.concat([both_ways(pairs, order) for pairs in by_category.values()])
+    won = cells.assign(value=(cells["value"] > 0) & (cells["mark"] != ""))
+    counts = won.groupby(["row", "column"], sort=False)["value"].agg(["sum", "count"]).reset_index()
+    counts = counts.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
+    return counts.assign(value=counts["sum"].astype(float), text=[
+        f"{row['sum']} / {row['count']}" for _, row in counts.iterrows()])
 
 
 # ---- which detector for which kind of workpiece
@@ -228,12 +223,14 @@ def kinds(rows: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 
 def by_kind(rows: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUROC of each configuration over the categories of each kind, the best first."""
+    """Mean AUROC of each configuration over the categories of each kind, as cells, the best first.
+    """
     wide = ranking.over_categories(rows)
     found = kinds.set_index("category")["kind_of"].reindex(wide.index)
-    means = wide.groupby(found).mean().T
-    return means.loc[means.mean(axis=1).sort_values(ascending=False, kind="stable").index].rename(
-        columns=lambda kind: f"kind_of:{kind}").rename_axis(columns=None)
+    means = wide.groupby("kind_of:" + found).mean()
+    order = means.mean().sort_values(ascending=False, kind="stable").index
+    cells = means[order].T.stack().rename_axis(["row", "column"])
+    return cells.rename("value").reset_index()
 
 
 def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
@@ -264,11 +261,11 @@ def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def robustness_heat(table: pd.DataFrame) -> pd.DataFrame:
-    """The AUROCs of `robustness_table`; index (category, configuration)."""
-    heat = table.drop(columns="mean_false_positives").set_index(["category", "configuration"])
-    heat.index = heat.index.to_flat_index()
-    return heat
+def disturbed(table: pd.DataFrame) -> pd.DataFrame:
+    """The AUROCs of `robustness_table` as cells."""
+    long = table.drop(columns="mean_false_positives").melt(["category", "configuration"])
+    return long.assign(row=list(zip(long["category"], long["configuration"], strict=True))).rename(
+        columns={"variable": "column"})
 
 
 def smallest(reports: Path) -> pd.DataFrame:
@@ -295,8 +292,8 @@ def _metrics(reports: Path, runs: pd.DataFrame) -> list[dict[str, typing.Any]]:
 
 
 def _label_free(metrics: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """The label-free figures of the configuration's own score; empty where nothing was held out."""
-    own = [entry for entry in metrics["label_free"] if entry["score"] == metrics["score"]]
+    """The label-free figures of the score in use; empty where nothing was held out."""
+    own = [entry for entry in metrics["label_free"] if entry["score"] == metrics["chosen"]["score"]]
     return own[0] if own else {}
 
 

@@ -7,21 +7,11 @@ import math
 import typing
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from adlib.evaluation import ranks
-from adlib.evaluation.auroc import auroc_interval, bootstrap_interval, pairwise_tests
-from adlib.evaluation.results import arrays
-from adlib.report.comparison import (
-    REFERENCE,
-    compared_scores,
-    finished,
-    merit,
-    read_results,
-)
-
-EDGE = 0.05  # an AUROC nearer to 0 or 1 is no check of an interval
+from adlib.evaluation.auroc import pairwise_tests
+from adlib.report.comparison import REFERENCE, compared_scores, merit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +84,9 @@ def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
 
     Configurations with a seed that ran on other data than most, or that has no AUROC, are left out.
     """
-    return _pairs(*compared_scores(table, reports, category))
+    labels, scores = compared_scores(table, reports, category)
+    return pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
+        columns=["a", "b", "difference", "p", "p_holm"])
 
 
 def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:
@@ -102,21 +94,3 @@ def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:
     where they were not compared."""
     return next((float(pair.p) for pair in pairs.itertuples() if {pair.a, pair.b} == {a, b}),
                 math.nan)
-
-
-def bootstrap_gaps(table: pd.DataFrame, reports: Path) -> np.ndarray:
-    """[N,2]: how far the two ends of the bootstrap's interval are from DeLong's, for the first seed
-    of every configuration whose AUROC is far enough from 0 and 1."""
-    gaps = []
-    for _, runs in finished(table):
-        labels, scores = arrays(read_results(reports / runs.iloc[0]["folder"]), "test",
-                                "chosen_score")
-        if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
-            gaps.append(np.abs(np.subtract(auroc_interval(labels, scores),
-                                           bootstrap_interval(labels, scores))))
-    return np.array(gaps).reshape(-1, 2)
-
-
-def _pairs(labels: np.ndarray, scores: dict[str, np.ndarray]) -> pd.DataFrame:
-    return pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
-        columns=["a", "b", "difference", "p", "p_holm"])

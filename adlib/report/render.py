@@ -86,6 +86,6 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
         "commands": commands, "number": number, "short": short,
-        "numbers": lambda values: " ".join(map(number, values))}
+        "log": math.log, "numbers": lambda values: " ".join(map(number, values))}
     environment.globals["t"] = i18n.t
     return environment

@@ -42,32 +42,27 @@ def html(table: pd.DataFrame, caption: str, name: str = "table", data: str = "")
     return components.figure(shown, name, caption, data)
 
 
-def heat(values: pd.DataFrame, caption: str, name: str, data: str = "", *, low: float, high: float,
-         texts: pd.DataFrame | None = None, marks: pd.DataFrame | None = None) -> Markup:
-    """A table of numbers as colours, its numbers on demand, as a figure; "" where it has no row.
+def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: float,
+         high: float) -> Markup:
+    """Numbers as colours, to be read on demand, as a figure; "" where there is none.
 
     Args:
-        values: floats, codes as index and columns; NaN is an empty cell.
+        cells: row, column (codes), value; where they are not the values alone, also text, what is
+            read on demand, and mark, what is always seen. Rows and columns in their first order.
         low, high: pale and full colour. A scale from -x to x has two colours and is pale at 0.
-        texts: what is read on demand; by default the values. marks: what is always seen.
     """
-    if values.empty:
-        return Markup("")
-    rows = []
-    for i, code in enumerate(values.index):
-        cells = []
-        for j, value in enumerate(values.iloc[i]):
-            known = not math.isnan(value)
-            share = value / high if low == -high else (value - low) / (high - low)
-            cells.append({
-                "known": known, "share": round(100 * min(abs(max(share, -1)), 1)) if known else 0,
-                "negative": known and share < 0,
-                "text": (texts.iat[i, j] if texts is not None else decimal(value)) if known else "",
-                "mark": marks.iat[i, j] if marks is not None else ""})
-        rows.append((title(code), cells))
-    shown = render("heat.html.j2", caption=caption, rows=rows,
-                   titles=list(map(title, values.columns)))
-    return components.figure(shown, name, caption, data)
+    cells = cells[cells["value"].notna()]
+    rows, columns = (list(dict.fromkeys(cells[key])) for key in ("row", "column"))
+    shown: dict[typing.Any, dict[typing.Any, Row]] = {row: {} for row in rows}
+    for cell in cells.to_dict("records"):
+        value = cell["value"]
+        share = value / high if low == -high else (value - low) / (high - low)
+        shown[cell["row"]][cell["column"]] = {
+            "share": round(100 * min(abs(max(share, -1)), 1)), "negative": share < 0,
+            "text": cell.get("text") or decimal(value), "mark": cell.get("mark", "")}
+    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)), rows=[
+        (title(row), list(map(shown[row].get, columns))) for row in rows])
+    return components.figure(content, name, caption, data) if rows else Markup("")
 
 
 def show(table: pd.DataFrame, caption: str) -> None:
@@ -161,7 +156,7 @@ def _seconds(value: float) -> str:
 
 
 def _status(row: Row) -> str:
-    text = answers.status(pd.Series(row))
+    text = answers.status(row)
     return "" if text == named("status", "finished") else text
 
 
