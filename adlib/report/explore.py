@@ -27,10 +27,10 @@ from adlib.data import images, untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
-from adlib.report import album, beside, comparison, components, eda, figures, gallery, sentences
+from adlib.report import beside, comparison, components, eda, figures, gallery, sentences
 from adlib.report.i18n import join, t
 from adlib.report.render import render
-from adlib.runs import inference, run_folder
+from adlib.runs import album, inference, run_folder
 from adlib.runs.inference import Reopened
 
 PAGE = 24  # pictures of a page
@@ -295,7 +295,7 @@ def notes(look: Look) -> w.Widget:
         tags.value, note.value = known.loc[key] if key in known.index else ("", "")
         one = look.images([key])
         return gallery.examples(look.test[look.test["path"] == key],
-                                look.seen(one.tensor, one.masks)[1], look.run.threshold, [Text("")])
+                                look.seen(one.tensor, one.masks)[1], look.run.threshold, [""])
 
     def keep(_: typing.Any = None) -> None:
         kept = read_notes(path)
@@ -355,10 +355,10 @@ def _display(widget: w.Widget) -> None:
     from IPython.display import display
 
     if figures.attended():
-        figures.show(Markup("<!-- the components' style and script -->"))
+        figures.show("<!-- the components' style and script -->")
         display(widget._repr_mimebundle_() | {"text/html": still(widget)}, raw=True)
-    elif shown := still(widget):
-        figures.show(Markup(shown))  # noqa: S704
+    else:
+        figures.show(still(widget))
 
 
 def _following(drawn: typing.Callable[..., str], *controls: w.Widget) -> w.HTML:

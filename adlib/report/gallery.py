@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
 from adlib.report import sentences
-from adlib.report.album import Shot
 from adlib.report.components import VERDICTS, figure, is_calibrated, known, verdicts
 from adlib.report.i18n import Text, html, t
 from adlib.report.render import render
+from adlib.runs.album import Shot
 
 ORDERS = (("down", t("view.highest_score_first")), ("up", t("view.lowest_score_first")),
           ("near", t("view.nearest_threshold_first")))
@@ -89,7 +89,7 @@ def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
 
 
 def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold,
-             whys: typing.Sequence[Text]) -> Markup:
+             whys: typing.Sequence[str]) -> Markup:
     """A few images, large, and why each is shown (`telling`)."""
     tiles = [tile(rows.iloc[i], shots[i], threshold) | {"why": why} for i, why in enumerate(whys)]
     return render("examples.html.j2", tiles=tiles, truth=any(shot.ticks for shot in shots))
