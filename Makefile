@@ -39,7 +39,7 @@ bench: install  ## the reference's way and ours side by side, in 20 minutes [DAT
 	$(BIN)/python -m benchmarks.speed $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FULL),--full)
 
 lab: install  ## open JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_map.ipynb
 
 check: install  ## could a study run here?
 	$(BIN)/adlib check $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")

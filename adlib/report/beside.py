@@ -10,9 +10,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
-from adlib.report import album, comparison, components, gallery
+from adlib.report import comparison, components, gallery
 from adlib.report.i18n import t
-from adlib.runs import run_folder
+from adlib.runs import album, run_folder
 
 FOLDER = "compare"  # below the reports: a page a category
 SOURCE = """from pathlib import Path

@@ -1,5 +1,5 @@
-"""The figures that set configurations side by side, and those of a run's limits: small multiples
-with shared axes, as SVG in the page's own colours, by one template."""
+"""The figures that set configurations side by side, and those of one run: small multiples with
+shared axes, as SVG in the page's own colours, by one template."""
 from __future__ import annotations
 
 import math
@@ -13,11 +13,14 @@ from adlib.data import corruptions
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
-from adlib.report import components
+from adlib.report import components, sentences
 from adlib.report.comparison import LEVEL, Results, label
 from adlib.report.data_sentences import corruption
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
+
+if typing.TYPE_CHECKING:
+    from adlib.evaluation.results import Results as EvaluationResults
 
 Points = typing.Iterable[tuple[float, float]]
 Line = tuple[str, str, Points]  # c0, c1, ... of a name, or grey; line | dots | crosses; (x, y)
@@ -26,17 +29,18 @@ SHARE = (0, 0.25, 0.5, 0.75, 1)
 
 
 def panels(lines: typing.Mapping[str, list[Line]], names: typing.Sequence[str], x: Axis, y: Axis,
-           caption: str, name: str, *, log: bool = False, diagonal: bool = False,
+           caption: str, name: str, *, data: str = "", log: bool = False, diagonal: bool = False,
            level: float | None = None, more: typing.Sequence[tuple[str, Text]] = ()) -> Markup:
     """{title: lines} as panels of the same axes, a figure.
 
     Args:
         names: what c0, c1, ... are. more: (class, name) of further marks in the legend.
+        data: the file of its numbers.
         log: of x. diagonal, level: hairlines.
     """
     shown = render("panels.html.j2", panels=lines, names=names, x=x, y=y, log=log,
                    diagonal=diagonal, level=level, more=more)
-    return components.figure(shown, name, caption)
+    return components.figure(shown, name, caption, data)
 
 
 def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | None], x: Axis,
@@ -114,6 +118,69 @@ def critical_difference(average: pd.Series, cliques: list[list[str]]) -> Markup:
         (label(code), rank) for code, rank in order.items()],
         bars=[(order[bar[0]], order[bar[-1]]) for bar in cliques])
     return components.figure(shown, "average-ranks", caption, "summary.csv")
+
+
+# ---- one run
+
+
+def loss(history: list[dict[str, float]], caption: str) -> Markup:
+    """Training and held-out loss over epochs. history: Detector.history; "" where it is empty."""
+    table = pd.DataFrame(history, columns=["epoch", "loss", "held_out_loss"])
+    lines = [(f"c{i}", "line", part.itertuples(index=False)) for i, part in enumerate(
+        table[["epoch", column]].dropna() for column in ("loss", "held_out_loss")) if len(part)]
+    if not lines:
+        return Markup("")
+    epochs, most = table["epoch"].max(), table[["loss", "held_out_loss"]].max().max()
+    top = float(f"{1.05 * most:.1g}")
+    top = top if top >= most else top + 10 ** math.floor(math.log10(most))
+    return panels({t("figure.loss"): lines}, [t("figure.training"), t("figure.held_out")][
+        :len(lines)], (t("figure.epoch"), 1, max(2, epochs), sorted({1, epochs // 2 or 1, epochs})),
+        (Text(""), 0, top, (0, top / 2, top)), caption, "loss-curve", data="history.csv")
+
+
+def roc_of(results: EvaluationResults, name: str, caption: str) -> Markup:
+    """ROC curve of the score in use, `name`, on the test split, a cross at the threshold; thin and
+    grey, that of the reference score. "" where it is undefined."""
+    entry, point = results.chosen["auroc"]["test"], results.chosen["operating"]["test"]
+    if entry["value"] is None:
+        return Markup("")
+    lines, more = [], []
+    if results.metrics["score"] != name:
+        lines.append(("grey", "line", zip(*_roc(results.table, "score"), strict=True)))
+        more.append(("grey", sentences.score(results.metrics["score"])))
+    lines.append(("c0", "line", zip(*_roc(results.table, "chosen_score"), strict=True)))
+    if point["detections"] and point["false_positives"]:
+        lines.append(("c1", "crosses", [(point["false_positives"]["rate"],
+                                         point["detections"]["rate"])]))
+        more.append(("cross", t("figure.threshold")))
+    return panels({t("figure.roc"): lines}, [sentences.score(name)],
+                  (t("axis.false_positives"), 0, 1, SHARE), (t("axis.found"), 0, 1, SHARE),
+                  caption, "roc-curve", diagonal=True, more=more, data="all_results.csv")
+
+
+def _roc(table: pd.DataFrame, score: str) -> tuple[np.ndarray, np.ndarray]:
+    return roc_curve(*arrays(table, "test", score))[:2]
+
+
+def epochs_of(table: pd.DataFrame, caption: str) -> Markup:
+    """AUROC of the reference score had training stopped there. table: Results.epochs."""
+    last = max(2, table["epoch"].max())
+    return panels({t("axis.auroc"): [("grey", "line", table.dropna().itertuples(index=False))]}, [],
+                  (t("axis.epochs"), 1, last, sorted(set(table["epoch"]))), (Text(""), 0, 1, SHARE),
+                  caption, "auroc-over-epochs", data="epochs.csv", log=True, level=0.5,
+                  more=[("grey", t("score.reference"))])
+
+
+def score_study(study: pd.DataFrame, caption: str) -> Markup:
+    """Every score's label-free AUROC (open) and its real one (filled), in the label-free order, the
+    one in use in bold. study: Results.score_study."""
+    low = min(0.5, math.floor(10 * study[["label_free", "test"]].min().min()) / 10)
+    rows = [(sentences.score(row.score), row.role not in ("", "its own"),
+             [(kind, 100 * (value - low) / (1 - low), f"{value:.3f}") for kind, value in (
+                 ("open", row.label_free), ("test", row.test), ("bad", row.train_bad))
+              if value == value]) for row in study.itertuples()]
+    shown = render("score_study.html.j2", rows=rows, low=low, bad=study["train_bad"].notna().any())
+    return components.figure(shown, "score-study", caption, "score_study.csv")
 
 
 # ---- the limits of one run

@@ -191,6 +191,13 @@ def strip(pictures: typing.Mapping[Text, np.ndarray], name: str, caption: str, *
     return render("strip.html.j2", pictures=shown, name=name, caption=caption, titled=titled)
 
 
+def montage(rows: typing.Mapping[str, np.ndarray]) -> Markup:
+    """Some pictures of each kind, a row a kind. rows: {kind: [N,S,S,3] in [0,1]}."""
+    return flow(strip({f"{i + 1}": (255 * picture).astype(np.uint8)
+                       for i, picture in enumerate(pictures)}, kind, kind)
+                for kind, pictures in rows.items())
+
+
 def judged(text: Text, score: float, label: int | None, threshold: Threshold) -> Markup:
     """A sentence with the verdict behind it."""
     return render("said.html.j2", text=text, verdicts=verdicts(score, label, threshold))

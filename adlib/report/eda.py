@@ -13,11 +13,11 @@ from adlib.data.layout import Category
 from adlib.data.part import Part
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import clouds, components, questions, sentences
+from adlib.report import charts, clouds, components, questions, sentences
 from adlib.report.data_sentences import findings_problems, findings_rows
 from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
-from adlib.runs import run_folder
+from adlib.runs import overlays, run_folder
 
 
 def card(findings: Findings) -> typing.Any:
@@ -71,6 +71,30 @@ def samples(category: Category, size: int, each: int = 8) -> dict[str, np.ndarra
 def train_pictures(category: Category, size: int, most: int = 500) -> np.ndarray:
     """Up to `most` good training images, evenly spaced: float32 [N,S,S,3] in [0,1]."""
     return _pictures(_spread(list(category.train), most), size)
+
+
+def mean_and_deviation(pictures: np.ndarray) -> str:
+    """Mean image, and each pixel's deviation over the images: where good parts differ among
+    themselves. [N,S,S,3] in [0,1]."""
+    deviation = pictures.std(axis=0).mean(axis=-1)
+    return components.strip({
+        t("data.mean_image"): (255 * pictures.mean(axis=0)).astype(np.uint8),
+        t("data.standard_deviation", most=float(deviation.max())): overlays.heat(
+            deviation, 0, deviation.max() / 2)}, "", "", titled=True)
+
+
+def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 24) -> str:
+    """Mean grey value of the images of each kind (`brightness`), as shares of the kind: what a
+    detector could read off the exposure alone."""
+    counted = {kind: np.histogram(some, bins, (0, 1))[0] / len(some) for kind, some in
+               values.items()}
+    top = max(shares.max() for shares in counted.values())
+    at = (np.arange(bins) + 0.5) / bins
+    return charts.panels(
+        {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
+                                     for i, shares in enumerate(counted.values())]},
+        list(counted), (t("data.brightness_axis"), 0, 1, charts.SHARE),
+        (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness")
 
 
 def brightness(category: Category, size: int) -> dict[str, np.ndarray]:

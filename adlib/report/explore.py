@@ -1,5 +1,5 @@
-"""Finished runs to look through in JupyterLab: a desk on which one of them lies, and the tools around
-it, each of which follows when another is chosen.
+"""Finished runs to look through in JupyterLab: a desk on which one of them lies, and the tools
+around it, each of which follows when another is chosen.
 
 What needs no Python, the threshold, the gallery and two runs beside each other, is the component of
 the report's pages. A tool is HTML, or a widget: controls beside HTML. Where nobody is there to move
@@ -27,10 +27,10 @@ from adlib.data import images, untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
-from adlib.report import album, beside, comparison, components, eda, figures, gallery, sentences
+from adlib.report import beside, comparison, components, eda, figures, gallery, sentences
 from adlib.report.i18n import join, t
 from adlib.report.render import render
-from adlib.runs import inference, run_folder
+from adlib.runs import album, inference, run_folder
 from adlib.runs.inference import Reopened
 
 PAGE = 24  # pictures of a page
@@ -225,7 +225,8 @@ def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *, 
     try:
         x, y = (min(max(float(share), 0.0), 1.0) for share in place.split())
     except ValueError:
-        raise InputError(f"place: {place!r} is not two numbers from 0 to 1, such as 0.5 0.5") from None
+        raise InputError(
+            f"place: {place!r} is not two numbers from 0 to 1, such as 0.5 0.5") from None
     changed, mask = anomalies.drop(image, other, kind, centre=(y, x), size=size, contrast=contrast,
                                    seed=seed)
     (score, ), (shot, ) = look.seen(changed[None], mask[None])
@@ -237,7 +238,8 @@ def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *, 
 
 def my_photo(look: Look) -> w.Widget:
     """Any pictures through the run's detector: chosen, or dropped onto the tool."""
-    button = w.FileUpload(accept="image/*", multiple=True, description="choose pictures")
+    button = w.FileUpload(accept="image/*", multiple=True, description="choose pictures",
+                          layout={"width": "auto"})
     dropped = w.Text()  # what lab.js was given: [[name, base64], ...]
     dropped.layout.display = "none"
 
@@ -265,18 +267,17 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
         try:
             decoded.append(images.decode(io.BytesIO(content), look.run.config.image_size))
             names.append(name)
-        except Exception as error:  # whatever a decoder trips over, the picture is named
-            said.append(t("lab.unreadable", name=name,
-                          why=untrusted.sanitized(str(error) or type(error).__name__)))
+        except Exception:  # whatever a decoder trips over, the picture is named
+            said.append(t("lab.unreadable", name=name))
+    why = components.paragraph(join(said)) if said else Markup("")
     if not names:
-        return components.paragraph(join(said))
+        return why
     scores, shots = look.seen(torch.from_numpy(np.stack(decoded)))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
                          "defect": "", "score": scores,
                          "p_value": look.run.threshold.p_values(scores)})
-    said.append(gallery.counted(rows, look.run.threshold))
-    return components.paragraph(join(said)) + gallery.gallery(
-        rows, shots, look.run.threshold, f"photos {look.run.decision.score}")
+    # under a name of its own: the threshold that is moved above moves none of these verdicts
+    return why + gallery.gallery(rows, shots, look.run.threshold, "photographs")
 
 
 def notes(look: Look) -> w.Widget:
@@ -293,20 +294,26 @@ def notes(look: Look) -> w.Widget:
         known = read_notes(path).set_index("path")
         tags.value, note.value = known.loc[key] if key in known.index else ("", "")
         one = look.images([key])
-        return gallery.examples(look.test[look.test["path"] == key].reset_index(drop=True),
-                                look.seen(one.tensor, one.masks)[1], look.run.threshold)
+        return gallery.examples(look.test[look.test["path"] == key],
+                                look.seen(one.tensor, one.masks)[1], look.run.threshold, [""])
 
     def keep(_: typing.Any = None) -> None:
         kept = read_notes(path)
         kept = kept[kept["path"] != image.value]
         if tags.value.strip() or note.value.strip():
-            kept.loc[len(rows)] = [image.value, tags.value.strip(), note.value.strip()]
+            kept.loc[len(rows)] = [image.value, *map(_plain, (tags.value, note.value))]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_csv(kept.sort_values("path"), path)
         said.value = components.paragraph(t("lab.kept", n=len(kept), file=f"notes/{path.name}"))
 
     save.on_click(keep)
     return w.VBox([image, _following(filled, image), tags, note, _row(save, said)])
+
+
+def _plain(text: str) -> str:
+    """What was typed, which no spreadsheet takes for a formula."""
+    text = text.strip()
+    return f"'{text}" if text.startswith(untrusted.FORMULA) else text
 
 
 def read_notes(path: Path) -> pd.DataFrame:
@@ -348,10 +355,10 @@ def _display(widget: w.Widget) -> None:
     from IPython.display import display
 
     if figures.attended():
-        figures.show(Markup("<!-- the components' style and script -->"))
+        figures.show("<!-- the components' style and script -->")
         display(widget._repr_mimebundle_() | {"text/html": still(widget)}, raw=True)
-    elif shown := still(widget):
-        figures.show(Markup(shown))  # noqa: S704
+    else:
+        figures.show(still(widget))
 
 
 def _following(drawn: typing.Callable[..., str], *controls: w.Widget) -> w.HTML:

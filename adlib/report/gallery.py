@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
 from adlib.report import sentences
-from adlib.report.album import Shot
 from adlib.report.components import VERDICTS, figure, is_calibrated, known, verdicts
 from adlib.report.i18n import Text, html, t
 from adlib.report.render import render
+from adlib.runs.album import Shot
 
 ORDERS = (("down", t("view.highest_score_first")), ("up", t("view.lowest_score_first")),
           ("near", t("view.nearest_threshold_first")))
@@ -40,11 +40,13 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
         ids: on a page, each has a permalink.
     """
     order = np.argsort(-rows["score"].to_numpy(float), kind="stable")
-    tiles = [tile(rows.iloc[i], shots[i], threshold, int(i)) for i in order]
+    tiles = [tile(rows.iloc[i], shots[i], threshold) for i in order]
     held = collections.Counter(kind for tile in tiles for kind, _, holds in tile["verdicts"]
                                if holds)
-    shows = [("", t("view.all"), len(tiles)), *((kind, words, held[kind]) for (label, called), (
-        kind, words) in VERDICTS.items() if held[kind] or (label is not None and held))]
+    labels = {known(label) for label in rows["label"]} if held else set()
+    shows = [("", t("view.all"), len(tiles)), *(
+        (kind, words, held[kind]) for (label, _), (kind, words) in VERDICTS.items()
+        if label in labels)]
     counted = collections.Counter(tile["defect"] for tile in tiles if tile["defect"])
     defects = [("", t("view.all"), len(tiles)), *(
         (defect, sentences.defect(defect), n) for defect, n in sorted(counted.items()))]
@@ -66,16 +68,18 @@ def counted(rows: pd.DataFrame, threshold: Threshold) -> Text:
 
 
 def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
-    """{place in rows: why it is shown}: the highest score that is found, the lowest that is missed
-    and the highest of a good image; without labels or a threshold, the three highest scores."""
-    above = threshold.exceeded(rows["score"].to_numpy(float)) & is_calibrated(threshold)
-    labels = rows["label"].fillna(-1).to_numpy(int)
-    scores = rows["score"].to_numpy(float)
+    """{place in rows: why it is shown}, up to three: the highest score that is found, the lowest
+    that is missed and the highest of a good image; without labels the highest and the lowest."""
+    decided = is_calibrated(threshold)
+    above = threshold.exceeded(rows["score"].to_numpy(float)) | (not decided)
+    labels, scores = rows["label"].fillna(-1).to_numpy(int), rows["score"].to_numpy(float)
+    high, low = (("view.highest_found", "view.lowest_found") if decided else
+                 ("view.highest_anomalous", "view.lowest_anomalous"))
     picked: dict[int, Text] = {}
-    for these, sign, why in (((labels == 1) & above, 1, "view.highest_found"),
+    for these, sign, why in (((labels == 1) & above, 1, high),
                              ((labels == 1) & ~above, -1, "view.lowest_missed"),
                              (labels == 0, 1, "view.highest_good"),
-                             ((labels == 1) & above, -1, "view.lowest_found"),
+                             ((labels == 1) & above, -1, low),
                              (labels == -1, 1, "view.highest_score"),
                              (labels == -1, -1, "view.lowest_score")):
         places = [i for i in np.flatnonzero(these) if i not in picked]
@@ -84,18 +88,18 @@ def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
     return picked
 
 
-def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold) -> Markup:
-    """Three images that show most of a run."""
-    tiles = [tile(rows.iloc[i], shots[i], threshold, int(i)) | {"why": why}
-             for i, why in telling(rows, threshold).items()]
-    return render("examples.html.j2", tiles=tiles, truth=any(tile["shot"].ticks for tile in tiles))
+def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold,
+             whys: typing.Sequence[str]) -> Markup:
+    """A few images, large, and why each is shown (`telling`)."""
+    tiles = [tile(rows.iloc[i], shots[i], threshold) | {"why": why} for i, why in enumerate(whys)]
+    return render("examples.html.j2", tiles=tiles, truth=any(shot.ticks for shot in shots))
 
 
-def tile(row: pd.Series, shot: Shot, threshold: Threshold, number: int) -> dict[str, typing.Any]:
-    """What the templates show of an image."""
+def tile(row: pd.Series, shot: Shot, threshold: Threshold) -> dict[str, typing.Any]:
+    """What the templates show of an image, a row of `with_scores`, whose index is its number."""
     file, words = row["path"].rsplit("/", 1)[-1], sentences.defect(row["defect"])
     return {"file": file, "defect": row["defect"], "words": words, "score": row["score"],
-            "p_value": row["p_value"], "shot": shot, "number": number,
+            "p_value": row["p_value"], "shot": shot, "number": row.name,
             "alt": t("view.under_its_map", defect=words, file=file),
             "verdicts": verdicts(row["score"], known(row["label"]), threshold)}
 

@@ -13,11 +13,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
-from adlib.report import album, answers, comparison, figures, gallery, ranking, tables
+from adlib.report import answers, comparison, figures, gallery, ranking, tables
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
-from adlib.runs import run_folder
+from adlib.runs import album, run_folder
 
 MORE = {"localisation": ("au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"),
         "other": ("label_free", "bad_auroc"), "cost": ("train_seconds", "epochs", "device"),
@@ -108,7 +108,7 @@ def _telling(folder: Path, page: Path) -> list[Row]:
                           run_folder.manifest(folder)["params"]["target_fpr"])
     places = gallery.telling(rows, threshold)
     shots = album.read(folder, None if figures.attended() else page, rows.loc[list(places), "path"])
-    return [gallery.tile(rows.iloc[i], shots[key], threshold, i) for i in places
+    return [gallery.tile(rows.iloc[i], shots[key], threshold) for i in places
             if (key := rows.loc[i, "path"]) in shots]
 
 

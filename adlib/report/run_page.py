@@ -17,9 +17,16 @@ from adlib.config import Config
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import album, components, figures, gallery, sentences
+from adlib.report import (
+    charts,
+    components,
+    figures,
+    gallery,
+    reference_figures,
+    sentences,
+)
 from adlib.report.i18n import Text, join, named, t
-from adlib.runs import overlays
+from adlib.runs import album, overlays
 
 if typing.TYPE_CHECKING:
     from adlib.data.part import Part
@@ -36,9 +43,7 @@ LESSON = 176  # pixels a side of a picture of the cells that teach
 
 
 def introduce(part: Part, detector: Detector) -> None:
-    """What data this page is about, and the run in one line: device, network, weights. Sets the
-    figures' look."""
-    figures.style()
+    """What data this page is about, and the run in one line: device, network, weights."""
     figures.show(components.banner(part))
     fitted_on = min(len(part.train), MOST) if isinstance(detector, FeatureDetector) else None
     figures.say(sentences.facts(part, detector, devices.describe(part.config), fitted_on))
@@ -46,7 +51,11 @@ def introduce(part: Part, detector: Detector) -> None:
 
 def show_training(run: Run, detector: Detector) -> None:
     """The loss curve of a detector that was trained; a sentence where nothing was."""
-    run.show(figures.loss_curve(detector.history))
+    if not detector.history:
+        figures.say(t("run.nothing_trained"))
+        return
+    reference_figures.loss_curve(detector.history, run.folder)
+    figures.show(charts.loss(detector.history, sentences.loss(detector.history)))
 
 
 def show_decision(decision: Decision) -> None:
@@ -57,21 +66,23 @@ def show_decision(decision: Decision) -> None:
 def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
     """Three images. Keeps the pictures of all test images in the run's folder."""
-    if len(part.test):
-        album.keep(run.folder, part.test, results.maps, decision, detector)
-        figures.visualization(detector, results, decision, part).save(run.folder)
-        shown = gallery.examples(_rows(results), _shots(run, part, detector, decision, results),
-                                 decision.threshold)
-        figures.show(components.figure(shown, "examples", t("figure.examples"), album.FILE))
+    if not len(part.test):
+        return
+    album.keep(run.folder, part.test, results.maps, decision, detector)
+    reference_figures.visualization(detector, results, decision, part, run.folder)
+    rows, threshold = _rows(results), decision.threshold
+    whys = gallery.telling(rows, threshold)
+    shots = _shots(run, part, detector, decision, results, list(whys))
+    figures.show(gallery.examples(rows.iloc[list(whys)], shots, threshold, list(whys.values())),
+                 t("figure.examples"), "examples", album.FILE)
 
 
 def show_threshold(run: Run, decision: Decision, results: Results) -> None:
     """The scores of the test images and the threshold between them, to be moved."""
-    figures.score_distribution(results, decision.score).save(run.folder)
+    reference_figures.score_distribution(results, decision.score, run.folder)
     said = sentences.operating(results.chosen["operating"])
     if panel := components.threshold(results.table, decision.threshold, decision.score):
-        figures.show(components.figure(panel, "threshold", join([t("figure.drag"), said]),
-                                       "all_results.csv"))
+        figures.show(panel, join([t("figure.drag"), said]), "threshold", "all_results.csv")
     else:
         figures.say(said)
 
@@ -79,56 +90,53 @@ def show_threshold(run: Run, decision: Decision, results: Results) -> None:
 def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
     """Every test image under its map."""
-    if len(part.test):
-        rows = _rows(results)
-        shown = gallery.gallery(rows, _shots(run, part, detector, decision, results),
-                                decision.threshold, decision.score, ids=not figures.attended())
-        figures.show(components.figure(shown, "images", gallery.counted(rows, decision.threshold),
-                                       "all_results.csv"))
+    rows = _rows(results)
+    shots = _shots(run, part, detector, decision, results, range(len(rows)))
+    if shots:
+        figures.show(gallery.gallery(rows, shots, decision.threshold, decision.score,
+                                     ids=not figures.attended()),
+                     gallery.counted(rows, decision.threshold), "images", "all_results.csv")
 
 
 def show_misses(results: Results) -> None:
     """What is missed, by kind and size of defect, and how well defects are localized."""
+    said = sentences.misses(results.table)
     if table := components.misses(results):
-        figures.show(components.figure(table, "misses-by-defect", sentences.misses(results.table),
-                                       "all_results.csv"))
+        figures.show(table, said, "misses-by-defect", "all_results.csv")
     else:
-        figures.say(sentences.misses(results.table))
+        figures.say(said)
     figures.say(sentences.localization(results.localization))
 
 
 def show_scores(run: Run, decision: Decision, results: Results) -> None:
     """The ROC curve, and every score's label-free AUROC beside its real one."""
-    run.show(figures.roc(results, decision.score))
-    run.show(figures.score_study(results))
+    reference_figures.roc(results, decision.score, run.folder)
+    said = sentences.roc(results.chosen["auroc"], decision.score)
+    figures.show(charts.roc_of(results, decision.score, said) or components.paragraph(said))
+    figures.show(charts.score_study(results.score_study, sentences.scores(results.score_study)))
 
 
-def show_confounders(run: Run, results: Results) -> None:
+def show_confounders(results: Results) -> None:
     """The AUROC had training stopped earlier, where that is known; what the score follows where
     there is no defect."""
     if len(results.epochs):
-        run.show(figures.auroc_over_epochs(results))
+        figures.show(charts.epochs_of(results.epochs, sentences.epochs(results.epochs)))
     figures.say(sentences.confounders(results.confounders))
-
-
-def answer(part: Part, detector: Detector, results: Results) -> None:
-    """The closing sentence."""
-    figures.say(sentences.answer(part.config, part.category.name, results.chosen["auroc"],
-                                 detector.weights))
 
 
 def _rows(results: Results) -> typing.Any:
     return gallery.with_scores(results.table[results.table["split"] == "test"])
 
 
-def _shots(run: Run, part: Part, detector: Detector, decision: Decision,
-           results: Results) -> list[album.Shot]:
-    """On a page, the pictures that `show_result` has kept beside it; in JupyterLab, inside the
-    notebook, which lies elsewhere."""
+def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results: Results,
+           places: typing.Sequence[int]) -> list[album.Shot]:
+    """Of some test images: on a page, those that `show_result` has kept beside it; in JupyterLab,
+    inside the notebook, which lies elsewhere."""
+    some = part.test.select(places)
     if figures.attended():
-        return album.shots(part.test.tensor, results.maps, decision, detector, part.test.masks)
-    kept = album.read(run.folder, run.folder)
-    return [kept[key] for key in part.test.keys]
+        return album.shots(some.tensor, results.maps[places], decision, detector, some.masks)
+    kept = album.read(run.folder, run.folder, some.keys)
+    return album.inlined([kept[key] for key in some.keys], run.folder)
 
 
 # ---- the cells that teach
@@ -149,8 +157,8 @@ class Row:
     boxes: dict[str, tuple[float, ...]]
 
     def show(self) -> None:
-        strip = components.strip(self.pictures, self.caption, "", boxes=self.boxes, titled=True)
-        figures.show(components.figure(strip, self.key.replace("_", "-"), self.caption))
+        figures.show(components.strip(self.pictures, self.caption, "", boxes=self.boxes,
+                                      titled=True), self.caption, self.key.replace("_", "-"))
 
 
 def pictures(key: str, images: typing.Mapping[str, Picture],

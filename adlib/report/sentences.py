@@ -270,21 +270,6 @@ def no_auroc(good: int, anomalous: int) -> Text:
     return t("run.one_class", good=good, bad=anomalous) if good or anomalous else t("run.no_labels")
 
 
-def distribution(results: pd.DataFrame) -> Text:
-    """Medians of the score in use over the three groups, and how many anomalous images score below
-    the highest good one."""
-    results = results.assign(score=results["chosen_score"])
-    test = results[results["split"] == "test"]
-    good, bad = (test.loc[test["label"] == label, "score"] for label in (0, 1))
-    groups = {"run.training_images": results.loc[results["split"] == "train", "score"],
-              "run.good_test_images": good, "run.anomalous_test_images": bad}
-    text = t("run.medians", medians=join(
-        (t("list.value_4", name=t(key), value=some.median()) for key, some in groups.items()
-         if len(some)), ", "))
-    return text if not (len(good) and len(bad)) else join(
-        [text, t("run.overlap", n=int((bad <= good.max()).sum()), of=len(bad))])
-
-
 def epochs(epochs: pd.DataFrame) -> Text:
     defined = epochs.dropna()
     if defined.empty:

@@ -259,7 +259,10 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
         chinese[first.id] = f"## {other.removeprefix('# ')}\n{chinese[first.id]}"
     page["contents"] = [(cell.id, Text(heading, _heading(chinese.get(cell.id, "")) or None))
                         for cell in notebook.cells if cell.cell_type == "markdown"
+                        and not cell.metadata.get("folded")
                         and (heading := _heading(cell.source))]
+    if "result" in page:
+        page["contents"].append(("method", t("template.method")))
     arrangement.number_figures(notebook.cells)
     exporter = HTMLExporter(TraitConfig(), template_name="study",
                             template_file="run.html.j2" if "result" in page else "index.html.j2",

@@ -38,6 +38,9 @@ adlib.kinds.gallery = (gallery) => {
   const box = document.body.appendChild(gallery.querySelector("template").content.firstElementChild.cloneNode(true));
   const part = (selector) => box.querySelector(selector), stage = part(".stage"), stack = part(".stack"), deep = "deep" in gallery.dataset;
   let current = null;
+  for (const image of box.querySelectorAll("img")) image.addEventListener("error", () => {  // a page that is passed on alone
+    image.src = current.querySelector(image.matches(".input, .reconstruction") ? "img.input" : "img.heat").src;
+  });
   function open(tile) {
     current = tile;
     for (const view of ["input", "map", "reconstruction"]) part(`img.${view}`).src = tile.dataset[view] || tile.querySelector("img").src;

@@ -32,7 +32,9 @@ if typing.TYPE_CHECKING:  # a page need not wait for torch
 
 VIEW = 200  # the side of the square that outlines are drawn in
 FINE = 128  # pixels a side of a map's picture: maps are smooth
-LARGEST, SMALL = 1024, 192  # pixels of the longer side of an input as it is kept, and of its thumb
+LARGEST, SMALL = 1024, 256  # pixels of the longer side of an input that is kept, and of its thumb
+SIDES = (SMALL, 192, 144, 96, 64, 48)  # of thumbs inside a page: the largest that together stay
+INLINE = 1_800_000  # below so many bytes
 REGIONS = 12  # regions of one defect that get corners: the largest
 FILE = "pictures.json"  # {key of a test image: its Shot}, in a run's folder
 
@@ -140,6 +142,26 @@ def read(folder: Path, page: Path | None = None,
         found[key] = Shot(**entry | {name: address(entry[name]) for name in (
             "input", "thumb", "reconstruction", "map", "heat")})
     return found
+
+
+def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:
+    """Shots of files (`read` for a page in the folder `page`) with their thumbs and heat inside the
+    page, so that it can be passed on alone: smaller the more they are, that all of them together
+    stay below INLINE bytes. What is opened large stays beside the page."""
+    for side in SIDES:
+        made = [dataclasses.replace(shot, **{name: _small(page / unquote(getattr(shot, name)), side)
+                                             for name in ("thumb", "heat")}) for shot in shots]
+        if sum(len(shot.thumb) + len(shot.heat) for shot in made) <= INLINE:
+            break
+    return made
+
+
+def _small(path: Path, side: int) -> str:
+    with Image.open(path) as picture:
+        if max(picture.size) <= side:
+            return overlays.data_uri(path.read_bytes())
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return overlays.uri(np.asarray(picture))
 
 
 def _input(path: Path, kept: Path) -> tuple[tuple[Path, Path], tuple[int, int]]:
