@@ -72,7 +72,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     from adlib.data import files
     from adlib.report import answers, matrix, ranking, site
     from adlib.report.study import Study
-    from adlib.runs import board
+    from adlib.runs import board, forecast
 
     index = site.build(reports, again=again, language=language)
     study = Study(reports)
@@ -83,9 +83,9 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     best = next((one.best for one in found if one.best), None)
     print("", board.closing_table(matrix.closing(study.rows)), "", sep="\n")
     print(*map(answers.short, found), sep="\n")
-    print(f"\nReport: {os.path.relpath(index)}")
+    print(f"\nReport: {forecast.near(index)}")
     if best:
-        folder = os.path.relpath(reports / best["folder"])
+        folder = forecast.near(reports / best["folder"])
         print(f"Next: {shlex.join(['adlib', 'predict', folder])} PICTURES")
 
 

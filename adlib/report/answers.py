@@ -53,6 +53,8 @@ def operating(row: typing.Mapping[str, typing.Any]) -> list[str]:
 def level(found: Answer) -> Text:
     """What is not distinguishable from the best."""
     others = [*found.tied[1:], *found.level]
+    if found.best["low"] <= 0.5:
+        return t("answer.guessing")
     if not others:
         return t("answer.alone", n=found.below) if found.below else t("answer.only_row")
     shown = others if len(others) <= NAMED else [

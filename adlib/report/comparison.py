@@ -171,7 +171,8 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     another than the reference's, the mean squared error, has a second row of that one, its code
     ending in REFERENCE. Rates are between 0 and 1. `random`: it was asked for ImageNet's weights
     and had random ones. `with_best`: the best of its category, or not distinguishable from it by
-    the paired test against each; empty where it is not compared: `random`, or other test images.
+    the paired test against each, or above it; empty where it is not compared: `random`, or other
+    test images.
     """
     made = []
     for _, runs in table.groupby(["category", "name"], sort=False):
@@ -192,11 +193,17 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         compared = {row["configuration"]: row for row in made if row["category"] == category
                     and row["configuration"] in scores and not row["random"]}
         if compared:
-            best = max(compared, key=lambda code: merit(compared[code]))
+            best = max(filter(is_in_use, compared), key=lambda code: merit(compared[code]))
             p_values = best_against_each(best, labels, {code: scores[code] for code in compared})
             for code, row in compared.items():
-                row["with_best"] = code == best or p_values[code] >= LEVEL
+                row["with_best"] = (row["auroc"] >= compared[best]["auroc"]
+                                    or p_values[code] >= LEVEL)
     return pd.DataFrame(made).reindex(columns=list(ROW_COLUMNS))
+
+
+def is_in_use(configuration: str) -> bool:
+    """Is it a row of the score in use, which alone can be the best? The threshold is of that."""
+    return not configuration.endswith(REFERENCE)
 
 
 def merit(row: typing.Mapping[str, typing.Any]) -> tuple[float, float]:

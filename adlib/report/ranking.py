@@ -11,18 +11,18 @@ import pandas as pd
 
 from adlib.evaluation import ranks
 from adlib.evaluation.auroc import pairwise_tests
-from adlib.report.comparison import REFERENCE, compared_scores, merit
+from adlib.report.comparison import REFERENCE, compared_scores, is_in_use, merit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
     """What the rows of a category come to; whoever names a best row asks for this.
 
-    best: the row of the highest AUROC, of those that are equal in print the one whose threshold
-        finds more; None where no row is compared. tied: the codes that are equal in print, `best`'s
-        first. level: of others that the paired test cannot distinguish from it. below: how many it
-        can. random, apart: codes that are not compared, for their random weights and for having
-        seen other test images.
+    best: the row of a score in use of the highest AUROC, of those that are equal in print the one
+        whose threshold finds more; None where no row is compared. tied: the codes that are equal in
+        print, `best`'s first. level: of others that the paired test cannot distinguish from it.
+        below: how many it can. random, apart: codes that are not compared, for their random weights
+        and for having seen other test images.
     """
 
     category: str
@@ -41,10 +41,11 @@ def answer(rows: pd.DataFrame, category: str) -> Answer:
     is_random = {code for code, row in by_code.items() if row["random"] is True}
     compared = [code for code, row in by_code.items()
                 if row["with_best"] in (True, False) and code not in is_random]
-    compared.sort(key=lambda code: merit(by_code[code]), reverse=True)
-    best = by_code[compared[0]] if compared else None
-    tied = [code for code in compared if merit(by_code[code])[0] == merit(best)[0]]
-    others = compared[len(tied):]
+    in_use = sorted(filter(is_in_use, compared), key=lambda code: merit(by_code[code]),
+                    reverse=True)
+    best = by_code[in_use[0]] if in_use else None
+    tied = [code for code in in_use if merit(by_code[code])[0] == merit(best)[0]]
+    others = sorted(set(compared) - set(tied), key=lambda code: merit(by_code[code]), reverse=True)
     level = [code for code in others if by_code[code]["with_best"]]
     return Answer(category, best, tied, level, len(others) - len(level),
                   [code for code in by_code if code in is_random],

@@ -58,8 +58,7 @@ class Study:
         self.main = comparison.without_ablations(self.table)
         self.rows = comparison.rows(self.main, self.reports)
         self.categories = list(dict.fromkeys(self.rows["category"]))
-        self.order = [code for code in ranking.order(self.rows)
-                      if not code.endswith(comparison.REFERENCE)]
+        self.order = list(filter(comparison.is_in_use, ranking.order(self.rows)))
 
     @functools.cache  # noqa: B019  (a study lives as long as its process)
     def pairs(self, category: str) -> pd.DataFrame:

@@ -80,8 +80,12 @@ def describe(reasons: typing.Mapping[Task, str], forecast: typing.Mapping[Task, 
             ("eda", "look"), ("run", "run"), ("limits", "limit"), ("comparison", "comparison"))
             if kinds[kind]) + (f", on {', '.join(categories)}" if categories else ""),
         f"time: about {duration(sum(forecast[task] for task in due))} ({known})",
-        f"data: {os.path.relpath(root)}{drawn}",
-        f"weights: {', '.join(weights) or 'none needed'}"])
+        f"data: {near(root)}{drawn}", f"weights: {', '.join(weights) or 'none needed'}"])
+
+
+def near(path: Path) -> str:
+    """A path as one would type it from here."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
 def weights_out_of_reach(tasks: typing.Iterable[Task]) -> str:
