@@ -355,7 +355,7 @@ def _display(widget: w.Widget) -> None:
     from IPython.display import display
 
     if figures.attended():
-        figures.show("<!-- the components' style and script -->")
+        figures.show(Markup("<!-- the components' style and script -->"))
         display(widget._repr_mimebundle_() | {"text/html": still(widget)}, raw=True)
     else:
         figures.show(still(widget))

@@ -124,6 +124,12 @@ def show_confounders(results: Results) -> None:
     figures.say(sentences.confounders(results.confounders))
 
 
+def answer(part: Part, detector: Detector, results: Results) -> None:
+    """The closing sentence."""
+    figures.say(sentences.answer(part.config, part.category.name, results.chosen["auroc"],
+                                 detector.weights))
+
+
 def _rows(results: Results) -> typing.Any:
     return gallery.with_scores(results.table[results.table["split"] == "test"])
 

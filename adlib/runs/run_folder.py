@@ -58,10 +58,6 @@ class Run:
         watches the folder."""
         files.write_json(self.folder / "progress.json", state)
 
-    def show(self, figure: typing.Any) -> None:
-        """Save a captioned figure of adlib.report in the run's folder, and display it."""
-        figure.show(self.folder)
-
     def save(self, detector: Detector, decision: Decision, results: Results) -> None:
         """Write everything the run came to, the metrics last: then it is finished."""
         from adlib.evaluation.results import write_csv

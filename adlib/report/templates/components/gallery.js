@@ -39,7 +39,8 @@ adlib.kinds.gallery = (gallery) => {
   const part = (selector) => box.querySelector(selector), stage = part(".stage"), stack = part(".stack"), deep = "deep" in gallery.dataset;
   let current = null;
   for (const image of box.querySelectorAll("img")) image.addEventListener("error", () => {  // a page that is passed on alone
-    image.src = current.querySelector(image.matches(".input, .reconstruction") ? "img.input" : "img.heat").src;
+    const small = current.querySelector(image.matches(".input, .reconstruction") ? "img.input" : "img.heat").src;
+    if (image.src !== small) image.src = small;
   });
   function open(tile) {
     current = tile;

@@ -33,7 +33,7 @@ adlib.kinds.threshold = (panel) => {
     const box = plot.getBoundingClientRect(), at = (event.clientX - box.left) / box.width, where = places();
     show(where.reduce((best, place, i) => Math.abs(place - at) < Math.abs(where[best] - at) ? i : best, now));
   }
-  plot.addEventListener("pointerdown", (event) => { plot.setPointerCapture(event.pointerId); line.focus(); drag(event); event.preventDefault(); });
+  plot.addEventListener("pointerdown", (event) => { event.preventDefault(); line.focus(); drag(event); plot.setPointerCapture(event.pointerId); });
   plot.addEventListener("pointermove", (event) => { if (plot.hasPointerCapture(event.pointerId)) drag(event); });
   line.addEventListener("keydown", (event) => {
     const by = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
