@@ -73,18 +73,23 @@ def report(args: argparse.Namespace) -> int:
 
 def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "") -> None:
     from adlib.data import files
-    from adlib.report import answers, comparison, site, tables
-    from adlib.runs import board
+    from adlib.report import answers, matrix, ranking, site
+    from adlib.report.study import Study
+    from adlib.runs import board, forecast
 
     index = site.build(reports, again=again, language=language)
-    table = comparison.performance(reports)
+    study = Study(reports)
     if markdown:
-        files.write_text(markdown, tables.results(table, reports))
+        files.write_text(markdown, study.markdown())
         print(f"wrote {markdown}")
-    rows = comparison.rows(comparison.without_ablations(table), reports)
-    rows["label"] = rows["configuration"].map(comparison.label)
-    print(answers.provenance(table), answers.full(rows),
-          board.closing_table(rows.to_dict("records")), f"Report: {index.resolve()}", sep="\n\n")
+    found = [ranking.answer(study.rows, category) for category in study.categories]
+    best = next((one.best for one in found if one.best), None)
+    print("", board.closing_table(matrix.closing(study.rows)), "", sep="\n")
+    print(*map(answers.short, found), sep="\n")
+    print(f"\nReport: {forecast.near(index)}")
+    if best:
+        folder = forecast.near(reports / best["folder"])
+        print(f"Next: {shlex.join(['adlib', 'predict', folder])} PICTURES")
 
 
 def new(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from adlib.config import InputError, cache_dir, did_you_mean, project_root
+from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
@@ -95,6 +95,8 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
     if not (drawn / MARKER).is_file():
         from adlib.data.synthetic import drawing
 
+        log.info("no data on disk: drawing the synthetic set into %s, once, in about half a minute",
+                 drawn)
         drawing.write_dataset(drawn)
     return drawn, "drawn"
 

@@ -33,8 +33,12 @@ class ImageSet:
     def tensor(self) -> torch.Tensor:
         """uint8 [N,3,S,S], memory-mapped. Raises InputError naming every file that cannot be
         read."""
-        return images.load(self.paths, self.size,
-                           images.grey_range(self.category.train, self.grey_range))
+        return images.load(self.paths, self.size, self.read_by)
+
+    @property
+    def read_by(self) -> tuple[float, float] | None:
+        """What becomes 0 and 255 in images of more than 8 bits."""
+        return images.grey_range(self.category.train, self.grey_range)
 
     @functools.cached_property
     def mask_paths(self) -> list[Path | None]:

@@ -1,5 +1,6 @@
 """Is this folder of images fit for a study? Counts, sizes, modes, labels, masks, duplicates, and
-every file that cannot be read or has no place."""
+every file that cannot be read or has no place. And what kind of workpiece its
+good images show, by measurement."""
 from __future__ import annotations
 
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 from adlib.config import InputError
 from adlib.data import layout, reading
 from adlib.data.reading import GreyRange, Header
+
+if typing.TYPE_CHECKING:
+    import torch
 
 MAP_SIZE = 256  # pixels a side of the maps of all but the autoencoders
 Group = tuple[str, ...]  # the keys of identical images
@@ -140,6 +144,32 @@ def _places(category: layout.Category, defects: typing.Iterable[str]) -> dict[st
             "bare": tuple(bare),
             "respelled": tuple(sorted(name for name in spelled if name != name.lower())),
             "alike": tuple(name for names in cases if len(names) > 1 for name in names)}
+
+
+def properties(good: torch.Tensor) -> dict[str, float]:
+    """What kind of workpiece good images show: uint8 [N,3,S,S], S at least 64, N at least 2.
+
+    Returns:
+        form: share of the variance of brightness, on a grid of 16 x 16, that the place in the image
+        explains: near 0 for a surface, all places of which are alike, near 1 for an object before
+        its ground. alignment: mean correlation of the details of two images (64 x 64 pixels, less
+        their surroundings): near 1 where an object always lies the same way. colour: mean
+        difference of the largest and the smallest channel, 0 (grey) to 1. good: N.
+    """
+    from torch.nn import functional
+
+    x = good.float() / 255
+    grey, n = x.mean(dim=1, keepdim=True), len(x)
+    coarse = functional.adaptive_avg_pool2d(grey, 16).flatten(1)
+    within = float(coarse.var(dim=0).mean())
+    between = max(float(coarse.mean(dim=0).var(correction=0)) - within / n, 0.0)
+    fine = functional.adaptive_avg_pool2d(grey, 64)
+    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
+    details = functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
+    return {"form": between / max(between + within, 1e-12),
+            "alignment": float((details.sum(dim=0).square().sum() - details.square().sum())
+                               / (n * (n - 1))),
+            "colour": float((x.amax(dim=1) - x.amin(dim=1)).mean()), "good": n}
 
 
 def _masks(category: layout.Category, labels: dict[Path, layout.Label],

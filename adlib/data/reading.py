@@ -77,9 +77,21 @@ def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
         OSError, ValueError: it is no picture, holds several, is too large, or has more than 8 bits
             and no grey_range is given.
     """
+    image, extent = upright(file, 2 * size, grey_range)
+    # Across, then down: left to itself, Pillow takes the other order for some tall pictures from
+    # version 13 on, and every fifth pixel is a grey level off.
+    for shape in ((size, image.height), (size, size)):
+        image = image.resize(shape, Image.Resampling.BILINEAR)
+    return Picture(np.asarray(image).transpose(2, 0, 1), extent)
+
+
+def upright(file: File, side: int, grey_range: GreyRange | None = None
+            ) -> tuple[Image.Image, GreyRange | None]:
+    """The picture as it is shown, RGB at its own size, and its values' extent. Of a large JPEG no
+    more is decoded than gives `side` pixels a side. Arguments and errors: as `read`."""
     with opened(file) as image:
         raw = _raw_mode(image)
-        _load(image, 2 * size, file)
+        _load(image, side, file)
         turn = _turn(image)
         values, extent = _deep(image, raw, file), None
         if values is not None:
@@ -91,13 +103,7 @@ def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
         image = image.convert("RGB")
-    if turn is not None:
-        image = image.transpose(turn)
-    # Across, then down: left to itself, Pillow takes the other order for some tall pictures from
-    # version 13 on, and every fifth pixel is a grey level off.
-    for shape in ((size, image.height), (size, size)):
-        image = image.resize(shape, Image.Resampling.BILINEAR)
-    return Picture(np.asarray(image).transpose(2, 0, 1), extent)
+    return (image if turn is None else image.transpose(turn)), extent
 
 
 def examine(file: File) -> Header:

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 
 from adlib.config import Config, InputError
-from adlib.data import images, layout
+from adlib.data import files, images, layout, quality
 from adlib.data.layout import Category
+from adlib.data.part import Part
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import clouds, components, sentences
+from adlib.report import charts, clouds, components, questions, sentences
 from adlib.report.data_sentences import findings_problems, findings_rows
-from adlib.report.i18n import Text, join, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
+from adlib.runs import overlays, run_folder
 
 
 def card(findings: Findings) -> typing.Any:
@@ -25,6 +27,15 @@ def card(findings: Findings) -> typing.Any:
 
     return HTML(render("data_card.html.j2", rows=findings_rows(findings),
                        problems=findings_problems(findings)))
+
+
+def properties(part: Part, most: int = 200) -> Text:
+    """What kind of workpiece it is (quality.properties), noted beside the data's page for the
+    comparison, and said."""
+    found = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
+    folder = run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
+    files.write_json(folder / "properties.json", found)
+    return t("data.properties", kind=named("kind_of", questions.kind_of(found)), **found)
 
 
 def duplicates(category: Category, findings: Findings, size: int = 72, most: int = 12) -> str:
@@ -62,6 +73,30 @@ def samples(category: Category, size: int, each: int = 8) -> dict[str, np.ndarra
 def train_pictures(category: Category, size: int, most: int = 500) -> np.ndarray:
     """Up to `most` good training images, evenly spaced: float32 [N,S,S,3] in [0,1]."""
     return _pictures(category, _spread(list(category.train), most), size)
+
+
+def mean_and_deviation(pictures: np.ndarray) -> str:
+    """Mean image, and each pixel's deviation over the images: where good parts differ among
+    themselves. [N,S,S,3] in [0,1]."""
+    deviation = pictures.std(axis=0).mean(axis=-1)
+    return components.strip({
+        t("data.mean_image"): (255 * pictures.mean(axis=0)).astype(np.uint8),
+        t("data.standard_deviation", most=float(deviation.max())): overlays.heat(
+            deviation, 0, deviation.max() / 2)}, "", "", titled=True)
+
+
+def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 24) -> str:
+    """Mean grey value of the images of each kind (`brightness`), as shares of the kind: what a
+    detector could read off the exposure alone."""
+    counted = {kind: np.histogram(some, bins, (0, 1))[0] / len(some) for kind, some in
+               values.items()}
+    top = max(shares.max() for shares in counted.values())
+    at = (np.arange(bins) + 0.5) / bins
+    return charts.panels(
+        {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
+                                     for i, shares in enumerate(counted.values())]},
+        list(counted), (t("data.brightness_axis"), 0, 1, charts.SHARE),
+        (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness")
 
 
 def brightness(category: Category, size: int) -> dict[str, np.ndarray]:

@@ -69,10 +69,6 @@ class Run:
         watches the folder."""
         files.write_json(self.folder / "progress.json", state)
 
-    def show(self, figure: typing.Any) -> None:
-        """Save a captioned figure of adlib.report in the run's folder, and display it."""
-        figure.show(self.folder)
-
     def save(self, detector: Detector, decision: Decision, results: Results) -> None:
         """Write everything the run came to, the metrics last: then it is finished."""
         from adlib.evaluation.results import write_csv
@@ -359,6 +355,11 @@ def _numbers(here: Path) -> Status:
     return Status("failed", f"{here / 'run.json'} cannot be understood; run it again")
 
 
+def home_of(folder: Path) -> Path:
+    """Where what is written into a run's folder will lie when the run is finished."""
+    return folder.parent if folder.name == AGAIN else folder
+
+
 def _replace(home: Path) -> None:
     """Put new numbers that are complete in the place of the earlier ones. The metrics go first and
     come last: whoever looks after a kill in between goes on from there."""
@@ -370,6 +371,8 @@ def _replace(home: Path) -> None:
             old.unlink(missing_ok=True)
         (home / "metrics.json").unlink()
     for new in sorted(again.iterdir(), key=lambda path: path.name == "metrics.json"):
+        if new.is_dir():
+            shutil.rmtree(home / new.name, ignore_errors=True)
         new.replace(home / new.name)
     shutil.rmtree(again)
 

@@ -27,7 +27,7 @@ def test_identical_images_are_shown_with_all_their_names(course_root):
     category = layout.open_category(course_root, "nut")
     shown = soup(eda.duplicates(category, quality.check(category)))
     captions = [[part.text for part in caption.select("[lang=en]")] or [caption.text]
-                for caption in shown.select("figcaption")]
+                for caption in shown.select(".caption")]
     assert captions == [["nut/train/good/000.png, nut/test/000.png"],
                         ["nut/train/good/001.png, nut/train/good/002.png"]]
     assert [image["alt"] for image in shown.select("img")] == [
