@@ -2,8 +2,9 @@
 detector looks for defects in it.
 
 An anomaly map compares patches with patches, and an empty fixture has only good ones. Here a
-picture is one vector: the means and deviations of a frozen ResNet18's layer2 over it, and the means
-of its quarters; the distance is Mahalanobis to all good pictures, with a ridge.
+picture is one vector: the means and deviations of a frozen ResNet18's layer2 over it, the means of
+its quarters, and the deviation of its grey values; the distance is Mahalanobis to all good
+pictures, with a ridge.
 """
 from __future__ import annotations
 
@@ -73,11 +74,12 @@ class Foreign(nn.Module):
         """uint8 [N,3,S,S] -> float64 [N,D] on the CPU."""
         return torch.cat([self.features_of(pictures.to_float(part))
                           for part in images.split(backbone.BATCH)]) if len(images) else (
-                              torch.zeros(0, 6 * backbone.CHANNELS[1], dtype=torch.float64))
+                              torch.zeros(0, 1 + 6 * backbone.CHANNELS[1], dtype=torch.float64))
 
     def features_of(self, x: torch.Tensor) -> torch.Tensor:
         """float32 [N,3,S,S] in [0,1] -> float64 [N,D]."""
         x = nn.functional.avg_pool2d(x, max(1, x.shape[-1] // SIDE))
+        detail = x.mean(dim=1).flatten(1).std(dim=1, keepdim=True)
         cells, encoder = (x - self.network.mean) / self.network.std, self.network.encoder
         cells = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(cells))))
         cells = encoder.layer2(encoder.layer1(cells))
@@ -85,7 +87,8 @@ class Foreign(nn.Module):
         halves, whole = (slice(half), slice(half, None)), cells.flatten(2)
         quarters = [cells[:, :, rows, columns].mean(dim=(2, 3)) for rows in halves
                     for columns in halves]
-        return torch.cat([whole.std(dim=-1), whole.mean(dim=-1), *quarters], dim=1).double()
+        return torch.cat([detail, whole.std(dim=-1), whole.mean(dim=-1), *quarters],
+                         dim=1).double()
 
     def distances(self, features: torch.Tensor) -> torch.Tensor:
         """float64 [N,D] -> float64 [N]."""
@@ -102,5 +105,5 @@ class Foreign(nn.Module):
 
 
 def _detail(features: torch.Tensor) -> torch.Tensor:
-    """The mean deviation over the picture, which `features_of` puts first."""
-    return features[:, :backbone.CHANNELS[1]].mean(dim=1)
+    """The deviation of the grey values, which `features_of` puts first."""
+    return features[:, 0]

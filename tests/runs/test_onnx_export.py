@@ -211,9 +211,9 @@ def test_foreign_pictures_are_pytorchs(course_root, tmp_path):
     onnx_export.export(run, tmp_path / "out.onnx", {})
     session = ort.InferenceSession(tmp_path / "out.onnx")
     good = images.load(sorted((course_root / "nut" / "test").glob("*.png")), 288)
-    noise = np.random.default_rng(0).integers(0, 256, good[:1].shape, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 2, (1, 288, 288), np.uint8).repeat(3, 0) * 255
     seen = set()
-    for picture in (*good, torch.zeros_like(good[0]), torch.from_numpy(noise[0])):
+    for picture in (*good[::2], torch.zeros_like(good[0]), torch.from_numpy(noise)):
         foreign, p_value, absent = session.run(["foreign", "foreign_p_value", "absent"],
                                                {"picture": picture[None].numpy()})
         (expected, ), (why, ) = run.foreign(picture[None])
