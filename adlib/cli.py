@@ -7,7 +7,6 @@ import contextlib
 import os
 import shlex
 import sys
-import tempfile
 import typing
 from pathlib import Path
 
@@ -191,20 +190,14 @@ def export(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """One line each: versions, device, data, weights, write access; 1 if a study could not run. Of
     a detector of one's own: what was asked of it, and what to do where it fails."""
-    from adlib.runs import freshness
-
     if args.detector:
         return _check_detector(args)
+    from adlib.report import readiness
+
     ready = True
-    print("versions:", ", ".join(f"{name} {version}"
-                                 for name, version in freshness.versions().items()))
-    for name, look in (("device", _check_device), ("data", _check_data),
-                       ("weights", _check_weights), ("write access", _check_writing)):
-        try:
-            print(f"{name}: {look(args)}")
-        except (InputError, ImportError) as error:
-            ready = False
-            print(f"{name}: NOT READY: {error}")
+    for name, ok, said in readiness.look(args.data, args.weights, args.reports):
+        ready &= ok
+        print(f"{name}: {said}" if ok else f"{name}: NOT READY: {said}")
     print("ready: a study can run" if ready else
           "not ready: a study could not run; see the lines marked NOT READY")
     return 0 if ready else 1
@@ -223,65 +216,6 @@ def _check_detector(args: argparse.Namespace) -> int:
     print(f"not ready: {failed} of these have to hold (docs/your_detector.md)" if failed else
           f"ready: give model: {args.detector} in a configuration")
     return int(failed > 0)
-
-
-def _check_device(args: argparse.Namespace) -> str:
-    import torch
-
-    from adlib.models.fast import device
-
-    return (f"{device.pick_device('auto')}, {os.cpu_count()} cores, torch uses "
-            f"{torch.get_num_threads()} threads")
-
-
-def _check_data(args: argparse.Namespace) -> str:
-    from adlib.data import layout, quality
-    from adlib.report import data_sentences
-
-    root, rule = layout.find_root(args.data)
-    # a page names the folder alone; whoever sits at this machine wants to know where it is
-    lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
-    for name in layout.categories(root):
-        try:
-            findings = quality.check(layout.open_category(root, name))
-        except InputError as error:
-            lines, bad = [*lines, f"  {name}: {error}"], bad + 1
-            continue
-        rows = "; ".join(map(" ".join, data_sentences.findings_rows(findings)))
-        problems = data_sentences.findings_problems(findings)
-        lines += [f"  {name}: {rows}", *(f"    problem: {problem}" for problem in problems)]
-        bad += findings.stopping
-    lines += [f"  no category: {words}" for words in layout.near_misses(root)]
-    if bad:
-        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))
-    return "\n".join(lines)
-
-
-def _check_weights(args: argparse.Namespace) -> str:
-    from adlib.config import Config
-    from adlib.models import autoencoders
-
-    config = Config(model="resnet18", weights=args.weights or "imagenet",
-                    weights_fallback=not args.weights)
-    weights = autoencoders.build_network(config)[1]
-    return weights + (" (the CAE needs none; give a file with --weights PATH)"
-                      if weights.startswith("RANDOM") else "")
-
-
-def _check_writing(args: argparse.Namespace) -> str:
-    from adlib.config import cache_dir
-    from adlib.runs import run_folder
-
-    folders = run_folder.reports_dir(args.reports), cache_dir()
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(f"cannot write in {folder} ({error.strerror}); make it writable, or "
-                             f"set ADLIB_CACHE or --reports") from error
-    return " and ".join(map(str, folders))
 
 
 def data_get(args: argparse.Namespace) -> int:
