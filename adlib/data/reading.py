@@ -72,8 +72,9 @@ def read(path: Path, size: int, grey_range: GreyRange | None = None) -> Picture:
             clipped. Pictures of 8 bits stay as they are.
 
     Raises:
-        OSError, ValueError: it is no picture, holds several, is too large, or has more than 8 bits
-            and no grey_range is given.
+        ValueError: it is no picture, holds several, is too large, or has more than 8 bits and no
+            grey_range is given.
+        OSError, or whatever else a decoder trips over in a damaged file.
     """
     with opened(path) as image:
         raw = _raw_mode(image)
