@@ -74,8 +74,9 @@ def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
             clipped. Pictures of 8 bits stay as they are.
 
     Raises:
-        OSError, ValueError: it is no picture, holds several, is too large, or has more than 8 bits
-            and no grey_range is given.
+        ValueError: it is no picture, holds several, is too large, or has more than 8 bits and no
+            grey_range is given.
+        OSError, or whatever else a decoder trips over in a damaged file.
     """
     image, extent = upright(file, 2 * size, grey_range)
     # Across, then down: left to itself, Pillow takes the other order for some tall pictures from
