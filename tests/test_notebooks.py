@@ -224,4 +224,4 @@ def test_the_overview_lists_what_lies_there(tmp_path):
     folder.mkdir(parents=True)
     (folder / "run.json").write_text('{"status": "failed", "error": "why"}')
     (run,) = overview.runs(tmp_path).to_dict("records")
-    assert (run["category"], run["name"], run["seed"], run["state"]) == ("nut", "pca", "3", "failed")
+    assert (run["category"], run["name"], run["seed"], run["state"]) == ("nut", "pca", 3, "failed")

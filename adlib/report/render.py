@@ -87,5 +87,5 @@ def _environment() -> jinja2.Environment:
         "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
         "commands": commands, "number": number, "short": short,
         "log": math.log, "numbers": lambda values: " ".join(map(number, values))}
-    environment.globals["t"] = i18n.t
+    environment.globals |= {"t": i18n.t, "named": i18n.named}
     return environment

@@ -63,6 +63,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
         log.info("the report is up to date; open %s", reports / "index.html")
         return reports / "index.html"
     study = Study(reports)
+    study.write()
     table, commands = study.table, _commands(reports)
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
     pages = [_data_page(study, folder) for folder in looks]

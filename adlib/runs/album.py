@@ -20,7 +20,6 @@ from PIL import Image
 from scipy import ndimage
 
 from adlib.data import files, layout
-from adlib.data.images import opened
 from adlib.runs import overlays
 
 if typing.TYPE_CHECKING:  # a page need not wait for torch
@@ -168,6 +167,8 @@ def _input(path: Path, kept: Path) -> tuple[tuple[Path, Path], tuple[int, int]]:
     """An input and its thumb in the category's folder, and its size there; made if need be."""
     large, small = (kept.with_name(f"{kept.name}{end}.jpg") for end in ("", "-small"))
     if not (large.exists() and small.exists()):
+        from adlib.data.images import opened  # loads torch, which whoever reads an album needs not
+
         picture = opened(path)
         for target, side in ((large, LARGEST), (small, SMALL)):
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)

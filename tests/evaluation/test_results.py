@@ -382,6 +382,8 @@ def test_csv_keeps_every_digit(course_root, tmp_path):
 @pytest.mark.parametrize("value, verdict", [(0.696, "reached"), (0.694, "missed"),
                                             (0.80, "reached"), (0.81, "exceeded")])
 def test_verdict_on_the_references_claims(value, verdict):
-    assert comparison._verdict(
-        {"auroc": value, "claim_low": 0.70, "claim_high": 0.80, "epochs": 100,
-         "weights": "none"}) == verdict
+    run = pd.Series({"category": "hazelnut", "name": "cae_mse", "layout": "course", "epochs": 100})
+    assert comparison._claims(run, {"auroc": value, "random": False})["verdict"] == verdict
+    assert comparison._claims(run, {"auroc": value, "random": True})["verdict"] == ""
+    assert comparison._claims(pd.Series(run.to_dict() | {"epochs": 5}), {"auroc": value, "random": False})["verdict"] == ""
+    assert comparison._claims(pd.Series(run.to_dict() | {"layout": "mvtec"}), {"auroc": value, "random": False}) == {}

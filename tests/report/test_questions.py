@@ -283,7 +283,7 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
 def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(figures, "say", said.append)
-    monkeypatch.setattr(figures, "show", said.append)
+    monkeypatch.setattr(figures, "show", lambda drawn: drawn and said.append(drawn))
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
     study = Study(tmp_path)
     for name in (*RUN_BY, "places", "epochs", "kinds", "ranks", "better"):

@@ -293,6 +293,7 @@ def test_a_cell_is_shown_in_chinese_where_there_is_one_and_in_english_where_not(
         "01_eda": {first: "# 问题？\n\n引言。", second: "已知。", "gone": "无。"}})
     built(reports)
     page = Page(path.parent / "index.html", "zh-CN")
-    assert page.soup.select_one("h1").get_text(strip=True) == "问题？"
+    assert page.soup.select_one("h1").get_text(strip=True) == "nut"  # its runs come first
+    assert page.soup.select_one("h2").get_text(strip=True).startswith("问题？")
     assert "引言。" in page.text and "已知。" in page.text and "New." in page.text
     assert "Known." not in page.text and "An intro" not in page.text and "无。" not in page.text
