@@ -249,7 +249,7 @@ def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
     said = adlib("new", "my-nut", "--good", drawn / "train" / "good", "--bad", drawn / "test",
                  "--data", tmp_path / "data", "--weights", "none", "--reports",
                  tmp_path / "reports")
-    assert "19 good pictures to learn from, 5 good ones to test with" in said and "To look at new pictures: adlib predict" in said
+    assert "19 good pictures to learn from, 5 good ones to test with" in said and "Next: adlib predict" in said
     run = tmp_path / "reports" / "runs" / "my-nut" / "fused" / "seed-0"
     page = Page(run / "index.html")
     assert "cross-conformal" in page.text and (tmp_path / "reports" / "index.html").is_file()
