@@ -66,11 +66,13 @@ def report(args: argparse.Namespace) -> int:
     """Render the pages, and print what they say in short."""
     from adlib.runs import run_folder
 
-    _report(run_folder.reports_dir(args.reports), language=args.lang, markdown=args.markdown)
+    _report(run_folder.reports_dir(args.reports), language=args.lang, markdown=args.markdown,
+            pages=args.pages)
     return 0
 
 
-def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "") -> None:
+def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "",
+            pages: str = "") -> None:
     from adlib.data import files
     from adlib.report import answers, matrix, ranking, site
     from adlib.report.study import Study
@@ -81,21 +83,21 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     if markdown:
         files.write_text(markdown, study.markdown())
         print(f"wrote {markdown}")
+    if pages:
+        print(f"copied the pages to {pages} ({site.copy(reports, Path(pages)) / 1e6:.1f} MB)")
     found = [ranking.answer(study.rows, category) for category in study.categories]
-    best = next((one.best for one in found if one.best), None)
     print("", board.closing_table(matrix.closing(study.rows)), "", sep="\n")
-    print(*map(answers.short, found), sep="\n")
-    print(f"\nReport: {forecast.near(index)}")
-    if best:
-        folder = forecast.near(reports / best["folder"])
-        print(f"Next: {shlex.join(['adlib', 'predict', folder])} PICTURES")
+    print(*map(answers.short, found), f"\nReport: {forecast.near(index)}", sep="\n")
+    done = study.table.loc[study.table["status"] == "finished", "folder"]
+    for folder in [*(one.best["folder"] for one in found if one.best), *done][:1]:
+        print(f"Next: adlib predict {shlex.quote(forecast.near(reports / folder))} PICTURES")
 
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
     from adlib.config import project_root, study_root
     from adlib.data import images, importer
-    from adlib.runs import grid, run_folder
+    from adlib.runs import grid
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
     grid.read(best)  # before anything is copied
@@ -113,11 +115,7 @@ def new(args: argparse.Namespace) -> int:
     words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
     for option in ("reports", "weights", "lang"):
         words += [f"--{option}", value] if (value := getattr(args, option)) else []
-    code = run(_parser().parse_args(words))
-    folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
-    if code == 0:
-        print(f"\nTo look at new pictures: {shlex.join(['adlib', 'predict', str(folder)])} FOLDER")
-    return code
+    return run(_parser().parse_args(words))
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -278,6 +276,8 @@ def _parser() -> argparse.ArgumentParser:
                               help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
+    one.add_argument("--pages", default="", metavar="DIR",
+                     help="copy the pages there, to be passed on, without what a run needs")
     one.set_defaults(command=report)
 
     one = commands.add_parser("new", parents=[reports, weights, language],

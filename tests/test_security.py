@@ -28,8 +28,9 @@ from adlib.config import InputError
 from adlib.data import importer, layout, untrusted
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
-from adlib.report import clouds, components, tables
-from adlib.report.i18n import t
+from adlib.report import charts, clouds, components, gallery, tables
+from adlib.report.i18n import Text, t
+from adlib.runs.album import Shot
 from tests.conftest import picture
 from tests.handmade import failed, small_run
 from tests.test_browser import BROWSER
@@ -198,7 +199,8 @@ def injected(page):
     return page.select("script")[1:] + page.select("iframe, object, embed, base, form, svg[x]") + [
         part for part in page.find_all(True)
         if any(name.startswith("on")
-               for name in part.attrs) or not part.get("src", "data:").startswith("data:")
+               for name in part.attrs)
+        or not re.match(r"data:|(\.\./)+(pictures|runs)/", part.get("src", "data:"))  # what a run kept
         or part.get("href", "").startswith("javascript:")
     ]
 
@@ -232,16 +234,21 @@ def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
     """What only JupyterLab shows, and a table of any text; then the same name as it is."""
     name, dots = TAG + ATTRIBUTE + OTHER, np.zeros((2, 8, 8, 3), np.uint8)
     threshold = Threshold(np.linspace(0, 1, 19), 0.05)
-    images = components.with_scores(tables.pd.DataFrame({
+    images = gallery.with_scores(tables.pd.DataFrame({
         "path": name, "split": "test", "defect": name, "label": [0, 1], "chosen_score": [0.5, 2.0],
-        "chosen_p_value": 0.5}))
+        "score": [0.5, 2.0], "chosen_p_value": 0.5}))
+    address = f"data:,{name}"
+    shot = Shot(address, address, 4, 3, address, address, address, name, name, name)
+    runs = [gallery.Compared(Text(name), name, images.assign(path=[name, "b"]), threshold,
+                             {name: shot, "b": shot})] * 2
     fragments = [
         components.strip({t("view.input"): dots[0]}, name, name),
-        components.paragraph(name),
-        components.tiles_of(images, [{t("view.input"): dots[0]}] * 2, threshold, name, 2),
+        components.paragraph(name), components.figure(name, name, name, name),
+        gallery.gallery(images, [shot] * 2, threshold, name, ids=True),
+        gallery.examples(images, [shot] * 2, threshold, [name] * 2), gallery.compare(runs),
         components.threshold(images, threshold, name),
-        components.judged(name, 1.0, 1, threshold, name),
-        clouds.scatter(np.arange(2.0), np.arange(2.0), [0, 1], (name, name), (0.5, 0.5), 0),
+        components.judged(name, 1.0, 1, threshold),
+        charts.loss([{"epoch": 1, "loss": 1.0, "held_out_loss": 1.0}], name),
         clouds.feature_map(np.eye(2), [name, "good"], [name, name], dots,
                            t("view.kind_name", kind=name, name=name)),
         tables.html(tables.pd.DataFrame({"defect": [name]}), name)

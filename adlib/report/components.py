@@ -164,8 +164,7 @@ def _groups(test: pd.DataFrame,
     named as results.locate names them."""
     by_defect = [(str(name), images) for name, images in test.groupby("defect", sort=True)]
     by_defect.sort(key=lambda pair: pair[1]["chosen_prediction"].mean())
-    if len(by_defect) > 1 or regions.empty:
-        yield from by_defect
+    yield from by_defect
     if not regions.empty:
         areas = test["path"].map(regions.groupby("path")["share"].sum()).dropna()
         middle = areas.median()

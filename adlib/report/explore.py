@@ -127,29 +127,21 @@ class Desk:
         return [key.partition("/")[2] for key in self._runs if key.startswith(f"{category}/")]
 
     def _other_category(self, _: typing.Any) -> None:
-        here = self._of(self.category.value)
-        again = self.run.value if self.run.value in here else here[0]
-        with self.run.hold_trait_notifications():
-            self.run.options, self.run.value = here, again
+        self.run.options = self._of(self.category.value)
         self._open()
 
     def _open(self, _: typing.Any = None) -> None:
-        folder = self._runs.get(f"{self.category.value}/{self.run.value}")
-        if folder is None or folder.parts[-3:] == self._now:
+        key, config = f"{self.category.value}/{self.run.value}", self.look.run.config
+        if key not in self._runs or key == f"{config.category}/{config.name}/seed-{config.seed}":
             return
         try:
-            self.look = open_run(folder, self._data_root)
+            self.look = open_run(self._runs[key], self._data_root)
         except InputError as error:
             self._said.value = components.paragraph(str(error))
             return
         self._say()
         for tool, box in self._tools:
             self._fill(tool, box)
-
-    @property
-    def _now(self) -> tuple[str, ...]:
-        config = self.look.run.config
-        return config.category, config.name, f"seed-{config.seed}"
 
     def _say(self) -> None:
         run = self.look.run

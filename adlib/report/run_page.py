@@ -25,7 +25,7 @@ from adlib.report import (
     reference_figures,
     sentences,
 )
-from adlib.report.i18n import Text, join, named, t
+from adlib.report.i18n import join, named, t
 from adlib.runs import album, overlays
 
 if typing.TYPE_CHECKING:
@@ -153,31 +153,17 @@ def say(key: str, **values: typing.Any) -> None:
     figures.say(t(f"lesson.{key}", **values))
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Pictures side by side, with what they show."""
-
-    pictures: dict[str, np.ndarray]  # {title: uint8 [h,w,3]}
-    key: str
-    caption: Text
-    boxes: dict[str, tuple[float, ...]]
-
-    def show(self) -> None:
-        figures.show(components.strip(self.pictures, self.caption, "", boxes=self.boxes,
-                                      titled=True), self.caption, self.key.replace("_", "-"))
-
-
 def pictures(key: str, images: typing.Mapping[str, Picture],
              boxes: typing.Mapping[str, tuple[int, int, int]] | None = None,
-             **values: typing.Any) -> Row:
-    """Images and maps side by side, with the caption `lesson.<key>`.
+             **values: typing.Any) -> None:
+    """Display images and maps side by side, with the caption `lesson.<key>`.
 
     Args:
         images: {title: [3,S,S], or a map [S,S], which gets the whole colour scale, or a batch of
             one of either}.
         boxes: {title: (row, column, cells a side)}: the grid cell to draw a box around.
     """
-    shown = {}
+    caption, shown = t(f"lesson.{key}", **values), {}
     for title, picture in images.items():
         array = np.asarray(picture, dtype=float)
         array = array[0] if array.shape[0] == 1 else array
@@ -189,7 +175,8 @@ def pictures(key: str, images: typing.Mapping[str, Picture],
     framed = {named("picture", title): (100 * column / cells, 100 * row / cells, 100 / cells,
                                         100 / cells)
               for title, (row, column, cells) in (boxes or {}).items()}
-    return Row(shown, key, t(f"lesson.{key}", **values), framed)
+    figures.show(components.strip(shown, caption, "", boxes=framed, titled=True), caption,
+                 key.replace("_", "-"))
 
 
 def sample_features(images: torch.Tensor, detector: Detector, config: Config) -> torch.Tensor:

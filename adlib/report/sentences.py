@@ -184,10 +184,10 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
     if metrics["calibration"]["images"] < min_calibration_size(target_fpr):
         found = alarms = None
     if found and found["n"]:
-        parts = [t("result.finds", **found)]
+        said = t("result.finds", **found)
         if alarms["n"]:
-            parts.append(t(_ALARMS.get(alarms["count"], "result.alarms"), **alarms))
-        said = join(parts, ", ")
+            said = t("result.both", found=said, alarms=t(_ALARMS.get(alarms["count"],
+                                                                     "result.alarms"), **alarms))
     elif alarms and alarms["n"]:
         said = t("result.alarms_alone", **alarms)
     else:

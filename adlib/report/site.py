@@ -10,6 +10,7 @@ import hashlib
 import html
 import re
 import shlex
+import shutil
 import typing
 from pathlib import Path
 
@@ -32,6 +33,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
              "detectability.csv", "smallest.csv")
+PASSED_ON = (".html", ".jpg", ".png", ".webp")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
 
@@ -81,6 +83,26 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     files.write_json(note, made_from)
     log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
+
+
+def copy(reports: Path, target: Path) -> int:
+    """The pages, their pictures and what they offer as files, to be passed on: no notebook, model,
+    log or manifest, which are large or name this machine's folders. Returns the size in bytes.
+
+    Raises:
+        InputError: where the target holds anything but an earlier copy.
+    """
+    if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
+        raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
+    shutil.rmtree(target, ignore_errors=True)
+    size = 0
+    for path in sorted(reports.rglob("*")):
+        if path.suffix in PASSED_ON or path.name in DOWNLOADS:
+            there = target / path.relative_to(reports)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, there)
+            size += path.stat().st_size
+    return size
 
 
 # ---- what is on a page

@@ -391,8 +391,9 @@ def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running
     for _ in range(100):  # 99 seconds, three of them multiples of 30
         shown.progress([running])
         now[0] += 1
-    assert len(said) == 3 and said[0].startswith("0 of 4 done, about 3 min left; ")
-    assert {line.partition("; ")[2] for line in said} == {"nut ok seed 0: epoch 3 of 9"}
+    # what takes longer than forecast makes the rest longer, too
+    assert said == [f"0 of 4 done, about {left} min left; nut ok seed 0: epoch 3 of 9"
+                    for left in (2, 3, 4)]
 
 
 def test_on_a_terminal_there_is_one_live_line_and_a_long_command_stays_in_one_piece(
