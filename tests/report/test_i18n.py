@@ -10,6 +10,7 @@ import pytest
 
 from adlib.config import KINDS, project_root
 from adlib.data import corruptions
+from adlib.data.synthetic import foreign
 from adlib.report import comparison, i18n
 
 ROOT = project_root()
@@ -20,7 +21,7 @@ FAMILIES = {
     "status": {"missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
-    "position": {"per_position", "any_position"}}
+    "position": {"per_position", "any_position"}, "foreign_kind": set(foreign.KINDS)}
 BY_CODE = {"answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            "caption.choices", "caption.target", "caption.position"}  # the last: by tables.show
 
