@@ -10,13 +10,9 @@ import pytest
 
 from adlib.config import KINDS, project_root
 from adlib.data import corruptions
-<<<<<<< HEAD
+from adlib.data.synthetic import foreign
 from adlib.models import anomaly_maps
 from adlib.report import comparison, i18n, matrix, site, study
-=======
-from adlib.data.synthetic import foreign
-from adlib.report import comparison, i18n
->>>>>>> r19a
 
 ROOT = project_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -28,16 +24,13 @@ FAMILIES = {
     "status": {"missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
-<<<<<<< HEAD
     "position": {"per_position", "any_position"},
     "map": {"squared", "ssim", "gradient", "sum", "distance"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
                 "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
-                "deviation"}}
-=======
-    "position": {"per_position", "any_position"}, "foreign_kind": set(foreign.KINDS)}
->>>>>>> r19a
+                "deviation"},
+    "foreign_kind": set(foreign.KINDS)}
 BY_CODE = {"answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
            *(f"matrix.{note}" for note in ("random", "reference"))}
