@@ -97,7 +97,7 @@ def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
     from adlib.config import project_root, study_root
     from adlib.data import images, importer
-    from adlib.runs import grid
+    from adlib.runs import grid, run_folder
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
     grid.read(best)  # before anything is copied
@@ -115,7 +115,11 @@ def new(args: argparse.Namespace) -> int:
     words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
     for option in ("reports", "weights", "lang"):
         words += [f"--{option}", value] if (value := getattr(args, option)) else []
-    return run(_parser().parse_args(words))
+    code = run(_parser().parse_args(words))
+    folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
+    if code == 0:
+        print(f"\nTo look at new pictures: {shlex.join(['adlib', 'predict', str(folder)])} FOLDER")
+    return code
 
 
 def predict(args: argparse.Namespace) -> int:

@@ -176,7 +176,7 @@ class SyntheticAnomalyClassifier(nn.Module):
             self._differences(features, torch.arange(len(features))[:, None],
                               _some(everywhere, GOOD_CELLS, generator)),
             self._differences(anomalous, made_of, _some(coarse == 0, CELLS_BESIDE, generator))])
-        self.register_buffer("std", good.std(dim=0) + 1e-6)
+        self.register_buffer("std", good.std(dim=0).clamp_min(DIGIT) + 1e-6)
         x = torch.cat([good, bad]).div_(self.std).abs_()
         y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
         self.head = _perceptron(x.shape[1])

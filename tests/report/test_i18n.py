@@ -31,7 +31,9 @@ FAMILIES = {
                 "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
                 "deviation"},
     "foreign_kind": set(foreign.KINDS)}
-BY_CODE = {"answer.n_reached", "answer.n_exceeded", "answer.n_missed",
+BY_CODE = {*(f"data.{code}" for code in ("unread", "stray", "bare", "respelled", "alike")),
+           *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
+                                         "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
            *(f"matrix.{note}" for note in ("random", "reference"))}
 

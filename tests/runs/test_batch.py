@@ -41,7 +41,8 @@ if name == "killed":
 if name != "silent":
     sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
     category, source = layout.open_from(data_root, category)
-    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source),
+    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source,
+                                                         grey_range=None),
                            types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})

@@ -134,7 +134,7 @@ def test_one_that_stalls_for_long_is_reported_and_read_at_last(follow, camera):
                     20: writes(camera / "a.png", whole[500:], "ab")})
     assert said(found, camera) == [("a.png", "unreadable"), ("a.png", "good")]
     assert watch.STILL_S <= follow.at[0] < watch.STILL_S + 2 and 20 < follow.at[1] < 24
-    assert "truncated" in found[0].problem and found[0].time <= found[1].time
+    assert "runcated" in found[0].problem and found[0].time <= found[1].time
 
 
 def test_an_unreadable_file_is_one_row_however_long_it_stays(follow, camera, tmp_path):
