@@ -319,6 +319,10 @@ def _ahead(pool: ThreadPoolExecutor, given: typing.Iterable[Source], config: Con
         if reading.is_outside(extent, grey_range):
             log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
                         "to %g, and are clipped", untrusted.sanitized(path), *extent, *grey_range)
+        # of a run of an earlier version nobody knows what it learned from
+        if not extent and grey_range not in (None, run_folder.SIXTEEN_BITS):
+            log.warning("%s has 8 bits, and what the run learned from has more: its score may mean "
+                        "nothing", untrusted.sanitized(path))
         return torch.from_numpy(pixels.copy())
 
     waiting: list[tuple[Source, typing.Any]] = []
