@@ -63,10 +63,14 @@ class Reopened:
         """A picture's file as the run was shown its own: uint8 [3,S,S]. Raises as reading.read."""
         grey_range = reading.parsed(self.config.grey_range)
         pixels, extent = reading.read(file, self.config.image_size, grey_range)
+        name = untrusted.sanitized(getattr(file, "name", file))
         if reading.is_outside(extent, grey_range):
             log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
-                        "to %g, and are clipped", untrusted.sanitized(getattr(file, "name", file)),
-                        *extent, *grey_range)
+                        "to %g, and are clipped", name, *extent, *grey_range)
+        # Of a run of an earlier version nobody knows what it learned from.
+        if not extent and grey_range not in (None, run_folder.SIXTEEN_BITS):
+            log.warning("%s has 8 bits, and what the run learned from has more: its score may mean "
+                        "nothing", name)
         return torch.from_numpy(pixels.copy())
 
     def scores(self, given: Images) -> np.ndarray:

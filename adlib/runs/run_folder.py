@@ -38,6 +38,7 @@ AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 PLACES = ("data_root", "reports", "weights")  # parameters that may be paths of this machine
 LAYOUTS = {"seed": "course"}  # as an earlier version called it
+SIXTEEN_BITS = (0, 65535)
 METRICS = {"false_alarms": "false_positives", "follows": "confounders"}
 
 
@@ -254,7 +255,7 @@ def config_of(run_folder: Path) -> Config:
 def grey_range(run_folder: Path) -> str:
     """The parameter grey_range by which new pictures are read as the run's own were: a run that
     notes none is of an earlier version, for which 16 bits were all that is above 8."""
-    low_high = manifest(run_folder)["data"].get("grey_range", (0, 65535))
+    low_high = manifest(run_folder)["data"].get("grey_range", SIXTEEN_BITS)
     return ",".join(map(str, low_high or ()))
 
 
