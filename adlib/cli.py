@@ -129,6 +129,7 @@ def predict(args: argparse.Namespace) -> int:
 
     from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
+    from adlib.runs.record import Record
 
     run, given = _reopened(args), [Path(path) for path in args.pictures]
     if args.target_fpr is not None:
@@ -138,7 +139,7 @@ def predict(args: argparse.Namespace) -> int:
     told, due = False, [] if args.watch else predictions.sources(given)
     bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
                    redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
-    with local.stop_signals() as stop, predictions.Record(run, Path(args.out)) as record, bar:
+    with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         for latest in predictions.predict(record, coming, stop,
                                           ahead=0 if args.watch else predictions.AHEAD):
@@ -182,10 +183,10 @@ def export(args: argparse.Namespace) -> int:
     onnx_export.export(run, Path(args.onnx), {
         "configuration": config.name, "category": config.category, "seed": config.seed,
         "weights": about["weights"], "data": about["data"]["fingerprint"], "git": about["git"]})
-    rounded = ("; computed in float32, the run in bf16: scores may differ in the third digit"
+    rounded = ("; the run computes in bf16, and scores may differ in the third digit"
                if about.get("precision") == "bf16" else "")
-    print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, input "
-          f"{config.image_size} px, threshold {run.threshold.value:.6g}{rounded}")
+    print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
+          f"of any size, threshold {run.threshold.value:.6g}{rounded}")
     return 0
 
 

@@ -25,7 +25,7 @@ from adlib.evaluation.calibration import fit_foreign
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import min_calibration_size
 from adlib.runs import inference, run_folder
-from adlib.runs.predictions import Source
+from adlib.runs.record import Source
 
 KEPT = ("score", "chosen", "label_free", "maps")  # of the parent's metrics: all but what was tested
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from time import monotonic
 
 from adlib.config import log
-from adlib.runs.predictions import Record, Source, below
+from adlib.runs.predictions import below
+from adlib.runs.record import Record, Source
 
 POLL_S = 1.0  # how often the folder is asked, at the most
 RESTLESS_S = 5.0  # after which a file that has not stood still meanwhile is looked at all the same
 STILL_S = 10.0
 ROUND_S = 5.0  # of looking at files, after which the folder is asked for newer ones
-Stamp = tuple[int, ...]  # device, inode, size, when it was written and when changed
+Stamp = tuple[int, ...]  # size, when it was written, when changed; device and inode
 
 
 @dataclasses.dataclass
@@ -40,15 +41,15 @@ def watched(folder: Path, record: Record, stop: threading.Event) -> typing.Itera
     know, until `stop` is set. One that has gone before it could be read comes a last time."""
     known: dict[Path, _File] = {}
     for asked, present in _listings(folder, stop):
-        places = {stamp[:2] for stamp in present.values()}
+        places = {stamp[3:] for stamp in present.values()}
         for gone in [known.pop(path) for path in known.keys() - present.keys()]:
-            if not gone.source.done and gone.stamp[:2] not in places:  # else it was moved
+            if not gone.source.done and gone.stamp[3:] not in places:  # else it was moved
                 gone.source.final = True
                 yield gone.source
         for path, stamp in present.items():
             before = known.get(path)
-            if before is None or before.stamp != stamp:
-                same = before is not None and before.stamp[:4] == stamp[:4]
+            if before is None or before.stamp[:3] != stamp[:3]:  # some shares invent inodes
+                same = before is not None and before.stamp[:2] == stamp[:2]
                 known[path] = _File(Source(path, path.relative_to(folder).as_posix(), watched=True,
                                            done=same and before.source.done), stamp, asked,
                                     before.restless if before else asked)
@@ -93,4 +94,4 @@ def _stamp(path: Path) -> Stamp | None:
         stat = path.stat()
     except OSError:  # it has gone since it was listed
         return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino

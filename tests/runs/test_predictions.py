@@ -18,6 +18,7 @@ from adlib.data import files
 from adlib.evaluation import calibration
 from adlib.runs import inference, predictions
 from adlib.runs.engines import local
+from adlib.runs.record import COLUMNS, Record, Source
 from tests import tolerances
 from tests.conftest import picture
 from tests.handmade import small_run
@@ -226,8 +227,8 @@ def test_why_a_picture_cannot_be_read(run, tmp_path, spoil, problem):
     if spoil is Path.mkdir:
         path.unlink()
     spoil(path)
-    with predictions.Record(inference.reopen(run), tmp_path / "out") as record:
-        (one, ) = predictions.predict(record, [predictions.Source(path, "a.png")],
+    with Record(inference.reopen(run), tmp_path / "out") as record:
+        (one, ) = predictions.predict(record, [Source(path, "a.png")],
                                       threading.Event())
     assert problem in one.problem and "0x" not in one.problem and one.score is None
     assert predictions.exit_code(record) == 3
@@ -246,10 +247,10 @@ def test_a_score_that_is_no_number_is_no_verdict(run, tmp_path, monkeypatch, cap
 
 def test_one_call_at_a_time_writes_into_a_folder(run, tmp_path):
     reopened, out = inference.reopen(run), tmp_path / "out"
-    with predictions.Record(reopened, out), pytest.raises(
+    with Record(reopened, out), pytest.raises(
             InputError, match="another adlib predict writes in .*out; end it, or give another"):
-        predictions.Record(reopened, out)
-    with predictions.Record(reopened, out):
+        Record(reopened, out)
+    with Record(reopened, out):
         pass
 
 
@@ -257,18 +258,18 @@ def test_one_call_at_a_time_writes_into_a_folder(run, tmp_path):
 def test_a_full_disk_is_one_sentence(run, tmp_path):
     picture(tmp_path / "a.png", 0)
     with pytest.raises(InputError, match=r"cannot write in .*out \(No space left on device\)"), \
-            predictions.Record(inference.reopen(run), tmp_path / "out") as record:
+            Record(inference.reopen(run), tmp_path / "out") as record:
         record._stream.close()
         record._stream = Path("/dev/full").open("w")
-        list(predictions.predict(record, [predictions.Source(tmp_path / "a.png", "a.png")],
+        list(predictions.predict(record, [Source(tmp_path / "a.png", "a.png")],
                                  threading.Event()))
 
 
 @pytest.mark.parametrize(("table", "sentence"), [
     ("path,score,p_value,verdict,problem\r\na.png,1,0.5,good,\r\n", "or of an older version"),
-    (",".join(predictions.COLUMNS) + "\r\na.png,high,0.5,good,,,,,\r\n", "line 2 of .*csv is none"),
-    (",".join(predictions.COLUMNS) + "\r\na.png,1,0.5,good,,,,,,,\r\n", "line 2 of .*csv is none"),
-    (",".join(predictions.COLUMNS) + "\r\na.png,1,0.5,good\r\n", "line 2 of .*csv is none"),
+    (",".join(COLUMNS) + "\r\na.png,high" + "," * (len(COLUMNS) - 2) + "\r\n", "line 2 of .*csv is none"),
+    (",".join(COLUMNS) + "\r\na.png,1" + "," * (len(COLUMNS) - 1) + "\r\n", "line 2 of .*csv is none"),
+    (",".join(COLUMNS) + "\r\na.png,1,0.5,good\r\n", "line 2 of .*csv is none"),
 ], ids=["older", "no number", "more columns", "fewer columns"])
 def test_a_table_that_was_not_written_here_is_refused_and_kept(run, tmp_path, capsys, table,
                                                                sentence):

@@ -11,6 +11,7 @@ from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation import calibration
 from adlib.runs import board, inference, predictions, recalibration, run_folder
+from adlib.runs.record import Source
 from tests.conftest import picture
 from tests.handmade import small_run
 
@@ -46,7 +47,7 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys):
     new, old = inference.reopen(out), inference.reopen(run)
     assert run_folder.manifest(out)["parent"] == run.name and new.threshold.how == "recalibrated"
     found = new.threshold.calibration
-    shown = [predictions.Source(path, path.name) for path in sorted((tmp_path / "now").iterdir())]
+    shown = [Source(path, path.name) for path in sorted((tmp_path / "now").iterdir())]
     assert found.tolist() == [float(old.scores(old.decode(one.path)[None])[0]) for one in shown]
     assert new.threshold.exceeded(found).mean() <= 0.05
     with pytest.raises(InputError, match="is there already"):

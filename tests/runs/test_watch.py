@@ -12,6 +12,7 @@ from PIL import Image
 
 from adlib.evaluation import calibration
 from adlib.runs import inference, predictions, watch
+from adlib.runs.record import Record
 from tests.conftest import picture
 from tests.handmade import small_run
 
@@ -73,7 +74,7 @@ def follow(run, camera, tmp_path, monkeypatch):
     def follow(events, end=40.0, out=tmp_path / "out", run=run):
         clock, found = Clock(events, end), []
         monkeypatch.setattr(watch, "monotonic", lambda: clock.now)
-        with predictions.Record(run, out) as record:
+        with Record(run, out) as record:
             for one in predictions.predict(record, watch.watched(camera, record, clock), clock,
                                            ahead=0):
                 found.append(one)
@@ -168,10 +169,18 @@ def test_content_counts_and_not_the_time_of_writing(follow, camera):
 
 def test_what_changes_without_a_trace_is_found_by_the_second_look(follow, camera, monkeypatch):
     path, stamp = camera / "a.bmp", watch._stamp
-    monkeypatch.setattr(watch, "_stamp", lambda path: stamp(path)[:3])  # a clock of ten seconds
+    monkeypatch.setattr(watch, "_stamp", lambda path: (stamp(path)[0], 0, 0, *stamp(path)[3:]))
     found = follow({0: writes(path, content(1, kind="bmp")),
                     5: writes(path, content(2, defect=True, kind="bmp"))})
     assert said(found, camera) == [("a.bmp", "good"), ("a.bmp", "anomalous")]
+
+
+def test_a_share_that_invents_inodes_is_as_good(follow, camera, monkeypatch):
+    stamp, inodes = watch._stamp, itertools.count()
+    monkeypatch.setattr(watch, "_stamp", lambda path: (*stamp(path)[:4], next(inodes)))
+    found = follow({0: writes(camera / "a.png", b"no picture"),
+                    5: writes(camera / "b.png", content(1))}, end=100)
+    assert said(found, camera) == [("b.png", "good"), ("a.png", "unreadable")]
 
 
 def test_a_file_that_is_moved_is_the_same_picture(follow, camera, tmp_path):
@@ -254,7 +263,7 @@ def test_new_names_need_not_wait_for_those_that_a_restart_reads_again(follow, ca
     clock = Clock({4: writes(camera / "new.png", content(9))}, end=60)
     monkeypatch.setattr(watch, "monotonic", lambda: clock.now)
     monkeypatch.setattr(predictions, "_read", slow)
-    with predictions.Record(follow.run, follow.out) as record:
+    with Record(follow.run, follow.out) as record:
         list(predictions.predict(record, watch.watched(camera, record, clock), clock, ahead=0))
     assert seen.index("new.png") < seen.index("15.png")
 
@@ -271,7 +280,7 @@ def test_a_slow_share_is_asked_less_often_and_its_files_are_looked_at(follow, ca
 
     monkeypatch.setattr(watch, "monotonic", lambda: clock.now)
     monkeypatch.setattr(watch, "below", slow)
-    with predictions.Record(follow.run, follow.out) as record:
+    with Record(follow.run, follow.out) as record:
         found = list(predictions.predict(record, watch.watched(camera, record, clock), clock,
                                          ahead=0))
     assert said(found, camera) == [("a.png", "good")]
