@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install study report test faults bench lab check clean
+.PHONY: help install study sample report test faults bench lab check clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,11 @@ install: .venv/.installed  ## make .venv and install everything into it
 
 study: install  ## run the study and render reports/index.html [DATA=path WEIGHTS=path PARAMS=params/grids/reference.yaml JOBS=2]
 	$(BIN)/adlib run $(PARAMS) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
+
+sample: install  ## make docs/sample, the report of a small study of drawn parts, in minutes [WEIGHTS=path]
+	$(BIN)/adlib data synthesize --root data/sample --train 40 --good 12 --anomalous 16 --pixels 128
+	$(BIN)/adlib run params/grids/sample.yaml --data data/sample --reports reports/sample $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
+	$(BIN)/adlib report --reports reports/sample --pages docs/sample
 
 report: install  ## render the report again from the runs that are there
 	$(BIN)/adlib report

@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -76,6 +77,9 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
+    # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
+    # good training images
+    grey_range: str = ""
     epochs: int = 5  # passes over the training images
     # images per training step; small ones take more steps, and learn more from as many images
     batch_size: int = 4
@@ -123,6 +127,8 @@ class Config:
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
                 f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
                 f"halve the image five times)")
+        _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
+                f"the lower first, such as 0,4095, or nothing")
         _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
                 f"from 0 (MSE only) to 1 (SSIM only)")
         _demand(0 <= self.held_out < 1,
@@ -366,6 +372,15 @@ def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
         if word not in known or words.count(word) > 1:
             raise InputError(f"{key} is {value!r}; give some of {', '.join(known)}, each once, "
                              f"with commas between")
+
+
+def _is_range(given: str) -> bool:
+    """Nothing, or "low,high"."""
+    try:
+        low, high = map(float, given.split(",")) if given else (0, 1)
+    except ValueError:
+        return False
+    return -math.inf < low < high < math.inf
 
 
 def _demand(condition: bool, message: str) -> None:

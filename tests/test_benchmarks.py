@@ -13,7 +13,7 @@ from adlib.data.files import write_json
 from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
 from adlib.models import fused, ssim
-from benchmarks import detection, neighbour, reference, speed
+from benchmarks import detection, neighbour, parts, reference, speed
 from tests.conftest import picture
 
 SMALL = {
@@ -198,3 +198,16 @@ def test_the_table_holds_the_ratios():
     text = speed.compared(result)
     assert "25.0 x" in text and "5000 s (extrapolated)" in text and "30 images/s" in text and "2.0 x" in text and "3.0 x" in text
     assert "abacus" in text and "3.2 s, 0 of 11 tasks" in text
+
+
+def test_the_table_of_parts_says_by_how_much_fused_falls_short(tmp_path):
+    for part, seed, best, memory in (("nut", 0, 0.9, 0.8), ("nut", 1, 0.8, 0.7),
+                                     ("tile", 0, 0.6, 0.7)):
+        values = {"fused": best, "memory": memory, "classifier": 0.5, "pca": 0.65}
+        write_json(tmp_path / f"{part}-{seed}.json", {
+            "category": part, "seed": seed, "good": 30, "fit_seconds": 2.0,
+            "detectors": {name: {"auroc": value} for name, value in values.items()}})
+    found = parts.table(tmp_path)
+    assert found["seeds"].tolist() == [2, 1, 1.5]
+    assert found["fused"].tolist() == pytest.approx([0.85, 0.6, 0.725])
+    assert found["short"].tolist() == pytest.approx([0, 0.1, 0.05])

@@ -15,13 +15,8 @@ import pytest
 from adlib.data.synthetic import drawing
 from adlib.runs import inference
 
-pytest.skip("its checks of the pages are not yet adapted to the pages as laid out anew; the real "
-            "papermill path is run by test_faults, test_security and test_notebooks",
-            allow_module_level=True)
 ROOT = Path(__file__).resolve().parents[1]
-PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png",
-        "auroc_over_epochs.png")
-MORE = ("score_study.png", "anomaly_maps.png")
+PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png")
 
 
 def adlib(*words, code=0):
@@ -67,8 +62,8 @@ def test_every_run_leaves_its_artefacts(study):
                                                       for category in ("hazelnut", "zipper")
                                                       for name in ("cae_mse", "resnet_ssim")]
     for folder in folders:
-        for name in (*PNGS, *MORE, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt",
-                     "history.csv", "epochs.csv", "index.html"):
+        for name in (*PNGS, "notebook.ipynb", "score_study.csv", "regions.csv", "log.txt",
+                     "history.csv", "epochs.csv", "pictures.json", "index.html"):
             assert (folder / name).stat().st_size > 30, name
         assert not (folder / "checkpoint.pt").exists() and not (folder / "snapshots").exists()
         rows = list(csv.DictReader((folder / "all_results.csv").open()))
@@ -86,7 +81,7 @@ def test_every_run_leaves_its_artefacts(study):
 def test_pages_are_offline_described_and_marked_synthetic(study):
     reports, _, _ = study
     pages = sorted(reports.rglob("index.html"))
-    assert len(pages) == 1 + 2 + 4 + 2  # index, data, runs, limits
+    assert len(pages) == 1 + 2 + 4 + 2 + 2  # index, data, runs, limits, two runs beside each other
     for path in pages:
         page = Page(path)
         assert [script.get("src")
@@ -101,9 +96,8 @@ def test_pages_are_offline_described_and_marked_synthetic(study):
                             ).exists(), f"{path} links to {target}, which is not there"
         assert not re.search(r"url\((?!data:)|@import", page.source)
         images = page.all("img")
-        assert images and all(
-            len(image.get("alt", "")) > 20 and "without a description" not in image["alt"]
-            for image in images)
+        assert all(len(image["alt"]) > 8 or image["alt"] == "" and image["class"] for image in images)
+        assert "without a description" not in page.source  # a layer over a picture has none
         assert "SYNTHETIC DATA" in page.text and "<object object" not in page.text
         assert len(page.all("main")) == 1 and len(
             page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
@@ -122,21 +116,19 @@ def test_in_chinese_no_sentence_stays_english(study):
                 if re.search(r"([A-Za-z][a-z']+ ){3}[a-z]+", text)] == [], path
 
 
-def test_the_index_has_the_table_and_links_to_every_run(study):
+def test_the_index_has_the_matrix_and_links_to_every_run(study):
     reports, _, _ = study
     page = Page(reports / "index.html")
-    assert len(page.all("table")) == len(page.all("caption")) >= 5
-    assert "Which score?" in page.text and "How small, how faint, how noisy?" in page.text and "Found 95 % of the time at" in page.text
+    assert "Which score?" in page.text and "How small, how faint, how noisy?" in page.text
     hrefs = {attrs.get("href") for attrs in page.all("a")}
     for category in ("hazelnut", "zipper"):
+        assert f"Best on {category}" in page.text
         for name in ("cae_mse", "resnet_ssim"):
             assert f"runs/{category}/{name}/seed-0/index.html" in hrefs
-            value = json.loads((reports / "runs" / category / name / "seed-0" /
-                                "metrics.json").read_text())["auroc"]["test"]["value"]
-            assert f"{value:.3f}" in page.text
-    assert "does best" in page.text and "ranks best" in page.text and (reports /
-                                                                       "all_runs.csv").exists()
-    assert (reports / "index.html").stat().st_size < 1e6
+            value = json.loads((reports / "runs" / category / name / "seed-0" / "metrics.json"
+                                ).read_text())["chosen"]["auroc"]["test"]["value"]
+            assert f"{value:.3f}".removeprefix("0") in page.text
+    assert (reports / "all_runs.csv").exists() and (reports / "index.html").stat().st_size < 1e6
 
 
 def test_again_nothing_is_recomputed_and_forced_metrics_are_the_same_bytes(study):
@@ -198,7 +190,7 @@ def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(course_r
     adlib("report", "--reports", tmp_path / "reports")
     page = Page(tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "index.html")
     assert {image["src"]
-            for image in page.all("img")} == {*PNGS, *MORE} and "not in its folder" in page.text
+            for image in page.all("img")} == set(PNGS) and "not in its folder" in page.text
     done = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3)
     assert done.returncode != 0 and "unknown parameter 'epocs'; did you mean 'epochs'?" in done.stderr
 
@@ -214,14 +206,16 @@ def test_exploring_with_nobody_there_shows_every_tool_as_it_starts(study, tmp_pa
         for output in cell.get("outputs", [])
     ]
     assert not any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
-    threshold, gallery, compared, what_if = (bs4.BeautifulSoup("".join(
-        data["text/html"]), "html.parser") for data in outputs[-4:])
+    _, threshold, gallery, compared, what_if, photo, notes = (
+        bs4.BeautifulSoup("".join(data["text/html"]), "html.parser") for data in outputs)
     assert threshold.select("svg") and sum(
         int(cell.text) for cell in threshold.select("td[data-count]")) == 10
-    assert len(gallery.select("figure")) == 6 and len(gallery.select("img")) == 24
-    assert [caption.strong.text for caption in compared.select("figcaption")
-            ] == ["cae_mse", "resnet_ssim"] and compared.select("svg")
-    assert len(what_if.select("img")) == 4 and "of the image changed" in what_if.text
+    assert len(gallery.select("li")) == 10 and all(
+        tile["data-reconstruction"].startswith("data:") for tile in gallery.select("li"))
+    assert len(compared.select("[data-side=one] option")) == 2 and len(
+        compared.select("g[data-i]")) == 10
+    assert len(what_if.select(".stack")) == 2 and "of the image changed" in what_if.text
+    assert "Drop pictures here" in photo.text and notes.select(".stack")
     eda = Page(reports / "eda" / "zipper" / "index.html")
     assert "images by the features of a frozen ResNet18" in eda.text and "RANDOM" in eda.text and not list(
         reports.rglob("*explore*"))
@@ -249,7 +243,7 @@ def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
     said = adlib("new", "my-nut", "--good", drawn / "train" / "good", "--bad", drawn / "test",
                  "--data", tmp_path / "data", "--weights", "none", "--reports",
                  tmp_path / "reports")
-    assert "19 good pictures to learn from, 5 good ones to test with" in said and "To look at new pictures: adlib predict" in said
+    assert "19 good pictures to learn from, 5 good ones to test with" in said and "Next: adlib predict" in said
     run = tmp_path / "reports" / "runs" / "my-nut" / "fused" / "seed-0"
     page = Page(run / "index.html")
     assert "cross-conformal" in page.text and (tmp_path / "reports" / "index.html").is_file()

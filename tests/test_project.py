@@ -141,7 +141,7 @@ def test_an_installed_adlib_plans_a_grid_and_finds_the_configurations_anywhere(t
         [sys.executable, "-m", "adlib.cli", "run", "params/grids/quick.yaml", "--data",
          str(mvtec_root), "--dry-run"], cwd=tmp_path / "elsewhere", capture_output=True,
         encoding="utf-8", env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
-    assert said.returncode == 0 and "would run nut fused seed 0: never run" in said.stdout, said
+    assert said.returncode == 0 and "due: nut fused seed 0 (never run)" in said.stdout, said
 
 
 NOT_TEXT = {"Image", "zipfile", "tarfile", "webbrowser"}  # whose `open` opens something else

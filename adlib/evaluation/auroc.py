@@ -1,8 +1,8 @@
 """AUROC, how sure one can be of it, and of a difference of two: arrays in, numbers out.
 
 The test set is finite: other images would have given another AUROC. DeLong, DeLong and
-Clarke-Pearson (Biometrics 1988) and the bootstrap are about that uncertainty alone; that of
-training (the seeds) is another matter, and shown beside it. Higher score = more anomalous, label 1
+Clarke-Pearson (Biometrics 1988) is about that uncertainty alone; that of training (the seeds) is
+another matter, and shown beside it. Higher score = more anomalous, label 1
 = anomalous.
 """
 from __future__ import annotations
@@ -113,20 +113,6 @@ def hanley_mcneil(auc: float, m: int, n: int) -> float:
     return (auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)) / (m * n)
 
 
-def bootstrap_interval(labels: np.ndarray, scores: np.ndarray, *, level: float = 0.95,
-                       repeats: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Stratified percentile bootstrap of the AUROC of scores [N]: the cross-check of `interval`."""
-    rng, labels, scores = np.random.default_rng(seed), np.asarray(labels).astype(bool), np.asarray(
-        scores, float)
-    bad, good = scores[labels], scores[~labels]
-    pairs = (bad[:, None] > good) + 0.5 * (bad[:, None] == good)
-    rows, columns = rng.integers(len(bad), size=(repeats, len(bad))), rng.integers(
-        len(good), size=(repeats, len(good)))
-    means = [pairs[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def paired_test(labels: np.ndarray, scores_a: np.ndarray,
                 scores_b: np.ndarray) -> tuple[float, float]:
     """Difference of AUROC a - b on the same images, and its two-sided p-value. scores: [N], or
@@ -164,6 +150,16 @@ def pairwise_tests(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) 
     } for a, b in itertools.combinations(scores, 2)]
     table = pd.DataFrame(rows, columns=["a", "b", "difference", "p"])
     return table.assign(p_holm=holm(table["p"]))
+
+
+def best_against_each(best: str, labels: np.ndarray,
+                      scores: typing.Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The p-values of one detector against each of the k - 1 others on the same images, Holm's
+    correction over these planned comparisons alone: what others do among themselves changes none.
+    """
+    others = [name for name in scores if name != best]
+    p_values = [paired_test(labels, scores[best], scores[other])[1] for other in others]
+    return dict(zip(others, map(float, holm(p_values)), strict=True))
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

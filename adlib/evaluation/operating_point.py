@@ -1,5 +1,5 @@
-"""What a threshold does to the scores of a run: the confusion matrix and its rates, the thresholds
-one may want to jump to, and the images that show most of it.
+"""What a threshold does to the scores of a run: the confusion matrix and its rates, and the
+thresholds one may want to jump to.
 
 One comparison everywhere: an image is called anomalous where `score > threshold`.
 """
@@ -9,7 +9,6 @@ import dataclasses
 import math
 
 import numpy as np
-import pandas as pd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,44 +65,6 @@ def oracle(labels: np.ndarray, scores: np.ndarray) -> float:
     each = [counts(labels, scores, threshold) for threshold in thresholds]
     f1 = [2 * c.found / (2 * c.found + c.missed + c.false_positives) for c in each]
     return float(thresholds[int(np.argmax(f1))])
-
-
-def select_informative(rows: pd.DataFrame, threshold: float, most: int) -> pd.DataFrame:
-    """All rows, or `most` of them that show most, in the order of `rows`.
-
-    Good ones with the highest scores, anomalous ones with the lowest, and as many nearest the
-    threshold (nearest the median where that is infinite). rows: score; label, empty = unknown.
-    """
-    if len(rows) <= most:
-        return rows
-    anomalous = (rows["label"] == 1).fillna(False)
-    first = [*rows[~anomalous].nlargest(most // 3, "score").index,
-             *rows[anomalous].nsmallest(most // 3, "score").index]
-    nearest = _distance(rows, threshold).drop(first).nsmallest(most - len(first)).index
-    return rows.loc[rows.index.isin([*first, *nearest])]
-
-
-PICKS = ("worst misses", "worst false alarms", "borderline", "random")
-
-
-def pick(rows: pd.DataFrame, what: str, threshold: float, *, seed: int = 0) -> pd.DataFrame:
-    """Rows (score; label, empty = unknown) in the order of one of PICKS.
-
-    Anomalous ones, the lowest score first; good ones, the highest first; all, nearest the threshold
-    first (nearest the median where that is infinite); all, in a random order of the seed.
-    """
-    if what == "random":
-        return rows.sample(frac=1, random_state=seed)
-    if what == "borderline":
-        return rows.loc[_distance(rows, threshold).sort_values(kind="stable").index]
-    missed = what == "worst misses"
-    return rows[(rows["label"] == int(missed)).fillna(False)].sort_values(
-        "score", ascending=missed, kind="stable")
-
-
-def _distance(rows: pd.DataFrame, threshold: float) -> pd.Series:
-    level = threshold if math.isfinite(threshold) else rows["score"].median()
-    return (rows["score"] - level).abs()
 
 
 def _share(part: int, whole: int) -> float:

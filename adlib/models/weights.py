@@ -41,9 +41,20 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
     except InputError as error:
         if not config.weights_fallback:
             raise
-        return f"RANDOM, not ImageNet's ({_first_line(error.__cause__)})"
+        return f"RANDOM, not ImageNet's ({_why(error.__cause__)})"
     load_encoder(encoder, state, "torchvision IMAGENET1K_V1")
     return "torchvision IMAGENET1K_V1"
+
+
+def fetch() -> tuple[str, str, Path]:
+    """Fetch ImageNet's weights into torch's cache if need be: why that failed, "" if it did not;
+    their address, and where the file belongs."""
+    address, cached = _imagenet()
+    try:
+        _imagenet_state()
+    except InputError as error:
+        return _why(error.__cause__), address, cached
+    return "", address, cached
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -103,15 +114,12 @@ def load_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], where: str)
 
 def _imagenet_state() -> dict[str, torch.Tensor]:
     """ImageNet's weights through torchvision's cache; InputError with the cause attached."""
-    from torchvision.models import ResNet18_Weights
-
-    weights = ResNet18_Weights.IMAGENET1K_V1
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    address, cached = _imagenet()
     try:
         if not cached.is_file():
             with _bounded_wait():
-                weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True,
-                                       weights_only=True)
+                torch.hub.load_state_dict_from_url(address, progress=sys.stderr.isatty(),
+                                                   check_hash=True, weights_only=True)
         # Torch neither hashes a file that is in its cache nor reads it as mere weights: we do.
         return read_state(cached)
     except InputError as error:
@@ -126,6 +134,14 @@ def _imagenet_state() -> dict[str, torch.Tensor]:
                          "none") from error
 
 
+def _imagenet() -> tuple[str, Path]:
+    """Where torchvision's ResNet18 weights are, and where torch keeps them."""
+    from torchvision.models import ResNet18_Weights
+
+    address = ResNet18_Weights.IMAGENET1K_V1.url
+    return address, Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+
+
 @contextlib.contextmanager
 def _bounded_wait() -> typing.Iterator[None]:
     before = socket.getdefaulttimeout()
@@ -134,6 +150,12 @@ def _bounded_wait() -> typing.Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _why(error: BaseException) -> str:
+    """Why a download failed, in words that are fit for a page."""
+    unreachable = isinstance(error, (OSError, http.client.HTTPException))
+    return "no connection" if unreachable else _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

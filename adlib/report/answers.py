@@ -1,64 +1,99 @@
 """What the comparison says: sentences made from the tables of `comparison` and `questions`."""
 from __future__ import annotations
 
-import numpy as np
+import math
+import typing
+
 import pandas as pd
 
 from adlib.config import STATISTICS
 from adlib.data import corruptions
-from adlib.report import sentences
-from adlib.report.comparison import EDGE, LEVEL, label, p_value
+from adlib.evaluation import ranks as of_ranks
+from adlib.report import ranking, sentences
+from adlib.report.comparison import LEVEL, label
 from adlib.report.data_sentences import corruption, data_source
 from adlib.report.i18n import Text, enumerated, join, named, t
+from adlib.report.ranking import Answer, p_value
 from adlib.report.sentences import SHOWN_STRENGTH
 
-NAMED = 6  # rows that a sentence names
+NAMED = 4  # rows that a sentence names
 Tables = dict[tuple[str, str], pd.DataFrame]  # {(category, configuration): a table of its run}
 
 
-def interval(row: pd.Series, value: str = "auroc", low: str = "low", high: str = "high") -> str:
+def interval(row: typing.Mapping[str, typing.Any], value: str = "auroc", low: str = "low",
+             high: str = "high") -> str:
     """'0.797 [0.66, 0.94]' from three columns of a row."""
     return f"{row[value]:.3f} [{row[low]:.2f}, {row[high]:.2f}]"
 
 
-# ---- the answer
+# ---- the answer: what ranking.answer found, in words
 
 
-def headline(rows: pd.DataFrame) -> Text:
-    """The answer in two sentences: the row with the best mean AUROC over the categories, and how
-    many of the others are not distinguishable from the best."""
-    compared = rows[rows["with_best"].notna() & rows["auroc"].notna()]
-    if compared.empty:
-        return t("answer.no_auroc_yet")
-    by_row = compared.groupby("configuration", sort=False)
-    everywhere = by_row["category"].nunique() == compared["category"].nunique()
-    means = by_row["auroc"].mean()[everywhere]
-    if means.empty:
-        return full(rows)
-    best = means.idxmax()
-    numbers = (t("answer.auroc_on", category=row["category"], auroc=interval(row))
-               for _, row in compared[compared["configuration"] == best].iterrows())
-    first = t("answer.best_everywhere", label=label(best), numbers=enumerated(numbers))
-    if len(means) == 1:
-        return first
-    counts = []
-    for category, part in compared.groupby("category", sort=False):
-        others = part[part["configuration"] != best]
-        counts.append(t("answer.n_of_others_on", category=category, others=len(part) - 1,
-                        n=int((others["with_best"] == True).sum())))  # noqa: E712
-    return join([first, t("answer.others_with_best", counts=enumerated(counts))])
+def labels(codes: typing.Iterable[str]) -> Text:
+    return enumerated(map(label, codes))
+
+
+def rates(row: typing.Mapping[str, typing.Any]) -> Text:
+    """What a row finds and falsely calls at its threshold, in counts (the seeds' mean)."""
+    found, alarms = row["detections"], row["false_positives"]
+    if math.isnan(found) or math.isnan(alarms):
+        return t("answer.no_rates")
+    n_bad, n_good = int(row["n_anomalous"]), int(row["n_good"])
+    return t("answer.rates", found=f"{round(found * n_bad, 1):g}", bad=n_bad,
+             alarms=f"{round(alarms * n_good, 1):g}", good=n_good)
+
+
+def operating(row: typing.Mapping[str, typing.Any]) -> list[str]:
+    """The same as two rates, "76 %" and "2 %"; none where there is no threshold."""
+    rates = [row["detections"], row["false_positives"]]
+    return [] if any(map(math.isnan, rates)) else [f"{rate:.0%}".replace("%", "\u00a0%")
+                                                   for rate in rates]
+
+
+def level(found: Answer) -> Text:
+    """What is not distinguishable from the best."""
+    others = [*found.tied[1:], *found.level]
+    if found.best["low"] <= 0.5:
+        return t("answer.guessing")
+    if not others:
+        return t("answer.alone", n=found.below) if found.below else t("answer.only_row")
+    shown = others if len(others) <= NAMED else [
+        *others[:NAMED - 1], t("answer.n_more", n=len(others) - NAMED + 1)]
+    return t("answer.level", rows=labels(shown))
+
+
+def short(found: Answer) -> Text:
+    """The answer of a category in a line."""
+    if found.best is None:
+        return t("answer.none_random" if found.random else "answer.none", category=found.category)
+    return t("answer.short", category=found.category, rows=labels(found.tied[:1]),
+             auroc=interval(found.best), rates=rates(found.best), level=level(found))
+
+
+def overall(rows: pd.DataFrame) -> Text | None:
+    """Who does best over several categories, and on how many it is with the best."""
+    over = ranking.standing(rows)
+    if over.empty:
+        return None
+    best = over.index[0]
+    mine = rows[rows["configuration"] == best]
+    return t("answer.overall", n=len(mine), label=label(best), mean=over.loc[best, "mean"],
+             rank=over.loc[best, "rank"], of=over["rank"].count(),
+             with_best=int((mine["with_best"] == True).sum()))  # noqa: E712
 
 
 def full(rows: pd.DataFrame) -> Text:
     """Which row is best in each category, what is not distinguishable from it, which rows beat no
     baseline, how the reference's claims fared, and what has no result."""
-    said = []
-    for category, part in rows[rows["auroc"].notna()].groupby("category", sort=False):
-        compared, apart = part[part["with_best"].notna()], part[part["with_best"].isna()]
-        if len(apart):
-            said.append(t("answer.not_compared", category=category, rows=_labels(apart)))
-        if len(compared):
-            said += [_best(category, compared), *_below_baselines(compared)]
+    said = [overall(rows)]
+    for category in dict.fromkeys(rows.loc[rows["auroc"].notna(), "category"]):
+        found = ranking.answer(rows, category)
+        said += [short(found), _below_baselines(rows, found)]
+        if found.apart:
+            said.append(t("answer.not_compared", category=category, rows=labels(found.apart)))
+        if found.random and found.best:
+            said.append(t("answer.not_compared_random", category=category,
+                          rows=labels(found.random)))
     judged = [verdict for verdict in ("reached", "exceeded", "missed")
               if (rows["verdict"] == verdict).any()]
     if judged:
@@ -67,10 +102,11 @@ def full(rows: pd.DataFrame) -> Text:
         said.append(t("answer.claims", n=counts[judged].sum(), verdicts=enumerated(verdicts)))
     absent = [t("answer.absent_row", category=row["category"], label=label(row["configuration"]),
                 status=status(row)) for _, row in rows[rows["auroc"].isna()].iterrows()]
-    return join([*said, *([t("answer.absent", rows=join(absent, "; "))] if absent else [])])
+    said += [t("answer.absent", rows=join(absent, "; "))] if absent else []
+    return join(filter(None, said)) or t("answer.no_auroc_yet")
 
 
-def status(row: pd.Series) -> Text:
+def status(row: typing.Mapping[str, typing.Any]) -> Text:
     """What became of a row, and why it has no AUROC."""
     why = row["reason"] if isinstance(row["reason"], str) else ""
     if row["status"] == "finished" and row["auroc"] != row["auroc"]:
@@ -79,38 +115,17 @@ def status(row: pd.Series) -> Text:
     return t("answer.status_why", status=state, why=why) if why else state
 
 
-def _labels(rows: pd.DataFrame) -> Text:
-    return enumerated(map(label, rows["configuration"]))
-
-
-def _best(category: str, compared: pd.DataFrame) -> Text:
-    best = compared.loc[compared["auroc"].idxmax()]
-    in_print = compared["auroc"].round(4) == round(best["auroc"], 4)
-    tied, others = compared[in_print], compared[~in_print]
-    level = [label(row.configuration) for row in others.itertuples() if row.with_best is True]
-    text = t("answer.best" if len(tied) == 1 else "answer.tied_best", category=category,
-             rows=_labels(tied), auroc=interval(best))
-    if others.empty:
-        return text + t("answer.stop")
-    if not level:
-        return text + t("answer.all_below" if len(others) > 1 else "answer.other_below",
-                        others=len(others))
-    shown = level if len(level) <= NAMED else [
-        *level[:NAMED], t("answer.n_more", n=len(level) - NAMED)]
-    return text + t("answer.some_with_best" if len(others) > 1 else "answer.other_with_best",
-                    bad=best["n_anomalous"], n=len(level), others=len(others),
-                    rows=enumerated(shown))
-
-
-def _below_baselines(compared: pd.DataFrame) -> list[Text]:
-    statistic = compared["name"].isin(STATISTICS)
+def _below_baselines(rows: pd.DataFrame, found: Answer) -> Text | None:
+    """Which detectors of a category are no better than what is no model at all."""
+    here = rows[(rows["category"] == found.category) & rows["with_best"].notna()]
+    statistic = here["name"].isin(STATISTICS)
     if not statistic.any():
-        return []
-    top = compared.loc[compared.loc[statistic, "auroc"].idxmax()]
-    below = compared[~statistic & (compared["auroc"] <= top["auroc"])]
-    return [t("answer.does_not_beat" if len(below) == 1 else "answer.do_not_beat",
-              rows=_labels(below), top=label(top["configuration"]), auroc=top["auroc"])
-            ] if len(below) else []
+        return None
+    top = here.loc[here.loc[statistic, "auroc"].idxmax()]
+    below = here[~statistic & (here["auroc"] <= top["auroc"])]
+    return t("answer.does_not_beat" if len(below) == 1 else "answer.do_not_beat",
+             rows=labels(below["configuration"]), top=label(top["configuration"]),
+             auroc=top["auroc"]) if len(below) else None
 
 
 def provenance(table: pd.DataFrame) -> Text:
@@ -135,64 +150,29 @@ def provenance(table: pd.DataFrame) -> Text:
                           data=join(fingerprints, ", "))])
 
 
-# ---- the figures
-
-
-def bars(rows: pd.DataFrame) -> Text:
-    claims = rows["claim_low"].notna().any()
-    return join([t("comparison.bars_with_claims" if claims else "comparison.bars"), *(
-        t("comparison.of_category", category=category, values=join(
-            (t("list.value_2", name=label(row.configuration), value=row.auroc)
-             for row in part.itertuples() if row.auroc == row.auroc), ", "))
-        for category, part in rows.groupby("category", sort=False))])
-
-
-def matrix(pairs: pd.DataFrame, category: str) -> Text:
-    if pairs.empty:
-        return t("comparison.no_pairs", category=category)
-    return t("comparison.pairs", category=category, pairs=len(pairs),
-             apart=int((pairs["p_holm"] < LEVEL).sum()))
-
-
-def roc() -> Text:
-    return t("comparison.roc")
-
-
-def bootstrap(gaps: np.ndarray) -> Text:
-    """The cross-check of the intervals (comparison.bootstrap_gaps)."""
-    if not len(gaps):
-        return t("comparison.no_bootstrap")
-    return t("comparison.bootstrap", n=len(gaps), low=EDGE, high=1 - EDGE, mean=gaps.mean(),
-             most=gaps.max())
-
-
-def distributions(results: Tables) -> Text:
-    """How many anomalous images hide among the good ones, per run."""
-    hidden = []
-    for (category, name), table in results.items():
-        test = table[table["split"] == "test"]
-        good, bad = (test.loc[test["label"] == truth, "score"] for truth in (0, 1))
-        if len(good) and len(bad):
-            hidden.append(t("comparison.hidden", category=category, label=label(name),
-                            hidden=int((bad <= good.max()).sum()), bad=len(bad)))
-    return t("comparison.distributions", values=join(hidden, ", ") or t("comparison.no_labels"))
-
-
-def epochs(curves: Tables) -> Text:
-    changes = [t("comparison.first_and_last", category=category, label=label(name),
-                 first=defined.iloc[0]["auroc"], begin=defined.iloc[0]["epoch"],
-                 last=defined.iloc[-1]["auroc"], end=defined.iloc[-1]["epoch"])
-               for (category, name), table in curves.items() if len(defined := table.dropna())]
-    return t("comparison.epochs", values=join(changes, "; ") or t("comparison.no_labels"))
-
-
 # ---- the questions
+
+
+def ranks(wide: pd.DataFrame, tested: pd.DataFrame) -> Text:
+    """What the ranks over categories prove (ranking.over_categories, ranks.pairs)."""
+    n, k = wide.shape
+    apart, needed = int((tested["p_holm"] < LEVEL).sum()), of_ranks.rows_needed(k)
+    said = t("answer.ranks", n=n, k=k, p=of_ranks.friedman(wide), apart=apart, pairs=len(tested))
+    return said if n >= needed else join([said, t("answer.too_few", needed=needed, n=n)])
+
+
+def kinds(by_kind: pd.DataFrame, kinds: pd.DataFrame) -> Text:
+    """The best mean of each kind of workpiece (questions.by_kind)."""
+    counts = kinds["kind_of"].value_counts()
+    best = by_kind.loc[by_kind.groupby("column", sort=False)["value"].idxmax()]
+    return t("answer.kinds", kinds=join((
+        t("answer.of_kind", kind=named(*row.column.split(":")), label=label(row.row),
+          n=counts[row.column.partition(":")[2]], auroc=row.value)
+        for row in best.itertuples()), "; "))
 
 
 def scores(choices: pd.DataFrame) -> Text:
     """What the label-free choice of the score is worth (questions.choices)."""
-    if choices.empty:
-        return t("question.no_scores")
     gain, rank = choices["chosen_auroc"] - choices["own_auroc"], choices["rank_correlation"]
     return t("question.scores", n=len(choices), gain=gain.mean(), least=gain.min(),
              most=gain.max(), lost=(choices["best_auroc"] - choices["chosen_auroc"]).mean(),
@@ -214,35 +194,17 @@ def target(rows: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Text:
                   for name, row in by_name.drop(index="to_pixels").iterrows())
         said.append(t("question.target_on", category=category, pixels=label("to_pixels"),
                       auroc=by_name.loc["to_pixels", "auroc"], others=enumerated(others)))
-    return join([t("question.target"), *said]) if said else t("question.no_target")
+    return join([t("question.target"), *said]) if said else Text("")
 
 
 def position(table: pd.DataFrame) -> Text:
-    if table.empty:
-        return t("question.no_position")
     right = table.loc[table["label_free_choice"] == table["better"], "category"]
     return t("question.position_right" if len(right) else "question.position_wrong", n=len(right),
              of=len(table), right=enumerated(right))
 
 
-def ablation(table: pd.DataFrame) -> Text:
-    """How far from each other the variants are on the real images (questions.ablation)."""
-    if table.empty:
-        return t("question.no_ablation")
-    ranges = []
-    for category, part in table.dropna(subset=["auroc_test"]).groupby("category", sort=False):
-        worst, best = part.loc[part["auroc_test"].idxmin()], part.loc[part["auroc_test"].idxmax()]
-        ranges.append(t("question.ablation_on", category=category, low=worst["auroc_test"],
-                        worst=label(worst["configuration"]), high=best["auroc_test"],
-                        best=label(best["configuration"])))
-    return t("question.ablation", ranges=join(ranges, "; ")) if ranges else t(
-        "question.ablation_no_labels")
-
-
 def robustness(tables: Tables) -> Text:
     """The worst disturbance of every configuration (questions.robustness)."""
-    if not tables:
-        return t("limits.not_asked")
     changes = []
     for (category, name), table in tables.items():
         disturbed = table[table["strength"] == SHOWN_STRENGTH]

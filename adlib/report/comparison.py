@@ -17,14 +17,13 @@ import pandas as pd
 
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
-from adlib.evaluation.auroc import auroc_interval, bootstrap_interval, pairwise_tests
+from adlib.evaluation.auroc import auroc_interval, best_against_each
 from adlib.evaluation.conformal import min_calibration_size, rate_interval
 from adlib.evaluation.results import arrays
 from adlib.report.i18n import named, t
 from adlib.runs import run_folder
 
 LEVEL = 0.05  # of a difference that counts
-EDGE = 0.05  # an AUROC nearer to 0 or 1 is no check of an interval
 
 # The reference's four configurations, in its order: what its README claims, and what the per-image
 # scores that its author published give for the one configuration they were published for. Only for
@@ -44,21 +43,20 @@ PEERS = tuple(f"anomalib_{name}" for name in ("patchcore", "padim", "dfm", "stfp
 CONFIGURATIONS = (*REFERENCE_ROWS, "to_pixels", "to_features", "to_features_squared", "pca",
                   "gaussian", "gaussian_anywhere", "memory", "classifier", "fused", *PEERS,
                   *STATISTICS, *ABLATIONS)  # in the order of every table
-SHOWN = (*REFERENCE_ROWS, "to_pixels", "to_features", "memory", "fused")  # where more would drown
-CHOSEN = "/chosen"  # ends the code of an autoencoder's second row: the score it chose by itself
+REFERENCE = "/reference"  # ends the code of an autoencoder's second row: by the reference's score
 
-RUN_COLUMNS = ("category", "name", "seed", "status", "reason", "auroc", "low", "high", "n_good",
-               "n_anomalous", "bad_auroc", "bad_low", "bad_high", "n_bad", "claim_low",
-               "claim_high", "verdict", "published", "epochs", "target_fpr", "train_seconds",
-               "device", "precision", "weights", "brightness", "size", "pose", "synthetic",
-               "layout", "data", "fingerprint", "git", "folder")
+RUN_COLUMNS = ("category", "name", "seed", "status", "reason", "score", "auroc", "low", "high",
+               "n_good", "n_anomalous", "bad_auroc", "bad_low", "bad_high", "n_bad", "epochs",
+               "target_fpr", "train_seconds", "device", "precision", "weights", "brightness",
+               "size", "pose", "synthetic", "layout", "data", "fingerprint", "git", "folder")
 ROW_COLUMNS = ("category", "name", "configuration", "score", "seeds", "auroc", "spread", "low",
                "high", "n_good", "n_anomalous", "bad_auroc", "bad_spread", "bad_low", "bad_high",
                "n_bad", "label_free", "false_positives", "false_low", "false_high", "detections",
                "found_low", "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05",
                "with_best", "claim_low", "claim_high", "verdict", "published", "epochs",
-               "train_seconds", "device", "weights", "brightness", "size", "pose", "status",
-               "reason", "folder")
+               "train_seconds", "device", "weights", "random", "brightness", "size", "pose",
+               "status", "reason", "folder")
+Results = dict[tuple[str, str], pd.DataFrame]  # {(category, configuration): a file of a run}
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05")
 CONFOUNDERS = ("brightness", "size", "pose")
 
@@ -66,8 +64,9 @@ CONFOUNDERS = ("brightness", "size", "pose")
 def label(configuration: str) -> str:
     """What a configuration's code is called, in both languages; one that is not of this study keeps
     its own name."""
-    name, chosen, _ = configuration.partition(CHOSEN)
-    return t("label.chosen_score", label=named("label", name)) if chosen else named("label", name)
+    name, reference, _ = configuration.partition(REFERENCE)
+    own = named("label", name)
+    return t("label.reference_score", label=own) if reference else own
 
 
 # ---- what the folders hold, each file read once
@@ -94,18 +93,14 @@ def finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.D
     return iter(table[table["status"] == "finished"].groupby(["category", "name"], sort=False))
 
 
-def results_of(table: pd.DataFrame, reports: Path,
-               file: str = "all_results.csv") -> dict[tuple[str, str], pd.DataFrame]:
-    """{(category, configuration): a CSV of its first finished run}, where that has the file.
-
-    Of more than eight configurations those of SHOWN only: curves that lie on each other say
-    nothing.
-    """
+def results_of(table: pd.DataFrame, reports: Path, names: typing.Iterable[str],
+               file: str = "all_results.csv") -> Results:
+    """{(category, configuration): a CSV of its first finished run} of some configurations, where
+    that has the file."""
     done = table[table["status"] == "finished"].drop_duplicates(["category", "name"])
-    if done["name"].nunique() > len(SHOWN):
-        done = done[done["name"].isin(SHOWN)]
     return {(row.category, row.name): pd.read_csv(reports / row.folder / file)
-            for row in done.itertuples(index=False) if (reports / row.folder / file).is_file()}
+            for name in names for row in done[done["name"] == name].itertuples(index=False)
+            if (reports / row.folder / file).is_file()}
 
 
 # ---- a row a run
@@ -115,8 +110,8 @@ def performance(reports: Path) -> pd.DataFrame:
     """One row a run, planned runs that are missing or failed included: RUN_COLUMNS, sorted by
     category, then the order of CONFIGURATIONS.
 
-    AUROCs are NaN where a run has none; `reason` then says why. Raises InputError when there is no
-    run at all.
+    Figures are of the score in use. AUROCs are NaN where a run has none; `reason` then says why.
+    Raises InputError when there is no run at all.
     """
     folders = dict.fromkeys([*run_folder.all_runs(reports), *_planned(reports)])
     if not folders:
@@ -146,39 +141,24 @@ def _run(folder: Path, reports: Path) -> dict[str, typing.Any]:
     status, manifest = run_folder.status(folder), run_folder.manifest(folder)
     data = manifest.get("data") or {}
     row = {"category": category, "name": name, "seed": int(seed) if seed.isdigit() else -1,
-           "status": status.state, "reason": status.reason, "verdict": "",
-           "target_fpr": _nan((manifest.get("params") or {}).get("target_fpr")),
+           "status": status.state, "reason": status.reason,
+           "target_fpr": (manifest.get("params") or {}).get("target_fpr"),
            "data": Path(data.get("root", "")).name, "synthetic": data.get("synthetic"),
            "folder": folder.relative_to(reports).as_posix()}
     row |= {key: manifest.get(key, "") for key in ("device", "precision", "weights", "git")}
     row |= {key: data.get(key, "") for key in ("layout", "fingerprint")}
-    if row["layout"] in REFERENCE_LAYOUTS:  # the claims are about the reference's own images
-        row["claim_low"], row["claim_high"] = REFERENCE_CLAIMS.get(
-            (category, name), (math.nan, math.nan))
-        row["published"] = REFERENCE_PUBLISHED.get((category, name), math.nan)
     if status.state == "finished":
         metrics = read_metrics(folder)
-        test, bad = metrics["auroc"]["test"], metrics["auroc"]["train_bad"]
-        row |= {"auroc": test["value"], "low": test["low"], "high": test["high"],
-                "n_good": test["n_good"], "n_anomalous": test["n_anomalous"],
-                "reason": test["why_absent"] or "", "bad_auroc": bad["value"],
-                "bad_low": bad["low"], "bad_high": bad["high"], "n_bad": bad["n_anomalous"],
-                "epochs": metrics["epochs"], "train_seconds": manifest.get("train_seconds"),
+        test, bad = (metrics["chosen"]["auroc"][split] for split in ("test", "train_bad"))
+        row |= {"score": metrics["chosen"]["score"], "auroc": test["value"], "low": test["low"],
+                "high": test["high"], "n_good": test["n_good"],
+                "n_anomalous": test["n_anomalous"], "reason": test["why_absent"] or "",
+                "bad_auroc": bad["value"], "bad_low": bad["low"], "bad_high": bad["high"],
+                "n_bad": bad["n_anomalous"], "epochs": metrics["epochs"],
+                "train_seconds": manifest.get("train_seconds"),
                 **(metrics.get("confounders") or {})}
-        row["verdict"] = _verdict({key: _nan(value) for key, value in row.items()})
     return {column: _nan(row.get(column)) if column != "synthetic" else row[column]
             for column in RUN_COLUMNS}
-
-
-def _verdict(row: dict[str, typing.Any]) -> str:
-    """missed | reached | exceeded; "" where the claims, which are about full training and ImageNet
-    weights, say nothing of the run."""
-    low = row.get("claim_low", math.nan)
-    if math.isnan(low) or math.isnan(
-            row["auroc"]) or row["epochs"] < 100 or row["weights"].startswith("RANDOM"):
-        return ""
-    value = round(row["auroc"], 2)  # the claims have two decimals
-    return "missed" if value < low else "exceeded" if value > row["claim_high"] else "reached"
 
 
 # ---- a row a configuration and score
@@ -187,9 +167,12 @@ def _verdict(row: dict[str, typing.Any]) -> str:
 def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     """One row a category, configuration and score: ROW_COLUMNS, ordered as `performance`.
 
-    An autoencoder has two rows: its own score (the reference's) and, its code ending in CHOSEN, the
-    one chosen without labels. Rates are between 0 and 1. `with_best`: the best of its category, or
-    not distinguishable from it by the paired test.
+    A row is about the score in use, the one that the threshold is of. An autoencoder that chose
+    another than the reference's, the mean squared error, has a second row of that one, its code
+    ending in REFERENCE. Rates are between 0 and 1. `random`: it was asked for ImageNet's weights
+    and had random ones. `with_best`: the best of its category, or not distinguishable from it by
+    the paired test against each, or above it; empty where it is not compared: `random`, or other
+    test images.
     """
     made = []
     for _, runs in table.groupby(["category", "name"], sort=False):
@@ -198,61 +181,39 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
             first = runs.iloc[0]
             keys = ("category", "name", "status", "reason", "folder")
             made.append({key: first[key] for key in keys}
-                        | {"configuration": first["name"], "seeds": 0})
+                        | {"configuration": first["name"], "seeds": 0, "random": False})
             continue
         metrics = [read_metrics(reports / folder) for folder in done["folder"]]
         results = [read_results(reports / folder) for folder in done["folder"]]
-        made.append(_row(runs, done, metrics, results, ""))
+        made.append(_row(runs, done, metrics, results, "chosen_"))
         if _chose_another(metrics):
-            made.append(_row(runs, done, metrics, results, "chosen_"))
+            made.append(_row(runs, done, metrics, results, ""))
     for category in dict.fromkeys(row["category"] for row in made):
-        labels, scores = _compared(table, reports, category)
-        compared = [row for row in made
-                    if row["category"] == category and row["configuration"] in scores]
-        best = max(compared, key=lambda row: row["auroc"], default={}).get("configuration")
-        pairs = _pairs(labels, scores)
-        below = {pair.a if pair.b == best else pair.b for pair in pairs.itertuples()
-                 if best in (pair.a, pair.b) and pair.p_holm < LEVEL}
-        for row in compared:
-            row["with_best"] = row["configuration"] not in below
+        labels, scores = compared_scores(table, reports, category)
+        compared = {row["configuration"]: row for row in made if row["category"] == category
+                    and row["configuration"] in scores and not row["random"]}
+        if compared:
+            best = max(filter(is_in_use, compared), key=lambda code: merit(compared[code]))
+            p_values = best_against_each(best, labels, {code: scores[code] for code in compared})
+            for code, row in compared.items():
+                row["with_best"] = (row["auroc"] >= compared[best]["auroc"]
+                                    or p_values[code] >= LEVEL)
     return pd.DataFrame(made).reindex(columns=list(ROW_COLUMNS))
 
 
-def matrix(table: pd.DataFrame, reports: Path, category: str) -> pd.DataFrame:
-    """Every pair of rows of a category on the same test images: a, b (configuration codes),
-    difference (of the means over seeds), p, p_holm.
-
-    Configurations with a seed that ran on other data than most, or that has no AUROC, are left out.
-    """
-    return _pairs(*_compared(table, reports, category))
+def is_in_use(configuration: str) -> bool:
+    """Is it a row of the score in use, which alone can be the best? The threshold is of that."""
+    return not configuration.endswith(REFERENCE)
 
 
-def p_value(pairs: pd.DataFrame, a: str, b: str) -> float:
-    """The p-value of two rows of `matrix`, not corrected, for a comparison that was planned; NaN
-    where they were not compared."""
-    return next((float(pair.p) for pair in pairs.itertuples() if {pair.a, pair.b} == {a, b}),
-                math.nan)
+def merit(row: typing.Mapping[str, typing.Any]) -> tuple[float, float]:
+    """What rows are ordered by: the AUROC as it is printed, then what the threshold makes of it."""
+    gain = row.get("detections", math.nan) - row.get("false_positives", math.nan)
+    return round(row["auroc"], 4), -1.0 if math.isnan(gain) else gain
 
 
-def bootstrap_gaps(table: pd.DataFrame, reports: Path) -> np.ndarray:
-    """[N,2]: how far the two ends of the bootstrap's interval are from DeLong's, for the first seed
-    of every configuration whose AUROC is far enough from 0 and 1."""
-    gaps = []
-    for _, runs in finished(table):
-        labels, scores = arrays(read_results(reports / runs.iloc[0]["folder"]), "test")
-        if 0 < labels.sum() < len(labels) and EDGE < runs.iloc[0]["auroc"] < 1 - EDGE:
-            gaps.append(np.abs(np.subtract(auroc_interval(labels, scores),
-                                           bootstrap_interval(labels, scores))))
-    return np.array(gaps).reshape(-1, 2)
-
-
-def _pairs(labels: np.ndarray, scores: dict[str, np.ndarray]) -> pd.DataFrame:
-    return pairwise_tests(labels, scores) if len(scores) > 1 else pd.DataFrame(
-        columns=["a", "b", "difference", "p", "p_holm"])
-
-
-def _compared(table: pd.DataFrame, reports: Path,
-              category: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def compared_scores(table: pd.DataFrame, reports: Path,
+                    category: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels [N] of the test images, and {configuration code: scores [seeds,N]} of the rows that
     saw these very images."""
     here = table[(table["category"] == category) & (table["status"] == "finished")]
@@ -266,9 +227,9 @@ def _compared(table: pd.DataFrame, reports: Path,
         if any(not each[["path", "label"]].equals(first[["path", "label"]]) for each in tables):
             continue
         labels = first["label"].to_numpy(int)
-        scores[name] = np.stack([each["score"] for each in tables])
+        scores[name] = np.stack([each["chosen_score"] for each in tables])
         if _chose_another([read_metrics(reports / folder) for folder in runs["folder"]]):
-            scores[name + CHOSEN] = np.stack([each["chosen_score"] for each in tables])
+            scores[name + REFERENCE] = np.stack([each["score"] for each in tables])
     return labels, scores
 
 
@@ -286,8 +247,8 @@ def _chose_another(metrics: list[dict[str, typing.Any]]) -> bool:
 
 def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: list[pd.DataFrame],
          prefix: str) -> dict[str, typing.Any]:
-    """The finished seeds of a configuration. prefix: "chosen_" for the score chosen without
-    labels."""
+    """The finished seeds of a configuration. prefix: "chosen_" for the score in use, "" for the
+    reference's."""
     first, failed = done.iloc[0], runs[runs["status"] != "finished"]
     of_score = [each["chosen"] if prefix else each for each in metrics]
     names = sorted({str(each.get("score", "")) for each in of_score})
@@ -295,8 +256,10 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
                                   for run in failed.itertuples())]
     row = {key: first[key] for key in ("category", "name", "n_good", "n_anomalous", "n_bad",
                                        "device", "weights", "folder", "epochs")}
-    row |= {"configuration": first["name"] + (CHOSEN if prefix else ""), "score": ", ".join(names),
-            "seeds": len(done), "status": "finished", "reason": "; ".join(filter(None, reasons)),
+    row |= {"configuration": first["name"] + ("" if prefix else REFERENCE),
+            "score": ", ".join(names), "seeds": len(done), "status": "finished",
+            "reason": "; ".join(filter(None, reasons)),
+            "random": bool(done["weights"].str.startswith("RANDOM").any()),
             "train_seconds": done["train_seconds"].mean()}
     for split, start in (("test", ""), ("train_bad", "bad_")):
         row |= _auroc(of_score, [arrays(each, split, f"{prefix}score")
@@ -306,12 +269,28 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
     row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
     if all(_supports(each, first["target_fpr"]) for each in metrics):
         row |= _rate(of_score, "false_positives", "false") | _rate(of_score, "detections", "found")
-    if prefix or REFERENCE_SCORE not in names:  # the map that was measured is the chosen score's
+    if prefix:  # the map that was measured is the chosen score's
         row |= _pixel_metrics(metrics, first["name"])
-    if not prefix:  # neither the claims nor the confounders are about another score
+    if {each["score"] for each in metrics} == set(names):  # confounders are of the reference score
         row |= {name: done[name].mean() for name in CONFOUNDERS}
-        row |= {key: first[key] for key in ("claim_low", "claim_high", "published", "verdict")}
+        row |= _claims(first, row)
     return row
+
+
+def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """What the reference says of this row: its range, and what became of it (missed | reached |
+    exceeded; "" where the claims, which are about full training, ImageNet weights and its own
+    images, say nothing of the run); the AUROC of the scores that it published."""
+    key = (run["category"], run["name"])
+    if run["layout"] not in REFERENCE_LAYOUTS or key not in REFERENCE_CLAIMS:
+        return {}
+    low, high = REFERENCE_CLAIMS[key]
+    found = {"claim_low": low, "claim_high": high, "verdict": "",
+             "published": REFERENCE_PUBLISHED.get(key, math.nan)}
+    if "auroc" in row and run["epochs"] >= 100 and not row["random"]:
+        value = round(row["auroc"], 2)  # the claims have two decimals
+        found["verdict"] = "missed" if value < low else "exceeded" if value > high else "reached"
+    return found
 
 
 def _supports(metrics: dict[str, typing.Any], target_fpr: float) -> bool:

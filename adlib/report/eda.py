@@ -6,16 +6,19 @@ import typing
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from adlib.config import Config, InputError
-from adlib.data import images, layout
+from adlib.data import files, images, layout, quality
 from adlib.data.layout import Category
+from adlib.data.part import Part
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import clouds, components, sentences
+from adlib.report import charts, clouds, components, questions, sentences
 from adlib.report.data_sentences import findings_problems, findings_rows
-from adlib.report.i18n import Text, join, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
+from adlib.runs import overlays, run_folder
 
 
 def card(findings: Findings) -> typing.Any:
@@ -26,12 +29,21 @@ def card(findings: Findings) -> typing.Any:
                        problems=findings_problems(findings)))
 
 
+def properties(part: Part, most: int = 200) -> Text:
+    """What kind of workpiece it is (quality.properties), noted beside the data's page for the
+    comparison, and said."""
+    found = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
+    folder = run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
+    files.write_json(folder / "properties.json", found)
+    return t("data.properties", kind=named("kind_of", questions.kind_of(found)), **found)
+
+
 def duplicates(category: Category, findings: Findings, size: int = 72, most: int = 12) -> str:
     """The groups of identical images with a picture of each, as HTML; the first `most` of them, ""
     where there is none."""
     strips = []
     for keys in [*findings.leaks, *findings.duplicates][:most]:
-        picture = images.load([category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
+        picture = _load(category, [category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
         strips.append(components.strip({t("data.same_image_n_times", n=len(keys)): picture},
                                        keys[0], join(keys, ", ")))
     return components.flow(strips) if strips else ""
@@ -54,17 +66,42 @@ def groups(category: Category) -> dict[str, list[Path]]:
 def samples(category: Category, size: int, each: int = 8) -> dict[str, np.ndarray]:
     """{kind: [n,S,S,3] in [0,1]}: up to `each` images of every kind, evenly spaced over the sorted
     folder."""
-    return {kind: _pictures(_spread(paths, each), size) for kind, paths in groups(category).items()}
+    return {kind: _pictures(category, _spread(paths, each), size)
+            for kind, paths in groups(category).items()}
 
 
 def train_pictures(category: Category, size: int, most: int = 500) -> np.ndarray:
     """Up to `most` good training images, evenly spaced: float32 [N,S,S,3] in [0,1]."""
-    return _pictures(_spread(list(category.train), most), size)
+    return _pictures(category, _spread(list(category.train), most), size)
+
+
+def mean_and_deviation(pictures: np.ndarray) -> str:
+    """Mean image, and each pixel's deviation over the images: where good parts differ among
+    themselves. [N,S,S,3] in [0,1]."""
+    deviation = pictures.std(axis=0).mean(axis=-1)
+    return components.strip({
+        t("data.mean_image"): (255 * pictures.mean(axis=0)).astype(np.uint8),
+        t("data.standard_deviation", most=float(deviation.max())): overlays.heat(
+            deviation, 0, deviation.max() / 2)}, "", "", titled=True)
+
+
+def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 24) -> str:
+    """Mean grey value of the images of each kind (`brightness`), as shares of the kind: what a
+    detector could read off the exposure alone."""
+    counted = {kind: np.histogram(some, bins, (0, 1))[0] / len(some) for kind, some in
+               values.items()}
+    top = max(shares.max() for shares in counted.values())
+    at = (np.arange(bins) + 0.5) / bins
+    return charts.panels(
+        {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
+                                     for i, shares in enumerate(counted.values())]},
+        list(counted), (t("data.brightness_axis"), 0, 1, charts.SHARE),
+        (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness")
 
 
 def brightness(category: Category, size: int) -> dict[str, np.ndarray]:
     """{kind: mean grey value [N] in [0,1]} of all images."""
-    return {kind: images.brightness(images.load(paths, size))
+    return {kind: images.brightness(_load(category, paths, size))
             for kind, paths in groups(category).items()}
 
 
@@ -75,7 +112,8 @@ def page(category: Category, paths: list[Path], size: int, number: int, each: in
     shown = paths[start:start + each]
     strips = [components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()},
                                category.key(path), path.name)
-              for path, picture in zip(shown, images.load(shown, min(size, 128)), strict=True)]
+              for path, picture in zip(shown, _load(category, shown, min(size, 128)),
+                                   strict=True)]
     said = t("data.first_last_n_images", first=start + 1, last=start + len(shown), n=len(paths))
     return components.paragraph(said) + components.flow(strips)
 
@@ -96,7 +134,7 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
     shown = [(kind, path) for (kind, paths), n in zip(by_kind.items(), counts, strict=True)
              for path in _spread(paths, n)]
     kinds, paths = map(list, zip(*shown, strict=True))
-    loaded = images.load(paths, config.image_size)
+    loaded = _load(category, paths, config.image_size)
     pooled = embedding.pooled(encoder, loaded, config)
     points, how = embedding.plane(pooled)
     labels, keys = layout.read_labels(category), [category.key(path) for path in paths]
@@ -113,5 +151,12 @@ def _spread(paths: list[Path], most: int) -> list[Path]:
     return [paths[i] for i in np.unique(places.astype(int))]
 
 
-def _pictures(paths: list[Path], size: int) -> np.ndarray:
-    return images.to_float(images.load(paths, size)).permute(0, 2, 3, 1).numpy()
+def _load(category: Category, paths: list[Path], size: int) -> torch.Tensor:
+    # Where those to learn from have 8 bits and these have more (a problem that is told), they are
+    # shown all the same.
+    grey_range = images.grey_range(category.train) or images.grey_range(paths)
+    return images.load(paths, size, grey_range)
+
+
+def _pictures(category: Category, paths: list[Path], size: int) -> np.ndarray:
+    return images.to_float(_load(category, paths, size)).permute(0, 2, 3, 1).numpy()

@@ -1,14 +1,18 @@
-"""A finished run opened to look through: what it makes of an image, beside another run, with a
-defect put in; and the widgets of JupyterLab for what has to be computed on the way.
+"""Finished runs to look through in JupyterLab: a desk on which one of them lies, and the tools
+around it, each of which follows when another is chosen.
 
-What needs no Python, the threshold and the gallery, is the component of the report's pages. A
-widget is a box of controls and of HTML; the HTML it starts with is what an executed notebook shows.
+What needs no Python, the threshold, the gallery and two runs beside each other, is the component of
+the report's pages. A tool is HTML, or a widget: controls beside HTML. Where nobody is there to move
+it (papermill), the HTML that it starts with is shown.
 """
 from __future__ import annotations
 
-import contextlib
+import base64
+import binascii
 import dataclasses
 import functools
+import io
+import json
 import typing
 from pathlib import Path
 
@@ -19,16 +23,20 @@ import torch
 from markupsafe import Markup
 
 from adlib.config import KINDS, Config, InputError, did_you_mean
+from adlib.data import untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import operating_point
-from adlib.report import clouds, comparison, components, eda, figures
-from adlib.report.i18n import t
-from adlib.runs import inference, run_folder
+from adlib.evaluation.results import write_csv
+from adlib.report import beside, comparison, components, eda, figures, gallery, sentences
+from adlib.report.i18n import join, t
+from adlib.report.render import render
+from adlib.runs import album, inference, run_folder
 from adlib.runs.inference import Reopened
 
-MIDDLE, LARGE, PAGE = 128, 200, 24  # pixels of a picture beside another run's, and alone; of a page
-FIT = {"description_width": "initial"}
+PAGE = 24  # pictures of a page
+SPLITS = ("test", "held_out", "train", "train_bad")
+NOTES = ("path", "tags", "note")  # columns of reports/notes/<category>.csv
+Tool = typing.Callable[["Look"], "Markup | w.Widget"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,10 +46,7 @@ class Look:
     run: Reopened
     part: Part
     table: pd.DataFrame
-
-    @property
-    def name(self) -> str:
-        return self.run.config.name
+    reports: Path
 
     @functools.cached_property
     def test(self) -> pd.DataFrame:
@@ -49,7 +54,7 @@ class Look:
         return self.rows("test")
 
     def rows(self, split: str) -> pd.DataFrame:
-        return components.with_scores(self.table[self.table["split"] == split])
+        return gallery.with_scores(self.table[self.table["split"] == split])
 
     def images(self, keys: typing.Sequence[str]) -> ImageSet:
         """Images of the category by their keys (the column `path`)."""
@@ -57,12 +62,11 @@ class Look:
         return ImageSet(self.part.category, tuple(root / key for key in keys),
                         self.run.config.image_size)
 
-    def seen(self, images: torch.Tensor, size: int, masks: torch.Tensor | None = None) -> tuple[
-            np.ndarray, list[dict]]:
-        """The scores [N] of uint8 [N,3,S,S], and the pictures of each (components.views)."""
+    def seen(self, images: torch.Tensor, masks: torch.Tensor | None = None) -> tuple[
+            np.ndarray, list[album.Shot]]:
+        """The scores [N] of uint8 [N,3,S,S], and the pictures of each."""
         scores, maps = self.run.score_with_maps(images)
-        return scores, components.seen(images, maps, self.run.decision, self.run.detector, size,
-                                       masks)
+        return scores, album.shots(images, maps, self.run.decision, self.run.detector, masks)
 
 
 def open_run(folder: Path, data_root: str = "") -> Look:
@@ -72,47 +76,87 @@ def open_run(folder: Path, data_root: str = "") -> Look:
         InputError: as inference.reopen_with_data.
     """
     table = comparison.read_results(folder).astype({"label": "Int64"})
-    return Look(*inference.reopen_with_data(folder, data_root), table)
+    return Look(*inference.reopen_with_data(folder, data_root), table, folder.parents[3])
 
 
-def find(config: Config) -> Path:
-    """The folder of the finished run that a configuration's name and seed mean; without a category,
-    of the first that has one.
+class Desk:
+    """Any finished run of a reports folder, chosen by two menus, and the tools that look at it."""
 
-    Raises:
-        InputError: where there is none.
-    """
-    reports = run_folder.reports_dir(config.reports)
-    finished = [path for path in run_folder.all_runs(reports) if _finished(path)]
-    for path in finished:
-        category, name, seed = path.parts[-3:]
-        if ((name, seed) == (config.name, f"seed-{config.seed}")
-                and config.category in ("", category)):
-            return path
-    if not finished:
-        raise InputError(f"there is no finished run in {reports}; run `adlib run "
-                         "params/grids/quick.yaml` first")
-    wanted = f"{config.category}/{config.name}/seed-{config.seed}".removeprefix("/")
-    raise InputError(
-        f"{reports} has no finished run {wanted!r} (run its configuration first, or set category, "
-        f"name and seed){did_you_mean(wanted, ['/'.join(path.parts[-3:]) for path in finished])}")
+    def __init__(self, config: Config) -> None:
+        """config: the run to begin with, its category, name and seed; without a category, of the
+        first that has one.
+
+        Raises:
+            InputError: where there is no such run.
+        """
+        reports = run_folder.reports_dir(config.reports)
+        self._data_root, self._tools = config.data_root, []
+        self._runs = {"/".join(folder.parts[-3:]): folder
+                      for folder in run_folder.all_runs(reports)
+                      if run_folder.status(folder).state == "finished"}
+        if not self._runs:
+            raise InputError(f"there is no finished run in {reports}; run `adlib run "
+                             "params/grids/quick.yaml` first")
+        wanted = f"{config.category}/{config.name}/seed-{config.seed}".removeprefix("/")
+        found = [key for key in self._runs if f"/{key}".endswith(f"/{wanted}")]
+        if not found:
+            raise InputError(
+                f"{reports} has no finished run {wanted!r} (run its configuration first, or set "
+                f"category, name and seed){did_you_mean(wanted, list(self._runs))}")
+        self.look = open_run(self._runs[found[0]], self._data_root)
+        category, _, run = found[0].partition("/")
+        self.category = w.Dropdown(options=sorted({key.split("/")[0] for key in self._runs}),
+                                   value=category, description="category")
+        self.run = w.Dropdown(options=self._of(category), value=run, description="run")
+        self._said = w.HTML()
+        self.category.observe(self._other_category, "value")
+        self.run.observe(self._open, "value")
+        self._say()
+
+    def show(self, tool: Tool | None = None) -> None:
+        """Display the menus, or a tool, which follows them."""
+        if tool is None:
+            _display(w.VBox([_row(self.category, self.run), self._said]))
+            return
+        box = w.VBox()
+        self._tools.append((tool, box))
+        self._fill(tool, box)
+        _display(box)
+
+    def _of(self, category: str) -> list[str]:
+        return [key.partition("/")[2] for key in self._runs if key.startswith(f"{category}/")]
+
+    def _other_category(self, _: typing.Any) -> None:
+        self.run.options = self._of(self.category.value)
+        self._open()
+
+    def _open(self, _: typing.Any = None) -> None:
+        key, config = f"{self.category.value}/{self.run.value}", self.look.run.config
+        if key not in self._runs or key == f"{config.category}/{config.name}/seed-{config.seed}":
+            return
+        try:
+            self.look = open_run(self._runs[key], self._data_root)
+        except InputError as error:
+            self._said.value = components.paragraph(str(error))
+            return
+        self._say()
+        for tool, box in self._tools:
+            self._fill(tool, box)
+
+    def _say(self) -> None:
+        run = self.look.run
+        self._said.value = components.banner(self.look.part) + components.paragraph(
+            sentences.reopened(run.config, run.decision.score, run.threshold.value))
+
+    def _fill(self, tool: Tool, box: w.VBox) -> None:
+        try:
+            made = tool(self.look)
+        except InputError as error:
+            made = components.paragraph(str(error))
+        box.children = [made if isinstance(made, w.Widget) else w.HTML(made)]
 
 
-def others(folder: Path) -> dict[str, Path]:
-    """{configuration: folder} of the finished runs of the same category and reports, other
-    configurations, the first seed of each."""
-    found: dict[str, Path] = {}
-    for path in run_folder.all_runs(folder.parents[3]):
-        if path.parts[-3] == folder.parts[-3] and path.parent != folder.parent and _finished(path):
-            found.setdefault(path.parent.name, path)
-    return found
-
-
-def _finished(folder: Path) -> bool:
-    return run_folder.status(folder).state == "finished"
-
-
-# ---- what the report's pages show, too
+# ---- tools
 
 def threshold(look: Look) -> Markup:
     """The threshold of the run over its test images, to be moved; a sentence where they have no
@@ -121,194 +165,212 @@ def threshold(look: Look) -> Markup:
             or components.paragraph(t("view.test_split_no_labels_both")))
 
 
-def gallery(look: Look, split: str = "test", what: str = "",
-            most: int = components.TILES) -> Markup:
-    """Images of a split with their maps.
+def every_image(look: Look) -> w.Widget:
+    """The images of any split under their maps."""
+    held = [split for split in SPLITS if len(look.rows(split))]
+    split = w.Dropdown(options=held, description="images")
 
-    Args:
-        split: train | held_out | test | train_bad.
-        what: one of operating_point.PICKS: the first `most` in that order; empty: the most
-            informative ones.
-    """
-    rows, level = look.rows(split), look.run.threshold.value
-    chosen = (operating_point.pick(rows, what, level)[:most] if what else
-              operating_point.select_informative(rows, level, most))
-    if chosen.empty:
-        return components.paragraph(t("view.no_image_like"))
-    images = look.images(list(chosen["path"]))
-    return components.tiles(chosen, images, look.run.score_with_maps(images.tensor)[1],
-                            look.run.decision, look.run.detector, len(rows))
+    def shown(split: str) -> Markup:
+        rows = look.rows(split)
+        some = look.images(list(rows["path"]))
+        return components.paragraph(gallery.counted(rows, look.run.threshold)) + gallery.gallery(
+            rows, look.seen(some.tensor, some.masks)[1], look.run.threshold,
+            look.run.decision.score)
+
+    return w.VBox([split, _following(shown, split)])
 
 
-# ---- two runs
-
-def together(one: Look, other: Look) -> pd.DataFrame:
-    """The test images of two runs, by how differently they rank them.
-
-    Returns:
-        path, label, defect, score, score_other; apart in [-1,1], how much higher `other` ranks it.
-    """
-    both = one.test.merge(other.test[["path", "score"]], on="path", suffixes=("", "_other"))
-    apart = both["score_other"].rank(pct=True) - both["score"].rank(pct=True)
-    return both.assign(apart=apart).sort_values("apart", kind="stable", ignore_index=True)
+def another(look: Look) -> Markup:
+    """Any two runs of the category beside each other."""
+    return beside.of_category(look.reports, look.run.config.category)
 
 
-def farthest(pairs: pd.DataFrame) -> int:
-    """The row of the anomalous image that two runs rank most differently; of any image where none
-    is known to be anomalous."""
-    apart, anomalous = pairs["apart"].abs(), (pairs["label"] == 1).fillna(False)
-    return int((apart.where(anomalous) if anomalous.any() else apart).argmax())
-
-
-def compared(one: Look, other: Look, pairs: pd.DataFrame, i: int) -> Markup:
-    """Row i of `together`: what either run sees in it, and where it lies among their scores."""
-    row, strips = pairs.iloc[i], []
-    for look, score in ((one, row["score"]), (other, row["score_other"])):
-        images = look.images([row["path"]])
-        _, (pictures, ) = look.seen(images.tensor, MIDDLE, images.masks)
-        said = components.judged(f"{look.run.decision.score} {score:.4g}", score,
-                                 components.known(row["label"]), look.run.threshold, look.name)
-        strips.append(components.strip(pictures, f"{look.name}, {row['path']}", said, titled=True))
-    plot = clouds.scatter(
-        pairs["score"].to_numpy(float), pairs["score_other"].to_numpy(float),
-        [components.known(label) for label in pairs["label"]],
-        tuple(f"{look.name}: {look.run.decision.score}" for look in (one, other)),
-        (one.run.threshold.value, other.run.threshold.value), i)
-    said = t("view.defect_file", defect=row["defect"] or t("view.unlabelled"), file=row["path"])
-    return components.paragraph(said) + components.flow([plot, components.flow(strips)])
-
-
-def compare(look: Look, others: dict[str, Path], data_root: str = "") -> w.Box:
-    """Two configurations on the same image, and where it lies among their scores."""
-    if not others:
-        return w.VBox([w.HTML(components.paragraph(t(
-            "view.only_name_finished_run_category", name=look.name,
-            category=look.part.category.name)))])
-
-    @functools.cache
-    def opened(name: str) -> tuple[Look, pd.DataFrame]:
-        other = open_run(others[name], data_root)
-        return other, together(look, other)
-
-    second = w.Dropdown(options=list(others), description=f"{look.name} beside", style=FIT)
-    image = w.IntSlider(0, 0, len(look.test) - 1, readout=False, layout={"width": "420px"})
-    picture = w.HTML()
-
-    def begin(_: typing.Any = None) -> None:
-        picture.value = components.paragraph(t("view.opening_name", name=second.value))
-        with contextlib.suppress(InputError):  # told where the picture is drawn
-            image.value = farthest(opened(second.value)[1])
-
-    second.observe(begin, "value")
-    begin()
-    _follow(picture, lambda name, i: compared(look, *opened(name), i), second, image)
-    return w.VBox([second, _row(w.Label(f"images that {look.name} ranks higher"), image,
-                                w.Label("that the other does")), picture])
-
-
-# ---- a defect that was not there
-
-def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *,
-            centre: tuple[float, float], size: float, contrast: float, seed: int,
-            before: float) -> Markup:
-    """A good image with an anomaly dropped into it (anomalies.drop), and what the run makes of
-    that. before: the score without it."""
-    changed, mask = anomalies.drop(image, other, kind, centre=centre, size=size, contrast=contrast,
-                                   seed=seed)
-    (score, ), (pictures, ) = look.seen(changed[None], LARGE, mask[None])
-    good, bad = (look.test.loc[(look.test["label"] == label).fillna(False), "score"].to_numpy(float)
-                 for label in (0, 1))
-    run, name = look.run, look.run.decision.score
-    said = t("view.share_image_changed_name_before", share=float(mask.float().mean()), name=name,
-             before=before, after=score)
-    return components.strip(pictures, kind, components.judged(
-        said, score, int(mask.any()), run.threshold), titled=True) + clouds.gauge(
-            score, good, bad, run.threshold.value, name)
-
-
-def what_if(look: Look) -> w.Box:
-    """An anomaly of any kind, place, size and contrast in a good image: map, score and verdict
-    follow."""
+def what_if(look: Look) -> w.Widget:
+    """An anomaly of any kind, size and contrast in a good image, where one clicks: its map, score
+    and verdict follow."""
     good = look.table[look.table["split"].isin(["held_out", "test"])
                       & (look.table["label"] == 0).fillna(False)]
     good = good if len(good) > 1 else look.table[look.table["split"] == "train"]
-    images, before = look.images(list(good["path"])).tensor, good["chosen_score"].to_numpy(float)
+    pictures, before = look.images(list(good["path"])).tensor, good["chosen_score"].to_numpy(float)
     which = w.Dropdown(options=[(f"{row.split} {Path(row.path).name}", i)
                                 for i, row in enumerate(good.itertuples())], description="picture")
     kind = w.Dropdown(options=KINDS, description="anomaly")
-    x, y = (w.FloatSlider(0.5, min=0, max=1, step=0.01, description=name)
-            for name in ("across", "down"))
     size = w.FloatSlider(1.0, min=0.25, max=2, step=0.05, description="size")
     contrast = w.FloatSlider(1.0, min=0, max=1, step=0.05, description="contrast")
-    another, seed, picture = w.Button(description="another one"), w.IntText(0), w.HTML()
-    another.on_click(lambda _: _set(seed, seed.value + 1))
+    shape = w.BoundedIntText(0, min=0, max=9999, description="shape")
+    place = w.Text("0.5 0.5", description="place")
 
-    def drawn(i: int, kind: str, x: float, y: float, size: float, contrast: float,
-              seed: int) -> Markup:
-        return dropped(look, images[i], images[(i + 1) % len(images)], kind, centre=(y, x),
-                       size=size, contrast=contrast, seed=seed, before=before[i])
+    def drawn(i: int, kind: str, size: float, contrast: float, shape: int, place: str) -> Markup:
+        return dropped(look, pictures[i], pictures[(i + 1) % len(pictures)], kind, size=size,
+                       contrast=contrast, seed=shape, place=place, before=before[i])
 
-    _follow(picture, drawn, which, kind, x, y, size, contrast, seed)
-    return w.VBox([_row(w.VBox([which, kind, another]), w.VBox([x, y]), w.VBox([size, contrast])),
-                   picture])
+    box = w.VBox([_row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
+                  _following(drawn, which, kind, size, contrast, shape, place)])
+    box.add_class("adlib-place")
+    return box
 
 
-def browse(part: Part) -> w.Box:
+def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *, place: str,
+            size: float, contrast: float, seed: int, before: float) -> Markup:
+    """A good image with an anomaly dropped into it (anomalies.drop), and what the run makes of
+    that. place: "x y", shares of the side. before: the score without it."""
+    try:
+        x, y = (min(max(float(share), 0.0), 1.0) for share in place.split())
+    except ValueError:
+        raise InputError(
+            f"place: {place!r} is not two numbers from 0 to 1, such as 0.5 0.5") from None
+    changed, mask = anomalies.drop(image, other, kind, centre=(y, x), size=size, contrast=contrast,
+                                   seed=seed)
+    (score, ), (shot, ) = look.seen(changed[None], mask[None])
+    said = t("view.share_image_changed_name_before", share=float(mask.float().mean()),
+             name=sentences.score(look.run.decision.score), before=before, after=score)
+    return render("placed.html.j2", shot=shot, caption=components.judged(
+        said, score, int(mask.any()), look.run.threshold), alt=t("lab.anomaly", kind=kind))
+
+
+def my_photo(look: Look) -> w.Widget:
+    """Any pictures through the run's detector: chosen, or dropped onto the tool."""
+    button = w.FileUpload(accept="image/*", multiple=True, description="choose pictures",
+                          layout={"width": "auto"})
+    dropped = w.Text()  # what lab.js was given: [[name, base64], ...]
+    dropped.layout.display = "none"
+
+    def shown(chosen: typing.Any, given: str) -> Markup:
+        files = [(one["name"], bytes(one["content"])) for one in chosen]
+        if given:
+            try:
+                files = [(str(name), base64.b64decode(content))
+                         for name, content in json.loads(given)]
+            except (ValueError, TypeError, binascii.Error):
+                raise InputError("what was dropped is no picture; drop picture files") from None
+        return judged_photos(look, files) if files else components.paragraph(t("lab.drop"))
+
+    box = w.VBox([button, dropped, _following(shown, button, dropped)])
+    box.add_class("adlib-drop")
+    return box
+
+
+def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Markup:
+    """Pictures as (name, content of the file) under their maps, with their verdicts; a sentence for
+    each that cannot be read."""
+    names, decoded, said = [], [], []
+    for name, content in files:
+        name = untrusted.sanitized(Path(name).name)
+        try:
+            held = io.BytesIO(content)
+            held.name = name
+            decoded.append(look.run.decode(held))
+            names.append(name)
+        except Exception:  # whatever a decoder trips over, the picture is named
+            said.append(t("lab.unreadable", name=name))
+    why = components.paragraph(join(said)) if said else Markup("")
+    if not names:
+        return why
+    scores, shots = look.seen(torch.stack(decoded))
+    rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
+                         "defect": "", "score": scores,
+                         "p_value": look.run.threshold.p_values(scores)})
+    # under a name of its own: the threshold that is moved above moves none of these verdicts
+    return why + gallery.gallery(rows, shots, look.run.threshold, "photographs")
+
+
+def notes(look: Look) -> w.Widget:
+    """Tags and a note on any test image, kept in reports/notes/<category>.csv."""
+    path = look.reports / "notes" / f"{look.part.category.name}.csv"
+    rows = look.test.sort_values("score", ascending=False)
+    image = w.Dropdown(options=[(f"{row.defect} {Path(row.path).name}", row.path)
+                                for row in rows.itertuples()], description="image")
+    tags = w.Text(description="tags", placeholder="blurred, label doubtful")
+    note = w.Textarea(description="note")
+    save, said = w.Button(description="keep"), w.HTML()
+
+    def filled(key: str) -> Markup:
+        known = read_notes(path).set_index("path")
+        tags.value, note.value = known.loc[key] if key in known.index else ("", "")
+        one = look.images([key])
+        return gallery.examples(look.test[look.test["path"] == key],
+                                look.seen(one.tensor, one.masks)[1], look.run.threshold, [""])
+
+    def keep(_: typing.Any = None) -> None:
+        kept = read_notes(path)
+        kept = kept[kept["path"] != image.value]
+        if tags.value.strip() or note.value.strip():
+            kept.loc[len(rows)] = [image.value, *map(_plain, (tags.value, note.value))]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(kept.sort_values("path"), path)
+        said.value = components.paragraph(t("lab.kept", n=len(kept), file=f"notes/{path.name}"))
+
+    save.on_click(keep)
+    return w.VBox([image, _following(filled, image), tags, note, _row(save, said)])
+
+
+def _plain(text: str) -> str:
+    """What was typed, which no spreadsheet takes for a formula."""
+    text = text.strip()
+    return f"'{text}" if text.startswith(untrusted.FORMULA) else text
+
+
+def read_notes(path: Path) -> pd.DataFrame:
+    """NOTES, a row an image; empty where none was kept."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame(
+        columns=list(NOTES), dtype=str)
+
+
+def browse(part: Part) -> w.Widget:
     """Any images of a category, a kind at a time."""
     groups = eda.groups(part.category)
     kind = w.Dropdown(options=[(f"{name} ({len(paths)})", name) for name, paths in groups.items()],
                       description="kind")
-    number, picture = w.BoundedIntText(1, min=1, max=9999, description="page",
-                                       layout={"width": "160px"}), w.HTML()
-    kind.observe(lambda _: _set(number, 1), "value")
-    _follow(picture, lambda name, number: eda.page(part.category, groups[name],
-                                                   part.config.image_size, number, PAGE),
-            kind, number)
-    return w.VBox([_row(kind, number), picture])
+    number = w.BoundedIntText(1, min=1, max=9999, description="page", layout={"width": "160px"})
+    kind.observe(lambda _: number.set_trait("value", 1), "value")
+    return w.VBox([_row(kind, number), _following(lambda name, number: eda.page(
+        part.category, groups[name], part.config.image_size, number, PAGE), kind, number)])
 
 
 # ---- widgets
 
-def show(make: typing.Callable[..., w.Box], *values: typing.Any, fallback: bool = True) -> None:
-    """Display the widget that `make` makes of the values; where a notebook is executed with nobody
-    there to move it (papermill), the HTML that it starts with.
+def show(make: typing.Callable[..., w.Widget], *values: typing.Any, fallback: bool = True) -> None:
+    """Display the widget that `make` makes of the values.
 
-    fallback: False = nothing there, and no widget is made.
+    fallback: where nobody is there, show its HTML; False = nothing there, and no widget is made.
     """
-    from IPython.display import display
-
-    if figures.attended():
-        box = make(*values)
-        display(box._repr_mimebundle_() | {"text/html": still(box)}, raw=True)
-    elif fallback:
-        figures.show(Markup(still(make(*values))))  # noqa: S704
+    if fallback or figures.attended():
+        _display(make(*values))
 
 
 def still(widget: w.Widget) -> str:
-    """The HTML of a widget as it stands, without its controls and its style."""
+    """The HTML of a widget as it stands, without its controls."""
     if isinstance(widget, w.HTML):
-        return getattr(widget, "still", widget.value)
+        return widget.value
     return "".join(still(child) for child in getattr(widget, "children", ()))
 
 
-def _follow(picture: w.HTML, drawn: typing.Callable[..., str], *controls: w.Widget) -> None:
-    """Keep the picture at what `drawn` makes of the controls' values, now and whenever one is
-    moved; an InputError is shown as it is."""
+def _display(widget: w.Widget) -> None:
+    from IPython.display import display
+
+    if figures.attended():
+        figures.show(Markup("<!-- the components' style and script -->"))
+        display(widget._repr_mimebundle_() | {"text/html": still(widget)}, raw=True)
+    else:
+        figures.show(still(widget))
+
+
+def _following(drawn: typing.Callable[..., str], *controls: w.Widget) -> w.HTML:
+    """HTML that stays what `drawn` makes of the controls' values; an InputError is shown as it
+    is."""
+    picture = w.HTML()
+
     def redraw(_: typing.Any = None) -> None:
         try:
-            picture.still = drawn(*(control.value for control in controls))
+            picture.value = drawn(*(control.value for control in controls))
         except InputError as error:
-            picture.still = components.paragraph(str(error))
-        picture.value = components.live(picture.still, moving=False)
+            picture.value = components.paragraph(str(error))
 
     for control in controls:
         control.observe(redraw, "value")
     redraw()
+    return picture
 
 
 def _row(*controls: w.Widget) -> w.Box:
     return w.HBox(list(controls), layout=w.Layout(flex_flow="row wrap", grid_gap="0 10px"))
-
-
-def _set(control: w.Widget, value: typing.Any) -> None:
-    control.value = value

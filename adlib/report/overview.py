@@ -9,8 +9,7 @@ import pandas as pd
 import yaml
 
 from adlib.config import study_root
-from adlib.data import files
-from adlib.report import i18n
+from adlib.report import comparison, i18n
 from adlib.report.i18n import Text, named
 from adlib.runs import run_folder
 
@@ -40,16 +39,10 @@ def grids() -> pd.DataFrame:
 
 def runs(reports: Path) -> pd.DataFrame:
     """A row a run: category, configuration, seed and state; of a finished one its test AUROC."""
-    rows = []
-    for folder in run_folder.all_runs(reports):
-        category, name, seed = folder.parts[-3:]
-        state = run_folder.status(folder).state
-        auroc = None
-        if state == "finished":
-            auroc = files.read_json(folder / "metrics.json")["auroc"]["test"]["value"]
-        rows.append({"category": category, "name": name, "seed": seed.removeprefix("seed-"),
-                     "state": named("status", state), "test_auroc": auroc})
-    return pd.DataFrame(rows, columns=["category", "name", "seed", "state", "test_auroc"])
+    table = comparison.performance(reports) if run_folder.all_runs(reports) else pd.DataFrame(
+        columns=comparison.RUN_COLUMNS)
+    table["state"] = [named("status", status) for status in table["status"]]
+    return table[["category", "name", "seed", "state", "auroc"]]
 
 
 def _heading(markdown: str) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
-from adlib.report import comparison
+from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
-from adlib.report.sentences import SHOWN_STRENGTH
+from adlib.report.i18n import named
+from adlib.report.sentences import SHOWN_STRENGTH, group
 from adlib.runs import freshness, run_folder
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")
@@ -45,15 +46,24 @@ def scores(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 
 def all_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every score of every autoencoder, a column a (category, configuration): the real AUROC, in
-    brackets the label-free one, a dot where a seed chose it."""
-    cells = [f"{row.test:.3f} ({row.label_free:.3f})" + (" •" if row.chosen else "")
-             for row in scores.itertuples()]
-    wide = scores.assign(cell=cells).pivot_table(
-        index="score", columns=["category", "configuration"], values="cell", aggfunc="first",
-        sort=False)
-    wide.columns = wide.columns.to_flat_index()
-    return wide.fillna("").reset_index()
+    """Every score of every autoencoder as cells (tables.heat): the real AUROC, in brackets the
+    label-free one, a dot where a seed chose it."""
+    return _cells(scores, "score", ("category", "configuration"), "test").assign(
+        text=[f"{row.test:.3f} ({row.label_free:.3f})" for row in scores.itertuples()],
+        mark=np.where(scores["chosen"] > 0, "•", ""))
+
+
+def wide(cells: pd.DataFrame, index: str) -> pd.DataFrame:
+    """Cells as a table of their texts and marks, for a file."""
+    said = cells.assign(text=(cells["text"] + " " + cells["mark"]).str.rstrip())
+    table = said.pivot(index="row", columns="column", values="text").fillna("")
+    rows, columns = (list(dict.fromkeys(cells[key])) for key in ("row", "column"))
+    return table.loc[rows, columns].rename_axis(index=index, columns=None).reset_index()
+
+
+def _cells(table: pd.DataFrame, row: str, columns: tuple[str, str], value: str) -> pd.DataFrame:
+    return pd.DataFrame({"row": table[row], "value": table[value], "column": list(zip(
+        *(table[name] for name in columns), strict=True))})
 
 
 def choices(scores: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +99,8 @@ def position(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
             continue
         metrics = [_metrics(reports, here[name]) for name in POSITIONS]
         known = [_mean(_label_free(each).get("all") for each in seeds) for seeds in metrics]
-        real = [_mean(each["auroc"]["test"]["value"] for each in seeds) for seeds in metrics]
+        real = [_mean(each["chosen"]["auroc"]["test"]["value"] for each in seeds)
+                for seeds in metrics]
         if not np.isfinite([*known, *real]).all():
             continue
         choice, better = ("per_position" if first > second else "any_position"
@@ -120,7 +131,7 @@ def ablation(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
             "category": category, "configuration": name, "seeds": len(runs),
             **{f"kind:{kind}": f"{_mean(_label_free(each)[kind] for each in metrics):.3f}"
                + TRAINED_WITH * (kind in trained) for kind in kinds},
-            **{f"auroc_{split}": _mean(each["auroc"][split]["value"] for each in metrics)
+            **{f"auroc_{split}": _mean(each["chosen"]["auroc"][split]["value"] for each in metrics)
                for split in ("test", "train_bad")}})
     return pd.DataFrame(rows)
 
@@ -132,8 +143,8 @@ def localization(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     for (category, name), runs in finished(table[~table["name"].isin(STATISTICS)]):
         groups = [pd.DataFrame(each["localisation"]["groups"]) for each in _metrics(reports, runs)
                   if (each["localisation"] or {}).get("groups")]
-        for group, part in pd.concat(groups).groupby("group", sort=False) if groups else []:
-            rows.append({"category": category, "configuration": name, "group": group,
+        for kind, part in pd.concat(groups).groupby("group", sort=False) if groups else []:
+            rows.append({"category": category, "configuration": name, "group": kind,
                          "images": round(part["images"].mean()),
                          **{key: part[key].mean() for key in PIXEL_METRICS}})
     return pd.DataFrame(rows)
@@ -157,6 +168,76 @@ def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         *(f"confounder:{key}" for key in CONFOUNDERS)])
 
 
+def places(found: pd.DataFrame) -> pd.DataFrame:
+    """AU-PRO up to 30 % of `localization` as cells; to be read, all four metrics."""
+    metrics = found[["au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"]]
+    said = found.assign(group=found["group"].map(group))
+    return _cells(said, "configuration", ("category", "group"), "au_pro_30").assign(
+        text=metrics.map("{:.2f}".format).agg(" · ".join, axis=1))
+
+
+# ---- who is better than whom
+
+
+def both_ways(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """Every pair of ranking.matrix as two cells (tables.heat): the difference of AUROC, row minus
+    column, with p, and a star where the paired test distinguishes the two."""
+    other = pairs.rename(columns={"a": "b", "b": "a"}).assign(difference=-pairs["difference"])
+    cells = pd.concat([pairs, other]).rename(
+        columns={"a": "row", "b": "column", "difference": "value"})
+    cells = cells[cells["row"].isin(order) & cells["column"].isin(order)]
+    cells = cells.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
+    return cells.assign(
+        text=[f"{cell.value:+.3f} (p = {cell.p_holm:.2g})" for cell in cells.itertuples()],
+        mark=np.where(cells["p_holm"] < comparison.LEVEL, "★", ""))
+
+
+def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> pd.DataFrame:
+    """In how many categories the row is significantly above the column, of how many that compare
+    the two, as cells."""
+    cells = pd.concat([both_ways(pairs, order) for pairs in by_category.values()])
+    won = cells.assign(value=(cells["value"] > 0) & (cells["mark"] != ""))
+    counts = won.groupby(["row", "column"], sort=False)["value"].agg(["sum", "count"]).reset_index()
+    counts = counts.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
+    return counts.assign(value=counts["sum"].astype(float), text=[
+        f"{row['sum']} / {row['count']}" for _, row in counts.iterrows()])
+
+
+# ---- which detector for which kind of workpiece
+
+
+def kind_of(properties: typing.Mapping[str, float]) -> str:
+    """surface | aligned | free, by quality.properties. The borders lie in the gaps between the
+    categories that this study was built on (form .17 to .60, alignment .28 to .66)."""
+    if properties["form"] < 0.4:
+        return "surface"
+    return "aligned" if properties["alignment"] >= 0.45 else "free"
+
+
+def kinds(rows: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """category, kind_of and quality.properties of the categories whose data notebook noted them."""
+    noted = {category: freshness.read(reports / "eda" / category / "properties.json")
+             for category in dict.fromkeys(rows["category"])}
+    return pd.DataFrame([{"category": category, "kind_of": kind_of(found), **found}
+                         for category, found in noted.items() if found])
+
+
+def by_kind(rows: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUROC of each configuration over the categories of each kind, as cells, the best first.
+    """
+    wide = ranking.over_categories(rows)
+    found = kinds.set_index("category")["kind_of"].reindex(wide.index)
+    means = wide.groupby("kind_of:" + found).mean()
+    order = means.mean().sort_values(ascending=False, kind="stable").index
+    cells = means[order].T.stack().rename_axis(["row", "column"])
+    return cells.rename("value").reset_index()
+
+
+def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
+    """`kinds` in words."""
+    return kinds.assign(kind_of=[named("kind_of", kind) for kind in kinds["kind_of"]])
+
+
 # ---- limits, of every configuration that was taken to them
 
 
@@ -178,6 +259,13 @@ def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFram
                         for row in disturbed.itertuples()},
                      "mean_false_positives": disturbed["false_positives"].mean(skipna=False)})
     return pd.DataFrame(rows)
+
+
+def disturbed(table: pd.DataFrame) -> pd.DataFrame:
+    """The AUROCs of `robustness_table` as cells."""
+    long = table.drop(columns="mean_false_positives").melt(["category", "configuration"])
+    return long.assign(row=list(zip(long["category"], long["configuration"], strict=True))).rename(
+        columns={"variable": "column"})
 
 
 def smallest(reports: Path) -> pd.DataFrame:
@@ -204,8 +292,8 @@ def _metrics(reports: Path, runs: pd.DataFrame) -> list[dict[str, typing.Any]]:
 
 
 def _label_free(metrics: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """The label-free figures of the configuration's own score; empty where nothing was held out."""
-    own = [entry for entry in metrics["label_free"] if entry["score"] == metrics["score"]]
+    """The label-free figures of the score in use; empty where nothing was held out."""
+    own = [entry for entry in metrics["label_free"] if entry["score"] == metrics["chosen"]["score"]]
     return own[0] if own else {}
 
 

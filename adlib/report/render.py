@@ -28,12 +28,17 @@ def render(template: str, **data: typing.Any) -> markupsafe.Markup:
 
 def script() -> str:
     """What brings the components to life, wherever they are shown."""
-    return (COMPONENTS / "components.js").read_text(encoding="utf-8")
+    return _joined("js")
 
 
 def style() -> str:
     """The components' own style, for the report and for JupyterLab."""
-    return (COMPONENTS / "components.css").read_text(encoding="utf-8")
+    return _joined("css")
+
+
+def _joined(suffix: str) -> str:
+    return "\n".join(path.read_text(encoding="utf-8")
+                     for path in sorted(COMPONENTS.glob(f"*.{suffix}")))
 
 
 def number(value: float) -> str:
@@ -67,7 +72,8 @@ def formulas(text: str) -> str:
     return "".join(parts)
 
 
-def _commands(markup: markupsafe.Markup) -> markupsafe.Markup:
+def commands(markup: markupsafe.Markup) -> markupsafe.Markup:
+    """What stands between backticks as code."""
     # not from a lone backtick in a name on, across tags
     return markupsafe.Markup(re.sub("`([^`<]+)`", r"<code>\1</code>", str(markup)))  # noqa: S704
 
@@ -79,7 +85,7 @@ def _environment() -> jinja2.Environment:
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {
         "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
-        "commands": _commands, "number": number, "short": short,
-        "numbers": lambda values: " ".join(map(number, values))}
-    environment.globals["t"] = i18n.t
+        "commands": commands, "number": number, "short": short,
+        "log": math.log, "numbers": lambda values: " ".join(map(number, values))}
+    environment.globals |= {"t": i18n.t, "named": i18n.named}
     return environment

@@ -1,25 +1,32 @@
 """What the notebooks of one run (02, 03, 04) show alike: a function a section, each called in one
 cell. And the pictures of the cells that teach.
 
-Every figure is saved in the run's folder, captioned and displayed once.
+Whatever is shown of a run is about the score in use; the reference score, the mean squared error,
+goes along as a thin grey line.
 """
 from __future__ import annotations
 
 import dataclasses
 import typing
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from PIL import Image
 
 from adlib.config import Config
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import components, figures, sentences
-from adlib.report.figures import Captioned
-from adlib.report.i18n import t
-from adlib.runs.overlays import HEAT
+from adlib.report import (
+    charts,
+    components,
+    figures,
+    gallery,
+    reference_figures,
+    sentences,
+)
+from adlib.report.i18n import join, named, t
+from adlib.runs import album, overlays
 
 if typing.TYPE_CHECKING:
     from adlib.data.part import Part
@@ -29,15 +36,14 @@ if typing.TYPE_CHECKING:
     from adlib.runs.run_folder import Run
 
 Picture = torch.Tensor | np.ndarray
+LESSON = 176  # pixels a side of a picture of the cells that teach
 
 
 # ---- the sections of a run, in their order
 
 
 def introduce(part: Part, detector: Detector) -> None:
-    """What data this page is about, and the run in one line: device, network, weights. Sets the
-    figures' look."""
-    figures.style()
+    """What data this page is about, and the run in one line: device, network, weights."""
     figures.show(components.banner(part))
     fitted_on = min(len(part.train), MOST) if isinstance(detector, FeatureDetector) else None
     figures.say(sentences.facts(part, detector, devices.describe(part.config), fitted_on))
@@ -45,7 +51,11 @@ def introduce(part: Part, detector: Detector) -> None:
 
 def show_training(run: Run, detector: Detector) -> None:
     """The loss curve of a detector that was trained; a sentence where nothing was."""
-    run.show(figures.loss_curve(detector.history))
+    if not detector.history:
+        figures.say(t("run.nothing_trained"))
+        return
+    reference_figures.loss_curve(detector.history, run.folder)
+    figures.show(charts.loss(detector.history, sentences.loss(detector.history)))
 
 
 def show_decision(decision: Decision) -> None:
@@ -53,47 +63,86 @@ def show_decision(decision: Decision) -> None:
     figures.say(sentences.decisions(decision))
 
 
-def show_scores(run: Run, decision: Decision, results: Results) -> None:
-    """AUROC, operating point, both distributions, and the threshold to look at from nearby."""
-    figures.say(sentences.auroc(results.auroc))
-    figures.say(sentences.operating(results.operating))
-    run.show(figures.roc(results))
-    run.show(figures.score_distribution(results))
-    figures.show(components.threshold(results.table, decision.threshold, decision.score))
-
-
-def show_score_study(run: Run, decision: Decision, results: Results) -> None:
-    """Every score's label-free AUROC beside its real one, and what the chosen one finds."""
-    run.show(figures.score_study(results))
-    figures.say(sentences.chosen(decision, results.chosen["operating"]))
-
-
-def show_places(run: Run, part: Part, detector: Detector, decision: Decision,
+def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
-    """Where the anomalies are: pixel metrics, the maps of some images, and a gallery of all."""
-    figures.say(sentences.localization(results.localization))
-    figures.show(components.localization(results.localization))
+    """Three images. Keeps the pictures of all test images in the run's folder."""
     if not len(part.test):
         return
-    maps = "visualization_result.png"
-    if hasattr(detector, "reconstruct"):
-        run.show(figures.visualization(detector, results, part))
-        maps = "anomaly_maps.png"
-    run.show(figures.heat_maps(results, decision, part, maps))
-    figures.show(components.gallery(results, decision, part, detector))
+    album.keep(run.folder, part.test, results.maps, decision, detector)
+    reference_figures.visualization(detector, results, decision, part, run.folder)
+    rows, threshold = _rows(results), decision.threshold
+    whys = gallery.telling(rows, threshold)
+    shots = _shots(run, part, detector, decision, results, list(whys))
+    figures.show(gallery.examples(rows.iloc[list(whys)], shots, threshold, list(whys.values())),
+                 t("figure.examples"), "examples", album.FILE)
 
 
-def show_confounders(run: Run, results: Results) -> None:
+def show_threshold(run: Run, decision: Decision, results: Results) -> None:
+    """The scores of the test images and the threshold between them, to be moved."""
+    reference_figures.score_distribution(results, decision.score, run.folder)
+    said = sentences.operating(results.chosen["operating"])
+    if panel := components.threshold(results.table, decision.threshold, decision.score):
+        figures.show(panel, join([t("figure.drag"), said]), "threshold", "all_results.csv")
+    else:
+        figures.say(said)
+
+
+def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
+                results: Results) -> None:
+    """Every test image under its map."""
+    rows = _rows(results)
+    shots = _shots(run, part, detector, decision, results, range(len(rows)))
+    if shots:
+        figures.show(gallery.gallery(rows, shots, decision.threshold, decision.score,
+                                     ids=not figures.attended()),
+                     gallery.counted(rows, decision.threshold), "images", "all_results.csv")
+
+
+def show_misses(results: Results) -> None:
+    """What is missed, by kind and size of defect, and how well defects are localized."""
+    said = sentences.misses(results.table)
+    if table := components.misses(results):
+        figures.show(table, said, "misses-by-defect", "all_results.csv")
+    else:
+        figures.say(said)
+    figures.say(sentences.localization(results.localization))
+
+
+def show_scores(run: Run, decision: Decision, results: Results) -> None:
+    """The ROC curve, and every score's label-free AUROC beside its real one."""
+    reference_figures.roc(results, decision.score, run.folder)
+    said = sentences.roc(results.chosen["auroc"], decision.score)
+    figures.show(charts.roc_of(results, decision.score, said) or components.paragraph(said))
+    figures.show(charts.score_study(results.score_study, sentences.scores(results.score_study)))
+
+
+def show_confounders(results: Results) -> None:
     """The AUROC had training stopped earlier, where that is known; what the score follows where
     there is no defect."""
     if len(results.epochs):
-        run.show(figures.auroc_over_epochs(results))
+        figures.show(charts.epochs_of(results.epochs, sentences.epochs(results.epochs)))
     figures.say(sentences.confounders(results.confounders))
 
 
 def answer(part: Part, detector: Detector, results: Results) -> None:
     """The closing sentence."""
-    figures.say(sentences.answer(part.config, part.category.name, results.auroc, detector.weights))
+    figures.say(sentences.answer(part.config, part.category.name, results.chosen["auroc"],
+                                 detector.weights))
+
+
+def _rows(results: Results) -> typing.Any:
+    return gallery.with_scores(results.table[results.table["split"] == "test"])
+
+
+def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results: Results,
+           places: typing.Sequence[int]) -> list[album.Shot]:
+    """Of some test images: on a page, those that `show_result` has kept beside it; in JupyterLab,
+    inside the notebook, which lies elsewhere."""
+    some = part.test.select(places)
+    if figures.attended():
+        return album.shots(some.tensor, results.maps[places], decision, detector, some.masks)
+    kept = album.read(run.folder, run.folder, some.keys)
+    return album.inlined([kept[key] for key in some.keys], run.folder)
 
 
 # ---- the cells that teach
@@ -106,29 +155,28 @@ def say(key: str, **values: typing.Any) -> None:
 
 def pictures(key: str, images: typing.Mapping[str, Picture],
              boxes: typing.Mapping[str, tuple[int, int, int]] | None = None,
-             **values: typing.Any) -> Captioned:
-    """Images and maps side by side, with the caption `lesson.<key>`.
+             **values: typing.Any) -> None:
+    """Display images and maps side by side, with the caption `lesson.<key>`.
 
     Args:
-        images: {title: [3,S,S], or a map [S,S]}, or a batch of one of either.
+        images: {title: [3,S,S], or a map [S,S], which gets the whole colour scale, or a batch of
+            one of either}.
         boxes: {title: (row, column, cells a side)}: the grid cell to draw a box around.
     """
-    figure, axes = plt.subplots(1, len(images), figsize=(2.3 * len(images), 2.5), squeeze=False)
-    for ax, (title, picture) in zip(axes[0], images.items(), strict=True):
+    caption, shown = t(f"lesson.{key}", **values), {}
+    for title, picture in images.items():
         array = np.asarray(picture, dtype=float)
         array = array[0] if array.shape[0] == 1 else array
-        if array.ndim == 3:
-            ax.imshow(array.transpose(1, 2, 0) / (255 if array.max() > 1 else 1))
+        if array.ndim == 2:
+            array = overlays.heat(array, array.min(), (array.min() + array.max()) / 2)
         else:
-            ax.imshow(array, cmap=HEAT)
-        if title in (boxes or {}):
-            row, column, cells = boxes[title]
-            side = array.shape[-1] / cells
-            ax.add_patch(plt.Rectangle((column * side - 0.5, row * side - 0.5), side, side,
-                                       fill=False, edgecolor="#00d5ff", linewidth=2))
-        ax.set_title(title, fontsize=9, loc="center")
-        ax.axis("off")
-    return Captioned(figure, t(f"lesson.{key}", **values), f"{key}.png")
+            array = (array.transpose(1, 2, 0) * (1 if array.max() > 1 else 255)).astype(np.uint8)
+        shown[named("picture", title)] = np.asarray(Image.fromarray(array).resize((LESSON, LESSON)))
+    framed = {named("picture", title): (100 * column / cells, 100 * row / cells, 100 / cells,
+                                        100 / cells)
+              for title, (row, column, cells) in (boxes or {}).items()}
+    figures.show(components.strip(shown, caption, "", boxes=framed, titled=True), caption,
+                 key.replace("_", "-"))
 
 
 def sample_features(images: torch.Tensor, detector: Detector, config: Config) -> torch.Tensor:

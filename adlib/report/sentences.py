@@ -7,9 +7,10 @@ import typing
 import numpy as np
 import pandas as pd
 
-from adlib.config import MODELS, PIXEL_MODELS, STATISTICS, Config
+from adlib.config import MODELS, PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
+from adlib.evaluation.conformal import min_calibration_size
 from adlib.report.data_sentences import corruption, findings_problems
-from adlib.report.i18n import Text, join, named, t
+from adlib.report.i18n import Text, join, messages, named, t
 
 if typing.TYPE_CHECKING:
     from adlib.data.layout import Category
@@ -58,6 +59,20 @@ def data_answer(category: Category, findings: Findings) -> Text:
 # ---- a run
 
 
+def score(code: str) -> str:
+    """What a score's code is called: "squared.max" is the maximum of the squared error. A user's
+    own keeps its name."""
+    if code == REFERENCE_SCORE:
+        return t("score.reference")
+    map_, _, how = code.rpartition(".")
+    return t(f"score.{how}", map=named("map", map_)) if f"score.{how}" in messages() else code
+
+
+def defect(code: str) -> str:
+    """What a kind of image is called in a caption: a defect by its folder's name."""
+    return t("view.good") if code == "good" else code or t("view.unlabelled")
+
+
 def weights(word: str, *, short: bool = False) -> str:
     """Where pretrained weights came from (the word of models.weights).
 
@@ -82,6 +97,15 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
         about: device, threads, precision.
         fitted_on: good images in a feature detector's sample.
     """
+    line = _facts(part, detector, about, fitted_on)
+    if part.grey_range is None:
+        return line
+    low, high = part.grey_range
+    return join([line, t("run.grey_range", low=low, high=high)])
+
+
+def _facts(part: Part, detector: Detector, about: dict[str, typing.Any],
+           fitted_on: int | None) -> Text:
     config, origin = part.config, weights(detector.weights)
     shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
     if config.model in PIXEL_MODELS:
@@ -110,16 +134,19 @@ def decisions(decision: Decision) -> Text:
                  for kind in ranking.columns if kind not in ("score", "all")]
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
-                      score=decision.score, auroc=best["all"], kinds=join(kinds, ", ")))
-    return join([*said, threshold_rests_on(threshold.calibration, threshold.target_fpr,
-                                           threshold.how, threshold.is_attainable)])
+                      score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
+    said.append(threshold_rests_on(threshold.calibration, threshold.target_fpr, threshold.how,
+                                   threshold.is_attainable))
+    if unlike := decision.foreign_threshold:
+        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        if aside := int(decision.foreign.set_aside):
+            said.append(t("foreign.set_aside", n=aside))
+    return join(said)
 
 
 def threshold_rests_on(calibration: typing.Sized, target_fpr: float, how: str,
                        attainable: bool) -> Text:
     """The images a threshold is from (Threshold.calibration), or why there is none."""
-    from adlib.evaluation.conformal import min_calibration_size
-
     if not attainable:
         return t("run.threshold_unattainable", n=len(calibration), rate=target_fpr,
                  least=min_calibration_size(target_fpr))
@@ -132,7 +159,8 @@ def scores(study: pd.DataFrame) -> Text:
         return t("run.scores_without_labels", n=len(study))
     used = study[study["role"] != ""]
     text = t("run.scores", n=len(study), named=join(
-        (t("list.value_3", name=row.score, value=row.test) for row in used.itertuples()), ", "))
+        (t("list.value_3", name=score(row.score), value=row.test) for row in used.itertuples()),
+        ", "))
     constant = 1 in study[["label_free", "test"]].nunique().to_list()  # has no rank correlation
     if len(study) < 3 or study["label_free"].isna().any() or constant:
         return text
@@ -140,34 +168,78 @@ def scores(study: pd.DataFrame) -> Text:
     best = study.loc[study["test"].idxmax()]
     if best["test"] > used.loc[used["role"].str.contains("chosen|fixed"), "test"].max():
         return join([text, t("run.rank_correlation_and_best", agreement=agreement,
-                             best=best["score"], auroc=best["test"])])
+                             best=score(best["score"]), auroc=best["test"])])
     return join([text, t("run.rank_correlation", agreement=agreement)])
 
 
-def operating(operating: dict[str, dict[str, typing.Any]], prefix: str = "") -> Text:
-    """False positives and detections on the test split, beside what the best threshold in hindsight
-    would have given.
+def result(category: str, configuration: str, metrics: dict[str, typing.Any],
+           target_fpr: float) -> Text:
+    """What a run came to, in a line: the title of its page.
 
-    prefix: how the sentence begins; empty = with the label-free threshold.
+    Args:
+        configuration: its name. metrics: metrics.json. target_fpr: of the run.
     """
-    prefix, entry = prefix or t("run.label_free_threshold"), operating["test"]
+    entry, auroc = metrics["chosen"]["operating"]["test"], metrics["chosen"]["auroc"]["test"]
+    found, alarms = entry["detections"], entry["false_positives"]
+    if metrics["calibration"]["images"] < min_calibration_size(target_fpr):
+        found = alarms = None
+    if found and found["n"]:
+        said = t("result.finds", **found)
+        if alarms["n"]:
+            said = t("result.both", found=said, alarms=t(_ALARMS.get(alarms["count"],
+                                                                     "result.alarms"), **alarms))
+    elif alarms and alarms["n"]:
+        said = t("result.alarms_alone", **alarms)
+    else:
+        said = t("result.scores") if auroc["value"] is None else t("result.auroc",
+                                                                   value=auroc["value"])
+    return t("result.title", configuration=configuration, category=category, said=said)
+
+
+_ALARMS = {0: "result.no_alarm", 1: "result.one_alarm"}
+
+
+def operating(operating: dict[str, dict[str, typing.Any]]) -> Text:
+    """False positives and detections on the test split, beside what the best threshold in hindsight
+    would have given."""
+    entry = operating["test"]
     false, detected, oracle = entry["false_positives"], entry["detections"], entry["oracle_f1"]
     if false is None:
-        return t("run.nothing_held_out" if oracle else "run.no_labels_to_count", prefix=prefix)
+        return t("run.nothing_held_out" if oracle else "run.no_labels_to_count")
     counts = [t(key, **rate) for key, rate in (("run.false_positives", false),
                                                ("run.detections", detected)) if rate["n"]]
-    text = t("run.operating", prefix=prefix, counted=t(
+    text = t("run.operating", counted=t(
         "run.one_and_other", one=counts[0], other=counts[1]) if counts[1:] else join(counts))
     return text if oracle is None else join([text, t(
         "run.oracle", false_positives=oracle["false_positives"], detections=oracle["detections"])])
 
 
-def chosen(decision: Decision, operating_of_chosen: dict[str, dict[str, typing.Any]]) -> Text:
-    """The operating point of the score that was chosen without labels, where that is not the
-    configuration's own."""
-    if decision.score == decision.reference:
-        return t("run.own_score_is_used")
-    return operating(operating_of_chosen, t("run.with_chosen_score", score=decision.score))
+def all_images(n: int, kinds: typing.Sequence[str]) -> Text:
+    """How many images a gallery has, and what became of them."""
+    return t("view.all_images_kinds", n=n, kinds=join(kinds, ", ")) if kinds else t(
+        "view.all_images", n=n)
+
+
+def misses(table: pd.DataFrame) -> Text:
+    """What is missed, of which kind most of it is, and what the reference score says of it. table:
+    Results.table."""
+    bad = table[(table["split"] == "test") & (table["label"] == 1)]
+    if bad.empty or bad["chosen_prediction"].isna().any():
+        return t("misses.unknown")
+    missed = bad[bad["chosen_prediction"] == 0]
+    if missed.empty:
+        return t("misses.none", n=len(bad))
+    said = [t("misses.some", n=len(missed), of=len(bad))]
+    if bad["defect"].nunique() > 1:
+        counts = missed["defect"].value_counts()
+        said.append(t("misses.most", n=counts.iloc[0], of=len(missed),
+                      defect=defect(counts.index[0]),
+                      all=int((bad["defect"] == counts.index[0]).sum())))
+        if whole := sorted(set(bad["defect"]) - set(counts.index)):
+            said.append(t("misses.never", defects=join(map(defect, whole), ", ")))
+    if not bad["score"].equals(bad["chosen_score"]):
+        said.append(t("misses.reference", n=int(missed["prediction"].sum()), of=len(missed)))
+    return join(said)
 
 
 def localization(measured: dict[str, typing.Any] | None) -> Text:
@@ -178,8 +250,9 @@ def localization(measured: dict[str, typing.Any] | None) -> Text:
     text = t("run.localization", n=measured["images"], auroc=measured["pixel_auroc"],
              ap=measured["pixel_ap"], au_pro_30=measured["au_pro_30"],
              au_pro_05=measured["au_pro_05"])
-    return text if not measured["without_mask"] else join(
-        [text, t("run.without_mask", n=measured["without_mask"])])
+    counts = {"absent": measured["without_mask"], **measured.get("masks", {})}  # older runs: none
+    notes = join((t(f"mask.{note}", n=n) for note, n in counts.items() if n), "; ")
+    return join([text, t("run.masks", said=notes)]) if notes else text
 
 
 def group(code: str) -> str:
@@ -198,35 +271,18 @@ def loss(history: list[dict]) -> Text:
     return text + t("run.last_learning_rate", lr=last["lr"])
 
 
-def auroc(auroc: dict[str, dict[str, typing.Any]]) -> Text:
-    """AUROC of both evaluation splits with interval and counts, or why there is none."""
-    said = [t("run.auroc_test", auroc=_auroc(auroc["test"]))]
-    if auroc["train_bad"]["n_anomalous"]:
-        said.append(t("run.auroc_train_bad", auroc=_auroc(auroc["train_bad"])))
+def roc(results: dict[str, dict[str, typing.Any]], name: str) -> Text:
+    """AUROC of both evaluation splits with interval and counts, or why there is none. results:
+    results.auroc_of, of the score `name`."""
+    said = [t("run.roc", auroc=_auroc(results["test"]), score=score(name))]
+    if results["train_bad"]["n_anomalous"]:
+        said.append(t("run.auroc_train_bad", auroc=_auroc(results["train_bad"])))
     return join(said)
-
-
-def roc(entry: dict[str, typing.Any]) -> Text:
-    return t("run.roc", auroc=_auroc(entry))
 
 
 def no_auroc(good: int, anomalous: int) -> Text:
     """Why there is no AUROC: one class, or no labels."""
     return t("run.one_class", good=good, bad=anomalous) if good or anomalous else t("run.no_labels")
-
-
-def distribution(results: pd.DataFrame) -> Text:
-    """Medians of the three groups, and how many anomalous images score below the highest good one.
-    """
-    test = results[results["split"] == "test"]
-    good, bad = (test.loc[test["label"] == label, "score"] for label in (0, 1))
-    groups = {"run.training_images": results.loc[results["split"] == "train", "score"],
-              "run.good_test_images": good, "run.anomalous_test_images": bad}
-    text = t("run.medians", medians=join(
-        (t("list.value_4", name=t(key), value=some.median()) for key, some in groups.items()
-         if len(some)), ", "))
-    return text if not (len(good) and len(bad)) else join(
-        [text, t("run.overlap", n=int((bad <= good.max()).sum()), of=len(bad))])
 
 
 def epochs(epochs: pd.DataFrame) -> Text:
@@ -271,8 +327,8 @@ def _auroc(entry: dict[str, typing.Any]) -> Text:
 # ---- its limits
 
 
-def reopened(config: Config, score: str, threshold: float) -> Text:
-    return t("limits.reopened", name=config.name, seed=config.seed, score=score,
+def reopened(config: Config, code: str, threshold: float) -> Text:
+    return t("limits.reopened", name=config.name, seed=config.seed, score=score(code),
              threshold=threshold)
 
 
@@ -292,6 +348,22 @@ def robustness(table: pd.DataFrame) -> Text:
         return join([text, t("limits.no_false_positives")])
     return join([text, t("limits.most_false_positives", share=most["false_positives"],
                          what=corruption(most["disturbance"], SHOWN_STRENGTH))])
+
+
+def foreign(exam: pd.DataFrame) -> Text:
+    """How many pictures that do not show the part are refused (evaluation.foreign.exam)."""
+    if exam.empty:
+        from adlib.models.foreign import FEWEST
+
+        return t("foreign.none", least=FEWEST)
+    rows = exam.set_index("kind").to_dict("index")
+    every, good = rows.pop("all"), rows.pop("good")
+    text = [t("foreign.exam", n=every["pictures"], **every)]
+    missed = [t("foreign.missed_kind", kind=named("foreign_kind", kind), n=row["pictures"],
+                passed=row["pictures"] - row["refused"])
+              for kind, row in rows.items() if row["refused"] < row["pictures"]]
+    text += [t("foreign.missed", kinds=join(missed, ", "))] if missed else []
+    return join([*text, t("foreign.good", n=good["pictures"], **good)])
 
 
 def detectability(drawn: pd.DataFrame, sizes: pd.DataFrame) -> Text:

@@ -10,6 +10,7 @@ import hashlib
 import html
 import re
 import shlex
+import shutil
 import typing
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from traitlets.config import Config as TraitConfig
 
 from adlib.config import Config, InputError, log, notebook_of, project_root
 from adlib.data import files
-from adlib.report import comparison, i18n, render, sentences
+from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
+from adlib.report.study import INLINE, Study
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
 
@@ -31,6 +33,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
              "detectability.csv", "smallest.csv")
+PASSED_ON = (".html", ".jpg", ".png", ".webp")
+TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
 
 
@@ -60,11 +64,14 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     if not again and not freshness.changed(note, made_from) and (reports / "index.html").is_file():
         log.info("the report is up to date; open %s", reports / "index.html")
         return reports / "index.html"
-    table = comparison.performance(reports)
+    study = Study(reports)
+    study.write()
+    table, commands = study.table, _commands(reports)
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
-    pages = [_data_page(table, folder) for folder in looks]
-    pages += [_run_page(reports, row) for row in table.itertuples()]
+    pages = [_data_page(study, folder) for folder in looks]
+    pages += [_run_page(reports, row, commands) for row in table.itertuples()]
     pages += [_limits_page(table, folder) for folder in freshness.limits(reports)]
+    pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
@@ -78,19 +85,48 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     return reports / "index.html"
 
 
+def copy(reports: Path, target: Path) -> int:
+    """The pages, their pictures and what they offer as files, to be passed on: no notebook, model,
+    log or manifest, which are large or name this machine's folders. Returns the size in bytes.
+
+    Raises:
+        InputError: where the target holds anything but an earlier copy.
+    """
+    if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
+        raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
+    shutil.rmtree(target, ignore_errors=True)
+    size = 0
+    for path in sorted(reports.rglob("*")):
+        if path.suffix in PASSED_ON or path.name in DOWNLOADS:
+            there = target / path.relative_to(reports)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, there)
+            size += path.stat().st_size
+    return size
+
+
 # ---- what is on a page
 
 
-def _data_page(table: typing.Any, folder: Path) -> Page:
-    fingerprint = freshness.read(folder / "eda.json").get("data")
-    return {"notebook": folder / "notebook.ipynb", "stem": "01_eda",
-            "title": t("page.data_of", category=folder.name),
-            "link": (t("page.the_data"), folder.name, ""),
-            "synthetic": _drawn(table[table["category"] == folder.name]),
+def _data_page(study: Study, folder: Path) -> Page:
+    """A category's page: what its runs came to, then what is in its folder."""
+    fingerprint, category = freshness.read(folder / "eda.json").get("data"), folder.name
+    return {"notebook": folder / "notebook.ipynb", "stem": "01_eda", "category": category,
+            "title": t("page.data_of", category=category),
+            "link": (t("page.the_data"), category, ""),
+            "results": study.of_category(category) if category in study.categories else "",
+            "synthetic": _drawn(study.table[study.table["category"] == category]),
             "facts": [(t("page.data_fingerprint"), fingerprint)] if fingerprint else []}
 
 
-def _run_page(reports: Path, row: typing.Any) -> Page:
+def _commands(reports: Path) -> dict[str, str]:
+    """{folder: the command that does it again}, of what the last batch did."""
+    path = reports / "batch.json"
+    plan = files.read_json(path) if path.is_file() else []
+    return {task["folder"]: task.get("retry", "") for task in plan}
+
+
+def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
     folder = reports / row.folder
     about, name = run_folder.manifest(folder), label(row.name)
     params, done = about.get("params") or {}, row.status == "finished"
@@ -101,9 +137,13 @@ def _run_page(reports: Path, row: typing.Any) -> Page:
             "title": t("page.category_configuration", category=row.category, configuration=name),
             "link": (t("page.runs_of", category=row.category),
                      t("page.seed", configuration=name, seed=row.seed), note),
-            "warnings": _warnings([row.weights]), "facts": _facts(about),
-            "command": _papermill(stem, folder / "notebook.ipynb", params),
+            "category": row.category, "warnings": _warnings([row.weights]), "facts": _facts(about),
+            "command": commands.get(row.folder) or _papermill(
+                stem, folder / "notebook.ipynb", params),
             "figures": _figures(folder) if done else []}
+    if done:
+        page["result"] = sentences.result(row.category, name, comparison.read_metrics(folder),
+                                          params["target_fpr"])
     return page if done else page | {"failure": _failure(
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 
@@ -112,7 +152,7 @@ def _limits_page(table: typing.Any, folder: Path) -> Page:
     category, name = folder.parts[-2:]
     failure = freshness.failure(folder / "limits.json")
     names = {"category": category, "configuration": label(name)}
-    page = {"notebook": folder / "notebook.ipynb", "stem": "05_limits",
+    page = {"notebook": folder / "notebook.ipynb", "stem": "05_limits", "category": category,
             "title": t("page.limits_of", **names),
             "link": (t("page.limits"), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
@@ -158,11 +198,10 @@ def _figures(folder: Path) -> list[tuple[Text, str, str]]:
     """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
-    scores = {metrics["score"]: metrics, chosen["score"]: chosen}
-    for name, entry in ((name, part["auroc"]["test"]) for name, part in scores.items()):
-        if entry["value"] is not None:
-            figures.append((t("page.auroc", score=name), f"{entry['value']:.3f}",
-                            f"{entry['low']:.2f}–{entry['high']:.2f}"))
+    entry = chosen["auroc"]["test"]
+    if entry["value"] is not None:
+        figures.append((t("page.auroc", score=sentences.score(chosen["score"])),
+                        f"{entry['value']:.3f}", f"{entry['low']:.2f}–{entry['high']:.2f}"))
     operating = (chosen.get("operating") or {}).get("test", {})
     for key, name in (("detections", t("page.detections")),
                       ("false_positives", t("page.false_positives"))):
@@ -189,13 +228,14 @@ def _papermill(stem: str, output: Path, params: dict[str, typing.Any]) -> str:
 
 def _shared(language: str) -> Page:
     """What the template needs to know whichever page it makes."""
-    css, js = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
-               for name in ("style.css", "page.js"))
-    css, js = render.style() + css, render.script() + js
+    css, js, words = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
+                      for name in ("style.css", "page.js", "glossary.js"))
+    css, js = render.style() + css, render.script() + js + words
     digest = hashlib.sha256(js.encode()).digest()  # of the only script that the page's policy runs
     return {"lang": i18n.LANGUAGES[language], "css": css + _highlight_css(), "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
-            "command": "", "facts": [], "figures": []}
+            "command": "", "facts": [], "figures": [], "results": "", "category": "",
+            "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
 
 
 def _groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typing.Any]]]:
@@ -206,6 +246,7 @@ def _groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typin
             (title, text, note), folder = page["link"], page["notebook"].parent
             groups.setdefault(title, []).append({
                 "text": text, "note": note, "folder": folder,
+                "category": page["category"] if folder.name.startswith("seed-") else "",
                 "href": f"{folder.relative_to(reports).as_posix()}/index.html"})
     return groups
 
@@ -220,17 +261,39 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
         (text.partition("\n")[0], text.partition("\n")[2].strip())
         for text in (first.source, chinese.get(first.id, "")))
     page |= {
-        "question": Text(question.removeprefix("# "), other.removeprefix("# ") or None),
+        "question": page.get("heading") or Text(question.removeprefix("# "),
+                                                other.removeprefix("# ") or None),
         "chinese": chinese, "up": "../" * len(folder.relative_to(reports).parts),
-        "here": folder, "groups": groups,
+        "here": folder, "groups": {
+            title: links for title, links in groups.items()
+            if links[0]["category"] in ("", page["category"]) or len(groups) <= INLINE + 3},
         "command": page["command"] or (executed and _papermill(
             page["stem"], page["notebook"], executed.get("parameters", {}))),
         "downloads": [name for name in DOWNLOADS if (folder / name).is_file()]}
+    if "result" in page:  # what was found is the title; what was asked goes with the method
+        page |= {"asked": page["question"], "question": page["result"]} | arrangement.links(
+            groups, folder, reports / beside.FOLDER / folder.parts[-3])
+        notebook.cells = arrangement.result_first(notebook.cells)
+    if page["results"]:  # of a category's runs, before the look at its data
+        page["question"] = page["category"]
+        output = nbformat.v4.new_output("display_data", data={"text/html": page["results"]})
+        notebook.cells.insert(0, nbformat.v4.new_code_cell("", id="results", outputs=[output]))
+        notebook.cells[1].source = f"## {question.removeprefix('# ')}\n{first.source}"
+        chinese[first.id] = f"## {other.removeprefix('# ')}\n{chinese[first.id]}"
+    page["contents"] = [(cell.id, Text(heading, _heading(chinese.get(cell.id, "")) or None))
+                        for cell in notebook.cells if cell.cell_type == "markdown"
+                        and not cell.metadata.get("folded")
+                        and (heading := _heading(cell.source))]
+    if "result" in page:
+        page["contents"].append(("method", t("template.method")))
+    arrangement.number_figures(notebook.cells)
     exporter = HTMLExporter(TraitConfig(), template_name="study",
+                            template_file="run.html.j2" if "result" in page else "index.html.j2",
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
     exporter.environment.globals["t"] = t
     exporter.environment.filters["formulas"] = render.formulas
+    exporter.environment.filters["commands"] = render.commands
     exporter.environment.filters["both"] = lambda text: markupsafe.Markup(i18n.html(text))  # noqa: S704
     content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
     files.write_text(folder / "index.html", _without_paths(content, page["hidden"]))
@@ -241,6 +304,8 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
     a run by hand has left."""
     # one line, which is escaped; what follows is markdown, which may hold HTML
     path, heading = page["notebook"], f"# {' '.join(page['title'].split())}"
+    if "cells" in page:
+        return nbformat.v4.new_notebook(cells=page["cells"])
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:  # it never started, or was run by hand and written elsewhere
@@ -253,6 +318,7 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
             nbformat.ValidationError) as error:
         raise InputError(f"{path} is not a notebook ({str(error)[:80]}); delete it and run it "
                          "again") from error
+    notebook.cells = _asked(notebook.cells)
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     left_out = {"exercise"}  # for whoever opens the notebook, not for readers of its page
     if any("injected-parameters" in each for each in tags):  # what was given replaces the defaults
@@ -264,6 +330,20 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.setdefault("id", "")  # of an older format
     return notebook
+
+
+def _asked(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Without the questions that the runs did not ask: a cell tagged "optional" that shows nothing
+    goes, and the text before it."""
+    empty = {i for i, cell in enumerate(cells)
+             if "optional" in cell.metadata.get("tags", []) and not cell.get("outputs")}
+    return [cell for i, cell in enumerate(cells) if not {i, i + 1} & empty]
+
+
+def _heading(markdown: str) -> str:
+    """The heading of the second level that a cell begins with, "" where there is none."""
+    first = markdown.partition("\n")[0]
+    return first.removeprefix("## ") if first.startswith("## ") else ""
 
 
 def _hidden(reports: Path, table: typing.Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tables of codes and numbers, shown: as HTML by one template, as markdown, and docs/results.md.
+"""Tables of codes and numbers, shown: as HTML by one template, as a heat map, as markdown.
 
 A column is called by its code: "auroc" has the title of the message "column.auroc", "epoch:10" that
 of "column.epoch", and (category, configuration) is titled by both names.
@@ -6,17 +6,16 @@ of "column.epoch", and (category, configuration) is titled by both names.
 from __future__ import annotations
 
 import math
+import re
 import typing
-from pathlib import Path
-from urllib.parse import quote
 
 import pandas as pd
+from markupsafe import Markup
 
-from adlib.report import answers, comparison, questions, sentences
+from adlib.report import answers, comparison, components, figures, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, named, t
 from adlib.report.render import render
-from adlib.runs import run_folder
 
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
                "false_positives", "detections", *comparison.PIXEL_METRICS, "claim_low", "verdict",
@@ -26,42 +25,50 @@ INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_"
 FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
          "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}", "found_at_real_size": "{:.0%}",
          "contrast95": "{:.2f}", "faintest": "{:.2f}"}  # others have three decimals
+NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
 VERDICTS = ("missed", "reached", "exceeded")
-STRIPS = {"auroc": "", "bad_auroc": "bad_"}  # columns with a strip: prefix of their interval
-AXIS = 0.3  # AUROC at the left end of a strip
 Row = dict[typing.Any, typing.Any]
 
 
-def performance_html(rows: pd.DataFrame) -> str:
-    """The performance table (comparison.rows); every cell of a run links to its page."""
-    return html(_performance(rows), t("caption.performance"), list(rows["folder"]))
-
-
-def html(table: pd.DataFrame, caption: str, folders: typing.Sequence[str] = ()) -> str:
-    """Any table of codes and numbers as HTML; "" where it has no row.
-
-    folders: of the runs whose pages the rows link to.
-    """
+def html(table: pd.DataFrame, caption: str, name: str = "table", data: str = "") -> Markup:
+    """Any table of codes and numbers as a figure (components.figure); "" where it has no row."""
     if table.empty:
-        return ""
+        return Markup("")
     columns, shown = _shown(table)
-    rows = []
-    for i, (row, texts) in enumerate(zip(table.to_dict("records"), shown, strict=True)):
-        cells = [{"text": text, "heading": column == "configuration" and bool(folders),
-                  "strip": _strip(row, STRIPS[column]) if column in STRIPS else None}
-                 for column, text in zip(columns, texts, strict=True)]
-        rows.append({"cells": cells, "status": row.get("status", ""),
-                     "href": f"{quote(folders[i])}/index.html" if folders else ""})
-    return render("table.html.j2", caption=caption, titles=map(title, columns), rows=rows)
+    numeric = [all(not line[i] or NUMBER.match(line[i]) for line in shown)
+               for i in range(len(columns))]
+    shown = render("table.html.j2", caption=caption, numeric=numeric,
+                   titles=list(map(title, columns)), rows=shown)
+    return components.figure(shown, name, caption, data)
+
+
+def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: float,
+         high: float) -> Markup:
+    """Numbers as colours, to be read on demand, as a figure; "" where there is none.
+
+    Args:
+        cells: row, column (codes), value; where they are not the values alone, also text, what is
+            read on demand, and mark, what is always seen. Rows and columns in their first order.
+        low, high: pale and full colour. A scale from -x to x has two colours and is pale at 0.
+    """
+    cells = cells[cells["value"].notna()]
+    rows, columns = (list(dict.fromkeys(cells[key])) for key in ("row", "column"))
+    shown: dict[typing.Any, dict[typing.Any, Row]] = {row: {} for row in rows}
+    for cell in cells.to_dict("records"):
+        value = cell["value"]
+        share = value / high if low == -high else (value - low) / (high - low)
+        shown[cell["row"]][cell["column"]] = {
+            "share": round(100 * min(abs(max(share, -1)), 1)), "negative": share < 0,
+            "text": cell.get("text") or decimal(value), "mark": cell.get("mark", "")}
+    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)), rows=[
+        (title(row), list(map(shown[row].get, columns))) for row in rows])
+    return components.figure(content, name, caption, data) if rows else Markup("")
 
 
 def show(table: pd.DataFrame, caption: str) -> None:
-    """Display a table in a notebook; nothing where it has no row. caption: a text, or the name of a
-    message, such as "choices" for "caption.choices"."""
-    from IPython.display import HTML, display
-
-    if len(table):
-        display(HTML(html(table, named("caption", caption))))
+    """Display a table in a notebook; nothing where it has no row. caption: the name of a message,
+    such as "runs" for "caption.runs"."""
+    figures.show(html(table, t(f"caption.{caption}"), caption))
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -71,30 +78,26 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in lines)
 
 
-def performance_markdown(rows: pd.DataFrame) -> str:
-    """The performance table for a terminal or a markdown file."""
-    return markdown(_performance(rows))
+def performance(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of comparison.rows for a file, in their order. What is the same for all rows is
+    said once, elsewhere."""
+    same = {name for name in ("device", "weights") if len({
+        text(name, row) for row in rows.to_dict("records")} - {""}) < 2}
+    order = [name for name in PERFORMANCE if name not in same]
+    return rows[[*order, *(name for name in rows if name not in PERFORMANCE)]]
 
 
-def title(column: typing.Any) -> str:
-    """What a column is called."""
-    if isinstance(column, tuple):
-        return t("page.category_configuration", category=column[0], configuration=label(column[1]))
-    family, _, code = column.partition(":")
-    return t(f"column.{family}", name=named(family, code)) if code else named("column", column)
-
-
-def _performance(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns in their order. A device or weights that are the same for all rows are said once,
-    under the table."""
-    words = [sentences.weights(word, short=True) if isinstance(word, str) else ""
-             for word in rows["weights"]]
-    table = rows.assign(weights=words)
-    random = rows["weights"].astype(str).str.startswith("RANDOM").any()
-    same = {"device": rows["device"].dropna().nunique() < 2,
-            "weights": len(set(words) - {""}) < 2 and not random}
-    order = [column for column in PERFORMANCE if not same.get(column)]
-    return table[[*order, *(name for name in table if name not in PERFORMANCE)]]
+def title(code: typing.Any) -> str:
+    """What a column, or a row of a heat map, is called."""
+    if isinstance(code, tuple):
+        last = code[1] if isinstance(code[1], Text) else label(code[1])
+        return t("page.category_configuration", category=code[0], configuration=last)
+    family, _, rest = code.partition(":")
+    if family == "kind_of":
+        return named(*code.split(":")) if rest else t("column.kind_of")
+    if rest:
+        return t(f"column.{family}", name=named(family, rest))
+    return label(code) if label(code) != code else named("column", code)
 
 
 def _shown(table: pd.DataFrame) -> tuple[list[typing.Any], list[list[str]]]:
@@ -102,24 +105,38 @@ def _shown(table: pd.DataFrame) -> tuple[list[typing.Any], list[list[str]]]:
     left out, and so are those of a performance table that are no part of PERFORMANCE."""
     known = set(PERFORMANCE) if "with_best" in table else set(table.columns)
     columns = [name for name in table.columns if name in known and name not in INSIDE]
-    cells = [[_text(name, row) for name in columns] for row in table.to_dict("records")]
+    cells = [[text(name, row) for name in columns] for row in table.to_dict("records")]
     used = [i for i in range(len(columns)) if any(row[i] for row in cells)]
     return [columns[i] for i in used], [[row[i] for i in used] for row in cells]
 
 
-def _text(column: typing.Any, row: Row) -> str:
+def text(column: typing.Any, row: Row) -> str:
     """A cell in words. Names and ready texts stay as they are; NaN is empty."""
     if column in WRITERS:
         return WRITERS[column](row)
     value = row[column]
     if isinstance(value, str):
         return value
-    if value is None or math.isnan(value):
-        return ""
-    return FORMS.get(str(column).partition(":")[0], "{:.3f}").format(value)
+    return "" if value is None else form(value, FORMS.get(str(column).partition(":")[0], "{:.3f}"))
 
 
-def _auroc(row: Row, start: str = "") -> str:
+def form(value: float, template: str) -> str:
+    """A number in a format; "" for NaN."""
+    return "" if math.isnan(value) else template.format(value)
+
+
+def decimal(value: float) -> str:
+    """.870, 1.000: three decimals, without the nought; 1.000 is exactly that."""
+    exact = math.floor(1000 * value) / 1000 if 0.9995 <= value < 1 else value
+    return re.sub(r"^(-?)0\.", r"\1.", form(exact, "{:.3f}"))
+
+
+def interval(low: float, high: float) -> str:
+    """[.80, .92]."""
+    return f"[{f'{low:.2f}'.replace('0.', '.', 1)}, {f'{high:.2f}'.replace('0.', '.', 1)}]"
+
+
+def auroc(row: Row, start: str = "") -> str:
     """'0.797 ± 0.012 [0.66, 0.94]'; a star where it is the best, or not distinguishable from it."""
     value, spread = row[f"{start}auroc"], row.get(f"{start}spread", math.nan)
     if math.isnan(value):
@@ -139,7 +156,7 @@ def _seconds(value: float) -> str:
 
 
 def _status(row: Row) -> str:
-    text = answers.status(pd.Series(row))
+    text = answers.status(row)
     return "" if text == named("status", "finished") else text
 
 
@@ -156,8 +173,8 @@ def _percent(value: float) -> str:
 
 WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "configuration": lambda row: label(row["configuration"]),
-    "auroc": _auroc,
-    "bad_auroc": lambda row: _auroc(row, "bad_"),
+    "auroc": auroc,
+    "bad_auroc": lambda row: auroc(row, "bad_"),
     "false_positives": lambda row: _rate(row, "false_positives", "false"),
     "detections": lambda row: _rate(row, "detections", "found"),
     "claim_low": lambda row: "" if math.isnan(
@@ -166,6 +183,8 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "group": lambda row: sentences.group(row["group"]),
     "train_seconds": lambda row: _seconds(row["train_seconds"]),
     "status": _status,
+    "weights": lambda row: sentences.weights(row["weights"], short=True) if isinstance(
+        row["weights"], str) else "",
     "label_free_choice": lambda row: named("position", row["label_free_choice"]),
     "better": lambda row: named("position", row["better"]),
     "mean_false_positives": lambda row: t("limits.none") if math.isnan(
@@ -175,82 +194,3 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "smallest": lambda row: _percent(row["smallest"]),
     "largest": lambda row: _percent(row["largest"]),
     "contrast95": lambda row: _reached(row["contrast95"], row["faintest"], "{:.2f}".format)}
-
-
-def _strip(row: Row, start: str) -> dict[str, str] | None:
-    """Where an AUROC, its interval and chance are on a strip of 100 pixels."""
-    values = {key: row.get(f"{start}{end}", math.nan) for key, end in (
-        ("value", "auroc"), ("low", "low"), ("high", "high"))}
-    if any(math.isnan(value) for value in values.values()):
-        return None
-    return {key: f"{4 + 92 * (min(max(value, AXIS), 1) - AXIS) / (1 - AXIS):.1f}"
-            for key, value in (values | {"chance": 0.5}).items()}
-
-
-# ---- docs/results.md
-
-
-def results(table: pd.DataFrame, reports: Path) -> str:
-    """The page of measured results, in markdown: the answer, every table, what is distinguishable,
-    and how it was measured; all from the run folders (table: comparison.performance)."""
-    main = comparison.without_ablations(table)
-    rows = comparison.rows(main, reports)
-    categories = dict.fromkeys(table.loc[table["status"] == "finished", "category"])
-    pairs = {category: comparison.matrix(main, reports, category) for category in categories}
-    scores, limits = questions.scores(table, reports), questions.robustness(reports)
-    choices, target = questions.choices(scores), questions.target(rows)
-    position, ablation = questions.position(table, reports), questions.ablation(table, reports)
-    lines = [
-        "# Measured results", f"Written by `adlib report --markdown FILE` from the run folders in "
-        f"`{reports.name}/`; not by hand.", answers.provenance(table), answers.full(rows),
-        "## Performance", t("caption.performance"), performance_markdown(rows),
-        t("caption.performance_notes"), answers.bootstrap(comparison.bootstrap_gaps(main, reports)),
-        "## What is distinguishable",
-        *(f"### {category}\n\n{_matrix(pairs[category])}" for category in categories)]
-    for heading, said, found in (
-            ("Which score? The label-free order against the real one", answers.scores(choices),
-             choices),
-            ("All scores of the autoencoders", t("caption.scores"), questions.all_scores(scores)),
-            ("Pixels or features?", answers.target(target, pairs), target),
-            ("Does the position matter?", answers.position(position), position),
-            ("What does each component bring?",
-             f"{answers.ablation(ablation)} {t('caption.ablation')}", ablation),
-            ("Where is it?", t("caption.localization"), questions.localization(main, reports)),
-            ("How noisy may it get?",
-             f"{answers.robustness(limits)} {answers.robustness_caption()}",
-             questions.robustness_table(limits)),
-            ("How small a defect?", t("caption.smallest"), questions.smallest(reports)),
-            ("AUROC over epochs, and confounders", t("caption.epochs"),
-             questions.epochs(table, reports))):
-        lines += [f"## {heading}", said, markdown(found)] if len(found) else []
-    measured = [_measured(runs, run_folder.manifest(reports / runs.iloc[0]["folder"]))
-                for _, runs in comparison.finished(table)]
-    return "\n\n".join([*lines, "## How it was measured", "\n".join(measured)]) + "\n"
-
-
-def _matrix(pairs: pd.DataFrame) -> str:
-    """The pairs that the paired test distinguishes, as a list: each row, and the rows that are
-    significantly below it."""
-    apart = pairs[pairs["p_holm"] < comparison.LEVEL]
-    below: dict[str, list[str]] = {}
-    for pair in apart.itertuples():
-        better, worse = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
-        below.setdefault(label(better), []).append(label(worse))
-    return "\n".join([
-        f"{len(apart)} of {len(pairs)} pairs are distinguishable at 5 % after Holm's correction."
-        + " Significantly below each row:" * bool(below) + "\n" * bool(below),
-        *(f"- {better}: {answers.enumerated(names)}" for better, names in below.items())])
-
-
-def _measured(runs: pd.DataFrame, about: dict[str, typing.Any]) -> str:
-    first = runs.iloc[0]
-    return (f"- {first['category']} / {first['name']}: seeds {', '.join(map(str, runs['seed']))}; "
-            f"{first['epochs']:.0f} epochs, {first['precision']}, "
-            f"{about['params']['image_size']} px, {first['device']} ({about['threads']} threads), "
-            f"torch {about['versions']['torch']}, git {', '.join(sorted(set(runs['git'])))}")
-
-
-def notes() -> Text:
-    """The notes on the performance table for a page, without markdown's stars."""
-    text = t("caption.performance_notes")
-    return Text(text.replace("*", ""), text.zh.replace("*", ""))

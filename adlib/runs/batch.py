@@ -17,13 +17,14 @@ import filelock
 
 from adlib.config import InputError, log
 from adlib.data import files, layout
-from adlib.runs import freshness, run_folder
+from adlib.runs import forecast, freshness, run_folder
 from adlib.runs.board import Board
 from adlib.runs.engines import local
 from adlib.runs.engines.local import Engine, Job
 from adlib.runs.grid import Task
 
 POLL_S = 0.1
+NEVER_RUN, COMPARED = "never run", "what it compares is due"  # reasons that need no word
 
 
 @dataclass
@@ -49,17 +50,21 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
     """
     if timeout_s <= 0:
         raise InputError(f"the time limit is {timeout_s:g} s; give more than 0 s")
-    if dry_run:
-        for task, reason in due(tasks, force).items():
-            log.info(f"would run {task.title}: {reason}" if reason else f"{task.title}: up to date")
-        return 0
-    with _locked(reports):
+    with contextlib.nullcontext() if dry_run else _locked(reports):
         reasons = due(tasks, force)
+        seconds = forecast.of_tasks(task for task, reason in reasons.items() if reason)
+        log.info(forecast.describe(reasons, seconds))
+        for task, reason in reasons.items():
+            if dry_run or reason not in ("", NEVER_RUN, "its run is due", COMPARED):
+                log.info(f"due: {task.title} ({reason})" if reason
+                         else f"{task.title}: up to date")
+        if dry_run:
+            return 0
+        if isinstance(engine, local.Local) and (warning := forecast.weights_out_of_reach(seconds)):
+            log.warning(warning)
         outcomes = {task: Outcome("waiting", reason) if reason else Outcome("finished")
                     for task, reason in reasons.items()}
-        for task, reason in reasons.items():
-            log.info(f"due: {task.title} ({reason})" if reason else f"{task.title}: up to date")
-        board = Board(sum(map(bool, reasons.values())))
+        board = Board(seconds)
         with contextlib.closing(board), local.stop_signals() as stop:
             for last in (False, True):  # the comparison reads what the others left, and batch.json
                 queue = [task for task in tasks
@@ -68,6 +73,8 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
                 files.write_json(reports / "batch.json", _entries(outcomes))
                 if last:
                     _note_comparison(outcomes)
+        if not stop.is_set() and not any(one.status == "failed" for one in outcomes.values()):
+            forecast.remember(sum(seconds.values()), board.seconds())
         if stop.is_set():
             log.info("stopped; everything that had finished is kept, and the same command goes on "
                      "from here")
@@ -81,7 +88,7 @@ def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
     reasons: dict[Task | None, str] = {}
     for task in tasks:
         if task.kind == "comparison" and any(reasons.values()):
-            reason = "what it compares is due"
+            reason = COMPARED
         elif task.kind == "comparison":
             made_from = freshness.of_comparison(
                 task.notebook, task.output.parent,
@@ -113,7 +120,7 @@ def _due(task: Task, opened: dict[tuple[str, str], layout.Category]) -> str:
 
 
 def _never_run(task: Task) -> str:
-    return "" if task.output.is_file() else "never run"
+    return "" if task.output.is_file() else NEVER_RUN
 
 
 def _told(state: run_folder.Status) -> str:

@@ -14,50 +14,53 @@ from adlib.data import files
 
 # deep blue = as expected, through red to yellow = not; even steps in lightness, unlike jet
 HEAT = "plasma"
-# outlines: where the map exceeds its level; the true defect
-FOUND, TRUE = (0, 213, 255), (255, 255, 255)
+FOUND = (0, 213, 255)  # outlines where the map exceeds its level
 
 
-def heat(map_: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A map [h,w] in colours, `low` and below blue, `high` and above yellow: uint8 [h,w,3]."""
-    share = np.clip((map_ - low) / max(high - low, 1e-12), 0, 1)
-    return _colours()[(share * 255 + 0.5).astype(np.uint8)]
+def heat(map_: np.ndarray, low: float, level: float) -> np.ndarray:
+    """A map [h,w] in the run's colours, `low` and below blue, twice as far as `level` and above
+    yellow: uint8 [h,w,3]."""
+    return _colours()[(_share(map_, low, level) * 255 + 0.5).astype(np.uint8)]
 
 
-def outlined(picture: np.ndarray, region: np.ndarray, colour: tuple[int, int, int] = FOUND, *,
-             dashed: bool = False) -> np.ndarray:
-    """A copy of uint8 [h,w,3] with the rim of bool [h,w] drawn into it, dark on its outer side so
-    that it shows on any ground."""
-    drawn = picture.copy()
-    inner = region & ~ndimage.binary_erosion(region)
-    drawn[ndimage.binary_dilation(region) & ~region] = 0
-    if dashed:
-        rows, columns = np.indices(region.shape)
-        inner &= (rows + columns) // 4 % 2 == 0
-    drawn[inner] = colour
-    return drawn
+def layer(map_: np.ndarray, low: float, level: float) -> np.ndarray:
+    """The same to be laid over its input: uint8 [h,w,4], clear at `low` and below."""
+    alpha = (_share(map_, low, level) * 0.8 * 255 + 0.5).astype(np.uint8)
+    return np.dstack([heat(map_, low, level), alpha])
 
 
-def overlay(picture: np.ndarray, map_: np.ndarray, *, low: float, level: float,
-            truth: np.ndarray | None = None) -> np.ndarray:
-    """uint8 [h,w,3] tinted by its map [h,w] where that exceeds `low`, outlined where it exceeds
-    `level`, and where the true defect is."""
-    share = np.clip((map_ - low) / max(2 * (level - low), 1e-12), 0, 1)[..., None] * 0.8
-    mixed = (picture * (1 - share) + heat(map_, low, low + 2 * (level - low)) * share + 0.5).astype(
-        np.uint8)
-    mixed = outlined(mixed, map_ > level, FOUND, dashed=True)
-    return mixed if truth is None or not truth.any() else outlined(mixed, truth, TRUE)
+def overlay(picture: np.ndarray, map_: np.ndarray, *, low: float, level: float) -> np.ndarray:
+    """uint8 [h,w,3] tinted by its map [h,w] where that exceeds `low`, and outlined where it exceeds
+    `level`, dashed, dark on the outer side so that it shows on any ground."""
+    tint = layer(map_, low, level)
+    alpha = tint[..., 3:] / 255
+    mixed = (picture * (1 - alpha) + tint[..., :3] * alpha + 0.5).astype(np.uint8)
+    region = map_ > level
+    mixed[ndimage.binary_dilation(region) & ~region] = 0
+    rows, columns = np.indices(region.shape)
+    mixed[region & ~ndimage.binary_erosion(region) & ((rows + columns) // 4 % 2 == 0)] = FOUND
+    return mixed
 
 
-def uri(picture: np.ndarray, size: int | None = None, *, exact: bool = False) -> str:
-    """uint8 [h,w,3] as a data URI: JPEG, or PNG where it must be `exact`; scaled to `size` pixels a
-    side if given."""
-    image = Image.fromarray(picture)
-    if size and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
-    kind, buffer = ("png", io.BytesIO()) if exact else ("jpeg", io.BytesIO())
-    image.save(buffer, kind, **({} if exact else {"quality": 82}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def encoded(picture: np.ndarray | Image.Image, quality: int = 82) -> bytes:
+    """uint8 [h,w,3] as a JPEG file, [h,w,4] as a WebP file."""
+    image, buffer = Image.fromarray(np.asarray(picture)), io.BytesIO()
+    image.save(buffer, "webp" if image.mode == "RGBA" else "jpeg", quality=quality)
+    return buffer.getvalue()
+
+
+def uri(picture: np.ndarray, size: int | None = None) -> str:
+    """The same as a data URI; scaled to `size` pixels a side if given."""
+    if size and picture.shape[:2] != (size, size):
+        picture = np.asarray(Image.fromarray(picture).resize((size, size),
+                                                             Image.Resampling.LANCZOS))
+    return data_uri(encoded(picture))
+
+
+def data_uri(content: bytes) -> str:
+    """A file of `encoded`, to be shown without one."""
+    kind = "webp" if content.startswith(b"RIFF") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def save(picture: np.ndarray, path: Path, side: int) -> None:
@@ -66,7 +69,11 @@ def save(picture: np.ndarray, path: Path, side: int) -> None:
     if image.width < side:
         image = image.resize((side, side), Image.Resampling.BICUBIC)
     with files.atomic_path(path) as temporary:
-        image.save(temporary, "jpeg", quality=90)
+        temporary.write_bytes(encoded(image, 90))
+
+
+def _share(map_: np.ndarray, low: float, level: float) -> np.ndarray:
+    return np.clip((map_ - low) / max(2 * (level - low), 1e-12), 0, 1)
 
 
 @functools.cache

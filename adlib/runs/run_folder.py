@@ -27,6 +27,8 @@ from adlib.data import files, layout
 from adlib.runs import freshness
 
 if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
+    from torch import nn
+
     from adlib.data.part import Part
     from adlib.evaluation.calibration import Decision
     from adlib.evaluation.results import Results
@@ -67,10 +69,6 @@ class Run:
         watches the folder."""
         files.write_json(self.folder / "progress.json", state)
 
-    def show(self, figure: typing.Any) -> None:
-        """Save a captioned figure of adlib.report in the run's folder, and display it."""
-        figure.show(self.folder)
-
     def save(self, detector: Detector, decision: Decision, results: Results) -> None:
         """Write everything the run came to, the metrics last: then it is finished."""
         from adlib.evaluation.results import write_csv
@@ -85,9 +83,13 @@ class Run:
 
             write_history(self.folder / "history.csv", detector.history)
         if detector.can_be_reopened:
-            _save_state(detector, self.folder / "model.pt")
+            save_state(detector, self.folder / "model.pt")
         else:
             (self.folder / "model.pt").unlink(missing_ok=True)
+        if decision.conditions is not None:
+            files.write_json(self.folder / "conditions.json", decision.conditions.as_dict())
+        if decision.foreign is not None:
+            save_state(decision.foreign, self.folder / "foreign.pt")
         trained = sum(row.get("seconds", 0.0) for row in detector.history)
         epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
         self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)
@@ -178,7 +180,7 @@ def start(part: Part, detector: Detector) -> Run:
         "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
             "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
             "source": part.source, "counts": counts,
-            "fingerprint": inputs["data"]},
+            "fingerprint": inputs["data"], "grey_range": part.grey_range},
         "weights": weights, **devices.describe(config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
@@ -249,6 +251,13 @@ def config_of(run_folder: Path) -> Config:
                                str(run_folder / "run.json"))
 
 
+def grey_range(run_folder: Path) -> str:
+    """The parameter grey_range by which new pictures are read as the run's own were: a run that
+    notes none is of an earlier version, for which 16 bits were all that is above 8."""
+    low_high = manifest(run_folder)["data"].get("grey_range", (0, 65535))
+    return ",".join(map(str, low_high or ()))
+
+
 def left_alone(run_folder: Path) -> bool:
     """Is nobody at work in the folder? Waits some seconds for whoever is: a kernel outlives a
     killed papermill by one."""
@@ -292,7 +301,7 @@ def _renamed(value: typing.Any) -> typing.Any:
     return value
 
 
-def _save_state(detector: Detector, path: Path) -> None:
+def save_state(detector: nn.Module, path: Path) -> None:
     """The state dict, loadable with torch.load(path, weights_only=True)."""
     import torch
 
@@ -346,6 +355,11 @@ def _numbers(here: Path) -> Status:
     return Status("failed", f"{here / 'run.json'} cannot be understood; run it again")
 
 
+def home_of(folder: Path) -> Path:
+    """Where what is written into a run's folder will lie when the run is finished."""
+    return folder.parent if folder.name == AGAIN else folder
+
+
 def _replace(home: Path) -> None:
     """Put new numbers that are complete in the place of the earlier ones. The metrics go first and
     come last: whoever looks after a kill in between goes on from there."""
@@ -357,6 +371,8 @@ def _replace(home: Path) -> None:
             old.unlink(missing_ok=True)
         (home / "metrics.json").unlink()
     for new in sorted(again.iterdir(), key=lambda path: path.name == "metrics.json"):
+        if new.is_dir():
+            shutil.rmtree(home / new.name, ignore_errors=True)
         new.replace(home / new.name)
     shutil.rmtree(again)
 

@@ -70,26 +70,3 @@ def test_the_cuts_part_the_scores_in_every_way_and_each_in_its_own(rows):
 def test_neighbouring_floats_are_parted():
     scores = np.array([1.0, np.nextafter(1.0, 2), np.nextafter(np.nextafter(1.0, 2), 2)])
     assert [int((scores > cut).sum()) for cut in operating_point.cuts(scores)] == [3, 2, 1, 0]
-
-
-@pytest.mark.parametrize("most", [3, 6, 10, 99])
-def test_of_many_images_the_most_informative_are_kept(most):
-    rows = pd.DataFrame(
-        {"score": [float(i) for i in range(20)], "label": pd.array([0] * 10 + [1] * 10, "Int64")})
-    kept = operating_point.select_informative(rows, 9.4, most)
-    assert len(kept) == min(most, 20) and kept.index.is_monotonic_increasing
-    if most < 20:
-        # the hardest of both kinds
-        assert set(range(9, 9 - most // 3, -1)) | set(range(10, 10 + most // 3)) <= set(kept.index)
-
-
-def test_a_pick_is_in_the_order_that_its_name_says():
-    rows = pd.DataFrame(
-        {"label": pd.array([1, 0, 1, 0, None], "Int64"), "score": [5.0, 4.0, 1.0, 9.0, 2.0]})
-    order = {what: list(operating_point.pick(rows, what, 4.4).index)
-             for what in operating_point.PICKS}
-    assert order["worst misses"] == [2, 0] and order["worst false alarms"] == [3, 1]
-    assert order["borderline"] == [1, 0, 4, 2, 3] and sorted(order["random"]) == [0, 1, 2, 3, 4]
-    assert list(operating_point.pick(rows, "borderline", math.inf).index)[0] == 1  # the median's
-    assert order["random"] == list(operating_point.pick(rows, "random", 0).index) != list(
-        operating_point.pick(rows, "random", 0, seed=1).index)

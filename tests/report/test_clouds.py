@@ -1,8 +1,6 @@
-"""A score among others and clouds of points as HTML: everything lies on it, colours with shapes, words
-for those who cannot see."""
+"""Images as points: all of them there, colours with shapes, words for those who cannot see."""
 import base64
 import io
-import math
 import re
 
 import bs4
@@ -16,39 +14,6 @@ from adlib.report import clouds, i18n
 
 def soup(fragment):
     return bs4.BeautifulSoup(fragment, "html.parser")
-
-
-values = st.lists(st.floats(-1e3, 1e3), max_size=6).map(lambda found: np.array(found, float))
-
-
-@given(st.floats(-1e3, 1e3), values, values,
-       st.one_of(st.floats(-1e3, 1e3), st.just(math.inf)))
-def test_everything_on_a_gauge_lies_on_it(score, good, bad, line):
-    drawn = clouds.gauge(score, good, bad, line, "ssim.max")
-    places = [float(place) for place in re.findall(r"M(-?[\d.]+) ", drawn)]
-    # and the axis and the marker
-    assert len(places) == len(good) + len(bad) + math.isfinite(line) + 2
-    assert all(0 <= place <= clouds.WIDTH
-               for place in places) and "nan" not in drawn and "inf" not in drawn
-
-
-@given(st.integers(1, 12), st.integers(0, 2**31), st.sampled_from([math.inf, -math.inf, 0.0]))
-def test_a_scatter_has_a_mark_an_image_a_shape_a_kind_and_one_ring(n, seed, line):
-    rng = np.random.default_rng(seed)
-    x, y, labels = rng.normal(size=n), np.ones(n), [None, 0, 1][:n] + [1] * (n - 3)
-    plot = soup(clouds.scatter(x, y, labels, ("a", "<b>"), (line, 0.5), n - 1))
-    svg = plot.svg
-    marks = [path for path in svg.select("path") if path.get("transform")]
-    assert len(marks) == n and len(
-        svg.select("circle")) == 1 and svg.circle["transform"] == marks[-1]["transform"]
-    assert len({(path["d"], path["fill"])
-                for path in marks}) == len(set(labels)) == len({path["d"]
-                                                                for path in marks})
-    assert len(svg.select(
-        "path[stroke-dasharray]")) == 1 + math.isfinite(line) and "<b>" in svg["aria-label"]
-    for mark in marks:
-        a, b = map(float, re.findall(r"[\d.]+", mark["transform"]))
-        assert 0 < a < clouds.SIDE and 0 < b < clouds.SIDE
 
 
 def feature_map(n, kinds=("train", "test"), points=None, size=64):

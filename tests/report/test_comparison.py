@@ -4,6 +4,7 @@ import math
 import tempfile
 from pathlib import Path
 
+import bs4
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from adlib.config import STATISTICS
 from adlib.data import files
 from adlib.evaluation import conformal
-from adlib.evaluation.auroc import auroc, auroc_interval
+from adlib.evaluation.auroc import auroc, auroc_interval, holm, paired_test
 from adlib.evaluation.results import auroc_of
-from adlib.report import answers, comparison, comparison_figures, i18n
+from adlib.report import answers, comparison, i18n, matrix, ranking
+from adlib.report.study import Study
 from tests import handmade
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
@@ -30,7 +32,7 @@ def rows_of(reports):
 
 
 def matrix_of(reports, category="nut"):
-    return comparison.matrix(comparison.performance(reports), reports, category)
+    return ranking.matrix(comparison.performance(reports), reports, category)
 
 
 def test_mean_and_spread_are_over_seeds_and_the_interval_is_that_of_all_seeds_together(tmp_path):
@@ -62,26 +64,36 @@ def test_equal_seeds_have_no_spread(tmp_path):
     assert (row["low"], row["high"]) == pytest.approx(auroc_interval(LABELS, ranks(NUT, 1.0)))
 
 
-def test_an_autoencoder_has_a_row_for_its_own_score_and_one_for_that_chosen_without_labels(
-        tmp_path):
+def test_an_autoencoder_has_a_row_of_the_score_in_use_and_one_of_the_references(tmp_path):
     tests = [{OWN: ranks(NUT, 0.5, seed), OTHER: ranks(NUT, 1.5, seed + 10)} for seed in range(2)]
-    for seed, each in enumerate(tests):  # the second seed keeps its own score
+    for seed, each in enumerate(tests):  # the second seed keeps the reference's score
         finished(tmp_path, "cae_mse", each, seed=seed, chosen=OTHER if seed == 0 else OWN,
                  label_free=0.7 + 0.05 * seed)
     rows = rows_of(tmp_path)
-    assert list(rows["configuration"]) == ["cae_mse", "cae_mse/chosen"] and set(
+    assert list(rows["configuration"]) == ["cae_mse", "cae_mse/reference"] and set(
         rows["name"]) == {"cae_mse"}
-    own, chosen = rows.iloc[0], rows.iloc[1]
-    assert own["score"] == OWN and chosen["score"] == f"{OWN}, {OTHER}"
+    in_use, reference = rows.iloc[0], rows.iloc[1]
+    assert reference["score"] == OWN and in_use["score"] == f"{OWN}, {OTHER}"
     picked = [tests[0][OTHER], tests[1][OWN]]
-    for row, scores in ((own, [each[OWN] for each in tests]), (chosen, picked)):
+    for row, scores in ((reference, [each[OWN] for each in tests]), (in_use, picked)):
         assert row["auroc"] == pytest.approx(
             np.mean([auroc(LABELS, each) for each in scores]))
         assert (row["low"], row["high"]) == auroc_interval(LABELS, np.stack(scores))
-    assert own["label_free"] == pytest.approx(
-        (0.7 + 0.75) / 2) and chosen["label_free"] == pytest.approx((0.8 + 0.75) / 2)
-    # what the own score follows says nothing of another
-    assert own["brightness"] == 1.0 and math.isnan(chosen["brightness"])
+    assert reference["label_free"] == pytest.approx(
+        (0.7 + 0.75) / 2) and in_use["label_free"] == pytest.approx((0.8 + 0.75) / 2)
+    # what the reference's score follows says nothing of another
+    assert reference["brightness"] == 1.0 and math.isnan(in_use["brightness"])
+    table = comparison.performance(tmp_path)  # a run, too, is about the score in use
+    assert table["auroc"].tolist() == [auroc(LABELS, each) for each in picked]
+    assert comparison.label("cae_mse/reference") == "CAE + MSE by mean squared error"
+
+
+def test_another_map_than_the_first_can_be_in_use(tmp_path):
+    """Of a detector of one's own with several maps, the row is about the one that decides."""
+    finished(tmp_path, "mine", {DISTANCE: ranks(NUT, 0.0), "other.top1": ranks(NUT, 3.0)},
+             chosen="other.top1")
+    row, = rows_of(tmp_path).iloc
+    assert row["score"] == "other.top1" and row["auroc"] > 0.9
 
 
 def test_a_detector_that_keeps_its_own_score_has_one_row(tmp_path):
@@ -98,7 +110,7 @@ def test_the_claims_are_about_the_references_own_score(tmp_path):
     files.write_json(folder / "run.json", about)
     files.write_json(folder / "metrics.json",
                      files.read_json(folder / "metrics.json") | {"epochs": 100})
-    own, chosen = rows_of(tmp_path).iloc
+    chosen, own = rows_of(tmp_path).iloc
     assert (own["claim_low"],
             own["claim_high"]) == (0.70, 0.80) and own["verdict"] in ("missed", "reached",
                                                                       "exceeded")
@@ -107,26 +119,32 @@ def test_the_claims_are_about_the_references_own_score(tmp_path):
         rows_of(tmp_path))
 
 
+def against_best(rows, best):
+    """Holm-corrected p-values of the paired tests of the best against each other row of a table of
+    configurations that were made from ranks(NUT, shift, seed): {name: (shift, seed)}."""
+    scores = {name: ranks(NUT, *drawn) for name, drawn in rows.items()}
+    p = {name: paired_test(LABELS, scores[best], scores[name])[1] for name in rows if name != best}
+    return dict(zip(p, holm(list(p.values())), strict=True))
+
+
 @settings(max_examples=6, deadline=None)
-@given(st.lists(st.floats(-1, 4), min_size=2, max_size=3), st.integers(1, 2), st.integers(0, 9))
-def test_with_best_is_what_the_matrix_says(shifts, seeds, start):
+@given(st.lists(st.floats(-1, 4), min_size=2, max_size=4), st.integers(0, 9))
+def test_stars_are_by_the_planned_tests_of_the_best_against_each(shifts, start):
+    drawn = {f"d{i}": (shift, 100 * start + i) for i, shift in enumerate(shifts)}
     with tempfile.TemporaryDirectory() as folder:
-        reports = Path(folder)
-        for i, shift in enumerate(shifts):
-            for seed in range(seeds):
-                finished(reports, f"d{i}",
-                         {DISTANCE: ranks(NUT, shift, 100 * start + 10 * i + seed)}, seed=seed)
-        rows, pairs = rows_of(reports), matrix_of(reports)
+        for name, of in drawn.items():
+            finished(Path(folder), name, {DISTANCE: ranks(NUT, *of)})
+        rows, pairs = rows_of(Path(folder)), matrix_of(Path(folder))
     best = rows["auroc"].idxmax()
     assert len(pairs) == len(shifts) * (len(shifts) - 1) / 2 and rows.loc[best, "with_best"]
+    for name, p in against_best(drawn, best).items():
+        assert rows.loc[name, "with_best"] == (p >= comparison.LEVEL or rows.loc[
+            name, "auroc"] == rows.loc[best, "auroc"])
     for pair in pairs.itertuples():
         assert pair.difference == pytest.approx(rows.loc[pair.a, "auroc"] -
                                                 rows.loc[pair.b, "auroc"])
-        if best in (pair.a, pair.b):
-            assert rows.loc[pair.a if pair.b == best else pair.b, "with_best"] == (pair.p_holm
-                                                                                   >= comparison.LEVEL)
-        assert comparison.p_value(pairs, pair.b, pair.a) == pair.p
-    assert math.isnan(comparison.p_value(pairs, best, "nobody"))
+        assert ranking.p_value(pairs, pair.b, pair.a) == pair.p
+    assert math.isnan(ranking.p_value(pairs, best, "nobody"))
 
 
 def test_the_best_and_its_equals_are_marked_and_what_is_significantly_below_is_not(tmp_path):
@@ -137,19 +155,71 @@ def test_the_best_and_its_equals_are_marked_and_what_is_significantly_below_is_n
              chosen=OTHER)
     rows = rows_of(tmp_path)
     assert rows["with_best"].to_dict() == {
-        "cae_mse": False, "cae_mse/chosen": True, "pca": True,
+        "cae_mse/reference": False, "cae_mse": True, "pca": True,
         "gaussian": False, "memory": True
     }
 
 
-def test_a_lead_that_chance_explains_among_so_many_pairs_is_none(tmp_path):
-    for i, (name, shift) in enumerate(
-        (("memory", 2.0), ("pca", 1.0), ("gaussian", 1.6), ("classifier", 1.7))):
-        finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, 50 + i)})
-    pair = matrix_of(tmp_path).set_index(["a",
-                                          "b"]).loc[("pca", "memory")]
-    assert pair["p"] < 0.05 < pair["p_holm"]  # the uncorrected test would distinguish them
-    assert rows_of(tmp_path).loc["pca", "with_best"]
+def test_an_irrelevant_row_changes_no_other_rows_star(tmp_path):
+    """Among six pairs this lead is none; among three planned tests it is one, and a row far below
+    leaves it so."""
+    drawn = {"memory": (2.0, 50), "pca": (0.9, 51), "gaussian": (1.6, 52), "classifier": (1.7, 53)}
+    for name, of in drawn.items():
+        finished(tmp_path, name, {DISTANCE: ranks(NUT, *of)})
+    pair = matrix_of(tmp_path).set_index(["a", "b"]).loc[("pca", "memory")]
+    assert pair["p"] < 0.05 < pair["p_holm"]  # the matrix corrects for its six pairs
+    before = rows_of(tmp_path)["with_best"].to_dict()
+    assert against_best(drawn, "memory")["pca"] < 0.05 and before["pca"] is False
+    finished(tmp_path, "mean_grey", {DISTANCE: ranks(NUT, -3.0, 54)})
+    after = rows_of(tmp_path)["with_best"].to_dict()
+    assert after == before | {"mean_grey": False}
+
+
+def test_the_references_score_is_never_the_best_but_can_be_above_it(tmp_path):
+    finished(tmp_path, "cae_mse", {OWN: ranks(NUT, 3.0), OTHER: ranks(NUT, 0.8)}, chosen=OTHER)
+    rows = rows_of(tmp_path)
+    assert rows["with_best"].to_dict() == {"cae_mse": True, "cae_mse/reference": True}
+    assert ranking.answer(rows, "nut").best["configuration"] == "cae_mse"
+
+
+def with_random_weights(folder):
+    about = files.read_json(folder / "run.json")
+    files.write_json(folder / "run.json", about | {
+        "weights": "RANDOM, not ImageNet's (no connection)"})
+
+
+def test_random_weights_stay_out_of_headline_and_tests(tmp_path):
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
+    with_random_weights(finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)}))
+    rows = rows_of(tmp_path)
+    assert rows.loc["memory", "random"] and not rows.loc["pca", "random"]
+    assert rows.loc["pca", "with_best"] is True and rows.loc["memory", "with_best"] not in (
+        True, False)
+    found = ranking.answer(rows, "nut")
+    assert found.best["configuration"] == "pca" and found.random == ["memory"] and not found.apart
+    said = answers.full(rows)
+    assert "nut: PCA residual is best" in said and said.count("Memory of patches") == 1
+    assert "Left out of the comparison on nut for their random weights: Memory of" in said
+    with_random_weights(tmp_path / "runs" / "nut" / "pca" / "seed-0")
+    assert answers.full(rows_of(tmp_path)).startswith(
+        "nut: no answer, as every row that can be compared ran with random weights.")
+    assert ranking.order(rows_of(tmp_path)) == ["memory", "pca"]
+
+
+def test_the_best_is_the_same_wherever_it_is_named(tmp_path):
+    for name, shift, seed in (("memory", 1.5, 1), ("pca", 1.4, 2), ("gaussian", 0.0, 3)):
+        finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, seed)})
+    rows = rows_of(tmp_path).reset_index(drop=True)
+    best = comparison.label(ranking.answer(rows, "nut").best["configuration"])
+    card, table = (bs4.BeautifulSoup(shown(rows, tmp_path), "html.parser")
+                   for shown in (matrix.cards, matrix.matrix))
+    first = table.select_one("tbody tr")
+    assert card.select_one(".best [lang=en]").text == best == first.select_one("[lang=en]").text
+    assert first.select_one(".star").text == "★"
+    assert matrix.closing(rows)[0][0] == best and "★" in matrix.closing(rows)[0][2]
+    assert answers.full(rows).startswith(f"nut: {best} is best")
+    said = Study(tmp_path).markdown()
+    assert f"nut: {best} is best" in said
 
 
 def test_categories_do_not_mix(tmp_path):
@@ -181,7 +251,7 @@ def test_rates_are_means_over_seeds_with_the_interval_of_that_mean(tmp_path):
 def test_the_chosen_score_has_its_own_rates(tmp_path):
     tests = {OWN: np.zeros(35), OTHER: np.where(LABELS == 1, 2.0, 0.0)}
     finished(tmp_path, "cae_mse", tests, chosen=OTHER)
-    own, chosen = rows_of(tmp_path).iloc
+    chosen, own = rows_of(tmp_path).iloc
     assert (own["detections"], chosen["detections"]) == (
         0, 1) and own["false_positives"] == chosen["false_positives"] == 0
 
@@ -227,7 +297,7 @@ def test_a_run_without_labels_has_a_row_that_says_so(tmp_path):
         tmp_path).empty
     # of bad images there is none to detect
     assert rows["detections"].isna().all() and rows["false_positives"].notna().all()
-    assert "ranks best" not in answers.full(rows) and answers.full(rows).count(
+    assert "is best" not in answers.full(rows) and answers.full(rows).count(
         "20 good and 0 anomalous") == 2
 
 
@@ -247,7 +317,7 @@ def test_a_row_on_other_test_images_is_not_marked(tmp_path):
              where=category(start=100))
     rows = rows_of(tmp_path)
     assert rows["with_best"].to_dict()[
-        "memory"] is not True and "cannot distinguish" not in answers.full(rows)
+        "memory"] is not True and "Not distinguishable" not in answers.full(rows)
 
 
 def test_the_same_names_with_other_content_are_other_test_images(tmp_path):
@@ -306,8 +376,8 @@ def test_pixel_figures_belong_to_the_score_whose_map_was_measured(tmp_path):
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1)},
              localisation={"why_absent": "no defect in any mask"})
     rows = rows_of(tmp_path)
-    assert math.isnan(rows.loc["cae_mse", "pixel_auroc"]) and rows.loc["cae_mse/chosen",
-                                                                         "au_pro_05"] == 0.5
+    assert math.isnan(rows.loc["cae_mse/reference", "pixel_auroc"])
+    assert rows.loc["cae_mse", "au_pro_05"] == 0.5
     assert rows.loc["memory",
                     "pixel_auroc"] == pytest.approx(0.8) and math.isnan(rows.loc["pca",
                                                                                  "pixel_ap"])
@@ -319,10 +389,11 @@ def test_the_answer_is_from_the_numbers(tmp_path):
     rows = rows_of(tmp_path)
     best = rows.loc[rows["auroc"].idxmax()]
     said = answers.full(rows)
+    found, alarms = round(15 * best["detections"]), round(20 * best["false_positives"])
     assert said.startswith(
-        f"On nut, {comparison.label(best['configuration'])} ranks best with an AUROC of {best['auroc']:.3f} "
-        f"[{best['low']:.2f}, {best['high']:.2f}]; with 15 anomalous test images")
-    assert "cannot distinguish 1 of 3 other rows from it: PCA residual." in said
+        f"nut: {comparison.label(best['configuration'])} is best, AUROC {best['auroc']:.3f} "
+        f"[{best['low']:.2f}, {best['high']:.2f}]; finds {found} of 15 bad parts, {alarms} of 20 "
+        "good ones are false alarms. Not distinguishable from it: PCA residual.")
     grey = rows.loc["mean_grey", "auroc"]
     assert f"Gaussian per position (PaDiM) does not beat Mean grey (no model) ({grey:.3f}), which is no model at all." in said
 
@@ -330,9 +401,11 @@ def test_the_answer_is_from_the_numbers(tmp_path):
 def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothing(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)})
     said = answers.full(rows_of(tmp_path))
-    assert "ranks best with an AUROC of 1.000" in said and "distinguish" not in said and "below" not in said
+    assert "is best, AUROC 1.000" in said and "Nothing to compare it with yet." in said
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
-    assert "and the other row is significantly below it" in answers.full(rows_of(tmp_path))
+    assert "Significantly above all 1 others." in answers.full(rows_of(tmp_path))
+    finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 0.1)})
+    assert "not distinguishable from guessing" in answers.full(rows_of(tmp_path))
 
 
 @settings(max_examples=60, deadline=None)
@@ -342,33 +415,28 @@ def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothin
         min_size=1, max_size=8))
 def test_the_answer_names_every_row_where_it_belongs(drawn):
     rows = pd.DataFrame(drawn, columns=["auroc", "with_best", "name"]).assign(
-        category="nut", low=0.1, high=0.9, n_anomalous=15, status="finished", reason="", verdict="",
-        configuration=[f"row {i}" for i in range(len(drawn))])
+        category="nut", low=0.6, high=0.9, n_good=20, n_anomalous=15, status="finished", reason="",
+        verdict="", configuration=[f"row {i}" for i in range(len(drawn))], random=False,
+        detections=0.5, false_positives=0.1)
     rows["with_best"] |= rows["auroc"] == rows["auroc"].max()
     # equal in print is equal
-    said, tied = answers.full(rows), rows["auroc"].round(4) == rows["auroc"].max().round(4)
-    assert f"On nut, {i18n.enumerated(rows.loc[tied, 'configuration'])} rank" in said
-    level, others = list(rows.loc[rows["with_best"] & ~tied, "configuration"]), (~tied).sum()
-    assert ("cannot distinguish" in said) == (len(level) > 0) and ("significantly below"
-                                                            in said) == (not level and others > 0)
-    if others > 1 and level:
-        named = level if len(level) <= answers.NAMED else [
-            *level[:answers.NAMED], f"{len(level) - answers.NAMED} more"
-        ]
-        assert f"cannot distinguish {len(level)} of {others} other rows from it: {i18n.enumerated(named)}." in said
+    found, tied = ranking.answer(rows, "nut"), rows["auroc"].round(4) == rows["auroc"].max().round(4)
+    assert found.tied == list(rows.loc[tied, "configuration"])
+    assert found.best["configuration"] == found.tied[0]
+    level = rows[rows["with_best"] & ~tied].sort_values("auroc", ascending=False, kind="stable")
+    assert sorted(found.level) == sorted(level["configuration"])
+    assert found.below == (~rows["with_best"] & ~tied).sum() and not found.random + found.apart
+    said, others = answers.full(rows), [*found.tied[1:], *found.level]
+    assert said.startswith(f"nut: {found.tied[0]} is best")
+    assert ("Not distinguishable" in said) == (len(others) > 0)
+    if others:
+        named = others if len(others) <= answers.NAMED else [
+            *others[:answers.NAMED - 1], f"{len(others) - answers.NAMED + 1} more"]
+        assert f"Not distinguishable from it: {i18n.enumerated(named)}." in said
     none = rows["name"].isin(STATISTICS)
     below = rows.loc[~none & (rows["auroc"] <= rows.loc[none, "auroc"].max()), "configuration"]
     assert (f"{i18n.enumerated(below)} do" in said) if len(below) else ("no model at all"
                                                                         not in said)
-
-
-def test_every_category_has_its_matrix_shown(tmp_path, capsys):
-    finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 9.0)})
-    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
-    finished(tmp_path, "pca", {DISTANCE: ranks(category("zip"), 0.0)}, where=category("zip"))
-    comparison_figures.show_matrices(comparison.performance(tmp_path), tmp_path)
-    said = capsys.readouterr().out
-    assert "nut: 1 of 1 pairs of rows are distinguishable" in said and "zip: there are no two rows to compare" in said
 
 
 def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):
@@ -387,7 +455,7 @@ def test_the_best_on_other_test_images_is_not_the_best(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 99.0)}, fingerprint="another")
     said = answers.full(rows_of(tmp_path).reset_index(drop=True))
     assert f"Not compared on nut, having seen other test images: {comparison.label('memory')}." in said
-    assert "PCA residual ranks best" in said and "of 0 other" not in said
+    assert "nut: PCA residual is best" in said
 
 
 @pytest.mark.parametrize(("n", "shown"), [(19, True), (18, False)])
@@ -397,20 +465,58 @@ def test_rates_are_empty_where_the_held_out_images_support_no_threshold(tmp_path
     assert math.isnan(row["false_positives"]) == math.isnan(row["detections"]) == (not shown)
 
 
-def test_the_headline_is_the_best_of_all_categories_and_what_it_cannot_be_told_from():
-    known = [("nut", "a", 0.9, True), ("nut", "b", 0.85, True), ("nut", "c", 0.5, False),
-             ("zip", "a", 0.7, True), ("zip", "b", 0.6, False), ("zip", "d", 0.8, True)]
-    rows = pd.DataFrame([{
-        "category": category, "configuration": label, "auroc": auroc, "low": auroc - 0.1,
-        "high": auroc + 0.1, "with_best": with_best, "name": "memory"
-    } for category, label, auroc, with_best in known])
-    said = answers.headline(rows)
-    assert said == (
-        "a does best: an image AUROC of 0.900 [0.80, 1.00] on nut and 0.700 [0.60, 0.80] on zip, "
-        "the brackets being what so "
-        "small a test set leaves open. Of the other rows, the paired test cannot distinguish 1 of 2 on "
-        "nut and 1 of 2 on zip from "
-        "the best.")
-    assert "Of the other" not in answers.headline(
-        rows[rows["configuration"] == "a"]) and "a 表现最好" in said.zh
-    assert answers.headline(rows.assign(auroc=float("nan"))) == "No run has an AUROC yet."
+def over(reports, shifts):
+    """A detector a name, with its shift in the categories a, b, ...: the rows of all."""
+    for name, by_category in shifts.items():
+        for i, shift in enumerate(by_category):
+            where = category("abcdefgh"[i])
+            finished(reports, name, {DISTANCE: ranks(where, shift, 10 * i + len(name))}, where=where)
+    return comparison.rows(comparison.performance(reports), reports)
+
+
+def test_over_categories_the_best_mean_leads_and_a_gap_is_no_rank(tmp_path):
+    rows = over(tmp_path, {"memory": (2.5, 2.5), "pca": (0.5, 3.5), "gaussian": (4.0,)})
+    found = ranking.standing(rows)
+    assert set(found.index) == {"memory", "pca"}  # the third is unknown on b
+    wide = rows.pivot(index="category", columns="name", values="auroc")[["memory", "pca"]]
+    assert found["mean"].to_dict() == pytest.approx(wide.mean().to_dict())
+    assert found["rank"].to_dict() == pytest.approx(
+        wide.rank(axis=1, ascending=False).mean().to_dict())
+    assert found.index[0] == found["mean"].idxmax()
+    best = comparison.label(found.index[0])
+    assert answers.overall(rows).startswith(f"Over 2 categories, {best} has the best mean AUROC")
+    assert "在 2 个类别上" in answers.overall(rows).zh
+    assert answers.overall(rows[rows["category"] == "a"]) is None
+
+
+def test_ranks_over_categories_say_how_many_a_verdict_would_take(tmp_path):
+    rows = over(tmp_path, {"memory": (2.0,) * 4, "pca": (1.0,) * 4, "gaussian": (0.5,) * 4})
+    section = Study(tmp_path).ranks()
+    assert section.said.startswith("Over 4 categories and 3 detectors, Friedman's test")
+    assert "0 of 3 pairs are distinguishable at 5 %. No pair could be: it would take 7" in section.said
+    page = bs4.BeautifulSoup(section.drawn[0], "html.parser")
+    average = ranking.standing(rows)["rank"].sort_values(kind="stable")
+    names = [text.contents[0].strip() for text in page.select("svg text[lang=en]")]
+    assert names == [comparison.label(code) for code in average.index]
+    assert len(page.select("path.bar")) == 1  # joins all of them
+
+
+def test_of_few_categories_there_are_no_ranks(tmp_path):
+    over(tmp_path, {"memory": (2.0,) * 3, "pca": (1.0,) * 3, "gaussian": (0.5,) * 3})
+    assert Study(tmp_path).ranks() is None
+
+
+def test_which_detector_for_which_kind_of_part(tmp_path):
+    rows = over(tmp_path, {"memory": (3.0, 3.0, 0.5, 0.5), "pca": (0.5, 0.5, 3.0, 3.0)})
+    assert Study(tmp_path).kinds() is None  # nobody has measured the parts
+    kinds = {"a": (0.9, 0.9), "b": (0.9, 0.8), "c": (0.1, 0.0), "d": (0.9, 0.1)}
+    for name, (form, alignment) in kinds.items():
+        files.write_json(tmp_path / "eda" / name / "properties.json",
+                         {"form": form, "alignment": alignment, "colour": 0.1, "good": 30})
+    section = Study(tmp_path).kinds()
+    auroc_of = rows.set_index(["name", "category"])["auroc"]
+    best = (auroc_of["memory", "a"] + auroc_of["memory", "b"]) / 2
+    assert f"object, aligned (2): Memory of patches (PatchCore) {best:.3f}" in section.said
+    assert f"surface (1): PCA residual {auroc_of['pca', 'c']:.3f}" in section.said
+    assert section.tables[0][0]["kind_of"].tolist() == [
+        "object, aligned", "object, aligned", "surface", "object, lying freely"]

@@ -1,6 +1,8 @@
 """The comparison in Chinese: nothing that it says of runs, in a sentence or in a table, is left in
 English."""
+import dataclasses
 import html
+import math
 import re
 
 import numpy as np
@@ -8,9 +10,11 @@ import pandas as pd
 import pytest
 
 from adlib.data import corruptions, files
+from adlib.evaluation import ranks as ranks_over
 from adlib.evaluation.results import write_csv
-from adlib.report import answers, comparison, i18n, questions, tables
+from adlib.report import answers, comparison, i18n, matrix, ranking, tables
 from adlib.report.i18n import t
+from adlib.report.study import SECTIONS, Study
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
@@ -98,31 +102,35 @@ def reports(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sentences(reports):
-    table = comparison.performance(reports)
-    main = comparison.without_ablations(table)
-    rows, pairs = comparison.rows(main, reports), comparison.matrix(main, reports, "nut")
-    scores, limits = questions.scores(table, reports), questions.robustness(reports)
-    position, ablation = questions.position(table, reports), questions.ablation(table, reports)
-    gaps, target = comparison.bootstrap_gaps(main, reports), questions.target(rows)
+    study = Study(reports)
+    table, rows = study.table, study.rows
     apart = rows.assign(with_best=rows["with_best"].where(rows["name"] != "pca"),
                         verdict=["missed", "reached"] + [""] * (len(rows) - 2))
-    results, epochs = (comparison.results_of(table, reports, file)
-                       for file in ("all_results.csv", "epochs.csv"))
+    wide = pd.DataFrame(np.random.default_rng(0).uniform(size=(9, 4))).rename(columns=str)
+    kinds = pd.DataFrame({"category": list("abc"), "kind_of": ["surface", "aligned", "free"]})
+    cells = pd.DataFrame({"row": ["pca"] * 3, "value": [0.5] * 3, "column": [
+        f"kind_of:{kind}" for kind in kinds["kind_of"]]})
+    sections = [getattr(study, name)() for name in SECTIONS]
+    answer = ranking.answer(rows, "nut")
     return [
-        answers.full(rows), answers.full(apart),
-        answers.full(rows.assign(with_best=rows.index == rows["auroc"].idxmax())),
-        answers.full(rows[rows["name"].isin(["memory", "pca"])]),
-        answers.bootstrap(gaps), answers.bootstrap(gaps[:0]), answers.provenance(table),
-        answers.bars(rows), answers.bars(rows.assign(claim_low=0.7)),
-        answers.matrix(pairs, "nut"), answers.matrix(pairs[:0], "nut"), answers.roc(),
-        answers.distributions(results), answers.distributions({}), answers.epochs(epochs),
-        answers.epochs({}), answers.scores(questions.choices(scores)),
-        answers.scores(questions.choices(scores[:0])), answers.target(target, {"nut": pairs}),
-        answers.target(target[:0], {}), answers.position(position), answers.position(position[:0]),
-        answers.ablation(ablation), answers.ablation(ablation[:0]), answers.robustness(limits),
-        answers.robustness({}), answers.robustness_caption(), tables.notes(),
-        *(t(key) for key in i18n.messages() if key.startswith("caption.") and key not in (
-            "caption.robustness", "caption.performance_notes"))]
+        answers.full(rows), answers.full(apart), answers.full(rows.assign(auroc=math.nan)),
+        answers.full(rows.assign(random=True, with_best=math.nan)),
+        answers.full(rows.assign(random=rows["name"] == "pca")),
+        answers.full(rows[rows["name"].isin(["memory", "pca"])]), answers.short(answer),
+        answers.overall(pd.concat([rows, rows.assign(category="zip")])),
+        answers.rates(answer.best), answers.rates(answer.best | {"detections": math.nan}),
+        answers.level(dataclasses.replace(answer, level=[], tied=[])),
+        answers.level(dataclasses.replace(answer, level=[], tied=[], below=0)),
+        answers.level(dataclasses.replace(answer, best=answer.best | {"low": 0.4})),
+        answers.provenance(table), answers.ranks(wide, ranks_over.pairs(wide)),
+        answers.ranks(wide[:4], ranks_over.pairs(wide[:4])), answers.kinds(cells, kinds),
+        *(section.said for section in sections if section and section.said),
+        *(caption for section in sections if section for _, caption in section.tables),
+        *matrix.notes(rows.assign(random=True)), answers.robustness_caption(),
+        t("data.properties", kind=i18n.named("kind_of", "free"), form=0.5, alignment=0.5, colour=0.1,
+          good=9), t("study.more", questions=study._how_to_ask("scores")),
+        *(t(key) for key in i18n.messages() if key.startswith(("caption.", "glossary."))
+          and "{" not in str(i18n.messages()[key][0]))]
 
 
 def test_every_sentence_is_chinese_to_its_end(sentences):
@@ -133,25 +141,26 @@ def test_every_sentence_is_chinese_to_its_end(sentences):
 
 
 def test_every_cell_is_chinese_a_name_or_a_number(reports):
-    table = comparison.performance(reports)
-    main = comparison.without_ablations(table)
-    rows, scores = comparison.rows(main, reports), questions.scores(table, reports)
-    every_column = rows.assign(device=["cpu", *["gpu"] * (len(rows) - 1)], verdict="missed",
-                               claim_low=0.7, claim_high=0.8, published=0.8, bad_auroc=0.7,
-                               bad_spread=0.1, bad_low=0.6, bad_high=0.8)
-    assert unread(tables.performance_html(every_column)) == []
-    limits = questions.robustness_table(questions.robustness(reports))
-    for shown in (questions.choices(scores), questions.all_scores(scores), questions.target(rows),
-                  questions.position(table, reports), questions.ablation(table, reports),
-                  questions.localization(main, reports), limits, questions.smallest(reports),
-                  questions.epochs(table, reports)):
-        page = tables.html(shown, t("caption.target"))
-        assert len(shown) and unread(page) == [] and "column." not in page
-        assert not CHINESE.search(tables.markdown(shown)), "markdown stays English"
+    study = Study(reports)
+    every_column = study.rows.assign(
+        device=["cpu", *["gpu"] * (len(study.rows) - 1)], verdict="missed", claim_low=0.7,
+        claim_high=0.8, published=0.8, bad_auroc=0.7, bad_spread=0.1, bad_low=0.6, bad_high=0.8)
+    assert unread(matrix.matrix(every_column, reports)) == []
+    for name in (*SECTIONS, "better"):
+        for drawn in section.drawn if (section := getattr(study, name)()) else ():
+            assert unread(drawn) == [] and not re.search(r"column\.\w", drawn), name
+        for table, _ in section.tables if section else ():
+            assert not CHINESE.search(tables.markdown(table)), "markdown stays English"
 
 
 def test_the_page_of_results_is_english_and_whole(reports):
-    page = tables.results(comparison.performance(reports), reports)
+    page = Study(reports).markdown()
     assert not CHINESE.search(page) and "nan" not in page and "/data" not in page
-    assert page.count("\n## ") == 12 and "pairs are distinguishable at 5 %" in page
+    assert "\n\n\n" not in page and page.startswith("# Measured results\n\nWritten by")
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## Performance", "## What is distinguishable", "## Which score?", "## Pixels or features?",
+        "## Does the position matter?", "## What does each component of the best detector bring?",
+        "## Where is it?", "## How small, how faint, how noisy?", "## Does training help?",
+        "## How it was measured"]
+    assert "pairs are distinguishable at 5 %" in page
     assert "- nut / memory: seeds 0; 0 epochs, float32, " in page

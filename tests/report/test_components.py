@@ -1,8 +1,10 @@
-"""The threshold, the gallery and single images as HTML: what they count, in which order, in either
+"""The threshold, what is missed and single images as HTML: what they count, in which order, in either
 language, and that no name in them becomes markup."""
 import base64
 import io
 import math
+import re
+import types
 
 import bs4
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 from PIL import Image
 
 from adlib.evaluation.conformal import Threshold
-from adlib.report import components, i18n, render
+from adlib.report import components, gallery, i18n, render
 from adlib.report.i18n import t
+from tests.report.test_gallery import SHOT
 
 NOTHING = Threshold(np.zeros(0), 0.05, "none")
 
@@ -22,7 +25,7 @@ def table(labels, scores, defect="bad", p_values=None):
         "path": [f"nut/test/{i}.png" for i in range(len(labels))], "split": "test",
         "label": pd.array(labels, "Int64"), "defect": [defect if label else "good"
                                                        for label in labels],
-        "chosen_score": [float(s) for s in scores],
+        "chosen_score": [float(s) for s in scores], "score": [float(s) for s in scores],
         "chosen_p_value": 0.5 if p_values is None else p_values})
 
 
@@ -56,7 +59,7 @@ def test_the_matrix_is_that_of_the_label_free_threshold():
     assert [option.text for option in page.select("option[selected]")] == ["5%"]
     assert [float(option["value"]) for option in page.select("option")[1:]] == [
         threshold.at(rate).value for rate in (0.05, 0.1, 0.2)]
-    assert len(page.select("rect[fill*=bad]")) == len(page.select("rect[fill*=good]")) == 2
+    assert "maximum of the 1 - SSIM map" in page.select_one(".unit").text  # and no code
 
 
 @pytest.mark.parametrize("value", [1 / 3, 2e-7 / 3, 123456789.123456789])
@@ -69,8 +72,8 @@ def test_the_threshold_on_the_page_is_that_of_the_run_to_the_last_digit(value):
         output["data-threshold"]) == threshold.value == value
     assert output.text == f"{value:.6g}" and threshold.value in levels
     assert levels == sorted(levels) and levels[0] == -math.inf and levels[-1] == math.inf
-    rows = components.with_scores(table([0, 1], [value, np.nextafter(value, 2 * value)]))
-    tiles = soup(components.tiles_of(rows, [{}] * 2, threshold, "ssim.max", 2)).select("li")
+    rows = gallery.with_scores(table([0, 1], [value, np.nextafter(value, 2 * value)]))
+    tiles = soup(gallery.gallery(rows, [SHOT] * 2, threshold, "ssim.max")).select("li")
     assert [tile.select_one(".verdict:not([hidden])")["class"][1] for tile in tiles] == [
         "found", "passed"]  # not above it is good
 
@@ -93,69 +96,126 @@ def test_a_threshold_that_calls_nothing_anomalous_lies_at_the_edge():
     page = soup(components.threshold(table([0, 1], [1, 2]), above(1.5, 10), "ssim.max"))
     assert page.select_one(".threshold")["data-label-free"] == "Infinity"
     assert page.select_one("[data-count=missed]").text == "1" and page.output.text == "∞"
-    assert page.select_one(".line")["transform"] == f"translate({components.WIDTH - 12}.0 0)"
+    assert page.select_one(".line")["style"] == "left:100.00%"
 
 
-def gallery(labels, scores, threshold, **options):
-    rows = components.with_scores(table(labels, scores, **options))
-    pictures = [{t("view.input"): np.zeros((8, 8, 3), np.uint8)}] * len(rows)
-    return components.tiles_of(rows, pictures, threshold, "ssim.max", len(rows))
+def heights(path):
+    """[(left, signed height)] of the bars of a histogram."""
+    return [(float(x), float(height)) for x, height in re.findall(r"M([\d.]+) \d+h[\d.]+v(-?[\d.]+)",
+                                                                  path)]
 
 
-def test_the_gallery_is_sorted_and_says_what_became_of_each_image():
-    source = gallery([0, 1, 1, None], [3, 4, 1, 9], above(3.0),
-                     defect="<script>alert(1)</script>", p_values=[0.1, 0.05, 0.9, math.nan])
-    page = soup(source)
-    assert [tile["data-score"] for tile in page.select("li")] == ["9.0", "4.0", "3.0", "1.0"]
-    assert [[part["class"][1] for part in tile.select(".verdict:not([hidden])")]
-            for tile in page.select("li")] == [["called"], ["found"], ["passed"], ["missed"]]
-    assert ["p " in caption.text for caption in page.select("figcaption")] == [False] + [True] * 3
-    assert "<script" not in source and all(
-        len(image["alt"]) > 10 and image["data-alt-zh"] for image in page.select("img"))
-    assert [option["value"] for option in page.select("[data-key=defect] option")] == [
-        "", "<script>alert(1)</script>", "good"]
+def test_the_line_stands_where_its_score_is_on_the_axis_of_the_bars():
+    """Both are places of one axis, so the handle and the line cannot disagree."""
+    scores = [0.0, 1, 2, 3, 4, 5, 6, 100]
+    page = soup(components.threshold(table([0] * 4 + [1] * 4, scores), above(5.5), "ssim.max"))
+    panel = page.select_one(".threshold")
+    levels, linear, squeezed = (np.array(panel[f"data-{key}"].split(), float)
+                                for key in ("levels", "linear", "squeezed"))
+    assert (np.diff(linear) >= 0).all() and (np.diff(squeezed) >= 0).all()
+    at = list(levels).index(5.5)
+    assert linear[at] == pytest.approx(0.055, abs=1e-4) and squeezed[at] > 0.25
+    assert panel["data-axis"] == "squeezed"  # a heavy tail: seven of eight lie in a fifteenth
+    assert float(page.select_one(".line")["style"][5:-1]) == pytest.approx(100 * squeezed[at], abs=0.01)
+    for kind, places in (("linear", linear), ("squeezed", squeezed)):
+        bad, good = (heights(page.select_one(f"g.{kind} .{side}")["d"]) for side in ("bad", "good"))
+        assert all(height < 0 for _, height in bad) and all(height > 0 for _, height in good)
+        for label, bars in ((1, bad), (0, good)):
+            called = [x / 1000 >= places[at] for x, height in bars]
+            assert any(called) == (label == 1)  # 6 and 100, and no good one
 
 
-def test_without_a_threshold_the_gallery_gives_no_verdict():
-    page = soup(gallery([0, 1], [1, 2], NOTHING))
-    assert page.select(".verdict") and not page.select(".verdict:not([hidden])")
-    assert page.select_one(".gallery")["data-threshold"] == ""
+def test_an_even_spread_is_not_squeezed_and_equal_scores_have_a_place():
+    even = table([0] * 8 + [1] * 8, range(16))
+    assert soup(components.threshold(even, above(5.5), "ssim.max")).select_one(
+        ".threshold")["data-axis"] == "linear"
+    page = soup(components.threshold(table([0, 1], [1, 1]), above(1.0), "ssim.max"))
+    assert "nan" not in str(page)
+
+
+def test_the_reference_score_is_grey_and_only_where_it_is_not_in_use():
+    rows = table([0, 0, 1, 1], [1, 3, 2, 4]).assign(score=[4.0, 3, 2, 1])
+    page = soup(components.threshold(rows, above(2.5), "ssim.max"))
+    assert len(page.select("g.grey path")) == 2 and "grey" in page.select_one(".unit").text
+    assert not soup(components.threshold(table([0, 1], [1, 2]), above(1.5), "x.max")).select(".grey")
+
+
+def results(labels, called, defects, areas=(), localization=None, reference=None):
+    """Results of test images: called anomalous or not, by defect."""
+    rows = pd.DataFrame({
+        "path": [f"nut/test/{i}.png" for i in range(len(labels))], "split": "test",
+        "label": pd.array(labels, "Int64"), "defect": defects, "chosen_score": 1.0, "score": 1.0,
+        "chosen_prediction": pd.array(called, "Int64"),
+        "prediction": pd.array(reference or called, "Int64")})
+    if reference:
+        rows["score"] = 2.0
+    regions = pd.DataFrame({"path": [f"nut/test/{i}.png" for i, _ in areas],
+                            "share": [area for _, area in areas]})
+    return types.SimpleNamespace(table=rows, regions=regions, localization=localization)
+
+
+def rows_of(fragment):
+    return [[cell.get_text(strip=True) for cell in row.select("th, td")]
+            for row in english(fragment).select("tbody tr")]
+
+
+def test_what_is_missed_is_counted_by_defect_the_most_missed_first_and_by_size():
+    measured = {"groups": [{"group": "cut", "pixel_auroc": 0.9, "au_pro_30": 0.5, "au_pro_05": 0.25},
+                           {"group": ">1.50%", "pixel_auroc": 0.8, "au_pro_30": 0, "au_pro_05": 0}]}
+    found = results([1, 1, 1, 1, 0], [1, 1, 0, 1, 1], ["hole", "hole", "cut", "cut", "good"],
+                    [(0, 0.03), (1, 0.02), (2, 0.005), (2, 0.005), (3, 0.01)], measured,
+                    [0, 1, 1, 0, 0])
+    shown = components.misses(found)
+    assert rows_of(shown) == [
+        ["cut", "1 / 2", "", "1", "0.900", "0.500", "0.250"], ["hole", "2 / 2", "", "0", "", "", ""],
+        ["defects up to 1.50% of the image", "1 / 2", "", "1", "", "", ""],
+        ["defects above 1.50% of the image", "2 / 2", "", "0", "0.800", "0.000", "0.000"]]
+    bars = english(shown).select(".part")
+    assert [bar.span["style"] for bar in bars] == ["width:50.0%", "width:100.0%"] * 2
+    assert [bar.i["style"] for bar in bars] == ["left:50.0%"] * 4  # the reference's
+
+
+def test_without_a_threshold_or_an_anomalous_label_nothing_can_be_missed():
+    assert components.misses(results([0, 0], [0, 1], ["good"] * 2)) == ""
+    assert components.misses(results([1, 0], [None, None], ["cut", "good"])) == ""
+    one = results([1, 1], [1, 0], ["cut", "cut"], [(0, 0.02), (1, 0.02)])  # of one kind and size
+    assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "1"]]
+    assert not english(components.misses(one)).select(".part i")
+
+
+def test_a_figure_has_a_permalink_in_ascii_and_says_where_it_comes_from():
+    page = english(components.figure("<b>", "roc-curve", i18n.Text("A & b.", "甲。"), "all.csv"))
+    assert page.figure["id"] == "roc-curve" and page.select_one(".figno")["href"] == "#roc-curve"
+    assert [link["href"] for link in page.select(".sources a")] == ["all.csv", "#cell"]
+    assert "&lt;b&gt;" in str(page) and "A &amp; b." in str(page)
 
 
 def test_a_component_on_its_own_brings_its_style_and_its_script():
     live = components.live(components.paragraph("a < b"))
     assert "a &lt; b" in live and render.script() in live and render.style() in live
-    assert "<script" not in components.live(components.paragraph("x"), moving=False)
-
-
-# ---- single images
-
-def shown(**options):
-    picture, map_ = np.full((32, 32, 3), 128, np.uint8), np.zeros((32, 32))
-    map_[8:16, 8:16] = 3
-    return components.views(picture, map_, low=0, level=1, size=64, **options)
-
-
-def test_views_are_of_one_size_and_only_what_there_is():
-    views = shown()
-    assert list(views) == ["input", "anomaly map", "anomaly map over the input"]
-    assert all(view.shape == (64, 64, 3) and view.dtype == np.uint8 for view in views.values())
-    map_ = views["anomaly map"]
-    assert (views["input"] == 128).all() and (map_[24, 24] != map_[50, 50]).any()
-    more = shown(reconstruction=np.zeros((32, 32, 3), np.uint8), truth=np.eye(32, dtype=bool))
-    assert list(more)[1] == "reconstruction"
-    assert (more["anomaly map over the input"] == 255).all(axis=2).any()
 
 
 def test_a_strip_has_every_picture_with_its_words_in_both_languages():
-    strip = soup(components.strip(shown(), "a<b.png", components.paragraph("below"), titled=True))
+    pictures = {t("view.input"): np.full((64, 64, 3), 128, np.uint8),
+                t("view.reconstruction"): np.zeros((32, 64, 3), np.uint8)}
+    strip = soup(components.strip(pictures, "a<b.png", components.paragraph("below"), titled=True,
+                                  boxes={"input": (25, 50, 10, 10)}))
     images = strip.select("img")
-    assert [image["alt"] for image in images] == [
-        "a<b.png: input", "a<b.png: anomaly map", "a<b.png: anomaly map over the input"]
-    assert images[0]["data-alt-zh"] == "a<b.png：输入" and strip.figcaption.p.text == "below"
+    assert [image["alt"] for image in images] == ["a<b.png: input", "a<b.png: reconstruction"]
+    assert images[0]["data-alt-zh"] == "a<b.png：输入"
+    assert strip.select_one(".caption").p.text == "below"
     opened = Image.open(io.BytesIO(base64.b64decode(images[0]["src"].split(",")[1])))
     assert opened.size == (64, 64) == (int(images[0]["width"]), int(images[0]["height"]))
-    assert soup(components.strip({}, "x", "<b>")).figcaption.text == "<b>"
+    assert [box["style"] for box in strip.select("i")] == [
+        "left:25%;top:50%;width:10%;height:10%"]
+    assert soup(components.strip({}, "x", "<b>")).select_one(".caption").text == "<b>"
+
+
+def test_a_montage_is_a_row_a_kind():
+    rows = {"good": np.zeros((3, 8, 8, 3)), "<hole>": np.ones((1, 8, 8, 3))}
+    page = soup(components.montage(rows))
+    assert [len(strip.select("img")) for strip in page.select(".strip")] == [3, 1]
+    assert page.select(".strip")[1].select_one(".caption").text == "<hole>"
 
 
 @pytest.mark.parametrize(("score", "label", "said"), [
@@ -169,8 +229,7 @@ def test_a_verdict_is_given_above_the_threshold_and_none_without_one(score, labe
 
 
 def test_what_is_said_shows_names_as_they_are():
-    said = components.judged("<u>", 1.0, 1, NOTHING, "<i>")
-    assert "&lt;i&gt;" in said and "&lt;u&gt;" in said
+    assert "&lt;u&gt;" in components.judged("<u>", 1.0, 1, NOTHING)
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
@@ -185,12 +244,3 @@ def test_the_banner_says_what_the_data_are_and_that_they_were_drawn(course_root,
     assert bool(page.select(".synthetic")) == synthetic
     assert f"Category: nut. Data: folder {course_root.name} (" in page.text and "8 good" in page.text
     assert str(course_root) not in page.text
-
-
-def test_localization_is_a_row_a_group():
-    row = {"group": "<b>", "images": 3, "pixel_auroc": 0.9, "pixel_ap": 0.5, "au_pro_30": 0.25,
-           "au_pro_05": 0.1}
-    page = english(components.localization({"groups": [row]}))
-    assert [cell.text for cell in page.select("td")] == ["<b>", "3", "0.900", "0.500", "0.250",
-                                                         "0.100"]
-    assert components.localization({"groups": []}) == components.localization(None) == ""

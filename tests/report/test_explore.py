@@ -1,7 +1,8 @@
-"""A finished run to look through: it sees what the run saw; the widgets without a browser: a control is
-set, and the HTML beside it says what it should; and what is shown where nobody is there."""
+"""Finished runs to look through: a desk sees what the run saw, and its tools follow when another is
+chosen; the widgets without a browser: a control is set, and the HTML beside it says what it should."""
+import base64
+import json
 import math
-import shutil
 
 import bs4
 import ipywidgets as w
@@ -12,8 +13,8 @@ import pytest
 from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
 from adlib.evaluation import calibration, operating_point, results
-from adlib.report import components, explore, figures
-from adlib.runs import inference
+from adlib.report import explore, figures, render
+from adlib.runs import album, predictions
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
@@ -48,45 +49,43 @@ def test_it_sees_what_the_run_saw(course_root, reports):
     config = Config(**SMALL | {"data_root": str(course_root), "reports": str(reports)})
     folder, detector, decision, results = spine(config)
     look = explore.open_run(folder)
-    test = look.part.test.tensor
-    scores, seen = look.seen(test, 32)
+    test = look.part.test
+    scores, seen = look.seen(test.tensor)
     assert scores == pytest.approx(look.test["score"].to_numpy(), rel=1e-5)
-    expected = components.seen(test, results.maps, decision, detector, 32)
-    for views, known in zip(seen, expected, strict=True):
-        assert list(views) == list(known) == ["input", "reconstruction", "anomaly map",
-                                              "anomaly map over the input"]
-        for what in views:
-            difference = np.abs(views[what].astype(int) - known[what])
-            assert np.median(difference) == 0 and difference.max() <= 8, what  # colours by rounding
-    x = test.permute(0, 2, 3, 1).numpy()
-    assert all((views["input"] == image).all() for views, image in zip(seen, x, strict=True))
+    expected = album.shots(test.tensor, results.maps, decision, detector)
+    assert [shot.input for shot in seen] == [shot.input for shot in expected]
+    assert all(shot.reconstruction.startswith("data:image/jpeg") for shot in seen)
 
 
 def test_page_and_predictions_have_one_threshold(course_root, reports, tmp_path):
     folder = small_run(course_root, reports, model="pca", name="pca", image_size=64)
     look = explore.open_run(folder)
-    inference.begin(look.run, tmp_path / "out")
+    with predictions.Record(look.run, tmp_path / "out"):
+        pass
     stated = files.read_json(tmp_path / "out" / "predictions.json")["threshold"]
-    page, gallery = soup(explore.threshold(look)), soup(explore.gallery(look))
+    page, gallery = soup(explore.threshold(look)), images_of(look)
     assert math.isfinite(stated) and stated == float(
-        page.output["data-threshold"]) == float(gallery.div["data-threshold"])
+        page.output["data-threshold"]) == float(gallery.select_one(".gallery")["data-threshold"])
     assert page.output.text == f"{stated:.6g}"
+
+
+def images_of(look):
+    return soup(explore.still(explore.every_image(look)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"target_fpr": 0.05}, {"held_out": 0.0}])
 def test_the_threshold_says_of_the_test_images_what_the_run_said(course_root, reports, changes):
     look = explore.open_run(small_run(course_root, reports, **changes))
     said = look.table.loc[look.table["split"] == "test", "chosen_prediction"]
-    tiles = soup(explore.gallery(look)).select("li")
+    page = images_of(look)
     if changes.get("held_out") == 0:
-        assert said.isna().all() and not soup(explore.gallery(look)).select(
-            ".verdict:not([hidden])")
+        assert said.isna().all() and not page.select(".verdict:not([hidden])")
     else:
         exceeded = look.run.threshold.exceeded(look.test["score"])
         assert (exceeded == said.astype(bool)).all()
         assert math.isinf(look.run.threshold.value) == ("target_fpr" in changes)
         called = {float(tile["data-score"]): tile.select_one(".verdict:not([hidden])")["class"][1]
-                  in ("found", "false-alarm") for tile in tiles}
+                  in ("found", "false-alarm") for tile in page.select("li")}
         assert [called[score] for score in look.test["score"]] == list(exceeded)
 
 
@@ -100,107 +99,29 @@ def test_the_threshold_is_the_component_of_the_page(look):
     assert "no labels of both classes" in soup(explore.threshold(look)).text
 
 
-def test_the_gallery_shows_a_split_in_an_order(look):
-    def scores(**options):
-        return [float(tile["data-score"]) for tile in soup(explore.gallery(look, **options)).select(
-            "li")]
-
-    test = look.test["score"].to_numpy()
-    assert scores() == sorted(test, reverse=True) and len(scores(split="train")) + len(
-        scores(split="held_out")) == 8
-    bad = look.test.loc[(look.test["label"] == 1).fillna(False), "score"]
-    assert scores(what="worst misses", most=3) == sorted(bad.nsmallest(3), reverse=True)
-    assert len(scores(most=6)) == 6
-    assert "6 of 14 test images" in soup(explore.gallery(look, most=6)).text
-    assert soup(explore.gallery(look, split="nowhere")).text == "No image is like that."
+def test_every_image_of_every_split_is_reachable(look):
+    box = explore.every_image(look)
+    split = control(box, "images")
+    assert list(split.options) == ["test", "held_out", "train", "train_bad"]
+    seen = 0
+    for name in split.options:
+        split.value = name
+        scores = [float(tile["data-score"]) for tile in page(box).select("li")]
+        assert scores == sorted(look.rows(name)["score"], reverse=True)
+        seen += len(scores)
+    assert seen == len(look.table)
 
 
 def test_masks_come_along_and_a_feature_detector_redraws_nothing(mvtec_root, reports):
     look = explore.open_run(small_run(mvtec_root, reports, model="pca", name="pca", image_size=64))
     spot = look.images(["nut/test/good/000.png", "nut/test/spot/000.png"])
     assert spot.masks.float().mean((1, 2)).tolist() == [0, pytest.approx(1 / 16)]
-    tiles = soup(explore.gallery(look)).select("li")
-    assert len(tiles) == 6 and len(soup(explore.gallery(look)).select("img")) == 12
-    _, (with_mask, ) = look.seen(spot.tensor[1:], 64, spot.masks[1:])
-    _, (without, ) = look.seen(spot.tensor[1:], 64)
-    assert (with_mask["anomaly map over the input"] != without["anomaly map over the input"]).any()
+    good, bad = look.seen(spot.tensor, spot.masks)[1]
+    assert (good.ticks, good.reconstruction, bad.reconstruction) == ("", "", "") and bad.ticks
+    assert len(images_of(look).select("li img")) == 12  # six images under their maps
 
 
-def test_two_runs_are_set_side_by_side_image_by_image(course_root, reports):
-    one, other = (explore.open_run(small_run(course_root, reports, **changes)) for changes in (
-        {}, {"model": "mean_grey", "name": "mean_grey", "image_size": 64}))
-    pairs = explore.together(one, other)
-    assert sorted(pairs["path"]) == sorted(one.test["path"])
-    assert pairs["apart"].is_monotonic_increasing and pairs["apart"].between(-1, 1).all()
-    assert pairs["apart"].sum() == pytest.approx(0)
-    for look, column in ((one, "score"), (other, "score_other")):
-        assert pairs.set_index("path")[column].to_dict() == look.test.set_index("path")[
-            "score"].to_dict()
-    i = explore.farthest(pairs)
-    assert pairs["label"][i] == 1 and abs(pairs["apart"][i]) == pairs.loc[
-        pairs["label"] == 1, "apart"].abs().max()
-    assert explore.farthest(pairs.assign(label=pd.NA)) == pairs["apart"].abs().argmax()
-    drawn = soup(explore.compared(one, other, pairs, i))
-    assert [caption.strong.text for caption in drawn.select("figcaption")] == ["cae_mse",
-                                                                               "mean_grey"]
-    assert len(drawn.select("img")) == 4 + 3
-    assert len(drawn.select("svg")[0].select("[transform][fill-opacity]")) == 6
-
-
-def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_root, reports):
-    look = explore.open_run(small_run(course_root, reports, model="pca", name="pca", image_size=64))
-    good = images.load(look.part.category.train, 64)
-    before = look.seen(good[:1], 64)[0][0]
-    place = {"centre": (0.5, 0.5), "size": 2.0, "seed": 0, "before": before}
-    nothing, something = (soup(explore.dropped(look, good[0], good[1], "cutpaste",
-                                               contrast=contrast, **place))
-                          for contrast in (0.0, 1.0))
-    assert (f"0.00% of the image changed; distance.top1 {before:.4g} before, {before:.4g} now."
-            in nothing.text)
-    assert f"{before:.4g} before" in something.text and f"{before:.4g} now" not in something.text
-    assert nothing.select_one(".verdict")["class"][1] in ("passed", "false-alarm")
-    assert something.select_one(".verdict")["class"][1] in ("found", "missed")
-
-
-def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(course_root, reports):
-    config = Config(name="mean_grey", reports=str(reports))
-    with pytest.raises(InputError, match=r"there is no finished run in .*; run `adlib run "
-                       r"params/grids/quick.yaml` first"):
-        explore.find(config)
-    folder = small_run(course_root, reports, model="mean_grey", name="mean_grey")
-    assert explore.find(config) == explore.find(
-        Config(name="mean_grey", category="nut", reports=str(reports))) == folder
-    assert explore.others(folder) == {}
-    for wrong in ({"name": "mean_gray"}, {"name": "mean_grey", "seed": 1},
-                  {"name": "mean_grey", "category": "zip"}):
-        with pytest.raises(InputError,
-                           match=r"has no finished run .*; (did you mean|known are)") as caught:
-            explore.find(Config(reports=str(reports), **wrong))
-        assert "\n" not in str(caught.value)
-    other, again = (small_run(course_root, reports, model="contrast", name="contrast", seed=seed)
-                    for seed in (0, 1))
-    small_run(course_root, reports, model="contrast", name="contrast", category="zip")
-    assert explore.others(folder) == {"contrast": other}
-    assert explore.others(again) == {"mean_grey": folder}
-    (other / "metrics.json").unlink()
-    assert explore.others(folder) == {"contrast": again}
-    shutil.rmtree(folder)
-    with pytest.raises(InputError, match="known are|did you mean"):
-        explore.find(config)
-
-
-def test_labels_colour_what_is_seen_and_change_no_map(course_root, reports):
-    folder = small_run(course_root, reports, model="mean_grey", name="mean_grey")
-    look = explore.open_run(folder)
-    look.table.assign(label=1 - look.table["label"]).to_csv(folder / "all_results.csv", index=False)
-    turned = explore.open_run(folder)
-    decisions = [(it.run.threshold.value, it.run.decision.low, it.run.decision.level)
-                 for it in (look, turned)]
-    assert decisions[0] == decisions[1]
-    assert layout.read_labels(look.part.category)["nut/test/001.png"].anomalous
-
-
-# ---- widgets
+# ---- a desk
 
 def control(box, description):
     found = [one for one in widgets(box) if getattr(one, "description", None) == description]
@@ -216,57 +137,178 @@ def page(box):
     return soup(explore.still(box))
 
 
-def test_two_configurations_are_compared_and_another_is_opened(course_root, reports, look,
-                                                               monkeypatch):
-    folder = reports / "runs" / "nut" / "mean_grey" / "seed-0"
-    assert "Only mean_grey has a finished run of nut" in page(
-        explore.compare(look, explore.others(folder))).text
-    for name in ("contrast", "laplacian_variance"):
-        other = small_run(course_root, reports, model=name, name=name, image_size=64)
-    opened, real = [], explore.open_run
-    monkeypatch.setattr(
-        explore, "open_run",
-        lambda folder, data_root: opened.append(folder.parent.name) or real(folder, data_root))
-    box = explore.compare(look, explore.others(folder))
-    second, image = control(box, "mean_grey beside"), next(
-        one for one in widgets(box) if isinstance(one, w.IntSlider))
-    pairs = explore.together(look, real(explore.others(folder)["contrast"]))
-    assert image.value == explore.farthest(pairs) and image.max == len(pairs) - 1
-    for i in (0, image.max):
-        image.value = i
-        assert pairs["path"][i] in page(box).text and [
-            name.text for name in page(box).select("figcaption strong")][::2] == ["mean_grey",
-                                                                                  "contrast"]
-    second.value = "laplacian_variance"
-    assert "laplacian_variance" in page(box).select("figcaption")[1].text
-    assert opened == ["contrast", "laplacian_variance"]
-    shutil.rmtree(other)  # the other run is gone meanwhile: told, and the next choice works
-    second.value = "contrast"
-    assert opened[-1] == "laplacian_variance"
-    assert "contrast" in page(box).select("figcaption")[1].text
+@pytest.fixture
+def displayed(monkeypatch):
+    """What is displayed where somebody is there: the widgets."""
+    shown = []
+    monkeypatch.setattr(explore, "_display", shown.append)
+    return shown
 
 
-def test_a_run_that_cannot_be_opened_is_told(course_root, reports, look):
-    other = small_run(course_root, reports, model="contrast", name="contrast")
-    others = explore.others(reports / "runs" / "nut" / "mean_grey" / "seed-0")
-    (other / "metrics.json").unlink()
-    assert "holds no finished run" in page(explore.compare(look, others)).text
+def test_tools_follow_the_run_that_is_chosen(course_root, reports, displayed):
+    for name, where in (("mean_grey", "nut"), ("contrast", "nut"), ("contrast", "zip")):
+        small_run(course_root, reports, model=name, name=name, category=where)
+    desk = explore.Desk(Config(name="mean_grey", reports=str(reports)))
+    desk.show()
+    desk.show(explore.threshold)
+    desk.show(lambda look: explore.w.HTML(look.run.config.category))
+    menus, line, named = displayed
+    category, run = control(menus, "category"), control(menus, "run")
+    assert (category.options, run.options) == (("nut", "zip"), ("contrast/seed-0",
+                                                               "mean_grey/seed-0"))
+
+    def told():
+        config = desk.look.run.config
+        assert float(page(line).output["data-threshold"]) == desk.look.run.threshold.value
+        assert f"Configuration {config.name}" in page(menus).text
+        return config.category, config.name, explore.still(named)
+
+    assert told() == ("nut", "mean_grey", "nut")
+    run.value = "contrast/seed-0"
+    assert told() == ("nut", "contrast", "nut")
+    category.value = "zip"
+    assert told() == ("zip", "contrast", "zip") and run.options == ("contrast/seed-0", )
+    category.value = "nut"
+    assert told() == ("nut", "contrast", "nut")
 
 
-def test_what_if_follows_every_control(look):
+def test_a_run_that_has_gone_meanwhile_is_told_and_the_one_on_the_desk_stays(
+        course_root, reports, displayed):
+    folders = [small_run(course_root, reports, model=name, name=name)
+               for name in ("mean_grey", "contrast")]
+    desk = explore.Desk(Config(name="mean_grey", reports=str(reports)))
+    desk.show()
+    (folders[1] / "metrics.json").unlink()
+    control(displayed[0], "run").value = "contrast/seed-0"
+    assert "holds no finished run" in page(displayed[0]).text
+    assert desk.look.run.config.name == "mean_grey"
+
+
+def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(course_root, reports):
+    config = Config(name="mean_grey", reports=str(reports))
+    with pytest.raises(InputError, match=r"there is no finished run in .*; run `adlib run "
+                       r"params/grids/quick.yaml` first"):
+        explore.Desk(config)
+    small_run(course_root, reports, model="mean_grey", name="mean_grey")
+    for wanted in (config, Config(name="mean_grey", category="nut", reports=str(reports))):
+        assert explore.Desk(wanted).look.run.config.category == "nut"
+    for wrong in ({"name": "mean_gray"}, {"name": "mean_grey", "seed": 1},
+                  {"name": "mean_grey", "category": "zip"}, {"name": "grey"}):
+        with pytest.raises(InputError,
+                           match=r"has no finished run .*; (did you mean|known are)") as caught:
+            explore.Desk(Config(reports=str(reports), **wrong))
+        assert "\n" not in str(caught.value)
+
+
+def test_labels_colour_what_is_seen_and_change_no_map(course_root, reports):
+    folder = small_run(course_root, reports, model="mean_grey", name="mean_grey")
+    look = explore.open_run(folder)
+    look.table.assign(label=1 - look.table["label"]).to_csv(folder / "all_results.csv", index=False)
+    turned = explore.open_run(folder)
+    decisions = [(it.run.threshold.value, it.run.decision.low, it.run.decision.level)
+                 for it in (look, turned)]
+    assert decisions[0] == decisions[1]
+    assert layout.read_labels(look.part.category)["nut/test/001.png"].anomalous
+
+
+# ---- tools
+
+def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_root, reports):
+    folder = small_run(course_root, reports)
+    look = explore.open_run(folder)
+    assert "needs two finished runs" in soup(explore.another(look)).text
+    other = small_run(course_root, reports, model="mean_grey", name="mean_grey", image_size=64)
+    for one in (folder, other):
+        again = explore.open_run(one)
+        _, maps = again.run.score_with_maps(again.part.test.tensor)
+        album.keep(one, again.part.test, maps, again.run.decision, again.run.detector)
+    shown = soup(explore.another(look))
+    assert [option.text for option in shown.select("[data-side=one] option")] == [
+        "CAE + MSE, seed 0", "Mean grey (no model), seed 0"]
+    assert len(shown.select("g[data-i]")) == len(look.test)
+
+
+def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_root, reports):
+    look = explore.open_run(small_run(course_root, reports, model="pca", name="pca", image_size=64))
+    good = images.load(look.part.category.train, 64)
+    before = look.seen(good[:1])[0][0]
+    options = {"size": 2.0, "seed": 0, "before": before}
+    nothing, something = (soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.5 0.5",
+                                               contrast=contrast, **options))
+                          for contrast in (0.0, 1.0))
+    assert (f"0.00% of the image changed; top 1 % of the feature distance {before:.4g} before, "
+            f"{before:.4g} now." in nothing.text)
+    assert f"{before:.4g} before" in something.text and f"{before:.4g} now" not in something.text
+    assert nothing.select_one(".verdict")["class"][1] in ("passed", "false-alarm")
+    assert something.select_one(".verdict")["class"][1] in ("found", "missed")
+
+
+def corners(box):
+    """Where the anomaly is, as shares of the side: the middle of its corners."""
+    path = page(box).select_one(".ticks")["d"].replace("M", " ")
+    numbers = np.array([float(word) for word in path.replace("V", " ").replace("H", " ").split()])
+    return numbers.reshape(-1, 4)[:, [3, 2]].mean(axis=0) / album.VIEW
+
+
+def test_a_defect_is_where_one_clicks_and_follows_every_control(look):
     box = explore.what_if(look)
-    before = page(box)
-    assert len(before.select("img")) == 3 and "of the image changed" in before.text
-    seen = {str(before)}
-    for name, value in (("across", 0.3), ("down", 0.6), ("size", 0.5), ("contrast", 0.6),
-                        ("anomaly", "perlin"), ("picture", 1)):
+    assert "adlib-place" in box._dom_classes and len(page(box).select(".stack")) == 2
+    for place in ("0.3 0.4", "0.6 0.7"):
+        control(box, "place").value = place
+        assert corners(box) == pytest.approx([float(share) for share in place.split()], abs=0.12)
+    seen = {explore.still(box)}
+    for name, value in (("size", 0.5), ("contrast", 0.6), ("anomaly", "perlin"), ("picture", 1),
+                        ("shape", 1)):
         control(box, name).value = value
         seen.add(explore.still(box))
-    control(box, "another one").click()
-    seen.add(explore.still(box))
-    assert len(seen) == 8
+    assert len(seen) == 6
     control(box, "contrast").value = 0
     assert "0.00% of the image changed" in page(box).text
+    control(box, "place").value = "here"
+    assert "place: 'here' is not two numbers from 0 to 1" in page(box).text
+
+
+def test_any_picture_can_be_judged_and_what_is_none_is_named(course_root, reports):
+    look = explore.open_run(small_run(course_root, reports, model="pca", name="pca", image_size=64))
+    sources = [("../good.png", look.part.category.test[0]), ("a <b>.png", look.part.category.test[1])]
+    files_given = [(name, path.read_bytes()) for name, path in sources]
+    shown = soup(explore.judged_photos(look, [*files_given, ("no.png", b"nothing")]))
+    scores = {tile.select_one(".file").text: float(tile["data-score"]) for tile in shown.select("li")}
+    assert [scores[name] for name in ("good.png", "a <b>.png")] == pytest.approx(
+        look.test["score"][:2].tolist(), rel=1e-6)
+    assert {tile.select_one(".verdict:not([hidden])")["class"][1] for tile in shown.select("li")} <= {
+        "called", "let-pass"}
+    assert "no.png is no picture that can be read" in shown.text
+    assert "no.png is no picture" in soup(explore.judged_photos(look, [("no.png", b"")])).text
+    box = explore.my_photo(look)
+    assert "Drop pictures here" in page(box).text and "adlib-drop" in box._dom_classes
+    given = next(one for one in widgets(box) if isinstance(one, w.Text))
+    given.value = json.dumps([["x.png", base64.b64encode(files_given[0][1]).decode()]])
+    assert len(page(box).select("li")) == 1
+    given.value = "[1]"
+    assert "what was dropped is no picture" in page(box).text
+
+
+def test_tags_and_notes_are_kept_in_a_csv_and_come_back(look):
+    path = look.reports / "notes" / "nut.csv"
+    box = explore.notes(look)
+    image, tags, note = (control(box, name) for name in ("image", "tags", "note"))
+    first, second = image.options[0][1], image.options[1][1]
+    tags.value, note.value = "blurred, odd", ' =2+2, "why"\n?'
+    control(box, "keep").click()
+    assert explore.read_notes(path).to_dict("records") == [
+        {"path": first, "tags": "blurred, odd", "note": "\'=2+2, \"why\"\n?"}]
+    image.value = second
+    assert (tags.value, note.value) == ("", "")
+    note.value = "a label to doubt"
+    control(box, "keep").click()
+    assert "2 notes in notes/nut.csv" in page(box).text
+    again = explore.notes(look)
+    control(again, "image").value = second
+    assert control(again, "note").value == "a label to doubt"
+    control(again, "note").value = ""
+    control(again, "keep").click()
+    assert list(explore.read_notes(path)["path"]) == [first]
 
 
 def test_any_image_can_be_looked_at_a_kind_at_a_time(course_root, look):
@@ -277,7 +319,7 @@ def test_any_image_can_be_looked_at_a_kind_at_a_time(course_root, look):
         "train, good (8)", "test, good (7)", "test, bad (7)", "train_bad (never trained on) (2)"]
     assert len(page(box).select("img")) == 8
     kind.value = "test, bad"
-    assert [caption.text for caption in page(box).select("figcaption")] == [
+    assert [caption.text for caption in page(box).select(".caption")] == [
         f"{i:03d}.png" for i in range(1, 14, 2)]
     number.value = 2  # after the last page comes the first
     assert len(page(box).select("img")) == 7
@@ -287,8 +329,7 @@ def test_where_somebody_is_there_the_widget_is_shown_and_elsewhere_its_html(monk
     import IPython.display
 
     shown, made = [], []
-    monkeypatch.setattr(IPython.display, "display",
-                        lambda what, raw=False: shown.append(what if raw else what.data))
+    monkeypatch.setattr(IPython.display, "display", lambda what, raw=False: shown.append(what))
 
     def make(text):
         made.append(text)
@@ -296,14 +337,9 @@ def test_where_somebody_is_there_the_widget_is_shown_and_elsewhere_its_html(monk
 
     explore.show(make, "<b>one</b>")
     explore.show(make, "two", fallback=False)
-    assert not figures.attended() and shown == ["<b>one</b>"] and made == ["<b>one</b>"]
+    assert not figures.attended() and made == ["<b>one</b>"]
+    assert [one["text/html"] for one in shown] == ["<b>one</b>"]
     monkeypatch.setattr(figures, "attended", lambda: True)
     explore.show(make, "three", fallback=False)
-    assert shown[1]["text/html"] == "three"
-    assert "application/vnd.jupyter.widget-view+json" in shown[1]
-
-
-def test_a_moving_picture_brings_its_style_and_its_html_alone_does_not(look):
-    box = explore.what_if(look)
-    assert components.style() in box.children[-1].value
-    assert "<style" not in explore.still(box)
+    assert render.script() in shown[1]["text/html"] and shown[2]["text/html"] == "three"
+    assert "application/vnd.jupyter.widget-view+json" in shown[2]

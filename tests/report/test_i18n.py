@@ -10,19 +10,32 @@ import pytest
 
 from adlib.config import KINDS, project_root
 from adlib.data import corruptions
-from adlib.report import comparison, i18n
+from adlib.data.synthetic import foreign
+from adlib.models import anomaly_maps
+from adlib.report import comparison, i18n, matrix, site, study
 
 ROOT = project_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # messages that are called by a code: their codes
 FAMILIES = {
-    "label": {*comparison.CONFIGURATIONS, "chosen_score"}, "kind": set(KINDS),
+    "label": {*comparison.CONFIGURATIONS, "reference_score", "mean_squared_error"},
+    "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
+    "term": set(site.TERMS), "glossary": set(site.TERMS),
     "status": {"missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
-    "position": {"per_position", "any_position"}}
-BY_CODE = {"answer.n_reached", "answer.n_exceeded", "answer.n_missed",
-           "caption.choices", "caption.target", "caption.position"}  # the last: by tables.show
+    "position": {"per_position", "any_position"},
+    "map": {"squared", "ssim", "gradient", "sum", "distance"},
+    "score": {"reference", *anomaly_maps.REDUCTIONS},
+    "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
+                "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
+                "deviation"},
+    "foreign_kind": set(foreign.KINDS)}
+BY_CODE = {*(f"data.{code}" for code in ("unread", "stray", "bare", "respelled", "alike")),
+           *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
+                                         "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
+           *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
+           *(f"matrix.{note}" for note in ("random", "reference"))}
 
 
 def constants(source):
@@ -109,7 +122,7 @@ def test_beside_a_hole_chinese_is_set_without_spaces():
     assert i18n.enumerated([memory, pca]).zh == "图块记忆库（PatchCore）和 PCA 残差"
     assert i18n.enumerated([pca, cae]).zh == "PCA 残差和 CAE + MSE"
     assert i18n.enumerated([cae, memory]).zh == "CAE + MSE 和图块记忆库（PatchCore）"
-    assert i18n.t("list.value_2", name=memory, value=0.5).zh == "图块记忆库（PatchCore）0.50"
+    assert i18n.t("list.value_3", name=memory, value=0.5).zh == "图块记忆库（PatchCore）0.500"
 
 
 def test_texts_keep_both_languages_when_they_are_put_together(monkeypatch):

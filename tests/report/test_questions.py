@@ -2,14 +2,16 @@
 asked."""
 import math
 
+import bs4
 import pandas as pd
 import pytest
 from scipy import stats
 
 from adlib.data import corruptions, files
 from adlib.evaluation.results import write_csv
-from adlib.report import answers, comparison, questions, tables
+from adlib.report import answers, comparison, figures, questions, ranking, tables
 from adlib.report.data_sentences import corruption
+from adlib.report.study import RUN_BY, Study
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
@@ -73,10 +75,15 @@ def test_the_choices_and_their_sentence(two_seeds):
 
 
 def test_all_scores_in_one_table(two_seeds):
-    wide = questions.all_scores(questions.scores(table_of(two_seeds), two_seeds))
+    shown = questions.all_scores(questions.scores(table_of(two_seeds), two_seeds))
+    wide = questions.wide(shown, "score")
     cells = wide.set_index("score")["nut", "cae_mse"]
     assert cells["b"] == "0.700 (0.700) •" and cells["a"] == "0.650 (0.600)"
     assert tables.markdown(wide).startswith("| Score | nut: CAE + MSE |")
+    page = bs4.BeautifulSoup(tables.heat(shown, "scores", "scores", low=0.4, high=1), "html.parser")
+    assert [row.th.text for row in page.select("tbody tr")] == list("abcde")
+    cell = page.select("tbody tr")[1].td
+    assert cell.text == "0.700 (0.700)•" and cell["style"] == "--v:50"  # from .4 to 1
 
 
 @pytest.mark.parametrize(
@@ -87,8 +94,8 @@ def test_where_scores_cannot_be_compared_it_says_so(tmp_path, rows):
     study(finished(tmp_path, "cae_mse", {OWN: ranks(NUT, 1.0)}), rows)
     scores = questions.scores(table_of(tmp_path), tmp_path)
     choices = questions.choices(scores)
-    assert scores.empty and choices.empty and "Not asked here" in answers.scores(choices)
-    assert tables.html(choices, "none") == ""
+    assert scores.empty and choices.empty and tables.html(choices, "none") == ""
+    assert Study(tmp_path).scores() is None
 
 
 def test_a_seed_without_its_study_takes_the_configuration_out(two_seeds):
@@ -100,11 +107,11 @@ def test_pixels_or_features(tmp_path):
     for name, shift in (("to_pixels", 0.5), ("to_features", 3.0), ("pca", 1.0)):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, len(name))})
     table = table_of(tmp_path)
-    rows, pairs = comparison.rows(table, tmp_path), comparison.matrix(table, tmp_path, "nut")
+    rows, pairs = comparison.rows(table, tmp_path), ranking.matrix(table, tmp_path, "nut")
     found = questions.target(rows)
     assert list(found["configuration"]) == ["to_pixels", "to_features"]
     said = answers.target(found, {"nut": pairs})
-    p = comparison.p_value(pairs, "to_pixels", "to_features")
+    p = ranking.p_value(pairs, "to_pixels", "to_features")
     raw = pairs[(pairs["a"].str.startswith("to_")) & (pairs["b"].str.startswith("to_"))].iloc[0]
     assert p == raw["p"] < raw["p_holm"] and f"(p = {p:.2g})" in said and "not corrected" in said
     assert "PCA" not in said
@@ -116,7 +123,7 @@ def test_half_an_experiment_is_none(tmp_path, names):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, 1.0)})
     table = table_of(tmp_path)
     found = questions.target(comparison.rows(table, tmp_path))
-    assert "Not asked here" in answers.target(found, {})
+    assert answers.target(found, {}) == "" and Study(tmp_path).target() is None
 
 
 def positions(reports, known, real, share=0.8, where=NUT):
@@ -145,7 +152,7 @@ def test_what_cannot_be_known_is_no_choice(tmp_path):
     # no AUROC: neither is better in truth
     positions(tmp_path, (0.9, 0.8), (1.0, 1.0), where=category(bad=0))
     position = questions.position(table_of(tmp_path), tmp_path)
-    assert position.empty and "Not asked here" in answers.position(position)
+    assert position.empty and Study(tmp_path).position() is None
 
 
 def test_an_auroc_of_zero_is_an_auroc(tmp_path):
@@ -169,24 +176,15 @@ def test_what_each_part_brings(tmp_path):
     assert found["kind:spot"].to_dict() == {"memory": "0.750", "fused": "0.750*",
                                             "fused_shape": "0.750"}
     assert found.loc["fused_shape", "auroc_test"] == 0 and found["auroc_train_bad"].isna().all()
-    said = answers.ablation(ablation)
-    assert (f"from 0.000 ({comparison.label('fused_shape')}) to 1.000 "
-            f"({comparison.label('fused')})") in said
+    assert "| nut | Fused |" in tables.markdown(Study(tmp_path).ablation().tables[0][0])
 
 
 def test_without_a_variant_there_is_no_ablation(tmp_path):
     for name in ("fused", "memory"):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, 1.0)})
     failed(tmp_path, "classifier", "no disk")
-    ablation = questions.ablation(table_of(tmp_path), tmp_path)
-    assert ablation.empty and "Not asked here" in answers.ablation(ablation)
-
-
-def test_an_ablation_without_labels_says_so(tmp_path):
-    where = category(bad=0)
-    finished(tmp_path, "fused_shape", {DISTANCE: ranks(where, 1.0)}, where=where)
-    assert "no labels of both classes" in answers.ablation(
-        questions.ablation(table_of(tmp_path), tmp_path))
+    assert questions.ablation(table_of(tmp_path), tmp_path).empty
+    assert Study(tmp_path).ablation() is None
 
 
 def test_variants_are_in_their_own_table_only(tmp_path):
@@ -278,7 +276,29 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
     freshness.fail(folder / "limits.json", "the sky fell", "again")
     write(tmp_path, "broken", disturbed())  # even where a table is there
     assert questions.robustness(tmp_path) == {} and questions.smallest(tmp_path).empty
-    assert "Not asked here" in answers.robustness({})
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
+    assert Study(tmp_path).limits() is None
+
+
+def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(figures, "say", said.append)
+    monkeypatch.setattr(figures, "show", lambda drawn: drawn and said.append(drawn))
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
+    study = Study(tmp_path)
+    for name in (*RUN_BY, "places", "epochs", "kinds", "ranks", "better"):
+        study.show(name)
+    assert said == []
+    study.show_more()
+    (line, ) = said
+    assert line.startswith("Not asked here, and what would: Which score? `adlib run params/grids/")
+    assert {grid: line.count(f"params/grids/{grid}.yaml") for grid in RUN_BY.values()} == {
+        "quick": 1, "trained": 1, "detectors": 2, "ablation": 1}
+    write(tmp_path, "pca", disturbed())
+    study.show("limits")
+    assert len(said) == 4 and said[-1].startswith("AUROC as they are, and under the worst")
+    study.show_more()
+    assert "how noisy" not in said[-1] and "Which score?" in said[-1]
 
 
 @pytest.mark.parametrize(("area95", "shown"), [(0.0123, "1.2 %"), (0.001, "0.1 % or less"),

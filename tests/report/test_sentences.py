@@ -35,15 +35,15 @@ def drawn(where):
 def everything_said(where, **options):
     """What a run notebook says, by function."""
     run, n = scored(where, drawn(where), **options), len(where.test)
-    table, auroc = run.table, evaluation.auroc_of(run.table)
+    table, auroc = run.table, evaluation.auroc_of(run.table, "chosen_score")
     looks = evaluation.confounder_correlation(table, {"brightness": np.arange(n)})
     epochs = {1: ranks(where, 0.1), 5: ranks(where, 1.0)}
     return {
         "decisions": sentences.decisions(run.decision),
         "scores": sentences.scores(evaluation.score_study(table, run.decision, run.by_split)),
-        "operating": sentences.operating(evaluation.operating_of(table)),
-        "auroc": sentences.auroc(auroc), "roc": sentences.roc(auroc["test"]),
-        "distribution": sentences.distribution(table), "confounders": sentences.confounders(looks),
+        "operating": sentences.operating(evaluation.operating_of(table, "chosen_")),
+        "roc": sentences.roc(auroc, run.decision.score), "misses": sentences.misses(table),
+        "confounders": sentences.confounders(looks),
         "epochs": sentences.epochs(evaluation.auroc_over_epochs(table, epochs)),
         "localization": sentences.localization(evaluation.locate(
             run.part, np.zeros((n, 4, 4)))[0]),
@@ -83,10 +83,11 @@ def test_scores_that_are_all_perfect_have_no_rank_correlation():
         "score": ["a", "b", "c"], "label_free": [0.9, 0.8, 0.7], "test": 1.0,
         "role": ["its own", "", ""]
     })
-    assert sentences.scores(perfect) == "3 scores; on the test split a 1.000."
+    assert sentences.scores(perfect) == (
+        "3 scores, the one in use in bold; on the test split: a 1.000.")
 
 
-@pytest.mark.parametrize("name", ["auroc", "answer", "epochs"])
+@pytest.mark.parametrize("name", ["roc", "answer", "epochs"])
 @pytest.mark.parametrize(("absent", "why"), [("all labels", "no label"),
                                              ("good test images", "0 good and 15 anomalous"),
                                              ("anomalous ones", "20 good and 0 anomalous")])
@@ -98,7 +99,8 @@ def test_why_there_is_no_auroc(name, absent, why):
 
 def test_the_score_that_was_chosen_and_what_decided_it():
     text = sentences.decisions(scored(NUT, drawn(NUT), chosen=OTHER).decision)
-    assert f"Of 3 scores, {OTHER} is chosen without labels: it distinguishes" in text and "AUROC of 0.800 (spot 0.800)" in text
+    assert ("Of 3 scores, the maximum of the 1 - SSIM map is chosen without labels: it "
+            "distinguishes") in text and "AUROC of 0.800 (spot 0.800)" in text
     assert "rests on 19 good images (split)" in text and "fewer than 5% of good ones" in text
 
 
@@ -112,12 +114,12 @@ def test_too_few_held_out_images_are_said_to_be_too_few(n):
 
 def test_what_the_label_free_order_was_worth():
     table = pd.DataFrame({
-        "score": ["a.max", "b.max", "c.max"], "label_free": [0.9, 0.8, 0.7],
+        "score": ["a.own", "b.own", "c.own"], "label_free": [0.9, 0.8, 0.7],
         "test": [0.6, 0.5, 0.95], "role": ["chosen without labels", "its own", ""]
     })
     text = sentences.scores(table)
-    assert "3 scores" in text and "a.max 0.600, b.max 0.500." in text
-    assert "rank correlation of -0.50" in text and "would have taken c.max (0.950)" in text
+    assert "3 scores" in text and "a.own 0.600, b.own 0.500." in text
+    assert "rank correlation of -0.50" in text and "would have taken c.own (0.950)" in text
     best = sentences.scores(table.assign(role=["", "", "its own and chosen without labels"]))
     assert "would have taken" not in best and "no score is better" in best
     # none held out; and two scores have no order to speak of
@@ -129,9 +131,9 @@ def test_what_the_label_free_order_was_worth():
 def test_false_alarms_and_detections_with_counts_interval_and_oracle():
     scores = np.r_[np.arange(20) < 3, np.arange(15) < 12] * 2.0  # held-out images reach 1
     table = results(NUT, {OWN: scores})
-    text = sentences.operating(evaluation.operating_of(table), "With this threshold")
+    text = sentences.operating(evaluation.operating_of(table))
     low, high = conformal.rate_interval(3, 20)
-    assert text.startswith("With this threshold, 3 of 20 good test images are called anomalous "
+    assert text.startswith("With the label-free threshold, 3 of 20 good test images are called anomalous "
                            f"(15%, 95 % interval {low:.0%} to {high:.0%})")
     assert "12 of 15 anomalous ones are found (80%" in text and "best F1 would have 15% false positives and 80% detections." in text
 
@@ -148,16 +150,7 @@ def test_of_one_class_only_its_own_rate_is_told(absent, said, unsaid):
 def test_without_held_out_images_there_is_no_threshold_to_tell_of():
     assert everything_said(
         NUT,
-        held=NOTHING)["operating"].endswith("nothing to count, because no good image was held out.")
-
-
-def test_the_chosen_score_has_its_own_operating_point():
-    tests = {OWN: np.zeros(35), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
-    for chosen in (OWN, OTHER):
-        found = scored(NUT, tests, chosen=chosen)
-        text = sentences.chosen(found.decision, evaluation.operating_of(found.table, "chosen_"))
-        assert ("is the configuration's own" in text) == (chosen == OWN)
-        assert (OTHER in text and "15 of 15 anomalous ones are found" in text) == (chosen == OTHER)
+        held=NOTHING)["operating"].startswith("There is no label-free threshold, because no good")
 
 
 def test_without_labels_the_held_out_images_are_not_to_blame():
@@ -166,14 +159,13 @@ def test_without_labels_the_held_out_images_are_not_to_blame():
 
 def test_both_splits_are_told_and_only_where_they_are():
     where = category(train_bad=6)
-    table = results(where, drawn(where))
-    found = evaluation.auroc_of(table)
-    text = sentences.auroc(found)
+    found = evaluation.auroc_of(results(where, drawn(where)))
+    text = sentences.roc(found, OWN)
     for split in ("test", "train_bad"):
         entry = found[split]
         assert f"{entry['value']:.3f} (95 % interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
-    assert "train/bad" not in sentences.auroc(evaluation.auroc_of(results(NUT, drawn(NUT))))
-    assert f"AUROC {found['test']['value']:.3f}" in sentences.roc(found["test"])
+    assert text.startswith("ROC curve of the mean squared error on the test images: AUROC ")
+    assert "train/bad" not in sentences.roc(evaluation.auroc_of(results(NUT, drawn(NUT))), OWN)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.booleans())
@@ -193,13 +185,67 @@ def test_the_answer_claims_no_more_than_the_interval_allows(a, b, c, random):
                                                                             in text) == random
 
 
-def test_medians_and_overlap_of_the_score_distribution():
-    # one as high as the highest good one
-    scores = np.r_[np.zeros(19), 1.0, np.full(4, 0.5), 1.0, np.full(10, 3.0)]
-    text = sentences.distribution(results(NUT, {OWN: scores}))
-    assert "good test images 0.0000, anomalous test images 3.0000" in text and "training images" in text
-    assert "5 of 15 anomalous images score no higher than the highest good one" in text
-    assert "test images" not in sentences.distribution(results(UNLABELLED, {OWN: scores}))
+def metrics(scores, **options):
+    """metrics.json of a run of these scores, and the run."""
+    run = scored(options.pop("where", NUT), scores, **options)
+    return evaluation.measured(run.table, run.decision, None, {}), run
+
+
+@pytest.mark.parametrize(("bad", "good", "said"), [
+    (12, 0, "finds 12 of 15, no false alarm"), (15, 1, "finds 15 of 15, one false alarm in 20"),
+    (0, 3, "finds 0 of 15, 3 false alarms in 20")])
+def test_the_title_is_the_result(bad, good, said):
+    scores = np.r_[np.arange(20) < good, np.arange(15) < bad] * 2.0  # held-out images reach 1
+    found, _ = metrics({OWN: scores})
+    assert sentences.result("nut", "Own", found, 0.05) == f"Own on nut: {said}"
+
+
+def test_the_title_is_of_the_score_in_use():
+    tests = {OWN: np.zeros(35), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
+    for chosen, n in ((OWN, 0), (OTHER, 15)):
+        found, _ = metrics(tests, chosen=chosen)
+        assert f"finds {n} of 15" in sentences.result("nut", "Own", found, 0.05)
+
+
+def test_a_title_claims_nothing_that_was_not_counted():
+    scores = {OWN: ranks(NUT, 1.0)}
+    few, _ = metrics(scores, held=np.linspace(0, 1, 5))  # they support no 5 %
+    assert re.fullmatch(r"Own on nut: AUROC 0\.\d{3}, and no threshold",
+                        sentences.result("nut", "Own", few, 0.05))
+    for where, said in ((UNLABELLED, "images scored, without labels to judge by"),
+                        (category(bad=0), "20 of 20 good images raise an alarm"),
+                        (category(good=0), "finds 15 of 15")):
+        found, _ = metrics({OWN: np.full(len(where.test), 5.0)}, where=where)
+        assert sentences.result("nut", "Own", found, 0.05) == f"Own on nut: {said}"
+
+
+def test_what_is_missed_by_kind_and_what_the_reference_says_of_it():
+    defects = ["cut"] * 10 + ["hole"] * 5
+    tests = {OWN: np.r_[np.zeros(20), 2.0, 2.0, np.zeros(13)],
+             OTHER: np.r_[np.zeros(20), np.zeros(6), np.full(9, 2.0)]}
+    _, run = metrics(tests, chosen=OTHER)
+    table = run.table
+    table.loc[table["label"].eq(1).fillna(False) & (table["split"] == "test"), "defect"] = defects
+    assert sentences.misses(table) == (
+        "6 of 15 anomalous test images are missed. 6 of the 6 are of the kind cut (10 in all). "
+        "Never missed: hole. At its own threshold the mean squared error would find 2 of these 6.")
+    _, run = metrics({OWN: tests[OTHER] + 2})
+    assert sentences.misses(run.table) == (
+        "Nothing is missed: all 15 anomalous test images are found.")
+    _, run = metrics({OWN: tests[OTHER]}, held=NOTHING)
+    assert "cannot be counted" in sentences.misses(run.table)
+
+
+@pytest.mark.parametrize(("code", "said", "other"), [
+    ("squared.mean", "mean squared error", "均方误差"),
+    ("squared.max", "maximum of the squared error", "平方误差的最大值"),
+    ("distance.top1", "top 1 % of the feature distance", "特征距离最高 1% 的均值"),
+    ("sharpness.mean", "mean of the sharpness", "sharpness 的均值"),
+    ("mine.py:score", "mine.py:score", "mine.py:score")])
+def test_a_score_is_called_in_words(code, said, other):
+    assert sentences.score(code) == said
+    assert i18n.chinese(sentences.score(code)).replace(" 的均值", "的均值") == other.replace(
+        " 的均值", "的均值")
 
 
 @pytest.mark.parametrize("held_out", [0.4, math.nan])
@@ -233,8 +279,12 @@ def test_localisation_with_all_its_figures():
     text = sentences.localization(FOUND)
     assert all(part in text for part in ("12 test images", "0.910", "0.420", "0.830",
                                          "0.540")) and "left out" not in text
-    assert "3 anomalous images have no mask and are left out" in sentences.localization(
+    assert "Masks: 3 anomalous images have no mask and are left out" in sentences.localization(
         FOUND | {"without_mask": 3})
+    text = sentences.localization(FOUND | {"masks": {"empty": 1, "kept": 4, "contradicted": 2}})
+    assert all(part in text for part in (
+        "Masks: 1 anomalous images have a mask that marks nothing", "; 4 defects are smaller",
+        "; 2 good images have a mask that marks a defect"))
 
 
 def test_missing_and_empty_masks_are_distinguished():
@@ -257,11 +307,10 @@ def test_masks_on_disk_reach_the_sentence(mvtec_root):
     assert "no masks" in said()
 
 
-def test_the_auroc_that_is_told_is_the_scores_own():
-    value = auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OWN])
+def test_the_auroc_that_is_told_is_that_of_the_score_in_use():
+    value = auroc(np.r_[np.zeros(20, int), np.ones(15, int)], drawn(NUT)[OTHER])
     said = everything_said(NUT, chosen=OTHER)
-    assert all(
-        f"{value:.3f}" in said[name] for name in ("auroc", "roc", "answer", "scores", "epochs"))
+    assert all(f"{value:.3f}" in said[name] for name in ("roc", "answer", "scores"))
 
 
 CASES = [(NUT, {}), (NUT, {"chosen": OTHER}), (NUT, {"held": NOTHING}),
@@ -276,11 +325,13 @@ def test_no_sentence_has_lost_its_chinese(where, options):
     crossed = dataclasses.replace(found.decision, thresholds={OTHER: threshold})
     auroc = evaluation.auroc_of(results(NUT, drawn(NUT)))
     said = everything_said(where, **options) | {
-        "chosen": sentences.chosen(found.decision, evaluation.operating_of(found.table, "chosen_")),
-        "own": sentences.chosen(scored(where, drawn(where)).decision, {}),
+        "result": sentences.result("nut", "own", metrics(drawn(where), where=where)[0], 0.05)
+        + i18n.Text(".", "。"),
         "cross": sentences.decisions(crossed),
         "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
         "found": sentences.localization(FOUND | {"without_mask": 3}),
+        "masks": sentences.localization(FOUND | {"masks": dict.fromkeys(
+            ("empty", "most", "levels", "exif", "turned", "kept", "contradicted"), 3)}),
         "loss": sentences.loss([{"loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3}]),
         "random": sentences.answer(CONFIG, "nut", auroc, "RANDOM, not ImageNet's (offline)")}
     for name, text in said.items():

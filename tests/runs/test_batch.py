@@ -21,7 +21,8 @@ import yaml
 
 from adlib.config import Config, InputError, log
 from adlib.data import files
-from adlib.runs import batch, board, freshness, grid, run_folder
+from adlib.models import weights
+from adlib.runs import batch, board, forecast, freshness, grid, run_folder
 from adlib.runs.engines import local
 
 CONFIGS = ("ok", "boom", "killed", "silent", "hang")
@@ -40,7 +41,8 @@ if name == "killed":
 if name != "silent":
     sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
     category, source = layout.open_from(data_root, category)
-    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source),
+    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source,
+                                                         grey_range=None),
                            types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
@@ -48,7 +50,8 @@ if name == "hang":
     time.sleep(600)
 if name == "ok":
     assert "torch" not in sys.modules
-    run.finish({"auroc": {"test": {"value": 0.75}}}, train_seconds=1.0)
+    auroc = {"test": {"value": 0.75}}
+    run.finish({"auroc": auroc, "chosen": {"auroc": auroc}}, train_seconds=1.0)
 """
 # needs its run
 LIMITS = "from adlib.data import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"
@@ -225,7 +228,9 @@ def test_limits_wait_for_their_run_and_are_not_taken_where_it_failed(project, sa
     files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.5}}})
     assert reasons("limits")["nut ok limits"] == "the run changed" and reasons(
         "limits")["nut ok seed 0"] == ""
-    files.write_json(folder(project, "ok") / "metrics.json", {"auroc": {"test": {"value": 0.75}}})
+    auroc = {"test": {"value": 0.75}}
+    files.write_json(folder(project, "ok") / "metrics.json",
+                     {"auroc": auroc, "chosen": {"auroc": auroc}})
     (limits(project, "ok") / "notebook.ipynb").unlink()
     assert reasons("limits")["nut ok limits"] == "never run"
     write(project, "limits", {"configs": ["ok"], "limits": ["ok"], "set": {"epochs": 7}})
@@ -335,7 +340,8 @@ def test_a_dry_run_says_what_and_why_and_touches_nothing(project, said):
     before = sorted(project.rglob("*"))
     assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports",
                      dry_run=True) == 0
-    assert said[1] == "would run nut ok seed 0: never run" and len(said) == 6
+    assert said[0].startswith("due: 6 of 6 steps: 1 look, 4 runs, 1 comparison, on nut\ntime: ")
+    assert said[2] == "due: nut ok seed 0 (never run)" and len(said) == 7
     assert sorted(project.rglob("*")) == before
 
 
@@ -376,20 +382,22 @@ def running(project):
     task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
     files.write_json(task.output.parent / "progress.json",
                      {"epoch": 3, "epochs": 9, "loss": 0.25, "seconds_left": 12.4})
-    return local.Job(task, execution=None, before=None, made_from={})
+    return local.Job(task, execution=None, before=None, made_from={}, began=1000.0)
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch, said):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    shown = board.Board(4)
+    shown = board.Board({running.task: 40.0, "another": 40.0, "a third": 40.0, "a fourth": 40.0})
     for _ in range(100):  # 99 seconds, three of them multiples of 30
         shown.progress([running])
         now[0] += 1
-    assert said == ["0 of 4 done; nut ok seed 0: epoch 3 of 9, loss 0.25000, 12 s left"] * 3
+    # what takes longer than forecast makes the rest longer, too
+    assert said == [f"0 of 4 done, about {left} min left; nut ok seed 0: epoch 3 of 9"
+                    for left in (2, 3, 4)]
 
 
-def test_on_a_terminal_a_running_task_has_a_bar_and_a_long_command_stays_in_one_piece(
+def test_on_a_terminal_there_is_one_live_line_and_a_long_command_stays_in_one_piece(
         running, monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(board, "Console", functools.partial(
@@ -397,30 +405,75 @@ def test_on_a_terminal_a_running_task_has_a_bar_and_a_long_command_stays_in_one_
     monkeypatch.setattr(sys, "stdout", screen)
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with contextlib.closing(board.Board(4)) as shown:
+    with contextlib.closing(board.Board({running.task: 20.0, "another": 60.0})) as shown:
         shown.started(running.task)
-        now[0] += 1
+        assert "start" not in screen.getvalue()
+        now[0] += 20  # as forecast, so the rest is
         shown.progress([running])
         live = screen.getvalue()
         shown.failed(running.task, "the sky fell", log_too=False)
-        assert not shown.rows
-    assert "nut ok seed 0" in live and "epoch 3 of 9, loss 0.25000, 12 s left" in live
-    assert "0 of 4 done" in live and "1 of 4 done" in screen.getvalue()
+    assert "0 of 2 done, about 60 s left; nut ok seed 0: epoch 3 of 9" in live
+    assert "FAILED (1 of 2): nut ok seed 0: the sky fell\n" in screen.getvalue()
     assert f"to try again: {running.task.retry}\n" in screen.getvalue()
+
+
+def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said, monkeypatch,
+                                                                 tmp_path):
+    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
+    write(project, "all", {"configs": ["ok"]})
+    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
+    assert said[0].splitlines()[0] == "due: 3 of 3 steps: 1 look, 1 run, 1 comparison, on nut"
+    assert "the first batch here, so this may be off" in said[0].splitlines()[1]
+    assert said[0].splitlines()[2:] == ["data: data", "weights: none needed"]
+    assert not any(line.startswith("due: nut") for line in said)  # never run: no word about it
+    tasks = grid.plan("params/all.yaml")
+    before = sum(forecast.seconds(task, (3, 0)) for task in tasks)
+    assert 0 < sum(forecast.of_tasks(tasks).values()) != before  # at this machine's pace
+    said.clear()
+    assert batch.run(tasks, local.Local(1), reports=project / "reports") == 0
+    assert said == ["all 3 steps are up to date"]
+
+
+def test_the_forecast_grows_with_the_work(project):
+    write(project, "more", {"configs": ["ok"], "set": {"epochs": 50}})
+    few, many = ([task for task in grid.plan(f"params/{name}.yaml") if task.kind == "run"][0]
+                 for name in ("ok", "more"))
+    assert forecast.seconds(few, (100, 10)) < forecast.seconds(few, (200, 10)) < forecast.seconds(
+        many, (200, 10))
+    assert [forecast.duration(s) for s in (3, 62, 100, 3700)] == ["10 s", "60 s", "2 min", "1 h 2 min"]
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_random_weights_are_told_before_the_first_run_with_the_ways_out(project, monkeypatch,
+                                                                        fallback):
+    write(project, "fused", {"name": "fused", "model": "fused", "weights_fallback": fallback})
+    (project / "notebooks" / "04_feature_space.ipynb").write_text(
+        (project / "notebooks" / "02_cae_baseline.ipynb").read_text())
+    tasks = grid.plan("params/fused.yaml")
+    monkeypatch.setattr(freshness, "imagenet_at_hand", lambda: False)
+    cached = Path("/cache/resnet18-f37072fd.pth")
+    monkeypatch.setattr(weights, "fetch", lambda: (
+        "no connection", "https://host.invalid/resnet18-f37072fd.pth", cached))
+    said = forecast.weights_out_of_reach(tasks)
+    assert "out of reach (no connection)" in said and "1 runs will" in said
+    assert ("RANDOM weights, are grey on every page" if fallback else "fail. ") in said
+    for way in ("https://host.invalid/resnet18-f37072fd.pth", "begins with f37072fd",
+                "--weights FILE", "WEIGHTS=FILE", str(cached)):
+        assert way in said
+    monkeypatch.setattr(weights, "fetch", lambda: ("", "", cached))
+    assert forecast.weights_out_of_reach(tasks) == ""
+    assert forecast.weights_out_of_reach(grid.plan("params/ok.yaml")) == ""
 
 
 def test_the_closing_table_fits_100_columns_however_many_categories():
     names = [f"category number {number}" for number in range(7)]
-    numbers = {"seeds": 1, "auroc": 0.981, "low": 0.95, "high": 1.0, "train_seconds": 1234.4}
-    rows = [{"label": f"Fused: memory + classifier {config}", "category": name} | numbers
-            for name in names for config in "abc"]
-    rows[1] |= {"seeds": 0, "status": "failed"}
-    rows[2] |= {"auroc": float("nan")}
-    table = board.closing_table(rows)
+    cells = [(f"Frozen ResNet18 to features {config}", name, ".981 ★ 100\u00a0% @ 10\u00a0%")
+             for name in names for config in "abc"]
+    cells[1] = (*cells[1][:2], "failed")
+    table = board.closing_table(cells)
     assert all(name in table for name in names)
-    assert table.count("0.981 [0.95, 1.00], 1234 s") == 19
-    assert "failed" in table and "no AUROC, 1234 s" in table
-    assert max(map(len, table.splitlines())) <= 100
+    assert table.count(".981 ★ 100") == 20 and "failed" in table
+    assert max(map(len, table.splitlines())) <= 100 and table.count("AUROC") == 1
 
 
 def test_exit_codes_in_words(tmp_path):

@@ -23,7 +23,8 @@ def setting(course_root, tmp_path):
 def begin(setting, weights="none"):
     """Start a run of (config, category), with a detector of which only the weights matter."""
     config, category = setting
-    return run_folder.start(SimpleNamespace(config=config, category=category, source="parameter"),
+    return run_folder.start(SimpleNamespace(config=config, category=category, source="parameter",
+                                            grey_range=None),
                             SimpleNamespace(weights=weights))
 
 
@@ -81,7 +82,7 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, course_root):
         from adlib.config import Config
         from adlib.data import layout
         from adlib.runs import run_folder
-        part = SimpleNamespace(config=Config(**{config.as_dict()!r}), source="parameter",
+        part = SimpleNamespace(config=Config(**{config.as_dict()!r}), source="parameter", grey_range=None,
                                category=layout.open_category(Path({str(course_root)!r}), "nut"))
         run_folder.start(part, SimpleNamespace(weights="none"))
         os.kill(os.getpid(), signal.SIGKILL)"""

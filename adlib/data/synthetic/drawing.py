@@ -23,12 +23,12 @@ import numpy as np
 from PIL import Image
 
 from adlib.config import InputError, did_you_mean
+from adlib.data.layout import MARKER
 from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
 CATEGORIES = {"hazelnut": hazelnut.DEFECTS, "zipper": zipper.DEFECTS}
 NOISE = 2.2  # grey levels, the camera's
-MARKER = "synthetic.json"  # in the root of every synthetic set: what makes each page say SYNTHETIC
 
 
 def render(category: str, *, seed: int, index: int, defect: str | None = None, size: float = 1.0,

@@ -1,6 +1,6 @@
 "use strict";
-// What a page can do beyond being read: the other language, sorting and filtering of tables. What its components can do is in
-// components/components.js. Without either everything is there, in the order and at the threshold of the notebook.
+// What a page can do beyond being read: the other language, menus. What its components can do is in components/*.js. Without either
+// everything is there, in the order and at the threshold of the notebook.
 
 const each = (selector, act, within = document) => within.querySelectorAll(selector).forEach(act);
 const remembered = {get: () => { try { return localStorage.getItem("adlib-lang"); } catch { return null; } },
@@ -30,49 +30,27 @@ const inHash = {"#en": "en", "#zh": "zh-CN"}[location.hash];
 speak(inHash ?? remembered.get() ?? document.documentElement.lang);
 document.getElementById("language").addEventListener("click", (event) => { speak(event.target.lang); remembered.set(document.documentElement.lang); });
 
+window.adlib.spoken = () => speak(document.documentElement.lang);  // for what a component adds
+
+// ---- what a link leads to is unfolded; the arrow keys lead to the previous and the next run
+function unfold() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  const code = target && target.matches(".cell") && target.querySelector("details.code");
+  if (code) code.open = true;
+  if (target) target.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();
+addEventListener("keydown", (event) => {
+  const link = document.querySelector({ArrowLeft: "a[rel=prev]", ArrowRight: "a[rel=next]"}[event.key] ?? "#none");
+  if (link && !event.defaultPrevented && !event.altKey && !event.ctrlKey && !event.metaKey && !adlib.typing(event.target)) link.click();
+});
+
 // ---- menus: one open at a time
 addEventListener("click", (event) => each("details.menu[open]", (menu) => { if (!menu.contains(event.target)) menu.open = false; }));
 addEventListener("keydown", (event) => { if (event.key === "Escape") each("details.menu[open]", (menu) => {
   menu.open = false; menu.querySelector("summary").focus(); }); });
-
-// ---- tables: a heading sorts, the box above filters
-const shownText = (cell) => [...cell.childNodes].map((node) => node.nodeType === Node.TEXT_NODE ? node.data :
-  node.hidden ? "" : shownText(node)).join("");
-function value(cell) {
-  const text = (cell?.dataset.value ?? (cell ? shownText(cell) : "")).trim(), number = parseFloat(text.replace("%", ""));
-  return text === "" ? null : Number.isNaN(number) ? text.toLowerCase() : number;
-}
-function compare(a, b, sign) {  // empty cells stay last, whichever way
-  if (a === null || b === null) return (a === null) - (b === null);
-  return sign * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
-}
-each("table.performance", (table) => {
-  const body = table.tBodies[0], rows = [...body.rows];
-  each("thead th", (head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const sign = head.ariaSort === "descending" ? 1 : head.ariaSort === "ascending" ? -1 : typeof value(rows.find((row) =>
-        value(row.cells[column]) !== null)?.cells[column]) === "number" ? -1 : 1;
-      each("thead th", (other) => other.removeAttribute("aria-sort"), table);
-      head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-      body.append(...[...body.rows].sort((a, b) => compare(value(a.cells[column]), value(b.cells[column]), sign)));
-    });
-  }, table);
-  if (rows.length < 6) return;
-  const filter = document.createElement("p");
-  filter.className = "controls";
-  filter.innerHTML = `<label><span lang="en">Only rows with</span><span lang="zh-CN">只看含有</span> <input type="search"></label> <output></output>`;
-  table.before(filter);
-  const [box, count] = [filter.querySelector("input"), filter.querySelector("output")];
-  box.addEventListener("input", () => {
-    const words = box.value.toLowerCase().split(/\s+/);
-    rows.forEach((row) => { row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word)); });
-    count.textContent = box.value && `${rows.filter((row) => !row.hidden).length} / ${rows.length}`;
-  });
-});
 
 // ---- commands: one click copies
 each("pre.command", (block) => {

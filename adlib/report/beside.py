@@ -1,0 +1,59 @@
+"""Any two runs beside each other, on the same images, read from their folders alone."""
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from adlib.evaluation.conformal import Threshold
+from adlib.report import comparison, components, gallery
+from adlib.report.i18n import t
+from adlib.runs import album, run_folder
+
+FOLDER = "compare"  # below the reports: a page a category
+SOURCE = """from pathlib import Path
+
+from adlib.report import beside, figures
+
+figures.show(beside.of_category(Path("reports"), "{}"))"""  # the same in a notebook
+
+
+def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
+    """A finished run among others. page: the folder of the page that shows it; None = JupyterLab,
+    which gets the pictures inside the notebook."""
+    metrics, results = comparison.read_metrics(folder), comparison.read_results(folder)
+    calibration, params = metrics["calibration"], run_folder.manifest(folder)["params"]
+    name = t("page.seed", configuration=comparison.label(params["name"]), seed=params["seed"])
+    return gallery.Compared(
+        name, metrics["chosen"]["score"], gallery.with_scores(results[results["split"] == "test"]),
+        Threshold(np.array(calibration["scores"], float), params["target_fpr"], calibration["how"]),
+        album.read(folder, page))
+
+
+def of_category(reports: Path, category: str) -> Markup:
+    """Any two of a category's finished runs, for JupyterLab."""
+    runs = [folder for folder in run_folder.all_runs(reports)
+            if folder.parts[-3] == category and run_folder.status(folder).state == "finished"]
+    return gallery.compare([compared(folder) for folder in runs]) or components.paragraph(
+        t("compare.too_few", category=category))
+
+
+def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typing.Any]]:
+    """A page for each category with two runs that have kept pictures (site.build). table:
+    comparison.performance."""
+    for category, runs in table[table["status"] == "finished"].groupby("category", sort=False):
+        here = reports / FOLDER / str(category)
+        shown = gallery.compare([compared(reports / folder, here) for folder in runs["folder"]])
+        if shown:
+            output = nbformat.v4.new_output("display_data", data={"text/html": shown})
+            yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
+                   "cells": [nbformat.v4.new_markdown_cell("", id="question"),
+                             nbformat.v4.new_code_cell(
+                             SOURCE.format(category), id="compare", outputs=[output])],
+                   "heading": t("compare.title"), "title": t("compare.of", category=category),
+                   "link": (t("compare.pages"), category, ""),
+                   "synthetic": bool((runs["synthetic"] == True).any())}  # noqa: E712

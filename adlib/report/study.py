@@ -1,0 +1,236 @@
+"""The study as a whole, read from its run folders once: the answer, the matrix, and a section a
+question. The comparison notebook shows them, docs/results.md writes them, and what was not asked is
+in neither."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from adlib.data import files
+from adlib.evaluation import ranks
+from adlib.evaluation.results import write_csv
+from adlib.report import (
+    answers,
+    charts,
+    comparison,
+    components,
+    figures,
+    matrix,
+    questions,
+    ranking,
+    tables,
+)
+from adlib.report.i18n import Text, join, t
+from adlib.report.render import render
+from adlib.runs import run_folder
+
+SUMMARY = "summary.csv"
+INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
+LINES = 6  # configurations drawn in one figure: more lie on each other
+SECTIONS = ("ranks", "kinds", "scores", "target", "position", "ablation", "places", "limits",
+            "epochs")  # of docs/results.md, in their order
+RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "ablation": "ablation",
+          "limits": "detectors"}  # {section: the grid that asks its question}
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What one question came to.
+
+    said: in sentences. drawn: figures, for a page. tables: (table, caption), for a file.
+    """
+
+    said: str
+    drawn: list[Markup]
+    tables: list[tuple[pd.DataFrame, Text]] = dataclasses.field(default_factory=list)
+
+
+class Study:
+    """All runs below a reports folder. Raises InputError where there is none."""
+
+    def __init__(self, reports: str | Path = "") -> None:
+        self.reports = run_folder.reports_dir(str(reports))
+        self.table = comparison.performance(self.reports)
+        self.main = comparison.without_ablations(self.table)
+        self.rows = comparison.rows(self.main, self.reports)
+        self.categories = list(dict.fromkeys(self.rows["category"]))
+        self.order = list(filter(comparison.is_in_use, ranking.order(self.rows)))
+
+    @functools.cache  # noqa: B019  (a study lives as long as its process)
+    def pairs(self, category: str) -> pd.DataFrame:
+        return ranking.matrix(self.main, self.reports, category)
+
+    def write(self) -> None:
+        """all_runs.csv, a row a run; summary.csv and .json, a row a configuration and score."""
+        write_csv(self.table, self.reports / "all_runs.csv")
+        write_csv(self.rows, self.reports / SUMMARY)
+        files.write_text(self.reports / "summary.json",
+                         self.rows.to_json(orient="records", indent=1))
+
+    # ---- what the first screen has
+
+    def show_answer(self) -> None:
+        """The answer of every category, with pictures; over several of them, who does best."""
+        if over := answers.overall(self.rows):
+            figures.say(over)
+        figures.show(matrix.cards(self.rows, self.reports))
+
+    def show_matrix(self) -> None:
+        figures.show(components.figure(matrix.matrix(self.rows, self.reports), "performance",
+                                       join(matrix.notes(self.rows)), SUMMARY))
+
+    def of_category(self, category: str) -> Markup:
+        """What the runs of one category came to, for its page."""
+        table = components.figure(matrix.matrix(self.rows, self.reports, category), "performance",
+                                  join(matrix.notes(self.rows)), f"../../{SUMMARY}")
+        pairs = [self._pairs(category)] if len(self.pairs(category)) else []
+        return Markup("").join([matrix.cards(self.rows, self.reports, category), table, *pairs])
+
+    # ---- a section a question; None where the runs that are there do not ask it
+
+    def show(self, name: str) -> None:
+        """Display a section; on a page, nothing where its question was not asked."""
+        section = getattr(self, name)()
+        if section is None and figures.attended():
+            figures.say(self._how_to_ask(name))
+        for drawn in section.drawn if section else ():
+            figures.show(drawn)
+        if section and section.said:
+            figures.say(section.said)
+
+    def ranks(self) -> Section | None:
+        """Over several categories: average ranks, and who is distinguishable."""
+        wide = ranking.over_categories(self.rows)
+        if len(wide) <= INLINE or wide.shape[1] < 3:
+            return None
+        average, tested = ranks.average_ranks(wide), ranks.pairs(wide)
+        standing = ranking.standing(self.rows).rename_axis("configuration").reset_index()
+        drawn = charts.critical_difference(average, ranks.cliques(average, tested))
+        return Section(answers.ranks(wide, tested), [drawn], [(standing, t("caption.standing"))])
+
+    def kinds(self) -> Section | None:
+        """Which detector for which kind of workpiece, by what was measured on the good images."""
+        found = questions.kinds(self.rows, self.reports)
+        if len(found) < 2 or len(self.categories) <= INLINE:
+            return None
+        cells, table = questions.by_kind(self.rows, found), questions.kind_table(found)
+        heat = tables.heat(cells, t("caption.kinds"), "kinds", SUMMARY, low=cells["value"].min(),
+                           high=1)
+        return Section(answers.kinds(cells, found), [heat, self._table(table, "properties")],
+                       [(table, t("caption.properties"))])
+
+    def better(self) -> Section | None:
+        """Who is better than whom, in every category or, of many, in how many of them."""
+        by_category = {name: pairs for name in self.categories if len(pairs := self.pairs(name))}
+        if not by_category:
+            return None
+        if len(by_category) > INLINE:
+            return Section("", [tables.heat(
+                questions.wins(by_category, self.order), t("caption.wins"), "better", SUMMARY,
+                low=0, high=len(by_category))])
+        return Section("", list(map(self._pairs, by_category)))
+
+    def roc(self) -> Section | None:
+        """ROC curves of the score in use, and of the mean squared error."""
+        drawn = charts.roc(self._results())
+        return Section("", [drawn]) if drawn else None
+
+    def scores(self) -> Section | None:
+        """What the label-free choice among twelve scores is worth."""
+        found = questions.scores(self.table, self.reports)
+        if found.empty:
+            return None
+        choices, cells, caption = (questions.choices(found), questions.all_scores(found),
+                                   t("caption.scores"))
+        return Section(answers.scores(choices), [
+            charts.scores(found), self._table(choices, "choices"),
+            tables.heat(cells, caption, "all-scores", low=0.4, high=1)], [
+            (choices, t("caption.choices")), (questions.wide(cells, "score"), caption)])
+
+    def target(self) -> Section | None:
+        """Pixels or features?"""
+        found = questions.target(self.rows)
+        said = answers.target(found, {name: self.pairs(name) for name in set(found["category"])})
+        return self._tabled(said, found, "target") if said else None
+
+    def position(self) -> Section | None:
+        """Does the position matter?"""
+        found = questions.position(self.table, self.reports)
+        return self._tabled(answers.position(found), found, "position") if len(found) else None
+
+    def ablation(self) -> Section | None:
+        """What does each component of the best detector bring?"""
+        found = questions.ablation(self.table, self.reports)
+        return self._tabled(Text(""), found, "ablation") if len(found) else None
+
+    def places(self) -> Section | None:
+        """Where is it? Only where there are masks."""
+        found = questions.localization(self.main, self.reports)
+        if found.empty:
+            return None
+        heat = tables.heat(questions.places(found), t("caption.places"), "places", low=0, high=1)
+        return Section("", [heat], [(found, t("caption.localization"))])
+
+    def limits(self) -> Section | None:
+        """How small, how faint, how noisy?"""
+        found = questions.robustness(self.reports)
+        if not found:
+            return None
+        table, sizes = questions.robustness_table(found), questions.smallest(self.reports)
+        caption = answers.robustness_caption()
+        heat = tables.heat(questions.disturbed(table), caption, "disturbances", low=0.5, high=1)
+        return Section(answers.robustness(found), [
+            charts.robustness(found), heat, self._table(sizes, "smallest")], [
+            (table, caption), (sizes, t("caption.smallest"))])
+
+    def epochs(self) -> Section | None:
+        """Does training help?"""
+        found = questions.epochs(self.table, self.reports)
+        curves = self._results("epochs.csv")
+        return Section("", [
+            charts.epochs(curves), self._table(found, "epochs")], [
+            (found, t("caption.epochs"))]) if len(found) else None
+
+    # ---- the end
+
+    def show_more(self) -> None:
+        """What else can be run, in a line."""
+        missing = [name for name in RUN_BY if getattr(self, name)() is None]
+        if missing:
+            figures.say(t("study.more", questions=join(map(self._how_to_ask, missing), "; ")))
+
+    def markdown(self) -> str:
+        """docs/results.md: the answer, every table, what is distinguishable, and how it was
+        measured; in English."""
+        sections = {name: section for name in SECTIONS
+                    if (section := getattr(self, name)()) is not None}
+        runs = [(first, run_folder.manifest(self.reports / first["folder"]), some)
+                for _, some in comparison.finished(self.table) for first in [some.iloc[0]]]
+        return render("results.md.j2", study=self, sections=sections, runs=runs, answers=answers,
+                      tables=tables, notes=matrix.notes(self.rows), label=comparison.label)
+
+    def _how_to_ask(self, name: str) -> Text:
+        grid = RUN_BY.get(name)
+        return t(f"section.{name}") + (f" `adlib run params/grids/{grid}.yaml`" if grid else "")
+
+    def _table(self, found: pd.DataFrame, name: str) -> Markup:
+        return tables.html(found, t(f"caption.{name}"), f"{name}-table", SUMMARY)
+
+    def _tabled(self, said: Text, found: pd.DataFrame, name: str) -> Section:
+        return Section(said, [self._table(found, name)], [(found, t(f"caption.{name}"))])
+
+    def _pairs(self, category: str) -> Markup:
+        number = self.categories.index(category)  # an id in ASCII, whatever its name
+        return tables.heat(questions.both_ways(self.pairs(category), self.order),
+                           t("caption.pairs", category=category), f"pairs-{number}", low=-0.5,
+                           high=0.5)
+
+    def _results(self, file: str = "all_results.csv") -> comparison.Results:
+        """A file of the first run of the best configurations, LINES of them, the best first."""
+        results = comparison.results_of(self.table, self.reports, self.order, file)
+        names = list(dict.fromkeys(name for _, name in results))[:LINES]
+        return {key: table for key, table in results.items() if key[1] in names}

@@ -1,0 +1,222 @@
+"""Images with what a detector makes of them, as pictures that a page lays over each other: input,
+reconstruction, anomaly map, and outlines as SVG paths, sharp at any size.
+
+A run keeps its pictures beside its page. An input is kept once for all runs of a category, in
+reports/pictures, by the hash of its content, and without the file's metadata.
+"""
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import typing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import contourpy
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from adlib.data import files, layout, reading
+from adlib.runs import overlays, run_folder
+
+if typing.TYPE_CHECKING:  # a page need not wait for torch
+    import torch
+
+    from adlib.data.part import ImageSet
+    from adlib.evaluation.calibration import Decision
+    from adlib.models.detector import Detector
+
+VIEW = 200  # the side of the square that outlines are drawn in
+FINE = 128  # pixels a side of a map's picture: maps are smooth
+LARGEST, SMALL = 1024, 256  # pixels of the longer side of an input that is kept, and of its thumb
+SIDES = (SMALL, 192, 144, 96, 64, 48)  # of thumbs inside a page: the largest that together stay
+INLINE = 1_800_000  # below so many bytes
+REGIONS = 12  # regions of one defect that get corners: the largest
+FILE = "pictures.json"  # {key of a test image: its Shot}, in a run's folder
+
+Put = typing.Callable[[str, np.ndarray], str]  # (name, uint8 [h,w,3 or 4]) -> its address
+Inputs = typing.Sequence[tuple[str, str, tuple[int, int]]]  # addresses of input and thumb; its size
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """One image: addresses of its pictures, relative to the run's folder or data URIs, and paths in
+    a square of VIEW."""
+
+    input: str
+    thumb: str
+    width: int  # of the input, as it is kept
+    height: int
+    reconstruction: str  # "" where the detector makes none
+    map: str
+    heat: str  # the map, to be laid over the input
+    level: str  # where the map exceeds what one good image in twenty reaches anywhere
+    truth: str  # the rim of the true defect
+    ticks: str  # corners around it, which cover none of the heat
+
+
+def inline(name: str, picture: np.ndarray) -> str:
+    """A picture inside the page itself."""
+    return overlays.uri(picture)
+
+
+def shots(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: Detector,
+          masks: torch.Tensor | None = None, *, inputs: Inputs = (),
+          put: Put = inline) -> list[Shot]:
+    """Images with their maps, in the run's one colour scale.
+
+    Args:
+        images: uint8 [N,3,S,S]. maps: [N,S,S]. masks: bool [N,S,S].
+        inputs: addresses and sizes of the inputs, where they are kept; else `images` are shown.
+        put: where the other pictures go.
+    """
+    redrawn: typing.Sequence[np.ndarray | None] = [None] * len(images)
+    if hasattr(detector, "reconstruct") and len(images):
+        redrawn = (detector.reconstruct(images) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
+    made = []
+    for i, picture in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        map_, low, level = _resized(maps[i], FINE), decision.low, decision.level
+        truth = np.zeros((1, 1), bool) if masks is None else masks[i].numpy()
+        address = "" if inputs else put(f"{i:04d}-input", picture)
+        input_, thumb, size = inputs[i] if inputs else (address, address, picture.shape[:2])
+        made.append(Shot(
+            input_, thumb, *size,
+            "" if redrawn[i] is None else put(f"{i:04d}-reconstruction", redrawn[i]),
+            put(f"{i:04d}-map", overlays.heat(map_, low, level)),
+            put(f"{i:04d}-heat", overlays.layer(map_, low, level)),
+            _outline(map_, level), _outline(_resized(truth.astype(np.float32), FINE), 0.5),
+            _corners(truth)))
+    return made
+
+
+def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
+         detector: Detector) -> list[Shot]:
+    """The pictures of a run's test images as files of its folder, in place of an earlier attempt's.
+
+    Args:
+        folder: of the run. maps: float32 [N,S,S], of the images.
+    """
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
+
+    def put(name: str, picture: np.ndarray) -> str:
+        address = f"pictures/{name}.{'webp' if picture.shape[2] == 4 else 'jpg'}"
+        _write(folder / address, overlays.encoded(picture))
+        return address
+
+    home, grey_range = run_folder.home_of(folder), images.read_by
+    where = home.parents[3] / "pictures" / images.category.name
+    digests = layout.content_hashes(images.paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow works without holding Python's lock
+        inputs = list(pool.map(lambda path: _input(path, where / digests[path][:16], grey_range),
+                               images.paths))
+    inputs = [(*(_relative(path, home) for path in kept), size) for kept, size in inputs]
+    made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, put=put)
+    files.write_json(folder / FILE, {key: dataclasses.asdict(shot) for key, shot in
+                                     zip(images.keys, made, strict=True)})
+    return made
+
+
+def read(folder: Path, page: Path | None = None,
+         keys: typing.Collection[str] | None = None) -> dict[str, Shot]:
+    """The pictures that a run has kept, by the keys of its test images; {} where it has none.
+
+    page: the folder of a page to address them from; None = inside the page itself, inputs as their
+        thumbs. keys: of these images alone.
+    """
+    if not (folder / FILE).exists():
+        return {}
+
+    def address(kept: str) -> str:
+        if not kept:
+            return ""
+        path = Path(os.path.normpath(folder / unquote(kept)))
+        return overlays.data_uri(path.read_bytes()) if page is None else _relative(path, page)
+
+    found = {}
+    kept = files.read_json(folder / FILE)
+    for key, entry in kept.items() if keys is None else ((key, kept[key]) for key in keys
+                                                         if key in kept):
+        entry["input"] = entry["thumb"] if page is None else entry["input"]
+        found[key] = Shot(**entry | {name: address(entry[name]) for name in (
+            "input", "thumb", "reconstruction", "map", "heat")})
+    return found
+
+
+def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:
+    """Shots of files (`read` for a page in the folder `page`) with their thumbs and heat inside the
+    page, so that it can be passed on alone: smaller the more they are, that all of them together
+    stay below INLINE bytes. What is opened large stays beside the page."""
+    for side in SIDES:
+        made = [dataclasses.replace(shot, **{name: _small(page / unquote(getattr(shot, name)), side)
+                                             for name in ("thumb", "heat")}) for shot in shots]
+        if sum(len(shot.thumb) + len(shot.heat) for shot in made) <= INLINE:
+            break
+    return made
+
+
+def _small(path: Path, side: int) -> str:
+    with Image.open(path) as picture:
+        if max(picture.size) <= side:
+            return overlays.data_uri(path.read_bytes())
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return overlays.uri(np.asarray(picture))
+
+
+def _input(path: Path, kept: Path, grey_range: reading.GreyRange | None
+           ) -> tuple[tuple[Path, Path], tuple[int, int]]:
+    """An input and its thumb in the category's folder, and its size there; made if need be."""
+    large, small = (kept.with_name(f"{kept.name}{end}.jpg") for end in ("", "-small"))
+    if not (large.exists() and small.exists()):
+        picture = reading.upright(path, LARGEST, grey_range)[0]
+        for target, side in ((large, LARGEST), (small, SMALL)):
+            picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+            _write(target, overlays.encoded(picture))
+    with Image.open(large) as picture:
+        return (large, small), picture.size
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """The address of a file on a page in a folder."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _resized(array: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(array.astype(np.float32)).resize(
+        (side, side), Image.Resampling.BILINEAR))
+
+
+def _outline(array: np.ndarray, level: float) -> str:
+    """Where [h,h] exceeds a level, as an SVG path in a square of VIEW."""
+    places = (np.arange(len(array)) + 0.5) * VIEW / len(array)
+    lines = contourpy.contour_generator(places, places, array).lines(level)
+    return "".join(_path(np.rint(line).astype(int)) for line in lines)
+
+
+def _path(points: np.ndarray) -> str:
+    kept = points[np.r_[True, (np.diff(points, axis=0) != 0).any(axis=1)]][::2]
+    return "M" + " ".join(f"{x} {y}" for x, y in kept) + ("Z" if (points[0] == points[-1]).all()
+                                                          else "")
+
+
+def _corners(truth: np.ndarray) -> str:
+    """The corners of boxes around the regions of bool [h,h], near ones in one box."""
+    near = ndimage.binary_dilation(truth, iterations=max(1, len(truth) // 50))
+    boxes = ndimage.find_objects(ndimage.label(near)[0])
+    boxes.sort(key=lambda box: -(box[0].stop - box[0].start) * (box[1].stop - box[1].start))
+    path, scale = "", VIEW / len(truth)
+    for rows, columns in boxes[:REGIONS]:
+        top, bottom, left, right = (min(max(round(at * scale), 1), VIEW - 1) for at in (
+            rows.start, rows.stop, columns.start, columns.stop))
+        arm = max(3, min(bottom - top, right - left, 48) // 4)
+        path += "".join(f"M{x} {y + arm * down}V{y}H{x + arm * along}" for x, along, y, down in (
+            (left, 1, top, 1), (right, -1, top, 1), (right, -1, bottom, -1), (left, 1, bottom, -1)))
+    return path

@@ -1,0 +1,170 @@
+"""What a run's notebook shows: everything about the score in use, the reference's grey beside it; the
+reference's four pictures as files; and where something is missing, why."""
+import types
+
+import bs4
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from adlib.config import Config
+from adlib.data import part
+from adlib.evaluation import calibration
+from adlib.evaluation import results as evaluation
+from adlib.report import charts, gallery, reference_figures, run_page
+from adlib.report.i18n import Text
+from tests.handmade import OTHER, OWN, SMALL, category, ranks, scored, spine
+
+PNGS = {"loss_curve.png", "roc_curve.png", "score_distribution.png", "visualization_result.png"}
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """The HTML of what is displayed."""
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display",
+                        lambda what, raw=False: shown.append(what["text/html"]))
+    return shown
+
+
+def english(fragment):
+    page = bs4.BeautifulSoup(str(fragment), "html.parser")
+    for part_ in page.select("[lang=zh-CN]"):
+        part_.decompose()
+    return page
+
+
+@pytest.fixture
+def run(mvtec_root, tmp_path, monkeypatch):
+    """An autoencoder after an epoch, with everything that its notebook shows."""
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    config = Config(**SMALL | {"data_root": str(mvtec_root), "reports": str(tmp_path / "reports")})
+    folder, detector, decision, results = spine(config)
+    return types.SimpleNamespace(folder=folder, part=part.open_part(config), detector=detector,
+                                 decision=decision, results=results)
+
+
+def everything(run):
+    run_page.introduce(run.part, run.detector)
+    run_page.show_training(run, run.detector)
+    run_page.show_decision(run.decision)
+    run_page.show_result(run, run.part, run.detector, run.decision, run.results)
+    run_page.show_threshold(run, run.decision, run.results)
+    run_page.show_images(run, run.part, run.detector, run.decision, run.results)
+    run_page.show_misses(run.results)
+    run_page.show_scores(run, run.decision, run.results)
+    run_page.show_confounders(run.results)
+    run_page.answer(run.part, run.detector, run.results)
+
+
+def test_a_run_leaves_the_references_pictures_and_shows_its_figures(run, displayed):
+    everything(run)
+    assert {path.name for path in run.folder.glob("*.png")} == PNGS
+    for name in PNGS:
+        assert min(Image.open(run.folder / name).size) > 300, name
+    page = english("".join(displayed))
+    names = [figure["id"] for figure in page.select("figure.fig")]
+    assert names == ["loss-curve", "examples", "threshold", "images", "misses-by-defect",
+                     "roc-curve", "score-study", "auroc-over-epochs"]
+    assert len(page.select("#images .tiles li")) == len(run.part.test) == 6
+    assert all(image["src"].startswith("data:") for image in page.select("#images img[src]"))
+    assert "squared.mean" not in page.get_text() and ".max" not in page.get_text()
+    links = {link["href"] for link in page.select(".sources a")} - {"#cell"}
+    assert links <= {"history.csv", "pictures.json", "all_results.csv", "score_study.csv", "epochs.csv"}
+
+
+def test_counts_agree_wherever_they_are(run, displayed):
+    everything(run)
+    page = english("".join(displayed))
+    matrix = {cell["data-count"]: int(cell.text) for cell in page.select("#threshold [data-count]")}
+    tiles = [tile.select_one(".verdict:not([hidden])")["class"][1]
+             for tile in page.select("#images .tiles li")]
+    chips = {chip["data-value"]: int(chip.select_one(".n").text)
+             for chip in page.select("#images [data-facet=verdict]")}
+    for kind, key in (("found", "found"), ("missed", "missed"), ("false-alarm", "false_positives"),
+                      ("passed", "passed")):
+        assert tiles.count(kind) == chips[kind] == matrix[key]
+    entry = run.results.chosen["operating"]["test"]
+    assert (entry["detections"]["count"], entry["false_positives"]["count"]) == (
+        matrix["found"], matrix["false_positives"])
+    rows = [row.select_one(".n").text.split(" / ") for row in page.select(
+        "#misses-by-defect tbody tr")]
+    assert int(rows[0][0]) == matrix["found"] and int(rows[0][1]) == 3
+
+
+def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
+    empty = types.SimpleNamespace(test=(), category=None)
+    run_page.show_result(None, empty, None, None, None)
+    run_page.show_training(None, types.SimpleNamespace(history=[]))
+    assert len(displayed) == 1 and "Nothing was trained" in displayed[0]
+
+
+def results(where, scores, chosen=""):
+    run = scored(where, scores, chosen=chosen)
+    return types.SimpleNamespace(
+        table=run.table, auroc=evaluation.auroc_of(run.table),
+        metrics=evaluation.measured(run.table, run.decision, None, {}),
+        chosen=evaluation.measured(run.table, run.decision, None, {})["chosen"],
+        score_study=evaluation.score_study(run.table, run.decision, run.by_split))
+
+
+def test_the_roc_curve_is_of_the_score_in_use_and_the_references_is_grey():
+    nut = category()
+    scores = {OWN: ranks(nut, 0.5), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
+    for chosen, grey in ((OTHER, 1), (OWN, 0)):
+        shown = english(charts.roc_of(results(nut, scores, chosen), chosen, Text("ROC.")))
+        assert len(shown.select("path.line.grey")) - len(shown.select(".key path.grey")) == grey
+        assert len(shown.select("path.crosses")) == 1
+    perfect = english(charts.roc_of(results(nut, scores, OTHER), OTHER, Text("ROC.")))
+    assert perfect.select_one(".grid path.line.c0")["d"].startswith("M0.0 180.0L0.0 0.0")
+    unlabelled = results(nut, scores)
+    unlabelled.chosen["auroc"]["test"]["value"] = None
+    assert charts.roc_of(unlabelled, OWN, Text("ROC.")) == ""
+
+
+def test_the_loss_has_a_line_for_what_was_measured():
+    history = [{"epoch": i, "loss": 1 / i, "held_out_loss": float("nan")} for i in (1, 2, 3)]
+    shown = english(charts.loss(history, Text("Loss.")))
+    assert len(shown.select(".grid path.line")) == 1 and "held-out" not in shown.get_text()
+    history[1]["held_out_loss"] = 0.7
+    assert len(english(charts.loss(history, Text("Loss."))).select(".grid path.line")) == 2
+    assert charts.loss([], Text("Loss.")) == ""
+
+
+def test_every_score_stands_where_its_two_aurocs_are():
+    study = pd.DataFrame({"score": ["squared.mean", "ssim.max"], "label_free": [0.75, 0.6],
+                          "test": [1.0, 0.5], "train_bad": [np.nan, 0.9],
+                          "role": ["its own", "chosen without labels"]})
+    page = english(charts.score_study(study, Text("Scores.")))
+    assert [[mark["style"] for mark in row.select(".dot")] for row in page.select("tbody tr")] == [
+        ["left:50.0%", "left:100.0%"], ["left:20.0%", "left:0.0%", "left:80.0%"]]
+    assert [row.th.get("class") for row in page.select("tbody tr")] == [["other"], None]
+    assert [row.th.text for row in page.select("tbody tr")] == [
+        "mean squared error", "maximum of the 1 - SSIM map"]
+
+
+def test_pictures_of_a_lesson_have_titles_in_both_languages_and_a_box(displayed):
+    run_page.pictures("redrawn", {"image": np.zeros((1, 3, 8, 8)), "squared error": np.eye(8)},
+                      {"image": (1, 2, 4)}, kind="perlin")
+    page = bs4.BeautifulSoup(displayed[0], "html.parser")
+    assert [title.text for title in page.select(".title [lang=zh-CN]")] == ["图像", "平方误差"]
+    assert page.select_one(".framed i")["style"] == "left:50.0%;top:25.0%;width:25.0%;height:25.0%"
+    assert page.figure["id"] == "redrawn" and "perlin" in page.figcaption.text
+
+
+def test_the_four_pictures_are_drawn_of_what_there_is(tmp_path, run):
+    nut = category()
+    found = results(nut, {OWN: ranks(nut, 1.0)})
+    found.table.loc[:, "label"] = pd.NA
+    found.auroc["test"]["value"] = found.chosen["auroc"]["test"]["value"] = None
+    reference_figures.roc(found, OWN, tmp_path)
+    reference_figures.score_distribution(found, OWN, tmp_path)
+    reference_figures.loss_curve([{"epoch": 1, "loss": 1.0, "held_out_loss": float("nan")}], tmp_path)
+    dollars = gallery.with_scores(run.results.table).assign(defect="$a_1$")
+    odd = types.SimpleNamespace(table=dollars.assign(chosen_score=dollars["score"]),
+                                maps=run.results.maps)
+    reference_figures.visualization(object(), odd, run.decision, run.part, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == PNGS

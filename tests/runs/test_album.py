@@ -1,0 +1,145 @@
+"""A run's pictures: the right image under its own map, outlines where they belong, files that a page
+finds, and a page that holds them itself."""
+import base64
+import io
+import types
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adlib.config import Config
+from adlib.data import part
+from adlib.runs import album, overlays
+
+DECISION = types.SimpleNamespace(low=0.0, level=1.0)
+
+
+class Darker:
+    """Reconstructs everything a little darker."""
+
+    def reconstruct(self, images):
+        return (images.float() / 255 - 0.1).clamp(0, 1)
+
+
+@pytest.fixture
+def nut(mvtec_root):
+    """The test images of a category with masks, and a map that is high where the mask is."""
+    opened = part.open_part(Config(data_root=str(mvtec_root), image_size=32, held_out=0.2))
+    return opened.test, 2.0 * opened.test.masks.numpy().astype(np.float32)
+
+
+def folder(tmp_path):
+    here = tmp_path / "reports" / "runs" / "nut" / "pca" / "seed-0"
+    here.mkdir(parents=True)
+    return here
+
+
+def pixels(address, where=None):
+    content = (where / address).read_bytes() if where else base64.b64decode(address.split(",")[1])
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def nearest(kept, originals):
+    """The place of the original that a JPEG, whose colours are coarse, is of."""
+    return int(np.abs(originals.mean(axis=-1) - kept.mean(axis=-1)).mean(axis=(1, 2)).argmin())
+
+
+def places(path):
+    """Every pair of numbers of an SVG path."""
+    numbers = [float(word) for word in path.replace("M", " ").replace("Z", " ").split()]
+    return np.array(numbers).reshape(-1, 2)
+
+
+def test_every_picture_is_kept_beside_the_page_and_is_that_of_its_image(nut, tmp_path):
+    test, maps = nut
+    here = folder(tmp_path)
+    shots = album.keep(here, test, maps, DECISION, Darker())
+    assert list(album.read(here, here)) == test.keys and list(
+        album.read(here, here).values()) == shots
+    originals = test.tensor.permute(0, 2, 3, 1).numpy()
+    for i, shot in enumerate(shots):
+        kept = pixels(shot.input, here)
+        assert kept.shape[:2] == (shot.height, shot.width)
+        assert nearest(kept, originals) == i
+        assert nearest(pixels(shot.reconstruction, here), originals.clip(26) - 25.5) == i
+        hot = pixels(shot.heat, here)[..., 3] > 150
+        assert bool(hot.any()) == bool((maps[i] > 1).any()) == bool(shot.ticks) == bool(shot.level)
+    assert {path.name for path in (tmp_path / "reports" / "pictures" / "nut").iterdir()} >= {
+        shot.input.rsplit("/", 1)[1] for shot in shots}
+
+
+def test_a_second_run_decodes_nothing_again_and_an_earlier_attempts_pictures_are_gone(
+        nut, tmp_path, monkeypatch):
+    test, maps = nut
+    here = folder(tmp_path)
+    album.keep(here, test, maps, DECISION, object())
+    (here / "pictures" / "9999-map.jpg").write_bytes(b"of an earlier attempt")
+    monkeypatch.setattr(album, "opened", lambda path: pytest.fail("decoded again"))
+    album.keep(here, test, maps, DECISION, object())
+    assert not (here / "pictures" / "9999-map.jpg").exists()
+    assert all(shot.reconstruction == "" for shot in album.read(here, here).values())
+
+
+def test_inputs_keep_their_shape_and_no_metadata_and_large_ones_are_made_smaller(tmp_path):
+    source = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"  # turned by a quarter
+    Image.new("RGB", (2000, 500), "red").save(source, exif=exif)
+    (large, small), size = album._input(source, tmp_path / "kept" / "abc")
+    assert size == (256, 1024) == Image.open(large).size and Image.open(small).size == (64, 256)
+    assert not Image.open(large).getexif()
+
+
+def test_outlines_and_corners_lie_where_the_region_is():
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0, 16:32, 32:48] = True
+    (shot, ) = album.shots(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), 3.0 * mask.numpy(),
+                           DECISION, object(), mask)
+    for path, margin in ((shot.truth, 3), (shot.level, 6)):
+        low, high = places(path).min(axis=0), places(path).max(axis=0)
+        assert np.abs(low - (100, 50)).max() <= margin and np.abs(high - (150, 100)).max() <= margin
+    assert shot.ticks.count("M") == 4 and shot.input == shot.thumb  # inside the page
+    assert pixels(shot.map)[-1, 0].tolist() == pytest.approx(
+        overlays.heat(np.zeros((1, 1)), 0, 1)[0, 0].tolist(), abs=12)
+
+
+def test_many_specks_have_few_corners_and_an_empty_mask_has_none():
+    masks = torch.zeros(2, 128, 128, dtype=torch.bool)
+    masks[0, ::16, ::16] = True
+    one, other = album.shots(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), np.zeros((2, 8, 8)),
+                             DECISION, object(), masks)
+    assert one.ticks.count("M") == 4 * album.REGIONS
+    assert (other.ticks, other.truth, other.level) == ("", "", "")
+
+
+def test_a_page_holds_its_pictures_smaller_the_more_they_are(nut, tmp_path, monkeypatch):
+    test, maps = nut
+    here = folder(tmp_path)
+    shots = album.keep(here, test, maps, DECISION, object())
+    whole = album.inlined(shots, here)
+    assert all(shot.thumb.startswith("data:image/jpeg") and shot.heat.startswith("data:image/webp")
+               for shot in whole) and [shot.input for shot in whole] == [
+                   shot.input for shot in shots]
+    most = sum(len(shot.thumb) + len(shot.heat) for shot in whole)
+    monkeypatch.setattr(album, "INLINE", most - 1)
+    monkeypatch.setattr(album, "SIDES", (256, 24))
+    assert max(pixels(shot.thumb).shape[0] for shot in album.inlined(shots, here)) == 24
+
+
+def test_another_page_addresses_the_same_files_whatever_the_category_is_called(mvtec_root, tmp_path):
+    (mvtec_root / "nut").rename(mvtec_root / "a nut #1 ü")
+    opened = part.open_part(Config(data_root=str(mvtec_root), image_size=32, held_out=0.2))
+    here = tmp_path / "reports" / "runs" / "a nut #1 ü" / "pca" / "seed-0"
+    album.keep(here, opened.test, np.zeros((len(opened.test), 8, 8), np.float32), DECISION, object())
+    page = tmp_path / "reports" / "compare" / "a nut #1 ü"
+    for shot in album.read(here, page).values():
+        assert "#" not in shot.input and " " not in shot.input
+        assert (page / unquote(shot.input)).resolve().is_file()
+        assert (page / unquote(shot.heat)).resolve().is_file()
+    inside = album.read(here)
+    assert all(shot.input.startswith("data:") for shot in inside.values())
+    assert list(album.read(here, page, opened.test.keys[:2])) == opened.test.keys[:2]
+    assert album.read(tmp_path) == {}
