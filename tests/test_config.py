@@ -20,7 +20,7 @@ def test_frozen():
                          [({"epocs": 3}, "unknown parameter 'epocs'; did you mean 'epochs'?"),
                           ({"zzz": 3}, "known are: batch_size"),
                           ({"epochs": "many"}, "epochs is 'many'; give a value of type int"),
-                          ({"category": 7}, "category is 7; give a value of type str .in quotes; "
+                          ({"category": 7}, "category is 7; give a value of type str (in quotes; "
                                             "to papermill with -r category"),  # -p category 007
                           ({"epochs": 1.5}, "epochs is 1.5"), ({"epochs": True}, "epochs is True"),
                           ({"epochs": 0}, "at least 1"), ({"lr": "nan"}, "lr is 'nan'"),
