@@ -200,7 +200,7 @@ def injected(page):
         part for part in page.find_all(True)
         if any(name.startswith("on")
                for name in part.attrs)
-        or not re.match(r"data:|(\.\./)+(pictures|runs)/", part.get("src", "data:"))  # what a run kept
+        or not re.match(r"data:|(\.\./)*(pictures|runs)/", part.get("src", "data:"))  # what a run kept
         or part.get("href", "").startswith("javascript:")
     ]
 

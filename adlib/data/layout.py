@@ -177,12 +177,14 @@ def open_category(root: Path, name: str = "") -> Category:
             untrusted.check_inside(root, name, about)
     layout = ("mvtec" if nested
               else "course" if labels.exists() or found["train_bad"] else "plain")
+    readable = [path for path in marks if path.suffix.lower() not in NOT_READ]
     test, mirrored = (
         {path: path.relative_to(place).parts[1:] for path in paths} for paths in (nested or flat,
-                                                                                  marks))
+                                                                                  readable))
     masks, strays = pairing.pair(test, mirrored)
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
-                        tuple(test), tuple(found["train_bad"]), masks, tuple(found[""] + strays))
+                        tuple(test), tuple(found["train_bad"]), masks,
+                        (*found[""], *strays, *(path for path in marks if path not in mirrored)))
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
     return category

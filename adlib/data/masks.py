@@ -23,9 +23,10 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from adlib.config import InputError
+from adlib.data import reading
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
-ORIENTATION, TURNED = 0x0112, range(2, 9)  # EXIF's tag, and its values that turn or mirror
+TURNED = range(2, 9)  # values of EXIF's tag that turn or mirror
 TURNS = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
          7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}  # those that swap the sides
 Notes = typing.Counter[str]
@@ -70,9 +71,7 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
         OSError, ValueError: it is no image, or has another shape than `picture`.
     """
     shown, tag = _shown(picture)
-    with Image.open(path) as opened:
-        if getattr(opened, "n_frames", 1) > 1:
-            raise ValueError("it holds several pages; save each as a mask of its own image")
+    with reading.opened(path) as opened:
         lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
         mask, turned = _turned(ImageOps.exif_transpose(opened), shown, tag)
     if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
@@ -113,8 +112,8 @@ def on_grid(pixels: np.ndarray, size: int) -> tuple[np.ndarray, int]:
 
 def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
     """The width and height of an image as it is shown, and its EXIF tag."""
-    with Image.open(picture) as image:
-        tag = image.getexif().get(ORIENTATION)
+    with reading.opened(picture) as image:
+        tag = image.getexif().get(reading.ORIENTATION)
         # a TIFF turns itself while it is decoded, so its tag says nothing of its size
         return ImageOps.exif_transpose(image).size if tag in TURNED else image.size, tag
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from adlib.config import InputError
 
-FOLDERS = {"mask", "masks", "gt", "ground_truth"}  # never a batch of pictures
+FOLDERS = {"masks", "gt", "ground_truth"}  # never a defect; nor is "mask" a batch of one
 _TWO_MASKS = "{} and {} are masks of one picture; remove one of them"
 Places = typing.Mapping[Path, tuple[str, ...]]  # a file: its path in the folder that is mirrored
 
@@ -46,7 +46,7 @@ def check_defective(pictures: Places) -> None:
     known: dict[str, Path] = {}
     for path, place in pictures.items():
         folders = [folded(name) for name in place[:-1]]
-        if FOLDERS & set(folders[1:]) or folders[0] == "ground_truth":
+        if FOLDERS & {*folders} or "mask" in folders[1:]:
             raise InputError(f"{path.parent} is a folder of masks among the pictures; move it to "
                              "ground_truth, beside test")
         if (other := known.setdefault(_stem(place).removesuffix("_mask"), path)) is not path:

@@ -89,8 +89,9 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     if grey_range is None:
         examined |= {key: reading.without_range(one.extent) for key, one in headers.items()
                      if one.extent}
-    others = [path for split in ("train", "test")
-              for path in layout.below(category.root / category.name / split, images=False)]
+    others = [path for split in layout.folders(category.root / category.name)
+              if split.name.lower() in ("train", "test")
+              for path in layout.below(split, images=False)]
     unnamed = tuple(category.key(path) for path in others if reading.is_picture(path))
     try:
         label_problem, labels = "", layout.read_labels(category)
@@ -142,7 +143,8 @@ def _places(category: layout.Category, defects: typing.Iterable[str]) -> dict[st
              for one in sorted({name.lower() for name in defects})]
     return {"unread": tuple(key for key in unread if key not in stray), "stray": tuple(stray),
             "bare": tuple(bare),
-            "respelled": tuple(sorted(name for name in spelled if name != name.lower())),
+            "respelled": tuple(sorted(name for name in spelled
+                                     if (last := name.rpartition("/")[2]) != last.lower())),
             "alike": tuple(name for names in cases if len(names) > 1 for name in names)}
 
 

@@ -74,8 +74,9 @@ def formulas(text: str) -> str:
 
 def commands(markup: markupsafe.Markup) -> markupsafe.Markup:
     """What stands between backticks as code."""
-    # not from a lone backtick in a name on, across tags
-    return markupsafe.Markup(re.sub("`([^`<]+)`", r"<code>\1</code>", str(markup)))  # noqa: S704
+    # not from a lone backtick in a name on, across tags or to that of the next name
+    return markupsafe.Markup(  # noqa: S704
+        re.sub(r"`(?!\s)([^`<]+)(?<!\s)`", r"<code>\1</code>", str(markup)))
 
 
 @functools.cache

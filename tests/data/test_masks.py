@@ -101,6 +101,13 @@ def test_a_mask_of_several_pages_is_refused(place):
         masks.read(place / "a.tif", place / "picture.png")
 
 
+def test_the_limit_of_size_holds_for_masks(place, monkeypatch):
+    Image.fromarray(drawn()).save(place / "a.png")
+    monkeypatch.setenv("ADLIB_MEGAPIXELS", "0.001")
+    with pytest.raises(ValueError, match="up to 0.001 are read"):
+        masks.read(place / "a.png", place / "picture.png")
+
+
 # ---- the shape
 
 

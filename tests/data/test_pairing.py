@@ -67,7 +67,8 @@ def test_what_two_claim_is_an_error_that_names_them(pictures, masks, words):
     (["crack/1.png", "crack/1.JPG"], "crack/1.png and 1.JPG are two pictures of one name"),
     (["crack/1.png", "crack/1_mask.png"], "move it to the masks if it is one"),
     (["crack/masks/1.png"], "/data/crack/masks is a folder of masks among the pictures"),
-    (["crack/gt/1.png"], "is a folder of masks"), (["ground_truth/1.png"], "is a folder of masks")])
+    *(([f"{folder}/1.png"], "is a folder of masks")
+      for folder in ("crack/gt", "crack/Mask", "ground_truth", "masks"))])
 def test_pictures_that_no_mask_could_tell_apart_or_that_are_masks(pictures, words):
     with pytest.raises(InputError, match=words):
         pairing.check_defective(places(*pictures))

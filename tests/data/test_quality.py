@@ -158,3 +158,14 @@ def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root,
     assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
     said = capsys.readouterr().out
     assert "spot/001.jpg and " in said and "  pin: images train/good 6, test 6" in said
+
+
+def test_other_files_are_counted_and_a_drawing_beside_its_mask_is_told(mvtec_root):
+    nut = mvtec_root / "nut"
+    (nut / "train" / "good" / "notes.txt").write_text("")
+    (nut / "train").rename(nut / "Train")
+    (nut / "ground_truth" / "spot" / "000.psd").write_bytes(b"8BPS")
+    findings = quality.check(layout.open_category(mvtec_root, "nut"))
+    assert findings.ignored == 1 and findings.masks == {"spot": (3, 3)}
+    assert dict(findings.problems()) == {
+        "stray": ("nut/ground_truth/spot/000.psd", ), "respelled": ("Train", )}
