@@ -49,12 +49,12 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
 def fetch() -> tuple[str, str, Path]:
     """Fetch ImageNet's weights into torch's cache if need be: why that failed, "" if it did not;
     their address, and where the file belongs."""
-    address, cached = _imagenet()
+    weights, cached = _imagenet()
     try:
         _imagenet_state()
     except InputError as error:
-        return _why(error.__cause__), address, cached
-    return "", address, cached
+        return _why(error.__cause__), weights.url, cached
+    return "", weights.url, cached
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -114,12 +114,12 @@ def load_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], where: str)
 
 def _imagenet_state() -> dict[str, torch.Tensor]:
     """ImageNet's weights through torchvision's cache; InputError with the cause attached."""
-    address, cached = _imagenet()
+    weights, cached = _imagenet()
     try:
         if not cached.is_file():
             with _bounded_wait():
-                torch.hub.load_state_dict_from_url(address, progress=sys.stderr.isatty(),
-                                                   check_hash=True, weights_only=True)
+                weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True,
+                                       weights_only=True)
         # Torch neither hashes a file that is in its cache nor reads it as mere weights: we do.
         return read_state(cached)
     except InputError as error:
@@ -134,12 +134,12 @@ def _imagenet_state() -> dict[str, torch.Tensor]:
                          "none") from error
 
 
-def _imagenet() -> tuple[str, Path]:
-    """Where torchvision's ResNet18 weights are, and where torch keeps them."""
+def _imagenet() -> tuple[typing.Any, Path]:
+    """torchvision's ResNet18 weights, and where torch keeps their file."""
     from torchvision.models import ResNet18_Weights
 
-    address = ResNet18_Weights.IMAGENET1K_V1.url
-    return address, Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    return weights, Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
              "detectability.csv", "smallest.csv")
+COPY = ".adlib-pages"  # says that a folder may be replaced by the next copy
 PASSED_ON = (".html", ".jpg", ".png", ".webp")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
@@ -90,11 +91,16 @@ def copy(reports: Path, target: Path) -> int:
     log or manifest, which are large or name this machine's folders. Returns the size in bytes.
 
     Raises:
-        InputError: where the target holds anything but an earlier copy.
+        InputError: where the target holds anything but an earlier copy, or the reports themselves.
     """
-    if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
+    inside, around = reports.resolve(), target.resolve()
+    if inside.is_relative_to(around) or around.is_relative_to(inside):
+        raise InputError(f"{target} holds the reports or lies among them; give another folder")
+    if target.exists() and not (target / COPY).is_file() and (
+            not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
     shutil.rmtree(target, ignore_errors=True)
+    files.write_text(target / COPY, "Pages that adlib report --pages copied; made anew each time.")
     size = 0
     for path in sorted(reports.rglob("*")):
         if path.suffix in PASSED_ON or path.name in DOWNLOADS:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
+from adlib.config import project_root
 from adlib.data import files
 from adlib.evaluation import ranks
 from adlib.evaluation.results import write_csv
@@ -26,7 +27,7 @@ from adlib.report import (
 )
 from adlib.report.i18n import Text, join, t
 from adlib.report.render import render
-from adlib.runs import run_folder
+from adlib.runs import forecast, run_folder
 
 SUMMARY = "summary.csv"
 INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
@@ -58,6 +59,10 @@ class Study:
         self.main = comparison.without_ablations(self.table)
         self.rows = comparison.rows(self.main, self.reports)
         self.categories = list(dict.fromkeys(self.rows["category"]))
+        about = {first["category"]: run_folder.manifest(self.reports / first["folder"])
+                 for _, first in self.table.iterrows()}
+        self.images = [(count["train"], count["test"]) for each in about.values()
+                       if (count := each.get("data", {}).get("counts"))]
         self.order = list(filter(comparison.is_in_use, ranking.order(self.rows)))
 
     @functools.cache  # noqa: B019  (a study lives as long as its process)
@@ -214,8 +219,11 @@ class Study:
                       tables=tables, notes=matrix.notes(self.rows), label=comparison.label)
 
     def _how_to_ask(self, name: str) -> Text:
-        grid = RUN_BY.get(name)
-        return t(f"section.{name}") + (f" `adlib run params/grids/{grid}.yaml`" if grid else "")
+        if name not in RUN_BY:
+            return t(f"section.{name}")
+        grid = f"params/grids/{RUN_BY[name]}.yaml"
+        takes = forecast.duration(forecast.of_grid(project_root() / grid, self.images))
+        return t("study.how_to_ask", question=t(f"section.{name}"), grid=grid, takes=takes)
 
     def _table(self, found: pd.DataFrame, name: str) -> Markup:
         return tables.html(found, t(f"caption.{name}"), f"{name}-table", SUMMARY)

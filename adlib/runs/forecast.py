@@ -7,9 +7,9 @@ import typing
 from collections import Counter
 from pathlib import Path
 
-from adlib.config import InputError, cache_dir
+from adlib.config import Config, InputError, cache_dir
 from adlib.data import files, layout
-from adlib.runs import freshness
+from adlib.runs import freshness, grid
 from adlib.runs.grid import Task
 
 # Seconds on two cores that compute bf16 (docs/performance.md): of a notebook whatever it does, of
@@ -17,20 +17,23 @@ from adlib.runs.grid import Task
 OVERHEAD_S = {"eda": 6.0, "run": 5.0, "limits": 6.0, "comparison": 6.0}
 EPOCH_S = {"cae": 0.012, "resnet18": 0.016, "to_pixels": 0.006, "to_features": 0.006}
 FEATURES_S, LOOK_S, DISTURBED = 0.05, 0.02, 41  # the last: how often limits score the test images
+LEAST_S = 10.0  # a shorter batch says nothing of the machine
 PACE = "pace.json"  # in the cache: what the last batch took here, as a multiple of the above
 
 
-def seconds(task: Task, images: tuple[int, int]) -> float:
-    """About how long a task takes on the machine of the constants. images: (train, test)."""
+def seconds(kind: str, config: Config | None, images: tuple[int, int]) -> float:
+    """About how long a task takes on the machine of the constants.
+
+    kind, config: a Task's. images: of its category, (train, test).
+    """
     train, test = images
-    needed = OVERHEAD_S[task.kind]
-    if task.kind == "eda":
+    needed = OVERHEAD_S[kind]
+    if kind == "eda":
         return needed + LOOK_S * (train + test)
-    if task.kind == "limits":
+    if kind == "limits":
         return needed + DISTURBED * LOOK_S * test
-    if task.config is None:
+    if config is None:
         return needed
-    config = task.config
     if config.model in EPOCH_S:
         needed += EPOCH_S[config.model] * config.epochs * train * (config.image_size / 128)**2
     per_image = FEATURES_S if config.uses_weights else LOOK_S / 2
@@ -39,7 +42,7 @@ def seconds(task: Task, images: tuple[int, int]) -> float:
 
 def of_tasks(tasks: typing.Iterable[Task]) -> dict[Task, float]:
     """{task: seconds on this machine}, by the pace of the last batch here."""
-    pace, counts = float(freshness.read(cache_dir() / PACE).get("pace", 1.0)), {}
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
     forecast = {}
     for task in tasks:
         key = task.params.get("data_root", ""), task.params.get("category", "")
@@ -49,15 +52,25 @@ def of_tasks(tasks: typing.Iterable[Task]) -> dict[Task, float]:
                 counts[key] = len(category.train), len(category.test)
             except InputError:  # the task will meet it too, and say so
                 counts[key] = 0, 0
-        forecast[task] = pace * seconds(task, counts.get(key, (0, 0)))
+        forecast[task] = _pace() * seconds(task.kind, task.config, counts.get(key, (0, 0)))
     return forecast
+
+
+def of_grid(path: Path, images: typing.Iterable[tuple[int, int]]) -> float:
+    """Seconds of a grid on this machine, on categories of so many (train, test) images."""
+    asked, total = grid.read(path), OVERHEAD_S["comparison"]
+    for each in images:
+        total += seconds("eda", None, each) + len(asked.limits) * seconds("limits", None, each)
+        total += len(asked.seeds) * sum(seconds("run", Config.from_mapping(
+            values | asked.common | {"name": name}, str(path)), each)
+            for name, values in asked.configs.items())
+    return _pace() * total
 
 
 def remember(forecast: float, took: float) -> None:
     """Note how this machine compares, so that the next forecast is about it."""
-    if forecast > 0 and took > 0:
-        before = float(freshness.read(cache_dir() / PACE).get("pace", 1.0))
-        files.write_json(cache_dir() / PACE, {"pace": before * took / forecast})
+    if forecast > LEAST_S:
+        files.write_json(cache_dir() / PACE, {"pace": _pace() * took / forecast})
 
 
 def describe(reasons: typing.Mapping[Task, str], forecast: typing.Mapping[Task, float]) -> str:
@@ -113,6 +126,10 @@ def duration(seconds: float) -> str:
         return f"{max(10, round(seconds, -1)):.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _pace() -> float:
+    return float(freshness.read(cache_dir() / PACE).get("pace", 1.0))
 
 
 def _wants_imagenet(task: Task) -> bool:

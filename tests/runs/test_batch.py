@@ -427,7 +427,7 @@ def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said,
     assert said[0].splitlines()[2:] == ["data: data", "weights: none needed"]
     assert not any(line.startswith("due: nut") for line in said)  # never run: no word about it
     tasks = grid.plan("params/all.yaml")
-    before = sum(forecast.seconds(task, (3, 0)) for task in tasks)
+    before = sum(forecast.seconds(task.kind, task.config, (3, 0)) for task in tasks)
     assert 0 < sum(forecast.of_tasks(tasks).values()) != before  # at this machine's pace
     said.clear()
     assert batch.run(tasks, local.Local(1), reports=project / "reports") == 0
@@ -436,10 +436,12 @@ def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said,
 
 def test_the_forecast_grows_with_the_work(project):
     write(project, "more", {"configs": ["ok"], "set": {"epochs": 50}})
-    few, many = ([task for task in grid.plan(f"params/{name}.yaml") if task.kind == "run"][0]
+    few, many = ([task.config for task in grid.plan(f"params/{name}.yaml") if task.config][0]
                  for name in ("ok", "more"))
-    assert forecast.seconds(few, (100, 10)) < forecast.seconds(few, (200, 10)) < forecast.seconds(
-        many, (200, 10))
+    assert (forecast.seconds("run", few, (100, 10)) < forecast.seconds("run", few, (200, 10))
+            < forecast.seconds("run", many, (200, 10)))
+    assert forecast.of_grid(Path("params/all.yaml"), [(3, 0)]) < forecast.of_grid(
+        Path("params/all.yaml"), [(3, 0), (3, 0)])
     assert [forecast.duration(s) for s in (3, 62, 100, 3700)] == ["10 s", "60 s", "2 min", "1 h 2 min"]
 
 
