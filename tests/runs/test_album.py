@@ -123,8 +123,8 @@ def test_a_page_holds_its_pictures_smaller_the_more_they_are(nut, tmp_path, monk
     assert all(shot.thumb.startswith("data:image/jpeg") and shot.heat.startswith("data:image/webp")
                for shot in whole) and [shot.input for shot in whole] == [
                    shot.input for shot in shots]
-    most = sum(len(shot.thumb) + len(shot.heat) for shot in whole)
-    monkeypatch.setattr(album, "INLINE", most - 1)
+    most = sum(len(shot.thumb) + len(shot.heat) + album.TILE for shot in whole)
+    monkeypatch.setattr(album, "PAGE", most - 1)
     monkeypatch.setattr(album, "SIDES", (256, 24))
     assert max(pixels(shot.thumb).shape[0] for shot in album.inlined(shots, here)) == 24
 
