@@ -43,8 +43,13 @@ faults: install  ## kill a study fifty times, fill its disk, and more: the fault
 bench: install  ## the reference's way and ours side by side, in 20 minutes [DATA=path WEIGHTS=path FULL=1, hours]
 	$(BIN)/python -m benchmarks.speed $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FULL),--full)
 
-lab: install  ## open JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_map.ipynb
+lab: install  ## open JupyterLab on copies of the notebooks in lab/, which git ignores
+	@mkdir -p lab; for book in notebooks/*.ipynb; do \
+		copy=lab/$${book##*/}; \
+		if [ ! -e "$$copy" ]; then cp "$$book" "$$copy"; \
+		elif [ "$$book" -nt "$$copy" ]; then echo "$$copy is older than $$book; delete it to get a new copy"; fi; \
+	done
+	OMP_WAIT_POLICY=PASSIVE KMP_BLOCKTIME=0 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/lab
 
 check: install  ## could a study run here?
 	$(BIN)/adlib check $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")

@@ -4,9 +4,15 @@ What a notebook needs, by name. Each is imported when it is first asked for: `im
 no torch.
 """
 import importlib
+import os
 import typing
 
 __version__ = "0.1.0"
+
+# Before torch is loaded: a thread that waits for another one sleeps. Spinning, it would take the
+# core that the other needs, wherever a neighbour leaves no core to each.
+for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
+    os.environ.setdefault(_name, _value)
 
 _HOMES = {
     "Config": "config", "open_part": "data.part", "build": "models.registry",

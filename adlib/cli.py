@@ -1,5 +1,5 @@
-"""The command line: adlib new, run, report, predict, export, check, data. What a command needs is
-imported where it is needed, so that --help is quick."""
+"""The command line: adlib new, run, report, predict, recalibrate, export, check, data. What a
+command needs is imported where it is needed, so that --help is quick."""
 from __future__ import annotations
 
 import argparse
@@ -7,7 +7,6 @@ import contextlib
 import os
 import shlex
 import sys
-import tempfile
 import typing
 from pathlib import Path
 
@@ -21,6 +20,9 @@ if typing.TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Parse, call, and turn an InputError into one sentence on stderr and exit code 2."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a pipe of Windows has not all characters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     show_log()
     sys.modules.setdefault("rfc3987_syntax", None)  # local.PAPERMILL says why
     try:
@@ -93,59 +95,74 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
-    from adlib.config import project_root
-    from adlib.data import importer
+    from adlib.config import project_root, study_root
+    from adlib.data import images, importer
+    from adlib.runs import grid, run_folder
 
+    best = study_root() / "params" / "configurations" / "fused.yaml"
+    grid.read(best)  # before anything is copied
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
+    if grey_range := images.grey_range(made.sources("train/")):
+        print("They have more than 8 bits: values of {:g} to {:g} become 0 to 255.".format(
+            *grey_range))
     if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
-    words = ["run", str(project_root() / "params" / "configurations" / "fused.yaml"), "--report",
-             "--data", str(root), "--only", f"category={args.name}"]
+    words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
     for option in ("reports", "weights", "lang"):
         words += [f"--{option}", value] if (value := getattr(args, option)) else []
-    return run(_parser().parse_args(words))
+    code = run(_parser().parse_args(words))
+    folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
+    if code == 0:
+        print(f"\nTo look at new pictures: {shlex.join(['adlib', 'predict', str(folder)])} FOLDER")
+    return code
 
 
 def predict(args: argparse.Namespace) -> int:
-    """One line a picture; 1 if an anomaly was found, 3 if none was, but some picture could not be
-    read."""
+    """One line a picture; the exit code is predictions.exit_code."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-    from adlib.runs import board, inference
+    from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
 
-    run, out = _reopened(args), Path(args.out)
-    if args.watch and (len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir()):
+    run, given = _reopened(args), [Path(path) for path in args.pictures]
+    if args.target_fpr is not None:
+        run = run.at(args.target_fpr)
+    if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
-    given = [] if args.watch else inference.sources([Path(path) for path in args.pictures])
-    predictions = inference.begin(run, out)
-    done = {known.path for known in predictions}
-    due = [source for source in given if str(source.path) not in done]
+    told, due = False, [] if args.watch else predictions.sources(given)
     bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
                    redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
-    with local.stop_signals() as stop, bar:
-        coming = inference.watched(Path(args.pictures[0]), done, stop) if args.watch else due
-        pictures = bar.add_task("", total=None if args.watch else len(due))
-        for latest in inference.predict(run, coming, out,
-                                        ahead=0 if args.watch else inference.AHEAD):
+    with local.stop_signals() as stop, predictions.Record(run, Path(args.out)) as record, bar:
+        coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
+        for latest in predictions.predict(record, coming, stop,
+                                          ahead=0 if args.watch else predictions.AHEAD):
             print(board.prediction_line(latest), flush=True)
-            bar.advance(pictures)
-            predictions.append(latest)
-            if stop.is_set():
-                break
-    inference.end(run, predictions, out)
-    print(board.predictions_summary(predictions, out))
+            if record.changed_at and not told:
+                told = True
+                print(board.conditions_line(record), flush=True)
+    print(board.predictions_summary(record))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
         return 130
-    return inference.exit_code(predictions)
+    return predictions.exit_code(record)
+
+
+def recalibrate(args: argparse.Namespace) -> int:
+    """A new threshold from good pictures taken as they are taken now."""
+    from adlib.runs import predictions, recalibration
+
+    given = predictions.sources([Path(path) for path in args.pictures])
+    run = recalibration.recalibrate(Path(args.run), given, Path(args.out))
+    print(f"wrote {args.out}: threshold {run.threshold.value:.6g} from {len(given)} pictures\n"
+          f"To look at new pictures: {shlex.join(['adlib', 'predict', args.out])} FOLDER")
+    return 0
 
 
 def _reopened(args: argparse.Namespace) -> Reopened:
@@ -175,20 +192,14 @@ def export(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """One line each: versions, device, data, weights, write access; 1 if a study could not run. Of
     a detector of one's own: what was asked of it, and what to do where it fails."""
-    from adlib.runs import freshness
-
     if args.detector:
         return _check_detector(args)
+    from adlib.report import readiness
+
     ready = True
-    print("versions:", ", ".join(f"{name} {version}"
-                                 for name, version in freshness.versions().items()))
-    for name, look in (("device", _check_device), ("data", _check_data),
-                       ("weights", _check_weights), ("write access", _check_writing)):
-        try:
-            print(f"{name}: {look(args)}")
-        except (InputError, ImportError) as error:
-            ready = False
-            print(f"{name}: NOT READY: {error}")
+    for name, ok, said in readiness.look(args.data, args.weights, args.reports):
+        ready &= ok
+        print(f"{name}: {said}" if ok else f"{name}: NOT READY: {said}")
     print("ready: a study can run" if ready else
           "not ready: a study could not run; see the lines marked NOT READY")
     return 0 if ready else 1
@@ -207,62 +218,6 @@ def _check_detector(args: argparse.Namespace) -> int:
     print(f"not ready: {failed} of these have to hold (docs/your_detector.md)" if failed else
           f"ready: give model: {args.detector} in a configuration")
     return int(failed > 0)
-
-
-def _check_device(args: argparse.Namespace) -> str:
-    import torch
-
-    from adlib.models.fast import device
-
-    return (f"{device.pick_device('auto')}, {os.cpu_count()} cores, torch uses "
-            f"{torch.get_num_threads()} threads")
-
-
-def _check_data(args: argparse.Namespace) -> str:
-    from adlib.data import layout, quality
-    from adlib.report import data_sentences
-
-    root, rule = layout.find_root(args.data)
-    # a page names the folder alone; whoever sits at this machine wants to know where it is
-    lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
-    for name in layout.categories(root):
-        findings = quality.check(layout.open_category(root, name))
-        rows = data_sentences.findings_rows(findings)
-        lines += [f"  {name}: " + "; ".join(f"{key} {value}" for key, value in rows)]
-        lines += [f"    problem: {problem}"
-                  for problem in data_sentences.findings_problems(findings)]
-        bad += len(findings.unreadable) + bool(findings.label_problem)
-    if bad:
-        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run: "
-                                            f"unreadable images, or labels that do not fit"]))
-    return "\n".join(lines)
-
-
-def _check_weights(args: argparse.Namespace) -> str:
-    from adlib.config import Config
-    from adlib.models import autoencoders
-
-    config = Config(model="resnet18", weights=args.weights or "imagenet",
-                    weights_fallback=not args.weights)
-    weights = autoencoders.build_network(config)[1]
-    return weights + (" (the CAE needs none; give a file with --weights PATH)"
-                      if weights.startswith("RANDOM") else "")
-
-
-def _check_writing(args: argparse.Namespace) -> str:
-    from adlib.config import cache_dir
-    from adlib.runs import run_folder
-
-    folders = run_folder.reports_dir(args.reports), cache_dir()
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(f"cannot write in {folder} ({error.strerror}); make it writable, or "
-                             f"set ADLIB_CACHE or --reports") from error
-    return " and ".join(map(str, folders))
 
 
 def data_get(args: argparse.Namespace) -> int:
@@ -344,15 +299,29 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("predict", parents=[weights],
                               help="new pictures through a finished run's detector; exit code 1: "
-                                   "an anomaly was found")
+                                   "an anomaly was found, 4: none, but a picture that does not "
+                                   "show the part, 3: neither, but an unreadable one")
     one.add_argument("run", help="folder of a finished run, such as "
                                  "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
     one.add_argument("--watch", action="store_true",
-                     help="go on with whatever is written into the folder, until Ctrl-C")
+                     help="go on with whatever is written into the folder, until Ctrl-C; what "
+                          "cannot be read is tried again until it has stood still for 10 s, and "
+                          "whenever it changes")
+    one.add_argument("--target-fpr", type=float, default=None, metavar="SHARE",
+                     help="share of good parts that may be called anomalous, such as 0.01 "
+                          "(default: the run's own)")
     one.set_defaults(command=predict)
+
+    one = commands.add_parser("recalibrate", help="a finished run's threshold anew, from good "
+                                                  "pictures taken after a change")
+    one.add_argument("run", help="folder of a finished run")
+    one.add_argument("pictures", nargs="+", help="good pictures, or folders of them: 40, say")
+    one.add_argument("--out", default="recalibrated", metavar="DIR",
+                     help="the new run's folder (default recalibrated/)")
+    one.set_defaults(command=recalibrate)
 
     one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "
                                                                 "from the picture to the verdict")

@@ -11,8 +11,10 @@ import difflib
 import functools
 import json
 import logging
+import math
 import os
 import re
+import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,13 @@ FEATURE_MODELS = ("to_pixels", "to_features", *FITTED_IN_SECONDS)
 # no model at all: the baselines
 STATISTICS = ("mean_grey", "contrast", "laplacian_variance", "compressed_size")
 MODELS = PIXEL_MODELS + FEATURE_MODELS + STATISTICS
+# {kind of model: its module in adlib.models, and the class or function there that makes one}
+DETECTORS = (dict.fromkeys(PIXEL_MODELS, ("autoencoders", "Autoencoder"))
+             | dict.fromkeys(STATISTICS, ("statistics", "Statistic"))
+             | dict.fromkeys(FITTED_IN_SECONDS, ("fused", "FeatureDetector"))
+             | dict.fromkeys(("to_pixels", "to_features"),
+                             ("feature_autoencoder", "FeatureAutoencoder"))
+             | {"anomalib": ("anomalib_adapter", "build")})
 SCHEDULES = ("one_cycle", "reference")
 OPTIMIZERS = ("adam", "muon")
 DISTANCES = ("cosine", "squared")
@@ -57,6 +66,9 @@ class Config:
 
     category: str = ""  # which part to study; empty: the first category found in the data
     name: str = "cae_mse"  # name of this configuration, and of its folder
+    # keep the run under this name; empty: under `name`, or, with somebody at the notebook, in a
+    # scratch folder of its own
+    save_as: str = ""
     # network (cae, resnet18), feature detector (to_pixels, to_features, pca, gaussian, memory,
     # fused...) or baseline
     model: str = "cae"
@@ -65,6 +77,9 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
+    # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
+    # good training images
+    grey_range: str = ""
     epochs: int = 5  # passes over the training images
     # images per training step; small ones take more steps, and learn more from as many images
     batch_size: int = 4
@@ -93,6 +108,8 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        if self.save_as:
+            object.__setattr__(self, "name", self.save_as)
         if not (OWN.fullmatch(self.model) or re.fullmatch(r"anomalib:\w+", self.model)):
             _one_of("model", self.model, MODELS, ", FILE.py:CLASS, anomalib:NAME")
         for key in ("loss", "score"):
@@ -110,6 +127,8 @@ class Config:
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
                 f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
                 f"halve the image five times)")
+        _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
+                f"the lower first, such as 0,4095, or nothing")
         _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
                 f"from 0 (MSE only) to 1 (SSIM only)")
         _demand(0 <= self.held_out < 1,
@@ -119,8 +138,8 @@ class Config:
                 f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
         _demand(self.lr > 0, f"lr is {self.lr}; give a learning rate above 0, such as 1e-3")
         _demand(self.seed >= 0, f"seed is {self.seed}; give 0 or more")
-        _demand(self.name not in ("", ".", "..") and not set(self.name) & set('/\\\0'),
-                f"name is {self.name!r}; give a name that can be a folder's")
+        _demand(is_folder_name(self.name),
+                f"name is {self.name!r}; give a name that can be a folder's on any system")
 
     @classmethod
     def from_mapping(cls, values: typing.Mapping[str, object], where: str = "parameters") -> Config:
@@ -192,6 +211,13 @@ def own_file(given: str) -> Path | None:
     return next((path for path in (file, project_root() / file) if path.is_file()), None)
 
 
+def is_folder_name(name: str) -> bool:
+    """Can a folder be called so, on any system? A run's folder may be passed on."""
+    devices = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    return (bool(name) and name[-1] not in ". " and not set(name) & set('/\\\0<>:"|?*')
+            and not re.fullmatch(devices, name))
+
+
 def notebook_of(model: str) -> str:
     """The notebook that runs a model."""
     return {"cae": "02_cae_baseline.ipynb",
@@ -214,6 +240,17 @@ def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object
 def deprecated(sentence: str) -> None:
     """Say once that something old was read, and what it is called now."""
     log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
+
+
+def attended() -> bool:
+    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
+    cannot."""
+    if "IPython" not in sys.modules:  # this is no notebook
+        return False
+    from IPython import get_ipython
+
+    header = getattr(get_ipython(), "parent_header", None) or {}
+    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 class _Shown(logging.Handler):
@@ -240,16 +277,25 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
 
 def project_root() -> Path:
     """The study's folder: the nearest one at or above the working directory that holds notebooks/
-    and params/.
+    and params/, else the working directory.
 
-    JupyterLab starts kernels in notebooks/ and papermill in the caller's folder: both must find the
-    same reports/.
+    JupyterLab starts kernels in lab/ and papermill in the caller's folder: both must find the same
+    reports/.
     """
+    return _project() or Path.cwd()
+
+
+def study_root() -> Path:
+    """Where notebooks/ and params/ lie: the project's folder; where none is near, what adlib was
+    installed with."""
+    package = Path(__file__).parent
+    return _project() or (package if (package / "notebooks").is_dir() else package.parent)
+
+
+def _project() -> Path | None:
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
-            return folder
-    return here
+    return next((folder for folder in (here, *here.parents)
+                 if (folder / "notebooks").is_dir() and (folder / "params").is_dir()), None)
 
 
 def cache_dir() -> Path:
@@ -295,7 +341,8 @@ def _typed(field: dataclasses.Field, value: object) -> object:
         if number == number and abs(number) != float("inf") and (kind is float
                                                                  or number == int(number)):
             return kind(number)
-    raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}")
+    how = f" (in quotes; to papermill with -r {field.name} ...)" if kind is str else ""
+    raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}{how}")
 
 
 def _options(value: object) -> str:
@@ -325,6 +372,15 @@ def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
         if word not in known or words.count(word) > 1:
             raise InputError(f"{key} is {value!r}; give some of {', '.join(known)}, each once, "
                              f"with commas between")
+
+
+def _is_range(given: str) -> bool:
+    """Nothing, or "low,high"."""
+    try:
+        low, high = map(float, given.split(",")) if given else (0, 1)
+    except ValueError:
+        return False
+    return -math.inf < low < high < math.inf
 
 
 def _demand(condition: bool, message: str) -> None:

@@ -202,7 +202,8 @@ def main() -> None:
     (folder / "reference.json").write_text(json.dumps({
         "epoch_seconds": [row["seconds"] for row in history], "epochs": full.epochs,
         "images": len(part.train), "train_seconds": trained - started,
-        "finish_seconds": time.perf_counter() - trained, "scored_per_second": rate}))
+        "finish_seconds": time.perf_counter() - trained, "scored_per_second": rate}),
+        encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def ceiling() -> dict[str, float]:
 
 def processor() -> str:
     """Its name and whether it computes bf16, which decides more than the name does."""
-    about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    place = Path("/proc/cpuinfo")
+    about = place.read_text(encoding="utf-8") if place.exists() else ""
     name = re.search(r"model name\s*: (.+)", about)
     bf16 = "with" if "avx512_bf16" in about else "without"
     return f"{name.group(1) if name else 'unknown processor'} ({bf16} bf16)"
@@ -95,7 +96,7 @@ def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
     """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped
     files aside), output}."""
     started, peak = time.perf_counter(), 0.0
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said,
                                    stderr=subprocess.STDOUT, env=os.environ | environment)
         tree = psutil.Process(running.pid)

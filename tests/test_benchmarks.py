@@ -2,6 +2,7 @@
 import math
 import sys
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from adlib.data.files import write_json
 from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
 from adlib.models import fused, ssim
-from benchmarks import detection, reference, speed
+from benchmarks import detection, neighbour, parts, reference, speed
 from tests.conftest import picture
 
 SMALL = {
@@ -137,6 +138,16 @@ def test_the_best_detector_is_measured_by_the_spine(drawn):
     assert 0 <= float(seen["output"].split()[-1]) <= 1
 
 
+def test_a_neighbour_is_busy_and_gone_afterwards_and_the_script_beside_it_runs(drawn):
+    with neighbour.neighbours(1):
+        (busy,) = (child for child in psutil.Process().children()
+                   if neighbour.NEIGHBOUR in child.cmdline())
+        script = neighbour.RUN.format(model="fused", size=64, weights="none", root=str(drawn),
+                                      name="hazelnut")
+        assert neighbour.seconds(script, beside=0) > 0 and sum(busy.cpu_times()[:2]) > 0
+    assert not busy.is_running()
+
+
 def test_what_is_measured_warm_is_measured(drawn, monkeypatch):
     """Every function of `make bench` that runs in its own process, on a few small images."""
     configs = [Config(name=name, **SMALL | {"epochs": 1, "schedule": "one_cycle"}, held_out=0.1,
@@ -187,3 +198,16 @@ def test_the_table_holds_the_ratios():
     text = speed.compared(result)
     assert "25.0 x" in text and "5000 s (extrapolated)" in text and "30 images/s" in text and "2.0 x" in text and "3.0 x" in text
     assert "abacus" in text and "3.2 s, 0 of 11 tasks" in text
+
+
+def test_the_table_of_parts_says_by_how_much_fused_falls_short(tmp_path):
+    for part, seed, best, memory in (("nut", 0, 0.9, 0.8), ("nut", 1, 0.8, 0.7),
+                                     ("tile", 0, 0.6, 0.7)):
+        values = {"fused": best, "memory": memory, "classifier": 0.5, "pca": 0.65}
+        write_json(tmp_path / f"{part}-{seed}.json", {
+            "category": part, "seed": seed, "good": 30, "fit_seconds": 2.0,
+            "detectors": {name: {"auroc": value} for name, value in values.items()}})
+    found = parts.table(tmp_path)
+    assert found["seeds"].tolist() == [2, 1, 1.5]
+    assert found["fused"].tolist() == pytest.approx([0.85, 0.6, 0.725])
+    assert found["short"].tolist() == pytest.approx([0, 0.1, 0.05])

@@ -1,8 +1,10 @@
 """Bad input at the command line: one sentence, exit code not 0, nothing lost. And `adlib check`,
 line by line."""
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +147,13 @@ def test_the_log_is_shown_once_on_whatever_standard_output_is_now(capsys):
         config.show_log()
     config.log.info("one line")
     assert capsys.readouterr().out == "one line\n"
+
+
+def test_a_pipe_without_all_characters_ends_no_command(tmp_path):
+    """As Windows' pipes are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "adlib.cli", "data", "synthesize", "--root",
+         str(tmp_path / "\u87ba\u6bcd"), "--train", "2", "--good", "1", "--anomalous", "1",
+         "--pixels", "32"], capture_output=True, cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(Path(cli.__file__).parents[1])})
+    assert done.returncode == 0 and done.stdout.rstrip().endswith(b"??"), done

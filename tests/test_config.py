@@ -20,6 +20,8 @@ def test_frozen():
                          [({"epocs": 3}, "unknown parameter 'epocs'; did you mean 'epochs'?"),
                           ({"zzz": 3}, "known are: batch_size"),
                           ({"epochs": "many"}, "epochs is 'many'; give a value of type int"),
+                          ({"category": 7}, "category is 7; give a value of type str .in quotes; "
+                                            "to papermill with -r category"),  # -p category 007
                           ({"epochs": 1.5}, "epochs is 1.5"), ({"epochs": True}, "epochs is True"),
                           ({"epochs": 0}, "at least 1"), ({"lr": "nan"}, "lr is 'nan'"),
                           ({"lr": 0}, "above 0"), ({"weights_fallback": "yes"}, "type bool"),
@@ -97,3 +99,15 @@ def test_old_words_are_read_and_told_once(caplog):
         "deprecated: mine.yaml: model: taught is now model: classifier",
         "deprecated: mine.yaml: name: taught_texture is now name: classifier_texture"]
     deprecated.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["a:b", "what?", "con", "Aux.1", "lpt1", "ends.", "ends ", "a|b"])
+def test_a_name_that_is_no_folders_on_windows_is_refused_everywhere(name):
+    with pytest.raises(InputError, match="name is .*a folder's on any system"):
+        Config(name=name)
+
+
+def test_a_run_is_kept_under_the_name_that_it_is_saved_as():
+    assert Config(name="cae_mse", save_as="mine").name == "mine"
+    with pytest.raises(InputError, match="a folder's"):
+        Config(save_as="../up")

@@ -14,7 +14,9 @@ import time
 
 import psutil
 import pytest
+import yaml
 
+from adlib.config import is_folder_name
 from adlib.data import files
 from adlib.runs import run_folder
 from tests.tiny_study import GRID, Study, kernel_of, wait_for, workers
@@ -182,6 +184,41 @@ def test_a_clock_that_goes_backwards(study, undisturbed):
     assert about["seconds"] > 0 and about["finished"] < about["started"]
     # at the right time nothing is due
     assert "due:" not in study.run(PYTHONPATH=str(study.place), CLOCK_SHIFT="0", CLOCK_PACE="1")
+
+
+def test_what_is_written_can_be_copied_to_any_system(undisturbed):
+    names = {path.name for path in undisturbed.reports.rglob("*")}
+    assert len(names) > 30 and {name for name in names if not is_folder_name(name)} == set()
+
+
+@pytest.mark.parametrize("by_hand", [True, False], ids=["papermill", "adlib run"])
+def test_a_finished_run_that_is_killed_when_run_again_keeps_its_numbers(undisturbed, tmp_path,
+                                                                       by_hand):
+    study = Study(tmp_path / "study", undisturbed, done=True)
+    shutil.copytree(undisturbed.folder(), study.folder())
+    before = {path.name: path.read_bytes() for path in study.folder().iterdir()
+              if path.suffix in (".json", ".csv", ".png", ".ipynb", ".pt")}
+    params = study.folder() / "params.yaml"
+    if by_hand:
+        given = yaml.safe_load(params.read_text()) | {
+            "data_root": str(study.data), "reports": str(study.reports)}
+        (study.place / "given.yaml").write_text(yaml.safe_dump(given))
+        running = subprocess.Popen(
+            [sys.executable, "-m", "papermill", "notebooks/02_cae_baseline.ipynb", "out.ipynb",
+             "-k", "python3", "-f", "given.yaml"], cwd=study.place, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
+    else:
+        running = study.begin("--force", "--only", "config=cae_ssim")
+    again = study.folder() / ".again" / "run.json"
+    wait_for(lambda: again.exists() or running.poll() is not None)
+    psutil.Process(files.read_json(again)["pid"]).kill()
+    running.communicate(timeout=300)
+    assert running.returncode != 0
+    assert run_folder.status(study.folder()).state == "finished"
+    assert {name: (study.folder() / name).read_bytes() for name in before} == before
+    if not by_hand:
+        study.run("--force", "--only", "config=cae_ssim")
+        assert study.numbers() == undisturbed.numbers() and not again.exists()
 
 
 def test_two_batches_at_once(study, undisturbed):

@@ -3,15 +3,18 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import adlib
 from adlib.config import Config
+from adlib.data import files
 from adlib.data.synthetic import drawing
 from adlib.report import i18n, overview, render
 from adlib.runs import run_folder
@@ -38,14 +41,56 @@ def headings(path):
     return [source(cell).partition("\n")[0] for cell in cells(path, "markdown")]
 
 
+def committed(path):
+    """A notebook as git's index has it, whatever was saved into the file since; the file where this
+    is no checkout."""
+    try:
+        shown = subprocess.run(["git", "show", f":notebooks/{path.name}"], cwd=ROOT, check=True,
+                               capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return path.read_text(encoding="utf-8")
+    return shown.stdout.decode("utf-8")
+
+
 @each
 def test_a_notebook_is_committed_as_it_was_written(path):
-    book = json.loads(path.read_text(encoding="utf-8"))
-    assert path.read_text(encoding="utf-8") == json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+    book = json.loads(text := committed(path))
+    assert text == json.dumps(book, indent=1, ensure_ascii=False) + "\n"
     assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
     assert book["metadata"]["kernelspec"]["name"] == "python3"
-    nbformat.validate(nbformat.read(path, as_version=4))
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(path, "code"))
+    nbformat.validate(nbformat.reads(text, as_version=4))
+    assert all(not cell["outputs"] and cell["execution_count"] is None
+               for cell in book["cells"] if cell["cell_type"] == "code")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_lab_opens_copies_keeps_what_one_wrote_and_touches_nothing_tracked(tmp_path):
+    for name in ("notebooks", "Makefile", ".gitignore", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    jupyter = tmp_path / ".venv" / "bin" / "jupyter"
+    jupyter.parent.mkdir(parents=True)
+    jupyter.write_text("#!/bin/sh\necho jupyter $*\n")
+    jupyter.chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
+
+    def run(*words):
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True,
+                              encoding="utf-8").stdout
+
+    for words in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm all"):
+        run("git", *words.split())
+    assert "jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/lab" in run(
+        "make", "lab")
+    copies = sorted((tmp_path / "lab").iterdir())
+    assert [copy.read_bytes() for copy in copies] == [path.read_bytes() for path in NOTEBOOKS]
+    copies[0].write_text("mine")
+    copies[1].unlink()
+    os.utime(tmp_path / "notebooks" / copies[0].name, (2**31, 2**31))
+    said = run("make", "lab")
+    assert copies[0].read_text() == "mine" and copies[1].exists()
+    assert f"lab/{copies[0].name} is older than notebooks/{copies[0].name}; delete it" in said
+    assert run("git", "status", "--porcelain") == ""
 
 
 @each
@@ -64,6 +109,13 @@ def test_a_notebook_tells_and_calls(path):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 5, source(cell)
         assert all(len(line) <= 100 for line in source(cell).splitlines() if "  # " not in line)
+
+
+@each
+def test_adlib_is_imported_before_torch_whose_threads_it_tells_how_to_wait(path):
+    code = "\n".join(source(cell) for cell in cells(path, "code"))
+    first = [match[1] for match in re.finditer(r"^(?:from|import) (adlib|torch)\b", code, re.M)]
+    assert first[:1] in ([], ["adlib"])
 
 
 @each
@@ -199,6 +251,41 @@ def test_the_autoencoders_notebook_runs(drawn, tmp_path):
     assert "`loss_terms` says the same" in text(shown["loss-by-hand"])
     assert shown["maps-by-hand"][0]["text/html"].count("<img ") == 4
     assert re.search(r"p = \(1 \+ \d\) / \(1 \+ 3\)", text(shown["p-value-by-hand"]))
+
+
+class Lab(NotebookClient):
+    """Executes as JupyterLab does: somebody is there who could be asked."""
+    async def async_start_new_kernel_client(self):
+        client = await super().async_start_new_kernel_client()
+        client.allow_stdin = True
+        return client
+
+
+def test_run_all_in_jupyterlab_leaves_the_runs_of_the_study_alone(drawn, tmp_path, monkeypatch):
+    """In a copy below the project, with the defaults: the run's name is that of the study's own."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    given = {"data_root": str(drawn), "category": "hazelnut", "epochs": 1, "image_size": 32,
+             "held_out": 0.4, "reports": str(tmp_path / "reports")}
+    files.write_json(tmp_path / "reports/runs/hazelnut/cae_mse/seed-0/run.json", {})
+    book = nbformat.read(ROOT / "notebooks" / "02_cae_baseline.ipynb", as_version=4)
+    (parameters,) = (cell for cell in book.cells if cell.id == "parameters")
+    parameters.source = "\n".join(
+        f"{line.partition(' =')[0]} = {given[name]!r}" if (name := line.partition(":")[0]) in given
+        else line for line in parameters.source.splitlines())
+    kept = book.cells.index(next(cell for cell in book.cells if cell.id == "save")) + 1
+    book.cells = [cell for cell in book.cells[:kept] if cell.id in (
+        "parameters", "open", "fit", "calibrate", "evaluate", "save")]
+    (tmp_path / "lab").mkdir()
+    Lab(book, resources={"metadata": {"path": str(tmp_path / "lab")}}).execute()
+    said = "".join(output.get("text", "") for cell in book.cells
+                   for output in cell.get("outputs", []))
+    assert "give save_as a name to keep it among the others" in said
+    (scratch,) = (tmp_path / "reports" / "scratch" / "runs").glob("*/*/*")
+    assert scratch.parts[-3:] == ("hazelnut", "cae_mse", "seed-0")
+    assert run_folder.status(scratch).state == "finished"
+    (study,) = (tmp_path / "reports" / "runs").glob("*/*/*")
+    assert [path.name for path in study.iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize(("model", "held_out"), [("pca", 0.4), ("mean_grey", 0.0)])

@@ -1,6 +1,12 @@
 """The house rules that a machine can check: imports, parameters, environment."""
 import ast
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -102,3 +108,77 @@ def test_a_file_is_one_idea():
     long = {str(path): lines for path in (ROOT / "adlib").rglob("*.py")
             if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long, f"two ideas in one file? {long}"
+
+
+def packages():
+    return {".".join(path.parent.relative_to(ROOT).parts)
+            for path in (ROOT / "adlib").rglob("__init__.py")}
+
+
+def test_what_is_installed_is_complete():
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11 to read pyproject.toml")
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert set(listed) == packages() | {"adlib.notebooks", "adlib.params"}
+    # what freshness reads are a package's modules
+    assert not any(path.stat().st_size for path in (ROOT / "adlib").rglob("*/__init__.py"))
+
+
+def test_an_installed_adlib_plans_a_grid_and_finds_the_configurations_anywhere(tmp_path, mvtec_root):
+    pytest.importorskip("setuptools", reason="builds a wheel")
+    for name in ("adlib", "notebooks", "params"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / "source")
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=tmp_path / "source",
+                   check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "elsewhere" / "notebooks").mkdir(parents=True)  # somebody's own
+    said = subprocess.run(
+        [sys.executable, "-m", "adlib.cli", "run", "params/grids/quick.yaml", "--data",
+         str(mvtec_root), "--dry-run"], cwd=tmp_path / "elsewhere", capture_output=True,
+        encoding="utf-8", env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    assert said.returncode == 0 and "due: nut fused seed 0 (never run)" in said.stdout, said
+
+
+NOT_TEXT = {"Image", "zipfile", "tarfile", "webbrowser"}  # whose `open` opens something else
+
+
+def encodings_missing(source):
+    """The lines of a source that read or write text in whatever encoding the system prefers."""
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        name, _, owner = ast.unparse(call.func).rpartition(".")[::-1]
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        mode = given.get("mode", " ".join(
+            argument.value for argument in call.args
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)))
+        text = {"open": "b" not in mode and owner not in NOT_TEXT,
+                "TemporaryFile": mode and "b" not in mode,
+                "NamedTemporaryFile": mode and "b" not in mode,
+                "read_text": owner, "write_text": owner not in ("", "files"),
+                **dict.fromkeys(("run", "Popen", "check_output"), "text" in given)}.get(name)
+        if text and "encoding" not in given:
+            yield call.lineno
+
+
+def test_text_is_utf_8_whatever_the_system_prefers():
+    """Windows prefers another encoding."""
+    wrong = {str(path): lines for folder in ("adlib", "benchmarks")
+             for path in (ROOT / folder).rglob("*.py")
+             if (lines := list(encodings_missing(path.read_text(encoding="utf-8"))))}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code" and list(encodings_missing("".join(cell["source"]))):
+                wrong[path.name] = cell["id"]
+    assert not wrong
+    lines = ("open(p)", "open(p, 'w')", "p.open()", "p.read_text()", "p.write_text(t)",
+             "TemporaryFile('w+')", "run(c, text=True)")
+    assert all(list(encodings_missing(line)) == [1] for line in lines)
+    lines = ("open(p, 'rb')", "p.open(mode='wb')", "Image.open(p)", "p.read_text(encoding='u8')",
+             "TemporaryFile(dir=d)", "run(c)", "files.write_text(p, t)")
+    assert not any(list(encodings_missing(line)) for line in lines)

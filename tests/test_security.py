@@ -323,13 +323,51 @@ def test_a_link_out_of_the_data_folder_is_refused(mvtec_root, tmp_path, what):
         layout.open_category(mvtec_root)
 
 
-@pytest.mark.parametrize("what", ["spot/001_mask.png", "spot", ""])
-def test_so_is_a_mask_that_is_one(mvtec_root, tmp_path, what):
-    moved_out(mvtec_root / "nut" / "ground_truth" / what, tmp_path / "elsewhere")
-    category = layout.open_category(mvtec_root)
+@pytest.mark.parametrize("what", ["ground_truth/spot/001_mask.png", "ground_truth/spot",
+                                  "ground_truth", "test/spot/a/b", "image_anomaly_labels.json",
+                                  "synthetic.json"])
+def test_so_is_a_mask_a_folder_at_any_depth_or_a_file_of_labels(mvtec_root, tmp_path, what):
+    deep = mvtec_root / "nut" / "test" / "spot" / "a" / "b"
+    picture(deep / "9.png", 9)
+    for name in ("image_anomaly_labels.json", "synthetic.json"):
+        (mvtec_root / name).write_text("{}")
+    moved_out(mvtec_root / what if what.endswith(".json") else mvtec_root / "nut" / what,
+              tmp_path / "elsewhere")
     with pytest.raises(InputError,
                        match="is a link that leads out of the data folder, to .*elsewhere"):
-        layout.fingerprint(category)
+        layout.open_category(mvtec_root)
+
+
+def test_a_link_to_the_whole_disk_is_refused_before_it_is_walked(mvtec_root, monkeypatch):
+    (mvtec_root / "nut" / "test" / "spot" / "x").symlink_to("/")
+    walked = []
+    visible = layout._visible
+    monkeypatch.setattr(layout, "_visible", lambda path: walked.append(path) or visible(path))
+    with pytest.raises(InputError, match="spot/x is a link that leads out of the data folder, to /"):
+        layout.open_category(mvtec_root)
+    assert all(path.name != "x" for path in walked)
+
+
+@pytest.mark.parametrize("what", ["nut/test/spot/000.png", "nut/ground_truth/spot/001_mask.png",
+                                  "image_anomaly_labels.json"])
+def test_a_link_to_nothing_is_named(mvtec_root, what):
+    (mvtec_root / what).unlink(missing_ok=True)
+    (mvtec_root / what).symlink_to(mvtec_root / "gone")
+    with pytest.raises(InputError, match=f"{what} is a link to .*gone, which is not there"):
+        layout.open_category(mvtec_root)
+
+
+def test_links_inside_the_data_are_read_and_circles_end(mvtec_root):
+    nut = mvtec_root / "nut"
+    picture(nut.parent / "pool" / "7.png", 7)
+    (nut / "test" / "spot" / "batch").symlink_to(nut.parent / "pool")
+    (nut / "test" / "spot" / "up").symlink_to(nut / "test")
+    assert "nut/test/spot/batch/7.png" in map(
+        (category := layout.open_category(mvtec_root)).key, category.test)
+    assert len(category.test) == 7
+    (nut.parent / "pool" / "again").symlink_to(nut / "train")
+    with pytest.raises(InputError, match="spot/batch/again is a link in a linked folder; link to "):
+        layout.open_category(mvtec_root)
 
 
 def test_a_whole_category_may_lie_on_another_disk_and_share_pictures_with_its_neighbour(
@@ -378,10 +416,12 @@ def test_a_watch_listens_to_nobody_and_its_table_holds_no_formula(course_root, t
     code, said, seen = followed(["predict", run, ".", "--watch", "--out", out],
                                 lambda: len(rows()) == 5, cwd=tmp_path / "camera")
     assert seen == set() and code in (1, 3) and "\x1b" not in said and said.count("unreadable") == 2
-    assert [row[0] for row in rows()[1:]] == [
-        "./=1+1.png", "b.png", "c\ufffd]0;owned\ufffd.png", "d\ufffd.png"
-    ]
+    listed = ["./=1+1.png", "b.png", "c\ufffd]0;owned\ufffd.png", "d\ufffd.png"]
+    assert [row[0] for row in rows()[1:]] == listed and rows()[1][-1] == "overlays/=1+1.png.jpg"
+    assert [one["path"] for one in json.loads(
+        (out / "predictions.json").read_text())["predictions"]] == [
+        "=1+1.png", *listed[1:]]  # whole, however it was ended
     monkeypatch.chdir(tmp_path / "camera")
     cli.main(["predict", str(run), "=1+1.png", "b.png", "--out", str(out)])
     # known again, and not looked at twice
-    assert [row[0] for row in rows()[1:]] == ["./=1+1.png", "b.png"]
+    assert [row[0] for row in rows()[1:]] == listed

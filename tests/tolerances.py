@@ -47,16 +47,16 @@ def of_features(stage: torch.Tensor) -> dict[str, float]:
     return {"rtol": DIGIT16, "atol": 6 * NETWORK * size_of(stage)}
 
 
-def of_rounding(run: Reopened, picture: torch.Tensor, *, tries: int = 16
+def of_rounding(run: Reopened, picture: torch.Tensor, *, tries: int = 16, noise: float = NETWORK
                 ) -> tuple[np.ndarray, np.ndarray]:
     """What rounding can do to a run's scores [N] and maps [N,S,S] of uint8 images [N,3,S,S]: six
-    deviations over tries with a float32 network's rounding added, before what is kept as float16 is
-    rounded. Nothing is assumed about the detector."""
+    deviations over tries with a float32 network's rounding (`noise`, relative) added, before what
+    is kept as float16 is rounded. Nothing is assumed about the detector."""
     detector, generator = run.detector, torch.Generator().manual_seed(0)
 
     def noisy(values: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(values.shape, generator=generator) * NETWORK * size_of(values)
-        return values + noise * (values != 0)  # a rectified 0 is 0 on every machine
+        drawn = torch.randn(values.shape, generator=generator) * noise * size_of(values)
+        return values + drawn * (values != 0)  # a rectified 0 is 0 on every machine
 
     if isinstance(detector, Autoencoder):
         name, clean = "pairs", list(detector.pairs(picture))

@@ -9,6 +9,7 @@ import os
 import tempfile
 import typing
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from adlib.config import InputError
@@ -53,7 +54,7 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
 
 def write_text(path: Path | str, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, value: object) -> None:
@@ -61,9 +62,10 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def read_json(path: Path | str) -> typing.Any:
-    """The content of a JSON file; InputError if it is missing or not JSON."""
+    """The content of a JSON file: UTF-8, or UTF-16 as Windows may write it, with a byte order mark
+    or without. InputError if it is missing, not JSON, or has a key twice."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_bytes(), object_pairs_hook=_unique)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # the latter of brackets a thousand deep
@@ -85,6 +87,14 @@ def open_mapped(path: Path, shape: tuple[int, ...], dtype: typing.Any) -> np.nda
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     return array if array.shape == shape and array.dtype == dtype else None
+
+
+def _unique(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (key, _), = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it has {key!r} twice")
+    return found
 
 
 def _plain(value: object) -> object:

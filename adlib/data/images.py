@@ -2,7 +2,9 @@
 into memory after that."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import typing
 from concurrent.futures import ThreadPoolExecutor
@@ -10,52 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from adlib.config import InputError, cache_dir
-from adlib.data import files, layout
+from adlib.data import files, layout, reading
+from adlib.data.reading import GreyRange
 
-DECODER = "1"  # part of every cache key: raise it when decode() gives other pixels for a file
-
-
-def opened(path: Path | typing.BinaryIO) -> Image.Image:
-    """One image file -> RGB, turned as its EXIF tag says, alpha laid over black, 16-bit grey scaled
-    by its full range.
-
-    Raises:
-        OSError, ValueError: the file is no image.
-    """
-    with Image.open(path) as raw:
-        image = ImageOps.exif_transpose(raw)
-        if image.mode.startswith(("I", "F")):
-            grey = np.asarray(image, dtype=np.float64)
-            if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
-                raise ValueError(
-                    "its grey values are not 8-bit or 16-bit ones; save it as 8-bit or 16-bit PNG")
-            image = Image.fromarray((grey / 257 + 0.5).astype(np.uint8))  # 65535 -> 255
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-        return image.convert("RGB")
+log = logging.getLogger("adlib")
 
 
-def decode(path: Path | typing.BinaryIO, size: int) -> np.ndarray:
-    """One image file -> uint8 [3,size,size], RGB: `opened`, and resized with antialiasing (Pillow's
-    bilinear) without keeping the aspect ratio.
-
-    Raises:
-        OSError, ValueError: the file is no image.
-    """
-    image = opened(path).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
+def load(paths: typing.Sequence[Path], size: int,
+         grey_range: GreyRange | None = None) -> torch.Tensor:
     """Image files -> uint8 [N,3,size,size], memory-mapped from the cache; decoded there first if
     need be.
 
     The cache is keyed by the files' content: a renamed or copied image is never decoded twice, and
     a changed one never mistaken. Several processes may do this at once.
+
+    Args:
+        grey_range: of images of more than 8 bits, as `grey_range` finds it.
 
     Raises:
         InputError: files cannot be read or change meanwhile; each is named, and nothing is kept.
@@ -64,27 +38,42 @@ def load(paths: typing.Sequence[Path], size: int) -> torch.Tensor:
         return torch.zeros(0, 3, size, size, dtype=torch.uint8)
     # before the content is hashed, which is before it is decoded
     stamps = [layout.stamp_of(path) for path in paths]
-    hashes = layout.content_hashes(paths)
-    key = hashlib.sha256("\n".join([DECODER, str(size),
-                                    *(hashes[path] for path in paths)]).encode()).hexdigest()[:32]
-    cached, shape = cache_dir() / "images" / f"{key}.npy", (len(paths), 3, size, size)
+    cached = cache_dir() / "images" / f"{_key(paths, size, grey_range)}.npy"
+    shape = (len(paths), 3, size, size)
     array = files.open_mapped(cached, shape, np.uint8)
     if array is None:
-        _decode_all(paths, stamps, size, cached)
+        _decode_all(paths, stamps, size, grey_range, cached)
         array = files.open_mapped(cached, shape, np.uint8)
     return torch.from_numpy(array)
 
 
-def load_masks(paths: typing.Sequence[Path | None], size: int) -> torch.Tensor:
-    """Ground-truth masks -> bool [N,size,size], True = anomalous (value > 0, resized with nearest
-    neighbour); None = all good."""
-    masks = torch.zeros(len(paths), size, size, dtype=torch.bool)
-    for i, path in enumerate(paths):
-        if path is not None:
-            with Image.open(path) as mask:
-                resized = mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
-            masks[i] = torch.from_numpy(np.asarray(resized) > 0)
-    return masks
+def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None:
+    """What becomes 0 and 255 in a category's images of more than 8 bits: the same for all of them,
+    so that a dark image stays darker than a bright one.
+
+    Args:
+        good: its good training images. given: the parameter grey_range, "low,high".
+
+    Returns:
+        As given, else the extent of the good training images (`reading.extent`); None where these
+        are of 8 bits. What cannot be read is left out: `load` names it.
+    """
+    if given:
+        return reading.parsed(given)
+    known = cache_dir() / "ranges" / f"{_key(good)}.json"
+    with contextlib.suppress(InputError, TypeError, ValueError):  # missing, or damaged
+        kept = tuple(map(float, files.read_json(known)))
+        if len(kept) in (0, 2):
+            return kept or None
+
+    def extent(path: Path) -> GreyRange | None:
+        with contextlib.suppress(Exception):
+            return reading.extent(path)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = reading.union(pool.map(extent, good))
+    files.write_json(known, found or ())
+    return found
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -136,8 +125,15 @@ def _bright(image: torch.Tensor) -> np.ndarray:
     return grey > otsu(grey)
 
 
-def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, target: Path) -> None:
-    unreadable: list[str] = []
+def _key(paths: typing.Sequence[Path], *how: object) -> str:
+    hashes = layout.content_hashes(paths)
+    return hashlib.sha256("\n".join([reading.DECODER, *map(str, how), *(
+        hashes[path] for path in paths)]).encode()).hexdigest()[:32]
+
+
+def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int,
+                grey_range: GreyRange | None, target: Path) -> None:
+    unreadable, outside = [], []
     with files.atomic_path(target) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8,
                                           shape=(len(paths), 3, size, size))
@@ -148,7 +144,9 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, targ
 
         def decode_one(i: int) -> None:
             try:
-                array[i] = decode(paths[i], size)
+                array[i], extent = reading.read(paths[i], size, grey_range)
+                if reading.is_outside(extent, grey_range):
+                    outside.append(paths[i].name)
             except Exception as error:  # whatever a decoder trips over, the file is named
                 unreadable.append(f"{paths[i]} ({str(error) or type(error).__name__})")
 
@@ -156,6 +154,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, targ
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode_one, range(len(paths))))
         array.flush()
+        array = None  # Windows renames no file that is mapped
         if unreadable:
             raise InputError(f"{len(unreadable)} of {len(paths)} images cannot be read: "
                              f"{'; '.join(sorted(unreadable))}; mend or remove them")
@@ -163,3 +162,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int, targ
                        if layout.stamp_of(path) != stamp]:
             raise InputError(f"{layout.some(changed)} changed while being read; run this again "
                              f"when nothing writes there")
+    if outside:
+        log.warning("%d of %d images have values outside the range %g to %g, which are clipped "
+                    "(%s); the parameter grey_range sets another range", len(outside), len(paths),
+                    *grey_range, layout.some(sorted(outside)))

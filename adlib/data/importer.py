@@ -10,10 +10,9 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from adlib.config import InputError
-from adlib.data import files, layout, untrusted
+from adlib.config import InputError, is_folder_name
+from adlib.data import files, layout, pairing, reading, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
 MIN_GOOD = 10  # good pictures below which nothing can be said
@@ -27,8 +26,12 @@ class Plan:
     copies: dict[str, Path]  # path inside the category -> source
     left_out: list[str]
 
+    def sources(self, split: str) -> list[Path]:
+        """The pictures that go to a split, such as "train/"."""
+        return [source for target, source in self.copies.items() if target.startswith(split)]
+
     def count(self, split: str) -> int:
-        return sum(target.startswith(split) for target in self.copies)
+        return len(self.sources(split))
 
 
 def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan:
@@ -46,42 +49,59 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
     Raises:
         InputError: too few good pictures; masks that belong to no picture.
     """
-    left_out: list[str] = []
+    left_out = {path: "is a picture, and its name does not end as one's does"
+                for folder in filter(None, (good, bad))
+                for path in layout.below(folder, images=False) if reading.is_picture(path)}
     good_paths = _readable(_pictures(good), left_out)
     if len(good_paths) < MIN_GOOD:
         raise InputError(
             f"{good} holds {len(good_paths)} good pictures that can be used; at least {MIN_GOOD} "
-            f"are needed, and 50 or more are better" + "".join(f"; {why}" for why in left_out))
+            f"are needed, and 50 or more are better" + "".join(
+                f"; {', '.join(names)} {why}" for why, names in _by_reason(left_out).items()))
     order = np.random.default_rng(0).permutation(len(good_paths))
     tested = set(order[:max(1, round(TESTED * len(good_paths)))].tolist())
     names = _names(good_paths, good)
     copies = {f"{'test' if i in tested else 'train'}/good/{names[path]}": path
               for i, path in enumerate(good_paths)}
-    return Plan(copies | _place_bad(bad, masks, good_paths, left_out), left_out)
+    copies |= _place_bad(bad, masks, good_paths, left_out)
+    return Plan(copies, [untrusted.sanitized(f"{path} {why}") for path, why in left_out.items()])
 
 
 def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
-               left_out: list[str]) -> dict[str, Path]:
+               left_out: dict[Path, str]) -> dict[str, Path]:
     """The bad pictures and their masks: {path inside the category: source}."""
     paths, copies = _pictures(bad) if bad else [], {}
     readable = _readable(paths, left_out, good_paths)
     names = _names(readable, bad)
-    mask_of = {_key(path, masks).removesuffix("_mask"): path
-               for path in _pictures(masks)} if masks else {}
+    pairing.check_defective({path: ("bad", *path.relative_to(bad).parts) for path in readable})
+    mask_of: dict[Path, Path] = {}
+    if masks:
+        mask_of, strays = pairing.pair(*(
+            {path: path.relative_to(folder).parts for path in pictures}
+            for folder, pictures in ((bad, paths), (masks, _pictures(masks)))))
+        if strays:
+            raise InputError(f"{len(strays)} masks belong to no bad picture: "
+                             f"{layout.some(list(map(str, strays)))}; give each the place and name "
+                             "of its picture, with or without _mask")
     for path in readable:
         folder = "_".join(path.relative_to(bad).parent.parts)
         defect = re.sub(r"[^\w.-]+", "_", folder).lstrip("-") or "bad"
-        defect = f"{defect}_defect" if defect == "good" else defect
+        defect = f"{defect}_defect" if defect.lower() == "good" else defect
         copies[f"test/{defect}/{names[path]}"] = path
-        if mask := mask_of.get(_key(path, bad)):
-            copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask.png"] = mask
-    for path in paths:  # those that were left out may have a mask, too
-        mask_of.pop(_key(path, bad), None)
-    if mask_of:
-        raise InputError(f"{len(mask_of)} masks belong to no bad picture: "
-                         f"{layout.some(list(map(str, mask_of.values())))}; give each the place "
-                         "and name of its picture, with or without _mask")
+        if mask := mask_of.get(path):
+            _check_mask(mask, path)
+            copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask{mask.suffix}"] = mask
     return copies
+
+
+def _check_mask(mask: Path, picture: Path) -> None:
+    from adlib.data import masks
+
+    try:
+        masks.read(mask, picture)
+    except Exception as error:  # whatever a decoder trips over, the file is named
+        raise InputError(f"the mask {mask} cannot be used ({str(error) or type(error).__name__}); "
+                         f"mend or remove it") from error
 
 
 def create(root: Path, name: str, planned: Plan) -> bool:
@@ -91,7 +111,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     Raises:
         InputError: the name is no folder name, root/name holds something else or cannot be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
     hashes = layout.content_hashes(list(planned.copies.values()))
@@ -118,11 +138,7 @@ def _copy(planned: Plan, folder: Path) -> None:
     for target, source in planned.copies.items():
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        if target.startswith("ground_truth/"):
-            with Image.open(source) as mask:
-                mask.convert("L").save(path)
-        else:
-            shutil.copyfile(source, path)
+        shutil.copyfile(source, path)
 
 
 def describe(planned: Plan) -> str:
@@ -141,21 +157,27 @@ def _pictures(folder: Path) -> list[Path]:
     return layout.below(folder)
 
 
-def _readable(paths: list[Path], left_out: list[str],
+def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:
+    """{why: names}: of twenty files of one kind the reason is said once."""
+    names: dict[str, list[str]] = {}
+    for path, why in left_out.items():
+        names.setdefault(untrusted.sanitized(why), []).append(untrusted.sanitized(path.name))
+    return names
+
+
+def _readable(paths: list[Path], left_out: dict[Path, str],
               earlier: typing.Sequence[Path] = ()) -> list[Path]:
     """Those that decode to their end and are no copy of another one or of an earlier one."""
     seen = {digest: path for path, digest in layout.content_hashes(list(earlier)).items()}
     readable = []
     for path, digest in layout.content_hashes(paths).items():
         try:
-            with Image.open(path) as image:
-                image.load()
+            reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named
-            why = f"{path} cannot be read ({str(error) or type(error).__name__})"
-            left_out.append(untrusted.sanitized(why))
+            left_out[path] = f"cannot be read ({str(error) or type(error).__name__})"
             continue
         if digest in seen:
-            left_out.append(untrusted.sanitized(f"{path} is a copy of {seen[digest]}"))
+            left_out[path] = f"is a copy of {seen[digest]}"
             continue
         seen[digest] = path
         readable.append(path)
@@ -174,7 +196,3 @@ def _names(paths: list[Path], folder: Path) -> dict[Path, str]:
         taken.add(unique.lower())
         names[path] = unique + path.suffix
     return names
-
-
-def _key(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()

@@ -7,6 +7,9 @@ Three layouts, distinguished by what is there, below ROOT/<category>:
             reference, the document that this study was asked from
     mvtec   MVTec AD's: train/good, test/<defect>, ground_truth/<defect>
     plain   train/good and an unlabelled flat test/: it can be scored, not evaluated
+
+The case of these names does not matter, and each folder is read to any depth. The mask of
+test/PLACE/NAME.* is ground_truth/PLACE/NAME.* or NAME_mask.*, or lies in the defect's own folder.
 """
 from __future__ import annotations
 
@@ -15,13 +18,20 @@ import hashlib
 import json
 import os
 import typing
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
 
 from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
-from adlib.data import files, untrusted
+from adlib.data import files, pairing, untrusted
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+HEIC = {".heic", ".heif", ".hif"}
+SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
+                   ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+# Pictures, too: whoever lists a folder names them, and `reading` says why they cannot be read.
+NOT_READ = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".raw", ".psd",
+            ".svg", ".jxl", ".exr", ".hdr", ".tga", ".dcm", ".fits"}
+HIDDEN = (".", "@eaDir", "__MACOSX")  # what hidden files and a NAS's and macOS's copies begin with
 LABELS = "image_anomaly_labels.json"
 MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
 
@@ -43,6 +53,14 @@ class Category:
     train: tuple[Path, ...]  # good images alone
     test: tuple[Path, ...]
     train_bad: tuple[Path, ...]  # known bad ones, for evaluation only
+    masks: dict[Path, Path] = field(default_factory=dict, hash=False)  # of test images
+    unread: tuple[Path, ...] = ()  # images without a place in the layout, masks of no image
+
+    def defect(self, path: Path) -> str:
+        """The defect that a test image's folder names, "good" in any case as "good"; "" in a flat
+        test folder."""
+        name = "".join(path.relative_to(self.root).parts[2:-1][:1])
+        return "good" if name.lower() == "good" else name
 
     def key(self, path: Path) -> str:
         """The image's name in tables and label files: its path below the root, with '/'."""
@@ -91,17 +109,42 @@ def categories(root: Path) -> list[str]:
         untrusted.check_category(root, name)
     if names:
         return names
-    if (root / "train" / "good").is_dir():
+    if _good_folders(root):
         raise InputError(f"{root} is a category itself; give its parent {root.resolve().parent} as "
                          f"data_root, and category {root.resolve().name}")
+    nearest = [f"{folder} has" for folder in folders(root) if _names(folder)] + near_misses(root)
     raise InputError(f"{root} has no folder <category>/train/good; give the folder that holds the "
-                     "categories")
+                     "categories, or make one of your photographs by adlib new"
+                     + "".join(f"; {words}" for words in nearest))
 
 
-def below(folder: Path) -> list[Path]:
-    """The images of a folder to any depth, sorted, hidden ones left out."""
-    return sorted(path for path in folder.rglob("*") if _is_image(path) and not any(
-        name.startswith(".") for name in path.relative_to(folder).parts))
+def near_misses(root: Path) -> list[str]:
+    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words."""
+    return [untrusted.sanitized(f"{train} has no folder good" + (
+                f", but {some([path.name for path in folders(train)])}" if folders(train) else ""))
+            for folder in (root, *folders(root)) if not _good_folders(folder)
+            for train in folders(folder) if train.name.lower() == "train"]
+
+
+def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: None,
+          entered: tuple[str, ...] = (), linked: bool = False, images: bool = True) -> list[Path]:
+    """The images of a folder to any depth, or its other files, sorted, hidden ones left out.
+
+    Linked folders are read, too, after `enter` was asked; not those that lead back to where they
+    lie. Raises InputError for a link in a linked folder, which could multiply without end.
+    """
+    found, entered = [], (*entered, os.path.realpath(folder))
+    for path in _visible(folder):
+        if not path.is_dir():
+            found += [path] if _is_image(path) == images else []
+        elif not path.is_symlink():
+            found += below(path, enter, entered, linked, images)
+        elif (real := os.path.realpath(path)) not in entered:
+            enter(path)
+            if linked:
+                raise InputError(f"{path} is a link in a linked folder; link to {real} directly")
+            found += below(path, enter, entered, linked=True, images=images)
+    return sorted(found)
 
 
 def open_category(root: Path, name: str = "") -> Category:
@@ -109,25 +152,40 @@ def open_category(root: Path, name: str = "") -> Category:
 
     Raises:
         InputError: an unknown category (naming the nearest), fewer than two good training images,
-            images both in test/ and in folders there, untrusted names and links.
+            images both in test/ and in folders there, images that are or share a mask, untrusted
+            names and links.
     """
     names = categories(root)
     name = name or names[0]
     if name not in names:
         raise InputError(f"category {name!r} is not in {root}{did_you_mean(name, names)}")
-    good, test = root / name / "train" / "good", root / name / "test"
-    train, train_bad, flat = _images(good), _images(good.with_name("bad")), _images(test)
-    nested = tuple(path for folder in _folders(test) for path in _images(folder))
+    place, found = root / name, defaultdict(list)
+    for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
+        found[_role(path.relative_to(place).parts)].append(path)
+    train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
     if len(train) < 2:
-        raise InputError(
-            f"{good} holds {len(train)} images; at least 2 good ones are needed to train")
+        raise InputError(f"{place / 'train' / 'good'} holds {len(train)} images; at least 2 good "
+                         "ones are needed to train")
     if flat and nested:
-        raise InputError(f"{test} holds both images and folders of images; use either a flat test "
-                         f"folder or one folder a defect")
-    untrusted.check_paths(root, name, (*train, *flat, *nested, *train_bad))
-    layout = "mvtec" if nested else "course" if (root / LABELS).exists() or train_bad else "plain"
-    return Category(root, name, layout, (root / MARKER).is_file(), train, nested or flat,
-                    train_bad)
+        raise InputError(
+            f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "
+            f"{nested[0].relative_to(flat[0].parent)}); use either a flat test folder or one "
+            "folder a defect")
+    untrusted.check_paths(root, name, (path for paths in found.values() for path in paths))
+    for about in (labels := label_file(root), root / MARKER):
+        if os.path.lexists(about):
+            untrusted.check_inside(root, name, about)
+    layout = ("mvtec" if nested
+              else "course" if labels.exists() or found["train_bad"] else "plain")
+    test, mirrored = (
+        {path: path.relative_to(place).parts[1:] for path in paths} for paths in (nested or flat,
+                                                                                  marks))
+    masks, strays = pairing.pair(test, mirrored)
+    category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
+                        tuple(test), tuple(found["train_bad"]), masks, tuple(found[""] + strays))
+    pairing.check_defective({path: at for path, at in test.items()
+                             if category.defect(path) not in ("", "good")})
+    return category
 
 
 def open_from(data_root: str, name: str) -> tuple[Category, str]:
@@ -145,38 +203,43 @@ def read_labels(category: Category) -> dict[str, Label]:
     """
     labels = {category.key(path): Label(True, "bad") for path in category.train_bad}
     if category.layout == "mvtec":
-        labels |= {category.key(path): Label(path.parent.name != "good", path.parent.name)
-                   for path in category.test}
+        path = label_file(category.root)
+        if path.is_file() and label_entries(category.root, category.name):
+            raise InputError(f"{path} has labels of {category.name}, whose test "
+                             "images lie in folders that say it, too; remove these entries, or "
+                             "put the images into test/ itself")
+        for path in category.test:
+            defect = category.defect(path)
+            labels[category.key(path)] = Label(defect != "good", defect)
     elif category.layout == "course" and category.test:
         labels |= _label_file(category)
     return labels
 
 
+def label_file(root: Path) -> Path:
+    """ROOT/image_anomaly_labels.json, in whatever case its name is there."""
+    return next((path for path in _visible(root) if path.name.lower() == LABELS), root / LABELS)
+
+
 def label_entries(root: Path, name: str) -> dict[str, typing.Any]:
-    """The entries of the label file that belong to one category: their keys are checked for path
-    traversal, their values are not."""
-    path = root / LABELS
+    """The entries of the label file that belong to one category, by name or, where no other folder
+    has it, by its other case: their keys are checked for path traversal, their values are not."""
+    path = label_file(root)
     entries = files.read_json(path)
     if not isinstance(entries, dict):
         raise InputError(
             f"{path} must hold one object of \"category/test/file.png\": {{\"label\": ...}}, "
             f"and holds a {type(entries).__name__}")
-    for key in entries:
-        path_of_key = PureWindowsPath(key)  # which knows absolute paths of either kind
-        if path_of_key.anchor or ".." in path_of_key.parts or "\\" in key:
+    others, own = {folder.name for folder in folders(root)} - {name}, {}
+    for key, entry in entries.items():
+        path_of_key = PureWindowsPath(key)  # which knows separators and absolute paths of any kind
+        if path_of_key.anchor or ".." in path_of_key.parts:
             raise InputError(f"{path}: the key {key!r} leads out of the data folder; keys are like "
                              f"\"zipper/test/001.png\"")
-    return {key: entry for key, entry in entries.items()
-            if PurePosixPath(key).parts[:1] == (name, )}
-
-
-def mask_path(category: Category, path: Path) -> Path | None:
-    """The ground-truth mask of a test image (mvtec: NNN_mask.png or NNN.png), or None. InputError
-    for one that lies elsewhere."""
-    folder = category.root / category.name / "ground_truth" / path.parent.name
-    return next((untrusted.check_inside(category.root, category.name, mask)
-                 for mask in (folder / f"{path.stem}_mask.png", folder / f"{path.stem}.png")
-                 if mask.is_file()), None)
+        first = "".join(path_of_key.parts[:1])
+        if first not in others and pairing.folded(first) == pairing.folded(name):
+            own[key] = entry
+    return own
 
 
 def fingerprint(category: Category) -> str:
@@ -189,15 +252,14 @@ def fingerprint(category: Category) -> str:
 def contents(category: Category) -> dict[str, str]:
     """{name below the root: hash of the content} of every image and mask; under the label file's
     name this category's labels."""
-    masks = [mask for path in category.test
-             if (mask := mask_path(category, path))] if category.layout == "mvtec" else []
-    paths = [*category.train, *category.test, *category.train_bad, *masks]
+    paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
     hashes = {category.key(path): value for path, value in content_hashes(paths).items()}
-    if category.layout == "course" and (category.root / LABELS).is_file():
+    path = label_file(category.root)
+    if category.layout == "course" and path.is_file():
         try:
             hashes[LABELS] = json.dumps(label_entries(category.root, category.name), sort_keys=True)
         except InputError:  # its reader will say what is wrong with it
-            hashes[LABELS] = (category.root / LABELS).read_bytes().hex()
+            hashes[LABELS] = path.read_bytes().hex()
     return hashes
 
 
@@ -242,20 +304,26 @@ def stamp_of(path: Path) -> str:
 
 
 def _label_file(category: Category) -> dict[str, Label]:
-    path = category.root / LABELS
+    path = label_file(category.root)
     if not path.is_file():
         raise InputError(f"{path} is missing, and without it the images in "
                          f"{category.root / category.name / 'test'} have no labels; "
                          "put it there, or sort the images into test/good and test/<defect>")
-    labels = {}
-    for key, entry in label_entries(category.root, category.name).items():
-        word = entry.get("label") if isinstance(entry, dict) else entry
-        if word not in ("good", "bad"):
-            raise InputError(
-                f"{path}: the label of {key!r} is {word!r}; it must be \"good\" or \"bad\"")
-        labels[key] = Label(word == "bad", word)
     test, train_bad = ({category.key(image) for image in paths}
                        for paths in (category.test, category.train_bad))
+    spelled = {pairing.folded(key): key for key in test | train_bad}
+    labels: dict[str, Label] = {}
+    for key, entry in label_entries(category.root, category.name).items():
+        given = entry.get("label") if isinstance(entry, dict) else entry
+        word = given.strip().lower() if isinstance(given, str) else given
+        if word not in ("good", "bad"):
+            raise InputError(
+                f"{path}: the label of {key!r} is {given!r}; it must be \"good\" or \"bad\"")
+        key = PureWindowsPath(key).as_posix()
+        key = key if key in test | train_bad else spelled.get(pairing.folded(key), key)
+        if key in labels:
+            raise InputError(f"{path} names {key!r} twice; keep one entry")
+        labels[key] = Label(word == "bad", word)
     if absent := sorted(labels.keys() - test - train_bad):
         raise InputError(f"{path} names {len(absent)} images that are not there ({some(absent)}); "
                          f"remove the entries or add the files")
@@ -270,22 +338,39 @@ def some(names: typing.Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _names(root: Path) -> list[str]:
-    return [folder.name for folder in _folders(root) if (folder / "train" / "good").is_dir()]
-
-
-def _folders(folder: Path) -> list[Path]:
+def folders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted."""
     return [path for path in _visible(folder) if path.is_dir()]
 
 
-def _images(folder: Path) -> tuple[Path, ...]:
-    return tuple(path for path in _visible(folder) if _is_image(path))
+def _names(root: Path) -> list[str]:
+    return [folder.name for folder in folders(root) if _good_folders(folder)]
+
+
+def _good_folders(category: Path) -> list[Path]:
+    return [good for train in folders(category) if train.name.lower() == "train"
+            for good in folders(train) if good.name.lower() == "good"]
+
+
+def _role(parts: tuple[str, ...]) -> str:
+    """What an image is for, by its path in its category: train, train_bad, flat, nested, mask; "" =
+    nothing."""
+    first, second, *_ = (*map(str.lower, parts[:-1]), "", "")
+    if first == "train":
+        return {"good": "train", "bad": "train_bad"}.get(second, "")
+    return {"test": "nested" if second else "flat", "ground_truth": "mask"}.get(first, "")
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir()
-                  if not path.name.startswith(".")) if folder.is_dir() else []
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
+    except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, maybe
+        return []
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """By its name; a link that leads nowhere is one, too, and is named when it is read."""
+    return path.suffix.lower() in SUFFIXES | NOT_READ and not path.is_dir() and (
+        path.is_file() or not path.exists())

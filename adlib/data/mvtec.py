@@ -8,14 +8,11 @@ when it is whole.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import http.client
 import lzma
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import time
 import urllib.error
@@ -61,10 +58,7 @@ MAX_BYTES = 16 * 2**30  # of an archive, and of what it unpacks to; the real who
 MAX_MEMBERS = 100_000  # the real archive has about 7,000
 PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each new try; from the first where one got further
 TIMEOUT = 30  # seconds without a byte
-_STEP = 100_000_000  # bytes a line of progress, where there is no terminal
-_RANGE_ERRORS = {22, 33, 36}  # curl's, of a server that does not go on with what is here
-# Curl's errors that another try may mend: names, connections, time-outs, transfers cut off.
-_TRANSIENT = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92} | _RANGE_ERRORS
+_STEP = 50_000_000  # bytes a line of progress
 
 
 class _BadArchive(Exception):
@@ -75,7 +69,7 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
         sha256: str | None = None, say: Callable[[str], object] = print) -> list[Path]:
     """Put categories of MVTec AD into `root`; those already there are left alone.
 
-    A broken download stays in ROOT/.downloads; where there is curl, the next call goes on with it.
+    A broken download stays in ROOT/.downloads, and the next call goes on with it.
 
     Args:
         categories: names from CATEGORIES; () or ("all",) = all of them, from the one big archive.
@@ -189,12 +183,12 @@ def _local_path(source: str) -> Path | None:
 
 def _fetch(url: str, target: Path, say: Callable) -> Path:
     """Fetch an http(s) url to `target`, which is there only when it is whole. What came so far lies
-    in TARGET.part; with curl, every try goes on after it."""
-    part, curl = target.with_name(f"{target.name}.part"), shutil.which("curl")
+    in TARGET.part, and every try goes on after it."""
+    part = target.with_name(f"{target.name}.part")
     if target.exists():
         return target
     furthest = idle = 0
-    while problem := _curl(curl, url, part, say) if curl else _urllib(url, part):
+    while problem := _once(url, part, say):
         furthest, idle = (size, 0) if (size := _size(part)) > furthest else (furthest, idle + 1)
         if idle >= len(PAUSES):
             raise InputError(
@@ -206,58 +200,48 @@ def _fetch(url: str, target: Path, say: Callable) -> Path:
     return target
 
 
-def _curl(curl: str, url: str, part: Path, say: Callable) -> str:
-    """One try: "" when all is there, else what went wrong that another one may mend."""
-    visible = sys.stderr.isatty()
-    command = [curl, "--progress-bar" if visible else "--silent", "--fail", "--location",
-               "--globoff", "--proto", "=http,https", "--proto-redir", "=http,https",
-               "--connect-timeout", str(TIMEOUT), "--speed-limit", "1", "--speed-time",
-               str(TIMEOUT), "--max-filesize", str(MAX_BYTES), "--continue-at", "-", "--output",
-               str(part), "--write-out", "%{http_code} %{errormsg}", "--url", url]
-    told, process = _size(part), subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def _once(url: str, part: Path, say: Callable) -> str:
+    """One try, from where the last one ended: "" when all is there, else what went wrong that
+    another one may mend."""
+    start = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        while process.poll() is None and (size := _size(part)) <= MAX_BYTES:
-            if not visible and size // _STEP > told // _STEP:
-                say(f"{part.stem}: {_megabytes(size)}")
-                told = size
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.2)
-    finally:  # also where somebody interrupts this, or older curls do not heed --max-filesize
-        process.kill()
-        status, _, message = process.communicate()[0].partition(" ")
-    code, size = process.returncode, _size(part)
-    if code == 63 or size > MAX_BYTES:
-        raise _too_large(url, part)
-    if code == 22 and status != "416":
-        return _refused(url, int(status))
-    if code in _RANGE_ERRORS:
-        part.unlink(missing_ok=True)
-    elif code not in _TRANSIENT | {0}:
-        raise InputError(f"cannot download {url} to {part}: {message} (curl's error {code}); mend "
-                         "that and try again (what was downloaded is kept)")
-    return f"the connection broke off after {size:,} bytes ({message})" if code else ""
-
-
-def _urllib(url: str, part: Path) -> str:
-    """The same where there is no curl, each try from the first byte."""
-    with part.open("wb") as file:
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-                announced = response.length
-                while block := response.read(1 << 16):
-                    file.write(block)
-                    if file.tell() > MAX_BYTES:
-                        raise _too_large(url, part)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return _refused(url, error.code)
-        except (OSError, http.client.HTTPException) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            return f"the connection broke off ({error or type(error).__name__})"
-    if announced in (None, _size(part)):
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        # asked for more than there is: the hash, or the archive's end, says whether that was all
+        return "" if error.code == 416 else _refused(url, error.code)
+    except (OSError, http.client.HTTPException) as error:
+        return f"the connection broke off ({error})"
+    with response:
+        if response.status == 206 and not response.headers.get("Content-Range", "").startswith(
+                f"bytes {start}-"):
+            part.unlink()
+            return "the server did not go on where it was asked to"
+        if response.status != 206:
+            part.write_bytes(b"")
+        with part.open("ab") as file:
+            end = None if response.length is None else file.tell() + response.length
+            while block := _read(response):
+                file.write(block)
+                size = file.tell()
+                if size > MAX_BYTES:
+                    raise _too_large(url, part)
+                if size // _STEP > (size - len(block)) // _STEP:
+                    say(f"{part.stem}: {_megabytes(size)}"
+                        + (f" of {_megabytes(end)}" if end else ""))
+    if block is not None and end in (None, _size(part)):
         return ""
-    return f"the connection broke off after {_size(part):,} of {announced:,} bytes"
+    return f"the connection broke off after {_size(part):,}" + (
+        f" of {end:,} bytes" if end else " bytes")
+
+
+def _read(response: http.client.HTTPResponse) -> bytes | None:
+    """What has come, b"" at the end, None where the connection broke off."""
+    try:
+        return response.read1(1 << 16)
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def _refused(url: str, status: int) -> str:

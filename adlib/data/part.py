@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from adlib.config import Config, InputError
-from adlib.data import images, layout
+from adlib.config import Config, InputError, log
+from adlib.data import images, layout, masks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,6 +19,7 @@ class ImageSet:
     category: layout.Category
     paths: tuple[Path, ...]
     size: int  # pixels a side
+    grey_range: str = ""  # the parameter
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -32,18 +33,32 @@ class ImageSet:
     def tensor(self) -> torch.Tensor:
         """uint8 [N,3,S,S], memory-mapped. Raises InputError naming every file that cannot be
         read."""
-        return images.load(self.paths, self.size)
+        return images.load(self.paths, self.size, self.read_by)
+
+    @property
+    def read_by(self) -> tuple[float, float] | None:
+        """What becomes 0 and 255 in images of more than 8 bits."""
+        return images.grey_range(self.category.train, self.grey_range)
 
     @functools.cached_property
     def mask_paths(self) -> list[Path | None]:
         """The ground-truth mask of each image; None where there is none."""
-        masked = self.category.layout == "mvtec"
-        return [layout.mask_path(self.category, path) if masked else None for path in self.paths]
+        return [self.category.masks.get(path) for path in self.paths]
 
     @functools.cached_property
+    def _masks(self) -> tuple[torch.Tensor, list[masks.Notes]]:
+        return masks.load(self.paths, self.mask_paths, self.size)
+
+    @property
     def masks(self) -> torch.Tensor:
-        """bool [N,S,S], True = defective; all False where an image has no mask."""
-        return images.load_masks(self.mask_paths, self.size)
+        """bool [N,S,S], True = defective; all False where an image has no mask. Raises InputError
+        naming every mask that cannot be used."""
+        return self._masks[0]
+
+    @property
+    def mask_notes(self) -> list[masks.Notes]:
+        """What had to be assumed to read each image's mask, by the codes of `masks`."""
+        return self._masks[1]
 
     def select(self, indices: typing.Iterable[int]) -> ImageSet:
         """The images of some indices, in that order."""
@@ -62,7 +77,13 @@ class Part:
     held_out_index: torch.Tensor  # int64, of `good`: what calibrates it
 
     def _set(self, paths: typing.Sequence[Path]) -> ImageSet:
-        return ImageSet(self.category, tuple(paths), self.config.image_size)
+        return ImageSet(self.category, tuple(paths), self.config.image_size,
+                        self.config.grey_range)
+
+    @property
+    def grey_range(self) -> tuple[float, float] | None:
+        """What becomes 0 and 255 in images of more than 8 bits; None where there are none."""
+        return images.grey_range(self.category.train, self.config.grey_range)
 
     @functools.cached_property
     def good(self) -> ImageSet:
@@ -96,6 +117,10 @@ def open_part(config: Config) -> Part:
     """
     root, source = layout.find_root(config.data_root)
     category = layout.open_category(root, config.category)
+    if category.unread:
+        log.warning("%d files in %s have no place in its layout and are not read: %s",
+                    len(category.unread), root / category.name,
+                    layout.some(list(map(category.key, category.unread))))
     kept, held = split(len(category.train), config.held_out, config.seed)
     config = dataclasses.replace(config, category=category.name)
     return Part(config, category, source, kept, held)

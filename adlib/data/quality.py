@@ -1,20 +1,23 @@
-"""Is this folder of images fit for a study? Counts, sizes, modes, labels, duplicates, and every
-file that cannot be read. And what kind of workpiece its good images show, by measurement."""
+"""Is this folder of images fit for a study? Counts, sizes, modes, labels, masks, duplicates, and
+every file that cannot be read or has no place. And what kind of workpiece its
+good images show, by measurement."""
 from __future__ import annotations
 
 import os
 import typing
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adlib.config import InputError
-from adlib.data import layout
+from adlib.data import layout, reading
+from adlib.data.reading import GreyRange, Header
 
 if typing.TYPE_CHECKING:
     import torch
 
+MAP_SIZE = 256  # pixels a side of the maps of all but the autoencoders
 Group = tuple[str, ...]  # the keys of identical images
 
 
@@ -31,37 +34,72 @@ class Findings:
     unreadable: tuple[str, ...]  # "key (why)"
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
+    unnamed: Group = ()  # files that are images, and are not read for their names
+    grey_range: GreyRange | None = None  # what becomes 0 and 255 in images of more than 8 bits
+    outside: Group = ()  # images with values beyond it
+    eight_bits: Group = ()  # images of 8 bits, where those to learn from have more
+    mask_problem: str = ""  # what is wrong with the masks, or ""
+    masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
+    noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
+
+    @property
+    def stopping(self) -> int:
+        """How many of the problems would stop a run."""
+        return len(self.unreadable) + bool(self.label_problem) + bool(self.mask_problem)
 
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        Codes: unreadable, leak, duplicate, labels (with what is wrong with them instead of names),
-        no_labels, all_good, all_anomalous.
+        Codes: unreadable, unnamed, outside, eight_bits, leak, duplicate, labels and masks (with
+        what is wrong with them instead of names), no_test, no_labels, all_good, all_anomalous;
+        those of `noted`: unread (images without a place in the layout), stray (masks of no image),
+        bare (folders of a defect without an image), respelled (names and labels taken for good,
+        bad, train or test in another case), alike (defects that differ in case alone), absent (no
+        mask, where others have one), contradicted (good, but its mask shows a defect), and
+        data.masks' own, once a defect.
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
+        problems += [(code, names) for code, names in (
+            ("unnamed", self.unnamed), ("outside", self.outside), ("eight_bits", self.eight_bits))
+            if names]
         problems += [("leak", group) for group in self.leaks]
         problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
             problems.append(("labels", (self.label_problem, )))
+        elif not self.counts["test"]:
+            problems.append(("no_test", ()))
         elif not self.labels:
             problems.append(("no_labels", ()))
         elif len({name == "good" for name in self.labels}) == 1:
             problems.append(("all_good" if "good" in self.labels else "all_anomalous", ()))
-        return problems
+        problems += [("masks", (self.mask_problem, ))] if self.mask_problem else []
+        return problems + [(code, names) for code, names in self.noted.items() if names]
 
 
-def check(category: layout.Category) -> Findings:
-    """Look at every file of a category. Bad images and labels are findings, and raise nothing."""
+def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
+    """Look at every file of a category, and at its masks as a run at `size` pixels a side would.
+    Bad images, labels and masks are findings, and raise nothing."""
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
     paths = [path for split in splits.values() for path in split]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = dict(zip(map(category.key, paths), pool.map(_read, paths), strict=True))
+        examined = dict(zip(map(category.key, paths), pool.map(_examine, paths), strict=True))
+    headers = {key: header for key, header in examined.items() if isinstance(header, Header)}
+    grey_range = reading.union(headers[key].extent for key in map(category.key, category.train)
+                               if key in headers)
+    if grey_range is None:
+        examined |= {key: reading.without_range(one.extent) for key, one in headers.items()
+                     if one.extent}
+    others = [path for split in ("train", "test")
+              for path in layout.below(category.root / category.name / split, images=False)]
+    unnamed = tuple(category.key(path) for path in others if reading.is_picture(path))
     try:
         label_problem, labels = "", layout.read_labels(category)
     except InputError as error:
         label_problem, labels = str(error), {}
-    defects = Counter(labels[key].defect for key in map(category.key, category.test)
-                      if key in labels)
+    of_test = {path: labels[key] for path in category.test if (key := category.key(path)) in labels}
+    defects = Counter(label.defect for label in of_test.values())
+    masked = Counter(label.defect for path, label in of_test.items() if path in category.masks)
+    mask_problem, noted = _masks(category, of_test, size)
     identical: dict[str, list[Path]] = {}
     for path, digest in layout.content_hashes(paths).items():
         identical.setdefault(digest, []).append(path)
@@ -70,16 +108,42 @@ def check(category: layout.Category) -> Findings:
               for group in identical.values() if len(group) > 1}
     return Findings(
         counts={name: len(split) for name, split in splits.items() if split or name != "train/bad"},
-        sizes=dict(Counter(size for size, _, why in images.values() if not why).most_common()),
-        modes=dict(Counter(mode for _, mode, why in images.values() if not why).most_common()),
+        sizes=dict(Counter("{}x{}".format(*one.size) for one in headers.values()).most_common()),
+        modes=dict(Counter(one.mode for one in headers.values()).most_common()),
         labels=dict(sorted(defects.items(), key=lambda item: (item[0] != "good", item[0]))),
         duplicates=tuple(group for group, leaks in groups.items() if not leaks),
         leaks=tuple(group for group, leaks in groups.items() if leaks),
-        unreadable=tuple(f"{key} ({why})" for key, (_, _, why) in images.items() if why),
-        ignored=sum(path.is_file() and path.suffix.lower() not in layout.SUFFIXES
-                    and not path.name.startswith(".") for split in ("train", "test")
-                    for path in (category.root / category.name / split).rglob("*")),
-        label_problem=label_problem)
+        unreadable=tuple(f"{key} ({why})" for key, why in examined.items() if isinstance(why, str)),
+        ignored=len(others) - len(unnamed), label_problem=label_problem, unnamed=unnamed,
+        grey_range=grey_range, outside=tuple(
+            key for key, one in headers.items() if reading.is_outside(one.extent, grey_range)),
+        eight_bits=tuple(key for key, one in headers.items() if grey_range and not one.extent),
+        mask_problem=mask_problem,
+        masks={name: (masked[name], n) for name, n in sorted(defects.items()) if name != "good"},
+        noted=_places(category, defects) | noted)
+
+
+def _places(category: layout.Category, defects: typing.Iterable[str]) -> dict[str, Group]:
+    """What has no place, and what has one under another spelling."""
+    unread, tests = list(map(category.key, category.unread)), category.root / category.name
+    stray = [key for key in unread if key.split("/")[1].lower() == "ground_truth"]
+    bare = [f"{test.name}/{folder.name}" for test in layout.folders(tests)
+            if test.name.lower() == "test" for folder in layout.folders(test)
+            if category.layout == "mvtec" and not layout.below(folder)]
+    spelled = set()
+    for path in (*category.train, *category.test, *category.train_bad):
+        first, *rest = category.key(path).split("/")[1:-1]
+        spelled |= {first, *(f"{first}/{name}" for name in rest[:1]
+                             if first.lower() == "train" or name.lower() == "good")}
+    if category.layout == "course" and defects:
+        entries = layout.label_entries(category.root, category.name).values()
+        spelled |= {entry["label"] if isinstance(entry, dict) else entry for entry in entries}
+    cases = [[name for name in defects if name.lower() == one]
+             for one in sorted({name.lower() for name in defects})]
+    return {"unread": tuple(key for key in unread if key not in stray), "stray": tuple(stray),
+            "bare": tuple(bare),
+            "respelled": tuple(sorted(name for name in spelled if name != name.lower())),
+            "alike": tuple(name for names in cases if len(names) > 1 for name in names)}
 
 
 def properties(good: torch.Tensor) -> dict[str, float]:
@@ -108,13 +172,28 @@ def properties(good: torch.Tensor) -> dict[str, float]:
             "colour": float((x.amax(dim=1) - x.amin(dim=1)).mean()), "good": n}
 
 
-def _read(path: Path) -> tuple[str, str, str]:
-    """(size, mode, "") of an image that decodes to its end, or ("", "", why)."""
-    from PIL import Image
+def _masks(category: layout.Category, labels: dict[Path, layout.Label],
+           size: int) -> tuple[str, dict[str, Group]]:
+    """What is wrong with the masks, and the images that each note is about."""
+    from adlib.data import masks
 
+    paths, noted = list(category.masks), defaultdict(list)
     try:
-        with Image.open(path) as image:
-            image.load()
-            return f"{image.width}x{image.height}", image.mode, ""
+        grids, notes = masks.load(paths, list(category.masks.values()), size)
+    except InputError as error:
+        return str(error), {}
+    noted["absent"] = [category.key(path) for path, label in labels.items()
+                       if paths and label.anomalous and path not in category.masks]
+    for path, grid, found in zip(paths, grids, notes, strict=True):
+        good = path in labels and not labels[path].anomalous
+        for note in ["contradicted"] * bool(grid.any()) if good else found.elements():
+            noted[note].append(category.key(path))
+    return "", {note: tuple(names) for note, names in noted.items()}
+
+
+def _examine(path: Path) -> Header | str:
+    """What decodes to its end, or why it does not."""
+    try:
+        return reading.examine(path)
     except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
-        return "", "", (str(error) or type(error).__name__).replace(str(path), path.name)
+        return (str(error) or type(error).__name__).replace(str(path), path.name)

@@ -31,15 +31,16 @@ def check_category(root: Path, name: str) -> None:
 def check_paths(root: Path, name: str, paths: typing.Iterable[Path]) -> None:
     """Raises InputError for an image of category `name` that lies outside the data folder, or that
     has a name, or a defect's name, that it cannot have."""
+    paths = list(paths)
     for path in paths:
         check_name(path.relative_to(root).as_posix())
         check_inside(root, name, path)
-    for folder in dict.fromkeys(path.parent.name for path in paths):
+    for folder in {folder for path in paths for folder in path.relative_to(root).parts[2:-1][:1]}:
         _check_formula(folder)
 
 
-def check_inside(root: Path, name: str, path: Path) -> Path:
-    """The path again, of an image or mask of category `name`; InputError for path traversal.
+def check_inside(root: Path, name: str, path: Path) -> None:
+    """Raises InputError for path traversal by an image, mask or label file of category `name`.
 
     It must lie in root/name or elsewhere in `root`, links followed. Both folders may be links
     themselves, to another disk say: whoever asks for them by name sees where they lie. A link below
@@ -51,7 +52,9 @@ def check_inside(root: Path, name: str, path: Path) -> Path:
         raise InputError(
             f"{path} is a link that leads out of the data folder, to {real}; copy the pictures to "
             f"where the link is, or link {root / name} as a whole")
-    return path
+    if not real.exists():
+        raise InputError(f"{path} is a link to {real}, which is not there; put it there, or remove "
+                         "the link")
 
 
 def check_name(name: str) -> None:

@@ -3,6 +3,7 @@ anomalous. No test image and no label is read here."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import typing
 
@@ -13,16 +14,23 @@ import torch
 from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
+from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc
-from adlib.evaluation.conformal import Threshold, folds
-from adlib.models import anomaly_maps
+from adlib.evaluation.conditions import Conditions
+from adlib.evaluation.conformal import TailThreshold, Threshold, folds
+from adlib.models import anomaly_maps, foreign
 from adlib.models.anomaly_maps import Scale
-from adlib.models.backbone import CHUNK
 from adlib.models.detector import Detector, Images, as_tensor
+from adlib.models.fast.device import CHUNK
+from adlib.models.foreign import Foreign
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 FOLDS = 5  # of the cross-conformal scores
+# Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
+# a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
+FOREIGN_FPR = 0.001
+MOST = 500  # good images that tell foreign ones, as in fused
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,8 +45,10 @@ class Decision:
         fixed in advance.
     thresholds: {reference and score: Threshold}.
     good_scores: {train, held_out: a column a score, a row an image}.
+    conditions: how the good pictures were taken; None in a run of an earlier version.
     low, level: the one colour scale of a run's pictures: the map's median on good images, and what
         one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
+    foreign: what tells pictures that do not show the part; None in runs of an earlier version.
     """
 
     ranking: pd.DataFrame
@@ -49,6 +59,14 @@ class Decision:
     good_scores: dict[str, pd.DataFrame]
     low: float
     level: float
+    conditions: Conditions | None = None
+    foreign: Foreign | None = None
+
+    @functools.cached_property
+    def foreign_threshold(self) -> TailThreshold | None:
+        """From which distance on a picture is foreign; None where too few good ones say so."""
+        known = self.foreign is not None and len(self.foreign.calibration) >= foreign.FEWEST
+        return TailThreshold(self.foreign.calibration.numpy(), FOREIGN_FPR) if known else None
 
     @property
     def chosen_without_labels(self) -> bool:
@@ -95,7 +113,28 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     return Decision(
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
-        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)))
+        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)),
+        Conditions.of(part.good.tensor),
+        fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
+
+
+def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
+    """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample."""
+    kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
+    return fit_foreign_features(model, model.features(good[kept.sort().values]))
+
+
+def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
+    """The same of their features. A folder of good images is never clean: one that is much more
+    unlike the others than they are would hide all that is as unlike, and is set aside."""
+    kept = np.arange(len(features))
+    while True:
+        model.fit(features[kept])
+        outlying = conformal.outlying(model.calibration.numpy(), FOREIGN_FPR / 10)
+        model.set_aside = torch.tensor(len(features) - len(kept))
+        if not outlying.any() or (~outlying).sum() < foreign.FEWEST:
+            return model
+        kept = kept[~outlying]
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,

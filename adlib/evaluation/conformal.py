@@ -20,6 +20,7 @@ import math
 import numpy as np
 from scipy import special
 
+UPPER = 0.25  # share of the calibration values that the tail is fitted to
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Threshold:
@@ -49,6 +50,14 @@ class Threshold:
         """Are there enough good images for the asked rate? Else every p-value is above it."""
         return len(self.calibration) >= min_calibration_size(self.target_fpr)
 
+    @property
+    def least_target_fpr(self) -> float:
+        """The least rate that these images support, 1/(n+1), rounded up to three digits: what is
+        said can be asked for."""
+        least = 1 / (len(self.calibration) + 1)
+        unit = 10.0**(math.floor(math.log10(least)) - 2)
+        return float(f"{math.ceil(least / unit - 1e-9) * unit:.3g}")
+
     def exceeded(self, scores: np.ndarray) -> np.ndarray:
         """float [N] -> bool [N], True = called anomalous."""
         return np.asarray(scores, float) > self.value
@@ -65,6 +74,61 @@ class Threshold:
     def at(self, target_fpr: float) -> Threshold:
         """The threshold of another asked rate, from the same images."""
         return dataclasses.replace(self, target_fpr=target_fpr)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TailThreshold:
+    """The same for a rate that the calibration values are too few for: beyond the largest of them
+    the tail is taken for exponential, as its upper quarter is. That is an assumption and no
+    guarantee, for values that lie far out it is enough. A picture is called foreign where `value >
+    this value`.
+
+    Args:
+        calibration: float64 [n], a value of each good image by what was fitted on the others.
+        target_fpr: the share of good parts that may exceed it.
+
+    Reference: peaks over a threshold, with the exponential tail of the generalised Pareto family
+        (Pickands, Annals of Statistics 1975).
+    """
+
+    calibration: np.ndarray
+    target_fpr: float
+
+    @functools.cached_property
+    def tail(self) -> tuple[float, float]:
+        """Where the upper quarter begins, and its mean excess."""
+        start = float(np.quantile(self.calibration, 1 - UPPER))
+        beyond = self.calibration[self.calibration > start]
+        return start, float((beyond - start).mean()) if len(beyond) else 0.0
+
+    @functools.cached_property
+    def value(self) -> float:
+        """No good image's own value exceeds it."""
+        start, excess = self.tail
+        return max(float(self.calibration.max()),
+                   start + excess * math.log(UPPER / self.target_fpr))
+
+    def exceeded(self, values: np.ndarray) -> np.ndarray:
+        """float [N] -> bool [N], True = called foreign."""
+        return np.asarray(values, float) > self.value
+
+    def p_values(self, values: np.ndarray) -> np.ndarray:
+        """float [N] -> float64 [N] in [0,1]: as `p_values` as far as the calibration goes, and
+        never below the tail."""
+        values, (start, excess) = np.asarray(values, float), self.tail
+        beyond = np.maximum(values - start, 0)
+        tail = UPPER * np.exp(-beyond / max(excess, 1e-300))
+        counted = p_values(self.calibration, values)
+        return np.where(values > self.calibration.max(), tail, np.maximum(tail, counted))
+
+
+def outlying(values: np.ndarray, rate: float) -> np.ndarray:
+    """Which of [n] lie beyond what a share `rate` would, by the tail of most of them: bool [n]. As
+    TailThreshold, with the median for the mean, which one in ten cannot move far."""
+    start = float(np.quantile(values, 1 - UPPER))
+    beyond = values[values > start] - start
+    excess = float(np.median(beyond)) / math.log(2) if len(beyond) else math.inf
+    return values > start + excess * math.log(UPPER / rate)
 
 
 def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -123,6 +123,6 @@ def _share(decision: Decision, scores: np.ndarray) -> float:
 
 
 def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """As images.decode would: uint8 [S,S,3] -> [3,size,size]."""
+    """As reading.read would: uint8 [S,S,3] -> [3,size,size]."""
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized).transpose(2, 0, 1)

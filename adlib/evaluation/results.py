@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -188,24 +189,29 @@ def operating_of(table: pd.DataFrame, prefix: str = "") -> dict[str, Entry]:
 def locate(part: Part, maps: np.ndarray) -> tuple[Entry | None, pd.DataFrame]:
     """Pixel metrics of the test images' maps, float [N,S,S], and a row a defect region.
 
-    All test images count, good ones as all good; an anomalous image without a mask is left out and
-    counted.
+    All labelled test images count, good ones as all good; left out and counted are an anomalous
+    image without a mask or with an empty one, and a good image whose mask shows a defect.
 
     Returns:
-        ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask, groups}, regions with
-        path and defect); (None, empty) where no image has a mask. groups: the same four metrics for
+        ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask, masks, groups}, regions
+        with path and defect); (None, empty) where no anomalous image has a mask. masks: {note:
+        count} (data.masks; contradicted: masks of good images). groups: the same four metrics for
         the good images with each defect type, and with the half of the defective images whose
         defects are smaller, and larger. Definitions: evaluation.localization.
     """
     labels, keys, masks = layout.read_labels(part.category), part.test.keys, part.test.mask_paths
-    defects = [labels[key].defect if key in labels else "" for key in keys]
-    anomalous = [key in labels and labels[key].anomalous for key in keys]
-    used = [i for i, key in enumerate(keys)
-            if masks[i] is not None or (key in labels and not anomalous[i])]
-    if not any(masks[i] is not None for i in used):
+    defects = np.array([labels[key].defect if key in labels else "" for key in keys])
+    bad, good = (np.array([key in labels and labels[key].anomalous == of for key in keys], bool)
+                 for of in (True, False))
+    masked = np.array([mask is not None for mask in masks], bool)
+    if not (bad & masked).any():
         return None, pd.DataFrame()
-    truth = part.test.masks.numpy()[used]
-    maps, kinds = maps[used], np.array([defects[i] for i in used])
+    truth = part.test.masks.numpy()
+    marked = truth.any(axis=(1, 2))
+    used = np.flatnonzero(good & ~marked | bad & marked)
+    notes = sum((part.test.mask_notes[i] for i in np.flatnonzero(bad)), Counter())
+    notes["contradicted"] = int((good & marked).sum())
+    truth, maps, kinds = truth[used], maps[used], defects[used]
     areas = truth.mean(axis=(1, 2))
     try:
         found, regions = localization.measure(maps, truth)
@@ -218,9 +224,8 @@ def locate(part: Part, maps: np.ndarray) -> tuple[Entry | None, pd.DataFrame]:
                      **localization.measure(maps[chosen], truth[chosen])[0]})
     regions = regions.assign(defect=kinds[regions["image"]],
                              path=[keys[used[i]] for i in regions["image"]])
-    without = sum(anomalous) - sum(mask is not None for mask in masks)
-    return found | {"images": len(used), "without_mask": without, "groups": rows}, regions.drop(
-        columns="image")
+    return found | {"images": len(used), "without_mask": int((bad & ~masked).sum()),
+                    "masks": dict(+notes), "groups": rows}, regions.drop(columns="image")
 
 
 def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:

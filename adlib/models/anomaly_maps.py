@@ -65,10 +65,17 @@ def reduce(maps: np.ndarray, how: str) -> np.ndarray:
 
 
 def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of each smoothed map over good images, which put maps on one scale."""
+    """Mean and deviation of each smoothed map over good images, which put maps on one scale.
+
+    A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
+    everywhere, but for rounding, stays in its own unit.
+    """
+    def deviation(values: np.ndarray) -> float:
+        found = float(values.std(dtype=np.float64))
+        return max(found, 1e-6) if found > 1e-6 * np.abs(values).max() else 1.0
+
     smoothed = {name: smooth(values) for name, values in maps.items()}
-    return {name: (float(values.mean(dtype=np.float64)),
-                   max(float(values.std(dtype=np.float64)), 1e-12))
+    return {name: (float(values.mean(dtype=np.float64)), deviation(values))
             for name, values in smoothed.items()}
 
 

@@ -7,7 +7,6 @@ code's.
 from __future__ import annotations
 
 import typing
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -19,8 +18,7 @@ from adlib.models import anomaly_maps, training, weights
 from adlib.models.detector import Detector
 from adlib.models.fast.convolution import Conv2d, ConvTranspose2d
 from adlib.models.fast.device import AT_ONCE, autocast, pick_device
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from adlib.models.resnet18 import ResNet18
 
 
 class CAE(nn.Module):
@@ -39,40 +37,7 @@ class CAE(nn.Module):
         return self.decoder(self.encoder(x))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He, Zhang, Ren and Sun, CVPR 2016)."""
-
-    def __init__(self, a: int, b: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = Conv2d(a, b, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(b)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2, self.bn2 = Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b)
-        self.downsample = None if a == b else nn.Sequential(
-            Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + shortcut)
-
-
-def resnet18_encoder() -> nn.Sequential:
-    """torchvision's ResNet18 without its head, by the same names, initialised as there. (Importing
-    torchvision takes a second.)"""
-    widths = (64, 64, 128, 256, 512)
-    stages = [(f"layer{i}", nn.Sequential(BasicBlock(a, b, 1 if i == 1 else 2), BasicBlock(
-        b, b, 1))) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 1)]
-    encoder = nn.Sequential(OrderedDict([
-        ("conv1", Conv2d(3, 64, 7, stride=2, padding=3, bias=False)), ("bn1", nn.BatchNorm2d(64)),
-        ("relu", nn.ReLU(inplace=True)), ("maxpool", nn.MaxPool2d(3, stride=2, padding=1)),
-        *stages]))
-    for module in encoder.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return encoder
-
-
-class ResNetAE(nn.Module):
+class ResNetAE(ResNet18):
     """Autoencoder on ResNet18 to layer4, [N,512,S/32,S/32]; conv1, bn1 and layer1 are frozen.
 
     Frozen includes the running statistics of batch norm: those stages stay in eval mode whatever
@@ -81,9 +46,6 @@ class ResNetAE(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
-        self.encoder = resnet18_encoder()
         self.decoder = _decoder((512, 256, 128, 64, 32, 3), kernel=4)
         self.frozen = (self.encoder.conv1, self.encoder.bn1, self.encoder.layer1)
         for stage in self.frozen:

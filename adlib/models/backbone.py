@@ -1,6 +1,6 @@
 """The frozen, ImageNet-pretrained ResNet18 that every feature detector of the study looks through.
 
-It is the encoder of `autoencoders.ResNetAE` to layer3, in eval mode and without gradient. At an
+It is the encoder of `ResNetAE` to layer3, in eval mode and without gradient. At an
 input of S pixels its stages give layer1 [N,64,S/4,S/4], layer2 [N,128,S/8,S/8] and layer3
 [N,256,S/16,S/16]. Features are kept on disk: the detectors, seeds and ablations of a category share
 them.
@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import typing
 from pathlib import Path
@@ -20,12 +19,12 @@ from torch import nn
 from adlib.config import Config, cache_dir
 from adlib.data import files
 from adlib.data import images as pictures
-from adlib.models import autoencoders
+from adlib.models import weights
 from adlib.models.detector import Detector
-from adlib.models.fast.device import autocast, pick_device, precision
+from adlib.models.fast.device import CHUNK, autocast, pick_device, precision
+from adlib.models.resnet18 import ResNet18
 
 BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
-CHUNK = 64  # images that are kept together: scoring in batches of as many meets what was fitted on
 CHANNELS, STRIDES = (64, 128, 256), (4, 8, 16)
 EXTRACTOR = "2"  # part of every cache key: raise it when _compute gives other features
 KEPT_BYTES = 4e9  # of features on disk; the oldest go first. A 256 px image takes 0.9 MB
@@ -47,9 +46,11 @@ class OnBackbone(Detector):
 
 def load_backbone(config: Config) -> tuple[nn.Module, str]:
     """The frozen encoder, ImageNet's normalisation inside, and where its weights came from."""
-    network, weights = autoencoders.build_network(dataclasses.replace(config, model="resnet18"))
-    del network.encoder.layer4, network.decoder
-    return network.requires_grad_(False).eval(), weights
+    torch.manual_seed(config.seed)
+    network = ResNet18()
+    word = weights.load_pretrained(network.encoder, config)
+    del network.encoder.layer4
+    return network.requires_grad_(False).eval(), word
 
 
 def extract(network: nn.Module, images: torch.Tensor, config: Config) -> list[torch.Tensor]:
@@ -164,5 +165,6 @@ def _forget(newest: Path) -> None:
         if total <= KEPT_BYTES:
             return
         if path != newest:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows keeps what somebody has mapped
+                path.unlink(missing_ok=True)
             total -= size

@@ -11,13 +11,18 @@ from torch import nn
 
 from adlib.config import InputError
 from adlib.models import training
+from adlib.models.fast.device import one_thread
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
-BANK, POOL = 4000, 20000  # patches the memory keeps, and random patches it chooses them from
+BANK, POOL = 4000, 20000  # patches the memory keeps, and random ones it chooses them from
+AT_ONCE = 1024  # cells that are compared with the bank: the products fit the processor's cache
 PROJECTED = 64  # dimensions in which the memory's coreset is chosen
-HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 10, 2e-3, 2048  # of the classifier; a batch is of cells
-GOOD_CELLS, GOOD_PER_ANOMALOUS = 256, 2  # it sees of each good image, and beside an anomalous one
+HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 6, 2e-3, 2048  # of the classifier; a batch is of cells
+GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones of each anomalous
+DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by at least
+# Cells of mirrored and turned good images [P,C], and which good image each is of, int64 [P].
+Views = tuple[torch.Tensor, torch.Tensor]
 
 
 class PCAResidual(nn.Module):
@@ -85,77 +90,95 @@ class Memory(nn.Module):
     """Distance of a cell's features to the nearest of a bank of good ones.
 
     The bank is a greedy k-centre coreset of random good patches, chosen in a random projection.
+    Among the patches are those of mirrored and turned good images: a few good images show few of
+    the ways in which a good part may look.
 
     Reference: PatchCore (Roth et al., CVPR 2022), without its re-weighting of the image score.
     """
 
-    def fit(self, features: torch.Tensor, seed: int = 0) -> Memory:
+    def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None) -> Memory:
+        """features: of good images, as they are. views: cells of mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
         patches = _cells(features)
-        patches = patches[torch.randperm(len(patches), generator=generator)[:POOL]]
-        projection = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
-        chosen = _coreset(patches @ projection, min(BANK, len(patches)))
-        self.register_buffer("bank", patches[chosen])
+        drawn = torch.randperm(len(patches), generator=generator)[:POOL]
+        pool, image = patches[drawn], drawn // features[0, 0].numel()
+        if views is not None:
+            pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
+        projection = torch.randn(pool.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+        points = pool @ projection
+        with one_thread():
+            chosen = _coreset(points, min(BANK, len(pool)))
+        self.register_buffer("bank", pool[chosen])
+        self.register_buffer("image", image[chosen])  # that each patch of the bank is from
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         n, _, h, w = features.shape
-        patches, squares = _cells(features), self.bank.square().sum(dim=1)
-        # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the part in brackets is one matrix product, small
-        # enough
-        # for the processor's cache.
-        nearest = [torch.addmm(squares, part, self.bank.T, alpha=-2).amin(dim=1)
-                   for part in patches.split(1024)]
-        if not nearest:
-            return patches.new_zeros(0).view(n, h, w)
-        return (torch.cat(nearest) + patches.square().sum(dim=1)).clamp_min(0).sqrt().view(n, h, w)
+        return torch.cat([self.difference(cells).norm(dim=1)
+                          for cells in _cells(features).split(AT_ONCE)]).view(n, h, w)
+
+    def difference(self, cells: torch.Tensor, without: torch.Tensor | None = None) -> torch.Tensor:
+        """Cells' features [P,C] minus those of the nearest good one, which is not of the images
+        `without` (int64 indices of the images fitted on) where others are in the bank."""
+        # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the nearest has the least part in brackets.
+        squares = self.bank.square().sum(dim=1)
+        if without is not None:
+            own = torch.isin(self.image, without)
+            squares = squares.masked_fill(own & ~own.all(), torch.inf)
+        return cells - self.bank[torch.addmm(squares, cells, self.bank.T, alpha=-2).argmin(dim=1)]
 
 
 class SyntheticAnomalyClassifier(nn.Module):
-    """A two-layer perceptron on each cell's features, trained to separate good cells from cells of
-    synthetic anomalies; the map is its logit.
+    """A two-layer perceptron that tells cells of synthetic anomalies from good ones by how far they
+    are from the memory in each channel; the map is its logit.
 
-    It learns which directions of feature space lead away from normal, where distances weigh all
-    directions alike.
+    What it looks at is the size of each channel's difference to the nearest good cell. It learns
+    which channels' differences mean damage, where the memory's distance weighs all alike. Looking
+    at the features themselves it learned what synthetic anomalies look like, and was lost where
+    real ones look otherwise: docs/fused.md has the figures.
 
-    Reference: related are CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021) and SimpleNet
-    (Liu et al. 2023).
+    Reference: related are CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021), SimpleNet (Liu
+    et al. 2023), and the residual features of ResAD (Yao et al., NeurIPS 2024).
     """
 
     def __init__(self, width: int) -> None:
         """width: channels of the features."""
         super().__init__()
+        self.memory = Memory()
         self.head = _perceptron(width)
         self.history: list[dict[str, float]] = []
 
-    def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor, *,
+    def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor,
+            made_of: torch.Tensor, views: Views | None = None, *,
             seed: int = 0) -> SyntheticAnomalyClassifier:
-        """Train on cells of good images and of anomalous ones; a sample of the good cells will do.
+        """Remember good cells, then train on a sample of them and on the anomalous ones.
+
+        No cell is compared with its own image: a new one's isn't in the memory either.
 
         Args:
             features: float32 [N,C,g,g] of good images. anomalous: [M,C,g,g] of synthetic anomalies.
             masks: bool [M,S,S], the pixels changed. A cell is anomalous where most of a 2x2 block
                 of pixels is, good where no pixel is, and left out in between.
+            made_of: int64 [M,K], the good images that each anomaly has something of.
+            views: as Memory.fit.
         """
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("mean", features.mean(dim=(0, 2, 3)))
-        self.register_buffer("std", features.std(dim=(0, 2, 3)) + 1e-6)
+        self.memory.fit(features, seed, views)
         blocks = nn.functional.avg_pool2d(masks[:, None].float(), 2)
-        coarse = nn.functional.adaptive_max_pool2d(blocks, features.shape[-1]).flatten()
-        cells = _cells(anomalous)
-        bad, beside = cells[coarse > 0.5], (coarse == 0).nonzero()[:, 0]
+        coarse = nn.functional.adaptive_max_pool2d(blocks, features.shape[-1]).flatten(1)
+        bad = self._differences(anomalous, made_of, coarse > 0.5)
         if not len(bad):
             raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a "
                              "larger image_size")
-        pick = torch.rand(len(features), features[0, 0].numel(),
-                          generator=generator).argsort(dim=1)[:, :GOOD_CELLS]
-        by_image = features.permute(0, 2, 3, 1).flatten(1, 2)
-        good = by_image[torch.arange(len(features))[:, None], pick].flatten(0, 1)
-        order = torch.randperm(len(beside), generator=generator)
-        beside = cells[beside[order[:GOOD_PER_ANOMALOUS * len(bad)]]]
-        x = (torch.cat([good, beside, bad]) - self.mean).div_(self.std)
-        y = torch.cat([torch.zeros(len(good) + len(beside)), torch.ones(len(bad))])
+        everywhere = torch.ones(len(features), coarse.shape[1], dtype=torch.bool)
+        good = torch.cat([
+            self._differences(features, torch.arange(len(features))[:, None],
+                              _some(everywhere, GOOD_CELLS, generator)),
+            self._differences(anomalous, made_of, _some(coarse == 0, CELLS_BESIDE, generator))])
+        self.register_buffer("std", good.std(dim=0).clamp_min(DIGIT) + 1e-6)
+        x = torch.cat([good, bad]).div_(self.std).abs_()
+        y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
         self.head = _perceptron(x.shape[1])
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
@@ -168,8 +191,23 @@ class SyntheticAnomalyClassifier(nn.Module):
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.both(features)[1]
+
+    def both(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The memory's map and the classifier's, by one search for the nearest good cells."""
         n, _, h, w = features.shape
-        return self.head((_cells(features) - self.mean).div_(self.std))[:, 0].view(n, h, w)
+        distances, logits = [], []
+        for cells in _cells(features).split(AT_ONCE):
+            difference = self.memory.difference(cells)
+            distances.append(difference.norm(dim=1))
+            logits.append(self.head((difference / self.std).abs())[:, 0])
+        return torch.cat(distances).view(n, h, w), torch.cat(logits).view(n, h, w)
+
+    def _differences(self, features: torch.Tensor, made_of: torch.Tensor,
+                     chosen: torch.Tensor) -> torch.Tensor:
+        """Of the chosen cells, bool [N,g*g], of images that are made of good ones."""
+        return torch.cat([self.memory.difference(cells.flatten(1).T[index], without)
+                          for cells, without, index in zip(features, made_of, chosen, strict=True)])
 
 
 def position_share(features: torch.Tensor) -> float:
@@ -187,6 +225,12 @@ def position_share(features: torch.Tensor) -> float:
 def _cells(features: torch.Tensor) -> torch.Tensor:
     """[N,C,g,g] -> [N*g*g,C]."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _some(cells: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Of the cells that are True in bool [N,P] at most `count` random ones of each row."""
+    order = torch.rand(cells.shape, generator=generator).masked_fill(~cells, torch.inf)
+    return cells & (order <= order.sort(dim=1).values[:, min(count, cells.shape[1]) - 1, None])
 
 
 def _perceptron(width: int) -> nn.Sequential:

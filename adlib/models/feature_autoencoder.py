@@ -13,9 +13,9 @@ from torch import nn
 from adlib.config import Config
 from adlib.data import images as pictures
 from adlib.models import training
-from adlib.models.backbone import CHUNK, OnBackbone, Stages, layer_numbers
+from adlib.models.backbone import OnBackbone, Stages, layer_numbers
 from adlib.models.fast.convolution import Conv2d, ConvTranspose2d
-from adlib.models.fast.device import autocast, pick_device
+from adlib.models.fast.device import CHUNK, autocast, pick_device
 
 
 class Decoder(nn.Module):

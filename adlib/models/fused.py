@@ -11,52 +11,49 @@ from adlib.config import Config, InputError
 from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
+from adlib.models.detectors import Views
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
+VIEWS = 200  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
-FEW = 10  # validation images below which the fused scales are standard deviations
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
-Synthetic = tuple[torch.Tensor, torch.Tensor]  # features [M,C,g,g] and masks [M,S,S]
+# features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
+Synthetic = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Fused(nn.Module):
-    """The sum of the memory's and the classifier's map, each in robust deviations of validation
-    images' scores (in standard deviations where these are few)."""
+    """The sum of the memory's and the classifier's map, each in deviations of validation images'
+    scores; one search for the nearest good cells gives both."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([detectors.Memory(),
-                                    detectors.SyntheticAnomalyClassifier(width)])
+        self.classifier = detectors.SyntheticAnomalyClassifier(width)
         self.register_buffer("centre", torch.zeros(2))
         self.register_buffer("spread", torch.ones(2))
 
     @property
     def history(self) -> list[dict[str, float]]:
-        return self.parts[1].history
+        return self.classifier.history
 
-    def fit(self, features: torch.Tensor, synthetic: Synthetic, *, seed: int) -> Fused:
-        # The classifier comes first: the order in which random numbers are drawn is kept.
-        self.parts[1].fit(features, *synthetic, seed=seed)
-        self.parts[0].fit(features, seed)
+    def fit(self, *learned: torch.Tensor | Views, seed: int) -> Fused:
+        """As the classifier."""
+        self.classifier.fit(*learned, seed=seed)
         return self
 
+    @torch.no_grad()
     def scale(self, features: torch.Tensor) -> Fused:
         """Put both maps on one scale by the features of good images it was not fitted on."""
-        tops = [anomaly_maps.reduce(anomaly_maps.smooth(part(features).numpy()), "top1")
-                for part in self.parts]
-        centre = [float(np.median(top)) for top in tops]
-        # Of a few values the median deviation is often next to nothing, and would silence the
-        # other.
-        spread = [1.4826 * float(np.median(np.abs(top - c))) if len(top) >= FEW else
-                  float(top.std(ddof=1)) for top, c in zip(tops, centre, strict=True)]
-        self.centre, self.spread = torch.tensor(centre), torch.tensor(spread).clamp_min(1e-6)
+        tops = torch.stack([
+            torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy()), "top1"))
+            for values in self.classifier.both(features)]).float()
+        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return sum((part(features) - c) / s
-                   for part, c, s in zip(self.parts, self.centre, self.spread, strict=True))
+        return sum((values - c) / s for values, c, s in zip(
+            self.classifier.both(features), self.centre, self.spread, strict=True))
 
 
 class FeatureDetector(OnBackbone):
@@ -76,10 +73,9 @@ class FeatureDetector(OnBackbone):
                 f"{held} of {held + len(images)} are too few; give a larger held_out, such as 0.2")
         good = images[self._sample(len(images))]
         features = self.features(good)
-        self.head = self._fit_head(features, self._synthetic(good))
+        self.head = self._fit_head(features, self._synthetic(good), self._views(good))
         if isinstance(self.head, Fused):
-            with torch.no_grad():
-                self.head.scale(self.features(validation[self._sample(held)]))
+            self.head.scale(self.features(validation[self._sample(held)]))
         self.history = getattr(self.head, "history", [])
         self.position_share = detectors.position_share(features)
         return self
@@ -103,14 +99,13 @@ class FeatureDetector(OnBackbone):
     @torch.no_grad()
     def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
             tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]]:
-        features, synthetic = self.features(good), self._synthetic(good[fitted_on])
-        made_of = fitted_on.numpy()[anomalies.sources(
-            SYNTHETIC, len(fitted_on), seed=TRAINING_SEED + self.config.seed)]
+        features, views = self.features(good), self._views(good)
+        synthetic = self._synthetic(good[fitted_on])
         for rest, held in folds:
-            unseen = torch.from_numpy(~np.isin(made_of, held).any(axis=1))
-            part = synthetic and tuple(tensor[unseen] for tensor in synthetic)
             with torch.enable_grad():
-                head = self._fit_head(features[rest], part)
+                head = self._fit_head(
+                    features[rest], synthetic and _of(
+                        rest, *synthetic[:2], fitted_on[synthetic[2]]), views and _of(rest, *views))
             if isinstance(head, Fused):
                 head.centre, head.spread = self.head.centre, self.head.spread
             yield {"distance": head(features[held])}
@@ -130,9 +125,29 @@ class FeatureDetector(OnBackbone):
         """What the classifier is trained with: image i is made from good image i modulo N."""
         if self.config.model not in ("classifier", "fused"):
             return None
-        changed, masks, _ = anomalies.insert(good, SYNTHETIC, seed=TRAINING_SEED + self.config.seed,
+        seed = TRAINING_SEED + self.config.seed
+        changed, masks, _ = anomalies.insert(good, SYNTHETIC, seed=seed,
                                              kinds=self.config.kinds.replace(" ", "").split(","))
-        return self.features(changed), masks
+        return (self.features(changed), masks,
+                torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed)))
+
+    def _views(self, good: torch.Tensor) -> Views | None:
+        """Random cells of good images, each image in up to seven of the other positions that a
+        mirror and quarter turns can bring it to."""
+        if self.config.model not in ("memory", "classifier", "fused"):
+            return None
+        generator = torch.Generator().manual_seed(self.config.seed)
+        drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
+        cells = []
+        for chunk in drawn.split(backbone.CHUNK):
+            turned = torch.stack([_turned(good[one % len(good)], one // len(good) + 1)
+                                  for one in chunk.tolist()])
+            found = self.features(turned).flatten(2)
+            count = min(found.shape[2], detectors.POOL // len(drawn))
+            for one in found:
+                chosen = torch.randperm(found.shape[2], generator=generator)[:count]
+                cells.append(one[:, chosen].T)
+        return torch.cat(cells), (drawn % len(good)).repeat_interleave(count)
 
     def _new_head(self) -> nn.Module:
         if self.config.model in CLOSED_FORM:
@@ -141,8 +156,27 @@ class FeatureDetector(OnBackbone):
         fused = self.config.model == "fused"
         return Fused(width) if fused else detectors.SyntheticAnomalyClassifier(width)
 
-    def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None) -> nn.Module:
+    def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None,
+                  views: Views | None) -> nn.Module:
         head, seed = self._new_head(), self.config.seed
-        if isinstance(head, Fused):
-            return head.fit(good, synthetic, seed=seed)
-        return head.fit(good, seed) if synthetic is None else head.fit(good, *synthetic, seed=seed)
+        if views is None:
+            return head.fit(good, seed)
+        if synthetic is None:
+            return head.fit(good, seed, views)
+        return head.fit(good, *synthetic, views, seed=seed)
+
+
+def _turned(image: torch.Tensor, position: int) -> torch.Tensor:
+    """[3,S,S] in one of the eight positions, 0 to 7, that mirrors and quarter turns lead to."""
+    image = image.flip(-1) if position & 1 else image
+    image = image.flip(-2) if position & 2 else image
+    return image.mT if position & 4 else image
+
+
+def _of(rest: np.ndarray, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What is made of the images `rest` alone. The last tensor, int64 [M] or [M,K], has the images
+    that each entry is of, and then their places in `rest`."""
+    *others, image = tensors
+    places = torch.from_numpy(rest)
+    kept = torch.isin(image, places).reshape(len(image), -1).all(dim=1)
+    return *(one[kept] for one in others), torch.searchsorted(places, image[kept])

@@ -7,6 +7,7 @@ the file and the line.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import json
@@ -21,26 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from adlib.config import (
-    FITTED_IN_SECONDS,
-    PIXEL_MODELS,
-    STATISTICS,
-    Config,
-    InputError,
-    did_you_mean,
-    own_file,
-    project_root,
-)
-from adlib.models.autoencoders import Autoencoder
+from adlib.config import DETECTORS, Config, InputError, did_you_mean, own_file, project_root
 from adlib.models.detector import Detector
-from adlib.models.feature_autoencoder import FeatureAutoencoder
-from adlib.models.fused import FeatureDetector
-from adlib.models.statistics import Statistic
-
-BUILT_IN: dict[str, type[Detector]] = (
-    dict.fromkeys(PIXEL_MODELS, Autoencoder) | dict.fromkeys(STATISTICS, Statistic)
-    | dict.fromkeys(FITTED_IN_SECONDS, FeatureDetector)
-    | dict.fromkeys(("to_pixels", "to_features"), FeatureAutoencoder))
 
 
 def build(config: Config) -> Detector:
@@ -50,17 +33,15 @@ def build(config: Config) -> Detector:
         InputError: for pretrained weights out of reach, and for anything wrong in the user's files.
     """
     kind, _, name = config.model.partition(":")
-    if not name:
-        detector = BUILT_IN[config.model](config)
-    elif kind == "anomalib":
-        from adlib.models import anomalib_adapter
-
-        detector = anomalib_adapter.build(name, config)
+    if kind in DETECTORS:  # imported by its name: a detector's run depends on no other one's code
+        module, maker = DETECTORS[kind]
+        make = getattr(importlib.import_module(f"adlib.models.{module}"), maker)
+        detector = make(name, config) if name else make(config)
     else:
         made = load_object(config.model, "model")
         detector = adopt(_construct(made, config), config.model)
     if config.loss:
-        if not isinstance(detector, Autoencoder):
+        if not hasattr(detector, "own_loss"):
             raise InputError(f"loss is {config.loss!r}, and model {config.model!r} is not trained "
                              f"by "
                              "a loss of images and reconstructions; leave it empty, or use cae or "

@@ -14,7 +14,8 @@ from adlib.models.detector import Detector
 
 
 class Statistic(Detector):
-    """How far a number of the image lies from the good images' median, in robust deviations."""
+    """How far a number of the image lies from the good images' median, in robust deviations; in the
+    number's own unit (a grey level, a byte) where these are smaller."""
 
     weights = "none (no network)"
 
@@ -31,7 +32,7 @@ class Statistic(Detector):
         """{"distance": float64 [N,1,1]}; both sides of the median count."""
         values, good = statistic(images, self.name), self.good.numpy()
         centre = np.median(good)
-        spread = max(1.4826 * np.median(np.abs(good - centre)), 1e-9)
+        spread = max(1.4826 * np.median(np.abs(good - centre)), 1.0)
         return {"distance": torch.from_numpy(np.abs(values - centre) / spread)[:, None, None]}
 
 

@@ -163,7 +163,8 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter],
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    with files.atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+    with files.atomic_path(path) as temporary, temporary.open(
+            "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)

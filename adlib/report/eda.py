@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from adlib.config import Config, InputError
 from adlib.data import files, images, layout, quality
@@ -42,7 +43,7 @@ def duplicates(category: Category, findings: Findings, size: int = 72, most: int
     where there is none."""
     strips = []
     for keys in [*findings.leaks, *findings.duplicates][:most]:
-        picture = images.load([category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
+        picture = _load(category, [category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
         strips.append(components.strip({t("data.same_image_n_times", n=len(keys)): picture},
                                        keys[0], join(keys, ", ")))
     return components.flow(strips) if strips else ""
@@ -65,12 +66,13 @@ def groups(category: Category) -> dict[str, list[Path]]:
 def samples(category: Category, size: int, each: int = 8) -> dict[str, np.ndarray]:
     """{kind: [n,S,S,3] in [0,1]}: up to `each` images of every kind, evenly spaced over the sorted
     folder."""
-    return {kind: _pictures(_spread(paths, each), size) for kind, paths in groups(category).items()}
+    return {kind: _pictures(category, _spread(paths, each), size)
+            for kind, paths in groups(category).items()}
 
 
 def train_pictures(category: Category, size: int, most: int = 500) -> np.ndarray:
     """Up to `most` good training images, evenly spaced: float32 [N,S,S,3] in [0,1]."""
-    return _pictures(_spread(list(category.train), most), size)
+    return _pictures(category, _spread(list(category.train), most), size)
 
 
 def mean_and_deviation(pictures: np.ndarray) -> str:
@@ -101,7 +103,7 @@ def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 1
 
 def brightness(category: Category, size: int) -> dict[str, np.ndarray]:
     """{kind: mean grey value [N] in [0,1]} of all images."""
-    return {kind: images.brightness(images.load(paths, size))
+    return {kind: images.brightness(_load(category, paths, size))
             for kind, paths in groups(category).items()}
 
 
@@ -112,7 +114,8 @@ def page(category: Category, paths: list[Path], size: int, number: int, each: in
     shown = paths[start:start + each]
     strips = [components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()},
                                category.key(path), path.name)
-              for path, picture in zip(shown, images.load(shown, min(size, 128)), strict=True)]
+              for path, picture in zip(shown, _load(category, shown, min(size, 128)),
+                                   strict=True)]
     said = t("data.first_last_n_images", first=start + 1, last=start + len(shown), n=len(paths))
     return components.paragraph(said) + components.flow(strips)
 
@@ -133,7 +136,7 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
     shown = [(kind, path) for (kind, paths), n in zip(by_kind.items(), counts, strict=True)
              for path in _spread(paths, n)]
     kinds, paths = map(list, zip(*shown, strict=True))
-    loaded = images.load(paths, config.image_size)
+    loaded = _load(category, paths, config.image_size)
     pooled = embedding.pooled(encoder, loaded, config)
     points, how = embedding.plane(pooled)
     labels, keys = layout.read_labels(category), [category.key(path) for path in paths]
@@ -150,5 +153,12 @@ def _spread(paths: list[Path], most: int) -> list[Path]:
     return [paths[i] for i in np.unique(places.astype(int))]
 
 
-def _pictures(paths: list[Path], size: int) -> np.ndarray:
-    return images.to_float(images.load(paths, size)).permute(0, 2, 3, 1).numpy()
+def _load(category: Category, paths: list[Path], size: int) -> torch.Tensor:
+    # Where those to learn from have 8 bits and these have more (a problem that is told), they are
+    # shown all the same.
+    grey_range = images.grey_range(category.train) or images.grey_range(paths)
+    return images.load(paths, size, grey_range)
+
+
+def _pictures(category: Category, paths: list[Path], size: int) -> np.ndarray:
+    return images.to_float(_load(category, paths, size)).permute(0, 2, 3, 1).numpy()

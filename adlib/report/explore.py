@@ -23,7 +23,7 @@ import torch
 from markupsafe import Markup
 
 from adlib.config import KINDS, Config, InputError, did_you_mean
-from adlib.data import images, untrusted
+from adlib.data import untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
@@ -257,14 +257,16 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
     for name, content in files:
         name = untrusted.sanitized(Path(name).name)
         try:
-            decoded.append(images.decode(io.BytesIO(content), look.run.config.image_size))
+            held = io.BytesIO(content)
+            held.name = name
+            decoded.append(look.run.decode(held))
             names.append(name)
         except Exception:  # whatever a decoder trips over, the picture is named
             said.append(t("lab.unreadable", name=name))
     why = components.paragraph(join(said)) if said else Markup("")
     if not names:
         return why
-    scores, shots = look.seen(torch.from_numpy(np.stack(decoded)))
+    scores, shots = look.seen(torch.stack(decoded))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
                          "defect": "", "score": scores,
                          "p_value": look.run.threshold.p_values(scores)})

@@ -1,13 +1,14 @@
 """What lies in the project's folder, as tables: its notebooks, its grids and its runs."""
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import yaml
 
-from adlib.config import project_root
+from adlib.config import study_root
 from adlib.report import comparison, i18n
 from adlib.report.i18n import Text, named
 from adlib.runs import run_folder
@@ -16,7 +17,7 @@ from adlib.runs import run_folder
 def notebooks() -> pd.DataFrame:
     """A row a notebook: notebook, and the question that it opens with."""
     rows = []
-    for path in sorted((project_root() / "notebooks").glob("*.ipynb")):
+    for path in sorted((study_root() / "notebooks").glob("*.ipynb")):
         first = nbformat.read(path, as_version=4).cells[0]
         other = i18n.notebooks().get(path.stem, {}).get(first.get("id", ""), "")
         rows.append({"notebook": path.name, "asks": Text(_heading(first.source),
@@ -27,11 +28,12 @@ def notebooks() -> pd.DataFrame:
 def grids() -> pd.DataFrame:
     """A row a grid of params/: the command that runs it, and its configurations."""
     rows = []
-    for path in sorted((project_root() / "params").rglob("*.yaml")):
+    for path in sorted((study_root() / "params").rglob("*.yaml")):
         names = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("configs")
         if names:  # else it is a configuration, and no grid
-            relative = path.relative_to(project_root()).as_posix()
-            rows.append({"command": f"adlib run {relative}", "runs": ", ".join(map(str, names))})
+            relative = path.relative_to(study_root()).as_posix()
+            rows.append({"command": shlex.join(["adlib", "run", relative]),
+                         "runs": ", ".join(map(str, names))})
     return pd.DataFrame(rows, columns=["command", "runs"])
 
 

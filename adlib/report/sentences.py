@@ -97,6 +97,15 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
         about: device, threads, precision.
         fitted_on: good images in a feature detector's sample.
     """
+    line = _facts(part, detector, about, fitted_on)
+    if part.grey_range is None:
+        return line
+    low, high = part.grey_range
+    return join([line, t("run.grey_range", low=low, high=high)])
+
+
+def _facts(part: Part, detector: Detector, about: dict[str, typing.Any],
+           fitted_on: int | None) -> Text:
     config, origin = part.config, weights(detector.weights)
     shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
     if config.model in PIXEL_MODELS:
@@ -126,8 +135,13 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
-    return join([*said, threshold_rests_on(threshold.calibration, threshold.target_fpr,
-                                           threshold.how, threshold.is_attainable)])
+    said.append(threshold_rests_on(threshold.calibration, threshold.target_fpr, threshold.how,
+                                   threshold.is_attainable))
+    if unlike := decision.foreign_threshold:
+        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        if aside := int(decision.foreign.set_aside):
+            said.append(t("foreign.set_aside", n=aside))
+    return join(said)
 
 
 def threshold_rests_on(calibration: typing.Sized, target_fpr: float, how: str,
@@ -236,8 +250,9 @@ def localization(measured: dict[str, typing.Any] | None) -> Text:
     text = t("run.localization", n=measured["images"], auroc=measured["pixel_auroc"],
              ap=measured["pixel_ap"], au_pro_30=measured["au_pro_30"],
              au_pro_05=measured["au_pro_05"])
-    return text if not measured["without_mask"] else join(
-        [text, t("run.without_mask", n=measured["without_mask"])])
+    counts = {"absent": measured["without_mask"], **measured.get("masks", {})}  # older runs: none
+    notes = join((t(f"mask.{note}", n=n) for note, n in counts.items() if n), "; ")
+    return join([text, t("run.masks", said=notes)]) if notes else text
 
 
 def group(code: str) -> str:
@@ -333,6 +348,22 @@ def robustness(table: pd.DataFrame) -> Text:
         return join([text, t("limits.no_false_positives")])
     return join([text, t("limits.most_false_positives", share=most["false_positives"],
                          what=corruption(most["disturbance"], SHOWN_STRENGTH))])
+
+
+def foreign(exam: pd.DataFrame) -> Text:
+    """How many pictures that do not show the part are refused (evaluation.foreign.exam)."""
+    if exam.empty:
+        from adlib.models.foreign import FEWEST
+
+        return t("foreign.none", least=FEWEST)
+    rows = exam.set_index("kind").to_dict("index")
+    every, good = rows.pop("all"), rows.pop("good")
+    text = [t("foreign.exam", n=every["pictures"], **every)]
+    missed = [t("foreign.missed_kind", kind=named("foreign_kind", kind), n=row["pictures"],
+                passed=row["pictures"] - row["refused"])
+              for kind, row in rows.items() if row["refused"] < row["pictures"]]
+    text += [t("foreign.missed", kinds=join(missed, ", "))] if missed else []
+    return join([*text, t("foreign.good", n=good["pictures"], **good)])
 
 
 def detectability(drawn: pd.DataFrame, sizes: pd.DataFrame) -> Text:

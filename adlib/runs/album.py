@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from adlib.data import files, layout
-from adlib.runs import overlays
+from adlib.data import files, layout, reading
+from adlib.runs import overlays, run_folder
 
 if typing.TYPE_CHECKING:  # a page need not wait for torch
     import torch
@@ -106,11 +106,13 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
         _write(folder / address, overlays.encoded(picture))
         return address
 
-    where = folder.parents[3] / "pictures" / images.category.name
+    home, grey_range = run_folder.home_of(folder), images.read_by
+    where = home.parents[3] / "pictures" / images.category.name
     digests = layout.content_hashes(images.paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow works without holding Python's lock
-        inputs = list(pool.map(lambda path: _input(path, where / digests[path][:16]), images.paths))
-    inputs = [(*(_relative(path, folder) for path in kept), size) for kept, size in inputs]
+        inputs = list(pool.map(lambda path: _input(path, where / digests[path][:16], grey_range),
+                               images.paths))
+    inputs = [(*(_relative(path, home) for path in kept), size) for kept, size in inputs]
     made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, put=put)
     files.write_json(folder / FILE, {key: dataclasses.asdict(shot) for key, shot in
                                      zip(images.keys, made, strict=True)})
@@ -163,13 +165,12 @@ def _small(path: Path, side: int) -> str:
         return overlays.uri(np.asarray(picture))
 
 
-def _input(path: Path, kept: Path) -> tuple[tuple[Path, Path], tuple[int, int]]:
+def _input(path: Path, kept: Path, grey_range: reading.GreyRange | None
+           ) -> tuple[tuple[Path, Path], tuple[int, int]]:
     """An input and its thumb in the category's folder, and its size there; made if need be."""
     large, small = (kept.with_name(f"{kept.name}{end}.jpg") for end in ("", "-small"))
     if not (large.exists() and small.exists()):
-        from adlib.data.images import opened  # loads torch, which whoever reads an album needs not
-
-        picture = opened(path)
+        picture = reading.upright(path, LARGEST, grey_range)[0]
         for target, side in ((large, LARGEST), (small, SMALL)):
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)
             _write(target, overlays.encoded(picture))

@@ -130,8 +130,7 @@ def _told(state: run_folder.Status) -> str:
 def _made_from(task: Task, category: layout.Category) -> freshness.Made:
     if task.kind == "limits":
         return freshness.of_limits(task.notebook, task.after.output.parent)
-    return freshness.of_data(task.notebook, category, task.params["image_size"],
-                             task.params["weights"])
+    return freshness.of_data(task.notebook, category, task.params["weights"])
 
 
 def _made_from_now(task: Task) -> freshness.Made:
@@ -191,7 +190,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
     finally:
         for job in running:
             job.execution.kill()
-            local.keep_notebook(job.task)
+            local.keep_notebook(job.task, failed=True)
             outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
             if job.task.note:
                 freshness.fail(job.task.note, "stopped before it finished", job.task.retry)
@@ -217,7 +216,7 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
     """Why a task whose process ended with an exit code has failed, "" if it has not; the verdict is
     written where it belongs."""
     task, folder = job.task, job.task.output.parent
-    error, reason = local.keep_notebook(task), ""
+    error, reason = local.error_shown(task), ""
     if job.timed_out:
         reason = f"time limit of {timeout_s:g} s"
     elif code:
@@ -228,11 +227,13 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
     if task.kind == "run" and reason:
         # a kernel whose papermill was killed has a second to live, and a word to say
         run_folder.left_alone(folder)
-        run_folder.fail(folder, reason)
+        run_folder.fail(folder, reason, job.before)
     elif task.note and reason:
         freshness.fail(task.note, reason, task.retry)
     elif task.note:
-        files.write_json(task.note, job.made_from)
+        files.write_json(task.note, job.made_from | freshness.at_hand(
+            task.params.get("weights", "")))  # the notebook may have downloaded them
+    local.keep_notebook(task, bool(reason))
     return reason
 
 

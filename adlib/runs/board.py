@@ -6,7 +6,6 @@ import io
 import sys
 import time
 import typing
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -21,11 +20,12 @@ from adlib.runs.engines.local import Job
 from adlib.runs.grid import Task
 
 if typing.TYPE_CHECKING:  # the runner need not wait for torch
-    from adlib.runs.inference import Prediction
+    from adlib.runs.predictions import Prediction, Record
 
 LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsewhere
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
 WIDTH = 100  # columns of the closing table
+REASONS = {"absent": "the part is absent or covered", "unlike": "it does not look like the part"}
 CELLS = 3  # categories side by side in it
 
 
@@ -129,27 +129,48 @@ def prediction_line(prediction: Prediction) -> str:
     if prediction.problem:
         return f"unreadable                     {prediction.path} ({prediction.problem})"
     p_value = "" if prediction.p_value is None else f"p {prediction.p_value:.3f}"
+    reason = f" ({REASONS[prediction.reason]})" if prediction.reason else ""
     return (f"{prediction.verdict or 'no verdict':10} {prediction.score:11.5g} {p_value:8} "
-            f"{prediction.path}")
+            f"{prediction.path}{reason}")
 
 
-def predictions_summary(predictions: list[Prediction], out: Path) -> str:
+CAUSES = {"redder": "redder", "bluer": "bluer", "brighter": "brighter", "darker": "darker",
+          "noisier": "noisier", "blurrier": "blurrier", "sharper": "sharper",
+          "more_contrast": "richer in contrast", "less_contrast": "poorer in contrast",
+          "moved": "shifted, turned or of something else", "aligned": "better aligned",
+          "more_anomalous": "more anomalous as a whole", "less_anomalous": "less anomalous"}
+
+
+def conditions_line(record: Record) -> str:
+    """Since when pictures are not taken as the run's own were, and how they differ; "" where no
+    change was found."""
+    if record.changed_at is None:
+        return ""
+    change = record.conditions.change
+    return (f"CONDITIONS HAVE CHANGED since picture {change.since}, {record.changed_at.path} "
+            f"({record.changed_at.time}): the pictures are {CAUSES[change.cause]}, by "
+            f"{change.by:.1f} deviations of the good pictures. Verdicts since then cannot be "
+            "relied on: see to camera and light, or take 40 good pictures and run "
+            "adlib recalibrate")
+
+
+def predictions_summary(record: Record) -> str:
     """What came out, in a sentence, and every picture that could not be read."""
-    verdicts = [prediction.verdict for prediction in predictions]
-    unread = [prediction.path for prediction in predictions if prediction.problem]
-    text = (f"{len(predictions)} pictures: {verdicts.count('anomalous')} anomalous, "
-            f"{verdicts.count('good')} good")
+    verdicts, unread = record.verdicts, record.unread
+    text = (f"{verdicts.total() + len(unread)} pictures: {verdicts['anomalous']} anomalous, "
+            f"{verdicts['foreign']} foreign, {verdicts['good']} good")
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
-    if not any(verdicts) and len(unread) < len(predictions):
+    if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"
-    return f"{text}. Tables and overlays: {out}"
+    changed = f"{line}. " if (line := conditions_line(record)) else ""
+    return f"{text}. {changed}Tables and overlays: {record.out}"
 
 
 def _far(job: Job) -> str:
     """How far a task is: by its epochs, where it tells them."""
     try:
         if job.task.kind == "run":
-            state = files.read_json(job.task.output.parent / "progress.json")
+            state = files.read_json(run_folder.work(job.task.output.parent) / "progress.json")
             return f"epoch {state['epoch']} of {state['epochs']}"
     except (InputError, KeyError, TypeError):
         pass

@@ -1,9 +1,10 @@
 """What a result was made from, and whether that still stands.
 
-A run depends on its parameters, data and weights, on the packages that make numbers, and on its
-notebook's code cells; it notes that itself, in run.json. The runner writes the same as a build
-manifest, a note, of the executed data notebook (eda.json), of a run's limits (limits.json), of the
-comparison (comparison.json) and of the report (report.json), or why they failed.
+A run depends on its parameters, data and weights, on its notebook's code cells, and on what these
+and its detector import of the packages that make numbers; it notes that itself, in run.json. The
+runner writes the same as a build manifest, a note, of the executed data notebook (eda.json), of a
+run's limits (limits.json), of the comparison (comparison.json) and of the report (report.json), or
+why they failed.
 """
 from __future__ import annotations
 
@@ -15,17 +16,20 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import typing
 from pathlib import Path
 
-from adlib.config import Config, InputError, notebook_of, project_root, upgrade
+import adlib
+from adlib.config import DETECTORS, Config, InputError, notebook_of, study_root, upgrade
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
+BY_HAND = "by hand: "
 NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 # where things lie decides no number; what lies there does
-NOT_INPUTS = ("category", "data_root", "reports")
+NOT_INPUTS = ("category", "data_root", "reports", "save_as")
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
 
@@ -39,20 +43,35 @@ def of_run(config: Config, category: layout.Category) -> Made:
     if weights not in ("imagenet", "none"):
         path = Path(weights)
         weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
+    detector, _ = DETECTORS.get(config.model.partition(":")[0], ("registry", ""))
+    own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
-            "code": code(notebook_of(config.model))}
-    own = {name: _hash(path) if path else "missing"
-           for name, path in config.own_files.items()}
-    return made | ({"files": own} if own else {})
+            "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
+                         *(source.decode("utf-8-sig", "replace") for source in own.values()))}
+    hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
+    return made | ({"files": hashes} if own else {})
 
 
-def of_data(notebook: Path, category: layout.Category, image_size: int, weights: str) -> Made:
-    """What the data notebook depends on. weights: a configuration's; ImageNet's may have been out
-    of reach, and be at hand now."""
-    state = _hash(Path(weights)) if Path(weights).is_file() else [
-        weights, weights == "imagenet" and imagenet_at_hand()]
-    return {"data": layout.fingerprint(category), "image_size": image_size, "weights": state,
-            "code": code(notebook.name)}
+def by_hand() -> str:
+    """What stands for the code of a run whose notebook has somebody at it: the cells run so far,
+    whatever its file says. No grid asks for such a run."""
+    from IPython import get_ipython
+
+    cells = [cell for cell in get_ipython().user_ns["In"] if not cell.startswith("# Parameters")]
+    return BY_HAND + _text_hash(cells)
+
+
+def of_data(notebook: Path, category: layout.Category, weights: str) -> Made:
+    """What the data notebook depends on: the data alone, and the code that looks at them. weights:
+    what its map of the images is to be drawn with; a page made without any is made again once they
+    are at hand."""
+    return {"data": layout.fingerprint(category), "code": code(notebook.name)} | at_hand(weights)
+
+
+def at_hand(weights: str) -> Made:
+    """{"weights": "pretrained"} where such weights are there to be read, else {}."""
+    there = Path(weights).is_file() or weights == "imagenet" and imagenet_at_hand()
+    return {"weights": "pretrained"} if there else {}
 
 
 def of_limits(notebook: Path, run: Path) -> Made:
@@ -88,6 +107,8 @@ def why_stale(about: Made, now: Made) -> str:
     if before == now:
         again = str(about.get("weights")).startswith("RANDOM") and imagenet_at_hand()
         return "it ran with random weights, and ImageNet's are at hand now" if again else ""
+    if str(before.get("code")).startswith(BY_HAND):
+        return "it was run by hand, in a notebook"
     old, new = Config().as_dict() | upgrade(before["params"], "run.json"), now["params"]
     changed = [f"{key}: {old.get(key)} -> {value}" for key, value in sorted(new.items())
                if old.get(key) != value]
@@ -138,16 +159,23 @@ def read(path: Path) -> Made:
     return noted if isinstance(noted, dict) else {}
 
 
-def code(notebook: str) -> str:
-    """Hash of the packages that make numbers and of a notebook's code cells: comments, docstrings
-    and layout do not count."""
-    sources = [*_numeric_code()]
-    path = project_root() / "notebooks" / notebook
+def code(notebook: str, *more: str) -> str:
+    """Hash of a notebook's code cells and of all that these, and the sources `more`, import of the
+    packages that make numbers, directly or not. Comments, docstrings and layout do not count; nor
+    do models that a cell imports by itself, to teach with: a run's own one is among `more`."""
+    path, cells = study_root() / "notebooks" / notebook, []
     if path.is_file():  # read each time: in JupyterLab it changes while this process lives
-        sources += ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
-                    if cell["cell_type"] == "code"
-                    and "parameters" not in cell["metadata"].get("tags", [])]
-    return _text_hash(sources)
+        cells = ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
+                 if cell["cell_type"] == "code"
+                 and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
+    numeric, reached = _numeric_code(), set()
+    due = [name for source in cells for name in _imported(source) if ".models." not in name]
+    due += [name for source in more for name in _imported(source)]
+    while due:
+        if (name := due.pop()) in numeric and name not in reached:
+            reached.add(name)
+            due += numeric[name][1]
+    return _text_hash([*(numeric[name][0] for name in sorted(reached)), *cells])
 
 
 def versions() -> dict[str, str]:
@@ -161,7 +189,7 @@ def revision() -> str:
     """Git's, with '+' when the working tree differs from it; 'unknown' outside a checkout."""
     def ask(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True,
-                              text=True, check=True).stdout.strip()
+                              encoding="utf-8", check=True).stdout.strip()
 
     try:
         changes = ask("status", "--porcelain", "--untracked-files=no")
@@ -188,10 +216,32 @@ def bare(source: str) -> str:
 
 
 @functools.cache
-def _numeric_code() -> tuple[str, ...]:
-    root = Path(__file__).parents[1]
-    return tuple(bare(path.read_text(encoding="utf-8")) for package in NUMERIC
-                 for path in sorted((root / package).rglob("*.py")))
+def _numeric_code() -> dict[str, tuple[str, set[str]]]:
+    """{module: (its source without what changes no number, the modules it imports)} of the packages
+    that make numbers."""
+    root, modules = Path(__file__).parents[1], {}
+    for path in (path for package in NUMERIC for path in (root / package).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        name = ".".join(("adlib", *path.relative_to(root).with_suffix("").parts))
+        modules[name] = bare(source), _imported(source)
+    return modules
+
+
+def _imported(source: str) -> set[str]:
+    """What may be modules among the names that a source, or a notebook's cell, imports of adlib; of
+    what is no Python, nothing: it does not run either."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        found, homes = set(), adlib._HOMES
+        for node in ast.walk(ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+                found |= {f"adlib.{home}" for home in homes.values() if "adlib" in found}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = {alias.name for alias in node.names}
+                names = {homes.get(name) for name in names} if node.module == "adlib" else names
+                found |= {f"{node.module}.{name}" for name in names} | {node.module} - {"adlib"}
+        return found
+    return set()
 
 
 def _all_code() -> str:
@@ -207,18 +257,22 @@ def _below(reports: Path) -> str:
     for path in sorted(path for folder in ("eda", "limits", "runs")
                        for path in (reports / folder).rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # a run under way has just finished with it
-            if path.is_file() and path.suffix != ".html" and not path.name.startswith("."):
-                states.append((path.relative_to(reports).as_posix(), path.stat().st_size,
-                               path.stat().st_mtime_ns))
+            name = path.relative_to(reports).as_posix()
+            if path.is_file() and path.suffix != ".html" and "/." not in name:
+                states.append((name, path.stat().st_size, path.stat().st_mtime_ns))
     return _text_hash(states)
 
 
 def _hash(*paths: Path) -> str:
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    return _bytes_hash(b"\0".join(path.read_bytes() for path in paths))
 
 
 def _text_hash(values: list[typing.Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return _bytes_hash(json.dumps(values, sort_keys=True).encode())
+
+
+def _bytes_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _version(name: str) -> str:

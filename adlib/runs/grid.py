@@ -20,6 +20,7 @@ from adlib.config import (
     did_you_mean,
     notebook_of,
     project_root,
+    study_root,
     upgrade,
 )
 from adlib.data import layout
@@ -30,8 +31,9 @@ Values = dict[str, typing.Any]
 EDA, LIMITS, COMPARISON = "01_eda.ipynb", "05_limits.ipynb", "06_comparison.ipynb"
 KEYS = ("configs", "categories", "seeds", "set", "overrides", "limits", "lang")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
-DECIDED_BY = {"name": "configs: in the grid", "category": "categories: in the grid",
-              "seed": "seeds: in the grid", "data_root": "--data", "reports": "--reports"}
+DECIDED_BY = {"name": "configs: in the grid", "save_as": "configs: in the grid",
+              "category": "categories: in the grid", "seed": "seeds: in the grid",
+              "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
 RENAMED_FILES = {"study": "reference"} | {
     old: new for (key, old), new in RENAMED_VALUES.items() if key == "name"}
@@ -76,12 +78,14 @@ def read(path: Path | str) -> Grid:
     """Read a grid, or a single configuration's file as a grid of one.
 
     Args:
-        path: where it lies; a place of an earlier version (params/quick.yaml) is read as well.
+        path: where it lies, from the working folder or the study's; a place of an earlier version
+            (params/quick.yaml) is read as well.
     Raises:
         InputError: when the file, or a configuration it names, is missing, is not YAML, or holds an
             unknown name.
     """
-    path = _moved(Path(path))
+    places = Path(path), study_root() / path
+    path = _moved(next((place for place in places if place.is_file()), places[0]))
     content = _mapping(path)
     if not any(key in content for key in KEYS):
         return _single(path, content)
@@ -141,17 +145,17 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
                        for category in grid.categories or on_disk for name in grid.configs
                        for seed in grid.seeds], only)
     command = _command(grid.path, data_root, reports, weights)
-    notebooks, folder, tasks = project_root() / "notebooks", Path(place["reports"]), []
+    notebooks, folder, tasks = study_root() / "notebooks", Path(place["reports"]), []
     for notebook in (EDA, *{notebook_of(config.model) for config in configs},
                      *([LIMITS] if grid.limits else []), COMPARISON):
         if not (notebooks / notebook).is_file():
             raise InputError(
-                f"there is no {notebooks / notebook}; run adlib inside the project's folder")
+                f"there is no {notebooks / notebook}; run adlib inside the project's folder, or "
+                f"install it again")
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         net = next((config for config in own if config.uses_weights), Config(weights="none"))
-        look = {"image_size": own[0].image_size, "weights": net.weights,
-                "weights_fallback": net.weights_fallback}
+        look = {"weights": net.weights, "weights_fallback": net.weights_fallback}
         tasks.append(Task("eda", f"{category}: the data", notebooks / EDA,
                           folder / "eda" / category / "notebook.ipynb",
                           {"category": category, **place, **look}, None,
@@ -245,9 +249,10 @@ def _moved(path: Path) -> Path:
 def _single(path: Path, content: Values) -> Grid:
     _known(content, (*PARAMETERS, *KEYS), str(path))
     _named_like_file(path, content)
-    if content.get("reports"):
-        raise InputError(
-            f"{path}: reports is decided by the command line; take it out and use --reports")
+    for key, what in (("reports", "the command line; take it out and use --reports"),
+                      ("save_as", "the file's name; take it out and name the file so")):
+        if content.get(key):
+            raise InputError(f"{path}: {key} is decided by {what}")
     config = Config.from_mapping(content, str(path))
     rest = {key: value for key, value in content.items() if key not in DECIDED_BY}
     return Grid(path, {path.stem: rest}, [config.category] if config.category else [],

@@ -1,17 +1,9 @@
-"""A finished run's detector again, from its folder alone, and new pictures through it."""
+"""A finished run's detector again, from its folder alone."""
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
-import hashlib
 import logging
-import math
-import os
-import threading
-import time
 import typing
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +11,19 @@ import pandas as pd
 import torch
 
 from adlib.config import Config, InputError
-from adlib.data import files, images, layout, part, untrusted
+from adlib.data import files, layout, part, reading, untrusted
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
-from adlib.evaluation.conformal import Threshold
+from adlib.evaluation.conditions import Conditions
+from adlib.evaluation.conformal import Threshold, min_calibration_size
 from adlib.models import registry
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.backbone import OnBackbone
-from adlib.models.detector import Detector, Images, load_state
-from adlib.runs import overlays, run_folder
+from adlib.models.detector import Detector, Images, as_tensor, load_state
+from adlib.models.fast import device
+from adlib.models.foreign import Foreign
+from adlib.runs import run_folder
 
 log = logging.getLogger("adlib")
-COLUMNS = ("path", "score", "p_value", "verdict", "problem")
-AHEAD = 4  # pictures that are decoded while another one is scored
-POLL_S = 1.0  # how often a watched folder is looked at; a file unchanged in that time is complete
-SIDE = 512  # pixels a side of an overlay at most
-LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overlay's own is longer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,10 +38,54 @@ class Reopened:
     def threshold(self) -> Threshold:
         return self.decision.threshold
 
+    def at(self, target_fpr: float) -> Reopened:
+        """The same, deciding for another false-positive rate, in (0,1).
+
+        Raises:
+            InputError: for a rate that its calibration cannot support.
+        """
+        threshold = self.threshold.at(target_fpr)
+        if not 0 < target_fpr < 1:
+            raise InputError(f"a false-positive rate of {target_fpr:g} was asked for; give a share "
+                             "between 0 and 1, such as 0.01")
+        if not threshold.is_attainable:
+            n = len(threshold.calibration)
+            least = (f"they support {threshold.least_target_fpr:g} at the least" if n else
+                     "run its configuration with a held_out above 0")
+            raise InputError(f"a false-positive rate of {target_fpr:g} takes "
+                             f"{min_calibration_size(target_fpr)} calibration images and this run "
+                             f"has {n}; {least}")
+        thresholds = self.decision.thresholds | {self.decision.score: threshold}
+        return dataclasses.replace(
+            self, decision=dataclasses.replace(self.decision, thresholds=thresholds))
+
+    def decode(self, file: reading.File) -> torch.Tensor:
+        """A picture's file as the run was shown its own: uint8 [3,S,S]. Raises as reading.read."""
+        grey_range = reading.parsed(self.config.grey_range)
+        pixels, extent = reading.read(file, self.config.image_size, grey_range)
+        if reading.is_outside(extent, grey_range):
+            log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
+                        "to %g, and are clipped", untrusted.sanitized(getattr(file, "name", file)),
+                        *extent, *grey_range)
+        return torch.from_numpy(pixels.copy())
+
     def scores(self, given: Images) -> np.ndarray:
         """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
         table = score_table(self.detector, self.decision.scale, given)
         return table[self.decision.score].to_numpy()
+
+    def foreign(self, given: Images) -> tuple[np.ndarray, np.ndarray]:
+        """Does each of uint8 [N,3,S,S] not show the part? The p-values, float64 [N], NaN where that
+        is not known, and in a word why: "" (it does), `absent` or `unlike`, object [N]."""
+        threshold, given = self.decision.foreign_threshold, as_tensor(given)
+        if threshold is None:
+            return np.full(len(given), np.nan), np.full(len(given), "", object)
+        model = self.decision.foreign
+        features = model.features(given)
+        distances = model.distances(features).numpy()
+        why = np.where(model.is_empty(features).numpy(), "absent", "unlike").astype(object)
+        why[~threshold.exceeded(distances)] = ""
+        return threshold.p_values(distances), why
 
     def score_with_maps(self, given: Images) -> tuple[np.ndarray, np.ndarray]:
         """The scores, and the smoothed maps float32 [N,S,S] that they are read off."""
@@ -71,7 +105,8 @@ def reopen(folder: Path) -> Reopened:
                          f"its "
                          "configuration first")
     about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
-    config = run_folder.config_of(folder)
+    config = dataclasses.replace(run_folder.config_of(folder),
+                                 grey_range=run_folder.grey_range(folder))
     if "maps" not in measured:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")
@@ -82,7 +117,8 @@ def reopen(folder: Path) -> Reopened:
     try:
         state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
         own_weights = "none" if _is_current(state) else config.weights
-        detector = registry.build(dataclasses.replace(config, weights=own_weights, loss=""))
+        detector = registry.build(dataclasses.replace(config, weights=own_weights, loss="",
+                                                      precision=_precision(config, about)))
         if own_weights != "none" and _digest(detector.weights) != _digest(about["weights"]):
             raise InputError(f"{folder} was made with other weights ({about['weights']}; now: "
                              f"{detector.weights}); give the same ones, or run its configuration "
@@ -91,6 +127,8 @@ def reopen(folder: Path) -> Reopened:
             _same_weights(folder, about["weights"], detector.weights)
         load_state(detector, _current(state, detector))
         maps, calibration = measured["maps"], measured["calibration"]
+        kept = folder / "conditions.json"  # a run of an earlier version has none
+        usual = Conditions.from_dict(files.read_json(kept)) if kept.exists() else None
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise anything: UnpicklingError, KeyError, ...
@@ -103,7 +141,8 @@ def reopen(folder: Path) -> Reopened:
                           calibration["how"])
     decision = Decision(pd.DataFrame(measured["label_free"]), measured["score"], score,
                         {name: tuple(pair) for name, pair in maps["scale"].items()},
-                        {score: threshold}, {}, maps["low"], maps["level"])
+                        {score: threshold}, {}, maps["low"], maps["level"], usual,
+                        _foreign(folder, config))
     detector.weights = about["weights"]
     return Reopened(config, detector.eval(), decision)
 
@@ -122,6 +161,30 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
                          f"again "
                          "first")
     return run, opened
+
+
+def _foreign(folder: Path, config: Config) -> Foreign | None:
+    path = folder / "foreign.pt"
+    if not path.exists():
+        log.warning("%s was made before pictures that do not show the part could be told; run its "
+                    "configuration again to have them refused", folder)
+        return None
+    foreign = Foreign(dataclasses.replace(config, weights="none"))
+    try:
+        load_state(foreign, torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # as above
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); run its configuration "
+                         "again with --force") from error
+    return foreign.eval()
+
+
+def _precision(config: Config, about: dict[str, typing.Any]) -> str:
+    """That of the run, wherever it is reopened: its threshold is of scores that are rounded so."""
+    made = about.get("precision", config.precision)
+    if made == "bf16" and device.precision(dataclasses.replace(config, precision="auto"),
+                                           device.pick_device(config.device)) != made:
+        log.warning("this run computes in bf16, which this processor imitates: it takes longer")
+    return made
 
 
 def _same_weights(folder: Path, before: str, now: str) -> None:
@@ -156,192 +219,3 @@ def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, to
     kept = detector.state_dict() if isinstance(detector, OnBackbone) else {}
     return {key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
         f"{prefix}.{key}": tensor for key, tensor in state.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a run says of one picture; one that cannot be read has a problem and no score."""
-
-    path: str
-    score: float | None = None  # higher = more anomalous
-    p_value: float | None = None  # share of good parts that would score as high; None if unknown
-    verdict: str = ""  # anomalous | good; empty where no threshold is attainable
-    problem: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A picture to look at, and the name that its overlay gets."""
-
-    path: Path
-    name: str  # with '/'
-
-
-def sources(given: typing.Sequence[Path]) -> list[Source]:
-    """The pictures of files and folders (to any depth), in order.
-
-    Raises:
-        InputError: for what is not there, and where there is no picture.
-    """
-    named: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in given:
-        if not path.exists():
-            raise InputError(f"there is no {path}; give pictures, or folders of pictures")
-        for picture in layout.below(path) if path.is_dir() else [path]:
-            name = picture.relative_to(path).as_posix() if path.is_dir() else picture.name
-            unique, number = name, 2
-            while unique in taken:  # of another folder: no overlay is overwritten
-                unique, number = f"{number}/{name}", number + 1
-            if picture not in named:
-                named[picture] = unique
-                taken.add(unique)
-    if not named:
-        raise InputError(f"{', '.join(map(str, given))} holds no picture "
-                         f"({', '.join(sorted(layout.SUFFIXES))})")
-    return [Source(path, name) for path, name in named.items()]
-
-
-def begin(run: Reopened, out: Path) -> list[Prediction]:
-    """Make the folder, or go on in it: what an earlier call with the same run has predicted there.
-    Pictures that could not be read are tried again.
-
-    Raises:
-        InputError: where the folder cannot be written, or holds another run's predictions.
-    """
-    table, about = out / "predictions.csv", out / "predictions.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        kept = _rows(table)
-        same = about.exists() and {**files.read_json(about), "predictions": []} == _about(run, [])
-        if table.exists() and not same:
-            raise InputError(f"{out} holds predictions of another run, or of an older one; give "
-                             "another --out")
-        # Before the table: a table without it is not known to be this run's.
-        files.write_json(about, _about(run, kept))
-        with files.atomic_path(table) as temporary:
-            with temporary.open("w", newline="", encoding="utf-8") as stream:
-                csv.DictWriter(stream, COLUMNS).writeheader()
-                csv.DictWriter(stream, COLUMNS).writerows(map(_row, kept))
-    except OSError as error:
-        raise InputError(f"cannot write in {out} ({error.strerror or error}); make it writable, or "
-                         "give another --out") from error
-    return kept
-
-
-def predict(run: Reopened, given: typing.Iterable[Source], out: Path, *,
-            ahead: int = AHEAD) -> typing.Iterator[Prediction]:
-    """Score pictures one by one: yields each prediction after its row is in out/predictions.csv and
-    its overlay in out/overlays/.
-
-    Overlays are tinted by the map, outlined where it exceeds what one good part in twenty reaches
-    anywhere; one colour scale for all. A picture that cannot be read has a row, too.
-
-    Args:
-        ahead: pictures to decode in advance; 0 where the next may be long in coming.
-    """
-    table = (out / "predictions.csv").open("a", newline="", encoding="utf-8")
-    with table as stream, ThreadPoolExecutor(2) as pool:
-        for source, decoded in _ahead(pool, given, run.config.image_size, ahead):
-            try:
-                untrusted.check_name(str(source.path))
-                picture = decoded()
-            except Exception as error:  # whatever a decoder trips over, the file is named
-                problem = untrusted.sanitized(str(error) or type(error).__name__)
-                prediction = Prediction(untrusted.sanitized(source.path), problem=problem)
-            else:
-                prediction = _predicted(run, source, picture, out)
-            csv.DictWriter(stream, COLUMNS).writerow(_row(prediction))
-            stream.flush()
-            yield prediction
-
-
-def end(run: Reopened, predictions: typing.Sequence[Prediction], out: Path) -> None:
-    """out/predictions.json: how it was decided, and every prediction."""
-    files.write_json(out / "predictions.json", _about(run, predictions))
-
-
-def watched(folder: Path, seen: typing.Collection[str],
-            stop: threading.Event) -> typing.Iterator[Source]:
-    """The pictures of a folder, and whatever is written into it until `stop` is set; those whose
-    path is in `seen` are left out."""
-    done, states = set(seen), dict[Path, tuple[int, int]]()
-    while not stop.is_set():
-        for path in layout.below(folder):
-            with contextlib.suppress(FileNotFoundError):  # moved away meanwhile
-                state = (path.stat().st_size, path.stat().st_mtime_ns)
-                if str(path) in done:
-                    continue
-                quiet = time.time() - path.stat().st_mtime > POLL_S
-                if states.get(path) == state or quiet:  # a camera has finished writing it
-                    done.add(str(path))
-                    yield Source(path, path.relative_to(folder).as_posix())
-                states[path] = state
-        stop.wait(POLL_S)
-
-
-def exit_code(predictions: typing.Sequence[Prediction]) -> int:
-    """1: an anomaly was found; 3: none was, but some picture could not be read; 0: all are good."""
-    if any(one.verdict == "anomalous" for one in predictions):
-        return 1
-    return 3 if any(one.problem for one in predictions) else 0
-
-
-def _predicted(run: Reopened, source: Source, picture: torch.Tensor, out: Path) -> Prediction:
-    scores, maps = run.score_with_maps(picture[None])
-    threshold, p_value = run.threshold, float(run.threshold.p_values(scores)[0])
-    verdict = "anomalous" if threshold.exceeded(scores)[0] else "good"
-    folder, _, name = source.name.rpartition("/")
-    if len(os.fsencode(name)) > LONGEST:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    target = out / "overlays" / folder / f"{name}.jpg"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    overlays.save(overlays.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
-                                   level=run.decision.level), target, SIDE)
-    return Prediction(str(source.path), float(scores[0]), None if math.isnan(p_value) else p_value,
-                      "" if math.isinf(threshold.value) else verdict)
-
-
-def _ahead(pool: ThreadPoolExecutor, given: typing.Iterable[Source], size: int, ahead: int
-           ) -> typing.Iterator[tuple[Source, typing.Callable[[], torch.Tensor]]]:
-    """Every source with a function that waits for its picture, `ahead` of them being decoded."""
-    def decode(path: Path) -> torch.Tensor:
-        return torch.from_numpy(images.decode(path, size).copy())
-
-    waiting: list[tuple[Source, typing.Any]] = []
-    for source in given:
-        waiting.append((source, pool.submit(decode, source.path)))
-        if len(waiting) > ahead:
-            first, future = waiting.pop(0)
-            yield first, future.result
-    for first, future in waiting:
-        yield first, future.result
-
-
-def _about(run: Reopened, predictions: typing.Sequence[Prediction]) -> dict[str, typing.Any]:
-    value = run.threshold.value
-    return {"configuration": run.config.name, "category": run.config.category,
-            "seed": run.config.seed, "score": run.decision.score,
-            "threshold": None if math.isinf(value) else value,
-            "target_fpr": run.config.target_fpr,
-            "calibration_images": len(run.threshold.calibration),
-            "predictions": [dataclasses.asdict(one) for one in predictions]}
-
-
-def _row(one: Prediction) -> dict[str, typing.Any]:
-    # The same file, and no formula in a spreadsheet.
-    path = f"./{one.path}" if one.path.startswith(untrusted.FORMULA) else one.path
-    values = dataclasses.asdict(one) | {"path": path}
-    return {key: "" if value is None else value for key, value in values.items()}
-
-
-def _rows(table: Path) -> list[Prediction]:
-    """The whole rows of a table of predictions, those of unreadable pictures left out: a killed
-    call may have left half a line."""
-    if not table.exists():
-        return []
-    with table.open(newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if row.get("score") and row["problem"] == ""]
-    return [Prediction(str(Path(row["path"])), float(row["score"]),
-                       float(row["p_value"]) if row["p_value"] else None, row["verdict"])
-            for row in rows]

@@ -1,11 +1,20 @@
-"""A finished run as one ONNX file: from the picture to its score, map and verdict.
+"""A finished run as one ONNX file: from a picture of any size to its score, map and verdict.
 
-Input `picture`: uint8 [1,3,S,S], RGB, resized to S as images.decode does. Outputs: `score` float32
-[1], `map` float32 [1,S,S] (smoothed), `anomalous` bool [1]. The file's metadata have the threshold,
-the maps' fixed scale (low, level) and what the run was.
+Inputs: `picture`, uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; `target_fpr`, float64
+[], the run's own where it is not given. Outputs: `score` float32 [1], `map` float32 [1,S,S]
+(smoothed), `anomalous` bool [1]; `foreign` bool [1] (does it not show the part?), its own p-value
+`foreign_p_value` float64 [1] and `absent` bool [1] (is the part absent or covered?). A picture is
+good where it is neither anomalous nor foreign. The file's metadata have the threshold, the maps'
+fixed scale (low, level), the least target_fpr and what the run was.
+
+The picture is resized in the graph (onnx_resize); decoding it, turning it as its EXIF tag says and
+laying its alpha over black are the caller's. A run in bf16 is computed in float32 and rounded where
+it rounds.
 """
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import math
 import typing
@@ -17,30 +26,44 @@ from scipy import ndimage
 from torch import nn
 
 from adlib.config import STATISTICS, InputError
-from adlib.data import files
+from adlib.data import files, reading
+from adlib.evaluation.conformal import UPPER
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
+from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.fused import FeatureDetector
+from adlib.runs import onnx_resize
 from adlib.runs.inference import Reopened
 
 OPSET = 18
+OUTPUTS = ("score", "map", "anomalous", "foreign", "foreign_p_value", "absent")
 
 
 class Exported(nn.Module):
-    """A run as one float32 module of a single picture; forward returns (score, map, anomalous)."""
+    """A run as one float32 module of a single picture of its own size; forward returns OUTPUTS."""
 
     def __init__(self, run: Reopened) -> None:
         super().__init__()
-        self.run, self.detector = run, run.detector
+        self.run, self.detector = run, copy.deepcopy(run.detector)
+        config, threshold = self.detector.config, run.threshold
+        if device.precision(config, device.pick_device(config.device)) == "bf16":
+            _round_as_bf16(self.detector)
+        self.detector.config = dataclasses.replace(config, precision="float32")
         self.map, self.reduction = run.decision.score.split(".")
         blank = torch.zeros(1, 3, *[run.config.image_size] * 2, dtype=torch.uint8)
         side = next(iter(self._maps(blank).values())).shape[-1]
         # anomaly_maps.smooth is linear along each axis: two matrix products, borders included.
         blur = ndimage.gaussian_filter1d(np.eye(side), max(1.0, side / 64), axis=0)
         self.register_buffer("blur", torch.from_numpy(blur).float())
+        # Of a run with a threshold there is none for less than its images support: an error.
+        values = np.sort(threshold.calibration)
+        self.register_buffer("limits", torch.from_numpy(
+            values if threshold.is_attainable else np.append(values, np.inf)))
+        self.foreign = run.decision.foreign
 
-    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor
+                ) -> tuple[torch.Tensor, ...]:
         raw, scale = self._maps(picture), self.run.decision.scale
         smoothed = {name: self.blur @ values @ self.blur.mT for name, values in raw.items()}
         smoothed["sum"] = sum((values - scale[name][0]) / scale[name][1]
@@ -55,8 +78,26 @@ class Exported(nn.Module):
             score = (values.topk(count, dim=1).values if top else values).mean(dim=1)
         shown = nn.functional.interpolate(smoothed[self.map][:, None], size=picture.shape[-2:],
                                           mode="bilinear")[:, 0]
-        limit = min(self.run.threshold.value, torch.finfo(torch.float32).max)
-        return score, shown, score > limit
+        n = len(self.run.threshold.calibration)  # as in conformal.Threshold.value
+        index = n - torch.floor(target_fpr * (n + 1) + 1e-9).long()
+        return (score, shown, score.double() > self.limits.index_select(0, index[None]),
+                *self._foreign(picture))
+
+    def _foreign(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As conformal.TailThreshold; nothing is foreign where that is not known."""
+        threshold, model = self.run.decision.foreign_threshold, self.foreign
+        if threshold is None:
+            never = picture.flatten()[:1] > 255
+            return never, torch.full((1, ), math.nan, dtype=torch.float64), never
+        features = model.features_of(picture.float() / 255)
+        distance, (start, excess) = model.distances(features), threshold.tail
+        beyond = (distance - start).clamp_min(0) / max(excess, 1e-300)
+        counted = (1 + (model.calibration >= distance).sum()[None]) / (1 + len(model.calibration))
+        tail = UPPER * torch.exp(-beyond)
+        p_value = torch.where(distance > float(threshold.calibration.max()), tail,
+                              torch.maximum(tail, counted.double()))
+        foreign = distance > threshold.value
+        return foreign, p_value, foreign & model.is_empty(features)
 
     def _maps(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
         x, detector = picture.float() / 255, self.detector
@@ -84,9 +125,8 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise InputError(f"ONNX export needs the package {error.name}; install the extra: pip "
-                         f"install "
-                         "-e '.[onnx]' in the project's folder") from error
-    config, threshold = run.config, run.threshold.value
+                         "install -e '.[onnx]' in the project's folder") from error
+    config, threshold = run.config, run.threshold
     if config.model in STATISTICS:
         raise InputError(f"{config.name} is a statistic of the picture and no network; there is "
                          "nothing to export")
@@ -95,20 +135,49 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
                          "built-in networks and feature detectors can be exported here")
     if run.decision.score.count(".") != 1 or ":" in run.decision.score:
         raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of "
-                         f"your "
-                         "own; export a run of a built-in score")
-    run.detector.config = type(config)(**config.as_dict() | {"precision": "float32"})
-    picture = torch.zeros(1, 3, *[config.image_size] * 2, dtype=torch.uint8)
+                         "your own; export a run of a built-in score")
+    size, least, known = (config.image_size, threshold.least_target_fpr,
+                          run.decision.foreign_threshold)
+    picture = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    target_fpr = torch.tensor(threshold.target_fpr, dtype=torch.float64)
     with files.atomic_path(path) as temporary, torch.no_grad():
-        torch.onnx.export(Exported(run).eval(), (picture,), str(temporary), opset_version=OPSET,
-                          input_names=["picture"], output_names=["score", "map", "anomalous"],
-                          dynamo=True, external_data=False, verbose=False)
-        model = onnx.load(str(temporary))
+        torch.onnx.export(Exported(run).eval(), (picture, target_fpr), str(temporary),
+                          opset_version=OPSET, input_names=["resized", "target_fpr"],
+                          output_names=list(OUTPUTS), dynamo=True,
+                          external_data=False, verbose=False)
+        scoring = onnx.load(str(temporary))
+        model = onnx.compose.merge_models(
+            onnx_resize.model(size, scoring.ir_version, OPSET), scoring, [("resized", "resized")])
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(target_fpr.numpy(), "target_fpr"))  # unless it is given
+        (verdict, ) = (node for node in model.graph.node if node.input[0].endswith("limits"))
+        verdict.name = f"target_fpr is too low, {least:g} is the least"  # what its error says
         onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in (about | {
-            "score": run.decision.score, "threshold": None if math.isinf(threshold) else threshold,
-            "target_fpr": config.target_fpr,
-            "calibration_images": len(run.threshold.calibration),
-            "map_low": run.decision.low, "map_level": run.decision.level,
-            "input": f"picture: uint8 [1,3,{config.image_size},{config.image_size}], RGB, resized "
-                     "with antialiasing (bilinear)"}).items()})
+            "score": run.decision.score, "target_fpr": threshold.target_fpr,
+            "threshold": None if math.isinf(threshold.value) else threshold.value,
+            "least_target_fpr": least, "calibration_images": len(threshold.calibration),
+            "grey_range": reading.parsed(config.grey_range),
+            "foreign_fpr": known and known.target_fpr, "foreign_images": known and len(
+                known.calibration), "map_low": run.decision.low, "map_level": run.decision.level,
+            "input": "picture: uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; resized "
+                     f"in here to {size},{size}; of more than 8 bits, grey_range becomes 0 and "
+                     "255"}).items()})
+        onnx.checker.check_model(model)
         onnx.save(model, str(temporary))
+
+
+def _round_as_bf16(detector: nn.Module) -> None:
+    """Round the weights, inputs and outputs of a network's layers as autocast does: sums stay
+    float32, which ONNX computes everywhere."""
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return values.bfloat16().float()
+
+    networks = [detector.network] if isinstance(detector, Autoencoder) else [detector.backbone]
+    networks += [detector.decoder] if isinstance(detector, FeatureAutoencoder) else []
+    for layer in (layer for network in networks for layer in network.modules()):
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            for weights in layer.parameters():
+                weights.data = rounded(weights.data)
+            layer.register_forward_pre_hook(lambda _, given: (rounded(given[0]), ))
+        if not any(layer.children()):
+            layer.register_forward_hook(lambda _, given, output: rounded(output))

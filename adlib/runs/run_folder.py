@@ -1,11 +1,14 @@
 """A run's folder, its manifest, and its life: start, progress, finish, fail.
 
 The folder is the only thing notebooks hand to each other. `metrics.json` is written last: a run
-without it has not finished, whatever else it says. The lock tells a running run from one that was
-killed. What names this machine lies in `.local.json` alone, so that the rest can be passed on.
+without it has not finished, whatever else it says. A finished run that is run again works in the
+hidden folder AGAIN, and its numbers stand until the new ones are complete. The lock tells a running
+run from one that was killed. What names this machine lies in `.local.json` alone, so that the rest
+can be passed on.
 """
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,16 +22,19 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import Config, InputError, project_root, upgrade
+from adlib.config import Config, InputError, attended, log, project_root, upgrade
 from adlib.data import files, layout
 from adlib.runs import freshness
 
 if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
+    from torch import nn
+
     from adlib.data.part import Part
     from adlib.evaluation.calibration import Decision
     from adlib.evaluation.results import Results
     from adlib.models.detector import Detector
 
+AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 PLACES = ("data_root", "reports", "weights")  # parameters that may be paths of this machine
 LAYOUTS = {"seed": "course"}  # as an earlier version called it
@@ -45,13 +51,18 @@ class Status:
 class Run:
     """A run under way, owned by this process until `finish`."""
 
-    folder: Path
+    home: Path  # the run's folder
     config: Config
     identity: str  # hash of everything the numbers depend on
     lock: filelock.FileLock
     category: layout.Category
     contents: dict[str, str]  # layout.contents at the start
     began: float  # of a clock that only goes forward
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are written now."""
+        return work(self.home)
 
     def progress(self, state: dict[str, typing.Any]) -> None:
         """Say how far training is ({"epoch", "epochs", "loss", "seconds_left"}), for whoever
@@ -72,9 +83,13 @@ class Run:
 
             write_history(self.folder / "history.csv", detector.history)
         if detector.can_be_reopened:
-            _save_state(detector, self.folder / "model.pt")
+            save_state(detector, self.folder / "model.pt")
         else:
             (self.folder / "model.pt").unlink(missing_ok=True)
+        if decision.conditions is not None:
+            files.write_json(self.folder / "conditions.json", decision.conditions.as_dict())
+        if decision.foreign is not None:
+            save_state(decision.foreign, self.folder / "foreign.pt")
         trained = sum(row.get("seconds", 0.0) for row in detector.history)
         epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
         self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)
@@ -93,12 +108,14 @@ class Run:
             raise InputError(f"the data changed while this run was at work: "
                              f"{layout.some(changed)}; its numbers would be of neither state, so "
                              f"there are none; run it again")
-        about = files.read_json(self.folder / "run.json")
+        here = self.folder
+        about = files.read_json(here / "run.json")
         about |= {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(),
                   "seconds": time.monotonic() - self.began, "train_seconds": train_seconds}
-        files.write_json(self.folder / "run.json", about)
-        files.write_json(self.folder / "metrics.json", metrics)
-        _clear_work(self.folder)
+        files.write_json(here / "run.json", about)
+        files.write_json(here / "metrics.json", metrics)
+        _clear_work(here)
+        _replace(self.home)
         self.lock.release(force=True)  # also when a cell was run twice
 
 
@@ -111,24 +128,48 @@ def folder(config: Config) -> Path:
     return runs / config.category / config.name / f"seed-{config.seed}"
 
 
+def limits_folder(config: Config) -> Path:
+    """Where what is found about a run's limits goes."""
+    return reports_dir(_kept(config).reports) / "limits" / config.category / config.name
+
+
+def work(run_folder: Path) -> Path:
+    """Where the latest attempt at a run keeps its files: beside the numbers of an earlier one, if
+    these stand until it is complete."""
+    again = run_folder / AGAIN
+    return again if (again / "run.json").exists() else run_folder
+
+
 def start(part: Part, detector: Detector) -> Run:
     """Take the run's folder, and write down what is about to be run.
 
-    Keeps the checkpoint of a killed run with the same inputs.
+    Keeps the checkpoint of a killed run with the same inputs. A notebook with somebody at it takes
+    a folder below reports/scratch, unless its parameter save_as names the run.
 
     Raises:
         InputError: when another process is at work in the folder, or it cannot be written.
     """
     from adlib.models.fast import device as devices
 
-    config, category, weights = part.config, part.category, detector.weights
-    here, began = folder(config), time.monotonic()
-    lock = _take(here)
+    config, category, weights = _kept(part.config), part.category, detector.weights
+    home, began = folder(config), time.monotonic()
+    lock = _take(home)
     inputs, contents = freshness.of_run(config, category), layout.contents(category)
+    if attended():
+        inputs["code"] = freshness.by_hand()
+        if not config.save_as:
+            log.info("this run is kept in %s; give save_as a name to keep it among the others",
+                     home)
     identity = hashlib.sha256(json.dumps([inputs, weights], sort_keys=True).encode()).hexdigest()
-    if manifest(here).get("inputs") != inputs:
+    _replace(home)
+    here = home / AGAIN if _numbers(home).state == "finished" else home
+    same = freshness.read(here / "run.json").get("inputs") == inputs
+    if not same:
         _clear_work(here)
-    (here / "metrics.json").unlink(missing_ok=True)
+    if not same or here == home:
+        shutil.rmtree(home / AGAIN, ignore_errors=True)
+    if here == home:
+        (home / "metrics.json").unlink(missing_ok=True)
     root, params = category.root.resolve(), config.as_dict()
     files.write_json(here / ".local.json", {
         "host": platform.node(), "data_root": str(root), "params": {
@@ -139,34 +180,30 @@ def start(part: Part, detector: Detector) -> Run:
         "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
             "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
             "source": part.source, "counts": counts,
-            "fingerprint": inputs["data"]},
+            "fingerprint": inputs["data"], "grey_range": part.grey_range},
         "weights": weights, **devices.describe(config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
-    return Run(here, config, identity, lock, category, contents, began)
+    return Run(home, config, identity, lock, category, contents, began)
 
 
 def status(run_folder: Path) -> Status:
     """What became of a run. Never raises: a folder that cannot be understood is a failed run, with
-    the reason."""
+    the reason.
+
+    Numbers that are complete stand while the run is tried again, and after: but where the runner
+    says that this failed, and it was for other inputs, the run has failed.
+    """
     if not (run_folder / "run.json").exists():
         return Status("missing", "never run")
-    about = manifest(run_folder)
-    said = about.get("status")
-    if said == "failed":
-        return Status("failed", str(about.get("error", "no reason recorded")))
-    if said == "finished":
-        try:
-            measured = files.read_json(run_folder / "metrics.json")
-        except InputError as error:
-            return Status("failed", str(error))
-        if isinstance(measured, dict) and "auroc" in measured:
-            return Status("finished")
-        return Status("failed", f"{run_folder / 'metrics.json'} holds no AUROC; run it again")
-    if said == "running":
-        return Status("running") if _locked(run_folder) else Status(
-            "interrupted", "its process ended before it finished")
-    return Status("failed", f"{run_folder / 'run.json'} cannot be understood; run it again")
+    about, again = (freshness.read(here / "run.json") for here in (run_folder, run_folder / AGAIN))
+    complete = (run_folder / AGAIN / "metrics.json").exists()
+    if (complete or "running" in (about.get("status"), again.get("status"))) and _locked(
+            run_folder, _replace):
+        return Status("running")
+    if again.get("status") == "failed" and again.get("inputs") != about.get("inputs"):
+        return Status("failed", str(again.get("error", "no reason recorded")))
+    return _numbers(run_folder)
 
 
 def manifest(run_folder: Path) -> dict[str, typing.Any]:
@@ -214,6 +251,13 @@ def config_of(run_folder: Path) -> Config:
                                str(run_folder / "run.json"))
 
 
+def grey_range(run_folder: Path) -> str:
+    """The parameter grey_range by which new pictures are read as the run's own were: a run that
+    notes none is of an earlier version, for which 16 bits were all that is above 8."""
+    low_high = manifest(run_folder)["data"].get("grey_range", (0, 65535))
+    return ",".join(map(str, low_high or ()))
+
+
 def left_alone(run_folder: Path) -> bool:
     """Is nobody at work in the folder? Waits some seconds for whoever is: a kernel outlives a
     killed papermill by one."""
@@ -225,11 +269,18 @@ def left_alone(run_folder: Path) -> bool:
     return True
 
 
-def fail(run_folder: Path, reason: str) -> None:
-    """The runner's verdict that a run failed; it stands above what the notebook said of itself."""
+def fail(run_folder: Path, reason: str, before: object = None) -> None:
+    """The runner's verdict that an attempt failed; it stands above what the notebook said of
+    itself.
+
+    before: when the run began whose numbers lay there earlier; these are kept.
+    """
     about = freshness.read(run_folder / "run.json")
-    files.write_json(run_folder / "run.json", about | {"status": "failed", "error": reason})
-    (run_folder / "progress.json").unlink(missing_ok=True)
+    earlier = about.get("status") == "finished" and about.get("started") == before
+    here = run_folder / AGAIN if earlier else run_folder
+    about = freshness.read(here / "run.json")
+    files.write_json(here / "run.json", about | {"status": "failed", "error": reason})
+    (here / "progress.json").unlink(missing_ok=True)
 
 
 def all_runs(reports: Path) -> list[Path]:
@@ -250,7 +301,7 @@ def _renamed(value: typing.Any) -> typing.Any:
     return value
 
 
-def _save_state(detector: Detector, path: Path) -> None:
+def save_state(detector: nn.Module, path: Path) -> None:
     """The state dict, loadable with torch.load(path, weights_only=True)."""
     import torch
 
@@ -274,13 +325,63 @@ def _take(here: Path) -> filelock.FileLock:
     return lock
 
 
-def _locked(here: Path) -> bool:
+def _locked(here: Path, then: typing.Callable[[Path], None]) -> bool:
+    """Is another process at work in the folder? Where none is, `then` is done."""
     try:
         with filelock.FileLock(here / ".lock", timeout=0):
+            then(here)
             return False
     # Timeout is one; so is a lock in a folder we may only read: then run.json's word stands
     except OSError:
         return True
+
+
+def _numbers(here: Path) -> Status:
+    """What became of the run whose numbers a folder holds."""
+    about = manifest(here)
+    said = about.get("status")
+    if said == "failed":
+        return Status("failed", str(about.get("error", "no reason recorded")))
+    if said == "finished":
+        try:
+            measured = files.read_json(here / "metrics.json")
+        except InputError as error:
+            return Status("failed", str(error))
+        if isinstance(measured, dict) and "auroc" in measured:
+            return Status("finished")
+        return Status("failed", f"{here / 'metrics.json'} holds no AUROC; run it again")
+    if said == "running":
+        return Status("interrupted", "its process ended before it finished")
+    return Status("failed", f"{here / 'run.json'} cannot be understood; run it again")
+
+
+def home_of(folder: Path) -> Path:
+    """Where what is written into a run's folder will lie when the run is finished."""
+    return folder.parent if folder.name == AGAIN else folder
+
+
+def _replace(home: Path) -> None:
+    """Put new numbers that are complete in the place of the earlier ones. The metrics go first and
+    come last: whoever looks after a kill in between goes on from there."""
+    again = home / AGAIN
+    if not (again / "metrics.json").exists():
+        return
+    if (home / "metrics.json").exists():  # nothing has been moved yet
+        for old in (*home.glob("*.csv"), *home.glob("*.png"), home / "model.pt"):
+            old.unlink(missing_ok=True)
+        (home / "metrics.json").unlink()
+    for new in sorted(again.iterdir(), key=lambda path: path.name == "metrics.json"):
+        if new.is_dir():
+            shutil.rmtree(home / new.name, ignore_errors=True)
+        new.replace(home / new.name)
+    shutil.rmtree(again)
+
+
+def _kept(config: Config) -> Config:
+    """The configuration with the reports folder that the running notebook writes to."""
+    if config.save_as or not attended():
+        return config
+    return dataclasses.replace(config, reports=str(reports_dir(config.reports) / SCRATCH))
 
 
 def _clear_work(here: Path) -> None:

@@ -11,74 +11,20 @@ from PIL import Image
 from skimage.filters import threshold_otsu
 
 from adlib.config import InputError, cache_dir
-from adlib.data import images, layout
+from adlib.data import images, layout, reading
 
 
-def save(path, array, **options):
-    Image.fromarray(array).save(path, **options)
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
     return path
-
-
-GREY = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
-RGB = np.stack([GREY, GREY.T, 255 - GREY], -1)
-
-
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "TIFF", "jpg", "JPEG"])
-def test_formats(tmp_path, suffix):
-    path = save(tmp_path / f"a.{suffix}", RGB,
-                **({"quality": 98, "subsampling": 0} if suffix.lower().startswith("j") else {}))
-    found = images.decode(path, 64)
-    assert found.shape == (3, 64, 64) and found.dtype == np.uint8
-    assert np.abs(found.transpose(1, 2, 0).astype(int) - RGB).mean() < 1.5
-
-
-def test_modes_that_show_the_same_picture_decode_alike(tmp_path):
-    grey = images.decode(save(tmp_path / "l.png", GREY), 64)
-    assert (grey == GREY).all()
-    deep = save(tmp_path / "i16.png", GREY.astype(np.uint16) * 257)
-    assert (images.decode(deep, 64) == GREY).all()
-    Image.fromarray(GREY).convert("P").save(tmp_path / "p.png")
-    Image.fromarray(GREY).convert("CMYK").save(tmp_path / "cmyk.tif")
-    Image.fromarray(np.dstack([RGB, np.full_like(GREY, 255)])).save(tmp_path / "rgba.png")
-    assert np.abs(images.decode(tmp_path / "p.png", 64).astype(int) - GREY).max() <= 1
-    assert np.abs(images.decode(tmp_path / "cmyk.tif", 64).astype(int) - GREY).max() <= 2
-    assert (images.decode(tmp_path / "rgba.png", 64).transpose(1, 2, 0) == RGB).all()
-    Image.fromarray(GREY > 127).save(tmp_path / "one.png")
-    assert set(np.unique(images.decode(tmp_path / "one.png", 64))) == {0, 255}
-
-
-def test_alpha_lies_over_black(tmp_path):
-    path = save(tmp_path / "a.png", np.dstack([RGB, np.zeros_like(GREY)]))
-    assert images.decode(path, 32).max() == 0
-
-
-def test_exif_rotation(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright
-    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
-    assert (images.decode(tmp_path / "a.png", 64).transpose(1, 2, 0) == np.rot90(RGB, -1)).all()
-
-
-def test_float_images_are_refused_in_words(tmp_path):
-    path = save(tmp_path / "a.tif", GREY.astype(np.float32))
-    with pytest.raises(
-            InputError,
-            match="1 of 1 images cannot be read: .*a.tif .its grey values are not 8-bit or 16-bit"):
-        images.load([path], 32)
-
-
-def test_resizing_is_antialiased(tmp_path):
-    stripes = np.tile(np.array([[0, 255]], np.uint8), (128, 64))
-    # the border sees half a stripe more
-    inside = images.decode(save(tmp_path / "a.png", stripes), 32)[:, :, 1:-1]
-    assert np.abs(inside.astype(int) - 127).max() < 8
 
 
 def test_load_decodes_once(course_root, monkeypatch):
     paths = layout.open_category(course_root, "nut").train
     first = images.load(paths, 64)
     assert first.shape == (8, 3, 64, 64) and first.dtype == torch.uint8
-    monkeypatch.setattr(images, "decode", lambda *args: pytest.fail("decoded again"))
+    monkeypatch.setattr(reading, "read", lambda *args: pytest.fail("decoded again"))
     assert torch.equal(images.load(paths, 64), first)
     with pytest.raises(pytest.fail.Exception):
         images.load(paths, 32)  # another size is another cache entry
@@ -95,21 +41,21 @@ def test_a_changed_file_is_noticed(course_root):
 def test_a_file_that_changes_while_it_is_read_is_named_and_nothing_of_it_is_kept(
         course_root, monkeypatch):
     category = layout.open_category(course_root, "nut")
-    path, sound, decode = category.train[3], category.train[3].read_bytes(), images.decode
+    path, sound, read = category.train[3], category.train[3].read_bytes(), reading.read
 
-    def meanwhile(one, size):  # somebody writes another picture there, and puts the right one back
+    def meanwhile(one, *how):  # somebody writes another picture there, and puts the right one back
         if one != path:
-            return decode(one, size)
+            return read(one, *how)
         path.write_bytes(category.train[4].read_bytes())
-        found = decode(one, size)
+        found = read(one, *how)
         path.write_bytes(sound)
         return found
 
-    monkeypatch.setattr(images, "decode", meanwhile)
+    monkeypatch.setattr(reading, "read", meanwhile)
     with pytest.raises(InputError, match="003.png changed while being read"):
         images.load(category.train, 32)
-    monkeypatch.setattr(images, "decode", decode)
-    assert np.array_equal(images.load(category.train, 32)[3].numpy(), decode(path, 32))
+    monkeypatch.setattr(reading, "read", read)
+    assert np.array_equal(images.load(category.train, 32)[3].numpy(), reading.read(path, 32).pixels)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK rubbish", b"\x93NUMPY rubbish", None])
@@ -133,6 +79,75 @@ def test_all_unreadable_files_are_named(course_root):
     assert not list((cache_dir() / "images").iterdir())  # nothing half-decoded stays
 
 
+RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+
+
+def deep(folder, *highest, dtype=np.uint16):
+    """Ramps of 64 x 64 from 0 to each of `highest`, as 16-bit PNG or as TIFF."""
+    suffix = "png" if dtype == np.uint16 else "tif"
+    return [save(folder / f"{i}.{suffix}", (RAMP * high).astype(dtype))
+            for i, high in enumerate(highest)]
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [
+    *((np.uint16, 2**bits - 1) for bits in range(8, 17)), (np.int32, 254), (np.int32, 2**20),
+    (np.float32, 1.0), (np.float32, 3000.5)])
+def test_a_category_of_any_depth_keeps_its_levels(tmp_path, dtype, highest):
+    paths = deep(tmp_path, highest, highest / 2, dtype=dtype)
+    found = images.grey_range(paths)
+    assert found == pytest.approx((0, highest))
+    pictures = images.load(paths, 64, found)
+    assert [len(torch.unique(picture)) >= least for picture, least in zip(
+        pictures, (250, 120), strict=True)] == [True, True]
+    # one range for all: a picture half as bright stays half as bright
+    assert pictures[1].float().mean() / pictures[0].float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_range_is_that_of_the_good_images_or_as_given(tmp_path):
+    good = deep(tmp_path / "good", 1000, 4095)
+    assert images.grey_range(good) == (0, 4095) == images.grey_range(good)  # found, and remembered
+    assert images.grey_range(good, "100,65535") == (100, 65535)
+    eight = save(tmp_path / "eight.png", (RAMP * 255).astype(np.uint8))
+    assert images.grey_range([eight]) is None
+    assert images.grey_range([eight, *good]) == (0, 4095)
+    (tmp_path / "broken.png").write_bytes(good[0].read_bytes()[:60])
+    assert images.grey_range([tmp_path / "broken.png", *good]) == (0, 4095)  # `load` names it
+    known, = (cache_dir() / "ranges").glob(f"{images._key(good)}.json")
+    for damage in ("", "3", "[1]", '["a", "b"]'):
+        known.write_text(damage)
+        assert images.grey_range(good) == (0, 4095)
+
+
+def test_a_constant_image_of_16_bits_has_a_range(tmp_path):
+    paths = [save(tmp_path / "a.png", np.full((8, 8), 700, np.uint16))]
+    assert images.grey_range(paths) == (700, 701) and not images.load(paths, 32, (700, 701)).any()
+
+
+def test_hot_pixels_do_not_set_the_range(tmp_path):
+    grey = np.full((200, 200), 1000, np.uint16)
+    grey[0, :100] = 3000
+    grey[50, 50] = 65535  # one of 40,000
+    found = images.grey_range([save(tmp_path / "a.png", grey)])
+    assert found == (1000, 3000)
+
+
+def test_values_beyond_the_range_are_told(tmp_path, caplog):
+    good, test = deep(tmp_path / "good", 1000, 1000), deep(tmp_path / "test", 1000, 2000, 900)
+    assert images.load(test, 64, images.grey_range(good))[1].max() == 255
+    assert ("1 of 3 images have values outside the range 0 to 1000, which are clipped (1.png); the "
+            "parameter grey_range sets another range") in caplog.text
+    caplog.clear()
+    images.load(good, 64, images.grey_range(good))
+    assert not caplog.text
+
+
+def test_16_bits_are_not_guessed_at_where_one_learns_from_8(tmp_path):
+    with pytest.raises(InputError, match=(
+            "0.png .its values, from 0 to 4095, are of more than 8 bits, and those of the good "
+            "training images are of 8; save them alike, or give the parameter grey_range")):
+        images.load(deep(tmp_path, 4095), 32, None)
+
+
 def test_two_processes_at_once(course_root):
     code = f"""if True:
         import sys; from pathlib import Path; from adlib.data import images
@@ -147,13 +162,10 @@ def test_two_processes_at_once(course_root):
     assert sums == {f"{expected}\n"} and all(process.returncode == 0 for process in both)
 
 
-def test_float_brightness_and_masks(mvtec_root):
+def test_float_and_brightness():
     pictures = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 4, 4)
     assert images.to_float(pictures)[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
     assert images.brightness(pictures) == pytest.approx([0, 0.2, 1])
-    category = layout.open_category(mvtec_root, "nut")
-    masks = images.load_masks([layout.mask_path(category, path) for path in category.test], 64)
-    assert masks.dtype == torch.bool and masks.sum(dim=(1, 2)).tolist() == [0, 0, 0, 256, 256, 256]
     assert images.load([], 32).shape == (0, 3, 32, 32)
 
 

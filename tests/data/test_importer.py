@@ -1,5 +1,6 @@
 """A person's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
+import shlex
 import shutil
 from pathlib import Path
 
@@ -45,9 +46,29 @@ def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_p
     assert sorted(labels[key].defect for key in labels) == [
         "bad", "crack", "crack", "good", "good", "good_defect", "stain"
     ]
-    masked = {category.key(path) for path in category.test if layout.mask_path(category, path)}
+    masked = set(map(category.key, category.masks))
     assert masked == {"my-part/test/crack/crack_a.png", "my-part/test/stain/stain_a.png"}
     assert not importer.create(tmp_path / "data", "my-part", made)  # the same command again
+
+
+def test_masks_are_paired_as_in_a_category_and_copied_as_they_are(photos, tmp_path):
+    for i, name in enumerate(("crack/a.png", "crack/x y/b.png", "Good/c.png")):
+        picture(tmp_path / "bad" / name, 100 + i)
+    for name in ("Crack/A_mask.BMP", "crack/b.jpg"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save(tmp_path / "masks" / name)
+    importer.create(tmp_path / "data", "mine", importer.plan(photos, tmp_path / "bad",
+                                                             tmp_path / "masks"))
+    category = layout.open_category(tmp_path / "data", "mine")
+    assert {category.key(path): category.key(mask) for path, mask in category.masks.items()} == {
+        "mine/test/crack/crack_a.png": "mine/ground_truth/crack/crack_a_mask.BMP",
+        "mine/test/crack_x_y/crack_x y_b.png":
+        "mine/ground_truth/crack_x_y/crack_x y_b_mask.jpg"}
+    for path, mask in category.masks.items():
+        assert mask.read_bytes() == next((tmp_path / "masks").glob(
+            f"*rack/[Ab]*{mask.suffix}")).read_bytes(), path
+    assert {category.defect(path) for path in category.test} == {
+        "good", "crack", "crack_x_y", "Good_defect"}
 
 
 def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
@@ -62,6 +83,28 @@ def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
         ("broken.jpg cannot be read", "twice.png is a copy of", "same.png is a copy of"),
             strict=True):
         assert words in reason
+
+
+def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
+    (photos / "shift 0" / "IMG 0.png").rename(photos / "shift 0" / "IMG_0000")
+    (photos / "raw.NEF").write_bytes(b"II*\0" + bytes(64))
+    (photos / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    pages = [Image.new("L", (16, 16), grey) for grey in (0, 9)]
+    pages[0].save(photos / "pages.tif", save_all=True, append_images=pages[1:])
+    made = importer.plan(photos)
+    assert sorted(made.left_out) == [
+        f"{photos / 'pages.tif'} cannot be read (it holds 2 pictures; save each as a file of its "
+        "own)", f"{photos / 'raw.NEF'} cannot be read (.NEF files are not read; save it as PNG, "
+        "TIFF or JPEG)",
+        f"{photos / 'shift 0' / 'IMG_0000'} is a picture, and its name does not end as one's does"]
+
+
+def test_a_reason_that_many_share_is_said_once(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
+    with pytest.raises(InputError, match=r"holds 0 good pictures .*; 00.dng, 01.dng, .*, 11.dng "
+                                         r"cannot be read \(.dng files are not read[^(]*\)$"):
+        importer.plan(tmp_path)
 
 
 def test_the_mask_of_a_picture_that_is_left_out_is_no_mistake(photos, tmp_path):
@@ -85,7 +128,11 @@ def test_equal_names_get_numbers(photos, tmp_path):
     (lambda place: shutil.rmtree(place / "good"), "there is no folder .*good"),
     (lambda place: picture(place / "masks" / "other.png", 1),
      "1 masks belong to no bad picture: .*other.png"),
-], ids=["few", "none", "a mask too many"])
+    (lambda place: picture(place / "masks" / "a.png", 1, size=33) or Image.new("L", (32, 20)).save(
+        place / "masks" / "a.png"), "the mask .*a.png cannot be used .its 32x20 pixels"),
+    (lambda place: picture(place / "bad" / "a_mask.png", 98), "a.png and a_mask.png are two"),
+    (lambda place: picture(place / "bad" / "masks" / "a.png", 98), "bad/masks is a folder of masks"),
+], ids=["few", "none", "a mask too many", "another shape", "masks beside", "masks below"])
 def test_what_cannot_work_is_one_sentence(photos, tmp_path, spoil, sentence):
     picture(tmp_path / "bad" / "a.png", 99)
     (tmp_path / "masks").mkdir()
@@ -100,8 +147,9 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
     (tmp_path / "data" / "mine").mkdir(parents=True)
     with pytest.raises(InputError, match="is there already, from other pictures"):
         importer.create(tmp_path / "data", "mine", made)
-    with pytest.raises(InputError, match="cannot be a part's name"):
-        importer.create(tmp_path / "data", "../mine", made)
+    for name in ("../mine", "con", "NUL.1", "mine.", "my part"):  # some are Windows' own
+        with pytest.raises(InputError, match="cannot be a part's name"):
+            importer.create(tmp_path / "data", name, made)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -133,3 +181,26 @@ def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp
             for args in asked} == {("fused.yaml", "category=my-part", str(
                 tmp_path / "data"), "zh", True)}
     assert files.read_json(tmp_path / "data" / "my-part" / importer.NOTE)["pictures"]
+
+
+@pytest.mark.parametrize("folder", ["here", "it's #1"])
+def test_outside_the_project_the_configurations_are_those_installed_and_lines_can_be_pasted(
+        photos, tmp_path, monkeypatch, capsys, folder):
+    asked, here = [], tmp_path / folder
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(cli, "run", lambda args: asked.append(args) or 0)
+    assert cli.main(["new", "mine", "--good", str(photos), "--reports", str(here / "out")]) == 0
+    assert (here / "data" / "mine" / "train" / "good").is_dir()
+    assert Path(asked[0].grid).is_file() and asked[0].data == str(here / "data")
+    line = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
+    assert shlex.split(line) == ["adlib", "predict",
+                                 str(here / "out" / "runs" / "mine" / "fused" / "seed-0"), "FOLDER"]
+
+
+def test_where_the_configuration_is_missing_nothing_is_copied(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("notebooks", "params"):  # a project of that shape, and not this one
+        (tmp_path / name).mkdir()
+    assert cli.main(["new", "mine", "--good", str(photos)]) == 2
+    assert "fused.yaml" in capsys.readouterr().err and not (tmp_path / "data").exists()

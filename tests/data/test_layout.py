@@ -1,11 +1,13 @@
 import json
 import shutil
 import time
+import unicodedata
 
 import pytest
 
 from adlib.config import InputError
-from adlib.data import layout, quality
+from adlib.data import layout
+from tests.conftest import picture
 
 
 def open_nut(root):
@@ -38,7 +40,7 @@ def test_mvtec_layout(mvtec_root):
     category = open_nut(mvtec_root)
     assert category.layout == "mvtec" and len(category.test) == 6
     assert layout.read_labels(category)["nut/test/spot/001.png"] == layout.Label(True, "spot")
-    masks = [layout.mask_path(category, path) for path in category.test]
+    masks = [category.masks.get(path) for path in category.test]
     assert [mask and mask.name
             for mask in masks] == [None, None, None, "000.png", "001_mask.png", "002_mask.png"]
 
@@ -62,7 +64,7 @@ def test_real_data(shared):
     assert layout.open_category(shared / "data" / "mvtec_ad").layout == "mvtec"
     toy = layout.open_category(shared / "data", "hazelnut_toy")
     assert len(toy.train) == 28 and all(
-        layout.mask_path(toy, path) for path in toy.test if path.parent.name == "colour")
+        toy.masks.get(path) for path in toy.test if path.parent.name == "colour")
 
 
 def test_where_the_data_is_looked_for(course_root, tmp_path, monkeypatch):
@@ -160,7 +162,9 @@ def test_hashes_are_remembered_and_survive_a_damaged_memory(course_root, monkeyp
     paths = open_nut(course_root).train
     first = layout.content_hashes(paths)
     with monkeypatch.context() as blind:
-        blind.setattr(type(paths[0]), "read_bytes", lambda self: pytest.fail("read again"))
+        read = type(paths[0]).read_bytes
+        blind.setattr(type(paths[0]), "read_bytes", lambda path: pytest.fail("read again")
+                      if path in paths else read(path))
         assert layout.content_hashes(paths) == first
     for memory in (layout.cache_dir() / "hashes").iterdir():
         memory.write_text("{")
@@ -183,44 +187,6 @@ def test_names_that_are_not_utf_8(course_root):
         open_nut(course_root)  # no table could hold it, which would be found out at a run's end
 
 
-def test_findings(course_root):
-    (course_root / "nut" / "test" / "000.png").write_bytes(b"")
-    whole = (course_root / "nut" / "train" / "good" / "000.png").read_bytes()
-    (course_root / "nut" / "train" / "good" / "001.png").write_bytes(whole[:len(whole) // 2])
-    shutil.copy(course_root / "nut" / "train" / "good" / "002.png",
-                course_root / "nut" / "test" / "002.png")
-    shutil.copy(course_root / "nut" / "train" / "good" / "003.png",
-                course_root / "nut" / "train" / "good" / "004.png")
-    (course_root / "nut" / "train" / "good" / "notes.txt").write_text("")
-    (course_root / "nut" / "train" / "good" / ".hidden.png").write_text("")
-    findings = quality.check(open_nut(course_root))
-    assert findings.counts == {"train/good": 8, "test": 6, "train/bad": 2}
-    assert [name.split()[0]
-            for name in findings.unreadable] == ["nut/train/good/001.png", "nut/test/000.png"]
-    assert findings.leaks == (("nut/train/good/002.png", "nut/test/002.png"), )
-    assert findings.duplicates == (("nut/train/good/003.png", "nut/train/good/004.png"), )
-    assert findings.ignored == 1 and findings.labels == {"good": 3, "bad": 3}
-    assert [code for code, _ in findings.problems()] == ["unreadable"] * 2 + ["leak", "duplicate"]
-    assert findings.problems()[2][1] == findings.leaks[0] and findings.sizes == {"32x32": 14}
-
-
-def test_findings_of_broken_or_one_sided_labels(course_root):
-    edit_labels(course_root, lambda labels: labels.pop("nut/test/000.png"))
-    findings = quality.check(open_nut(course_root))
-    assert "no entry for 1" in findings.label_problem
-    assert findings.problems() == [("labels", (findings.label_problem, ))]
-    labels_file(course_root).write_text(
-        json.dumps({f"nut/test/{i:03d}.png": {"label": "good"}
-                    for i in range(6)}))
-    assert quality.check(open_nut(course_root)).problems() == [("all_good", ())]
-
-
-def test_findings_of_the_real_data_are_clean(shared):
-    findings = quality.check(
-        layout.open_category(shared / "data" / "Image_Anomaly_Detection", "zipper"))
-    assert findings.problems() == [] and findings.modes == {"L": 257}
-
-
 def test_hashing_again_is_quick(tmp_path):
     paths = []
     for i in range(1000):
@@ -231,3 +197,167 @@ def test_hashing_again_is_quick(tmp_path):
     layout.content_hashes(paths)
     # a loose bound against hashing anew; timings proper live in benchmarks/
     assert time.perf_counter() - started < 2
+
+
+# ---- folders as they come
+
+
+def test_the_case_of_names_and_the_depth_of_folders_do_not_matter(mvtec_root):
+    before = open_nut(mvtec_root)
+    nut = mvtec_root / "nut"
+    for folder, new in (("train/good", "batch 1"), ("test/spot", "a/b"), ("test/good", "b")):
+        pictures = list((nut / folder).iterdir())
+        (nut / folder / new).mkdir(parents=True)
+        for path in pictures:
+            path.rename(nut / folder / new / path.name)
+    for old, new in (("test/good", "GOOD"), ("train/good", "Good"), ("train", "Train"),
+                     ("test", "TEST"), ("ground_truth", "Ground_Truth")):
+        (nut / old).rename((nut / old).with_name(new))
+    after = open_nut(mvtec_root)
+    assert (len(after.train), len(after.test), after.layout) == (6, 6, "mvtec")
+    assert [path.name for path in after.masks.values()] == [
+        path.name for path in before.masks.values()] and after.unread == ()
+    labels = layout.read_labels(after)
+    assert labels["nut/TEST/GOOD/b/000.png"] == layout.Label(False, "good")
+    assert labels["nut/TEST/spot/a/b/002.png"] == layout.Label(True, "spot")
+
+
+def test_what_has_no_place_is_listed(mvtec_root):
+    nut = mvtec_root / "nut"
+    for name in ("train/loose.png", "train/ok/1.png", "val/good/1.png", "ground_truth/spot/9.png"):
+        picture(nut / name, 1)
+    assert [path.relative_to(nut).as_posix() for path in open_nut(mvtec_root).unread] == [
+        "train/loose.png", "train/ok/1.png", "val/good/1.png", "ground_truth/spot/9.png"]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    ("nut/train/ok/1.png", r"; .*nut/train has no folder good, but ok"),
+    ("nut/train/1.png", r"; .*nut/train has no folder good$"),
+    ("train/normal/1.png", r"; .*d/train has no folder good, but normal"),
+    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has"), ("nut/good/1.png", "by adlib new$")])
+def test_a_layout_that_nearly_fits_is_told(tmp_path, make, words):
+    picture(tmp_path / "d" / make, 1)
+    with pytest.raises(InputError, match="has no folder <category>/train/good;.*" + words):
+        layout.categories(tmp_path / "d")
+
+
+def test_pictures_beside_folders_of_pictures_are_named(mvtec_root):
+    picture(mvtec_root / "nut" / "test" / "loose.png", 1)
+    with pytest.raises(InputError, match="test holds both images and folders of images "
+                       ".loose.png, good/000.png."):
+        open_nut(mvtec_root)
+
+
+def test_masks_among_the_pictures_and_pictures_of_one_name_are_named(mvtec_root):
+    picture(mvtec_root / "nut" / "test" / "spot" / "001.jpg", 1)
+    with pytest.raises(InputError, match="spot/001.jpg and .*spot/001.png share the mask .*"
+                       "spot/001_mask.png"):
+        open_nut(mvtec_root)
+    shutil.rmtree(mvtec_root / "nut" / "ground_truth")
+    with pytest.raises(InputError, match="spot/001.jpg and 001.png are two pictures of one name"):
+        open_nut(mvtec_root)
+    (mvtec_root / "nut" / "test" / "spot" / "001.jpg").unlink()
+    picture(mvtec_root / "nut" / "test" / "good" / "001.jpg", 1)  # which need no mask
+    assert len(open_nut(mvtec_root).test) == 7
+
+
+def test_names_of_all_kinds(tmp_path):
+    """Below a hidden folder (anomalib 2488), with glob's signs (ultralytics 24257), beside what
+    JupyterLab and macOS leave (anomalib 865)."""
+    root = tmp_path / ".config" / "a [b] *? $(c) ü"
+    for i in range(4):
+        picture(root / "n [1] ö" / "train" / "good" / f"[{i}] 50%.png", i)
+    picture(root / "n [1] ö" / "test" / "crack [x]" / "1 * 2.png", 9)
+    picture(root / "n [1] ö" / "ground_truth" / "crack [x]" / "1 * 2_mask.png", 9)
+    for name in (".ipynb_checkpoints/1.png", "crack [x]/.ipynb_checkpoints/1.png",
+                 "crack [x]/._1 * 2.png"):
+        picture(root / "n [1] ö" / "test" / name, 9)
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (root / "n [1] ö" / "test" / name).write_text("")
+    category = layout.open_category(root)
+    assert (len(category.train), len(category.test), len(category.masks)) == (4, 1, 1)
+    assert category.unread == () and layout.fingerprint(category)
+
+
+# ---- label files as they come
+
+
+@pytest.mark.parametrize("encode", [
+    lambda text: text.replace("\n", "\r\n").encode(), lambda text: text.encode("utf-8-sig"),
+    lambda text: text.encode("utf-16"), lambda text: text.replace("nut/test/", "nut\\\\test\\\\").encode(),
+    lambda text: text.replace('"good"', '" Good"').replace('"bad"', '"BAD"').encode(),
+    lambda text: text.replace("nut/test/", "./Nut/TEST/").encode(),
+    lambda text: text.replace(".png", ".PNG").encode()],
+    ids=["CRLF", "BOM", "UTF-16", "backslashes", "case", "case of keys", "case of suffixes"])
+def test_a_label_file_of_another_system(course_root, encode):
+    expected = layout.read_labels(open_nut(course_root))
+    text = json.dumps(json.loads(labels_file(course_root).read_text()), indent=1)
+    labels_file(course_root).write_bytes(encode(text))
+    assert layout.read_labels(open_nut(course_root)) == expected
+
+
+def test_a_label_file_whose_name_has_another_case(course_root):
+    expected = layout.read_labels(open_nut(course_root))
+    labels_file(course_root).rename(course_root / "Image_Anomaly_Labels.JSON")
+    assert layout.read_labels(open_nut(course_root)) == expected
+    assert layout.LABELS in layout.contents(open_nut(course_root))
+
+
+def test_accents_of_either_form(course_root):
+    old = course_root / "nut" / "test" / "000.png"
+    old.rename(old.with_name(unicodedata.normalize("NFD", "é.png")))
+    edit_labels(course_root, lambda labels: labels.update(
+        {unicodedata.normalize("NFC", "nut/test/é.png"): labels.pop("nut/test/000.png")}))
+    category = open_nut(course_root)
+    assert layout.read_labels(category).keys() >= set(map(category.key, category.test))
+
+
+def test_a_category_of_another_case_keeps_its_own_labels(course_root):
+    try:
+        shutil.copytree(course_root / "nut", course_root / "Nut")
+    except FileExistsError:
+        pytest.skip("this file system takes them for one")
+    edit_labels(course_root, lambda labels: labels.update(
+        {key.replace("nut", "Nut"): {"label": "good"} for key in list(labels) if "nut" in key}))
+    assert sum(label.anomalous for label in layout.read_labels(open_nut(course_root)).values()) == 5
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('{"nut/test/000.png": "good", "nut/test/000.png": "bad"}',
+     "not valid JSON .it has 'nut/test/000.png' twice."),
+    ('{"nut/test/000.png": "good", "nut\\\\test\\\\000.png": "bad"}',
+     "names 'nut/test/000.png' twice"),
+    ('{"nut/test/000.png": "good", "NUT/test/000.PNG": "bad"}', "names 'nut/test/000.png' twice")])
+def test_two_labels_of_one_image_are_an_error(course_root, text, words):
+    labels_file(course_root).write_text(text)
+    with pytest.raises(InputError, match=words):
+        layout.read_labels(open_nut(course_root))
+
+
+def test_a_label_file_in_another_encoding_is_one_sentence(course_root):
+    labels_file(course_root).write_bytes('{"nut/test/é.png": "good"}'.encode("gbk"))
+    with pytest.raises(InputError, match="is not valid JSON .*utf-8.*; mend or delete it"):
+        layout.read_labels(open_nut(course_root))
+
+
+def test_labels_from_two_sources_are_an_error(mvtec_root):
+    labels_file(mvtec_root).write_text('{"nut/test/spot/000.png": "good"}')
+    with pytest.raises(InputError, match="has labels of nut, whose test images lie in folders"):
+        layout.read_labels(open_nut(mvtec_root))
+    labels_file(mvtec_root).write_text('{"zip/test/000.png": "good"}')
+    assert len(layout.read_labels(open_nut(mvtec_root))) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvtec_root,
+                                                                             monkeypatch):
+    listed = type(mvtec_root).iterdir
+
+    def locked(path):
+        if path.name == "spot":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    assert layout.below(mvtec_root / "gone") == []
+    monkeypatch.setattr(type(mvtec_root), "iterdir", locked)
+    with pytest.raises(InputError, match="cannot read the folder .*/spot: Permission denied"):
+        open_nut(mvtec_root)

@@ -348,3 +348,20 @@ def test_of_too_many_images_no_detector_is_refitted(course_root, monkeypatch):
     detector, part = fitted(course_root, target_fpr=0.15)
     threshold = calibration.calibrate(detector, part).threshold
     assert threshold.how == "split" and math.isinf(threshold.value)
+
+
+def test_what_tells_foreign_images_is_not_blinded_by_one_among_the_good():
+    """A black image in the good folder is set aside, and black ones stay foreign."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    good = torch.from_numpy(np.stack([np.clip(
+        40 + 150 * (np.hypot(y - 32 - dy, x - 32 - dx) < 18) + rng.normal(0, 6, (3, 64, 64)), 0,
+        255).astype(np.uint8) for dy, dx in rng.integers(-3, 4, (40, 2))]))
+    model = calibration.Foreign(Config(weights="none", image_size=64))
+    clean = calibration.fit_foreign(model, good, seed=0).calibration.clone()
+    assert model.set_aside <= 1
+    black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    calibration.fit_foreign(model, torch.cat([good, black]), seed=0)
+    assert model.set_aside >= 1 and model.calibration.max() < 1.5 * clean.max()
+    threshold = calibration.TailThreshold(model.calibration.numpy(), calibration.FOREIGN_FPR)
+    assert threshold.exceeded(model.distances(model.features(black)).numpy()).all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from adlib.evaluation import conformal
-from adlib.evaluation.conformal import Threshold
+from adlib.evaluation.conformal import TailThreshold, Threshold
 
 scores = st.lists(st.integers(0, 12), min_size=1,
                   max_size=40).map(lambda values: np.array(values, float))
@@ -148,6 +148,16 @@ def test_folds_are_shuffled():
     assert len(set(held)) == 3 and tuple(range(0, 40, 5)) not in held
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 30000))
+def test_the_least_rate_that_is_told_can_be_asked_for_and_hardly_less(n):
+    threshold = Threshold(np.arange(n, dtype=float), 0.05)
+    least = threshold.least_target_fpr
+    assert float(f"{least:g}") == least and threshold.at(least).is_attainable
+    assert math.isfinite(threshold.at(least).value) and not threshold.at(0.99 * least).is_attainable
+    assert Threshold(np.zeros(0), 0.05).least_target_fpr == 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 80), st.floats(0, 1), st.sampled_from([0.9, 0.95, 0.99]))
 def test_rate_interval_is_clopper_and_pearsons(n, share, level):
@@ -157,3 +167,23 @@ def test_rate_interval_is_clopper_and_pearsons(n, share, level):
     expected = stats.binomtest(hits, n).proportion_ci(level, method="exact") if n else (0, 1)
     assert (low, high) == pytest.approx(tuple(expected), abs=1e-9)
     assert conformal.rate_interval(n - hits, n, level=level) == pytest.approx((1 - high, 1 - low))
+
+
+def test_the_tail_threshold_finds_the_quantile_of_an_exponential_tail():
+    drawn = np.random.default_rng(0).exponential(2.0, 4000) + 5
+    threshold = TailThreshold(drawn[:80], 0.001)
+    assert threshold.value == pytest.approx(5 + 2 * np.log(1000), rel=0.25)
+    assert threshold.value >= drawn[:80].max() and not threshold.exceeded(drawn[:80]).any()
+    assert threshold.exceeded(drawn[80:]).mean() < 0.01
+
+
+@pytest.mark.parametrize("calibration", [np.r_[1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+                                         np.r_[np.ones(30), 50.0], np.ones(12)])
+def test_the_tails_p_values_say_the_same_as_the_threshold(calibration):
+    threshold = TailThreshold(calibration, 0.001)
+    values = np.sort(np.r_[np.linspace(0, 200, 4001), calibration, threshold.value])
+    p = threshold.p_values(values)
+    assert (np.diff(p) <= 1e-12).all() and (p >= 0).all() and (p <= 1).all()
+    beyond = threshold.exceeded(values)
+    assert (p[beyond] <= 0.001 + 1e-12).all()
+    assert (p[values < threshold.value * (1 - 1e-9)] > 0.001).all()

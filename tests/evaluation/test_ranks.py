@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from adlib.evaluation import ranks
-from adlib.evaluation.auroc import holm, paired_test, best_against_each
+from adlib.evaluation.auroc import best_against_each, holm, paired_test
 
 DEMSAR = pd.DataFrame({  # table 6 of Demsar (2006): AUC of C4.5 and three variants on 14 data sets
     "C4.5": [.763, .599, .954, .628, .882, .936, .661, .583, .775, 1.0, .940, .619, .972, .957],

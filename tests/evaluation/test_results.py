@@ -278,7 +278,7 @@ def test_localisation(mvtec_root):
     used = [0, 1, 2, 3, 4, 6, 7, 8]
     found, regions = evaluation.locate(part, maps)
     groups, expected = found.pop("groups"), localization.measure(maps[used], truth[used])
-    assert found == expected[0] | {"images": 8, "without_mask": 1}
+    assert found == expected[0] | {"images": 8, "without_mask": 1, "masks": {"levels": 1}}
     assert regions["defect"].tolist() == ["scratch"] * 3 + ["spot"] * 3
     assert regions["path"].tolist() == [
         f"nut/test/{name}.png"
@@ -307,7 +307,7 @@ def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
     found, regions = evaluation.locate(part, maps)
     assert found == {
         "pixel_auroc": 1, "pixel_ap": 1, "au_pro_30": 1, "au_pro_05": 1, "images": 6,
-        "without_mask": 0, "groups": []
+        "without_mask": 0, "masks": {}, "groups": []
     }
     assert regions["share"].tolist() == [1 / 16] * 3
     # The masks come at the images' own size.
@@ -335,6 +335,37 @@ def test_no_localisation_without_masks(mvtec_root, course_root):
     assert found == {"why_absent": "the masks hold no defective pixel"} and regions.empty
     shutil.rmtree(mvtec_root / "nut" / "ground_truth")
     assert evaluation.locate(opened(mvtec_root), np.zeros((6, 32, 32)))[0] is None
+
+
+def test_a_defective_image_never_counts_as_good_pixels(mvtec_root):
+    """Left out and counted: an empty mask, no mask, a good image with a defect in its mask."""
+    masks = mvtec_root / "nut" / "ground_truth"
+    Image.new("L", (32, 32)).save(masks / "spot" / "000.png")
+    (masks / "spot" / "001_mask.png").unlink()
+    (masks / "good").mkdir()
+    Image.new("L", (32, 32)).save(masks / "good" / "000.png")
+    Image.new("L", (32, 32), 255).save(masks / "good" / "001.png")
+    maps = np.random.default_rng(0).random((6, 32, 32))
+    maps[[1, 3, 4]] = 9  # those that are left out
+    found, regions = evaluation.locate(opened(mvtec_root), maps)
+    truth = np.zeros((3, 32, 32), bool)
+    truth[2, 8:16, 8:16] = True
+    expected, _ = localization.measure(maps[[0, 2, 5]], truth)
+    assert found == expected | {"images": 3, "without_mask": 1, "groups": [],
+                                "masks": {"empty": 1, "contradicted": 1}}
+    assert regions["path"].tolist() == ["nut/test/spot/002.png"]
+
+
+def test_no_small_defect_vanishes_at_the_size_of_the_maps(mvtec_root):
+    for i, path in enumerate(sorted((mvtec_root / "nut" / "ground_truth" / "spot").iterdir())):
+        mask = np.zeros((320, 320), np.uint8)
+        mask[101:104, 5 + i:8 + i] = mask[201:203, 200] = 255
+        Image.fromarray(mask).save(path)
+    maps = np.zeros((6, 32, 32))
+    maps[3:, 10, 0], maps[3:, 20, 20] = 2, 1
+    found, regions = evaluation.locate(opened(mvtec_root), maps)
+    assert found["masks"] == {"kept": 6} and found["images"] == 6
+    assert regions["area"].tolist() == [1] * 6 and found["pixel_auroc"] == 1
 
 
 def test_a_run_is_what_its_tables_say(mvtec_root):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adlib.config import Config, InputError
-from adlib.models import anomalib_adapter, backbone
+from adlib.models import anomalib_adapter, autoencoders, backbone
 from adlib.models.anomalib_adapter import MODELS, build
 from adlib.models.detector import load_state
 
@@ -113,7 +113,7 @@ def test_history_has_a_row_an_epoch_where_it_trains(fitted, name):
 def test_its_frozen_backbone_has_the_studys_weights_before_and_after(tmp_path, name):
     network, _ = backbone.load_backbone(config(seed=3))
     state = dict(network.encoder.state_dict())
-    full, _ = backbone.autoencoders.build_network(config(model="resnet18", seed=3))
+    full, _ = autoencoders.build_network(config(model="resnet18", seed=3))
     torch.save(full.encoder.state_dict(), tmp_path / "resnet18.pth")
     detector = build(name, config(weights=str(tmp_path / "resnet18.pth"), epochs=1))
     assert detector.weights.startswith("file resnet18.pth sha256:")

@@ -6,6 +6,7 @@ import torch
 
 from adlib.config import Config
 from adlib.models import autoencoders, weights
+from adlib.models.resnet18 import IMAGENET_MEAN, IMAGENET_STD
 from tests.tolerances import NETWORK, size_of
 
 
@@ -49,7 +50,7 @@ def test_encoder_equals_torchvisions_resnet18():
     net, model = resnet18(weights=None).eval(), autoencoders.ResNetAE().eval()
     weights.load_encoder(model.encoder, net.state_dict(), "test")
     x = torch.rand(2, 3, 64, 64)
-    expected = normalize(x, autoencoders.IMAGENET_MEAN, autoencoders.IMAGENET_STD)
+    expected = normalize(x, IMAGENET_MEAN, IMAGENET_STD)
     for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
         expected = getattr(net, name)(expected)
     assert torch.allclose(model.encoder((x - model.mean) / model.std), expected, rtol=0,

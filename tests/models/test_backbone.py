@@ -13,6 +13,7 @@ from adlib import config as configs
 from adlib.config import Config
 from adlib.models import autoencoders
 from adlib.models import backbone as features
+from adlib.models.resnet18 import IMAGENET_MEAN, IMAGENET_STD
 from tests.tolerances import of_features, size_of, summed
 
 CONFIG = Config(image_size=32, weights="none", device="cpu", precision="float32")
@@ -87,7 +88,7 @@ def test_equals_torchvisions_resnet18(net, backbone):
     from torchvision.transforms.functional import normalize
 
     pictured = pictures(features.BATCH + 2, 64)  # more than one batch: their order counts as well
-    x = normalize(pictured.float() / 255, autoencoders.IMAGENET_MEAN, autoencoders.IMAGENET_STD)
+    x = normalize(pictured.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
     expected = []
     with torch.no_grad():
         x = net.maxpool(net.relu(net.bn1(net.conv1(x))))

@@ -46,12 +46,13 @@ def planted(features, cells):
 
 
 def anomalies_of(n=12, seed=1):
-    """Features with one odd cell each, and the masks of the 4x4 pixels of that cell."""
+    """Features with one odd cell each, the masks of the 4x4 pixels of that cell, and which good
+    images they count as made of."""
     cells = [(i % SIDE, (2 * i + 1) % SIDE) for i in range(n)]
     masks = torch.zeros(n, 4 * SIDE, 4 * SIDE, dtype=torch.bool)
     for mask, (y, x) in zip(masks, cells, strict=True):
         mask[4 * y:4 * y + 4, 4 * x:4 * x + 4] = True
-    return planted(good_features(n, seed=seed), cells), masks
+    return planted(good_features(n, seed=seed), cells), masks, torch.arange(n)[:, None] % 10
 
 
 def fitted(name, good=None, **seed):
@@ -137,7 +138,7 @@ def test_float32_is_as_near_to_float64_as_its_sums_allow(all_fitted, name):
     found, exact = mapped(all_fitted[name], unseen).double(), mapped64(all_fitted[name], unseen)
     size = float(unseen.square().sum(dim=1).max()) ** 0.5  # of a cell's features: some 10
     noise = 6 * summed(CHANNELS) * size
-    if name == "memory":  # |a|^2 + |b|^2 - 2ab: the squares round at the size of |a|^2
+    if name == "memory":  # of two that are as near, by the rounding of |b|^2 - 2ab, either is right
         assert torch.allclose(found**2, exact**2, rtol=0, atol=2 * noise * size)
     elif name == "pca":  # a squared residual
         assert torch.allclose(found.sqrt(), exact.sqrt(), rtol=0, atol=2 * noise)
@@ -290,9 +291,34 @@ def test_a_small_memory_keeps_every_patch():
     assert sorted(map(tuple, detector.bank.tolist())) == sorted(
         map(tuple,
             cells_of(good_features()).astype(np.float32).tolist()))
-    # What it has seen has no distance but the root of the squares' rounding.
+    # What it has seen has no distance, but for another as near as rounding tells them apart.
     squares = float(good_features().square().sum(dim=1).max())
     assert mapped(detector, good_features()).max() < (12 * summed(CHANNELS) * squares)**0.5
+
+
+def test_a_cell_is_compared_with_other_images_where_there_are_others():
+    good = good_features(4)
+    detector = detectors.Memory().fit(good)
+    cells = torch.from_numpy(cells_of(good)).float()
+    own = detector.difference(cells[:SIDE**2], torch.tensor([0, 2]))
+    others = cells_of(good)[np.r_[SIDE**2:2 * SIDE**2, 3 * SIDE**2:4 * SIDE**2]]
+    expected = cdist(cells[:SIDE**2], others).min(axis=1)
+    assert np.allclose(own.norm(dim=1), expected, rtol=1e-4) and expected.min() > 0
+    alone = detectors.Memory().fit(good[:1])
+    assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
+
+
+def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
+    good, views = good_features(3), torch.from_numpy(cells_of(good_features(2, seed=8))).float()
+    image = torch.tensor([2, 0]).repeat_interleave(SIDE**2)
+    detector = detectors.Memory().fit(good, 0, (views, image))
+    kept = {tuple(patch): number for patch, number in zip(detector.bank.tolist(),
+                                                          detector.image.tolist(), strict=True)}
+    numbered = torch.arange(3).repeat_interleave(SIDE**2)
+    patches = torch.cat([torch.from_numpy(cells_of(good)).float(), views]).tolist()
+    for patch, number in zip(patches, torch.cat([numbered, image]).tolist(), strict=True):
+        assert kept[tuple(patch)] == number
+    assert detector.difference(views).norm(dim=1).max() < 0.1
 
 
 def test_the_pool_is_a_random_part_of_the_patches(monkeypatch):
@@ -357,29 +383,54 @@ def test_the_coreset_covers_at_most_twice_as_far_as_the_best(values, count):
         axis=1).max() <= 2 * best + 1e-9
 
 
-def test_the_classifier_learns():
-    good, (anomalous, masks) = good_features(), anomalies_of()
-    detector = classifier().fit(good, anomalous, masks)
+def test_the_classifier_learns(monkeypatch):
+    monkeypatch.setattr(detectors, "BATCH", 64)  # of so few cells: several steps an epoch
+    detector = classifier().fit(good_features(), *anomalies_of())
     losses = [row["loss"] for row in detector.history]
     assert len(losses) == detectors.EPOCHS and losses[-1] < 0.6 * losses[0]
     assert not any(module.training for module in detector.head.modules())
-    unseen, unseen_masks = anomalies_of(seed=30)
+    unseen, unseen_masks, _ = anomalies_of(seed=30)
     odd = unseen_masks[:, ::4, ::4]
     found = mapped(detector, unseen)
     assert found[odd].min() > found[~odd].max()
     # a logit: 0 is the border between the two
-    assert (mapped(detector, good) < 0).float().mean() > 0.95
+    assert (mapped(detector, good_features(seed=40)) < 0).float().mean() > 0.9
 
 
-def test_the_classifier_puts_features_on_the_good_images_scale():
-    good, (anomalous, masks) = good_features(), anomalies_of()
-    scale, shift = torch.logspace(-2, 2, CHANNELS)[:, None, None], torch.linspace(
-        -9, 9, CHANNELS)[:, None, None]
-    one = classifier().fit(good, anomalous, masks)
-    other = classifier().fit(scale * good + shift, scale * anomalous + shift, masks)
+def test_the_classifier_looks_at_sizes_of_differences_in_deviations_of_good_ones():
+    """The same for other units, and for a difference to either side."""
+    good, (anomalous, masks, made_of) = good_features(), anomalies_of()
+    one = classifier().fit(good, anomalous, masks, made_of)
+    other = classifier().fit(4 * good + 1, 4 * anomalous + 1, masks, made_of)
     unseen = good_features(3, seed=5)
-    # A shift of 9 at a scale of 0.01 leaves 900 times float32's rounding, and training amplifies it.
-    assert torch.allclose(mapped(one, unseen), mapped(other, scale * unseen + shift), atol=0.05)
+    # A shift of 1 rounds the features; training amplifies it.
+    assert torch.allclose(mapped(one, unseen), mapped(other, 4 * unseen + 1), atol=0.05)
+    one.memory.bank = torch.zeros(1, CHANNELS)
+    assert torch.equal(mapped(one, unseen), mapped(one, -unseen))
+
+
+def test_no_cell_is_compared_with_an_image_that_it_is_made_of(monkeypatch):
+    """Else its difference were nothing, in training alone."""
+    compared, original = [], detectors.Memory.difference
+
+    def spy(self, cells, without=None):
+        compared.append(None if without is None else without.tolist())
+        return original(self, cells, without)
+
+    monkeypatch.setattr(detectors.Memory, "difference", spy)
+    anomalous, masks, _ = anomalies_of(3)
+    detector = classifier().fit(good_features(2), anomalous, masks,
+                                torch.tensor([[0, 1], [1, 1], [0, 0]]))
+    assert compared == [[0, 1], [1, 1], [0, 0], [0], [1], [0, 1], [1, 1], [0, 0]]
+    mapped(detector, good_features(1))
+    assert compared[-1] is None  # while a new image's are
+
+
+def test_both_maps_are_those_of_the_two_detectors(all_fitted):
+    unseen = good_features(3, seed=5)
+    distance, logit = all_fitted["classifier"].both(unseen)
+    assert torch.equal(distance, mapped(all_fitted["memory"], unseen))
+    assert torch.equal(logit, mapped(all_fitted["classifier"], unseen))
 
 
 @pytest.fixture
@@ -395,18 +446,18 @@ def trained_on(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("per_image, per_anomalous", [(36, 100), (5, 100), (5, 2), (400, 2)])
+@pytest.mark.parametrize("per_image, beside", [(36, 100), (5, 100), (5, 2), (400, 2)])
 def test_it_is_trained_on_a_sample_of_the_good_cells_and_every_anomalous_one(
-        trained_on, monkeypatch, per_image, per_anomalous):
+        trained_on, monkeypatch, per_image, beside):
     monkeypatch.setattr(detectors, "GOOD_CELLS", per_image)
-    monkeypatch.setattr(detectors, "GOOD_PER_ANOMALOUS", per_anomalous)
+    monkeypatch.setattr(detectors, "CELLS_BESIDE", beside)
     fitted("classifier", seed=4)
-    good, bad, beside = 10 * min(per_image, SIDE**2), 12, 12 * (SIDE**2 - 1)
-    assert trained_on == [(good + bad + min(beside, per_anomalous * bad), 4)]
+    good, bad = 10 * min(per_image, SIDE**2), 12
+    assert trained_on == [(good + bad + 12 * min(beside, SIDE**2 - 1), 4)]
 
 
 def test_cells_that_are_partly_changed_are_left_out():
-    anomalous, masks = anomalies_of()
+    anomalous, masks, made_of = anomalies_of()
     masks[:, :2, :2] = masks[:, -4:, -4:] = False
     # one pixel of two corner cells: neither good nor anomalous
     masks[:, 0, 0] = masks[:, -1, -1] = True
@@ -414,29 +465,29 @@ def test_cells_that_are_partly_changed_are_left_out():
     other = clean.clone()
     other[:, :, 0, 0] = other[:, :, -1, -1] = 1e6
     heads = [
-        classifier().fit(good_features(), some, masks).state_dict() for some in (clean, other)
+        classifier().fit(good_features(), some, masks, made_of).state_dict() for some in (clean, other)
     ]
     assert all(torch.equal(tensor, heads[1][key]) for key, tensor in heads[0].items())
     other[:, :, 0, 1] = 1e6  # a cell that counts as good does matter
-    assert not torch.equal(classifier().fit(good_features(), other, masks).head[0].weight,
+    assert not torch.equal(classifier().fit(good_features(), other, masks, made_of).head[0].weight,
                            heads[0]["head.0.weight"])
 
 
 @pytest.mark.parametrize("pixels, enough", [(0, False), (1, False), (3, True), (4, True)])
 def test_a_cell_is_anomalous_by_one_block_of_its_pixels(trained_on, pixels, enough):
-    anomalous, _ = anomalies_of()
+    anomalous, _, made_of = anomalies_of()
     masks = torch.zeros(len(anomalous), 4 * SIDE, 4 * SIDE, dtype=torch.bool)
     for y, x in [(10, 12), (10, 13), (11, 12), (11, 13)][:pixels]:
         masks[0, y, x] = True
     if enough:
-        classifier().fit(good_features(), anomalous, masks)
-        assert trained_on == [(10 * SIDE**2 + 1 + 2, 0)]
+        classifier().fit(good_features(), anomalous, masks, made_of)
+        assert trained_on == [(10 * SIDE**2 + 1 + 12 * SIDE**2 - 1, 0)]
     else:
         with pytest.raises(
                 InputError,
                 match="no synthetic anomaly covers most of a 2x2 block of pixels; give a larger "
                 "image_size"):
-            classifier().fit(good_features(), anomalous, masks)
+            classifier().fit(good_features(), anomalous, masks, made_of)
 
 
 @settings(max_examples=60, deadline=None)

@@ -145,7 +145,8 @@ def test_nothing_is_fitted_on_the_validation_images(model):
     first, other = (fitted_to(model, some) for some in (good, spoiled))
     if model == "fused":
         assert not torch.equal(first.head.spread, other.head.spread)
-        other.head.centre, other.head.spread = first.head.centre, first.head.spread
+        for name in ("centre", "spread"):
+            setattr(other.head, name, getattr(first.head, name))
     assert equal_states(first, other) and first.position_share == other.position_share
     changed = fitted_to(model, spotted(good, KEPT[2]))
     assert not equal_states(first, changed)  # while each kept one counts
@@ -195,17 +196,59 @@ def test_a_closed_form_is_fitted_on_the_grid_of_the_configurations_layers(model)
     kind = fused.CLOSED_FORM[model]
     assert type(found.head) is kind and grid.shape[1] == 128 + 256
     unseen = backbone.grid(found.stages(pictures(2, seed=1)), "2,3")
-    expected = kind().fit(grid, 3)(unseen).numpy()
+    views = {"views": found._views(pictures()[KEPT])} if model == "memory" else {}
+    expected = kind().fit(grid, 3, **views)(unseen).numpy()
     assert np.array_equal(maps(found, pictures(2, seed=1)), expected)
     assert found.position_share == detectors.position_share(grid) and 0 < found.position_share < 1
 
 
 def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configuration():
     found = fitted_to("classifier", layers="1", seed=3)
-    changed, masks, _ = anomalies.insert(pictures()[KEPT], SYNTHETIC, seed=fused.TRAINING_SEED + 3)
+    seed = fused.TRAINING_SEED + 3
+    changed, masks, _ = anomalies.insert(pictures()[KEPT], SYNTHETIC, seed=seed)
     good, anomalous = (found.features(some) for some in (pictures()[KEPT], changed))
-    reference = detectors.SyntheticAnomalyClassifier(64).fit(good, anomalous, masks, seed=3)
+    made_of = torch.from_numpy(anomalies.sources(SYNTHETIC, len(KEPT), seed=seed))
+    reference = detectors.SyntheticAnomalyClassifier(64).fit(
+        good, anomalous, masks, made_of, found._views(pictures()[KEPT]), seed=3)
     assert equal_states(found.head, reference)
+
+
+def test_the_eight_positions_of_an_image_are_all_that_mirrors_and_quarter_turns_give():
+    image = pictures(1)[0]
+    found = {fused._turned(image, position).numpy().tobytes() for position in range(8)}
+    turned = [torch.rot90(some, k, (-2, -1)) for k in range(4) for some in (image, image.flip(-1))]
+    assert torch.equal(fused._turned(image, 0), image) and len(found) == 8
+    assert found == {one.numpy().tobytes() for one in turned}
+
+
+@pytest.mark.parametrize("most", [5, 99])
+def test_views_are_cells_of_other_positions_of_the_good_images(fitted, monkeypatch, most):
+    monkeypatch.setattr(fused, "VIEWS", most)
+    detector, good = fitted["memory"], pictures()[KEPT]
+    cells, image = detector._views(good)
+    side = SIDE**2
+    assert len(cells) == len(image) == min(most, 7 * len(good)) * side
+    assert most == 5 or len(image.unique()) == len(good)
+    for i in image.unique().tolist():
+        turned = torch.stack([fused._turned(good[i], position) for position in range(1, 8)])
+        possible = detector.features(turned).permute(0, 2, 3, 1).flatten(0, 2)
+        mine = cells[image == i]
+        exactly = torch.cdist(mine, possible, compute_mode="donot_use_mm_for_euclid_dist")
+        assert exactly.amin(dim=1).max() < 1e-2  # rounding differs by the size of the batch
+    for model in ("pca", "gaussian"):
+        assert registry.build(configured(model))._views(good) is None
+
+
+def test_a_mirrored_good_image_is_as_good_to_the_memory():
+    """What lies mirrored is no defect: nearly so far as it is to a memory without views."""
+    good = spotted(pictures(), y=4, x=4)
+    plain = detectors.Memory().fit(registry.build(configured("memory")).features(good))
+    detector = fit(configured("memory"), good)
+    mirrored = pictures(3, seed=1)
+    mirrored = spotted(mirrored, y=4, x=4).flip(-1)
+    with_views = maps(detector, mirrored).max()
+    without = plain(detector.features(mirrored)).max()
+    assert with_views < 0.8 * without
 
 
 def test_maps_do_not_depend_on_how_many_images_there_are():
@@ -217,56 +260,49 @@ def test_maps_do_not_depend_on_how_many_images_there_are():
     assert np.array_equal(maps(detector, many), expected.numpy())
 
 
-@pytest.mark.parametrize("few", [2, 99])
-def test_the_fused_map_is_the_sum_of_its_parts_in_deviations_of_validation_scores(
-        fitted, monkeypatch, few):
-    monkeypatch.setattr(fused, "FEW", few)
-    whole = fitted_to("fused")
-    head = whole.head
-    for part, name in zip(head.parts, ("memory", "classifier"), strict=True):
-        assert equal_states(fitted[name].head, part)
-    expected = 0
-    for part, name in enumerate(("memory", "classifier")):
-        held = maps(fitted[name], pictures()[HELD])
-        tops = anomaly_maps.reduce(anomaly_maps.smooth(held), "top1")
-        centre = np.median(tops)
-        spread = 1.4826 * np.median(np.abs(tops - centre)) if few == 2 else np.std(tops, ddof=1)
-        # The same numbers, kept as float32.
-        assert head.centre[part].item() == np.float32(centre)
-        assert head.spread[part].item() == pytest.approx(spread, rel=2**-22)
+def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scores(fitted):
+    whole = fitted["fused"]
+    head, expected = whole.head, 0
+    assert equal_states(fitted["classifier"].head, head.classifier)
+    assert equal_states(fitted["memory"].head, head.classifier.memory)
+    for half, name in enumerate(("memory", "classifier")):
+        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]))
+        tops = anomaly_maps.reduce(held, "top1")
+        assert head.centre[half].item() == pytest.approx(tops.mean(), rel=2**-20)
+        assert head.spread[half].item() == pytest.approx(np.std(tops, ddof=1), rel=2**-12)
         unseen = torch.from_numpy(maps(fitted[name], pictures(3, seed=1)))
-        expected = expected + (unseen - head.centre[part]) / head.spread[part]
+        expected = expected + (unseen - head.centre[half]) / head.spread[half]
     assert np.array_equal(maps(whole, pictures(3, seed=1)), expected.numpy())
 
 
-class Scaled(torch.nn.Module):
-    """A part whose map is the image's first channel in other units."""
+class Halves(torch.nn.Module):
+    """Two maps: the image's channels in some units."""
 
     history = ()
 
-    def __init__(self, factor, shift):
+    def __init__(self, *units):
         super().__init__()
-        self.factor, self.shift = factor, shift
+        self.units = units
 
-    def forward(self, x):
-        return self.factor * x[:, 0] + self.shift
+    def both(self, x):
+        return [factor * x[:, i] + shift for i, (factor, shift) in enumerate(self.units)]
 
 
-def test_the_fused_map_does_not_depend_on_its_parts_units():
+def test_the_fused_map_does_not_depend_on_its_halves_units():
     held, x = (torch.randn(9, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
                for seed in (0, 1))
 
-    def of(*parts):
+    def of(*units):
         head = fused.Fused(2)
-        head.parts = torch.nn.ModuleList(parts)
+        head.classifier = Halves(*units)
         return head.scale(held)(x)
 
-    found = [of(Scaled(1, 0), Scaled(*units)) for units in ((1, 0), (1024, -8), (2**-7, 4))]
+    found = [of((1, 0), units) for units in ((1, 0), (1024, -8), (2**-7, 4))]
     # A shift of 4 at a scale of 1/128: 512 times float32's rounding, in deviations of some 0.3.
     for other in found[1:]:
         assert torch.allclose(found[0], other, rtol=0, atol=2 * 512 / 0.3 * 2**-24 * 8)
-    # A flat part divides by no zero.
-    assert torch.isfinite(of(Scaled(0, 1), Scaled(1, 0))).all()
+    # A flat half divides by no zero.
+    assert torch.isfinite(of((0, 1), (1, 0))).all()
 
 
 def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kinds(monkeypatch):
@@ -345,8 +381,8 @@ def test_held_images_have_no_say_in_the_fit_that_judges_them(model, kinds, monke
     """Whatever the held images of a fold look like, its head is the same, bit for bit."""
     heads, fit_head = [], fused.FeatureDetector._fit_head
 
-    def spy(self, good, synthetic):
-        heads.append(fit_head(self, good, synthetic))
+    def spy(self, *learned):
+        heads.append(fit_head(self, *learned))
         return heads[-1]
 
     fitted = fitted_to(model, kinds=kinds)
@@ -365,19 +401,25 @@ def test_anomalies_with_anything_of_a_held_image_are_left_out(fitted, monkeypatc
     calls, classifier = [], detectors.SyntheticAnomalyClassifier
     original = classifier.fit
 
-    def spy(self, good, anomalous, masks, **rest):
-        calls.append((len(good), masks))
-        return original(self, good, anomalous, masks, **rest)
+    def spy(self, good, anomalous, masks, made_of, views, **rest):
+        calls.append((good, masks, made_of, views))
+        return original(self, good, anomalous, masks, made_of, views, **rest)
 
     monkeypatch.setattr(classifier, "fit", spy)
     crossed(fitted["classifier"], pictures(), KEPT, FOLDS[-2:])
     _, masks, _ = anomalies.insert(pictures()[KEPT], SYNTHETIC, seed=fused.TRAINING_SEED)
-    for (count, found), (rest, held) in zip(calls, FOLDS[-2:], strict=True):
-        sources = anomalies.sources(SYNTHETIC, len(KEPT), seed=fused.TRAINING_SEED)
-        unseen = [not set(pair) & set(held.tolist()) for pair in KEPT.numpy()[sources]]
-        assert count == len(rest) and any(unseen)
+    sources = KEPT.numpy()[anomalies.sources(SYNTHETIC, len(KEPT), seed=fused.TRAINING_SEED)]
+    cells, image = fitted["classifier"]._views(pictures())
+    for (good, found, made_of, views), (rest, held) in zip(calls, FOLDS[-2:], strict=True):
+        unseen = [not set(pair) & set(held.tolist()) for pair in sources]
+        assert len(good) == len(rest) and any(unseen)
         assert torch.equal(found, masks[torch.tensor(unseen)])
-    assert min(len(found) for _, found in calls) < SYNTHETIC
+        # As places in the fold's own images: of anomalies, and of mirrored cells.
+        assert np.array_equal(rest[made_of.numpy()], sources[unseen])
+        others = np.isin(image.numpy(), rest)
+        assert torch.equal(views[0], cells[torch.from_numpy(others)])
+        assert np.array_equal(rest[views[1].numpy()], image.numpy()[others])
+    assert min(len(found) for _, found, _, _ in calls) < SYNTHETIC
 
 
 def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):

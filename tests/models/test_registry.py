@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adlib.config import MODELS, Config, InputError
+from adlib.config import DETECTORS, MODELS, Config, InputError
 from adlib.data import files
 from adlib.data.part import open_part
 from adlib.evaluation import calibration
@@ -65,7 +65,7 @@ def configured(root, tmp_path, **changes):
 
 
 def test_every_model_of_the_configuration_is_built_in():
-    assert set(registry.BUILT_IN) == set(MODELS)
+    assert set(DETECTORS) == {*MODELS, "anomalib"}
 
 
 @pytest.mark.parametrize("code", [MEAN_IMAGE, WITH_STATE], ids=["without state", "with state"])

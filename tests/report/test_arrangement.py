@@ -75,7 +75,7 @@ def reports(tmp_path):
             text_cell("question", "# Is it so?\n\nAn introduction."), *cells()[1:]]),
             folder / "notebook.ipynb")
         if where is own and name != "gaussian":
-            shot = {key: "x.jpg" for key in ("input", "thumb", "map", "heat", "reconstruction")}
+            shot = dict.fromkeys(("input", "thumb", "map", "heat", "reconstruction"), "x.jpg")
             shot |= {"width": 4, "height": 3, "level": "", "truth": "", "ticks": "M1 1"}
             files.write_json(folder / album.FILE, {
                 path.relative_to(own.root).as_posix(): shot for path in own.test})

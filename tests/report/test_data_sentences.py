@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from adlib.data import corruptions, layout, quality
+from adlib.data.quality import Findings
 from adlib.report import data_sentences
 from adlib.report.i18n import chinese
 
@@ -47,6 +48,34 @@ def test_every_problem_is_a_sentence(course_root):
     shutil.rmtree(nut / "train" / "bad")
     findings = quality.check(layout.open_category(course_root, "nut"))
     assert "have no labels" in data_sentences.findings_problems(findings)[-1]
+
+
+def test_what_is_noted_of_masks_and_places_is_a_sentence_with_at_most_five_names():
+    def said(code, names):
+        findings = Findings({"test": 1}, {}, {}, {"good": 1, "bad": 1}, (), (), (), 0, "",
+                            noted={code: names})
+        sentence, = data_sentences.findings_problems(findings)
+        return sentence
+
+    for code in ("unread", "stray", "bare", "respelled", "alike", "absent", "contradicted", "empty",
+                 "most", "levels", "exif", "turned"):
+        sentence = said(code, tuple(f"a/{i}.png" for i in range(7)))
+        assert sentence.startswith(("7 ", "7\N{NO-BREAK SPACE}")) and sentence.endswith(
+            "(a/0.png, a/1.png, a/2.png, a/3.png, a/4.png, ...)")
+        assert "7 " in chinese(sentence) and "a/4.png" in chinese(sentence)
+    assert said("kept", ("a.png", "a.png", "b.png")) == (
+        "3 defects are smaller than half a cell of the maps, and count as one cell each "
+        "(a.png, b.png)")
+    assert said("unread", ("a\x1b[2J.png", )).endswith("(a\N{REPLACEMENT CHARACTER}[2J.png)")
+
+
+def test_masks_are_told_by_defect_or_that_there_are_none():
+    for masks, said in (({"crack": (2, 3), "cut": (0, 1)}, "crack 2/3, cut 0/1"),
+                        ({"crack": (0, 3)}, "none: where the defects are will not be measured"),
+                        ({}, "none: where the defects are will not be measured")):
+        findings = Findings({"test": 1}, {}, {}, {}, (), (), (), 0, "", masks=masks)
+        assert dict(data_sentences.findings_rows(findings))[
+            "defective test images with a mask"] == said
 
 
 def test_every_corruption_is_a_sentence_of_its_own():

@@ -3,7 +3,9 @@ their features, sizes in words."""
 import shutil
 
 import bs4
+import numpy as np
 import pytest
+from PIL import Image
 
 from adlib.config import Config, InputError
 from adlib.data import layout, quality
@@ -34,6 +36,17 @@ def test_identical_images_are_shown_with_all_their_names(course_root):
         "nut/train/good/000.png: the same image 2 times",
         "nut/train/good/001.png: the same image 2 times"
     ]
+
+
+def test_images_of_16_bits_are_shown_by_the_range_of_the_good_ones(mvtec_root):
+    ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
+    test = mvtec_root / "nut" / "test" / "spot" / "900.png"
+    Image.fromarray(ramp // 2).save(test)
+    kind, found = list(eda.samples(layout.open_category(mvtec_root, "nut"), 32).items())[-1]
+    assert kind == "test, spot" and found[-1].max() == 1  # none to learn from has more than 8 bits
+    Image.fromarray(ramp).save(mvtec_root / "nut" / "train" / "good" / "000.png")
+    found = list(eda.samples(layout.open_category(mvtec_root, "nut"), 32).values())[-1]
+    assert found[-1].max() == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(("n", "said"),

@@ -14,7 +14,7 @@ from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
 from adlib.evaluation import calibration, operating_point, results
 from adlib.report import explore, figures, render
-from adlib.runs import album, inference
+from adlib.runs import album, predictions
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
@@ -60,7 +60,8 @@ def test_it_sees_what_the_run_saw(course_root, reports):
 def test_page_and_predictions_have_one_threshold(course_root, reports, tmp_path):
     folder = small_run(course_root, reports, model="pca", name="pca", image_size=64)
     look = explore.open_run(folder)
-    inference.begin(look.run, tmp_path / "out")
+    with predictions.Record(look.run, tmp_path / "out"):
+        pass
     stated = files.read_json(tmp_path / "out" / "predictions.json")["threshold"]
     page, gallery = soup(explore.threshold(look)), images_of(look)
     assert math.isfinite(stated) and stated == float(

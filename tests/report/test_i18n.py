@@ -10,6 +10,7 @@ import pytest
 
 from adlib.config import KINDS, project_root
 from adlib.data import corruptions
+from adlib.data.synthetic import foreign
 from adlib.models import anomaly_maps
 from adlib.report import comparison, i18n, matrix, site, study
 
@@ -28,8 +29,11 @@ FAMILIES = {
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
                 "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
-                "deviation"}}
-BY_CODE = {"answer.n_reached", "answer.n_exceeded", "answer.n_missed",
+                "deviation"},
+    "foreign_kind": set(foreign.KINDS)}
+BY_CODE = {*(f"data.{code}" for code in ("unread", "stray", "bare", "respelled", "alike")),
+           *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
+                                         "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
            *(f"matrix.{note}" for note in ("random", "reference"))}
 

@@ -279,8 +279,12 @@ def test_localisation_with_all_its_figures():
     text = sentences.localization(FOUND)
     assert all(part in text for part in ("12 test images", "0.910", "0.420", "0.830",
                                          "0.540")) and "left out" not in text
-    assert "3 anomalous images have no mask and are left out" in sentences.localization(
+    assert "Masks: 3 anomalous images have no mask and are left out" in sentences.localization(
         FOUND | {"without_mask": 3})
+    text = sentences.localization(FOUND | {"masks": {"empty": 1, "kept": 4, "contradicted": 2}})
+    assert all(part in text for part in (
+        "Masks: 1 anomalous images have a mask that marks nothing", "; 4 defects are smaller",
+        "; 2 good images have a mask that marks a defect"))
 
 
 def test_missing_and_empty_masks_are_distinguished():
@@ -326,6 +330,8 @@ def test_no_sentence_has_lost_its_chinese(where, options):
         "cross": sentences.decisions(crossed),
         "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
         "found": sentences.localization(FOUND | {"without_mask": 3}),
+        "masks": sentences.localization(FOUND | {"masks": dict.fromkeys(
+            ("empty", "most", "levels", "exif", "turned", "kept", "contradicted"), 3)}),
         "loss": sentences.loss([{"loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3}]),
         "random": sentences.answer(CONFIG, "nut", auroc, "RANDOM, not ImageNet's (offline)")}
     for name, text in said.items():

@@ -41,7 +41,8 @@ if name == "killed":
 if name != "silent":
     sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
     category, source = layout.open_from(data_root, category)
-    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source),
+    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source,
+                                                         grey_range=None),
                            types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
@@ -147,6 +148,8 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project, sa
     assert due["nut: the data"] == due["nut ok seed 0"] == ""
     assert due["nut boom seed 0"] == "failed: ValueError: the sky fell"
     assert reasons("all", force=True)["nut ok seed 0"] == "asked for with --force"
+    write(project, "new", {"name": "new", "model": "cae", "image_size": 256})
+    assert reasons("new")["nut: the data"] == "" != reasons("new")["nut new seed 0"]
     write(project, "all", {"configs": ["ok"], "set": {"epochs": 7}})
     assert reasons("all")["nut ok seed 0"] == "epochs: 5 -> 7"
     (project / "data" / "nut" / "train" / "good" / "0.png").write_bytes(b"another")
@@ -274,6 +277,18 @@ def test_a_time_limit_ends_a_run(project):
     assert batch.run(tasks, local.Local(1), reports=project / "reports", timeout_s=2) == 1
     assert run_folder.status(folder(project, "hang")) == run_folder.Status(
         "failed", "time limit of 2 s")
+
+
+def test_a_kernel_that_does_nothing_is_ended_long_before_the_time_limit(project, monkeypatch):
+    monkeypatch.setattr(local, "STUCK_S", 3.0)
+    monkeypatch.setattr(local, "LOOK_S", 0.5)
+    monkeypatch.setattr(local, "LEAST", 0.05)
+    tasks = [task for task in grid.plan("params/hang.yaml") if task.kind == "run"]
+    assert batch.run(tasks, local.Local(1), reports=project / "reports") == 1
+    assert run_folder.status(folder(project, "hang")).reason == (
+        "it was stuck, without progress or processor time for 3 s, and had to be ended (out of "
+        "memory?)")
+    assert not psutil.pid_exists(int((folder(project, "hang") / "pid").read_text()))
 
 
 def test_an_interrupt_leaves_what_finished_and_no_process(project):

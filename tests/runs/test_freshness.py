@@ -1,15 +1,19 @@
 """The runner's notes beside executed notebooks: what they were made from, and why they have to be
 made again."""
+import functools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from adlib.config import Config
 from adlib.data import files, layout
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, finished, ranks
 from tests.handmade import category as by_hand
 
+ROOT = Path(__file__).resolve().parents[2]
 MADE = {"data": "1", "notebook": "2", "image_size": 64}
 
 
@@ -81,29 +85,33 @@ def apart(made, now):
     return {name for name in made if made[name] != now[name]}
 
 
-def test_a_data_notebook_depends_on_the_data_the_code_and_the_size(course_root, notebook):
+def test_a_data_notebook_depends_on_the_data_and_the_code_that_looks_at_them(course_root, notebook):
     category = layout.open_category(course_root, "nut")
-    made = freshness.of_data(notebook, category, 64, "none")
-    assert made == freshness.of_data(notebook, category, 64, "none") and made["image_size"] == 64
+    made = freshness.of_data(notebook, category, "none")
+    assert made == freshness.of_data(notebook, category, "none") and set(made) == {"data", "code"}
     assert json.loads(json.dumps(made)) == made  # it is compared with what was read from a file
     written(notebook, "x = 2")
     (course_root / "nut" / "train" / "good" / "000.png").unlink()
-    now = freshness.of_data(notebook, layout.open_category(course_root, "nut"), 128, "imagenet")
-    assert apart(made, now) == {"data", "code", "image_size", "weights"}
+    now = freshness.of_data(notebook, layout.open_category(course_root, "nut"), "none")
+    assert apart(made, now) == {"data", "code"}
 
 
-def test_a_data_notebook_is_made_again_for_other_weights_and_for_imagenets_once_at_hand(
-        course_root, notebook, tmp_path, monkeypatch):
+def test_a_data_notebook_is_made_again_once_weights_are_at_hand_and_never_for_others(
+        course_root, notebook, note, tmp_path, monkeypatch):
     category, weights = layout.open_category(course_root, "nut"), tmp_path / "w.pth"
-    made = []
-    for content in (b"one", b"two"):
-        weights.write_bytes(content)
-        made.append(freshness.of_data(notebook, category, 64, str(weights)))
-    for there in (False, True):
-        monkeypatch.setattr(freshness, "imagenet_at_hand", lambda there=there: there)
-        made.append(freshness.of_data(notebook, category, 64, "imagenet"))
-        assert json.loads(json.dumps(made[-1])) == made[-1]
-    assert len({repr(one["weights"]) for one in made}) == 4
+
+    def stale(weights):
+        return freshness.changed(note, freshness.of_data(notebook, category, weights))
+
+    monkeypatch.setattr(freshness, "imagenet_at_hand", lambda: False)
+    files.write_json(note, freshness.of_data(notebook, category, "imagenet"))
+    assert stale("none") == stale("imagenet") == stale(str(weights)) == ""
+    weights.write_bytes(b"one")
+    assert stale(str(weights)) == "the weights changed"  # there are some now
+    files.write_json(note, freshness.of_data(notebook, category, str(weights)))
+    weights.write_bytes(b"two")
+    monkeypatch.setattr(freshness, "imagenet_at_hand", lambda: True)
+    assert stale("none") == stale("imagenet") == stale(str(weights)) == ""
 
 
 def run(reports, shift=1.0, fingerprint="f", **options):
@@ -121,22 +129,68 @@ def test_limits_depend_on_their_runs_numbers_and_inputs_and_on_the_code(tmp_path
     assert apart(made, freshness.of_limits(notebook, run(tmp_path))) == {"code"}
 
 
-@pytest.mark.parametrize("path, counts", [
-    ("data/layout.py", True), ("data/synthetic/zipper.py", True), ("models/fast/new.py", True),
-    ("evaluation/limits.py", True), ("report/figures.py", False), ("runs/batch.py", False)])
-def test_numbers_depend_on_the_packages_that_make_them(tmp_path, notebook, monkeypatch, path,
-                                                       counts):
-    """A changed label parser makes a run stale, a changed figure does not; nothing is listed."""
-    package = tmp_path / "adlib"
-    shutil.copytree(freshness.Path(freshness.__file__).parents[1], package)
-    monkeypatch.setattr(freshness, "__file__", str(package / "runs" / "freshness.py"))
-    made = []
-    for source in ("x = 1", "x = 1  # why", "x = 2"):
-        (package / path).write_text(source)
-        freshness._numeric_code.cache_clear()
-        made.append(freshness.code(notebook.name))
+KINDS = ("cae", "resnet18", "mean_grey", "pca", "fused", "to_features", "anomalib:Padim",
+         "own.py:Mine")
+ON_BACKBONE = {"pca", "fused", "to_features", "anomalib:Padim", "own.py:Mine"}
+NOTEBOOKS = ("01_eda.ipynb", "05_limits.ipynb")
+# for speed: what is read again is nearly all the same
+REMEMBERED = {name: functools.cache(getattr(freshness, name)) for name in ("bare", "_imported")}
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """adlib, its notebooks and a detector of one's own, to be edited; the working directory."""
+    for name in ("adlib", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "own.py").write_text("from adlib.models.backbone import grid\n")
+    monkeypatch.chdir(tmp_path)
+    for name, remembered in REMEMBERED.items():
+        monkeypatch.setattr(freshness, name, remembered)
+    monkeypatch.setattr(freshness, "__file__", str(tmp_path / "adlib" / "runs" / "freshness.py"))
+    yield tmp_path
     freshness._numeric_code.cache_clear()
-    assert made[0] == made[1] and (made[1] != made[2]) == counts
+
+
+def hashes(category):
+    """{model or notebook: the hash of its code}."""
+    freshness._numeric_code.cache_clear()
+    made = {kind: freshness.of_run(Config(model=kind), category)["code"] for kind in KINDS}
+    return made | {name: freshness.code(name) for name in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path, stale", [
+    ("models/autoencoders.py", {"cae", "resnet18"}), ("models/statistics.py", {"mean_grey"}),
+    ("models/detectors.py", {"pca", "fused"}), ("models/fused.py", {"pca", "fused"}),
+    ("models/feature_autoencoder.py", {"to_features"}),
+    # What is foreign is told on the backbone, whatever the detector is.
+    ("models/backbone.py", {*KINDS, "05_limits.ipynb"}),
+    ("models/anomalib_adapter.py", {"anomalib:Padim"}),
+    ("models/training.py", {"cae", "resnet18", "pca", "fused", "to_features"}),
+    ("models/fast/new.py", set()), ("models/embedding.py", set()),
+    ("evaluation/results.py", {*KINDS, "05_limits.ipynb"}),
+    ("evaluation/limits.py", {"05_limits.ipynb"}), ("data/quality.py", {"01_eda.ipynb"}),
+    ("data/layout.py", {*KINDS, *NOTEBOOKS}), ("report/figures.py", set()),
+    ("runs/batch.py", set())])
+def test_a_result_is_stale_by_what_it_imports(copied, course_root, path, stale):
+    """One detector's edit makes no other's run stale, and no page of the data; nothing is listed."""
+    category, made = layout.open_category(course_root, "nut"), []
+    source = copied / "adlib" / path
+    before = source.read_text() if source.exists() else ""
+    for more in ("", "x = 1", "x = 1  # why", "x = 2"):
+        source.write_text(f"{before}\n{more}\n")
+        made.append(hashes(category))
+    assert made[1] == made[2]
+    for one, other in ((0, 1), (1, 3)):
+        assert {name for name in made[one] if made[one][name] != made[other][name]} == stale
+
+
+def test_what_is_imported_inside_a_function_or_by_a_name_of_adlib_counts():
+    found = freshness._imported("%matplotlib inline\ndef f():\n    from adlib.data import images\n"
+                                "from adlib import fit, Config\nimport adlib.models.ssim as s")
+    assert found >= {"adlib.data.images", "adlib.models.detector", "adlib.models.ssim"}
+    assert "adlib.evaluation.calibration" in freshness._imported("import adlib\nadlib.calibrate")
+    assert freshness._imported("this is no Python") == set()
 
 
 @pytest.mark.parametrize("name", ["limits.json", "notebook.ipynb", "robustness.csv"])

@@ -58,7 +58,7 @@ def test_plan_orders_data_then_runs_then_comparison(project):
     assert tasks[0].notebook == project / "notebooks" / "01_eda.ipynb"
     assert tasks[0].output == reports / "eda" / "hazelnut" / "notebook.ipynb"
     assert set(tasks[0].params) == {
-        "category", "data_root", "reports", "image_size", "weights", "weights_fallback"
+        "category", "data_root", "reports", "weights", "weights_fallback"
     }
     assert tasks[1].notebook.name == "02_cae_baseline.ipynb" and tasks[
         3].notebook.name == "03_resnet_ssim.ipynb"
@@ -304,3 +304,13 @@ def test_a_detector_of_ones_own_runs_in_the_feature_notebook_with_its_options(pr
     task = next(task for task in grid.plan(path) if task.config)
     assert task.notebook.name == "04_feature_space.ipynb"
     assert task.params["options"] == '{"k": 3}' and task.params["score"] == "mine.py:top"
+
+
+def test_a_grid_that_windows_wrote_is_the_same(tmp_path):
+    text = "configs: [cae_mse]\nseeds: [0, 1]\nset:\n  epochs: 7\n"
+    for name, content in (("a", text.encode()),
+                          ("b", b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())):
+        (tmp_path / f"{name}.yaml").write_bytes(content)
+    (tmp_path / "cae_mse.yaml").write_bytes(b"name: cae_mse\r\nmodel: cae\r\n")
+    one, other = (grid.read(tmp_path / f"{name}.yaml") for name in "ab")
+    assert one.configs == other.configs and (one.seeds, one.common) == (other.seeds, other.common)

@@ -101,7 +101,8 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
             about = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
                      "seed": seed, "size": size, "contrast": contrast, "pixels": pixels,
                      "categories": list(categories)}
-            (beside / MARKER).write_text(json.dumps(about, indent=1) + "\n")
+            (beside / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8",
+                                         newline="\n")
             if replacing:
                 shutil.rmtree(root)
             try:

@@ -1,11 +1,15 @@
-"""Where and in what precision the networks compute."""
+"""Where, in what precision and by how many threads it is computed."""
 from __future__ import annotations
+
+import contextlib
+import typing
 
 import torch
 
 from adlib.config import Config, InputError
 
 AT_ONCE = 32  # images, where nothing is learned: small batches take half as much again an image
+CHUNK = 64  # images scored at a time, and features kept together: both meet in the same chunks
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,6 +43,18 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     """bf16 where `precision` says so. Losses cast back: SSIM in bf16 is off by a tenth."""
     enabled = precision(config, device) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextlib.contextmanager
+def one_thread() -> typing.Iterator[None]:
+    """For thousands of small steps: two threads would spend them waiting for each other, and beside
+    a busy neighbour most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def describe(config: Config) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ data and the reports under the same paths, and have adlib installed.
 from __future__ import annotations
 
 import contextlib
-import signal
+import shlex
 import tempfile
 import time
 import typing
@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from adlib import __version__
-from adlib.config import InputError, project_root
+from adlib.config import InputError, project_root, study_root
 from adlib.runs import run_folder
 from adlib.runs.engines import local
 from adlib.runs.grid import Task
@@ -85,11 +85,11 @@ class Cluster:
     def _check(self, reports: Path) -> None:
         reports.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=reports, prefix=".cluster-") as token:
-            problems = self._client.run(problem, [project_root() / "notebooks", Path(token.name)],
+            problems = self._client.run(problem, [study_root() / "notebooks", Path(token.name)],
                                         __version__, on_error="return")
         if not problems:
             raise InputError(f"the Dask scheduler at {self._address} has no workers; start some: "
-                             f"dask worker {self._address}")
+                             f"{shlex.join(['dask', 'worker', self._address])}")
         for worker, reason in problems.items():
             if reason:
                 raise InputError(f"worker {worker} cannot take part: {reason}; every machine needs "
@@ -109,7 +109,7 @@ class Remote:
         if self._future.status == "finished":
             return self._future.result()
         if self._taken_back:
-            return -signal.SIGKILL  # as one that was killed
+            return local.KILLED
         if self._future.status != "error":  # lost or cancelled, which nobody here asked for
             raise InputError(
                 "the Dask scheduler forgot this task or is gone; the same command goes on")

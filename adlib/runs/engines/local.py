@@ -29,7 +29,8 @@ from adlib.runs.grid import Task
 # Whoever starts this process holds its standard input open: when that ends, killed or not, so do
 # this process and its kernel. Of all that papermill imports, one grammar takes three quarters of
 # the time, to check addresses that no notebook has. A kernel whose cells are done has written
-# everything; to let it take itself and torch apart costs two seconds.
+# everything; to let it take itself and torch apart costs two seconds. A cell's last words may come
+# later than the four seconds that are usual: after twenty thousand lines, or on a busy machine.
 PAPERMILL = """
 import os, sys, threading
 def end_with_the_one_that_started_this():
@@ -40,14 +41,21 @@ def end_with_the_one_that_started_this():
     os._exit(1)
 threading.Thread(target=end_with_the_one_that_started_this, daemon=True).start()
 sys.modules['rfc3987_syntax'] = None
-from nbclient import NotebookClient
 from papermill.cli import papermill
-NotebookClient.shutdown_kernel.default_value = 'immediate'
+from papermill.clientwrap import PapermillNotebookClient as Client
+Client.shutdown_kernel, Client.iopub_timeout = 'immediate', 600
 papermill()
 """
 # glibc returns large blocks to the system, which has to clear them again for the next training
 # step: a tenth of a run.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+STUCK_S, LOOK_S = 45.0, 5.0  # without work it is stuck; how often one looks
+LEAST = 0.25  # work that counts: seconds of processor time, or megabytes. Idle ones do a fifth
+KILLED, STUCK = -9, 1000  # exit codes: by SIGKILL, which Windows has none of; nobody's, for stuck
+# The kernel is this interpreter's, and draws as notebooks do, whatever an editor's terminal or a
+# cluster's modules have set (JUPYTER_PATH comes before all other places of kernels).
+KERNEL = {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PATH": "", "PYTHONUTF8": "1",
+          "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -106,8 +114,7 @@ class LocalProcess:
                  for path in (task.notebook, _temporary(task))]
         command = [sys.executable, "-c", PAPERMILL, *paths, "-f", str(_parameters(task)),
                    "-k", "python3", "--log-output", "--no-progress-bar"]
-        env = KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(threads),
-                                          "JUPYTER_PREFER_ENV_PATH": "1"}
+        env = KEEP_MEMORY | os.environ | KERNEL | {"OMP_NUM_THREADS": str(threads)}
         # the notebook stands in the project's folder, the user perhaps elsewhere
         for name in ("ADLIB_DATA", "ADLIB_CACHE"):
             if env.get(name):
@@ -123,12 +130,53 @@ class LocalProcess:
             raise InputError(f"cannot start {task.title} in {task.output.parent}: "
                              f"{error.strerror or error}; free some space or choose a folder that "
                              f"can be written") from error
+        self._watch = Watch(self._process.pid)
 
     def poll(self) -> int | None:
-        return self._process.poll()
+        """Its exit code; STUCK where it had to be ended for doing nothing."""
+        code = self._process.poll()
+        if code is None and self._watch.stuck():
+            self.kill()
+            return STUCK
+        return code
 
     def kill(self) -> None:
         kill_tree(self._process)
+
+
+class Watch:
+    """Notices that a process and its descendants have stopped working: a kernel without memory may
+    neither die nor answer, and papermill waits for it as long as it lives."""
+    def __init__(self, pid: int) -> None:
+        self._pid, self._done = pid, 0.0
+        self._since = self._looked = time.monotonic()
+
+    def stuck(self) -> bool:
+        """Has nothing been done for STUCK_S?"""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return False
+        self._looked, done = now, self._work()
+        if abs(done - self._done) >= LEAST:  # what a child did goes with it
+            self._done, self._since = done, now
+        return now - self._since > STUCK_S
+
+    def _work(self) -> float:
+        """What they did so far, in seconds of processor time and megabytes read and written; more
+        each time while one waits for something else."""
+        total = 0.0
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(self._pid)
+            for member in (parent, *parent.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    times = member.cpu_times()
+                    total += times.user + times.system
+                    if psutil.LINUX:
+                        moved = member.io_counters()
+                        total += (moved.read_chars + moved.write_chars) / 1e6
+                    if _waits(member):
+                        return self._done + 1
+        return total
 
 
 def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
@@ -139,34 +187,45 @@ def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
     # The comparison lies in the reports folder itself, where the user may keep hidden files of
     # their own (`--reports .`).
     halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
-    for leftover in (*halves, folder / "progress.json", task.output,
-                     *([task.note] if task.note else [])):
+    for leftover in (*halves, run_folder.work(folder) / "progress.json",
+                     *([] if stands(task) else [task.output]), *([task.note] if task.note else [])):
         leftover.unlink(missing_ok=True)
     before = run_folder.manifest(folder).get("started")
     return Job(task, engine.launch(task), before, made_from)
 
 
-def keep_notebook(task: Task) -> str:
-    """Put the executed notebook, even a partial one, in its place; return the error it shows, "" if
-    none."""
-    try:
-        cells = files.read_json(_temporary(task))["cells"]
-    except (InputError, KeyError, TypeError):
-        return ""  # nothing, or cut off in the middle of a write
-    _temporary(task).replace(task.output)
-    errors = [output for cell in cells for output in cell.get("outputs", [])
+def error_shown(task: Task) -> str:
+    """The error that the executed notebook shows, "" if none."""
+    errors = [output for cell in _executed(task) for output in cell.get("outputs", [])
               if output.get("output_type") == "error"]
     text = f"{errors[-1]['ename']}: {errors[-1]['evalue']}" if errors else ""
     text = " ".join(ANSI.sub("", text).split())
     return text if len(text) <= 500 else text[:497] + "..."
 
 
+def keep_notebook(task: Task, failed: bool) -> None:
+    """Put the executed notebook, even a partial one, in its place; but not of a failed attempt in
+    that of a run whose numbers stand."""
+    if failed and stands(task) or not _executed(task):
+        _temporary(task).unlink(missing_ok=True)
+    else:
+        _temporary(task).replace(task.output)
+
+
+def stands(task: Task) -> bool:
+    """Are there finished numbers of this task's run?"""
+    return task.kind == "run" and run_folder.status(task.output.parent).state == "finished"
+
+
 def reason_of_exit(code: int, folder: Path) -> str:
     """What an exit code means, for a notebook that shows no error itself."""
+    if code == STUCK:
+        return (f"it was stuck, without progress or processor time for {STUCK_S:.0f} s, and had to "
+                f"be ended (out of memory?)")
     if code == 138:  # papermill's own code
         return "the kernel died (out of memory?)"
     if code < 0:
-        return f"killed by signal {-code}" + " (out of memory?)" * (code == -signal.SIGKILL)
+        return f"killed by signal {-code}" + " (out of memory?)" * (code == KILLED)
     last = "".join(log_end(folder, 1))
     if last.startswith("Exception encountered at"):  # papermill's headline, and nothing under it
         return "a cell failed, and its kernel could no longer say why (out of memory?)"
@@ -218,8 +277,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _waits(member: psutil.Process) -> bool:
+    """Was it stopped, or does it wait for a disk, or for a machine that does not answer?"""
+    return member.status() in (psutil.STATUS_DISK_SLEEP, psutil.STATUS_STOPPED) or any(
+        link.status == psutil.CONN_SYN_SENT for link in member.net_connections("tcp"))
+
+
 def _temporary(task: Task) -> Path:
     return task.output.with_name(f".{task.output.stem}-running.ipynb")
+
+
+def _executed(task: Task) -> list[dict[str, typing.Any]]:
+    """The cells of the notebook that papermill writes; none where it is missing or cut off in the
+    middle of a write."""
+    try:
+        return files.read_json(_temporary(task))["cells"]
+    except (InputError, KeyError, TypeError):
+        return []
 
 
 def _injected(task: Task) -> dict[str, typing.Any]:

@@ -53,7 +53,7 @@ def test_dataset(tmp_path):
         labels = layout.read_labels(category)
         assert {label.defect for label in labels.values()} == {"good", *defects}
         for path in category.test:
-            mask = layout.mask_path(category, path)
+            mask = category.masks.get(path)
             assert (mask is not None) == labels[category.key(path)].anomalous
             assert mask is None or np.asarray(Image.open(mask)).any()
     assert json.loads((root / "synthetic.json").read_text())["train"] == 4

@@ -1,0 +1,149 @@
+"""Ground-truth masks as tensors: which pixels are defective, and what had to be assumed to say so.
+
+A note is a code, the same in metrics.json and as a message:
+
+    empty     no pixel is defective
+    most      more than half of the pixels are: is it inverted?
+    levels    more than two values, so that "above 0" (lossy: above half) was a choice
+    exif      the image is turned by its EXIF tag, and the mask would fit either way: taken as shown
+    turned    the mask had the sensor's orientation, and was turned as the image is
+    kept      defects so small that each keeps one cell, its largest (a count)
+"""
+from __future__ import annotations
+
+import os
+import typing
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from adlib.config import InputError
+
+LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
+ORIENTATION, TURNED = 0x0112, range(2, 9)  # EXIF's tag, and its values that turn or mirror
+TURNS = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
+         7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}  # those that swap the sides
+Notes = typing.Counter[str]
+
+
+def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
+         size: int) -> tuple[torch.Tensor, list[Notes]]:
+    """The masks of images -> (bool [N,size,size], True = defective, the notes of each); None = all
+    good.
+
+    Raises:
+        InputError: masks cannot be read or do not have their image's shape; each is named.
+    """
+    def load_one(picture: Path, mask: Path | None) -> tuple[np.ndarray, Notes]:
+        if mask is None:
+            return np.zeros((size, size), bool), Counter()
+        try:
+            pixels, notes = read(mask, picture)
+            grid, notes["kept"] = on_grid(pixels, size)
+        except Exception as error:  # whatever a decoder trips over, the file is named
+            problems.append(f"{mask} ({str(error) or type(error).__name__})")
+            return load_one(picture, None)
+        return grid, +notes
+
+    problems: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        loaded = list(pool.map(load_one, pictures, masks))
+    if problems:
+        raise InputError(f"{len(problems)} masks cannot be used: {'; '.join(sorted(problems))}; "
+                         "mend or remove them")
+    grids = np.stack([grid for grid, _ in loaded]) if loaded else np.zeros((0, size, size), bool)
+    return torch.from_numpy(grids), [notes for _, notes in loaded]
+
+
+def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
+    """A mask at its own size, turned as its image is shown -> (bool [H,W], notes).
+
+    Defective is what is above 0 in any channel, alpha laid over black; in a lossy format, whose
+    compression rings about the edges, what is above half of the mask's maximum.
+
+    Raises:
+        OSError, ValueError: it is no image, or has another shape than `picture`.
+    """
+    shown, tag = _shown(picture)
+    with Image.open(path) as opened:
+        if getattr(opened, "n_frames", 1) > 1:
+            raise ValueError("it holds several pages; save each as a mask of its own image")
+        lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
+        mask, turned = _turned(ImageOps.exif_transpose(opened), shown, tag)
+    if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
+        rgba = mask.convert("RGBA")
+        mask = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    grey = np.asarray(mask.convert("RGB") if mask.mode not in ("1", "L", "F") and
+                      not mask.mode.startswith("I") else mask)
+    grey = grey.max(axis=2) if grey.ndim == 3 else grey
+    pixels = grey > (grey.max() / 2 if lossy else 0)
+    share = pixels.mean()
+    found = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
+             turned: bool(turned)}
+    return pixels, Counter(note for note, holds in found.items() if holds)
+
+
+def on_grid(pixels: np.ndarray, size: int) -> tuple[np.ndarray, int]:
+    """bool [H,W] -> (bool [size,size], how many defects would have been lost).
+
+    A cell is defective where at least half of its area is. A defect (an 8-connected component) of
+    which no cell would be left keeps the one that holds most of it.
+    """
+    labels, _ = ndimage.label(pixels, structure=np.ones((3, 3)))
+    covered, defects, kept = np.zeros((size, size)), [], 0
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        (rows, high), (columns, wide) = (_overlap(side, n, size)
+                                         for side, n in zip(box, pixels.shape, strict=True))
+        own = high @ (labels[box] == number) @ wide.T
+        covered[rows, columns] += own
+        defects.append((rows, columns, own))
+    grid = 2 * covered >= pixels.size
+    for rows, columns, own in defects:
+        cells = grid[rows, columns]
+        if not cells[own > 0].any():
+            cells[np.unravel_index(own.argmax(), own.shape)] = True
+            kept += 1
+    return grid, kept
+
+
+def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
+    """The width and height of an image as it is shown, and its EXIF tag."""
+    with Image.open(picture) as image:
+        tag = image.getexif().get(ORIENTATION)
+        # a TIFF turns itself while it is decoded, so its tag says nothing of its size
+        return ImageOps.exif_transpose(image).size if tag in TURNED else image.size, tag
+
+
+def _turned(mask: Image.Image, shown: tuple[int, int],
+            tag: int | None) -> tuple[Image.Image, str]:
+    """The mask as its image is shown, and a note ("" = there is nothing to say)."""
+    sensor = shown[::-1] if tag in TURNS else shown
+    exact = mask.size in (shown, sensor)
+    as_shown, as_sensor = (mask.size == size if exact else _alike(mask.size, size)
+                           for size in (shown, sensor))
+    if as_shown:
+        return mask, "exif" if as_sensor and tag in TURNED else ""
+    if as_sensor:
+        return mask.transpose(TURNS[tag]), "turned"
+    raise ValueError(f"its {mask.width}x{mask.height} pixels do not have the shape of the image's "
+                     f"{shown[0]}x{shown[1]}")
+
+
+def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one is the other at another scale, but for the rounding of its sides."""
+    return 2 * abs(size[0] * other[1] - size[1] * other[0]) <= sum(other)
+
+
+def _overlap(side: slice, n: int, size: int) -> tuple[slice, np.ndarray]:
+    """The cells that some of n pixels touch along an axis, and how much of each pixel lies in each
+    cell: [cells, pixels], in whole numbers, of which a pixel has `size` and a cell `n`."""
+    pixels = np.arange(side.start, side.stop)
+    cells = np.arange(side.start * size // n, -(-side.stop * size // n))[:, None]
+    ends = np.minimum((pixels + 1) * size, (cells + 1) * n)
+    overlap = np.maximum(ends - np.maximum(pixels * size, cells * n), 0)
+    return slice(cells[0, 0], cells[-1, 0] + 1), overlap.astype(np.float64)

@@ -1,0 +1,76 @@
+"""The exam of the verdict "foreign": how many pictures that do not show the part are refused, and
+how many good ones are, too. No label is read here, and nothing found goes back into a choice."""
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adlib.data import layout
+from adlib.data.part import ImageSet, Part
+from adlib.data.synthetic import foreign
+from adlib.evaluation.calibration import Decision, fit_foreign_features, score_table
+from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
+from adlib.models.detector import Detector
+
+PICTURES = 200  # of an exam
+EACH = 8  # good pictures of every other category that is beside this one
+FOLDS = 5
+
+
+def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tensor | None = None,
+         n: int = PICTURES) -> pd.DataFrame:
+    """Foreign pictures made from the good ones, through the run.
+
+    Args:
+        others: uint8 [M,3,S,S], good pictures of other parts; None: of the categories beside it.
+
+    Returns:
+        A row a kind, then `all`, then `good`: kind, pictures, foreign and anomalous (how many are
+        called so), refused (either), rate = refused / pictures, low and high (95 %,
+        Clopper-Pearson). `good` are the good pictures, each by what was fitted on the other folds:
+        its foreign ones are what is refused in addition, at the most. Empty where nothing can be
+        called foreign.
+    """
+    columns = ["kind", "pictures", "foreign", "anomalous", "refused", "rate", "low", "high"]
+    threshold = decision.foreign_threshold
+    if threshold is None:
+        return pd.DataFrame(columns=columns)
+    others = other_parts(part) if others is None else others
+    images, kinds = foreign.make(part.good.tensor, others, n, seed=part.config.seed)
+    model = decision.foreign
+    unlike = threshold.exceeded(model.distances(model.features(images)).numpy())
+    scores = score_table(detector, decision.scale, images)[decision.score].to_numpy()
+    table = pd.DataFrame({"kind": kinds, "foreign": unlike,
+                          "anomalous": decision.threshold.exceeded(scores)})
+    good = cross_fitted(decision, part)
+    tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
+        {"foreign": good, "anomalous": np.zeros(len(good), bool)})}
+    rows = []
+    for kind, some in tables.items():
+        refused = int((some["foreign"] | some["anomalous"]).sum())
+        rows.append((kind, len(some), int(some["foreign"].sum()), int(some["anomalous"].sum()),
+                     refused, refused / len(some), *rate_interval(refused, len(some))))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
+    """Is each good picture called foreign by what was fitted on the other folds? bool [N]."""
+    features = decision.foreign.features(part.good.tensor)
+    called, model = np.zeros(len(features), bool), copy.deepcopy(decision.foreign)
+    for rest, held in folds(len(features), FOLDS, part.config.seed):
+        fit_foreign_features(model, features[rest])
+        threshold = TailThreshold(model.calibration.numpy(),
+                                  decision.foreign_threshold.target_fpr)
+        called[held] = threshold.exceeded(model.distances(features[held]).numpy())
+    return called
+
+
+def other_parts(part: Part) -> torch.Tensor:
+    """Some good pictures of every category beside this one: uint8 [M,3,S,S]."""
+    root, names = part.category.root, layout.categories(part.category.root)
+    paths = [path for name in names if name != part.category.name
+             for path in layout.open_category(root, name).train[:EACH]]
+    return ImageSet(part.category, tuple(paths), part.config.image_size).tensor

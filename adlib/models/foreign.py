@@ -1,0 +1,109 @@
+"""Is this a picture of the part at all? How far a whole picture lies from the good ones, whatever
+detector looks for defects in it.
+
+An anomaly map compares patches with patches, and an empty fixture has only good ones. Here a
+picture is one vector: the means and deviations of a frozen ResNet18's layer2 over it, the means of
+its quarters, and the deviation of its grey values; the distance is Mahalanobis to all good
+pictures, with a ridge.
+"""
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from adlib.config import MODELS, Config
+from adlib.data import images as pictures
+from adlib.models import backbone
+
+SIDE = 128  # pixels that it looks at, or up to twice as many: larger pictures are averaged down
+RIDGE = 1.0  # on the covariance of features of (about) unit variance
+FLOOR = 0.1  # of the mean deviation, is added to each: a feature that hardly varies counts for less
+FEWEST = 10  # fewer say nothing of how good pictures vary
+
+
+class Foreign(nn.Module):
+    """The distance of a picture from the good ones, higher = less like the part.
+
+    Its state dict is the whole of it: the network, the good pictures' statistics, and
+    `calibration`, float64 [n]: the distance of each good picture from all others, leave-one-out.
+
+    Reference: a Gaussian of global features is Rippel, Mertens and Merhof (ICPR 2020); the ridge is
+        Ledoit and Wolf's shrinkage (2004) with a fixed weight.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """The ResNet18 has the run's pretrained weights; random ones where the run has none, or
+        where a detector of one's own names none that can be had.
+
+        Raises:
+            InputError: where weights cannot be had or do not fit.
+        """
+        super().__init__()
+        weights = config.weights if config.uses_weights else "none"
+        with torch.random.fork_rng(devices=[]):  # random weights are the run's own, too
+            torch.manual_seed(config.seed)
+            network, self.weights = backbone.load_backbone(dataclasses.replace(
+                config, model="resnet18", weights=weights, precision="float32",
+                weights_fallback=config.weights_fallback or config.model not in MODELS))
+        del network.encoder.layer3
+        self.network = network
+        self.register_buffer("set_aside", torch.tensor(0))  # good pictures too unlike the others
+
+    def fit(self, features: torch.Tensor) -> Foreign:
+        """Fit on what `features` gives of good pictures: float64 [N,D], N > 1."""
+        n, deviation = len(features), features.std(dim=0)
+        self.register_buffer("mean", features.mean(dim=0))
+        self.register_buffer("deviation", (deviation + FLOOR * deviation.mean()).clamp_min(1e-6))
+        z = (features - self.mean) / self.deviation
+        values, vectors = torch.linalg.eigh(z @ z.T / n)
+        # ||z||^2 - ||basis z||^2 = z' (covariance / ridge + 1)^-1 z, without a D x D matrix.
+        self.register_buffer(
+            "basis", (vectors / (n * (values.clamp_min(0) + RIDGE)).sqrt()).T @ z)
+        # Without picture i the mean moves by z_i/(n-1), and the scatter loses n/(n-1) z_i z_i':
+        # Sherman-Morrison, no refit.
+        own = self._square(features) / RIDGE
+        left_out = n / (n - 1) * (own / (1 - own / (n - 1)).clamp_min(1e-9)).sqrt()
+        self.register_buffer("calibration", left_out)
+        self.register_buffer("least_detail", _detail(features).min())
+        return self
+
+    @torch.inference_mode()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [N,3,S,S] -> float64 [N,D] on the CPU."""
+        return torch.cat([self.features_of(pictures.to_float(part))
+                          for part in images.split(backbone.BATCH)]) if len(images) else (
+                              torch.zeros(0, 1 + 6 * backbone.CHANNELS[1], dtype=torch.float64))
+
+    def features_of(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [N,3,S,S] in [0,1] -> float64 [N,D]."""
+        x = nn.functional.avg_pool2d(x, max(1, x.shape[-1] // SIDE))
+        detail = x.mean(dim=1).flatten(1).std(dim=1, keepdim=True)
+        cells, encoder = (x - self.network.mean) / self.network.std, self.network.encoder
+        cells = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(cells))))
+        cells = encoder.layer2(encoder.layer1(cells))
+        half = cells.shape[-1] // 2
+        halves, whole = (slice(half), slice(half, None)), cells.flatten(2)
+        quarters = [cells[:, :, rows, columns].mean(dim=(2, 3)) for rows in halves
+                    for columns in halves]
+        return torch.cat([detail, whole.std(dim=-1), whole.mean(dim=-1), *quarters],
+                         dim=1).double()
+
+    def distances(self, features: torch.Tensor) -> torch.Tensor:
+        """float64 [N,D] -> float64 [N]."""
+        return (self._square(features) / RIDGE).clamp_min(0).sqrt()
+
+    def is_empty(self, features: torch.Tensor) -> torch.Tensor:
+        """Does it show less detail than any good picture? bool [N]: of a foreign one that says, the
+        part is absent or covered."""
+        return _detail(features) < self.least_detail
+
+    def _square(self, features: torch.Tensor) -> torch.Tensor:
+        z = (features - self.mean) / self.deviation
+        return z.square().sum(dim=1) - (z @ self.basis.T).square().sum(dim=1)
+
+
+def _detail(features: torch.Tensor) -> torch.Tensor:
+    """The deviation of the grey values, which `features_of` puts first."""
+    return features[:, 0]

@@ -1,0 +1,74 @@
+"""Could a study run here? Versions, device, data, weights and write access, each in words."""
+from __future__ import annotations
+
+import os
+import tempfile
+import typing
+
+import torch
+
+from adlib.config import Config, InputError, cache_dir
+from adlib.data import layout, quality
+from adlib.models import autoencoders
+from adlib.models.fast import device
+from adlib.report import data_sentences
+from adlib.runs import freshness, run_folder
+
+
+def look(data_root: str, weights: str, reports: str) -> typing.Iterator[tuple[str, bool, str]]:
+    """What was looked at, whether a study could run with it, and what was found or is to be done.
+    Arguments: as the options of `adlib check`, "" = not given."""
+    yield "versions", True, ", ".join(f"{name} {version}"
+                                      for name, version in freshness.versions().items())
+    for name, found in (("device", _device), ("data", lambda: _data(data_root)),
+                        ("weights", lambda: _weights(weights)),
+                        ("write access", lambda: _writing(reports))):
+        try:
+            yield name, True, found()
+        except (InputError, ImportError) as error:
+            yield name, False, str(error)
+
+
+def _device() -> str:
+    return (f"{device.pick_device('auto')}, {os.cpu_count()} cores, torch uses "
+            f"{torch.get_num_threads()} threads")
+
+
+def _data(data_root: str) -> str:
+    root, rule = layout.find_root(data_root)
+    # a page names the folder alone; whoever sits at this machine wants to know where it is
+    lines, bad = [f"{data_sentences.data_source(rule, root.resolve().name)} ({root.resolve()})"], 0
+    for name in layout.categories(root):
+        try:
+            findings = quality.check(layout.open_category(root, name))
+        except InputError as error:
+            lines, bad = [*lines, f"  {name}: {error}"], bad + 1
+            continue
+        rows = "; ".join(map(" ".join, data_sentences.findings_rows(findings)))
+        problems = data_sentences.findings_problems(findings)
+        lines += [f"  {name}: {rows}", *(f"    problem: {problem}" for problem in problems)]
+        bad += findings.stopping
+    lines += [f"  no category: {words}" for words in layout.near_misses(root)]
+    if bad:
+        raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))
+    return "\n".join(lines)
+
+
+def _weights(weights: str) -> str:
+    config = Config(model="resnet18", weights=weights or "imagenet", weights_fallback=not weights)
+    found = autoencoders.build_network(config)[1]
+    return found + (" (the CAE needs none; give a file with --weights PATH)"
+                    if found.startswith("RANDOM") else "")
+
+
+def _writing(reports: str) -> str:
+    folders = run_folder.reports_dir(reports), cache_dir()
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot write in {folder} ({error.strerror}); make it writable, or "
+                             f"set ADLIB_CACHE or --reports") from error
+    return " and ".join(map(str, folders))

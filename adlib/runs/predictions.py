@@ -1,0 +1,398 @@
+"""New pictures through a finished run, and the folder that keeps what was said of each.
+
+A picture is known by its path and its content: what is written again under a known name is another
+picture, and gets a row of its own. Rows are only ever added, so that whatever ends it, the same
+command goes on.
+"""
+from __future__ import annotations
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import datetime
+import hashlib
+import io
+import math
+import os
+import threading
+import typing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import filelock
+import numpy as np
+import torch
+
+from adlib.config import InputError
+from adlib.data import files, layout, reading, untrusted
+from adlib.evaluation.conditions import MEASURED, SCORE, ConditionsTest
+from adlib.runs import overlays
+from adlib.runs.inference import Reopened
+
+AHEAD = 4  # pictures that are decoded while another one is scored
+SIDE = 512  # pixels a side of an overlay at most
+LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overlay's own is longer
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a run says of one picture, a row of predictions.csv; one that cannot be read has a
+    problem and no score. Both times are UTC."""
+
+    path: str
+    score: float | None = None  # higher = more anomalous
+    p_value: float | None = None  # share of good parts that would score as high; None if unknown
+    verdict: str = ""  # anomalous | foreign | good; empty where no threshold is attainable
+    foreign_p_value: float | None = None  # share of good parts that would look as little like one
+    reason: str = ""  # of a picture that does not show the part: absent | unlike
+    problem: str = ""
+    time: str = ""  # when it was read
+    modified: str = ""  # when its file was last written
+    content: str = ""  # 16 hex digits that tell its file's content from any other
+    overlay: str = ""  # its file in overlays/
+    brightness: float | None = None  # this and the following: evaluation/conditions
+    contrast: float | None = None
+    colour: float | None = None
+    noise: float | None = None
+    sharpness: float | None = None
+    alignment: float | None = None
+
+
+NUMBERS = ("score", "p_value", "foreign_p_value", *MEASURED)
+COLUMNS = tuple(field.name for field in dataclasses.fields(Prediction))
+
+
+@dataclasses.dataclass(eq=False)
+class Source:
+    """A picture's file to look at.
+
+    name: its path with '/', from which its overlay's is made.
+    final: is this the last look? Else, what cannot be read may still be being written.
+    watched: may the file have been moved? Then it is known by its content alone.
+    done: it has a row, this one or an earlier one.
+    """
+
+    path: Path
+    name: str
+    final: bool = True
+    watched: bool = False
+    done: bool = False
+
+
+def sources(given: typing.Sequence[Path]) -> list[Source]:
+    """The pictures of files and folders (to any depth), in order, each once.
+
+    Raises:
+        InputError: for what is not there, and where there is no picture.
+    """
+    named: dict[Path, str] = {}
+    for path in given:
+        if not path.exists():
+            raise InputError(f"there is no {path}; give pictures, or folders of pictures")
+        for picture in below(path) if path.is_dir() else [path]:
+            named.setdefault(picture, picture.relative_to(path).as_posix() if path.is_dir() else
+                             picture.name)
+    if not named:
+        raise InputError(f"{', '.join(map(str, given))} holds no picture "
+                         f"({', '.join(sorted(layout.SUFFIXES))})")
+    return [Source(path, name) for path, name in named.items()]
+
+
+def below(folder: Path) -> list[Path]:
+    """The pictures of a folder to any depth, those whose names do not say so included: a file that
+    nobody looks at would be taken as good. Without overlays, which are pictures of predictions."""
+    others = filter(reading.is_picture, layout.below(folder, images=False))
+    return sorted(path for path in (*layout.below(folder), *others) if not any(
+        parent.name == "overlays" and (folder / parent.parent / "predictions.json").is_file()
+        for parent in path.relative_to(folder).parents))
+
+
+class Record:
+    """The folder of a run's predictions, open to add to: predictions.csv and overlays/, and when it
+    is closed the same rows in predictions.json; and conditions.json, which says whether the
+    pictures were still taken as the run's own were.
+
+    verdicts: {verdict: rows}, "" = without one. latest: {path: its newest row}. conditions: None
+    for a run of an earlier version.
+    """
+
+    def __init__(self, run: Reopened, out: Path) -> None:
+        """Make the folder, or go on in it; half a row that a kill has left is cut off.
+
+        Raises:
+            InputError: the folder cannot be written, is in use, or holds other predictions.
+        """
+        self.run, self.out = run, out
+        self.verdicts = collections.Counter[str]()
+        self.latest: dict[str, Prediction] = {}
+        self._paths: dict[tuple[str, str], str] = {}  # of each content and time of writing
+        self._overlays: dict[str, str] = {}  # {name: content}
+        self._table, self._about = out / "predictions.csv", out / "predictions.json"
+        self.conditions = _test_of(run)
+        self._compared: list[Prediction] = []
+        self.changed_at: Prediction | None = None  # where the pictures began to differ
+        self._lock = filelock.FileLock(out / ".lock")
+        with self._writing():
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise InputError(f"another adlib predict writes in {out}; end it, or give another "
+                                 "--out") from None
+            try:
+                self._stream = self._open()
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            with self._writing():
+                self._stream.close()
+            if kind is not InputError:  # else the disk is full, and there is half a row
+                files.write_json(self._about, self._said() | {
+                    "predictions": [dataclasses.asdict(one) for one in self._read()]})
+                self._tell_conditions()
+        finally:
+            self._lock.release()
+
+    @property
+    def unread(self) -> list[str]:
+        """The paths whose newest row has a problem."""
+        return [path for path, one in self.latest.items() if one.problem]
+
+    def knows(self, source: Source, content: str, modified: str) -> bool:
+        """Has this picture a row? One that could not be read is looked at again."""
+        path = str(source.path)
+        latest = self.latest.get(path)
+        if latest and not latest.problem and latest.content == content:
+            return True
+        before = self._paths.get((content, modified), path)
+        if not source.watched or before == path:
+            return False
+        try:  # is the other one a copy, or was this one moved from there?
+            return _utc(os.stat(before).st_mtime) != modified
+        except OSError:
+            return True
+
+    def add(self, one: Prediction) -> None:
+        """Write a row, unless it would only repeat that the same cannot be read."""
+        latest = self.latest.get(one.path)
+        if not (latest and one.problem and latest.problem and latest.content == one.content):
+            with self._writing():
+                csv.DictWriter(self._stream, COLUMNS).writerow(_row(one))
+                self._stream.flush()
+            self._keep(one)
+
+    def overlay_of(self, source: Source, content: str) -> str:
+        """Where a picture's overlay goes, relative to the folder: that of another one stays."""
+        folder, _, name = source.name.rpartition("/")
+        if len(os.fsencode(name)) > LONGEST:
+            name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        stem = "/".join(filter(None, ("overlays", folder, name)))
+        free = self._overlays.get(f"{stem}.jpg", content) == content
+        return f"{stem}.jpg" if free else f"{stem}.{content}.jpg"
+
+    def _open(self) -> typing.TextIO:
+        whole = self._table.read_bytes() if self._table.exists() else b""
+        whole = whole[:whole.rfind(b"\n") + 1]
+        if whole:
+            known = self._about.exists() and files.read_json(self._about) | {"predictions": []}
+            header = whole.partition(b"\r\n")[0].decode(errors="replace")
+            if known != self._said() or header != ",".join(COLUMNS):
+                raise InputError(f"{self.out} holds predictions of another run, by another "
+                                 "threshold or of an older version; give another --out")
+            os.truncate(self._table, len(whole))
+            for one in self._read():
+                self._keep(one)
+        else:  # Before the table: a table without it is not known to be this run's.
+            files.write_json(self._about, self._said())
+        stream = self._table.open("a" if whole else "w", newline="", encoding="utf-8")
+        if not whole:
+            csv.DictWriter(stream, COLUMNS).writeheader()
+            stream.flush()
+        return stream
+
+    def _read(self) -> typing.Iterator[Prediction]:
+        number = 1
+        with self._table.open(newline="", encoding="utf-8") as stream:
+            try:
+                for number, row in enumerate(csv.reader(stream), 1):
+                    if number > 1:
+                        yield _prediction(row)
+            except (ValueError, csv.Error) as error:
+                raise InputError(f"line {number} of {self._table} is none that was written there; "
+                                 "mend it, or give another --out") from error
+
+    def _keep(self, one: Prediction) -> None:
+        self.latest[one.path] = one
+        if not one.problem:
+            self.verdicts[one.verdict] += 1
+            self._paths[one.content, one.modified] = one.path
+            self._overlays[one.overlay] = one.content
+            self._compare(one)
+
+    def _compare(self, one: Prediction) -> None:
+        """The next picture for the test of the conditions; a warning is written at once."""
+        test, values = self.conditions, {name: getattr(one, name) for name in (SCORE, *MEASURED)}
+        if test is None or test.change is not None or None in values.values():
+            return
+        self._compared.append(one)
+        if test.add(values):
+            self.changed_at = self._compared[test.change.since - 1]
+            self._tell_conditions()
+
+    def _tell_conditions(self) -> None:
+        if (test := self.conditions) is None:
+            return
+        change = test.change and dataclasses.asdict(test.change) | {
+            "path": self.changed_at.path, "time": self.changed_at.time}
+        with self._writing():
+            files.write_json(self.out / "conditions.json", {
+                "pictures": test.n, "evidence": test.evidence, "needed": test.arl,
+                "change": change})
+
+    def _said(self) -> dict[str, typing.Any]:
+        config, threshold = self.run.config, self.run.threshold
+        return {"configuration": config.name, "category": config.category, "seed": config.seed,
+                "score": self.run.decision.score, "target_fpr": threshold.target_fpr,
+                "threshold": None if math.isinf(threshold.value) else threshold.value,
+                "calibration_images": len(threshold.calibration), "predictions": []}
+
+    @contextlib.contextmanager
+    def _writing(self) -> typing.Iterator[None]:
+        try:
+            yield
+        except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
+            raise InputError(f"cannot write in {self.out} ({getattr(error, 'strerror', error)}); "
+                             "make room or make it writable, or give another --out") from error
+
+
+def predict(record: Record, given: typing.Iterable[Source], stop: threading.Event, *,
+            ahead: int = AHEAD) -> typing.Iterator[Prediction]:
+    """Score what the record does not know, until `stop` is set: yields each prediction after its
+    row and its overlay are written.
+
+    Overlays are tinted by the map, outlined where it exceeds what one good part in twenty reaches
+    anywhere; one colour scale for all. A picture that cannot be read has a row, too.
+
+    Args:
+        ahead: pictures to decode in advance; 0 where the next may be long in coming.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        for source, look in _ahead(pool, record, given, ahead):
+            read = look()
+            source.done |= read is None
+            if read and (source.final or not read[0].problem):
+                prediction = _scored(record, source, *read)
+                record.add(prediction)
+                source.done = True
+                yield prediction
+            if stop.is_set():
+                return
+
+
+def exit_code(record: Record) -> int:
+    """1: an anomaly was found; else 4: some picture does not show the part; else 5: the conditions
+    have changed; else 3: some picture could not be read; 0: all are good."""
+    found = ((1, record.verdicts["anomalous"]), (4, record.verdicts["foreign"]),
+             (5, record.changed_at), (3, record.unread))
+    return next((code for code, what in found if what), 0)
+
+
+def _test_of(run: Reopened) -> ConditionsTest | None:
+    """The score is compared where there are calibration scores."""
+    if run.decision.conditions is None:
+        return None
+    scores = run.threshold.calibration
+    return ConditionsTest(run.decision.conditions.calibration
+                          | ({SCORE: scores} if len(scores) else {}))
+
+
+def _scored(record: Record, source: Source, read: Prediction, picture: torch.Tensor | None
+            ) -> Prediction:
+    if picture is None:
+        return read
+    run, (scores, maps) = record.run, record.run.score_with_maps(picture[None])
+    if not math.isfinite(scores[0]):
+        return dataclasses.replace(read, problem=f"its score is {scores[0]}")
+    overlay = record.overlay_of(source, read.content)
+    overlays.save(overlays.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
+                                   level=run.decision.level), record.out / overlay, SIDE)
+    p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
+    taken = {name: float(values[0]) for name, values in usual.measure(picture[None]).items()
+             } if usual else {}
+    (foreign_p_value, ), (reason, ) = run.foreign(picture[None])
+    return dataclasses.replace(
+        read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
+        verdict=_verdict(run, scores, reason), reason=reason, overlay=overlay,
+        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken)
+
+
+def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
+    """A large defect can make a picture unlike the part, too: it is anomalous then. Where the part
+    is absent there is nothing to be anomalous."""
+    if reason != "absent" and run.threshold.exceeded(scores)[0]:
+        return "anomalous"
+    return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
+
+
+def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Source], ahead: int
+           ) -> typing.Iterator[tuple[Source, typing.Callable[[], typing.Any]]]:
+    """Every source with a function that waits for `_read`, `ahead` of them being decoded."""
+    waiting: collections.deque[tuple[Source, typing.Any]] = collections.deque()
+    for source in given:
+        waiting.append((source, pool.submit(_read, record, source)))
+        if len(waiting) > ahead:
+            first, future = waiting.popleft()
+            yield first, future.result
+    for first, future in waiting:
+        yield first, future.result
+
+
+def _read(record: Record, source: Source) -> tuple[Prediction, torch.Tensor | None] | None:
+    """A file read once, so that what is decoded is what is known by its content: the row without a
+    score, and uint8 [3,S,S], None where that cannot be; None for what has a row."""
+    content = modified = problem = ""
+    picture, now = None, datetime.datetime.now().timestamp()
+    try:
+        untrusted.check_name(str(source.path))
+        with source.path.open("rb") as stream:
+            modified, data = _utc(os.fstat(stream.fileno()).st_mtime), stream.read()
+        content = hashlib.sha256(data).hexdigest()[:16]
+        if record.knows(source, content, modified):
+            return None
+        held = io.BytesIO(data)
+        held.name = str(source.path)
+        picture = record.run.decode(held)
+    except InputError as error:  # its name: it cannot be mended by waiting
+        problem, source.final = untrusted.sanitized(str(error)), True
+    except FileNotFoundError:
+        problem = "it has gone before it could be read"
+    except Exception as error:  # whatever a decoder trips over, the file is named
+        problem = untrusted.sanitized(str(error) or type(error).__name__)
+    return Prediction(untrusted.sanitized(source.path), problem=problem, time=_utc(now),
+                      modified=modified, content=content), picture
+
+
+def _utc(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _prediction(row: list[str]) -> Prediction:
+    """A row of the table again; ValueError where it is none."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    numbers = {key: float(values[key]) if values[key] else None for key in NUMBERS}
+    return Prediction(**values | numbers | {"path": str(Path(values["path"]))})
+
+
+def _row(one: Prediction) -> dict[str, typing.Any]:
+    # The same file, and no formula in a spreadsheet.
+    path = f"./{one.path}" if one.path.startswith(untrusted.FORMULA) else one.path
+    values = dataclasses.asdict(one) | {"path": path}
+    return {key: "" if value is None else value for key, value in values.items()}

@@ -1,0 +1,79 @@
+"""A finished run's threshold anew, from pictures taken as pictures are taken now.
+
+Nothing is fitted again. The detector's scores of `k` pictures taken after a change of camera, light
+or batch become the calibration scores, so that the promise holds again for pictures like these: a
+good one is called anomalous with a probability of at most `target_fpr`. Where it is not known that
+all of them are good, the promise is of all pictures, the anomalous ones included: no more than that
+share of them is called anomalous.
+
+Reference: split-conformal p-values (evaluation/conformal) need exchangeable calibration pictures,
+and nothing of the detector.
+"""
+from __future__ import annotations
+
+import shutil
+import tempfile
+import typing
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from adlib.config import InputError
+from adlib.data import files
+from adlib.evaluation.calibration import fit_foreign
+from adlib.evaluation.conditions import Conditions
+from adlib.evaluation.conformal import min_calibration_size
+from adlib.runs import inference, run_folder
+from adlib.runs.predictions import Source
+
+KEPT = ("score", "chosen", "label_free", "maps")  # of the parent's metrics: all but what was tested
+
+
+def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> inference.Reopened:
+    """Write a run folder beside its parent's, which `predict` and `export` take like any other.
+
+    Args:
+        folder: of a finished run.
+        pictures: good ones, taken as those to come will be; 19 are the least for 5 %.
+        out: where the new folder is made; none may be there.
+
+    Raises:
+        InputError: too few pictures, one that cannot be read, or a folder that is there.
+    """
+    if out.exists():
+        raise InputError(f"{out} is there already; give another --out")
+    run = inference.reopen(folder)
+    least = min_calibration_size(run.config.target_fpr)
+    if len(pictures) < least:
+        raise InputError(f"{len(pictures)} pictures cannot support a false-positive rate of "
+                         f"{run.config.target_fpr:g}; give {least} or more")
+    images = torch.stack([_decoded(run, source.path) for source in pictures])
+    metrics = {key: value for key, value in run_folder.metrics(folder).items() if key in KEPT}
+    metrics |= {"chosen": {"score": run.decision.score}, "auroc": {}}  # that was the parent's
+    metrics["calibration"] = {"images": len(images), "how": "recalibrated",
+                              # one by one, as predict does: a batch rounds otherwise
+                              "scores": [float(run.scores(image[None])[0]) for image in images]}
+    about = run_folder.manifest(folder) | {
+        "parent": folder.name, "finished": datetime.now(timezone.utc).isoformat()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".recalibrated-", dir=out.parent) as made:
+        beside = Path(made) / out.name
+        beside.mkdir()
+        shutil.copy2(folder / "model.pt", beside / "model.pt")
+        if known := run.decision.foreign:  # what is foreign is told by pictures as they are now
+            run_folder.save_state(fit_foreign(known, images, seed=run.config.seed),
+                                  beside / "foreign.pt")
+        files.write_json(beside / "conditions.json", Conditions.of(images).as_dict())
+        files.write_json(beside / "run.json", about)
+        files.write_json(beside / "metrics.json", metrics)
+        beside.rename(out)
+    return inference.reopen(out)
+
+
+def _decoded(run: inference.Reopened, path: Path) -> torch.Tensor:
+    try:
+        return run.decode(path)
+    except Exception as error:  # whatever a decoder trips over
+        raise InputError(f"{path} cannot be read ({error}); take it out, or give another one"
+                         ) from error

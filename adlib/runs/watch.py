@@ -1,0 +1,96 @@
+"""A folder that is written into, by a camera say: which of its files to look at, and when.
+
+Nothing says that a writer has finished. So a file is looked at when it has not changed since the
+folder was last asked, and again when it has stood still for STILL_S, by when what cannot be read
+counts as unreadable; whatever changes it begins that anew. A file that never stands still, because
+it is written again and again, is looked at every time. The folder is asked, because a network share
+tells nobody of its changes, and only this process's own time counts, because clocks are set and
+those of two machines differ.
+"""
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import typing
+from pathlib import Path
+from time import monotonic
+
+from adlib.config import log
+from adlib.runs.predictions import Record, Source, below
+
+POLL_S = 1.0  # how often the folder is asked, at the most
+RESTLESS_S = 5.0  # after which a file that has not stood still meanwhile is looked at all the same
+STILL_S = 10.0
+ROUND_S = 5.0  # of looking at files, after which the folder is asked for newer ones
+Stamp = tuple[int, ...]  # device, inode, size, when it was written and when changed
+
+
+@dataclasses.dataclass
+class _File:
+    source: Source
+    stamp: Stamp
+    since: float  # when it was first seen so
+    restless: float  # when it last stood still, or was first seen
+    looks: int = 0
+
+
+def watched(folder: Path, record: Record, stop: threading.Event) -> typing.Iterator[Source]:
+    """The files of a folder, to any depth, whenever they may hold a picture that `record` does not
+    know, until `stop` is set. One that has gone before it could be read comes a last time."""
+    known: dict[Path, _File] = {}
+    for asked, present in _listings(folder, stop):
+        places = {stamp[:2] for stamp in present.values()}
+        for gone in [known.pop(path) for path in known.keys() - present.keys()]:
+            if not gone.source.done and gone.stamp[:2] not in places:  # else it was moved
+                gone.source.final = True
+                yield gone.source
+        for path, stamp in present.items():
+            before = known.get(path)
+            if before is None or before.stamp != stamp:
+                same = before is not None and before.stamp[:4] == stamp[:4]
+                known[path] = _File(Source(path, path.relative_to(folder).as_posix(), watched=True,
+                                           done=same and before.source.done), stamp, asked,
+                                    before.restless if before else asked)
+        began = monotonic()
+        # New names first: a restart reads all others again, to know them by their content.
+        for path in sorted(present, key=lambda path: (str(path) in record.latest, path)):
+            if stop.is_set() or monotonic() - began > ROUND_S:
+                break
+            file = known[path]
+            looks = (asked > file.since) + (asked - file.since >= STILL_S)
+            if file.looks < looks or not looks and asked - file.restless >= RESTLESS_S:
+                file.looks, file.source.final = looks, looks == 2
+                yield file.source
+            if looks:
+                file.restless = asked
+
+
+def _listings(folder: Path, stop: threading.Event
+              ) -> typing.Iterator[tuple[float, dict[Path, Stamp]]]:
+    """What is in the folder, again and again, and when that was asked."""
+    failed = 0
+    while not stop.is_set():
+        asked = monotonic()
+        try:
+            with os.scandir(folder):  # below() takes a folder that is out of reach for an empty one
+                present = {path: stamp for path in below(folder) if (stamp := _stamp(path))}
+        except OSError as error:  # once, where a folder is deleted just then; or out of reach
+            failed += 1
+            if failed == 2:
+                log.warning("%s cannot be listed (%s); going on as soon as it can", folder,
+                            error.strerror)
+            stop.wait(POLL_S)
+            continue
+        failed, took = 0, monotonic() - asked
+        yield asked, present
+        # At most half of the time goes into asking.
+        stop.wait(max(0.0, asked + max(POLL_S, 2 * took) - monotonic()))
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        stat = path.stat()
+    except OSError:  # it has gone since it was listed
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

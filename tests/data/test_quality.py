@@ -1,0 +1,160 @@
+"""What a check of a folder finds, by the images that it is about, and that it finds nothing else."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adlib import cli
+from adlib.data import layout, quality
+from tests.conftest import picture
+
+
+def opened(root):
+    return layout.open_category(root, "nut")
+
+
+def test_findings(course_root):
+    (course_root / "nut" / "test" / "000.png").write_bytes(b"")
+    whole = (course_root / "nut" / "train" / "good" / "000.png").read_bytes()
+    (course_root / "nut" / "train" / "good" / "001.png").write_bytes(whole[:len(whole) // 2])
+    shutil.copy(course_root / "nut" / "train" / "good" / "002.png",
+                course_root / "nut" / "test" / "002.png")
+    shutil.copy(course_root / "nut" / "train" / "good" / "003.png",
+                course_root / "nut" / "train" / "good" / "004.png")
+    (course_root / "nut" / "train" / "good" / "notes.txt").write_text("")
+    (course_root / "nut" / "train" / "good" / ".hidden.png").write_text("")
+    findings = quality.check(opened(course_root))
+    assert findings.counts == {"train/good": 8, "test": 6, "train/bad": 2}
+    assert [name.split()[0]
+            for name in findings.unreadable] == ["nut/train/good/001.png", "nut/test/000.png"]
+    assert findings.leaks == (("nut/train/good/002.png", "nut/test/002.png"), )
+    assert findings.duplicates == (("nut/train/good/003.png", "nut/train/good/004.png"), )
+    assert findings.ignored == 1 and findings.labels == {"good": 3, "bad": 3}
+    assert [code for code, _ in findings.problems()] == ["unreadable"] * 2 + ["leak", "duplicate"]
+    assert findings.problems()[2][1] == findings.leaks[0] and findings.sizes == {"32x32": 14}
+
+
+def test_findings_of_broken_or_one_sided_labels(course_root):
+    labels = json.loads((course_root / layout.LABELS).read_text())
+    labels.pop("nut/test/000.png")
+    (course_root / layout.LABELS).write_text(json.dumps(labels))
+    findings = quality.check(opened(course_root))
+    assert "no entry for 1" in findings.label_problem
+    assert findings.problems() == [("labels", (findings.label_problem, ))]
+    (course_root / layout.LABELS).write_text(
+        json.dumps({f"nut/test/{i:03d}.png": {"label": "good"}
+                    for i in range(6)}))
+    assert quality.check(opened(course_root)).problems() == [("all_good", ())]
+
+
+def test_findings_of_the_real_data_are_clean(shared):
+    findings = quality.check(
+        layout.open_category(shared / "data" / "Image_Anomaly_Detection", "zipper"))
+    assert findings.problems() == [] and findings.modes == {"L": 257}
+
+
+
+# ---- masks and places
+
+
+def write_mask(path, level=255, square=(8, 16), size=32):
+    mask = np.zeros((size, size), np.uint8)
+    mask[slice(*square), slice(*square)] = level
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def test_masks_are_counted_against_defective_images_by_defect(mvtec_root):
+    for i in range(2):
+        picture(mvtec_root / "nut" / "test" / "cut" / f"{i}.png", 70 + i, defect=True)
+    write_mask(mvtec_root / "nut" / "ground_truth" / "cut" / "1.BMP")
+    findings = quality.check(opened(mvtec_root))
+    assert findings.masks == {"cut": (1, 2), "spot": (3, 3)}
+    assert findings.problems() == [("absent", ("nut/test/cut/0.png", ))]
+
+
+def test_data_without_any_masks_have_none_and_nobody_misses_them(mvtec_root, course_root):
+    shutil.rmtree(mvtec_root / "nut" / "ground_truth")
+    for root, defect in ((mvtec_root, "spot"), (course_root, "bad")):
+        findings = quality.check(opened(root))
+        assert findings.masks == {defect: (0, 3)} and findings.problems() == []
+
+
+def test_every_note_of_a_mask_names_its_image(mvtec_root):
+    masks = mvtec_root / "nut" / "ground_truth"
+    write_mask(masks / "spot" / "000.png", square=(0, 0))
+    write_mask(masks / "spot" / "001_mask.png", square=(0, 30))
+    Image.fromarray(np.eye(32, dtype=np.uint8) * np.arange(32, dtype=np.uint8)).save(
+        masks / "spot" / "002_mask.png")
+    write_mask(masks / "good" / "000.png", level=0)  # as some datasets have them
+    write_mask(masks / "good" / "001.png")
+    findings = quality.check(opened(mvtec_root), size=8)
+    spots = [f"nut/test/spot/00{i}.png" for i in range(3)]
+    assert dict(findings.problems()) == {
+        "empty": (spots[0], ), "most": (spots[1], ), "levels": (spots[2], ),
+        "kept": (spots[2], ), "contradicted": ("nut/test/good/001.png", )}
+
+
+def test_a_mask_that_cannot_be_used_stops_a_run_and_is_named(mvtec_root, capsys):
+    write_mask(mvtec_root / "nut" / "ground_truth" / "spot" / "000.png", size=48)
+    Image.new("L", (32, 20)).save(mvtec_root / "nut" / "ground_truth" / "spot" / "001_mask.png")
+    findings = quality.check(opened(mvtec_root))
+    assert "1 masks cannot be used: " in findings.mask_problem
+    assert "001_mask.png (its 32x20 pixels do not have the shape of the image's 32x32)" in (
+        findings.mask_problem)
+    assert findings.problems() == [("masks", (findings.mask_problem, ))]
+    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
+    assert "problem: 1 masks cannot be used" in capsys.readouterr().out
+
+
+def test_what_has_no_place_and_what_is_spelled_otherwise(mvtec_root):
+    nut = mvtec_root / "nut"
+    picture(nut / "val" / "1.png", 1)
+    picture(nut / "test" / "Spot" / "9.png", 2, defect=True)
+    write_mask(nut / "ground_truth" / "spot" / "8.png")
+    write_mask(nut / "ground_truth" / "spot" / "9.png")
+    (nut / "test" / "hole").mkdir()
+    (nut / "test" / "good").rename(nut / "test" / "Good")
+    assert dict(quality.check(opened(mvtec_root)).problems()) == {
+        "unread": ("nut/val/1.png", ), "stray": ("nut/ground_truth/spot/8.png", ),
+        "bare": ("test/hole", ), "respelled": ("test/Good", ), "alike": ("Spot", "spot")}
+
+
+def test_labels_in_another_case_are_told(course_root):
+    path = course_root / layout.LABELS
+    path.write_text(path.read_text().replace('"good"', '"Good"'))
+    findings = quality.check(opened(course_root))
+    assert findings.labels == {"good": 3, "bad": 3}
+    assert findings.problems() == [("respelled", ("Good", ))]
+
+
+def test_a_category_without_test_images(mvtec_root):
+    shutil.rmtree(mvtec_root / "nut" / "test")
+    shutil.rmtree(mvtec_root / "nut" / "ground_truth")
+    assert quality.check(opened(mvtec_root)).problems() == [("no_test", ())]
+
+
+def test_a_class_that_is_missing(mvtec_root):
+    shutil.rmtree(mvtec_root / "nut" / "test" / "good")
+    assert quality.check(opened(mvtec_root)).problems() == [("all_anomalous", ())]
+
+
+@pytest.mark.parametrize("layout_of", ["course_root", "mvtec_root"])
+def test_nothing_is_found_in_sound_data(layout_of, request):
+    assert quality.check(opened(request.getfixturevalue(layout_of))).problems() == []
+
+
+def test_a_folder_that_is_nearly_a_category_is_told(mvtec_root, capsys):
+    picture(mvtec_root / "zip" / "train" / "ok" / "1.png", 1)
+    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 0
+    assert "zip/train has no folder good, but ok" in capsys.readouterr().out
+
+
+def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root, capsys):
+    shutil.copytree(mvtec_root / "nut", mvtec_root / "pin")
+    picture(mvtec_root / "nut" / "test" / "spot" / "001.jpg", 1)
+    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
+    said = capsys.readouterr().out
+    assert "spot/001.jpg and " in said and "  pin: images train/good 6, test 6" in said

@@ -1,0 +1,105 @@
+"""A changed camera is noticed soon and named; what stays as it was, hardly ever warns."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from adlib.data import corruptions
+from adlib.evaluation import conditions
+from adlib.evaluation.conditions import MEASURED, SCORE, Conditions, ConditionsTest
+
+
+def of(random, **shift):
+    """Normal numbers of one picture."""
+    return {name: random.normal() + shift.get(name, 0.0) for name in (*MEASURED, SCORE)}
+
+
+def start(seed, n=60, **options):
+    random = np.random.default_rng([1, seed])
+    calibration = {name: random.normal(size=n) for name in (*MEASURED, SCORE)}
+    return random, ConditionsTest(calibration, seed=seed, **options)
+
+
+def test_the_evidence_has_the_expectation_that_bounds_false_warnings():
+    """Shiryaev-Roberts of uniform p-values: E = n after n pictures, so at most n / arl warnings."""
+    random = np.random.default_rng(0)
+    ends = []
+    for _ in range(4000):
+        bet = conditions._Bet()
+        for _ in range(8):
+            bet.add(random.random())
+        ends.append(bet.total)
+    assert np.mean(ends) == pytest.approx(8, abs=5 * np.std(ends) / 4000**0.5)
+
+
+def test_p_values_are_uniform_whatever_the_ties():
+    random, test = start(0, n=40)
+    found = [test._p_value([0.0] * 30 + [1.0] * 10, float(random.random() < 0.25))
+             for _ in range(4000)]
+    assert np.histogram(found, bins=4, range=(0, 1))[0] / 4000 == pytest.approx([0.25] * 4, abs=0.03)
+
+
+def test_good_streams_do_not_warn_and_one_of_twenty_anomalous_neither():
+    for seed in range(20):
+        random, test = start(seed)
+        assert not any(test.add(of(random, score=9.0 * (i % 20 == 19))) for i in range(500))
+
+
+@pytest.mark.parametrize(("shift", "cause"), [
+    ({"brightness": 3}, "brighter"), ({"brightness": -3}, "darker"), ({"sharpness": -3}, "blurrier"),
+    ({"noise": 4, "sharpness": 2}, "noisier"), ({"contrast": -3}, "less_contrast"),
+    ({"alignment": -3}, "moved"), ({"score": 3}, "more_anomalous")])
+def test_a_change_is_found_within_twenty_pictures_and_named(shift, cause):
+    late = []
+    for seed in range(15):
+        random, test = start(seed)
+        for _ in range(100):
+            test.add(of(random))
+        change = next(found for _ in range(100) if (found := test.add(of(random, **shift))))
+        assert change.cause == cause and 1.6 < change.by < 6 and 95 <= change.since <= 106
+        assert test.change == change and test.add(of(random)) is None
+        late.append(change.noticed - 100)
+    assert np.median(late) <= 20
+
+
+def test_a_small_change_is_no_news():
+    for seed in range(5):
+        random, test = start(seed, n=200)
+        assert not any(test.add(of(random, brightness=0.6)) for _ in range(500))
+
+
+def test_what_a_camera_does_is_measured_in_its_direction():
+    random = np.random.default_rng(0)
+    blocks = random.random((1, 3, 16, 16)) + 0.1 * random.random((12, 3, 16, 16))
+    blocks = blocks.repeat(4, 2).repeat(4, 3)
+    images = torch.from_numpy((blocks * 100 + 60).astype(np.uint8))
+    usual = Conditions.of(images)
+    assert set(usual.calibration) == set(MEASURED)
+
+    def change(name):
+        now = usual.measure(corruptions.apply(images, name, 4))
+        return {key: float(np.mean(now[key] - usual.calibration[key])) for key in MEASURED}
+
+    assert change("brighter")["brightness"] == pytest.approx(0.11 * 255, abs=1)
+    assert change("darker")["brightness"] == pytest.approx(-0.11 * 255, abs=1)
+    assert change("contrast")["contrast"] < -5 and change("blur")["sharpness"] < -0.05
+    assert change("noise")["noise"] > 0.3 and change("shift")["alignment"] < -0.01
+    again = Conditions.from_dict(json.loads(json.dumps(usual.as_dict())))
+    for name in MEASURED:
+        assert again.calibration[name].tolist() == usual.calibration[name].tolist()
+        assert again.measure(images)[name].tolist() == usual.measure(images)[name].tolist()
+
+
+def test_a_calibration_picture_is_aligned_with_the_others_as_a_new_one_is():
+    """With its own noise in the mean it would look better aligned than any new picture."""
+    noise = torch.randint(0, 256, (40, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    usual = Conditions.of(noise[:20].to(torch.uint8))
+    new = usual.measure(noise[20:].to(torch.uint8))["alignment"]
+    old = usual.calibration["alignment"]
+    assert abs(new.mean() - old.mean()) < 3 * np.hypot(new.std(), old.std()) / 20**0.5
+
+
+def test_a_constant_picture_and_a_single_one_give_numbers():
+    usual = Conditions.of(torch.full((1, 3, 32, 32), 7, dtype=torch.uint8))
+    assert all(np.isfinite(values).all() for values in usual.calibration.values())

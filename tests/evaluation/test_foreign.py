@@ -1,0 +1,60 @@
+"""The exam of "foreign": what is counted, and that an empty detector is helped by it."""
+import numpy as np
+import pytest
+import torch
+
+from adlib.config import Config
+from adlib.data.part import open_part
+from adlib.evaluation import calibration, foreign
+from tests.conftest import picture
+from tests.handmade import Maps
+
+
+@pytest.fixture
+def part(course_root):
+    for i in range(8, 24):
+        picture(course_root / "nut" / "train" / "good" / f"{i:03d}.png", 1000 + i)
+    return open_part(Config(category="nut", data_root=str(course_root), image_size=32,
+                            weights="none", held_out=0.2))
+
+
+def test_what_a_score_calls_good_is_refused_as_foreign(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
+    decision = calibration.calibrate(blind, part)
+    exam = foreign.exam(blind, decision, part, n=60).set_index("kind")
+    assert exam["anomalous"].sum() == 0 and exam.loc["all", "pictures"] == 60
+    for kind in ("black", "white", "covered", "blurred", "gradient"):
+        assert exam.loc[kind, "refused"] == exam.loc[kind, "pictures"] > 0
+    assert (exam["refused"] == exam["foreign"]).all()
+    kinds = exam.drop(["all", "good"])
+    assert exam.loc["all", "refused"] == kinds["refused"].sum()
+    assert exam.loc["good", "pictures"] == 24 and exam.loc["good", "refused"] <= 2
+    assert (exam["low"] <= exam["rate"]).all() and (exam["rate"] <= exam["high"]).all()
+
+
+def test_what_the_score_refuses_counts_once(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    def brightness(images):
+        return {"distance": images.float().mean(dim=1).numpy()}
+    decision = calibration.calibrate(Maps(brightness), part)
+    decision = calibration.dataclasses.replace(decision, thresholds={
+        decision.score: calibration.Threshold(np.full(99, 200.0), 0.05)})
+    exam = foreign.exam(Maps(brightness), decision, part, n=60).set_index("kind")
+    assert exam.loc["white", "anomalous"] == exam.loc["white", "refused"]
+    assert exam.loc["black", "anomalous"] == 0 < exam.loc["black", "refused"]
+
+
+def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    part = open_part(Config(category="nut", data_root=str(course_root), image_size=32,
+                            weights="none"))
+    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
+    decision = calibration.calibrate(blind, part)
+    assert decision.foreign_threshold is None
+    assert foreign.exam(blind, decision, part).empty
+
+
+def test_other_parts_are_of_the_categories_beside_it(part):
+    others = foreign.other_parts(part)
+    assert others.shape == (8, 3, 32, 32) and others.dtype == torch.uint8

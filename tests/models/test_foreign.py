@@ -1,0 +1,89 @@
+"""How far a picture lies from the good ones: the closed forms, and what it may depend on."""
+import numpy as np
+import pytest
+import torch
+
+from adlib.config import Config
+from adlib.models.detector import load_state
+from adlib.models.foreign import RIDGE, Foreign
+
+CONFIG = Config(weights="none", image_size=64)
+
+
+@pytest.fixture(scope="module")
+def features():
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(40, 40, generator=generator, dtype=torch.float64)
+    return torch.randn(12, 40, generator=generator, dtype=torch.float64) @ mixed + 5
+
+
+def fitted(images):
+    model = Foreign(CONFIG)
+    return model.fit(model.features(images))
+
+
+def direct(features, of, deviation):
+    """The Mahalanobis distance with a ridge, by a D x D matrix; the scatter over n + 1 of n rows
+    is what leaving one of n + 1 out leaves."""
+    z = (features - features.mean(dim=0)) / deviation
+    x = (of - features.mean(dim=0)) / deviation
+    return torch.einsum("ni,ij,nj->n", x, torch.linalg.inv(
+        z.T @ z / (len(z) + 1) + RIDGE * torch.eye(z.shape[1], dtype=z.dtype)), x).sqrt()
+
+
+def test_the_distance_is_mahalanobis_with_a_ridge(features):
+    model = Foreign(CONFIG).fit(features)
+    z = (features - model.mean) / model.deviation
+    x = torch.randn(5, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    precision = torch.linalg.inv(z.T @ z / len(z) + RIDGE * torch.eye(40, dtype=torch.float64))
+    expected = torch.einsum("ni,ij,nj->n", x, precision, x).sqrt()
+    torch.testing.assert_close(model.distances(x * model.deviation + model.mean), expected)
+
+
+def test_leaving_one_out_is_refitting_without_it(features):
+    model = Foreign(CONFIG).fit(features)
+    refitted = [direct(torch.cat([features[:i], features[i + 1:]]), features[i:i + 1],
+                       model.deviation).item() for i in range(len(features))]
+    np.testing.assert_allclose(model.calibration, refitted)
+    assert (model.calibration > model.distances(features)).all()
+
+
+def test_good_pictures_are_near_and_an_empty_one_is_far(pictures):
+    model = fitted(pictures[:20])
+    near = model.distances(model.features(pictures[20:])).max()
+    flat = torch.full((1, 3, 64, 64), 90, dtype=torch.uint8)
+    noise = 255 * np.random.default_rng(1).integers(0, 2, (1, 1, 64, 64), np.uint8).repeat(3, 1)
+    far = model.features(torch.cat([flat, torch.from_numpy(noise)]))
+    assert model.distances(far).min() > 2 * near
+    assert model.is_empty(far).tolist() == [True, False]
+    assert not model.is_empty(model.features(pictures[:20])).any()
+
+
+def test_its_state_is_the_whole_of_it_and_nothing_else_is_drawn_from(pictures):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one = fitted(pictures)
+    assert torch.rand(1) == expected
+    other = Foreign(Config(weights="none", image_size=64, seed=5))
+    load_state(other, one.state_dict())
+    given = [model.distances(model.features(pictures[:3])) for model in (one, other)]
+    assert torch.equal(*given) and torch.equal(one.calibration, other.calibration)
+    assert torch.equal(fitted(pictures).calibration, one.calibration)
+
+
+def test_pictures_that_are_all_the_same_are_no_error():
+    same = torch.full((12, 3, 64, 64), 90, dtype=torch.uint8)
+    model = fitted(same)
+    assert torch.isfinite(model.calibration).all()
+    assert model.distances(model.features(same[:1])) < model.distances(model.features(same[:1] + 9))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """A bright disc, about in the middle: uint8 [24,3,64,64]."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    made = [40 + 150 * (np.hypot(y - 32 - dy, x - 32 - dx) < 18) + rng.normal(0, 6, (3, 64, 64))
+            for dy, dx in rng.integers(-2, 3, (24, 2))]
+    return torch.from_numpy(np.clip(made, 0, 255).astype(np.uint8))

@@ -1,0 +1,142 @@
+"""A process that stopped working is noticed, and one that works, however slowly, is let be. What
+surrounds a kernel does not change it."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import nbformat
+import psutil
+import pytest
+
+from adlib.data import files
+from adlib.runs.engines import local
+
+IDLE = "import time; time.sleep(600)"
+CHILD_IDLES = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IDLE!r}])"
+COMPUTES = "while True: pass"
+CHILD_COMPUTES = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {COMPUTES!r}])"
+READS = """import time
+while True:
+    with open("/dev/zero", "rb") as stream:
+        stream.read(2**20)
+    time.sleep(0.2)"""
+CALLS = "import socket; socket.create_connection(('127.0.0.1', {port}), timeout=600)"
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """Starts a script; it is stuck after two seconds without work, looked for five times a second."""
+    monkeypatch.setattr(local, "STUCK_S", 2.0)
+    monkeypatch.setattr(local, "LOOK_S", 0.2)
+    monkeypatch.setattr(local, "LEAST", 0.05)
+    children = []
+
+    def begin(script):
+        children.append(subprocess.Popen([sys.executable, "-c", script], start_new_session=True))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        local.kill_tree(child)
+
+
+def noticed(child, seconds):
+    """Is the child called stuck within some seconds?"""
+    watch, ends = local.Watch(child.pid), time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if watch.stuck():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("script", [IDLE, CHILD_IDLES], ids=["itself", "its child"])
+def test_what_neither_computes_nor_reads_is_stuck(begun, script):
+    assert noticed(begun(script), seconds=60)
+
+
+@pytest.mark.parametrize("script", [COMPUTES, CHILD_COMPUTES, READS],
+                         ids=["computes", "its child computes", "reads"])
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process reads is told on Linux")
+def test_what_works_is_not(begun, script):
+    assert not noticed(begun(script), seconds=5)
+
+
+def test_nor_is_what_was_stopped_by_somebody(begun):
+    child = begun(IDLE)
+    os.kill(child.pid, signal.SIGSTOP)
+    assert not noticed(child, seconds=4)
+    os.kill(child.pid, signal.SIGCONT)
+    assert noticed(child, seconds=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue of connections waits on Linux")
+def test_nor_what_waits_for_a_machine_that_does_not_answer(begun):
+    """A firewall that drops what one sends: the weights' download waits for it, and then goes on
+    without."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port, queued = server.getsockname()[1], []
+        for _ in range(2):  # the queue is full with these
+            queued.append(socket.socket())
+            queued[-1].setblocking(False)
+            queued[-1].connect_ex(("127.0.0.1", port))
+        child = begun(CALLS.format(port=port))
+        ends = time.monotonic() + 30
+        while not any(link.status == psutil.CONN_SYN_SENT
+                      for link in psutil.Process(child.pid).net_connections("tcp")):
+            assert time.monotonic() < ends and child.poll() is None
+            time.sleep(0.05)
+        assert not noticed(child, seconds=4)
+        for one in queued:
+            one.close()
+
+
+def test_what_has_ended_is_no_matter_of_the_watch(begun):
+    child = begun("pass")
+    threading.Event().wait(0.1)
+    child.wait()
+    local.Watch(child.pid).stuck()
+
+
+# ---- what was reported of papermill, Jupyter and Matplotlib
+
+
+def test_a_cells_last_words_may_come_late():
+    """nteract/papermill#426: after many lines the run failed, four seconds after the cell's end."""
+    looked = local.PAPERMILL.replace("\npapermill()", """
+import nbformat, types
+client = Client(types.SimpleNamespace(nb=nbformat.v4.new_notebook()))
+print(client.iopub_timeout, client.shutdown_kernel)""")
+    child = subprocess.Popen([sys.executable, "-c", looked], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, encoding="utf-8")
+    assert child.stdout.read() == "600 immediate\n"
+    child.communicate()
+
+
+def test_the_kernel_is_this_interpreters_and_draws_as_notebooks_do(tmp_path, monkeypatch):
+    """Bad3r/nixos#436: a python3 on JUPYTER_PATH came first. matplotlib/matplotlib#23911: PyCharm's
+    terminals ask for a backend that only PyCharm has."""
+    files.write_json(tmp_path / "kernels" / "python3" / "kernel.json",
+                     {"argv": ["false"], "display_name": "another", "language": "python"})
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "module://backend_interagg")
+    source = "import sys, matplotlib.pyplot as plt\nplt.subplots()\nprint(sys.executable)"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    nbformat.write(book, tmp_path / "book.ipynb")
+    (tmp_path / "params.yaml").write_text("{}")
+    task = SimpleNamespace(notebook=tmp_path / "book.ipynb", output=tmp_path / "out.ipynb",
+                           title="a book")
+    process = local.LocalProcess(task, tmp_path, threads=1)
+    while (code := process.poll()) is None:
+        time.sleep(0.1)
+    assert code == 0, (tmp_path / "log.txt").read_text()
+    done = nbformat.read(tmp_path / ".out-running.ipynb", as_version=4)
+    assert done.cells[0].outputs[0].text.strip() == sys.executable

@@ -1,0 +1,318 @@
+"""New pictures through a run: what is said of each, and tables that survive a kill."""
+import contextlib
+import csv
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from adlib import cli
+from adlib.config import InputError, deprecated
+from adlib.data import files
+from adlib.evaluation import calibration
+from adlib.runs import inference, predictions
+from adlib.runs.engines import local
+from tests import tolerances
+from tests.conftest import picture
+from tests.handmade import small_run
+
+
+@pytest.fixture(autouse=True)
+def _few_synthetic_anomalies(monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+
+
+@pytest.fixture
+def run(course_root, tmp_path):
+    return small_run(course_root, tmp_path / "reports", model="pca", name="pca", image_size=64)
+
+
+def rows(out):
+    with (out / "predictions.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path, capsys):
+    out, folder = tmp_path / "out", course_root / "nut" / "test"
+    # there are anomalous ones
+    assert cli.main(["predict", str(run), str(folder), "--out", str(out)]) == 1
+    results = pd.read_csv(run / "all_results.csv")
+    results = results[results["split"] == "test"].sort_values("path")
+    found = rows(out)
+    assert [row["path"] for row in found] == [str(course_root / key) for key in results["path"]]
+    # One by one, and not in a batch: equal but for rounding.
+    again, part = inference.reopen_with_data(run)
+    tolerance, _ = tolerances.of_rounding(again, part.test.tensor)
+    scores = np.array([float(row["score"]) for row in found])
+    assert (np.abs(scores - results["chosen_score"].to_numpy()) <= tolerance).all()
+    assert [float(row["p_value"]) for row in found] == results["chosen_p_value"].to_list()
+    assert [row["verdict"] == "anomalous"
+            for row in found] == (results["chosen_prediction"] == 1).to_list()
+    said = capsys.readouterr().out
+    assert said.count("anomalous  ") == sum(
+        row["verdict"] == "anomalous" for row in found) and f"Tables and overlays: {out}" in said
+    about = files.read_json(out / "predictions.json")
+    assert [one["path"] for one in about["predictions"]] == [row["path"] for row in found]
+    assert about["threshold"] == inference.reopen(run).threshold.value and about["calibration_images"] == 3
+    for path in folder.glob("*.png"):
+        with Image.open(out / "overlays" / f"{path.name}.jpg") as overlay:
+            assert overlay.size == (predictions.SIDE, predictions.SIDE)
+
+
+def test_no_data_of_the_run_are_needed(run, course_root, tmp_path):
+    picture(tmp_path / "new" / "deep" / "one.png", 3)
+    shutil.rmtree(course_root)
+    assert cli.main(["predict",
+                     str(run),
+                     str(tmp_path / "new"), "--out",
+                     str(tmp_path / "out")]) in (0, 1)
+    assert (tmp_path / "out" / "overlays" / "deep" / "one.png.jpg").is_file()
+
+
+def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(run, course_root, tmp_path,
+                                                                  capsys):
+    folder = tmp_path / "new"
+    good = sorted((course_root / "nut" / "train" / "good").glob("*.png"))[0]
+    folder.mkdir()
+    shutil.copy(good, folder / "b.png")
+    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not looked at")
+    assert cli.main(["predict", str(run), str(folder), "--out", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().out
+    assert "unreadable" in said and f"1 cannot be read: {folder / 'a.png'}" in said
+    bad, fine = rows(tmp_path / "out")
+    assert bad["problem"] and not bad["score"] and fine["verdict"] == "good" and not fine["problem"]
+    shutil.copy(good, folder / "a.png")
+    # mended, and asked again
+    assert cli.main(["predict", str(run), str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert [(row["path"], bool(row["problem"])) for row in rows(tmp_path / "out")] == [
+        (str(folder / "a.png"), True), (str(folder / "b.png"), False),
+        (str(folder / "a.png"), False)]
+    assert capsys.readouterr().out.endswith(f"2 pictures: 0 anomalous, 0 foreign, 2 good. Tables and "
+                                            f"overlays: {tmp_path / 'out'}\n")
+
+
+def test_a_killed_call_goes_on_where_it_was(run, course_root, tmp_path, capsys):
+    words = ["predict", str(run), str(course_root / "nut" / "test"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    table = tmp_path / "out" / "predictions.csv"
+    whole, before = table.read_bytes(), rows(tmp_path / "out")
+    table.write_bytes(b"\n".join(whole.split(b"\n")[:3])[:-6])  # while it wrote its second row
+    capsys.readouterr()
+    assert cli.main(words) == 1
+    assert capsys.readouterr().out.count(".png\n") == 6 - 1
+    assert [row | {"time": ""} for row in rows(tmp_path / "out")] == [
+        row | {"time": ""} for row in before]
+    listed = files.read_json(tmp_path / "out" / "predictions.json")["predictions"]
+    assert [one["path"] for one in listed] == [row["path"] for row in before]
+    table.write_bytes(whole[:20])  # in its heading
+    assert cli.main(words) == 1 and len(rows(tmp_path / "out")) == 6
+
+
+def test_predictions_of_two_runs_are_never_mixed(run, course_root, tmp_path, capsys):
+    words = [str(course_root / "nut" / "test"), "--out", str(tmp_path / "out")]
+    assert cli.main(["predict", str(run), *words]) == 1
+    other = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
+    assert cli.main(["predict", str(other), *words]) == 2
+    assert "holds predictions of another run" in capsys.readouterr().err
+
+
+def test_a_picture_of_a_very_long_name_has_an_overlay_of_a_short_one(run, tmp_path):
+    path = tmp_path / "new" / ("x" * 251 + ".png")
+    picture(path, 0)
+    assert cli.main(["predict", str(run), str(path), "--out", str(tmp_path / "out")]) in (0, 1)
+    assert [row["path"] for row in rows(tmp_path / "out")] == [str(path)]
+    (overlay, ) = (tmp_path / "out" / "overlays").iterdir()
+    assert len(overlay.name) == len("0123456789abcdef.jpg")
+
+
+def test_pictures_of_one_name_in_two_folders_have_an_overlay_each_and_one_given_twice_has_one_row(
+        run, tmp_path):
+    for i, folder in enumerate(("a", "b")):
+        picture(tmp_path / folder / "1.png", i)
+    words = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a" / "1.png")]
+    assert cli.main(["predict", str(run), *words, "--out", str(tmp_path / "out")]) in (0, 1)
+    assert len(rows(tmp_path / "out")) == 2
+    assert {
+        path.relative_to(tmp_path / "out" / "overlays").as_posix()
+        for path in (tmp_path / "out" / "overlays").rglob("*.jpg")
+    } == {Path(row["overlay"]).name for row in rows(tmp_path / "out")}
+
+
+def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, course_root, tmp_path, monkeypatch,
+                                                          capsys):
+    def stopped():
+        stop = threading.Event()
+        stop.set()
+        return contextlib.nullcontext(stop)
+
+    monkeypatch.setattr(local, "stop_signals", stopped)
+    assert cli.main(
+        ["predict",
+         str(run),
+         str(course_root / "nut" / "test"), "--out",
+         str(tmp_path / "out")]) == 130
+    assert len(rows(
+        tmp_path / "out")) == 1 and "the same command goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(["nowhere.png"], "there is no nowhere.png; give pictures, or folders of pictures"),
+     (["empty"], "empty holds no picture"),
+     (["empty", "--watch", "--out", "/proc/nothing"], "cannot write in /proc/nothing"),
+     (["nowhere", "--watch"], "--watch looks at one folder")])
+def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, capsys, words,
+                                                sentence):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["predict", str(run), *words]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+
+
+def test_weights_are_no_longer_asked_for_and_still_taken(run, course_root, tmp_path, capsys):
+    deprecated.cache_clear()
+    assert cli.main(["predict", str(run), str(course_root / "nut" / "test"), "--weights", "w.pth",
+                     "--out", str(tmp_path / "out")]) == 1
+    assert "deprecated: --weights here, since a run keeps its own" in capsys.readouterr().out
+
+
+def one_more(run, out, *words):
+    """The rows that a call adds."""
+    before = len(rows(out)) if (out / "predictions.csv").exists() else 0
+    cli.main(["predict", str(run), *map(str, words), "--out", str(out)])
+    return rows(out)[before:]
+
+
+def test_a_picture_is_known_by_its_path_and_its_content(run, tmp_path):
+    folder, out = tmp_path / "new", tmp_path / "out"
+    picture(folder / "1.png", 1)
+    assert len(one_more(run, out, folder)) == 1
+    os.utime(folder / "1.png")
+    assert one_more(run, out, folder) == []
+    picture(folder / "1.png", 2)
+    shutil.copy2(folder / "1.png", folder / "2.png")  # whoever gives it asks for its row
+    assert [row["path"] for row in one_more(run, out, folder)] == [
+        str(folder / "1.png"), str(folder / "2.png")]
+    # Of another call, of another folder: no overlay is lost.
+    picture(tmp_path / "other" / "1.png", 3)
+    one_more(run, out, tmp_path / "other")
+    drawn = [row["overlay"] for row in rows(out)]
+    assert len(set(drawn)) == 4 and all((out / name).is_file() for name in drawn)
+
+
+def test_a_name_that_means_another_file_elsewhere_is_another_picture(run, tmp_path, monkeypatch):
+    for i, folder in enumerate(("a", "b")):
+        picture(tmp_path / folder / "1.png", i)
+        monkeypatch.chdir(tmp_path / folder)
+        assert len(one_more(run, tmp_path / "out", "1.png")) == 1
+
+
+@pytest.mark.parametrize(("spoil", "problem"), [
+    (lambda path: path.write_bytes(b""), "the file is empty"),
+    (lambda path: path.write_bytes(b"text"), "no picture of a kind that is read"),
+    (lambda path: path.write_bytes(path.read_bytes()[:300]), "runcated"),
+    (Path.mkdir, "Is a directory")], ids=["empty", "text", "half", "folder"])
+def test_why_a_picture_cannot_be_read(run, tmp_path, spoil, problem):
+    path = tmp_path / "new" / "a.png"
+    picture(path, 0)
+    if spoil is Path.mkdir:
+        path.unlink()
+    spoil(path)
+    with predictions.Record(inference.reopen(run), tmp_path / "out") as record:
+        (one, ) = predictions.predict(record, [predictions.Source(path, "a.png")],
+                                      threading.Event())
+    assert problem in one.problem and "0x" not in one.problem and one.score is None
+    assert predictions.exit_code(record) == 3
+
+
+def test_a_score_that_is_no_number_is_no_verdict(run, tmp_path, monkeypatch, capsys):
+    """`nan > threshold` is false, and would be "good" (open-edge-platform/anomalib, 549)."""
+    picture(tmp_path / "a.png", 0)
+    monkeypatch.setattr(inference.Reopened, "score_with_maps",
+                        lambda self, given: (np.array([np.nan]), np.zeros((1, 64, 64), np.float32)))
+    assert cli.main(["predict", str(run), str(tmp_path / "a.png"), "--out",
+                     str(tmp_path / "out")]) == 3
+    (row, ) = rows(tmp_path / "out")
+    assert row["problem"] == "its score is nan" and row["verdict"] == row["score"] == ""
+
+
+def test_one_call_at_a_time_writes_into_a_folder(run, tmp_path):
+    reopened, out = inference.reopen(run), tmp_path / "out"
+    with predictions.Record(reopened, out), pytest.raises(
+            InputError, match="another adlib predict writes in .*out; end it, or give another"):
+        predictions.Record(reopened, out)
+    with predictions.Record(reopened, out):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
+def test_a_full_disk_is_one_sentence(run, tmp_path):
+    picture(tmp_path / "a.png", 0)
+    with pytest.raises(InputError, match=r"cannot write in .*out \(No space left on device\)"), \
+            predictions.Record(inference.reopen(run), tmp_path / "out") as record:
+        record._stream.close()
+        record._stream = Path("/dev/full").open("w")
+        list(predictions.predict(record, [predictions.Source(tmp_path / "a.png", "a.png")],
+                                 threading.Event()))
+
+
+@pytest.mark.parametrize(("table", "sentence"), [
+    ("path,score,p_value,verdict,problem\r\na.png,1,0.5,good,\r\n", "or of an older version"),
+    (",".join(predictions.COLUMNS) + "\r\na.png,high,0.5,good,,,,,\r\n", "line 2 of .*csv is none"),
+    (",".join(predictions.COLUMNS) + "\r\na.png,1,0.5,good,,,,,,,\r\n", "line 2 of .*csv is none"),
+    (",".join(predictions.COLUMNS) + "\r\na.png,1,0.5,good\r\n", "line 2 of .*csv is none"),
+], ids=["older", "no number", "more columns", "fewer columns"])
+def test_a_table_that_was_not_written_here_is_refused_and_kept(run, tmp_path, capsys, table,
+                                                               sentence):
+    out = tmp_path / "out"
+    picture(tmp_path / "a.png", 0)
+    one_more(run, out, tmp_path / "a.png")
+    (out / "predictions.csv").write_bytes(table.encode())
+    assert cli.main(["predict", str(run), str(tmp_path / "a.png"), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(sentence, said) and said.count("\n") == 1
+    assert (out / "predictions.csv").read_bytes() == table.encode()
+
+
+def test_another_false_positive_rate(run, course_root, tmp_path, capsys):
+    """Three calibration images support a quarter."""
+    words, out = ["predict", str(run), str(course_root / "nut" / "test")], tmp_path / "out"
+    assert cli.main([*words, "--target-fpr", "0.25", "--out", str(out)]) == 1
+    about, reopened = files.read_json(out / "predictions.json"), inference.reopen(run)
+    assert about["target_fpr"] == 0.25 and about["threshold"] == max(
+        reopened.threshold.calibration)
+    assert cli.main([*words, "--target-fpr", "0.6", "--out", str(tmp_path / "more")]) == 1
+    for folder, rate in ((out, 0.25), (tmp_path / "more", 0.6)):
+        assert [row["verdict"] == "anomalous" for row in rows(folder)] == [
+            float(row["p_value"]) <= rate for row in rows(folder)]
+    capsys.readouterr()
+    for rate, sentence in (
+            ("0.01", "a false-positive rate of 0.01 takes 99 calibration images and this run has 3; "
+                     "they support 0.25 at the least"),
+            ("5", "a false-positive rate of 5 was asked for; give a share between 0 and 1"),
+            ("nan", "give a share between 0 and 1"), ("0", "give a share between 0 and 1")):
+        assert cli.main([*words, "--target-fpr", rate, "--out", str(tmp_path / "not")]) == 2
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1 and not (tmp_path / "not").exists()
+    # Verdicts of two thresholds are never mixed.
+    assert cli.main([*words, "--out", str(out)]) == 2
+    assert "by another threshold" in capsys.readouterr().err
+
+
+def test_without_calibration_images_no_rate_can_be_asked_for(course_root, tmp_path, capsys):
+    folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey",
+                       held_out=0.0)
+    picture(tmp_path / "a.png", 0)
+    words = ["predict", str(folder), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--target-fpr", "0.5"]) == 2
+    assert "this run has 0; run its configuration with a held_out above 0" in (
+        capsys.readouterr().err)
+    assert cli.main(words) == 0 and "sort by score" in capsys.readouterr().out

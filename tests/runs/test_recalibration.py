@@ -1,0 +1,99 @@
+"""A run's threshold from other pictures, and the warning that asks for it."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adlib import cli
+from adlib.config import InputError
+from adlib.data import files
+from adlib.evaluation import calibration
+from adlib.runs import board, inference, predictions, recalibration, run_folder
+from tests.conftest import picture
+from tests.handmade import small_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    base = tmp_path_factory.mktemp("recalibration")
+    good = base / "data" / "nut" / "train" / "good"
+    _pictures(good, range(30))
+    _pictures(base / "data" / "nut" / "test" / "good", range(30, 34))
+    _pictures(base / "data" / "nut" / "test" / "crack", range(40, 44), crack=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "SYNTHETIC", 8)
+        return small_run(base / "data", base / "reports", model="pca", name="pca", image_size=64,
+                         held_out=0.7, target_fpr=0.05)
+
+
+def _pictures(folder, seeds, crack=False, brighter=0):
+    for seed in seeds:
+        file = folder / f"{seed:03}.png"
+        picture(file, seed, defect=crack, size=64)
+        pixels = np.asarray(Image.open(file)).astype(int) // 2 + brighter
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+
+
+def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys):
+    _pictures(tmp_path / "now", range(100, 125), brighter=60)
+    out = tmp_path / "made" / "again"
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert cli.main(["recalibrate", str(run), str(tmp_path / "now"), "--out", str(out)]) == 0
+    assert "from 25 pictures" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    new, old = inference.reopen(out), inference.reopen(run)
+    assert run_folder.manifest(out)["parent"] == run.name and new.threshold.how == "recalibrated"
+    found = new.threshold.calibration
+    shown = [predictions.Source(path, path.name) for path in sorted((tmp_path / "now").iterdir())]
+    assert found.tolist() == [float(old.scores(old.decode(one.path)[None])[0]) for one in shown]
+    assert new.threshold.exceeded(found).mean() <= 0.05
+    with pytest.raises(InputError, match="is there already"):
+        recalibration.recalibrate(run, shown, out)
+
+
+def test_too_few_pictures_and_an_unreadable_one_are_named(run, tmp_path):
+    _pictures(tmp_path / "now", range(18))
+    with pytest.raises(InputError, match="18 pictures cannot support .* 0.05; give 19 or more"):
+        recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]), tmp_path / "out")
+    (tmp_path / "now" / "bad.png").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"bad\.png cannot be read"):
+        recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]), tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".recal*"))
+
+
+def test_a_changed_light_is_told_in_terminal_file_and_exit_code(run, tmp_path, capsys):
+    _pictures(tmp_path / "a", range(200, 240))
+    _pictures(tmp_path / "b", range(240, 270), brighter=70)
+    words = ["predict", str(run), str(tmp_path / "a"), str(tmp_path / "b"), "--out",
+             str(tmp_path / "out")]
+    code = cli.main(words)
+    said, told = capsys.readouterr().out, json.loads((tmp_path / "out" / "conditions.json"
+                                                      ).read_text())
+    assert said.count("CONDITIONS HAVE CHANGED") == 2, said
+    assert "the pictures are brighter" in said, said[-600:]
+    assert told["change"]["cause"] == "brighter" and 38 <= told["change"]["since"] <= 43
+    assert told["pictures"] <= 70 and code in (1, 4, 5)
+    # The same again adds nothing, and says the same; a stream that is as it was says nothing.
+    assert cli.main(words) == code and "CONDITIONS HAVE CHANGED" in capsys.readouterr().out
+    assert files.read_json(tmp_path / "out" / "conditions.json") == told
+    assert cli.main(["predict", str(run), str(tmp_path / "a"), "--out", str(tmp_path / "o2")]) != 5
+    assert "CONDITIONS" not in capsys.readouterr().out
+    assert files.read_json(tmp_path / "o2" / "conditions.json")["change"] is None
+
+
+def test_every_cause_has_its_words():
+    from adlib.evaluation.conditions import CAUSES
+
+    assert set(CAUSES.values()) == set(board.CAUSES)
+
+
+def test_a_run_of_an_earlier_version_predicts_without_the_test(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "conditions.json").unlink()
+    _pictures(tmp_path / "a", range(2))
+    assert cli.main(["predict", str(folder), str(tmp_path / "a"), "--out",
+                     str(tmp_path / "out")]) in (0, 1, 4)
+    assert not (tmp_path / "out" / "conditions.json").exists()
