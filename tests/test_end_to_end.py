@@ -107,8 +107,9 @@ def test_in_chinese_no_sentence_stays_english(study):
     reports, _, _ = study
     for path in sorted(reports.rglob("index.html")):
         page = bs4.BeautifulSoup(path.read_text(), "html.parser")
-        for part in page.select(
-                "style, script, title, pre, code, option, footer, .code, body [lang=en]"):
+        for part in [*page.select(
+                "style, script, title, pre, code, option, footer, .code, body [lang=en]"), *(
+                    part for within in page.select("template") for part in within.select("[lang=en]"))]:
             part.decompose()
         said = [str(text) for text in page.find_all(string=True)
                 ] + [image.get("data-alt-zh", image["alt"]) for image in page.select("img")]

@@ -19,7 +19,7 @@ SOURCE = """from pathlib import Path
 
 from adlib.report import beside, figures
 
-figures.show(beside.of_category(Path("reports"), "{}"))"""  # the same in a notebook
+figures.show(beside.of_category(Path("reports"), {!r}))"""  # the same in a notebook
 
 
 def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
@@ -53,7 +53,7 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
             yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
                    "cells": [nbformat.v4.new_markdown_cell("", id="question"),
                              nbformat.v4.new_code_cell(
-                             SOURCE.format(category), id="compare", outputs=[output])],
+                             SOURCE.format(str(category)), id="compare", outputs=[output])],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
                    "synthetic": bool((runs["synthetic"] == True).any())}  # noqa: E712

@@ -145,7 +145,10 @@ def misses(results: Results) -> Markup:
     test = results.table[(results.table["split"] == "test") & (results.table["label"] == 1)]
     if test.empty or test["chosen_prediction"].isna().any():
         return Markup("")
-    measured = {row["group"]: row for row in (results.localization or {}).get("groups", [])}
+    located = results.localization or {}
+    measured = {row["group"]: row for row in located.get("groups", [])}
+    if test["defect"].nunique() == 1 and "pixel_auroc" in located:  # of one kind: all of it
+        measured[test["defect"].iloc[0]] = located
     other = not test["score"].equals(test["chosen_score"])
     rows = []
     for group, images in _groups(test, results.regions):

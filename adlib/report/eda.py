@@ -85,17 +85,19 @@ def mean_and_deviation(pictures: np.ndarray) -> str:
             deviation, 0, deviation.max() / 2)}, "", "", titled=True)
 
 
-def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 24) -> str:
+def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 16) -> str:
     """Mean grey value of the images of each kind (`brightness`), as shares of the kind: what a
     detector could read off the exposure alone."""
-    counted = {kind: np.histogram(some, bins, (0, 1))[0] / len(some) for kind, some in
-               values.items()}
+    low, high = (f(20 * np.concatenate(list(values.values()))).item() / 20 for f in (
+        lambda x: np.floor(x.min()), lambda x: np.floor(x.max()) + 1))
+    counted = {kind: np.histogram(some, bins, (low, high))[0] / len(some)
+               for kind, some in values.items()}
     top = max(shares.max() for shares in counted.values())
-    at = (np.arange(bins) + 0.5) / bins
+    at = low + (np.arange(bins) + 0.5) * (high - low) / bins
     return charts.panels(
         {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
                                      for i, shares in enumerate(counted.values())]},
-        list(counted), (t("data.brightness_axis"), 0, 1, charts.SHARE),
+        list(counted), (t("data.brightness_axis"), low, high, (low, (low + high) / 2, high)),
         (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness")
 
 

@@ -32,8 +32,8 @@ if typing.TYPE_CHECKING:  # a page need not wait for torch
 VIEW = 200  # the side of the square that outlines are drawn in
 FINE = 128  # pixels a side of a map's picture: maps are smooth
 LARGEST, SMALL = 1024, 256  # pixels of the longer side of an input that is kept, and of its thumb
-SIDES = (SMALL, 192, 144, 96, 64, 48)  # of thumbs inside a page: the largest that together stay
-INLINE = 1_800_000  # below so many bytes
+SIDES = (SMALL, 192, 144, 96, 64, 48)  # of thumbs inside a page: the largest that keep it below
+PAGE, TILE = 2_400_000, 2_000  # so many bytes, so many of them an image's own text
 REGIONS = 12  # regions of one defect that get corners: the largest
 FILE = "pictures.json"  # {key of a test image: its Shot}, in a run's folder
 
@@ -147,12 +147,12 @@ def read(folder: Path, page: Path | None = None,
 
 def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:
     """Shots of files (`read` for a page in the folder `page`) with their thumbs and heat inside the
-    page, so that it can be passed on alone: smaller the more they are, that all of them together
-    stay below INLINE bytes. What is opened large stays beside the page."""
+    page, so that it can be passed on alone: smaller the more they are. What is opened large stays
+    beside the page."""
     for side in SIDES:
         made = [dataclasses.replace(shot, **{name: _small(page / unquote(getattr(shot, name)), side)
                                              for name in ("thumb", "heat")}) for shot in shots]
-        if sum(len(shot.thumb) + len(shot.heat) for shot in made) <= INLINE:
+        if sum(len(shot.thumb) + len(shot.heat) + TILE for shot in made) <= PAGE:
             break
     return made
 

@@ -181,6 +181,8 @@ def test_without_a_threshold_or_an_anomalous_label_nothing_can_be_missed():
     one = results([1, 1], [1, 0], ["cut", "cut"], [(0, 0.02), (1, 0.02)])  # of one kind and size
     assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "1"]]
     assert not english(components.misses(one)).select(".part i")
+    one.localization = {"groups": [], "pixel_auroc": 0.9, "au_pro_30": 0.5, "au_pro_05": 0.25}
+    assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "1", "0.900", "0.500", "0.250"]]
 
 
 def test_a_figure_has_a_permalink_in_ascii_and_says_where_it_comes_from():

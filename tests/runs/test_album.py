@@ -77,7 +77,7 @@ def test_a_second_run_decodes_nothing_again_and_an_earlier_attempts_pictures_are
     here = folder(tmp_path)
     album.keep(here, test, maps, DECISION, object())
     (here / "pictures" / "9999-map.jpg").write_bytes(b"of an earlier attempt")
-    monkeypatch.setattr(album, "opened", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(album.reading, "upright", lambda *_: pytest.fail("decoded again"))
     album.keep(here, test, maps, DECISION, object())
     assert not (here / "pictures" / "9999-map.jpg").exists()
     assert all(shot.reconstruction == "" for shot in album.read(here, here).values())
@@ -88,7 +88,7 @@ def test_inputs_keep_their_shape_and_no_metadata_and_large_ones_are_made_smaller
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"  # turned by a quarter
     Image.new("RGB", (2000, 500), "red").save(source, exif=exif)
-    (large, small), size = album._input(source, tmp_path / "kept" / "abc")
+    (large, small), size = album._input(source, tmp_path / "kept" / "abc", None)
     assert size == (256, 1024) == Image.open(large).size and Image.open(small).size == (64, 256)
     assert not Image.open(large).getexif()
 
@@ -123,8 +123,8 @@ def test_a_page_holds_its_pictures_smaller_the_more_they_are(nut, tmp_path, monk
     assert all(shot.thumb.startswith("data:image/jpeg") and shot.heat.startswith("data:image/webp")
                for shot in whole) and [shot.input for shot in whole] == [
                    shot.input for shot in shots]
-    most = sum(len(shot.thumb) + len(shot.heat) for shot in whole)
-    monkeypatch.setattr(album, "INLINE", most - 1)
+    most = sum(len(shot.thumb) + len(shot.heat) + album.TILE for shot in whole)
+    monkeypatch.setattr(album, "PAGE", most - 1)
     monkeypatch.setattr(album, "SIDES", (256, 24))
     assert max(pixels(shot.thumb).shape[0] for shot in album.inlined(shots, here)) == 24
 

@@ -35,7 +35,7 @@ adlib.kinds.gallery = (gallery) => {
   if (panel) follow(Number(panel.dataset.level)); else if (gallery.dataset.threshold) follow(level); else arrange();
 
   // ---- one image large, in a dialog of the document: there, no key is a notebook's
-  const box = document.body.appendChild(gallery.querySelector("template").content.firstElementChild.cloneNode(true));
+  const box = gallery.querySelector("template").content.firstElementChild.cloneNode(true);
   const part = (selector) => box.querySelector(selector), stage = part(".stage"), stack = part(".stack"), deep = "deep" in gallery.dataset;
   let current = null;
   for (const image of box.querySelectorAll("img")) image.addEventListener("error", () => {  // a page that is passed on alone
@@ -52,7 +52,11 @@ adlib.kinds.gallery = (gallery) => {
     part("svg").replaceChildren(...[...tile.querySelector("svg").children].map((path) => path.cloneNode()));
     part(".said").replaceChildren(...[...tile.querySelector("figcaption").childNodes].map((node) => node.cloneNode(true)));
     part("output").textContent = `${shown().indexOf(tile) + 1} / ${shown().length}`;
-    if (!box.open) box.showModal();
+    if (!box.open) {
+      document.body.append(box);
+      adlib.spoken?.();
+      box.showModal();
+    }
     if (deep) history.replaceState(null, "", `#${tile.id}`);
   }
   const step = (by) => { const all = shown(), at = all.indexOf(current); open(all[(at + by + all.length) % all.length]); };
@@ -92,6 +96,7 @@ adlib.kinds.gallery = (gallery) => {
     if (act) { event.preventDefault(); act(); }
   });
   box.addEventListener("close", () => {
+    box.remove();
     if (deep) history.replaceState(null, "", location.pathname + location.search);
     current?.querySelector("a").focus();
   });

@@ -16,12 +16,13 @@
     table.dataset.alive = "";
     const bodies = table.tBodies.length > 1, first = (part) => bodies ? part.rows[0] : part;
     [...table.tHead.rows[0].cells].forEach((head, column) => {
-      const button = document.createElement("button"), name = head.querySelector(":scope > a, :scope > span");
+      const names = [...head.querySelectorAll(":scope > a, :scope > span:not([class])")], link = names.find((name) => name.matches("a"));
+      const button = document.createElement("button");
       button.type = "button";
       button.className = "sort";
-      if (name?.matches("a")) button.setAttribute("aria-label", name.textContent);  // the name leads elsewhere; the arrows sort
-      else button.append(...(name ? [name] : head.childNodes));
-      head.prepend(...(name?.matches("a") ? [name] : []), button);
+      if (link) button.setAttribute("aria-label", link.textContent);  // the name leads elsewhere; the arrows sort
+      else button.append(...(names.length ? names : head.childNodes));  // in either language
+      head.prepend(...(link ? [link] : []), button);
       button.addEventListener("click", () => {
         const parts = [...(bodies ? table.tBodies : table.tBodies[0].rows)];
         const known = parts.map((part) => value(first(part), column)).find((found) => found !== null);
