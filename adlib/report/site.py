@@ -326,7 +326,8 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
                          "again") from error
     notebook.cells = _asked(notebook.cells)
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    left_out = {"exercise"}  # for whoever opens the notebook, not for readers of its page
+    # For whoever opens the notebook, not for readers of its page, which says itself what failed.
+    left_out = {"exercise", "papermill-error-cell-tag"}
     if any("injected-parameters" in each for each in tags):  # what was given replaces the defaults
         left_out.add("parameters")
     notebook.cells = [cell for cell, each in zip(notebook.cells, tags, strict=True)

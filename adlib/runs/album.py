@@ -149,8 +149,13 @@ def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:
     """Shots of files (`read` for a page in the folder `page`) with their thumbs and heat inside the
     page, so that it can be passed on alone: smaller the more they are. What is opened large stays
     beside the page."""
+    home = run_folder.home_of(page)  # what lies above a page is where it will be seen from there
+
+    def made_of(address: str, side: int) -> str:
+        return _small((home if address.startswith("../") else page) / unquote(address), side)
+
     for side in SIDES:
-        made = [dataclasses.replace(shot, **{name: _small(page / unquote(getattr(shot, name)), side)
+        made = [dataclasses.replace(shot, **{name: made_of(getattr(shot, name), side)
                                              for name in ("thumb", "heat")}) for shot in shots]
         if sum(len(shot.thumb) + len(shot.heat) + TILE for shot in made) <= PAGE:
             break
