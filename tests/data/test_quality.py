@@ -169,3 +169,14 @@ def test_other_files_are_counted_and_a_drawing_beside_its_mask_is_told(mvtec_roo
     assert findings.ignored == 1 and findings.masks == {"spot": (3, 3)}
     assert dict(findings.problems()) == {
         "stray": ("nut/ground_truth/spot/000.psd", ), "respelled": ("Train", )}
+
+
+def test_masks_that_are_not_read_for_their_names_are_told(mvtec_root):
+    spots = mvtec_root / "nut" / "ground_truth" / "spot"
+    for path in list(spots.iterdir()):
+        path.rename(path.with_suffix(""))
+    (spots / "labels.json").write_text("{}")
+    findings = quality.check(layout.open_category(mvtec_root, "nut"))
+    assert findings.masks == {"spot": (0, 3)} and findings.ignored == 1
+    assert findings.problems() == [("unnamed", tuple(
+        f"nut/ground_truth/spot/{name}" for name in ("000", "001_mask", "002_mask")))]
