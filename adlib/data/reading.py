@@ -171,6 +171,8 @@ def is_coarse(extent: GreyRange | None, grey_range: GreyRange | None) -> bool:
 
 def is_picture(path: Path) -> bool:
     """Does a file's content begin as a picture's, whatever its name is?"""
+    if not path.is_file():  # whoever reads a pipe may wait for ever
+        return False
     try:
         with Image.open(path, formats=_formats()):
             return True

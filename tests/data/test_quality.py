@@ -1,5 +1,6 @@
 """What a check of a folder finds, by the images that it is about, and that it finds nothing else."""
 import json
+import os
 import shutil
 
 import numpy as np
@@ -158,6 +159,13 @@ def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root,
     assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
     said = capsys.readouterr().out
     assert "spot/001.jpg and " in said and "  pin: images train/good 6, test 6" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_waited_for_by_nobody(mvtec_root):
+    os.mkfifo(mvtec_root / "nut" / "train" / "good" / "pipe.png")
+    findings = quality.check(layout.open_category(mvtec_root, "nut"))
+    assert findings.ignored == 1 and findings.counts["train/good"] == 6
 
 
 def test_other_files_are_counted_and_a_drawing_beside_its_mask_is_told(mvtec_root):
