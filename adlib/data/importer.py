@@ -47,12 +47,15 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
             where the defect is.
 
     Raises:
-        InputError: too few good pictures; masks that belong to no picture.
+        InputError: too few good pictures; masks that belong to no picture; folders that call the
+            same pictures good and bad.
     """
     left_out = {path: "is a picture, and its name does not end as one's does"
                 for folder in filter(None, (good, bad))
                 for path in layout.below(folder, images=False) if reading.is_picture(path)}
-    good_paths = _readable(_pictures(good), left_out)
+    pictures = _pictures(good)
+    pairing.check_good({path: path.relative_to(good).parts for path in pictures})
+    good_paths = _readable(pictures, left_out)
     if len(good_paths) < MIN_GOOD:
         raise InputError(
             f"{good} holds {len(good_paths)} good pictures that can be used; at least {MIN_GOOD} "
@@ -85,8 +88,7 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
                              "of its picture, with or without _mask")
     for path in readable:
         folder = "_".join(path.relative_to(bad).parent.parts)
-        defect = re.sub(r"[^\w.-]+", "_", folder).lstrip("-") or "bad"
-        defect = f"{defect}_defect" if defect.lower() == "good" else defect
+        defect = re.sub(r"^-+|[^\w.-]+", "_", folder) or "bad"
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := mask_of.get(path):
             _check_mask(mask, path)

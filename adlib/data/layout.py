@@ -26,11 +26,12 @@ from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
-SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
-                   ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff",
+                   ".webp", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
 # Pictures, too: whoever lists a folder names them, and `reading` says why they cannot be read.
-NOT_READ = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".raw", ".psd",
-            ".svg", ".jxl", ".exr", ".hdr", ".tga", ".dcm", ".fits"}
+NOT_READ = {".dng", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2",
+            ".rwl", ".raf", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".raw", ".psd", ".xcf", ".svg",
+            ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".pcx", ".dib", ".ico", ".dcm", ".fits"}
 HIDDEN = (".", "@eaDir", "__MACOSX")  # what hidden files and a NAS's and macOS's copies begin with
 LABELS = "image_anomaly_labels.json"
 MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
@@ -112,18 +113,24 @@ def categories(root: Path) -> list[str]:
     if _good_folders(root):
         raise InputError(f"{root} is a category itself; give its parent {root.resolve().parent} as "
                          f"data_root, and category {root.resolve().name}")
-    nearest = [f"{folder} has" for folder in folders(root) if _names(folder)] + near_misses(root)
+    nearest = [f"{path} has one" for path in folders(root) if _names(path)] + near_misses(root)
     raise InputError(f"{root} has no folder <category>/train/good; give the folder that holds the "
                      "categories, or make one of your photographs by adlib new"
                      + "".join(f"; {words}" for words in nearest))
 
 
 def near_misses(root: Path) -> list[str]:
-    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words."""
-    return [untrusted.sanitized(f"{train} has no folder good" + (
-                f", but {some([path.name for path in folders(train)])}" if folders(train) else ""))
-            for folder in (root, *folders(root)) if not _good_folders(folder)
-            for train in folders(folder) if train.name.lower() == "train"]
+    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words: of its
+    folders train, test and ground_truth some are there."""
+    said = []
+    for folder in (root, *folders(root)):
+        own = {path.name.lower(): path for path in folders(folder)}
+        if not _good_folders(folder) and own.keys() & {"train", "test", "ground_truth"}:
+            place, lacking = (own["train"], "good") if "train" in own else (folder, "train")
+            there = some([path.name for path in folders(place)])
+            said.append(untrusted.sanitized(
+                f"{place} has no folder {lacking}" + (f", but {there}" if there else "")))
+    return said
 
 
 def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: None,
@@ -185,6 +192,7 @@ def open_category(root: Path, name: str = "") -> Category:
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks,
                         (*found[""], *strays, *(path for path in marks if path not in mirrored)))
+    pairing.check_good({path: path.relative_to(place).parts[2:] for path in train})
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
     return category

@@ -138,7 +138,8 @@ def decisions(decision: Decision) -> Text:
     said.append(threshold_rests_on(threshold.calibration, threshold.target_fpr, threshold.how,
                                    threshold.is_attainable))
     if unlike := decision.foreign_threshold:
-        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
+                      weights=weights(decision.foreign.weights)))
         if aside := int(decision.foreign.set_aside):
             said.append(t("foreign.set_aside", n=aside))
     return join(said)

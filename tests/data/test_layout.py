@@ -234,11 +234,21 @@ def test_what_has_no_place_is_listed(mvtec_root):
     ("nut/train/ok/1.png", r"; .*nut/train has no folder good, but ok"),
     ("nut/train/1.png", r"; .*nut/train has no folder good$"),
     ("train/normal/1.png", r"; .*d/train has no folder good, but normal"),
-    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has"), ("nut/good/1.png", "by adlib new$")])
+    ("nut/Test/good/1.png", r"; .*d/nut has no folder train, but Test"),
+    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has one"), ("nut/good/1.png", "by adlib new$")])
 def test_a_layout_that_nearly_fits_is_told(tmp_path, make, words):
     picture(tmp_path / "d" / make, 1)
     with pytest.raises(InputError, match="has no folder <category>/train/good;.*" + words):
         layout.categories(tmp_path / "d")
+
+
+@pytest.mark.parametrize(("folder", "words"), [
+    ("test/batch1/Good", "test/batch1/Good calls pictures good"),
+    ("train/good/day1/bad", "train/good/day1/bad lies in the folder of good pictures")])
+def test_folders_that_call_the_same_pictures_good_and_bad_are_an_error(mvtec_root, folder, words):
+    picture(mvtec_root / "nut" / folder / "1.png", 1)
+    with pytest.raises(InputError, match=words):
+        open_nut(mvtec_root)
 
 
 def test_pictures_beside_folders_of_pictures_are_named(mvtec_root):
