@@ -74,7 +74,7 @@ def report(args: argparse.Namespace) -> int:
 def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "",
             pages: str = "") -> None:
     from adlib.data import files
-    from adlib.report import answers, matrix, ranking, site
+    from adlib.report import answers, copying, matrix, ranking, site
     from adlib.report.study import Study
     from adlib.runs import board, forecast
 
@@ -84,7 +84,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
         files.write_text(markdown, study.markdown())
         print(f"wrote {markdown}")
     if pages:
-        print(f"copied the pages to {pages} ({site.copy(reports, Path(pages)) / 1e6:.1f} MB)")
+        print(f"copied the pages to {pages} ({copying.copy(reports, Path(pages)) / 1e6:.1f} MB)")
     found = [ranking.answer(study.rows, category) for category in study.categories]
     print("", board.closing_table(matrix.closing(study.rows)), "", sep="\n")
     print(*map(answers.short, found), f"\nReport: {forecast.near(index)}", sep="\n")

@@ -71,7 +71,7 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
     labels, scores = test["label"].to_numpy(int), test["chosen_score"].to_numpy(float)
     if not 0 < labels.sum() < len(labels):
         return Markup("")
-    calibrated, best = is_calibrated(threshold), operating_point.oracle(labels, scores)
+    calibrated, best = threshold.is_attainable, operating_point.oracle(labels, scores)
     level = threshold.value if calibrated else best
     rates = {rate: threshold.at(rate).value for rate in sorted({*RATES, threshold.target_fpr})}
     levels = np.unique([*operating_point.cuts(scores), level, *rates.values()])
@@ -125,17 +125,12 @@ def _histograms(places: np.ndarray, labels: np.ndarray) -> list[str]:
             for counts, sign in zip(counted, (-1, 1), strict=True)]
 
 
-def is_calibrated(threshold: Threshold) -> bool:
-    """Is there a threshold that good images decided?"""
-    return len(threshold.calibration) > 0
-
-
 def verdicts(score: float, label: int | None,
              threshold: Threshold) -> list[tuple[str, Text, bool]]:
     """(class, words, does it hold) for a score above the threshold and one that is not; none holds
     where there is no threshold."""
     above = bool(threshold.exceeded(score))
-    return [(*VERDICTS[label, called], is_calibrated(threshold) and called == above)
+    return [(*VERDICTS[label, called], threshold.is_attainable and called == above)
             for called in (True, False)]
 
 

@@ -10,7 +10,6 @@ import hashlib
 import html
 import re
 import shlex
-import shutil
 import typing
 from pathlib import Path
 
@@ -33,8 +32,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
              "detectability.csv", "smallest.csv")
-COPY = ".adlib-pages"  # says that a folder may be replaced by the next copy
-PASSED_ON = (".html", ".jpg", ".png", ".webp")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
 
@@ -86,31 +83,6 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     return reports / "index.html"
 
 
-def copy(reports: Path, target: Path) -> int:
-    """The pages, their pictures and what they offer as files, to be passed on: no notebook, model,
-    log or manifest, which are large or name this machine's folders. Returns the size in bytes.
-
-    Raises:
-        InputError: where the target holds anything but an earlier copy, or the reports themselves.
-    """
-    inside, around = reports.resolve(), target.resolve()
-    if inside.is_relative_to(around) or around.is_relative_to(inside):
-        raise InputError(f"{target} holds the reports or lies among them; give another folder")
-    if target.exists() and not (target / COPY).is_file() and (
-            not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
-    shutil.rmtree(target, ignore_errors=True)
-    files.write_text(target / COPY, "Pages that adlib report --pages copied; made anew each time.")
-    size = 0
-    for path in sorted(reports.rglob("*")):
-        if path.suffix in PASSED_ON or path.name in DOWNLOADS:
-            there = target / path.relative_to(reports)
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, there)
-            size += path.stat().st_size
-    return size
-
-
 # ---- what is on a page
 
 
@@ -146,7 +118,7 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
             "category": row.category, "warnings": _warnings([row.weights]), "facts": _facts(about),
             "command": commands.get(row.folder) or _papermill(
                 stem, folder / "notebook.ipynb", params),
-            "figures": _figures(folder) if done else []}
+            "figures": _figures(folder, params["target_fpr"]) if done else []}
     if done:
         page["result"] = sentences.result(row.category, name, comparison.read_metrics(folder),
                                           params["target_fpr"])
@@ -200,17 +172,18 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
             for key, value in facts.items() if value]
 
 
-def _figures(folder: Path) -> list[tuple[Text, str, str]]:
+def _figures(folder: Path, target_fpr: float) -> list[tuple[Text, str, str]]:
     """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
+    decided = comparison.supports(metrics, target_fpr)
     entry = chosen["auroc"]["test"]
     if entry["value"] is not None:
         figures.append((t("page.auroc", score=sentences.score(chosen["score"])),
                         f"{entry['value']:.3f}", f"{entry['low']:.2f}–{entry['high']:.2f}"))
     operating = (chosen.get("operating") or {}).get("test", {})
     for key, name in (("detections", t("page.detections")),
-                      ("false_positives", t("page.false_positives"))):
+                      ("false_positives", t("page.false_positives"))) if decided else ():
         if (rate := operating.get(key)) and rate["n"]:
             figures.append((name, f"{rate['count']} / {rate['n']}",
                             f"{rate['low']:.0%}–{rate['high']:.0%}"))
@@ -238,7 +211,7 @@ def _shared(language: str) -> Page:
                       for name in ("style.css", "page.js", "glossary.js"))
     css, js = render.style() + css, render.script() + js + words
     digest = hashlib.sha256(js.encode()).digest()  # of the only script that the page's policy runs
-    return {"lang": i18n.LANGUAGES[language], "css": css + _highlight_css(), "js": js,
+    return {"lang": i18n.LANGUAGES[language], "css": css, "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
             "command": "", "facts": [], "figures": [], "results": "", "category": "",
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
@@ -354,21 +327,25 @@ def _heading(markdown: str) -> str:
 
 
 def _hidden(reports: Path, table: typing.Any) -> dict[str, str]:
-    """{folder of this machine: what a page shows in its place}."""
-    folders = [reports.resolve(), reports.absolute(), project_root()]
+    """{folder of this machine: what a page shows in its place}: one in the project as seen from
+    there, so that a command can be given as it stands; of another the name alone."""
+    root = project_root()
+    folders = [reports.resolve(), reports.absolute(), root]
     for kept in (run_folder.local(reports / folder) for folder in table["folder"]):
         params = kept.get("params", {})
         given = [kept.get("data_root"), params.get("data_root"), params.get("reports")]
         folders += [Path(path) for path in given if path]
         folders += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
-    shown = {Path.home(): "~"} | {folder: folder.name for folder in folders}
+    shown = {Path.home(): "~"} | {
+        folder: folder.relative_to(root).as_posix() if root in folder.parents else folder.name
+        for folder in folders}
     return {str(folder): name for folder, name in shown.items()
             if folder.is_absolute() and folder.name}
 
 
 def _without_paths(content: str, hidden: dict[str, str]) -> str:
-    """A page without this machine's folders: of each, its name alone is left, and nothing of the
-    project's, to which all paths are relative. Paths stand in cells, logs and reasons of failures,
+    """A page without this machine's folders (`_hidden`), and nothing of the project's, to which all
+    paths are relative. Paths stand in cells, logs and reasons of failures,
     too, which is why this comes last."""
     names = {form: name for path, name in hidden.items() for form in (path, html.escape(path))}
     root = str(project_root())
@@ -377,11 +354,3 @@ def _without_paths(content: str, hidden: dict[str, str]) -> str:
     return re.sub(rf"(?<![\w.-])({known})(?![\w-])(/?)", lambda found: (
         "" if found[2] and found[1] == root else names[found[1]] + found[2]), content)
 
-
-def _highlight_css() -> str:
-    from pygments.formatters import HtmlFormatter
-
-    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight")
-                   for style in ("default", "github-dark"))
-    return (f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n"
-            ".highlight { background: none; }")

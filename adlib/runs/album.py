@@ -102,7 +102,7 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     shutil.rmtree(folder / "pictures", ignore_errors=True)
 
     def put(name: str, picture: np.ndarray) -> str:
-        address = f"pictures/{name}.{'webp' if picture.shape[2] == 4 else 'jpg'}"
+        address = f"pictures/{name}.webp"
         _write(folder / address, overlays.encoded(picture))
         return address
 
@@ -172,15 +172,19 @@ def _small(path: Path, side: int) -> str:
 
 def _input(path: Path, kept: Path, grey_range: reading.GreyRange | None
            ) -> tuple[tuple[Path, Path], tuple[int, int]]:
-    """An input and its thumb in the category's folder, and its size there; made if need be."""
-    large, small = (kept.with_name(f"{kept.name}{end}.jpg") for end in ("", "-small"))
-    if not (large.exists() and small.exists()):
+    """An input and its thumb in the category's folder, and its size there; made if need be. A small
+    one is its own thumb."""
+    large, small = (kept.with_name(f"{kept.name}{end}.webp") for end in ("", "-small"))
+    if not large.exists():
         picture = reading.upright(path, LARGEST, grey_range)[0]
-        for target, side in ((large, LARGEST), (small, SMALL)):
-            picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-            _write(target, overlays.encoded(picture))
+        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        thumb = picture.copy()
+        thumb.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
+        if thumb.size != picture.size:
+            _write(small, overlays.encoded(thumb))
+        _write(large, overlays.encoded(picture))
     with Image.open(large) as picture:
-        return (large, small), picture.size
+        return (large, small if max(picture.size) > SMALL else large), picture.size
 
 
 def _relative(path: Path, folder: Path) -> str:
