@@ -140,7 +140,7 @@ class FeatureDetector(OnBackbone):
         drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
         cells = []
         for chunk in drawn.split(backbone.CHUNK):
-            turned = torch.stack([_turned(good[one % len(good)], one // len(good) + 1)
+            turned = torch.stack([turned(good[one % len(good)], one // len(good) + 1)
                                   for one in chunk.tolist()])
             found = self.features(turned).flatten(2)
             count = min(found.shape[2], detectors.POOL // len(drawn))
@@ -166,7 +166,7 @@ class FeatureDetector(OnBackbone):
         return head.fit(good, *synthetic, views, seed=seed)
 
 
-def _turned(image: torch.Tensor, position: int) -> torch.Tensor:
+def turned(image: torch.Tensor, position: int) -> torch.Tensor:
     """[3,S,S] in one of the eight positions, 0 to 7, that mirrors and quarter turns lead to."""
     image = image.flip(-1) if position & 1 else image
     image = image.flip(-2) if position & 2 else image

@@ -128,8 +128,8 @@ def _told(state: run_folder.Status) -> str:
 
 
 def _made_from(task: Task, category: layout.Category) -> freshness.Made:
-    if task.kind == "limits":
-        return freshness.of_limits(task.notebook, task.after.output.parent)
+    if task.after:
+        return freshness.after_a_run(task.notebook, task.after.output.parent)
     return freshness.of_data(task.notebook, category, task.params["weights"])
 
 

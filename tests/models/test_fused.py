@@ -215,9 +215,9 @@ def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configura
 
 def test_the_eight_positions_of_an_image_are_all_that_mirrors_and_quarter_turns_give():
     image = pictures(1)[0]
-    found = {fused._turned(image, position).numpy().tobytes() for position in range(8)}
+    found = {fused.turned(image, position).numpy().tobytes() for position in range(8)}
     turned = [torch.rot90(some, k, (-2, -1)) for k in range(4) for some in (image, image.flip(-1))]
-    assert torch.equal(fused._turned(image, 0), image) and len(found) == 8
+    assert torch.equal(fused.turned(image, 0), image) and len(found) == 8
     assert found == {one.numpy().tobytes() for one in turned}
 
 
@@ -230,7 +230,7 @@ def test_views_are_cells_of_other_positions_of_the_good_images(fitted, monkeypat
     assert len(cells) == len(image) == min(most, 7 * len(good)) * side
     assert most == 5 or len(image.unique()) == len(good)
     for i in image.unique().tolist():
-        turned = torch.stack([fused._turned(good[i], position) for position in range(1, 8)])
+        turned = torch.stack([fused.turned(good[i], position) for position in range(1, 8)])
         possible = detector.features(turned).permute(0, 2, 3, 1).flatten(0, 2)
         mine = cells[image == i]
         exactly = torch.cdist(mine, possible, compute_mode="donot_use_mm_for_euclid_dist")
