@@ -183,7 +183,9 @@ def epochs_of(table: pd.DataFrame, caption: str) -> Markup:
 
 def score_study(study: pd.DataFrame, caption: str) -> Markup:
     """Every score's label-free AUROC (open) and its real one (filled), in the label-free order, the
-    one in use in bold. study: Results.score_study."""
+    one in use in bold. study: Results.score_study; "" where it has neither."""
+    if study[["label_free", "test"]].isna().all(axis=None):
+        return Markup("")
     low = min(0.5, math.floor(10 * study[["label_free", "test"]].min().min()) / 10)
     rows = [(sentences.score(row.score), row.role not in ("", "its own"),
              [(kind, 100 * (value - low) / (1 - low), f"{value:.3f}") for kind, value in (

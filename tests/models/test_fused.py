@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config, InputError
+from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
@@ -168,11 +168,20 @@ def test_no_validation_images_are_needed(model):
 
 
 @pytest.mark.parametrize("held", [None, HELD[:0], HELD[:1]])
-def test_but_the_fused_detector_needs_them(held):
-    count = 0 if held is None else len(held)
-    with pytest.raises(InputError, match=f"by held-out good images, and {count} of {8 + count} are "
-                                         "too few; give a larger held_out"):
-        fitted_to("fused", held=held)
+def test_without_two_the_fused_detector_is_scaled_by_disturbed_copies_of_the_good_ones(held):
+    few = fitted_to("fused", held=held)
+    copies = fused._disturbed(pictures()[KEPT if held is None else torch.cat([KEPT, held])])
+    again = fitted_to("fused", held=HELD).head.scale(few.features(copies))
+    assert torch.allclose(few.head.centre, again.centre, rtol=1e-4)
+    assert torch.allclose(few.head.spread, again.spread, rtol=1e-3)
+
+
+def test_the_only_good_image_is_not_what_its_own_cells_are_compared_with():
+    one = registry.build(dataclasses.replace(CONFIG, model="fused")).fit(pictures()[:1])
+    memory = one.head.classifier.memory
+    assert set(memory.image.tolist()) == {0, 1}  # 1: its views
+    own = memory.difference(one.features(pictures()[:1]).flatten(2)[0].T, torch.tensor([0]))
+    assert own.norm(dim=1).median() > 0
 
 
 def test_the_backbone_is_frozen_bit_for_bit():
