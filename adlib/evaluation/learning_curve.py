@@ -24,7 +24,7 @@ class Gain:
     gain: float
     low: float
     high: float
-    enough: int  # from so many pictures on it is below WORTH
+    enough: int  # from so many pictures on even the most is below WORTH
 
     @property
     def stop(self) -> bool:
@@ -69,7 +69,7 @@ def gain(table: pd.DataFrame, column: str) -> Gain | None:
     pictures = int(table["pictures"].iloc[0])
     first, *others = [_drop(fit, pictures) for fit in fits]
     needed = np.unique(np.r_[1, np.geomspace(1, 10_000, 400).round()]).astype(int)
-    enough = next((int(n) for n in needed if _drop(fits[0], n) < WORTH), int(needed[-1]))
+    enough = next(int(n) for n in needed if max(_drop(fit, n) for fit in fits[1:]) < WORTH)
     return Gain(pictures, first, min(others), max(others), enough)
 
 

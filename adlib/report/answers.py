@@ -8,7 +8,6 @@ import pandas as pd
 
 from adlib.config import STATISTICS
 from adlib.data import corruptions
-from adlib.evaluation import learning_curve as learning
 from adlib.evaluation import ranks as of_ranks
 from adlib.report import ranking, sentences
 from adlib.report.comparison import LEVEL, label
@@ -215,17 +214,6 @@ def robustness(tables: Tables) -> Text:
             clean=table.loc[table["strength"] == 0, "auroc"].iloc[0],
             what=corruption(worst["disturbance"], SHOWN_STRENGTH)))
     return t("limits.compared", strength=SHOWN_STRENGTH, values=join(changes, ", "))
-
-
-def how_many(table: pd.DataFrame) -> Text:
-    """Which parts have pictures enough (questions.how_many_table)."""
-    known = table.dropna(subset=["gain"])
-    enough = known[known["gain_high"] < learning.WORTH]["category"]
-    more = known[known["gain_high"] >= learning.WORTH]["category"]
-    said = [t(f"how_many.{key}", parts=enumerated(dict.fromkeys(parts)), more=learning.MORE,
-              worth=learning.WORTH)
-            for key, parts in (("enough_for", enough), ("more_for", more)) if len(parts)]
-    return join(said)
 
 
 def robustness_caption() -> Text:

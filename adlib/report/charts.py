@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from adlib.data import corruptions
-from adlib.evaluation import learning_curve as learning
+from adlib.evaluation import learning_curve as curves
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
@@ -125,7 +125,7 @@ def how_many(tables: Results) -> Markup:
     """Mean AUROC over the draws against the number of good pictures (how_many.measure)."""
     most = max(table["n"].max() for table in tables.values())
     return by_category(
-        tables, lambda table: table.groupby("n")[learning.judged_by(table)].mean().items(),
+        tables, lambda table: table.groupby("n")[curves.judged_by(table)].mean().items(),
         _pictures(most), (t("axis.auroc"), 0, 1, SHARE), t("caption.how_many_curve"),
         "how-many", level=0.5, log=True)
 
@@ -217,7 +217,7 @@ def learning_curve(curve: pd.DataFrame, caption: str) -> Markup:
 
 def _pictures(most: int) -> Axis:
     return (t("axis.good_pictures"), 1, max(2, most),
-            [n for n in learning.COUNTS if n <= max(2, most)])
+            [n for n in curves.COUNTS if n <= max(2, most)])
 
 
 

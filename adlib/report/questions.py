@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
-from adlib.evaluation import learning_curve as learning
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
 from adlib.report.i18n import named
@@ -278,31 +277,6 @@ def smallest(reports: Path) -> pd.DataFrame:
     columns = ["category", "configuration", "defect", "area50", "area95", "smallest", "largest",
                "found_at_real_size", "contrast95", "faintest"]
     return pd.concat([pd.DataFrame(columns=columns), *filter(len, tables)])[columns]
-
-
-def how_many(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    """{(category, configuration): how_many.measure}."""
-    tables = {folder.parts[-2:]: _read(folder / "how_many.csv")
-              for folder in _looked_at(reports, "how_many")}
-    return {key: table for key, table in tables.items() if len(table)}
-
-
-def how_many_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """How many pictures each part has, the AUROC with four of them and with most, what 50 more
-    would bring, and from how many on that is too little."""
-    rows = []
-    for (category, name), table in tables.items():
-        column = learning.judged_by(table)
-        curve = learning.curve(table).set_index("n")[column]
-        found = learning.gain(table, column)
-        rows.append({"category": category, "configuration": name, "judged_by": named(
-            "judged_by", column), "pictures": int(table["pictures"].iloc[0]),
-            "auroc_of_4": curve.get(4, math.nan), "most": int(curve.index[-1]),
-            "auroc_of_most": curve.iloc[-1], **dict(zip(
-                ("gain", "gain_low", "gain_high", "enough"),
-                (found.gain, found.low, found.high, found.enough) if found else 4 * [math.nan],
-                strict=True))})
-    return pd.DataFrame(rows)
 
 
 def _looked_at(reports: Path, kind: str) -> list[Path]:

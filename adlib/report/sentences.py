@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import MODELS, PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
-from adlib.evaluation import learning_curve as learning
 from adlib.evaluation.conformal import min_calibration_size
 from adlib.report.data_sentences import corruption, findings_problems
 from adlib.report.i18n import Text, join, messages, named, t
@@ -327,32 +326,6 @@ def _auroc(entry: dict[str, typing.Any]) -> Text:
         return t("run.auroc_none", why=no_auroc(entry["n_good"], entry["n_anomalous"]))
     return t("run.auroc_interval", value=entry["value"], low=entry["low"], high=entry["high"],
              good=entry["n_good"], bad=entry["n_anomalous"])
-
-
-# ---- how many pictures it takes
-
-
-def how_many(table: pd.DataFrame) -> Text:
-    """The learning curve of a part (how_many.measure), and whether more pictures are worth taking.
-    """
-    column = learning.judged_by(table)
-    curve, found = learning.curve(table), learning.gain(table, column)
-    values = (t("how_many.of_n", n=int(row["n"]), value=row[column], low=row[f"{column}_low"],
-                high=row[f"{column}_high"])
-              for _, row in curve.iterrows() if row[column] == row[column])
-    text = [t(f"how_many.{column}", values=join(values, ", "))]
-    if found is None:
-        text.append(t("how_many.short"))
-    else:
-        key = "how_many.stop" if found.stop else "how_many.go_on"
-        text.append(t(key, pictures=found.pictures, more=learning.MORE, gain=found.gain,
-                      low=found.low, high=found.high, worth=learning.WORTH, enough=found.enough))
-    if (judged := curve.dropna(subset=["false_positives"])).empty:
-        return join([*text, t("how_many.no_rates")])
-    last = judged.iloc[-1]
-    return join([*text, t("how_many.rates", n=int(last["n"]), rate=last["false_positives"],
-                          low=last["false_positives_low"], high=last["false_positives_high"],
-                          found=last["found"])])
 
 
 # ---- its limits

@@ -38,6 +38,11 @@ COPY = ".adlib-pages"  # says that a folder may be replaced by the next copy
 PASSED_ON = (".html", ".jpg", ".png", ".webp")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
+AFTER_A_RUN_SAID = {
+    "limits": {"group": "page.limits", "of": "page.limits_of",
+               "not_finished": "page.limits_not_finished"},
+    "how_many": {"group": "page.how_many", "of": "page.how_many_of",
+                 "not_finished": "page.how_many_not_finished"}}
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -159,16 +164,16 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
 def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
     """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
-    failure = freshness.failure(folder / f"{kind}.json")
+    said, failure = AFTER_A_RUN_SAID[kind], freshness.failure(folder / f"{kind}.json")
     names = {"category": category, "configuration": label(name)}
     page = {"notebook": folder / "notebook.ipynb", "category": category,
             "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
-            "title": t(f"page.{kind}_of", **names),
-            "link": (t(f"page.{kind}"), t("page.category_configuration", **names),
+            "title": t(said["of"], **names),
+            "link": (t(said["group"]), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
             "synthetic": _drawn(table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t(f"page.{kind}_not_finished"), "failed", failure["failed"], failure["retry"])}
+        folder, t(said["not_finished"]), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:

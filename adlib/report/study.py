@@ -20,6 +20,7 @@ from adlib.report import (
     comparison,
     components,
     figures,
+    learning,
     matrix,
     questions,
     ranking,
@@ -194,10 +195,10 @@ class Study:
 
     def how_many(self) -> Section | None:
         """How many good pictures does it take?"""
-        if not (found := questions.how_many(self.reports)):
+        if not (found := learning.measured(self.reports)):
             return None
-        table = questions.how_many_table(found)
-        return Section(answers.how_many(table), [
+        table = learning.table(found)
+        return Section(learning.of_parts(table), [
             charts.how_many(found), self._table(table, "how_many")], [
             (table, t("caption.how_many"))])
 

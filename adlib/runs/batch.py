@@ -197,7 +197,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
 
 
 def _next(queue: list[Task], running: list[Job]) -> Task | None:
-    """The first task that waits for nothing: a run's limits wait for the run."""
+    """The first task that waits for nothing: what looks at a run waits for it."""
     unfinished = [*queue, *(job.task for job in running)]
     return next((task for task in queue if task.after not in unfinished), None)
 

@@ -280,33 +280,6 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
     assert Study(tmp_path).limits() is None
 
 
-def drawn(error, pictures=40):
-    """how_many.csv of a part whose error is as given."""
-    return pd.DataFrame([
-        {"pictures": pictures, "n": n, "draw": draw, "auroc": 1 - error(n), "label_free": 0.9,
-         "good": 20, "anomalous": 10, "false_positives": 1 if n > 16 else math.nan,
-         "found": 9 if n > 16 else math.nan} for n in (1, 2, 4, 8, 16, 32) for draw in range(2)])
-
-
-def test_how_many_pictures_every_part_takes(tmp_path, monkeypatch):
-    for name, scale in (("pca", 0.4), ("own", 0.01)):
-        write_csv(drawn(lambda n, scale=scale: scale * n**-0.5),
-                  tmp_path / "how_many" / "nut" / name / "how_many.csv")
-    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
-    found = questions.how_many(tmp_path)
-    table = questions.how_many_table(found)
-    row = table.set_index("configuration").loc["pca"]
-    assert (row["auroc_of_4"], row["most"], row["pictures"]) == (0.8, 32, 40)
-    assert row["gain"] == pytest.approx(0.4 * (40**-0.5 - 90**-0.5), abs=1e-6)
-    assert answers.how_many(table) == (
-        "Pictures enough: nut (50 more would bring less than 0.005). More pictures may help: nut.")
-    section = Study(tmp_path).how_many()
-    assert "| 0.800 | 32 |" in tables.markdown(table) and len(section.drawn) == 2
-    assert section.drawn[0].count('class="line c') == 2
-    freshness.fail(tmp_path / "how_many" / "nut" / "pca" / "how_many.json", "the sky fell", "again")
-    assert set(questions.how_many(tmp_path)) == {("nut", "own")}
-
-
 def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(figures, "say", said.append)

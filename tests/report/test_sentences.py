@@ -352,29 +352,6 @@ def test_where_weights_came_from():
     assert i18n.chinese(sentences.weights("RANDOM, not ImageNet's (offline)")).endswith("（offline）")
 
 
-# ---- how many pictures
-
-
-def learned(error, counts=(1, 2, 4, 8, 16, 32)):
-    return pd.DataFrame([
-        {"pictures": 40, "n": n, "draw": draw, "auroc": 1 - error(n), "label_free": 0.9, "good": 20,
-         "anomalous": 10, "false_positives": 1 if n > 16 else math.nan,
-         "found": 9 if n > 16 else math.nan} for n in counts for draw in range(2)])
-
-
-def test_how_many_pictures_it_takes():
-    said = sentences.how_many(learned(lambda n: 0.4 * n**-0.5))
-    assert "4: 0.800 (0.800 to 0.800)" in said and told(said)
-    assert "50 more than the 40 good pictures there are would bring about 0.021" in said
-    assert "likely below 0.005 from about" in said
-    assert "5% [0%, 25%] of the good test images are called anomalous and 90% of the" in said
-    said = sentences.how_many(learned(lambda n: 0.01 * n**-0.5))
-    assert "less than 0.005, so more are not worth taking" in said and told(said)
-    said = sentences.how_many(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))
-    assert "There are no labels of both classes" in said and "1: 0.900" in said and told(said)
-    assert "too few for a learning curve" in said and "False alarms cannot be counted" in said
-
-
 # ---- limits
 
 
