@@ -95,18 +95,23 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
-    from adlib.config import project_root, study_root
+    from adlib.config import Config, project_root, study_root
     from adlib.data import images, importer
+    from adlib.evaluation.conformal import min_calibration_size
     from adlib.runs import grid, run_folder
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
-    grid.read(best)  # before anything is copied
+    fused = grid.read(best).configs["fused"]  # before anything is copied
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
+    least = min_calibration_size(fused.get("target_fpr", Config().target_fpr))
+    if more := importer.missing(made, least):
+        print("They are too few for a threshold: pictures will be ranked by their scores, and none "
+              f"is called anomalous. It takes {more} more good pictures.")
     if grey_range := images.grey_range(made.sources("train/")):
         print("They have more than 8 bits: values of {:g} to {:g} become 0 to 255.".format(
             *grey_range))

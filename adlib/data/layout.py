@@ -158,7 +158,7 @@ def open_category(root: Path, name: str = "") -> Category:
     """List a category's files; an empty name means the first one found.
 
     Raises:
-        InputError: an unknown category (naming the nearest), fewer than two good training images,
+        InputError: an unknown category (naming the nearest), no good training image,
             images both in test/ and in folders there, images that are or share a mask, untrusted
             names and links.
     """
@@ -170,9 +170,8 @@ def open_category(root: Path, name: str = "") -> Category:
     for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
         found[_role(path.relative_to(place).parts)].append(path)
     train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
-    if len(train) < 2:
-        raise InputError(f"{place / 'train' / 'good'} holds {len(train)} images; at least 2 good "
-                         "ones are needed to train")
+    if not train:
+        raise InputError(f"{place / 'train' / 'good'} holds no image; give at least a good one")
     if flat and nested:
         raise InputError(
             f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "

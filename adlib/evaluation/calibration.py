@@ -45,10 +45,11 @@ class Decision:
         fixed in advance.
     thresholds: {reference and score: Threshold}.
     good_scores: {train, held_out: a column a score, a row an image}.
-    conditions: how the good pictures were taken; None in a run of an earlier version.
+    conditions: how the good pictures were taken; None in a run of an earlier version, or of one
+        good picture.
     low, level: the one colour scale of a run's pictures: the map's median on good images, and what
         one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
-    foreign: what tells pictures that do not show the part; None in runs of an earlier version.
+    foreign: what tells pictures that do not show the part; None in the same runs.
     """
 
     ranking: pd.DataFrame
@@ -114,8 +115,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
         good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)),
-        Conditions.of(part.good.tensor),
-        fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
+        *((Conditions.of(part.good.tensor),
+           fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
+          if len(part.good) > 1 else ()))
 
 
 def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:

@@ -104,10 +104,7 @@ class Memory(nn.Module):
         pool, image = patches[drawn], drawn // features[0, 0].numel()
         if views is not None:
             pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
-        projection = torch.randn(pool.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
-        points = pool @ projection
-        with one_thread():
-            chosen = _coreset(points, min(BANK, len(pool)))
+        chosen = coreset(pool, min(BANK, len(pool)), generator)
         self.register_buffer("bank", pool[chosen])
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
         return self
@@ -222,6 +219,14 @@ def position_share(features: torch.Tensor) -> float:
     return float(between / variance.mean().clamp_min(1e-12))
 
 
+def coreset(patches: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Greedy k-centre in a random projection: [P,C] -> int64 [count]."""
+    projection = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+    points = patches @ projection
+    with one_thread():
+        return _k_centre(points, count)
+
+
 def _cells(features: torch.Tensor) -> torch.Tensor:
     """[N,C,g,g] -> [N*g*g,C]."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
@@ -239,7 +244,7 @@ def _perceptron(width: int) -> nn.Sequential:
                          nn.Linear(HIDDEN, 1))
 
 
-def _coreset(points: torch.Tensor, count: int) -> torch.Tensor:
+def _k_centre(points: torch.Tensor, count: int) -> torch.Tensor:
     """Greedy k-centre, [P,D] -> int64 [count]: each next point is the farthest from all chosen."""
     chosen = torch.zeros(count, dtype=torch.long)
     squares = points.square().sum(dim=1)

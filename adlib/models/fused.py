@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config
+from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
@@ -65,17 +66,16 @@ class FeatureDetector(OnBackbone):
         self.head = self._new_head()
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> FeatureDetector:
-        """As Detector.fit. `fused` needs at least two validation images, else InputError."""
-        held = 0 if validation is None else len(validation)
-        if self.config.model == "fused" and held < 2:
-            raise InputError(
-                "the fused detector puts its maps on one scale by held-out good images, and "
-                f"{held} of {held + len(images)} are too few; give a larger held_out, such as 0.2")
+        """As Detector.fit. `fused` puts its maps on one scale by the validation images; of fewer
+        than two, by copies of all good ones, a little shifted, turned, brighter and darker."""
         good = images[self._sample(len(images))]
         features = self.features(good)
         self.head = self._fit_head(features, self._synthetic(good), self._views(good))
         if isinstance(self.head, Fused):
-            self.head.scale(self.features(validation[self._sample(held)]))
+            few = validation is None or len(validation) < 2
+            known = [good] if validation is None else [good, validation]
+            scaled_by = _disturbed(torch.cat(known)) if few else validation
+            self.head.scale(self.features(scaled_by[self._sample(len(scaled_by))]))
         self.history = getattr(self.head, "history", [])
         self.position_share = detectors.position_share(features)
         return self
@@ -140,14 +140,16 @@ class FeatureDetector(OnBackbone):
         drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
         cells = []
         for chunk in drawn.split(backbone.CHUNK):
-            turned = torch.stack([_turned(good[one % len(good)], one // len(good) + 1)
-                                  for one in chunk.tolist()])
-            found = self.features(turned).flatten(2)
+            views = torch.stack([turned(good[one % len(good)], one // len(good) + 1)
+                                 for one in chunk.tolist()])
+            found = self.features(views).flatten(2)
             count = min(found.shape[2], detectors.POOL // len(drawn))
             for one in found:
                 chosen = torch.randperm(found.shape[2], generator=generator)[:count]
                 cells.append(one[:, chosen].T)
-        return torch.cat(cells), (drawn % len(good)).repeat_interleave(count)
+        # The only good image is compared with its own views: else there is nothing to learn from.
+        image = drawn % len(good) + (len(good) == 1)
+        return torch.cat(cells), image.repeat_interleave(count)
 
     def _new_head(self) -> nn.Module:
         if self.config.model in CLOSED_FORM:
@@ -166,11 +168,17 @@ class FeatureDetector(OnBackbone):
         return head.fit(good, *synthetic, views, seed=seed)
 
 
-def _turned(image: torch.Tensor, position: int) -> torch.Tensor:
+def turned(image: torch.Tensor, position: int) -> torch.Tensor:
     """[3,S,S] in one of the eight positions, 0 to 7, that mirrors and quarter turns lead to."""
     image = image.flip(-1) if position & 1 else image
     image = image.flip(-2) if position & 2 else image
     return image.mT if position & 4 else image
+
+
+def _disturbed(good: torch.Tensor) -> torch.Tensor:
+    """Copies of good images as the same line might have taken them a moment later."""
+    return torch.cat([corruptions.apply(good, name, 1)
+                      for name in ("shift", "rotation", "brighter", "darker")])
 
 
 def _of(rest: np.ndarray, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

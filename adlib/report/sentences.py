@@ -136,7 +136,11 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
-    said.append(threshold_rests_on(threshold))
+    good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
+        threshold.target_fpr)
+    said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
+                  more=least - good) if good < least and not threshold.is_attainable else
+                threshold_rests_on(threshold))
     if unlike := decision.foreign_threshold:
         said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
                       weights=weights(decision.foreign.weights)))

@@ -1,5 +1,5 @@
 """Executed notebooks to one offline site: reports/index.html, and a page for every look at the
-data, every run and its limits.
+data, every run and its limits, and how many pictures it takes.
 
 Pages are made to be passed on: of a folder on this machine they show the name alone.
 """
@@ -26,14 +26,20 @@ from adlib.report.i18n import Text, named, t
 from adlib.report.study import INLINE, Study
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
+from adlib.runs.grid import AFTER_A_RUN
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "smallest.csv")
+             "detectability.csv", "smallest.csv", "how_many.csv")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
+AFTER_A_RUN_SAID = {
+    "limits": {"group": "page.limits", "of": "page.limits_of",
+               "not_finished": "page.limits_not_finished"},
+    "how_many": {"group": "page.how_many", "of": "page.how_many_of",
+                 "not_finished": "page.how_many_not_finished"}}
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -68,7 +74,8 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
     pages = [_data_page(study, folder) for folder in looks]
     pages += [_run_page(reports, row, commands) for row in table.itertuples()]
-    pages += [_limits_page(table, folder) for folder in freshness.limits(reports)]
+    pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
+              for folder in freshness.looked_at(reports, kind)]
     pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
@@ -126,17 +133,19 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 
 
-def _limits_page(table: typing.Any, folder: Path) -> Page:
+def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
+    """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
-    failure = freshness.failure(folder / "limits.json")
+    said, failure = AFTER_A_RUN_SAID[kind], freshness.failure(folder / f"{kind}.json")
     names = {"category": category, "configuration": label(name)}
-    page = {"notebook": folder / "notebook.ipynb", "stem": "05_limits", "category": category,
-            "title": t("page.limits_of", **names),
-            "link": (t("page.limits"), t("page.category_configuration", **names),
+    page = {"notebook": folder / "notebook.ipynb", "category": category,
+            "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
+            "title": t(said["of"], **names),
+            "link": (t(said["group"]), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
             "synthetic": _drawn(table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t("page.limits_not_finished"), "failed", failure["failed"], failure["retry"])}
+        folder, t(said["not_finished"]), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:

@@ -128,8 +128,8 @@ def _told(state: run_folder.Status) -> str:
 
 
 def _made_from(task: Task, category: layout.Category) -> freshness.Made:
-    if task.kind == "limits":
-        return freshness.of_limits(task.notebook, task.after.output.parent)
+    if task.after:
+        return freshness.after_a_run(task.notebook, task.after.output.parent)
     return freshness.of_data(task.notebook, category, task.params["weights"])
 
 
@@ -197,7 +197,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
 
 
 def _next(queue: list[Task], running: list[Job]) -> Task | None:
-    """The first task that waits for nothing: a run's limits wait for the run."""
+    """The first task that waits for nothing: what looks at a run waits for it."""
     unfinished = [*queue, *(job.task for job in running)]
     return next((task for task in queue if task.after not in unfinished), None)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config, InputError
+from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
@@ -168,11 +168,20 @@ def test_no_validation_images_are_needed(model):
 
 
 @pytest.mark.parametrize("held", [None, HELD[:0], HELD[:1]])
-def test_but_the_fused_detector_needs_them(held):
-    count = 0 if held is None else len(held)
-    with pytest.raises(InputError, match=f"by held-out good images, and {count} of {8 + count} are "
-                                         "too few; give a larger held_out"):
-        fitted_to("fused", held=held)
+def test_without_two_the_fused_detector_is_scaled_by_disturbed_copies_of_the_good_ones(held):
+    few = fitted_to("fused", held=held)
+    copies = fused._disturbed(pictures()[KEPT if held is None else torch.cat([KEPT, held])])
+    again = fitted_to("fused", held=HELD).head.scale(few.features(copies))
+    assert torch.allclose(few.head.centre, again.centre, rtol=1e-4)
+    assert torch.allclose(few.head.spread, again.spread, rtol=1e-3)
+
+
+def test_the_only_good_image_is_not_what_its_own_cells_are_compared_with():
+    one = registry.build(dataclasses.replace(CONFIG, model="fused")).fit(pictures()[:1])
+    memory = one.head.classifier.memory
+    assert set(memory.image.tolist()) == {0, 1}  # 1: its views
+    own = memory.difference(one.features(pictures()[:1]).flatten(2)[0].T, torch.tensor([0]))
+    assert own.norm(dim=1).median() > 0
 
 
 def test_the_backbone_is_frozen_bit_for_bit():
@@ -215,9 +224,9 @@ def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configura
 
 def test_the_eight_positions_of_an_image_are_all_that_mirrors_and_quarter_turns_give():
     image = pictures(1)[0]
-    found = {fused._turned(image, position).numpy().tobytes() for position in range(8)}
+    found = {fused.turned(image, position).numpy().tobytes() for position in range(8)}
     turned = [torch.rot90(some, k, (-2, -1)) for k in range(4) for some in (image, image.flip(-1))]
-    assert torch.equal(fused._turned(image, 0), image) and len(found) == 8
+    assert torch.equal(fused.turned(image, 0), image) and len(found) == 8
     assert found == {one.numpy().tobytes() for one in turned}
 
 
@@ -230,7 +239,7 @@ def test_views_are_cells_of_other_positions_of_the_good_images(fitted, monkeypat
     assert len(cells) == len(image) == min(most, 7 * len(good)) * side
     assert most == 5 or len(image.unique()) == len(good)
     for i in image.unique().tolist():
-        turned = torch.stack([fused._turned(good[i], position) for position in range(1, 8)])
+        turned = torch.stack([fused.turned(good[i], position) for position in range(1, 8)])
         possible = detector.features(turned).permute(0, 2, 3, 1).flatten(0, 2)
         mine = cells[image == i]
         exactly = torch.cdist(mine, possible, compute_mode="donot_use_mm_for_euclid_dist")

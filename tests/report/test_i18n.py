@@ -24,6 +24,7 @@ FAMILIES = {
     "status": {"missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
+    "judged_by": {"auroc", "label_free"},
     "position": {"per_position", "any_position"},
     "map": {"squared", "ssim", "gradient", "sum", "distance"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},

@@ -120,6 +120,21 @@ def test_limits_are_a_group_of_their_own(reports):
     assert "<title>nut: the limits of PCA residual</title>" in pages["limits/nut/pca"].source
 
 
+def test_how_many_pictures_a_run_takes_has_a_page_and_a_group(reports):
+    folder = reports / "how_many" / "nut" / "memory"
+    notebook(folder / "notebook.ipynb", "a learning curve")
+    files.write_text(folder / "how_many.csv", "n\n")
+    pages = built(reports)
+    page = pages["how_many/nut/memory"]
+    assert list(page.groups) == ["The data", "Runs: nut", "Limits", "How many pictures"]
+    assert "<title>nut: how many pictures Memory of patches (PatchCore) takes</title>" in page.source
+    assert "how_many.csv" in page.hrefs and "a learning curve" in page.text
+    assert "how_many/nut/memory/index.html" in pages["."].hrefs
+    freshness.fail(folder / "how_many.json", "the sky fell", RETRY)
+    assert "The work on how many pictures it takes did not finish" in built(reports)[
+        "how_many/nut/memory"].text
+
+
 def test_failed_limits_say_why_and_how_to_try_again(reports):
     files.write_text(reports / "limits" / "nut" / "pca" / "log.txt",
                      "first\n" * 30 + "\x1b[31mthe last line\x1b[0m\n")
