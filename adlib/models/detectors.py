@@ -96,18 +96,23 @@ class Memory(nn.Module):
     Reference: PatchCore (Roth et al., CVPR 2022), without its re-weighting of the image score.
     """
 
+    def __init__(self, bank: int = BANK, pool: int = POOL) -> None:
+        """bank: patches to keep. pool: random ones that they are chosen from."""
+        super().__init__()
+        self.sizes = bank, pool
+
     def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None) -> Memory:
         """features: of good images, as they are. views: cells of mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
         patches = _cells(features)
-        drawn = torch.randperm(len(patches), generator=generator)[:POOL]
+        drawn = torch.randperm(len(patches), generator=generator)[:self.sizes[1]]
         pool, image = patches[drawn], drawn // features[0, 0].numel()
         if views is not None:
             pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
         projection = torch.randn(pool.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
         points = pool @ projection
         with one_thread():
-            chosen = _coreset(points, min(BANK, len(pool)))
+            chosen = _coreset(points, min(self.sizes[0], len(pool)))
         self.register_buffer("bank", pool[chosen])
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
         return self
