@@ -18,7 +18,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
 
-from adlib.config import Config, InputError, log, notebook_of, project_root
+from adlib.config import Config, InputError, log, project_root
 from adlib.data import files
 from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "smallest.csv", "how_many.csv")
+             "detectability.csv", "smallest.csv", "how_many.csv", "suspects.txt")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
 AFTER_A_RUN_SAID = {
@@ -81,10 +81,10 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
-    shared = _shared(language) | {"hidden": _hidden(reports, table)}
+    common = shared(language) | {"hidden": _hidden(reports, table)}
     groups = _groups(pages, reports)
     for page in pages:
-        _write(shared | page, groups, reports)
+        write(common | page, groups, reports)
     files.write_json(note, made_from)
     log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
@@ -115,7 +115,7 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
     folder = reports / row.folder
     about, name = run_folder.manifest(folder), label(row.name)
     params, done = about.get("params") or {}, row.status == "finished"
-    stem = (notebook_of(params["model"]) if "model" in params else "").removesuffix(".ipynb")
+    stem = Path(freshness.notebook_of(params["model"])).stem if "model" in params else ""
     note = named("status", row.status) if not done else (
         f"{row.auroc:.3f}" if row.auroc == row.auroc else "")
     page = {"notebook": folder / "notebook.ipynb", "stem": stem, "synthetic": row.synthetic is True,
@@ -214,7 +214,7 @@ def _papermill(stem: str, output: Path, params: dict[str, typing.Any]) -> str:
 # ---- how it is rendered
 
 
-def _shared(language: str) -> Page:
+def shared(language: str) -> Page:
     """What the template needs to know whichever page it makes."""
     css, js, words = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
                       for name in ("style.css", "page.js", "glossary.js"))
@@ -239,10 +239,11 @@ def _groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typin
     return groups
 
 
-def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: Path) -> None:
+def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: Path) -> None:
     """index.html in the folder of an executed notebook. The notebook's question, its first line,
     becomes the page's heading."""
-    folder, chinese = page["notebook"].parent, dict(i18n.notebooks().get(page["stem"], {}))
+    folder = page["notebook"].parent
+    chinese = page.get("chinese") or dict(i18n.notebooks().get(page["stem"], {}))
     notebook = _notebook(page)
     first, executed = notebook.cells[0], notebook.metadata.get("papermill", {})
     (question, first.source), (other, chinese[first.id]) = (
