@@ -56,6 +56,7 @@ class Category:
     train_bad: tuple[Path, ...]  # known bad ones, for evaluation only
     masks: dict[Path, Path] = field(default_factory=dict, hash=False)  # of test images
     unread: tuple[Path, ...] = ()  # images without a place in the layout, masks of no image
+    excluded: tuple[Path, ...] = ()  # good images that are not to be learned from
 
     def defect(self, path: Path) -> str:
         """The defect that a test image's folder names, "good" in any case as "good"; "" in a flat
@@ -143,7 +144,7 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     found, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
         if not path.is_dir():
-            found += [path] if _is_image(path) == images else []
+            found += [path] * (_is_image(path) == images)
         elif not path.is_symlink():
             found += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
@@ -154,13 +155,16 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     return sorted(found)
 
 
-def open_category(root: Path, name: str = "") -> Category:
+def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()) -> Category:
     """List a category's files; an empty name means the first one found.
 
+    Args:
+        exclude: keys, or names in train/good, to leave out; other categories' are passed over.
+
     Raises:
-        InputError: an unknown category (naming the nearest), fewer than two good training images,
+        InputError: an unknown category (naming the nearest), no good training image,
             images both in test/ and in folders there, images that are or share a mask, untrusted
-            names and links.
+            names and links, a name to exclude that is not there.
     """
     names = categories(root)
     name = name or names[0]
@@ -170,9 +174,11 @@ def open_category(root: Path, name: str = "") -> Category:
     for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
         found[_role(path.relative_to(place).parts)].append(path)
     train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
-    if len(train) < 2:
-        raise InputError(f"{place / 'train' / 'good'} holds {len(train)} images; at least 2 good "
-                         "ones are needed to train")
+    excluded = _excluded(root, name, train, exclude)
+    if not (train := [path for path in train if path not in excluded]):
+        raise InputError(f"{place / 'train' / 'good'} holds no image"
+                         + f" beside {len(excluded)} excluded ones" * bool(excluded)
+                         + "; give at least a good one")
     if flat and nested:
         raise InputError(
             f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "
@@ -191,17 +197,32 @@ def open_category(root: Path, name: str = "") -> Category:
     masks, strays = pairing.pair(test, mirrored)
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks,
-                        (*found[""], *strays, *(path for path in marks if path not in mirrored)))
+                        (*found[""], *strays, *(path for path in marks if path not in mirrored)),
+                        tuple(sorted(excluded)))
     pairing.check_good({path: path.relative_to(place).parts[2:] for path in train})
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
     return category
 
 
-def open_from(data_root: str, name: str) -> tuple[Category, str]:
+def open_from(data_root: str, name: str, exclude: typing.Sequence[str] = ()
+              ) -> tuple[Category, str]:
     """find_root and open_category in one: the category, and the rule that found its folder."""
     root, rule = find_root(data_root)
-    return open_category(root, name), rule
+    return open_category(root, name, exclude), rule
+
+
+def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence[str]) -> set[Path]:
+    keys = {key: path for path in train for key in (
+        path.relative_to(root).as_posix(), "/".join(path.relative_to(root).parts[3:]))}
+    spelled = {pairing.folded(key): path for key, path in keys.items()}
+    named = {key: keys.get(key, spelled.get(pairing.folded(key))) for key in exclude}
+    others = {folder.name for folder in folders(root)} - {name}
+    if absent := [key for key, path in named.items()
+                  if not path and key.partition("/")[0] not in others]:
+        raise InputError(f"exclude names {len(absent)} images that are not among the good training "
+                         f"images of {root / name} ({some(absent)}); correct or remove the names")
+    return set(filter(None, named.values()))
 
 
 def read_labels(category: Category) -> dict[str, Label]:
@@ -275,7 +296,8 @@ def contents(category: Category) -> dict[str, str]:
 
 def changed(category: Category, before: dict[str, str]) -> list[str]:
     """The names of what was changed, added or removed since `contents` was `before`, in order."""
-    now = contents(open_category(category.root, category.name))
+    now = contents(open_category(category.root, category.name, [
+        category.key(path) for path in category.excluded]))
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
@@ -344,7 +366,7 @@ def _label_file(category: Category) -> dict[str, Label]:
 
 
 def some(names: typing.Sequence[str], most: int = 5) -> str:
-    """The first few of a list, for a message."""
+    """The first few of a list."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 

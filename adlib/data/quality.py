@@ -170,13 +170,21 @@ def properties(good: torch.Tensor) -> dict[str, float]:
     coarse = functional.adaptive_avg_pool2d(grey, 16).flatten(1)
     within = float(coarse.var(dim=0).mean())
     between = max(float(coarse.mean(dim=0).var(correction=0)) - within / n, 0.0)
-    fine = functional.adaptive_avg_pool2d(grey, 64)
-    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
-    details = functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
+    fine = details(good)
     return {"form": between / max(between + within, 1e-12),
-            "alignment": float((details.sum(dim=0).square().sum() - details.square().sum())
+            "alignment": float((fine.sum(dim=0).square().sum() - fine.square().sum())
                                / (n * (n - 1))),
             "colour": float((x.amax(dim=1) - x.amin(dim=1)).mean()), "good": n}
+
+
+def details(images: torch.Tensor) -> torch.Tensor:
+    """What is finer than its surroundings, in 64 x 64 pixels of grey: uint8 [N,3,S,S] -> float32
+    [N,4096] of length 1, so that a product is a correlation."""
+    from torch.nn import functional
+
+    fine = functional.adaptive_avg_pool2d(images.float().mean(dim=1, keepdim=True), 64)
+    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
+    return functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
 
 
 def _masks(category: layout.Category, labels: dict[Path, layout.Label],

@@ -6,10 +6,11 @@ and exchangeable with the calibration images, its p-value is at most `target_fpr
 of at most `target_fpr`.
 
 The calibration scores are of images that the detector was not fitted on. `split`: images that were
-held out. `cross-conformal`: every good image, scored by a detector of the same kind that was fitted
-on the other folds (K-fold cross-validated scores; Vovk 2015, Barber et al. 2021). It uses more
-images and has no guarantee for a finite sample; the detector in use has seen more images than any
-of the folds'.
+held out. `cross-conformal`: every good image, scored by the detector without what it has of that
+image (a memory without its patches, a classifier trained again without its fold), or by one of the
+same kind fitted on the other folds (cross-validated scores; Vovk 2015, Barber et al. 2021). It uses
+more images, so that the rate can be asked for in steps of 1 / (n + 1) of all good ones, and has no
+guarantee for a finite sample: an image in use is compared with all patches, none left out.
 """
 from __future__ import annotations
 

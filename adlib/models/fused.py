@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config
+from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
@@ -19,6 +20,7 @@ MOST = 500  # good images that are looked at: a sample of more would say the sam
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
+LEFT_OUT = ("memory", "classifier", "fused")  # they can do without an image they were fitted on
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
 Synthetic = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -51,9 +53,10 @@ class Fused(nn.Module):
         self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
+        """own: as the classifier's `both`."""
         return sum((values - c) / s for values, c, s in zip(
-            self.classifier.both(features), self.centre, self.spread, strict=True))
+            self.classifier.both(features, own), self.centre, self.spread, strict=True))
 
 
 class FeatureDetector(OnBackbone):
@@ -65,17 +68,16 @@ class FeatureDetector(OnBackbone):
         self.head = self._new_head()
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> FeatureDetector:
-        """As Detector.fit. `fused` needs at least two validation images, else InputError."""
-        held = 0 if validation is None else len(validation)
-        if self.config.model == "fused" and held < 2:
-            raise InputError(
-                "the fused detector puts its maps on one scale by held-out good images, and "
-                f"{held} of {held + len(images)} are too few; give a larger held_out, such as 0.2")
+        """As Detector.fit. `fused` puts its maps on one scale by the validation images; of fewer
+        than two, by copies of all good ones, a little shifted, turned, brighter and darker."""
         good = images[self._sample(len(images))]
         features = self.features(good)
         self.head = self._fit_head(features, self._synthetic(good), self._views(good))
         if isinstance(self.head, Fused):
-            self.head.scale(self.features(validation[self._sample(held)]))
+            few = validation is None or len(validation) < 2
+            known = [good] if validation is None else [good, validation]
+            scaled_by = _disturbed(torch.cat(known)) if few else validation
+            self.head.scale(self.features(scaled_by[self._sample(len(scaled_by))]))
         self.history = getattr(self.head, "history", [])
         self.position_share = detectors.position_share(features)
         return self
@@ -91,24 +93,23 @@ class FeatureDetector(OnBackbone):
             tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]] | None:
         """As Detector.cross_fitted_maps; None for more than MOST images.
 
-        Synthetic anomalies that have anything of a held image are left out of that fold's training.
-        The fused detector's two scales stay.
+        A closed form is fitted again on each fold. No picture is compared with its own patches in
+        the memory, which stays; the classifier is trained again on what has nothing of the fold's
+        held pictures, synthetic anomalies included. The fused detector's two scales stay.
         """
         return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds)
 
     @torch.no_grad()
     def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
             tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]]:
-        features, views = self.features(good), self._views(good)
-        synthetic = self._synthetic(good[fitted_on])
+        features, place = self.features(good), torch.full((len(good), ), -1)
+        place[fitted_on] = torch.arange(len(fitted_on))
         for rest, held in folds:
-            with torch.enable_grad():
-                head = self._fit_head(
-                    features[rest], synthetic and _of(
-                        rest, *synthetic[:2], fitted_on[synthetic[2]]), views and _of(rest, *views))
-            if isinstance(head, Fused):
-                head.centre, head.spread = self.head.centre, self.head.spread
-            yield {"distance": head(features[held])}
+            if self.config.model not in LEFT_OUT:
+                yield {"distance": self._fit_head(features[rest], None, None)(features[held])}
+                continue
+            with torch.random.fork_rng(devices=[]):
+                yield {"distance": self.head(features[held], place[held])}
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]."""
@@ -134,20 +135,22 @@ class FeatureDetector(OnBackbone):
     def _views(self, good: torch.Tensor) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a
         mirror and quarter turns can bring it to."""
-        if self.config.model not in ("memory", "classifier", "fused"):
+        if self.config.model not in LEFT_OUT:
             return None
         generator = torch.Generator().manual_seed(self.config.seed)
         drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
         cells = []
         for chunk in drawn.split(backbone.CHUNK):
-            turned = torch.stack([_turned(good[one % len(good)], one // len(good) + 1)
-                                  for one in chunk.tolist()])
-            found = self.features(turned).flatten(2)
+            views = torch.stack([turned(good[one % len(good)], one // len(good) + 1)
+                                 for one in chunk.tolist()])
+            found = self.features(views).flatten(2)
             count = min(found.shape[2], detectors.POOL // len(drawn))
             for one in found:
                 chosen = torch.randperm(found.shape[2], generator=generator)[:count]
                 cells.append(one[:, chosen].T)
-        return torch.cat(cells), (drawn % len(good)).repeat_interleave(count)
+        # The only good image is compared with its own views: else there is nothing to learn from.
+        image = drawn % len(good) + (len(good) == 1)
+        return torch.cat(cells), image.repeat_interleave(count)
 
     def _new_head(self) -> nn.Module:
         if self.config.model in CLOSED_FORM:
@@ -166,17 +169,14 @@ class FeatureDetector(OnBackbone):
         return head.fit(good, *synthetic, views, seed=seed)
 
 
-def _turned(image: torch.Tensor, position: int) -> torch.Tensor:
+def turned(image: torch.Tensor, position: int) -> torch.Tensor:
     """[3,S,S] in one of the eight positions, 0 to 7, that mirrors and quarter turns lead to."""
     image = image.flip(-1) if position & 1 else image
     image = image.flip(-2) if position & 2 else image
     return image.mT if position & 4 else image
 
 
-def _of(rest: np.ndarray, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What is made of the images `rest` alone. The last tensor, int64 [M] or [M,K], has the images
-    that each entry is of, and then their places in `rest`."""
-    *others, image = tensors
-    places = torch.from_numpy(rest)
-    kept = torch.isin(image, places).reshape(len(image), -1).all(dim=1)
-    return *(one[kept] for one in others), torch.searchsorted(places, image[kept])
+def _disturbed(good: torch.Tensor) -> torch.Tensor:
+    """Copies of good images as the same line might have taken them a moment later."""
+    return torch.cat([corruptions.apply(good, name, 1)
+                      for name in ("shift", "rotation", "brighter", "darker")])

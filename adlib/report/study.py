@@ -19,6 +19,7 @@ from adlib.report import (
     comparison,
     components,
     figures,
+    learning,
     matrix,
     questions,
     ranking,
@@ -32,9 +33,9 @@ SUMMARY = "summary.csv"
 INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
 LINES = 6  # configurations drawn in one figure: more lie on each other
 SECTIONS = ("ranks", "kinds", "scores", "target", "position", "ablation", "places", "limits",
-            "epochs")  # of docs/results.md, in their order
+            "how_many", "epochs")  # of docs/results.md, in their order
 RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "ablation": "ablation",
-          "limits": "detectors"}  # {section: the grid that asks its question}
+          "limits": "detectors", "how_many": "yours"}  # {section: the grid that asks its question}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +191,15 @@ class Study:
         return Section(answers.robustness(found), [
             charts.robustness(found), heat, self._table(sizes, "smallest")], [
             (table, caption), (sizes, t("caption.smallest"))])
+
+    def how_many(self) -> Section | None:
+        """How many good pictures does it take?"""
+        if not (found := learning.measured(self.reports)):
+            return None
+        table = learning.table(found)
+        return Section(learning.of_parts(table), [
+            charts.how_many(found), self._table(table, "how_many")], [
+            (table, t("caption.how_many"))])
 
     def epochs(self) -> Section | None:
         """Does training help?"""

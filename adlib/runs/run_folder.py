@@ -132,9 +132,9 @@ def folder(config: Config) -> Path:
     return runs / config.category / config.name / f"seed-{config.seed}"
 
 
-def limits_folder(config: Config) -> Path:
-    """Where what is found about a run's limits goes."""
-    return reports_dir(_kept(config).reports) / "limits" / config.category / config.name
+def folder_after(config: Config, kind: str) -> Path:
+    """Where what is found out about a finished run goes: `limits`, `how_many`."""
+    return reports_dir(_kept(config).reports) / kind / config.category / config.name
 
 
 def work(run_folder: Path) -> Path:

@@ -136,8 +136,8 @@ def test_equal_names_get_numbers(photos, tmp_path):
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), [
-    (lambda place: shutil.rmtree(place / "good" / "shift 0"),
-     "holds 6 good pictures that can be used; at least 10 are needed"),
+    (lambda place: [path.write_bytes(b"") for path in (place / "good").rglob("*.png")],
+     "holds no good picture that can be used; give at least one"),
     (lambda place: shutil.rmtree(place / "good"), "there is no folder .*good"),
     (lambda place: picture(place / "masks" / "other.png", 1),
      "1 masks belong to no bad picture: .*other.png"),
@@ -173,6 +173,18 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
             match=r"cannot write .*other \(No space left on device\); nothing was left there"):
         importer.create(tmp_path / "data", "other", made)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(("n", "tested", "more"), [(1, 0, 23), (9, 0, 15), (10, 2, 14), (12, 2, 12)])
+def test_of_few_good_pictures_none_is_kept_for_testing_and_how_many_lack_is_told(
+        photos, n, tested, more):
+    paths = sorted(path for path in photos.rglob("*") if path.is_file())
+    for path in paths[n:]:
+        path.unlink()
+    made = importer.plan(photos)
+    assert (made.count("train/good/"), made.count("test/good/")) == (n - tested, tested)
+    assert importer.missing(made, 19) == more
+    assert importer.missing(made, n - tested) == 0
 
 
 def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp_path, monkeypatch,

@@ -100,10 +100,10 @@ def test_unknown_category(course_root):
         layout.open_category(course_root, "nutt")
 
 
-def test_too_few_training_images(course_root):
-    for path in sorted((course_root / "nut" / "train" / "good").iterdir())[1:]:
+def test_no_training_image(course_root):
+    for path in sorted((course_root / "nut" / "train" / "good").iterdir()):
         path.unlink()
-    with pytest.raises(InputError, match="holds 1 images; at least 2"):
+    with pytest.raises(InputError, match="holds no image; give at least a good one"):
         open_nut(course_root)
 
 
@@ -371,3 +371,26 @@ def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvt
     monkeypatch.setattr(type(mvtec_root), "iterdir", locked)
     with pytest.raises(InputError, match="cannot read the folder .*/spot: Permission denied"):
         open_nut(mvtec_root)
+
+
+def test_excluded_images_are_not_learned_from_and_change_what_the_data_are(course_root):
+    every = layout.open_category(course_root, "nut")
+    some = layout.open_category(course_root, "nut", ["nut/train/good/003.png", "005.PNG",
+                                                     "zip/train/good/000.png"])
+    assert [path.name for path in some.excluded] == ["003.png", "005.png"]
+    assert set(every.train) - set(some.train) == set(some.excluded)
+    assert (some.test, some.train_bad) == (every.test, every.train_bad)
+    assert layout.fingerprint(some) != layout.fingerprint(every)
+    assert layout.changed(some, layout.contents(some)) == []
+
+
+@pytest.mark.parametrize("name", ["nosuch.png", "nut/test/000.png", "nut/train/bad/000.png",
+                                  "../zip/train/good/000.png"])
+def test_what_is_no_good_training_image_cannot_be_excluded(course_root, name):
+    with pytest.raises(InputError, match="exclude names 1 images that are not among the good"):
+        layout.open_category(course_root, "nut", [name])
+
+
+def test_excluding_nearly_all_leaves_too_few(course_root):
+    with pytest.raises(InputError, match="holds 1 images beside 7 excluded ones"):
+        layout.open_category(course_root, "nut", [f"{i:03d}.png" for i in range(7)])

@@ -294,7 +294,7 @@ def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monk
     (line, ) = said
     assert line.startswith("Not asked here, and what would: Which score? `adlib run params/grids/")
     assert {grid: line.count(f"params/grids/{grid}.yaml") for grid in RUN_BY.values()} == {
-        "quick": 1, "trained": 1, "detectors": 2, "ablation": 1}
+        "quick": 1, "trained": 1, "detectors": 2, "ablation": 1, "yours": 1}
     write(tmp_path, "pca", disturbed())
     study.show("limits")
     assert len(said) == 4 and said[-1].startswith("AUROC as they are, and under the worst")
