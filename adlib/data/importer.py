@@ -49,12 +49,15 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
             where the defect is.
 
     Raises:
-        InputError: no good picture; masks that belong to no picture.
+        InputError: no good picture; masks that belong to no picture; folders that call the same
+            pictures good and bad.
     """
     left_out = {path: "is a picture, and its name does not end as one's does"
                 for folder in filter(None, (good, bad))
                 for path in layout.below(folder, images=False) if reading.is_picture(path)}
-    good_paths = _readable(_pictures(good), left_out)
+    pictures = _pictures(good)
+    pairing.check_good({path: path.relative_to(good).parts for path in pictures})
+    good_paths = _readable(pictures, left_out)
     if not good_paths:
         raise InputError(
             f"{good} holds no good picture that can be used; give at least one, and 50 or more are "
@@ -87,8 +90,7 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
                              "of its picture, with or without _mask")
     for path in readable:
         folder = "_".join(path.relative_to(bad).parent.parts)
-        defect = re.sub(r"[^\w.-]+", "_", folder).lstrip("-") or "bad"
-        defect = f"{defect}_defect" if defect.lower() == "good" else defect
+        defect = re.sub(r"^-+|[^\w.-]+", "_", folder) or "bad"
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := mask_of.get(path):
             _check_mask(mask, path)
@@ -116,7 +118,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
-    hashes = layout.content_hashes(list(planned.copies.values()))
+    hashes = files.content_hashes(list(planned.copies.values()))
     note = {"pictures": {target: hashes[source] for target, source in planned.copies.items()}}
     folder = root / name
     if folder.exists():
@@ -181,9 +183,9 @@ def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:
 def _readable(paths: list[Path], left_out: dict[Path, str],
               earlier: typing.Sequence[Path] = ()) -> list[Path]:
     """Those that decode to their end and are no copy of another one or of an earlier one."""
-    seen = {digest: path for path, digest in layout.content_hashes(list(earlier)).items()}
+    seen = {digest: path for path, digest in files.content_hashes(list(earlier)).items()}
     readable = []
-    for path, digest in layout.content_hashes(paths).items():
+    for path, digest in files.content_hashes(paths).items():
         try:
             reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named

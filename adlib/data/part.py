@@ -116,7 +116,7 @@ def open_part(config: Config) -> Part:
             good images.
     """
     root, source = layout.find_root(config.data_root)
-    category = layout.open_category(root, config.category)
+    category = layout.open_category(root, config.category, config.excluded)
     if category.unread:
         log.warning("%d files in %s have no place in its layout and are not read: %s",
                     len(category.unread), root / category.name,

@@ -26,7 +26,7 @@ from adlib.models.foreign import Foreign
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
-FOLDS = 5  # of the cross-conformal scores
+FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
 FOREIGN_FPR = 0.001
@@ -86,9 +86,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     """Decide everything from good images that the detector was not fitted on.
 
     The scores are ranked by how well they separate held-out good images from synthetic anomalies
-    put into them. Where the held-out images are too few for the asked rate and the detector can be
-    refitted in seconds, the threshold is from all good images (cross-conformal). Where nothing is
-    held out, the reference score stays and there is no threshold.
+    put into them. The threshold is from all good images (cross-conformal) where the detector can
+    do without each of them in seconds, else from the held-out ones. Where nothing is held out, the
+    reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
     images = (part.held_out if held else part.train).tensor
@@ -239,8 +239,7 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
                 score: str) -> dict[str, Threshold]:
     how, config, n = "split" if len(held) else "none", part.config, len(part.good)
-    enough = Threshold(np.zeros(len(held)), config.target_fpr).is_attainable
-    if how == "split" and not enough and n >= 2 * FOLDS and detector.own_score is None:
+    if how == "split" and n >= 2 * FOLDS and detector.own_score is None:
         fitted = detector.cross_fitted_maps(part.good.tensor, part.train_index,
                                             folds(n, FOLDS, config.seed))
         if fitted is not None:

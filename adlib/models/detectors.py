@@ -6,6 +6,8 @@ features to [N,g,g], higher = more anomalous. What is fitted lies in buffers and
 """
 from __future__ import annotations
 
+import typing
+
 import torch
 from torch import nn
 
@@ -96,23 +98,30 @@ class Memory(nn.Module):
     Reference: PatchCore (Roth et al., CVPR 2022), without its re-weighting of the image score.
     """
 
+    def __init__(self, bank: int = 0, pool: int = 0) -> None:
+        """bank: patches to keep; 0: BANK. pool: random ones that they are chosen from; 0: POOL."""
+        super().__init__()
+        self.kept, self.pool = bank or BANK, pool or POOL
+
     def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None) -> Memory:
         """features: of good images, as they are. views: cells of mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
         patches = _cells(features)
-        drawn = torch.randperm(len(patches), generator=generator)[:POOL]
+        drawn = torch.randperm(len(patches), generator=generator)[:self.pool]
         pool, image = patches[drawn], drawn // features[0, 0].numel()
         if views is not None:
             pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
-        chosen = coreset(pool, min(BANK, len(pool)), generator)
+        chosen = coreset(pool, min(self.kept, len(pool)), generator)
         self.register_buffer("bank", pool[chosen])
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
         return self
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
+        """own: of each image its place among those fitted on, which it is not compared with; -1
+        where it was none; None where none of them was."""
         n, _, h, w = features.shape
-        return torch.cat([self.difference(cells).norm(dim=1)
-                          for cells in _cells(features).split(AT_ONCE)]).view(n, h, w)
+        return torch.cat([self.difference(*chunk).norm(dim=1)
+                          for chunk in _chunks(features, own)]).view(n, h, w)
 
     def difference(self, cells: torch.Tensor, without: torch.Tensor | None = None) -> torch.Tensor:
         """Cells' features [P,C] minus those of the nearest good one, which is not of the images
@@ -169,35 +178,56 @@ class SyntheticAnomalyClassifier(nn.Module):
             raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a "
                              "larger image_size")
         everywhere = torch.ones(len(features), coarse.shape[1], dtype=torch.bool)
-        good = torch.cat([
-            self._differences(features, torch.arange(len(features))[:, None],
-                              _some(everywhere, GOOD_CELLS, generator)),
-            self._differences(anomalous, made_of, _some(coarse == 0, CELLS_BESIDE, generator))])
+        seen, beside = (_some(everywhere, GOOD_CELLS, generator),
+                        _some(coarse == 0, CELLS_BESIDE, generator))
+        good = torch.cat([self._differences(features, torch.arange(len(features))[:, None], seen),
+                          self._differences(anomalous, made_of, beside)])
         self.register_buffer("std", good.std(dim=0).clamp_min(DIGIT) + 1e-6)
         x = torch.cat([good, bad]).div_(self.std).abs_()
         y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
-        self.head = _perceptron(x.shape[1])
-
-        def loss_of(index: torch.Tensor) -> torch.Tensor:
-            logits = self.head(x[index])[:, 0]
-            return nn.functional.binary_cross_entropy_with_logits(logits, y[index])
-
-        self.history = training.one_cycle(self.head.parameters(), loss_of, len(x), epochs=EPOCHS,
-                                          batch_size=BATCH, peak=PEAK_LR, seed=seed)
-        self.head.eval()
+        self.lesson, self.seed = (x, y, torch.cat([
+            _repeated(torch.arange(len(features))[:, None].expand(-1, made_of.shape[1]), seen),
+            _repeated(made_of, beside), _repeated(made_of, coarse > 0.5)])), seed
+        self.head, self.history = self._trained(x, y)
         return self
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.both(features)[1]
+    @torch.enable_grad()
+    def _without(self, images: torch.Tensor) -> nn.Module:
+        """The perceptron trained again on what has nothing of some images."""
+        x, y, made_of = self.lesson
+        kept = ~torch.isin(made_of, images).any(dim=1)
+        return self._trained(x[kept], y[kept])[0]
 
-    def both(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The memory's map and the classifier's, by one search for the nearest good cells."""
+    def _trained(self, x: torch.Tensor,
+                 y: torch.Tensor) -> tuple[nn.Module, list[dict[str, float]]]:
+        torch.manual_seed(self.seed)
+        head = _perceptron(x.shape[1])
+
+        def loss_of(index: torch.Tensor) -> torch.Tensor:
+            return nn.functional.binary_cross_entropy_with_logits(head(x[index])[:, 0], y[index])
+
+        history = training.one_cycle(head.parameters(), loss_of, len(x), epochs=EPOCHS,
+                                     batch_size=BATCH, peak=PEAK_LR, seed=self.seed)
+        return head.eval(), history
+
+    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
+        """own: as `both`."""
+        return self.both(features, own)[1]
+
+    def both(self, features: torch.Tensor,
+             own: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The memory's map and the classifier's, by one search for the nearest good cells.
+
+        own: as Memory.forward; what the classifier learned of all of these images is left out, too.
+        That can be asked of the one that was fitted, not of one that was reopened.
+        """
         n, _, h, w = features.shape
+        head = self.head if own is None else self._without(own)
         distances, logits = [], []
-        for cells in _cells(features).split(AT_ONCE):
-            difference = self.memory.difference(cells)
+        for chunk in _chunks(features, own):
+            difference = self.memory.difference(*chunk)
             distances.append(difference.norm(dim=1))
-            logits.append(self.head((difference / self.std).abs())[:, 0])
+            logits.append(head((difference / self.std).abs())[:, 0])
         return torch.cat(distances).view(n, h, w), torch.cat(logits).view(n, h, w)
 
     def _differences(self, features: torch.Tensor, made_of: torch.Tensor,
@@ -230,6 +260,21 @@ def coreset(patches: torch.Tensor, count: int, generator: torch.Generator) -> to
 def _cells(features: torch.Tensor) -> torch.Tensor:
     """[N,C,g,g] -> [N*g*g,C]."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _chunks(features: torch.Tensor, own: torch.Tensor | None
+            ) -> typing.Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Cells, and the image that they are not compared with."""
+    if own is None:
+        yield from ((cells, None) for cells in _cells(features).split(AT_ONCE))
+    else:
+        for image, place in zip(features, own, strict=True):
+            yield from ((cells, place) for cells in _cells(image[None]).split(AT_ONCE))
+
+
+def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """What each chosen cell, bool [N,P], is made of: int64 [M,K]."""
+    return made_of.repeat_interleave(chosen.sum(dim=1), dim=0)
 
 
 def _some(cells: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

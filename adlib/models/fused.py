@@ -20,6 +20,7 @@ MOST = 500  # good images that are looked at: a sample of more would say the sam
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
+LEFT_OUT = ("memory", "classifier", "fused")  # they can do without an image they were fitted on
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
 Synthetic = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -52,9 +53,10 @@ class Fused(nn.Module):
         self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
+        """own: as the classifier's `both`."""
         return sum((values - c) / s for values, c, s in zip(
-            self.classifier.both(features), self.centre, self.spread, strict=True))
+            self.classifier.both(features, own), self.centre, self.spread, strict=True))
 
 
 class FeatureDetector(OnBackbone):
@@ -91,24 +93,23 @@ class FeatureDetector(OnBackbone):
             tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]] | None:
         """As Detector.cross_fitted_maps; None for more than MOST images.
 
-        Synthetic anomalies that have anything of a held image are left out of that fold's training.
-        The fused detector's two scales stay.
+        A closed form is fitted again on each fold. No picture is compared with its own patches in
+        the memory, which stays; the classifier is trained again on what has nothing of the fold's
+        held pictures, synthetic anomalies included. The fused detector's two scales stay.
         """
         return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds)
 
     @torch.no_grad()
     def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
             tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]]:
-        features, views = self.features(good), self._views(good)
-        synthetic = self._synthetic(good[fitted_on])
+        features, place = self.features(good), torch.full((len(good), ), -1)
+        place[fitted_on] = torch.arange(len(fitted_on))
         for rest, held in folds:
-            with torch.enable_grad():
-                head = self._fit_head(
-                    features[rest], synthetic and _of(
-                        rest, *synthetic[:2], fitted_on[synthetic[2]]), views and _of(rest, *views))
-            if isinstance(head, Fused):
-                head.centre, head.spread = self.head.centre, self.head.spread
-            yield {"distance": head(features[held])}
+            if self.config.model not in LEFT_OUT:
+                yield {"distance": self._fit_head(features[rest], None, None)(features[held])}
+                continue
+            with torch.random.fork_rng(devices=[]):
+                yield {"distance": self.head(features[held], place[held])}
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]."""
@@ -134,7 +135,7 @@ class FeatureDetector(OnBackbone):
     def _views(self, good: torch.Tensor) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a
         mirror and quarter turns can bring it to."""
-        if self.config.model not in ("memory", "classifier", "fused"):
+        if self.config.model not in LEFT_OUT:
             return None
         generator = torch.Generator().manual_seed(self.config.seed)
         drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
@@ -179,12 +180,3 @@ def _disturbed(good: torch.Tensor) -> torch.Tensor:
     """Copies of good images as the same line might have taken them a moment later."""
     return torch.cat([corruptions.apply(good, name, 1)
                       for name in ("shift", "rotation", "brighter", "darker")])
-
-
-def _of(rest: np.ndarray, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What is made of the images `rest` alone. The last tensor, int64 [M] or [M,K], has the images
-    that each entry is of, and then their places in `rest`."""
-    *others, image = tensors
-    places = torch.from_numpy(rest)
-    kept = torch.isin(image, places).reshape(len(image), -1).all(dim=1)
-    return *(one[kept] for one in others), torch.searchsorted(places, image[kept])

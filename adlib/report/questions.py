@@ -188,8 +188,12 @@ def both_ways(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     cells = cells[cells["row"].isin(order) & cells["column"].isin(order)]
     cells = cells.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
     return cells.assign(
-        text=[f"{cell.value:+.3f} (p = {cell.p_holm:.2g})" for cell in cells.itertuples()],
+        text=[f"{cell.value:+.3f} (p {_p(cell.p_holm)})" for cell in cells.itertuples()],
         mark=np.where(cells["p_holm"] < comparison.LEVEL, "★", ""))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
 
 def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.config import project_root
 from adlib.data import files
 from adlib.evaluation import ranks
 from adlib.evaluation.results import write_csv
@@ -232,7 +231,7 @@ class Study:
         if name not in RUN_BY:
             return t(f"section.{name}")
         grid = f"params/grids/{RUN_BY[name]}.yaml"
-        takes = forecast.duration(forecast.of_grid(project_root() / grid, self.images))
+        takes = forecast.duration(forecast.of_grid(Path(grid), self.images))
         return t("study.how_to_ask", question=t(f"section.{name}"), grid=grid, takes=takes)
 
     def _table(self, found: pd.DataFrame, name: str) -> Markup:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from adlib.report import answers, comparison, components, figures, sentences
 from adlib.report.comparison import label
-from adlib.report.i18n import Text, named, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
@@ -49,11 +49,13 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
 
     Args:
         cells: row, column (codes), value; where they are not the values alone, also text, what is
-            read on demand, and mark, what is always seen. Rows and columns in their first order.
+            read on demand, and mark, what is always seen. Rows and columns in their first order,
+            columns that are rows, too, in that of the rows.
         low, high: pale and full colour. A scale from -x to x has two colours and is pale at 0.
     """
     cells = cells[cells["value"].notna()]
     rows, columns = (list(dict.fromkeys(cells[key])) for key in ("row", "column"))
+    columns.sort(key=lambda code: rows.index(code) if code in rows else -1)
     shown: dict[typing.Any, dict[typing.Any, Row]] = {row: {} for row in rows}
     for cell in cells.to_dict("records"):
         value = cell["value"]
@@ -98,7 +100,7 @@ def title(code: typing.Any) -> str:
         return named(*code.split(":")) if rest else t("column.kind_of")
     if rest:
         return t(f"column.{family}", name=named(family, rest))
-    return label(code) if label(code) != code else named("column", code)
+    return label(code) if label(code) != code else sentences.score(named("column", code))
 
 
 def _shown(table: pd.DataFrame) -> tuple[list[typing.Any], list[list[str]]]:
@@ -161,6 +163,10 @@ def _status(row: Row) -> str:
     return "" if text == named("status", "finished") else text
 
 
+def _scores(codes: typing.Any) -> str:
+    return join(map(sentences.score, codes.split(", ")), ", ") if isinstance(codes, str) else ""
+
+
 def _reached(value: float, least: float, form: typing.Callable[[float], str]) -> str:
     """A value read off a curve: beyond the least that was drawn lies only the curve's guess."""
     if math.isnan(value):
@@ -174,6 +180,8 @@ def _percent(value: float) -> str:
 
 WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "configuration": lambda row: label(row["configuration"]),
+    **{name: lambda row, name=name: _scores(row[name])
+       for name in ("score", "own_score", "chosen_score", "best_score")},
     "auroc": auroc,
     "bad_auroc": lambda row: auroc(row, "bad_"),
     "false_positives": lambda row: _rate(row, "false_positives", "false"),

@@ -22,7 +22,7 @@ import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, notebook_of, study_root, upgrade
+from adlib.config import DETECTORS, Config, InputError, study_root, upgrade
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
@@ -32,6 +32,12 @@ NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 NOT_INPUTS = ("category", "data_root", "reports", "save_as")
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
+
+
+def notebook_of(model: str) -> str:
+    """The notebook that runs a model."""
+    return {"cae": "02_cae_baseline.ipynb",
+            "resnet18": "03_resnet_ssim.ipynb"}.get(model, "04_feature_space.ipynb")
 
 
 def of_run(config: Config, category: layout.Category) -> Made:

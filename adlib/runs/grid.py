@@ -18,13 +18,13 @@ from adlib.config import (
     InputError,
     deprecated,
     did_you_mean,
-    notebook_of,
     project_root,
     study_root,
     upgrade,
 )
 from adlib.data import layout
 from adlib.runs import run_folder
+from adlib.runs.freshness import notebook_of
 
 Values = dict[str, typing.Any]
 
@@ -125,7 +125,7 @@ def read(path: Path | str) -> Grid:
 
 
 def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only: str = "",
-         weights: str = "") -> list[Task]:
+         weights: str = "", exclude: str = "") -> list[Task]:
     """All tasks of a grid in order: for every category a look at the data, its runs, their limits
     and how many pictures they take; the comparison at the end.
 
@@ -133,6 +133,7 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
         data_root, reports: empty means the defaults of layout.find_root and run_folder.reports_dir.
         only: "category=zipper,config=cae_ssim,seed=0"; a key may be repeated for several values.
         weights: of the ResNet18.
+        exclude: the parameter of all runs.
     Raises:
         InputError: for anything in the grid, or in `only`, that is unknown or wrong.
     """
@@ -146,10 +147,12 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
             raise InputError(
                 f"{grid.path}: the data holds no category {name!r}{did_you_mean(name, on_disk)}")
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
+    if exclude := Config(exclude=exclude).exclude:
+        place["exclude"] = exclude
     configs = _filter([_config(grid, name, category, seed, place, weights)
                        for category in grid.categories or on_disk for name in grid.configs
                        for seed in grid.seeds], only)
-    command = _command(grid.path, data_root, reports, weights)
+    command = _command(grid.path, data_root, reports, weights, exclude)
     notebooks, folder, tasks = study_root() / "notebooks", Path(place["reports"]), []
     for notebook in (EDA, *{notebook_of(config.model) for config in configs},
                      *map(AFTER_A_RUN.get, grid.after), COMPARISON):
@@ -160,7 +163,8 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         net = next((config for config in own if config.uses_weights), Config(weights="none"))
-        look = {"weights": net.weights, "weights_fallback": net.weights_fallback}
+        look = {"weights": net.weights, "weights_fallback": net.weights_fallback,
+                "exclude": own[0].exclude}
         tasks.append(Task("eda", f"{category}: the data", notebooks / EDA,
                           folder / "eda" / category / "notebook.ipynb",
                           {"category": category, **place, **look}, None,
@@ -232,13 +236,14 @@ def _facets(config: Config) -> dict[str, str]:
     return {"category": config.category, "config": config.name, "seed": str(config.seed)}
 
 
-def _command(grid: Path, data_root: str, reports: str,
-             weights: str) -> typing.Callable[[str], str]:
+def _command(grid: Path, data_root: str, reports: str, weights: str,
+             exclude: str) -> typing.Callable[[str], str]:
     words = ["adlib", "run", str(grid)]
     if reports and Path(reports).absolute() != run_folder.reports_dir().absolute():
         words += ["--reports", reports]
     words += ["--data", data_root] if data_root else []
     words += ["--weights", weights] if weights else []
+    words += ["--exclude", exclude] if exclude else []
     return lambda only: shlex.join(words + (["--only", only] if only else []))
 
 

@@ -91,6 +91,9 @@ class Run:
             files.write_json(self.folder / "conditions.json", decision.conditions.as_dict())
         if decision.foreign is not None:
             save_state(decision.foreign, self.folder / "foreign.pt")
+            about = files.read_json(self.folder / "run.json")
+            files.write_json(self.folder / "run.json",
+                             about | {"foreign_weights": decision.foreign.weights})
         trained = sum(row.get("seconds", 0.0) for row in detector.history)
         epochs_count = hasattr(detector, "scores_over_epochs") and trained  # over all of its lives
         self.finish(results.metrics, train_seconds=epochs_count or detector.seconds)

@@ -32,7 +32,7 @@ def test_one_in_five_good_pictures_is_tested_and_all_keep_their_names(photos):
 
 
 def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_path):
-    for i, name in enumerate(("crack/a.png", "crack/b.png", "stain/a.png", "c.png", "good/d.png")):
+    for i, name in enumerate(("crack/a.png", "crack/b.png", "stain/a.png", "c.png", "-good/d.png")):
         picture(tmp_path / "bad" / name, 100 + i)
     for name in ("crack/a.png", "stain/a_mask.png"):
         (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +44,28 @@ def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_p
     labels = layout.read_labels(category)
     assert category.layout == "mvtec" and len(category.train) == 10 and len(category.test) == 7
     assert sorted(labels[key].defect for key in labels) == [
-        "bad", "crack", "crack", "good", "good", "good_defect", "stain"
+        "_good", "bad", "crack", "crack", "good", "good", "stain"
     ]
     masked = set(map(category.key, category.masks))
     assert masked == {"my-part/test/crack/crack_a.png", "my-part/test/stain/stain_a.png"}
     assert not importer.create(tmp_path / "data", "my-part", made)  # the same command again
 
 
+@pytest.mark.parametrize(("folder", "words"), [
+    ("good/Bad/1", "good/Bad/1 lies in the folder of good pictures"),
+    ("good/masks", "good/masks lies in the folder of good pictures"),
+    ("bad/Good", "bad/Good calls pictures good that lie in the folder of a defect")])
+def test_pictures_that_folders_call_good_and_bad_are_taken_for_neither(photos, tmp_path, folder,
+                                                                      words):
+    """Such as `--good photos` or `--bad test`, where both kinds lie below."""
+    picture(tmp_path / "bad" / "0.png", 90)
+    picture(tmp_path / folder / "x.png", 91)
+    with pytest.raises(InputError, match=words):
+        importer.plan(photos, tmp_path / "bad")
+
+
 def test_masks_are_paired_as_in_a_category_and_copied_as_they_are(photos, tmp_path):
-    for i, name in enumerate(("crack/a.png", "crack/x y/b.png", "Good/c.png")):
+    for i, name in enumerate(("crack/a.png", "crack/x y/b.png", "-good/c.png")):
         picture(tmp_path / "bad" / name, 100 + i)
     for name in ("Crack/A_mask.BMP", "crack/b.jpg"):
         (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +81,7 @@ def test_masks_are_paired_as_in_a_category_and_copied_as_they_are(photos, tmp_pa
         assert mask.read_bytes() == next((tmp_path / "masks").glob(
             f"*rack/[Ab]*{mask.suffix}")).read_bytes(), path
     assert {category.defect(path) for path in category.test} == {
-        "good", "crack", "crack_x_y", "Good_defect"}
+        "good", "crack", "crack_x_y", "_good"}
 
 
 def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
@@ -102,7 +115,7 @@ def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
 def test_a_reason_that_many_share_is_said_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
-    with pytest.raises(InputError, match=r"holds 0 good pictures .*; 00.dng, 01.dng, .*, 11.dng "
+    with pytest.raises(InputError, match=r"holds no good picture .*; 00.dng, 01.dng, .*, 11.dng "
                                          r"cannot be read \(.dng files are not read[^(]*\)$"):
         importer.plan(tmp_path)
 

@@ -58,7 +58,7 @@ def test_plan_orders_data_then_runs_then_comparison(project):
     assert tasks[0].notebook == project / "notebooks" / "01_eda.ipynb"
     assert tasks[0].output == reports / "eda" / "hazelnut" / "notebook.ipynb"
     assert set(tasks[0].params) == {
-        "category", "data_root", "reports", "weights", "weights_fallback"
+        "category", "data_root", "reports", "weights", "weights_fallback", "exclude"
     }
     assert tasks[1].notebook.name == "02_cae_baseline.ipynb" and tasks[
         3].notebook.name == "03_resnet_ssim.ipynb"
@@ -327,3 +327,14 @@ def test_a_grid_that_windows_wrote_is_the_same(tmp_path):
     (tmp_path / "cae_mse.yaml").write_bytes(b"name: cae_mse\r\nmodel: cae\r\n")
     one, other = (grid.read(tmp_path / f"{name}.yaml") for name in "ab")
     assert one.configs == other.configs and (one.seeds, one.common) == (other.seeds, other.common)
+
+
+def test_what_is_excluded_goes_to_every_run_and_to_the_look_at_the_data(course_root, tmp_path):
+    listed = tmp_path / "bad.txt"
+    listed.write_text("nut/train/good/003.png\n")
+    tasks = grid.plan("params/grids/quick.yaml", data_root=str(course_root), exclude=str(listed),
+                      only="category=nut,config=cae_mse")
+    look, run = tasks[0], tasks[1]
+    assert (look.kind, run.kind) == ("eda", "run")
+    assert look.params["exclude"] == run.config.exclude == '["nut/train/good/003.png"]'
+    assert "--exclude" in run.retry
