@@ -41,6 +41,7 @@ REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps 
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
+FITS = ("squeeze", "pad", "tile")
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
 # What an earlier version called otherwise is read for one version more, with a sentence.
@@ -77,6 +78,16 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
+    # how a picture becomes what the model sees: squeeze (to a square of image_size) | pad (its
+    # longer side to image_size, its shape kept) | tile (overlapping squares, at its own size)
+    fit: str = "squeeze"
+    tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
+    overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
+    scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
+    # a mask file, its path from the category's folder on: white where every picture is looked at,
+    # beside the masks in the folder roi; empty: those alone
+    roi: str = ""
+    ignore: str = ""  # the same where no picture is looked at, beside the masks in the folder ignore
     # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
     # good training images
     grey_range: str = ""
@@ -118,7 +129,7 @@ class Config:
                     f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
         for key, known in (("device", DEVICES), ("precision", PRECISIONS),
                            ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                           ("distance", DISTANCES)):
+                           ("distance", DISTANCES), ("fit", FITS)):
             _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
@@ -127,6 +138,11 @@ class Config:
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
                 f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
                 f"halve the image five times)")
+        _demand(self.tile_size >= 64 and self.tile_size % 32 == 0,
+                f"tile_size is {self.tile_size}; give a multiple of 32 from 64 on")
+        _demand(0 <= self.overlap <= self.tile_size // 2 and self.overlap % 8 == 0,
+                f"overlap is {self.overlap}; give a multiple of 8 from 0 to half of tile_size")
+        _demand(0 < self.scale <= 1, f"scale is {self.scale}; give a number above 0 and up to 1")
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")
         _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
