@@ -78,16 +78,12 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
-    # how a picture becomes what the model sees: squeeze (to a square of image_size) | pad (its
-    # longer side to image_size, its shape kept) | tile (overlapping squares, at its own size)
-    fit: str = "squeeze"
+    fit: str = "squeeze"  # into a square: squeeze | pad (its shape kept) | tile (many, overlapping)
     tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
     overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
     scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
-    # a mask file, its path from the category's folder on: white where every picture is looked at,
-    # beside the masks in the folder roi; empty: those alone
-    roi: str = ""
-    ignore: str = ""  # the same where no picture is looked at, beside the masks in the folder ignore
+    roi: str = ""  # mask file in the category's folder: white is looked at, beside masks in roi/
+    ignore: str = ""  # mask file: white is not looked at, beside masks in ignore/
     # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
     # good training images
     grey_range: str = ""

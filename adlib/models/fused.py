@@ -105,9 +105,12 @@ class FeatureDetector(OnBackbone):
         Synthetic anomalies that have anything of a held image are left out of that fold's training.
         The fused detector's two scales stay.
         """
-        return None if len(good) > MOST else (
-            {"distance": head(features)} for head, features in self.refitted(
-                good, fitted_on, folds, area))
+        return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds, area)
+
+    @torch.no_grad()
+    def _cross_fit(self, *given: typing.Any) -> typing.Iterator[dict[str, torch.Tensor]]:
+        for head, features in self.refitted(*given):
+            yield {"distance": head(features)}
 
     @torch.no_grad()
     def refitted(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[Fold],
@@ -143,7 +146,8 @@ class FeatureDetector(OnBackbone):
         generator = torch.Generator().manual_seed(self.config.seed)
         return torch.randperm(n, generator=generator)[:MOST].sort().values
 
-    def _synthetic(self, good: torch.Tensor, area: torch.Tensor | None) -> Synthetic | None:
+    def _synthetic(self, good: torch.Tensor,
+                   area: torch.Tensor | None = None) -> Synthetic | None:
         """What the classifier is trained with: image i is made from good image i modulo N."""
         if self.config.model not in ("classifier", "fused"):
             return None
@@ -153,7 +157,7 @@ class FeatureDetector(OnBackbone):
         return (self.features(changed), masks,
                 torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed)))
 
-    def _views(self, good: torch.Tensor, area: torch.Tensor | None) -> Views | None:
+    def _views(self, good: torch.Tensor, area: torch.Tensor | None = None) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a
         mirror and quarter turns can bring it to."""
         if self.config.model not in ("memory", "classifier", "fused"):

@@ -196,7 +196,7 @@ def test_a_closed_form_is_fitted_on_the_grid_of_the_configurations_layers(model)
     kind = fused.CLOSED_FORM[model]
     assert type(found.head) is kind and grid.shape[1] == 128 + 256
     unseen = backbone.grid(found.stages(pictures(2, seed=1)), "2,3")
-    views = {"views": found._views(pictures()[KEPT], None)} if model == "memory" else {}
+    views = {"views": found._views(pictures()[KEPT])} if model == "memory" else {}
     expected = kind().fit(grid, 3, **views)(unseen).numpy()
     assert np.array_equal(maps(found, pictures(2, seed=1)), expected)
     assert found.position_share == detectors.position_share(grid) and 0 < found.position_share < 1
@@ -209,7 +209,7 @@ def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configura
     good, anomalous = (found.features(some) for some in (pictures()[KEPT], changed))
     made_of = torch.from_numpy(anomalies.sources(SYNTHETIC, len(KEPT), seed=seed))
     reference = detectors.SyntheticAnomalyClassifier(64).fit(
-        good, anomalous, masks, made_of, found._views(pictures()[KEPT], None), seed=3)
+        good, anomalous, masks, made_of, found._views(pictures()[KEPT]), seed=3)
     assert equal_states(found.head, reference)
 
 
@@ -316,7 +316,7 @@ def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kin
     fitted_to("classifier", kinds="scratch, perlin", seed=3)
     ((good, n, rest), ) = calls
     assert torch.equal(good, pictures()[KEPT]) and n == SYNTHETIC
-    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"]}
+    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"], "area": None}
     for model in ("memory", "to_features"):
         fitted_to(model)
     assert len(calls) == 1  # nobody else learns from anomalies
