@@ -154,6 +154,8 @@ def on_grid(maps: torch.Tensor, tile: int) -> torch.Tensor:
     """Maps of tiles [n,h,h] as float32 on the features' grid; those as fine as the pixels stay."""
     if maps.shape[-1] in (tile, tile // CELL):
         return maps.float()
+    if maps.shape[-1] > tile // CELL:
+        return nn.functional.adaptive_avg_pool2d(maps.float(), tile // CELL)
     return nn.functional.interpolate(maps.float()[:, None], size=tile // CELL,
                                      mode="bilinear")[:, 0]
 
