@@ -268,7 +268,8 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
     why = components.paragraph(join(said)) if said else Markup("")
     if not names:
         return why
-    scores, shots = look.seen([one.given for one in decoded],
+    given = [one.given for one in decoded]
+    scores, shots = look.seen(given if look.run.detector.tile else torch.stack(given),
                               whole=torch.stack([one.whole[:3] for one in decoded]))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
                          "defect": "", "score": scores,
