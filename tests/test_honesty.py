@@ -47,7 +47,7 @@ def loss(images, reconstructions): return (images - reconstructions).abs().mean(
 DETECTORS = {
     "cae_mse": {"model": "cae"},
     "cae_ssim": {"model": "cae", "ssim_weight": 0.5},
-    # At a rate that 2 or 3 images cannot support: the threshold is cross-conformal.
+    # The threshold is cross-conformal.
     "fused": {"model": "fused", "weights": "none", "image_size": 64, "target_fpr": 0.15},
     # A user's own.
     "own": {"model": "own.py:MeanImage"},

@@ -27,11 +27,12 @@ from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
-SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
-                   ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff",
+                   ".webp", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
 # Pictures, too: whoever lists a folder names them, and `reading` says why they cannot be read.
-NOT_READ = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".raw", ".psd",
-            ".svg", ".jxl", ".exr", ".hdr", ".tga", ".dcm", ".fits"}
+NOT_READ = {".dng", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2",
+            ".rwl", ".raf", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".raw", ".psd", ".xcf", ".svg",
+            ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".pcx", ".dib", ".ico", ".dcm", ".fits"}
 HIDDEN = (".", "@eaDir", "__MACOSX")  # what hidden files and a NAS's and macOS's copies begin with
 LABELS = "image_anomaly_labels.json"
 MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
@@ -58,6 +59,7 @@ class Category:
     unread: tuple[Path, ...] = ()  # images without a place in the layout, masks of no image
     roi: tuple[Path, ...] = ()  # masks of what is looked at, in every picture
     ignore: tuple[Path, ...] = ()  # of what is not
+    excluded: tuple[Path, ...] = ()  # good images that are not to be learned from
 
     def defect(self, path: Path) -> str:
         """The defect that a test image's folder names, "good" in any case as "good"; "" in a flat
@@ -71,15 +73,15 @@ class Category:
 
     def looking(self, roi: str, ignore: str) -> Category:
         """The same with the masks that the parameters roi and ignore name ("" = none). Raises
-        InputError where a file is missing."""
-        added = {}
+        InputError where there is no such file in the category's folder."""
+        added = {"roi": {*self.roi}, "ignore": {*self.ignore}}
         for key, given in (("roi", roi), ("ignore", ignore)):
-            path = self.root / self.name / given  # an absolute path stays
-            if given and not path.is_file():
-                raise InputError(f"{key} is {given!r}, and there is no file {path}; give a mask's "
-                                 "path, from the category's folder on or absolute")
-            added[key] = tuple(sorted({*getattr(self, key), *([path] if given else [])}))
-        return replace(self, **added)
+            path = self.root / self.name / given
+            if given and (not path.is_file() or ".." in path.parts or Path(given).is_absolute()):
+                raise InputError(f"{key} is {given!r}, and there is no such file in the folder "
+                                 f"{self.root / self.name}; give a mask's path from there on")
+            added[key] |= {path} if given else set()
+        return replace(self, **{key: tuple(sorted(paths)) for key, paths in added.items()})
 
 
 def find_root(data_root: str = "") -> tuple[Path, str]:
@@ -127,18 +129,24 @@ def categories(root: Path) -> list[str]:
     if _good_folders(root):
         raise InputError(f"{root} is a category itself; give its parent {root.resolve().parent} as "
                          f"data_root, and category {root.resolve().name}")
-    nearest = [f"{folder} has" for folder in folders(root) if _names(folder)] + near_misses(root)
+    nearest = [f"{path} has one" for path in folders(root) if _names(path)] + near_misses(root)
     raise InputError(f"{root} has no folder <category>/train/good; give the folder that holds the "
                      "categories, or make one of your photographs by adlib new"
                      + "".join(f"; {words}" for words in nearest))
 
 
 def near_misses(root: Path) -> list[str]:
-    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words."""
-    return [untrusted.sanitized(f"{train} has no folder good" + (
-                f", but {some([path.name for path in folders(train)])}" if folders(train) else ""))
-            for folder in (root, *folders(root)) if not _good_folders(folder)
-            for train in folders(folder) if train.name.lower() == "train"]
+    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words: of its
+    folders train, test and ground_truth some are there."""
+    said = []
+    for folder in (root, *folders(root)):
+        own = {path.name.lower(): path for path in folders(folder)}
+        if not _good_folders(folder) and own.keys() & {"train", "test", "ground_truth"}:
+            place, lacking = (own["train"], "good") if "train" in own else (folder, "train")
+            there = some([path.name for path in folders(place)])
+            said.append(untrusted.sanitized(
+                f"{place} has no folder {lacking}" + (f", but {there}" if there else "")))
+    return said
 
 
 def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: None,
@@ -151,7 +159,7 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     found, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
         if not path.is_dir():
-            found += [path] if _is_image(path) == images else []
+            found += [path] * (_is_image(path) == images)
         elif not path.is_symlink():
             found += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
@@ -162,13 +170,16 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     return sorted(found)
 
 
-def open_category(root: Path, name: str = "") -> Category:
+def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()) -> Category:
     """List a category's files; an empty name means the first one found.
 
+    Args:
+        exclude: keys, or names in train/good, to leave out; other categories' are passed over.
+
     Raises:
-        InputError: an unknown category (naming the nearest), fewer than two good training images,
+        InputError: an unknown category (naming the nearest), no good training image,
             images both in test/ and in folders there, images that are or share a mask, untrusted
-            names and links.
+            names and links, a name to exclude that is not there.
     """
     names = categories(root)
     name = name or names[0]
@@ -178,9 +189,11 @@ def open_category(root: Path, name: str = "") -> Category:
     for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
         found[_role(path.relative_to(place).parts)].append(path)
     train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
-    if len(train) < 2:
-        raise InputError(f"{place / 'train' / 'good'} holds {len(train)} images; at least 2 good "
-                         "ones are needed to train")
+    excluded = _excluded(root, name, train, exclude)
+    if not (train := [path for path in train if path not in excluded]):
+        raise InputError(f"{place / 'train' / 'good'} holds no image"
+                         + f" beside {len(excluded)} excluded ones" * bool(excluded)
+                         + "; give at least a good one")
     if flat and nested:
         raise InputError(
             f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "
@@ -200,16 +213,31 @@ def open_category(root: Path, name: str = "") -> Category:
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks,
                         (*found[""], *strays, *(path for path in marks if path not in mirrored)),
-                        tuple(found["roi"]), tuple(found["ignore"]))
+                        tuple(found["roi"]), tuple(found["ignore"]), tuple(sorted(excluded)))
+    pairing.check_good({path: path.relative_to(place).parts[2:] for path in train})
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
     return category
 
 
-def open_from(data_root: str, name: str) -> tuple[Category, str]:
+def open_from(data_root: str, name: str, exclude: typing.Sequence[str] = ()
+              ) -> tuple[Category, str]:
     """find_root and open_category in one: the category, and the rule that found its folder."""
     root, rule = find_root(data_root)
-    return open_category(root, name), rule
+    return open_category(root, name, exclude), rule
+
+
+def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence[str]) -> set[Path]:
+    keys = {key: path for path in train for key in (
+        path.relative_to(root).as_posix(), "/".join(path.relative_to(root).parts[3:]))}
+    spelled = {pairing.folded(key): path for key, path in keys.items()}
+    named = {key: keys.get(key, spelled.get(pairing.folded(key))) for key in exclude}
+    others = {folder.name for folder in folders(root)} - {name}
+    if absent := [key for key, path in named.items()
+                  if not path and key.partition("/")[0] not in others]:
+        raise InputError(f"exclude names {len(absent)} images that are not among the good training "
+                         f"images of {root / name} ({some(absent)}); correct or remove the names")
+    return set(filter(None, named.values()))
 
 
 def read_labels(category: Category) -> dict[str, Label]:
@@ -272,9 +300,9 @@ def contents(category: Category) -> dict[str, str]:
     name this category's labels."""
     paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
     hashes = {category.key(path): value for path, value in content_hashes(paths).items()}
-    for key in ("roi", "ignore"):  # those that a parameter names may lie anywhere
+    for key in ("roi", "ignore"):  # one file may be either
         found = content_hashes(getattr(category, key))
-        hashes |= {f"{key}/{i}": value for i, value in enumerate(found.values())}
+        hashes |= {f"{key} {category.key(path)}": value for path, value in found.items()}
     path = label_file(category.root)
     if category.layout == "course" and path.is_file():
         try:
@@ -286,7 +314,8 @@ def contents(category: Category) -> dict[str, str]:
 
 def changed(category: Category, before: dict[str, str]) -> list[str]:
     """The names of what was changed, added or removed since `contents` was `before`, in order."""
-    again = open_category(category.root, category.name)
+    again = open_category(category.root, category.name, [
+        category.key(path) for path in category.excluded])
     now = contents(replace(again, roi=category.roi, ignore=category.ignore))
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
@@ -356,7 +385,7 @@ def _label_file(category: Category) -> dict[str, Label]:
 
 
 def some(names: typing.Sequence[str], most: int = 5) -> str:
-    """The first few of a list, for a message."""
+    """The first few of a list."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 

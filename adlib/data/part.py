@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adlib.config import Config, InputError, log
+from adlib.config import Config, log
 from adlib.data import frame, images, layout, masks
 from adlib.data.frame import Frame
 
@@ -164,7 +164,8 @@ def open_part(config: Config) -> Part:
             good images.
     """
     root, source = layout.find_root(config.data_root)
-    category = layout.open_category(root, config.category).looking(config.roi, config.ignore)
+    category = layout.open_category(root, config.category, config.excluded).looking(
+        config.roi, config.ignore)
     if category.unread:
         log.warning("%d files in %s have no place in its layout and are not read: %s",
                     len(category.unread), root / category.name,
@@ -177,14 +178,10 @@ def open_part(config: Config) -> Part:
 def split(n: int, held_out: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of n good images -> (to fit on, held out): int64, sorted, decided by `seed` alone.
 
-    A positive share holds out at least one image and leaves at least two (batch norm needs two).
-
-    Raises:
-        InputError: when n is too small for that.
+    A positive share holds out at least one image, and leaves at least two: of fewer than three, and
+    where it would take all but one, none is held out.
     """
     count = max(1, round(n * held_out)) if held_out > 0 else 0
-    if n - count < 2:
-        raise InputError(f"{n} good training images with held_out {held_out} leave {n - count} to "
-                         "train on; give more images or a smaller held_out")
+    count = count if n - count >= 2 else 0
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return order[count:].sort().values, order[:count].sort().values

@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from adlib.data import layout
 from adlib.data.frame import Frame
 
-DECODER = "3"  # part of every cache key: raise it when a file gives other pixels than before
+DECODER = "4"  # part of every cache key: raise it when a file gives other pixels than before
 # A file is what its content says. What is not in this list (PostScript, say) starts no decoder.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "PPM", "GIF")
 MEGAPIXELS = 300  # of a picture at most, unless ADLIB_MEGAPIXELS says otherwise: 1.2 GB in colour
@@ -31,7 +31,9 @@ TAIL = 1e-4  # share of a picture's values that may lie below its extent, and ab
 BLOCK = 2**22  # values that are converted at a time
 OTHER_BYTE = {";16L": ";16B", ";16B": ";16L",
               ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
-SUBFILE, BITS, PAGE_TEXT, PLANAR, SAMPLES = 254, 258, 270, 284, 339  # tags of TIFF
+# tags of TIFF
+SUBFILE, BITS, PHOTOMETRIC, PAGE_TEXT, PLANAR, SAMPLES, DEPTH = (
+    254, 258, 262, 270, 284, 339, 32997)
 # EXIF's orientation, and what turns a picture upright that has it
 ORIENTATION = 274
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -169,8 +171,16 @@ def is_outside(extent: GreyRange | None, grey_range: GreyRange | None) -> bool:
     return extent[0] < grey_range[0] - step or extent[1] > grey_range[1] + step
 
 
+def is_coarse(extent: GreyRange | None, grey_range: GreyRange | None) -> bool:
+    """Does a picture use less than a quarter of the range, of 256 grey levels fewer than 64?"""
+    return extent is not None and grey_range is not None and (
+        4 * (extent[1] - extent[0]) < grey_range[1] - grey_range[0])
+
+
 def is_picture(path: Path) -> bool:
     """Does a file's content begin as a picture's, whatever its name is?"""
+    if not path.is_file():  # whoever reads a pipe may wait for ever
+        return False
     try:
         with Image.open(path, formats=_formats()):
             return True
@@ -222,11 +232,11 @@ def _why_unidentified(path: Path, file: File) -> str:
 
 def _megapixels() -> float:
     given = os.environ.get("ADLIB_MEGAPIXELS", "")
-    try:
-        return float(given or MEGAPIXELS)
-    except ValueError:
-        raise ValueError(f"ADLIB_MEGAPIXELS is {given!r}; set it to a number, such as "
-                         f"{2 * MEGAPIXELS}") from None
+    with contextlib.suppress(ValueError):
+        if (most := float(given or MEGAPIXELS)) > 0:
+            return most
+    raise ValueError(f"ADLIB_MEGAPIXELS is {given!r}; set it to a number above 0, such as "
+                     f"{2 * MEGAPIXELS}")
 
 
 def _pages(image: Image.Image) -> int:
@@ -247,7 +257,7 @@ def _pages(image: Image.Image) -> int:
         if not image.tag_v2.get(SUBFILE, 0) & 5:
             pages.append(page)
     image.seek(pages[0] if pages else 0)
-    return len(pages)
+    return max(len(pages), image.tag_v2.get(DEPTH, 1))  # a volume has its slices in one page
 
 
 def _load(image: Image.Image, side: int, file: File) -> None:
@@ -307,6 +317,8 @@ def _deep(image: Image.Image, raw: str, file: File) -> np.ndarray | None:
         return values.view(np.int8)
     if raw == "I;32N":  # unsigned
         return values.view(np.uint32)
+    if values.dtype.itemsize == 2 and image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:
+        return 65535 - values  # 0 is white, which Pillow knows of 8 bits alone
     if image.mode[0] == "F" and not np.isfinite(values).all():
         raise ValueError("some of its values are no numbers; replace them")
     if image.mode[0] in "IF":

@@ -50,8 +50,8 @@ def check_inside(root: Path, name: str, path: Path) -> None:
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(home)) for home in (root / name, root)):
         raise InputError(
-            f"{path} is a link that leads out of the data folder, to {real}; copy the pictures to "
-            f"where the link is, or link {root / name} as a whole")
+            f"{path} is a link that leads out of the data folder, to {real}; put a copy in "
+            f"its place, or link {root / name} as a whole")
     if not real.exists():
         raise InputError(f"{path} is a link to {real}, which is not there; put it there, or remove "
                          "the link")

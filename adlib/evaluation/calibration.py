@@ -27,7 +27,7 @@ from adlib.models.foreign import Foreign
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
-FOLDS = 5  # of the cross-conformal scores
+FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
 FOREIGN_FPR = 0.001
@@ -47,10 +47,11 @@ class Decision:
         fixed in advance.
     thresholds: {reference and score: Threshold}.
     good_scores: {train, held_out: a column a score, a row an image}.
-    conditions: how the good pictures were taken; None in a run of an earlier version.
+    conditions: how the good pictures were taken; None in a run of an earlier version, or of one
+        good picture.
     low, level: the one colour scale of a run's pictures: the map's median on good images, and what
         one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
-    foreign: what tells pictures that do not show the part; None in runs of an earlier version.
+    foreign: what tells pictures that do not show the part; None in the same runs.
     """
 
     ranking: pd.DataFrame
@@ -87,9 +88,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     """Decide everything from good images that the detector was not fitted on.
 
     The scores are ranked by how well they separate held-out good images from synthetic anomalies
-    put into them. Where the held-out images are too few for the asked rate and the detector can be
-    refitted in seconds, the threshold is from all good images (cross-conformal). Where nothing is
-    held out, the reference score stays and there is no threshold.
+    put into them. The threshold is from all good images (cross-conformal) where the detector can
+    do without each of them in seconds, else from the held-out ones. Where nothing is held out, the
+    reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
     images = part.held_out if held else part.train
@@ -120,8 +121,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
         good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
-        Conditions.of(part.good.tensor),
-        fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
+        *((Conditions.of(part.good.tensor),
+           fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
+          if len(part.good) > 1 else ()))
 
 
 def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
@@ -279,8 +281,7 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
                 score: str) -> dict[str, Threshold]:
     how, config, n = "split" if len(held) else "none", part.config, len(part.good)
-    enough = Threshold(np.zeros(len(held)), config.target_fpr).is_attainable
-    if how == "split" and not enough and n >= 2 * FOLDS and detector.own_score is None:
+    if how == "split" and n >= 2 * FOLDS and detector.own_score is None:
         good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
         if isinstance(good, torch.Tensor):
             good, area = parted(good)

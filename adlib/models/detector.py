@@ -118,17 +118,24 @@ def fit(detector: Config | Detector | object, images: Images, validation: Images
 
     built = registry.build(detector) if isinstance(detector, Config) else registry.adopt(detector)
     good, held = given(images), None if validation is None else given(validation)
-    more = {"run": run}
+    more = {}
     if isinstance(good, torch.Tensor):
         good, more["area"] = parted(good)
         held, more["validation_area"] = (None, None) if held is None else parted(held)
-    more = {key: value for key, value in more.items()
-            if value is not None and registry.takes(built.fit, key)}
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):  # whatever a detector draws, others' numbers stay
-        built.fit(good, held, **more)
+        fit_on(built, good, held, run=run, **more)
     built.seconds = time.perf_counter() - started
     return built.eval()
+
+
+def fit_on(detector: Detector, images: typing.Any, validation: typing.Any,
+           **more: typing.Any) -> None:
+    """Call its `fit` with what it takes of `more`, as far as that is known."""
+    from adlib.models import registry
+
+    detector.fit(images, validation, **{key: value for key, value in more.items() if (
+        value is not None and registry.takes(detector.fit, key))})
 
 
 def load_state(module: nn.Module, state: typing.Mapping[str, torch.Tensor]) -> None:

@@ -17,7 +17,7 @@ from adlib.config import Config
 from adlib.data.frame import CELL
 from adlib.data.images import Pictures
 from adlib.models.backbone import KEPT_BYTES, OnBackbone
-from adlib.models.detector import Detector, Fold, parted
+from adlib.models.detector import Detector, Fold, fit_on, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.fused import MOST, FeatureDetector
 
@@ -39,14 +39,14 @@ class Tiled(Detector):
     def fit(self, images: Pictures, validation: Pictures | None = None, *,
             run: typing.Any = None) -> Tiled:
         """As Detector.fit, on pictures [4,h,w] of their own sizes, taken one by one."""
-        from adlib.models import detector as protocol
-
-        good, _ = self._sample(images)
-        if len(images):
-            pixels = len(images) * images[0][0].numel()
-            _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
-        held = None if validation is None or not len(validation) else self._sample(validation)[0]
-        protocol.fit(self.detector, good, held, run=run)
+        pixels = len(images) * images[0][0].numel()
+        _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
+        framed, of = self._sample(images)
+        good, area = parted(framed)
+        held, held_area = (None, None) if validation is None or not len(validation) else parted(
+            self._sample(validation)[0])
+        fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
+                       of=torch.from_numpy(of))
         self.history, self.position_share = self.detector.history, self.detector.position_share
         return self
 
@@ -64,26 +64,27 @@ class Tiled(Detector):
         quick = isinstance(self.detector, FeatureDetector) and len(good) <= MOST
         return self._cross_fit(good, fitted_on, folds) if quick else None
 
+    @torch.no_grad()
     def _cross_fit(self, good: Pictures, fitted_on: torch.Tensor, folds: typing.Sequence[Fold]
                    ) -> typing.Iterator[dict[str, torch.Tensor]]:
-        framed, of = self._sample(good)
-        tiles, area = parted(framed)
-        within = [tuple(np.flatnonzero(np.isin(of, part)) for part in fold) for fold in folds]
-        known = torch.from_numpy(np.flatnonzero(np.isin(of, fitted_on.numpy())))
-        own = self.detector.head
+        place = torch.full((len(good), ), -1)
+        place[fitted_on] = torch.arange(len(fitted_on))
+        detector, own = self.detector, self.detector.head
+        refit = None if hasattr(own, "without") else detector.refitting(*self._sample(good))
         try:
-            refitted = self.detector.refitted(tiles, known, within, area)
-            for (head, _), (_, held) in zip(refitted, folds, strict=True):
-                self.detector.head = head.eval()
+            for rest, held in folds:
+                with torch.random.fork_rng(devices=[]):
+                    head = refit(rest) if refit else own.without(place[held])
                 for i in held:
+                    detector.head = head if refit else LeavingOut(head, place[i])
                     yield self.anomaly_maps(good[int(i)][None, :3])
         finally:
-            self.detector.head = own
+            detector.head = own
 
     def _sample(self, pictures: Pictures) -> tuple[torch.Tensor, np.ndarray]:
         """Tiles of pictures, uint8 [n,4,T,T], and the pictures that they are of: as many of each
         place, each time of another picture, drawn by the seed; none where nothing counts."""
-        most = max(FEWEST, SAMPLE // self.tile**2)
+        most = min(MOST, max(FEWEST, SAMPLE // self.tile**2))
         rng = np.random.default_rng(self.seed)
         order, places = rng.permutation(len(pictures)), [
             [(y, x) for y in starts(size[0], self.tile, self.overlap)
@@ -133,6 +134,17 @@ class Tiled(Detector):
         return {name: (total[0] / total[1])[:-(-sides[0] * total.shape[1] // size[0]),
                                             :-(-sides[1] * total.shape[2] // size[1])]
                 for name, total in sums.items()}
+
+
+class LeavingOut(nn.Module):
+    """A head that compares no cell with those of one of the pictures it was fitted on."""
+
+    def __init__(self, head: nn.Module, picture: torch.Tensor) -> None:
+        super().__init__()
+        self.head, self.picture = head, picture
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(features, self.picture.expand(len(features)))
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -241,6 +241,9 @@ def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
 
 def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
     """Split into batches; a last batch of one joins its neighbour, for batch norm needs two."""
+    if len(order) < 2:
+        raise InputError(f"{len(order)} good training images are too few to train a network with; "
+                         "give at least 2, or take a configuration such as memory")
     batches = list(order.split(size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]

@@ -267,7 +267,7 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
     label_free = [entry["all"] for each, part in zip(metrics, of_score, strict=True)
                   for entry in each.get("label_free", []) if entry["score"] == part.get("score")]
     row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
-    if all(_supports(each, first["target_fpr"]) for each in metrics):
+    if all(supports(each, first["target_fpr"]) for each in metrics):
         row |= _rate(of_score, "false_positives", "false") | _rate(of_score, "detections", "found")
     if prefix:  # the map that was measured is the chosen score's
         row |= _pixel_metrics(metrics, first["name"])
@@ -293,7 +293,8 @@ def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]
     return found
 
 
-def _supports(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
+def supports(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
+    """Was enough held out for a threshold at this rate?"""
     return metrics["calibration"]["images"] >= min_calibration_size(target_fpr)
 
 

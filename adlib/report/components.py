@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from adlib.data.layout import some
 from adlib.evaluation import operating_point
 from adlib.evaluation.conformal import rate_interval
 from adlib.report import sentences
@@ -71,7 +72,7 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
     labels, scores = test["label"].to_numpy(int), test["chosen_score"].to_numpy(float)
     if not 0 < labels.sum() < len(labels):
         return Markup("")
-    calibrated, best = is_calibrated(threshold), operating_point.oracle(labels, scores)
+    calibrated, best = threshold.is_attainable, operating_point.oracle(labels, scores)
     level = threshold.value if calibrated else best
     rates = {rate: threshold.at(rate).value for rate in sorted({*RATES, threshold.target_fpr})}
     levels = np.unique([*operating_point.cuts(scores), level, *rates.values()])
@@ -125,17 +126,12 @@ def _histograms(places: np.ndarray, labels: np.ndarray) -> list[str]:
             for counts, sign in zip(counted, (-1, 1), strict=True)]
 
 
-def is_calibrated(threshold: Threshold) -> bool:
-    """Is there a threshold that good images decided?"""
-    return len(threshold.calibration) > 0
-
-
 def verdicts(score: float, label: int | None,
              threshold: Threshold) -> list[tuple[str, Text, bool]]:
     """(class, words, does it hold) for a score above the threshold and one that is not; none holds
     where there is no threshold."""
     above = bool(threshold.exceeded(score))
-    return [(*VERDICTS[label, called], is_calibrated(threshold) and called == above)
+    return [(*VERDICTS[label, called], threshold.is_attainable and called == above)
             for called in (True, False)]
 
 
@@ -226,5 +222,7 @@ def banner(part: Part) -> Markup:
                layout=category.layout, train=len(category.train), test=len(category.test),
                bad=len(category.train_bad))
     source = data_source(part.source, Path(category.root).resolve().name)
-    return render("banner.html.j2", synthetic=category.synthetic, text=join(
-        [t("run.category_category", category=category.name), source, counts]))
+    left_out = [path.name for path in category.excluded]
+    said = [t("run.category_category", category=category.name), source, counts]
+    said += [t("run.excluded", n=len(left_out), names=some(left_out))] * bool(left_out)
+    return render("banner.html.j2", synthetic=category.synthetic, text=join(said))

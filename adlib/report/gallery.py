@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
 from adlib.report import sentences
-from adlib.report.components import VERDICTS, figure, is_calibrated, known, verdicts
+from adlib.report.components import VERDICTS, figure, known, verdicts
 from adlib.report.i18n import Text, html, t
 from adlib.report.render import render
 from adlib.runs.album import Shot
@@ -54,7 +54,7 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
              if view[0] != "reconstruction" or any(shot.reconstruction for shot in shots)]
     return render("gallery.html.j2", name=name, tiles=tiles, shows=shows, defects=defects, ids=ids,
                   orders=ORDERS, views=views, truth=any(shot.ticks for shot in shots),
-                  level=threshold.value if is_calibrated(threshold) else math.nan)
+                  level=threshold.value if threshold.is_attainable else math.nan)
 
 
 def counted(rows: pd.DataFrame, threshold: Threshold) -> Text:
@@ -70,7 +70,7 @@ def counted(rows: pd.DataFrame, threshold: Threshold) -> Text:
 def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
     """{place in rows: why it is shown}, up to three: the highest score that is found, the lowest
     that is missed and the highest of a good image; without labels the highest and the lowest."""
-    decided = is_calibrated(threshold)
+    decided = threshold.is_attainable
     above = threshold.exceeded(rows["score"].to_numpy(float)) | (not decided)
     labels, scores = rows["label"].fillna(-1).to_numpy(int), rows["score"].to_numpy(float)
     high, low = (("view.highest_found", "view.lowest_found") if decided else
@@ -145,7 +145,7 @@ def _of_run(run: Compared, rows: pd.DataFrame) -> dict[str, typing.Any]:
     places = (rows["score"].rank().to_numpy() - 0.5) / len(rows)
     return {"name": run.name, "html": html(run.name), "score": html(sentences.score(run.score)),
             "places": places.round(4).tolist(),
-            "line": float((scores <= level).mean()) if is_calibrated(run.threshold) else None,
+            "line": float((scores <= level).mean()) if run.threshold.is_attainable else None,
             "called": run.threshold.exceeded(scores).tolist(),
             "values": [f"{score:.4g}" for score in scores],
             "heat": [run.shots[path].heat for path in rows.index],

@@ -188,8 +188,12 @@ def both_ways(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     cells = cells[cells["row"].isin(order) & cells["column"].isin(order)]
     cells = cells.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
     return cells.assign(
-        text=[f"{cell.value:+.3f} (p = {cell.p_holm:.2g})" for cell in cells.itertuples()],
+        text=[f"{cell.value:+.3f} (p {_p(cell.p_holm)})" for cell in cells.itertuples()],
         mark=np.where(cells["p_holm"] < comparison.LEVEL, "★", ""))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
 
 def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> pd.DataFrame:
@@ -243,7 +247,8 @@ def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
 
 def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """{(category, configuration): limits.robustness}."""
-    tables = {folder.parts[-2:]: _read(folder / "robustness.csv") for folder in _limits(reports)}
+    tables = {folder.parts[-2:]: _read(folder / "robustness.csv")
+              for folder in _looked_at(reports, "limits")}
     return {key: table for key, table in tables.items() if len(table)}
 
 
@@ -272,15 +277,15 @@ def smallest(reports: Path) -> pd.DataFrame:
     """Where each defect is found, on drawn data: limits.smallest of every configuration."""
     tables = [_read(folder / "smallest.csv").assign(category=folder.parts[-2],
                                                     configuration=folder.name)
-              for folder in _limits(reports)]
+              for folder in _looked_at(reports, "limits")]
     columns = ["category", "configuration", "defect", "area50", "area95", "smallest", "largest",
                "found_at_real_size", "contrast95", "faintest"]
     return pd.concat([pd.DataFrame(columns=columns), *filter(len, tables)])[columns]
 
 
-def _limits(reports: Path) -> list[Path]:
-    return [folder for folder in freshness.limits(reports)
-            if not freshness.failure(folder / "limits.json")]
+def _looked_at(reports: Path, kind: str) -> list[Path]:
+    return [folder for folder in freshness.looked_at(reports, kind)
+            if not freshness.failure(folder / f"{kind}.json")]
 
 
 def _read(path: Path) -> pd.DataFrame:

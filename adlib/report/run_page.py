@@ -74,13 +74,15 @@ def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
     whys = gallery.telling(rows, threshold)
     shots = _shots(run, part, detector, decision, results, list(whys))
     figures.show(gallery.examples(rows.iloc[list(whys)], shots, threshold, list(whys.values())),
-                 t("figure.examples"), "examples", album.FILE)
+                 t("figure.examples"), "examples", "all_results.csv")
 
 
 def show_threshold(run: Run, decision: Decision, results: Results) -> None:
     """The scores of the test images and the threshold between them, to be moved."""
     reference_figures.score_distribution(results, decision.score, run.folder)
-    said = sentences.operating(results.chosen["operating"])
+    said = sentences.operating(
+        results.chosen["operating"]) if decision.threshold.is_attainable else (
+        sentences.threshold_rests_on(decision.threshold))
     if panel := components.threshold(results.table, decision.threshold, decision.score):
         figures.show(panel, join([t("figure.drag"), said]), "threshold", "all_results.csv")
     else:

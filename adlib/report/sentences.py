@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
     from adlib.data.part import Part
     from adlib.data.quality import Findings
     from adlib.evaluation.calibration import Decision
+    from adlib.evaluation.conformal import Threshold
     from adlib.models.detector import Detector
 
 SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
@@ -135,22 +136,25 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
-    said.append(threshold_rests_on(threshold.calibration, threshold.target_fpr, threshold.how,
-                                   threshold.is_attainable))
+    good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
+        threshold.target_fpr)
+    said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
+                  more=least - good) if good < least and not threshold.is_attainable else
+                threshold_rests_on(threshold))
     if unlike := decision.foreign_threshold:
-        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
+                      weights=weights(decision.foreign.weights)))
         if aside := int(decision.foreign.set_aside):
             said.append(t("foreign.set_aside", n=aside))
     return join(said)
 
 
-def threshold_rests_on(calibration: typing.Sized, target_fpr: float, how: str,
-                       attainable: bool) -> Text:
-    """The images a threshold is from (Threshold.calibration), or why there is none."""
-    if not attainable:
-        return t("run.threshold_unattainable", n=len(calibration), rate=target_fpr,
-                 least=min_calibration_size(target_fpr))
-    return t("run.threshold", n=len(calibration), how=named("how", how), rate=target_fpr)
+def threshold_rests_on(threshold: Threshold) -> Text:
+    """The images a threshold is from, or why there is none."""
+    n, rate = len(threshold.calibration), threshold.target_fpr
+    if not threshold.is_attainable:
+        return t("run.threshold_unattainable", n=n, rate=rate, least=min_calibration_size(rate))
+    return t("run.threshold", n=n, how=named("how", threshold.how), rate=rate)
 
 
 def scores(study: pd.DataFrame) -> Text:

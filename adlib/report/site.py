@@ -1,5 +1,5 @@
 """Executed notebooks to one offline site: reports/index.html, and a page for every look at the
-data, every run and its limits.
+data, every run and its limits, and how many pictures it takes.
 
 Pages are made to be passed on: of a folder on this machine they show the name alone.
 """
@@ -10,7 +10,6 @@ import hashlib
 import html
 import re
 import shlex
-import shutil
 import typing
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
 
-from adlib.config import Config, InputError, log, notebook_of, project_root
+from adlib.config import Config, InputError, log, project_root
 from adlib.data import files
 from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
@@ -27,16 +26,20 @@ from adlib.report.i18n import Text, named, t
 from adlib.report.study import INLINE, Study
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
+from adlib.runs.grid import AFTER_A_RUN
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "smallest.csv")
-COPY = ".adlib-pages"  # says that a folder may be replaced by the next copy
-PASSED_ON = (".html", ".jpg", ".png", ".webp")
+             "detectability.csv", "smallest.csv", "how_many.csv", "suspects.txt")
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
+AFTER_A_RUN_SAID = {
+    "limits": {"group": "page.limits", "of": "page.limits_of",
+               "not_finished": "page.limits_not_finished"},
+    "how_many": {"group": "page.how_many", "of": "page.how_many_of",
+                 "not_finished": "page.how_many_not_finished"}}
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -71,44 +74,20 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
     pages = [_data_page(study, folder) for folder in looks]
     pages += [_run_page(reports, row, commands) for row in table.itertuples()]
-    pages += [_limits_page(table, folder) for folder in freshness.limits(reports)]
+    pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
+              for folder in freshness.looked_at(reports, kind)]
     pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
-    shared = _shared(language) | {"hidden": _hidden(reports, table)}
+    common = shared(language) | {"hidden": _hidden(reports, table)}
     groups = _groups(pages, reports)
     for page in pages:
-        _write(shared | page, groups, reports)
+        write(common | page, groups, reports)
     files.write_json(note, made_from)
     log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
-
-
-def copy(reports: Path, target: Path) -> int:
-    """The pages, their pictures and what they offer as files, to be passed on: no notebook, model,
-    log or manifest, which are large or name this machine's folders. Returns the size in bytes.
-
-    Raises:
-        InputError: where the target holds anything but an earlier copy, or the reports themselves.
-    """
-    inside, around = reports.resolve(), target.resolve()
-    if inside.is_relative_to(around) or around.is_relative_to(inside):
-        raise InputError(f"{target} holds the reports or lies among them; give another folder")
-    if target.exists() and not (target / COPY).is_file() and (
-            not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
-    shutil.rmtree(target, ignore_errors=True)
-    files.write_text(target / COPY, "Pages that adlib report --pages copied; made anew each time.")
-    size = 0
-    for path in sorted(reports.rglob("*")):
-        if path.suffix in PASSED_ON or path.name in DOWNLOADS:
-            there = target / path.relative_to(reports)
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, there)
-            size += path.stat().st_size
-    return size
 
 
 # ---- what is on a page
@@ -136,7 +115,7 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
     folder = reports / row.folder
     about, name = run_folder.manifest(folder), label(row.name)
     params, done = about.get("params") or {}, row.status == "finished"
-    stem = (notebook_of(params["model"]) if "model" in params else "").removesuffix(".ipynb")
+    stem = Path(freshness.notebook_of(params["model"])).stem if "model" in params else ""
     note = named("status", row.status) if not done else (
         f"{row.auroc:.3f}" if row.auroc == row.auroc else "")
     page = {"notebook": folder / "notebook.ipynb", "stem": stem, "synthetic": row.synthetic is True,
@@ -146,7 +125,7 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
             "category": row.category, "warnings": _warnings([row.weights]), "facts": _facts(about),
             "command": commands.get(row.folder) or _papermill(
                 stem, folder / "notebook.ipynb", params),
-            "figures": _figures(folder) if done else []}
+            "figures": _figures(folder, params["target_fpr"]) if done else []}
     if done:
         page["result"] = sentences.result(row.category, name, comparison.read_metrics(folder),
                                           params["target_fpr"])
@@ -154,17 +133,19 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 
 
-def _limits_page(table: typing.Any, folder: Path) -> Page:
+def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
+    """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
-    failure = freshness.failure(folder / "limits.json")
+    said, failure = AFTER_A_RUN_SAID[kind], freshness.failure(folder / f"{kind}.json")
     names = {"category": category, "configuration": label(name)}
-    page = {"notebook": folder / "notebook.ipynb", "stem": "05_limits", "category": category,
-            "title": t("page.limits_of", **names),
-            "link": (t("page.limits"), t("page.category_configuration", **names),
+    page = {"notebook": folder / "notebook.ipynb", "category": category,
+            "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
+            "title": t(said["of"], **names),
+            "link": (t(said["group"]), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
             "synthetic": _drawn(table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t("page.limits_not_finished"), "failed", failure["failed"], failure["retry"])}
+        folder, t(said["not_finished"]), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
@@ -200,17 +181,18 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
             for key, value in facts.items() if value]
 
 
-def _figures(folder: Path) -> list[tuple[Text, str, str]]:
+def _figures(folder: Path, target_fpr: float) -> list[tuple[Text, str, str]]:
     """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
+    decided = comparison.supports(metrics, target_fpr)
     entry = chosen["auroc"]["test"]
     if entry["value"] is not None:
         figures.append((t("page.auroc", score=sentences.score(chosen["score"])),
                         f"{entry['value']:.3f}", f"{entry['low']:.2f}–{entry['high']:.2f}"))
     operating = (chosen.get("operating") or {}).get("test", {})
     for key, name in (("detections", t("page.detections")),
-                      ("false_positives", t("page.false_positives"))):
+                      ("false_positives", t("page.false_positives"))) if decided else ():
         if (rate := operating.get(key)) and rate["n"]:
             figures.append((name, f"{rate['count']} / {rate['n']}",
                             f"{rate['low']:.0%}–{rate['high']:.0%}"))
@@ -232,13 +214,13 @@ def _papermill(stem: str, output: Path, params: dict[str, typing.Any]) -> str:
 # ---- how it is rendered
 
 
-def _shared(language: str) -> Page:
+def shared(language: str) -> Page:
     """What the template needs to know whichever page it makes."""
     css, js, words = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
                       for name in ("style.css", "page.js", "glossary.js"))
     css, js = render.style() + css, render.script() + js + words
     digest = hashlib.sha256(js.encode()).digest()  # of the only script that the page's policy runs
-    return {"lang": i18n.LANGUAGES[language], "css": css + _highlight_css(), "js": js,
+    return {"lang": i18n.LANGUAGES[language], "css": css, "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
             "command": "", "facts": [], "figures": [], "results": "", "category": "",
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
@@ -257,10 +239,11 @@ def _groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typin
     return groups
 
 
-def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: Path) -> None:
+def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: Path) -> None:
     """index.html in the folder of an executed notebook. The notebook's question, its first line,
     becomes the page's heading."""
-    folder, chinese = page["notebook"].parent, dict(i18n.notebooks().get(page["stem"], {}))
+    folder = page["notebook"].parent
+    chinese = page.get("chinese") or dict(i18n.notebooks().get(page["stem"], {}))
     notebook = _notebook(page)
     first, executed = notebook.cells[0], notebook.metadata.get("papermill", {})
     (question, first.source), (other, chinese[first.id]) = (
@@ -326,7 +309,8 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
                          "again") from error
     notebook.cells = _asked(notebook.cells)
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    left_out = {"exercise"}  # for whoever opens the notebook, not for readers of its page
+    # For whoever opens the notebook, not for readers of its page, which says itself what failed.
+    left_out = {"exercise", "papermill-error-cell-tag"}
     if any("injected-parameters" in each for each in tags):  # what was given replaces the defaults
         left_out.add("parameters")
     notebook.cells = [cell for cell, each in zip(notebook.cells, tags, strict=True)
@@ -353,21 +337,25 @@ def _heading(markdown: str) -> str:
 
 
 def _hidden(reports: Path, table: typing.Any) -> dict[str, str]:
-    """{folder of this machine: what a page shows in its place}."""
-    folders = [reports.resolve(), reports.absolute(), project_root()]
+    """{folder of this machine: what a page shows in its place}: one in the project as seen from
+    there, so that a command can be given as it stands; of another the name alone."""
+    root = project_root()
+    folders = [reports.resolve(), reports.absolute(), root]
     for kept in (run_folder.local(reports / folder) for folder in table["folder"]):
         params = kept.get("params", {})
         given = [kept.get("data_root"), params.get("data_root"), params.get("reports")]
         folders += [Path(path) for path in given if path]
         folders += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
-    shown = {Path.home(): "~"} | {folder: folder.name for folder in folders}
+    shown = {Path.home(): "~"} | {
+        folder: folder.relative_to(root).as_posix() if root in folder.parents else folder.name
+        for folder in folders}
     return {str(folder): name for folder, name in shown.items()
             if folder.is_absolute() and folder.name}
 
 
 def _without_paths(content: str, hidden: dict[str, str]) -> str:
-    """A page without this machine's folders: of each, its name alone is left, and nothing of the
-    project's, to which all paths are relative. Paths stand in cells, logs and reasons of failures,
+    """A page without this machine's folders (`_hidden`), and nothing of the project's, to which all
+    paths are relative. Paths stand in cells, logs and reasons of failures,
     too, which is why this comes last."""
     names = {form: name for path, name in hidden.items() for form in (path, html.escape(path))}
     root = str(project_root())
@@ -376,11 +364,3 @@ def _without_paths(content: str, hidden: dict[str, str]) -> str:
     return re.sub(rf"(?<![\w.-])({known})(?![\w-])(/?)", lambda found: (
         "" if found[2] and found[1] == root else names[found[1]] + found[2]), content)
 
-
-def _highlight_css() -> str:
-    from pygments.formatters import HtmlFormatter
-
-    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight")
-                   for style in ("default", "github-dark"))
-    return (f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n"
-            ".highlight { background: none; }")

@@ -14,17 +14,18 @@ from markupsafe import Markup
 
 from adlib.report import answers, comparison, components, figures, sentences
 from adlib.report.comparison import label
-from adlib.report.i18n import Text, named, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
                "false_positives", "detections", *comparison.PIXEL_METRICS, "claim_low", "verdict",
                "published", "seeds", "epochs", "train_seconds", "device", "weights", "status")
-INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_")
+INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_", "gain_")
           for end in ("spread", "low", "high")} - {"claim_low"}  # said in another column's cell
 FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
          "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}", "found_at_real_size": "{:.0%}",
-         "contrast95": "{:.2f}", "faintest": "{:.2f}"}  # others have three decimals
+         "contrast95": "{:.2f}", "faintest": "{:.2f}", "pictures": "{:.0f}", "most": "{:.0f}",
+         "enough": "{:.0f}"}  # others have three decimals
 NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
 VERDICTS = ("missed", "reached", "exceeded")
 Row = dict[typing.Any, typing.Any]
@@ -48,11 +49,13 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
 
     Args:
         cells: row, column (codes), value; where they are not the values alone, also text, what is
-            read on demand, and mark, what is always seen. Rows and columns in their first order.
+            read on demand, and mark, what is always seen. Rows and columns in their first order,
+            columns that are rows, too, in that of the rows.
         low, high: pale and full colour. A scale from -x to x has two colours and is pale at 0.
     """
     cells = cells[cells["value"].notna()]
     rows, columns = (list(dict.fromkeys(cells[key])) for key in ("row", "column"))
+    columns.sort(key=lambda code: rows.index(code) if code in rows else -1)
     shown: dict[typing.Any, dict[typing.Any, Row]] = {row: {} for row in rows}
     for cell in cells.to_dict("records"):
         value = cell["value"]
@@ -97,7 +100,7 @@ def title(code: typing.Any) -> str:
         return named(*code.split(":")) if rest else t("column.kind_of")
     if rest:
         return t(f"column.{family}", name=named(family, rest))
-    return label(code) if label(code) != code else named("column", code)
+    return label(code) if label(code) != code else sentences.score(named("column", code))
 
 
 def _shown(table: pd.DataFrame) -> tuple[list[typing.Any], list[list[str]]]:
@@ -160,6 +163,10 @@ def _status(row: Row) -> str:
     return "" if text == named("status", "finished") else text
 
 
+def _scores(codes: typing.Any) -> str:
+    return join(map(sentences.score, codes.split(", ")), ", ") if isinstance(codes, str) else ""
+
+
 def _reached(value: float, least: float, form: typing.Callable[[float], str]) -> str:
     """A value read off a curve: beyond the least that was drawn lies only the curve's guess."""
     if math.isnan(value):
@@ -173,6 +180,8 @@ def _percent(value: float) -> str:
 
 WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "configuration": lambda row: label(row["configuration"]),
+    **{name: lambda row, name=name: _scores(row[name])
+       for name in ("score", "own_score", "chosen_score", "best_score")},
     "auroc": auroc,
     "bad_auroc": lambda row: auroc(row, "bad_"),
     "false_positives": lambda row: _rate(row, "false_positives", "false"),
@@ -187,6 +196,8 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
         row["weights"], str) else "",
     "label_free_choice": lambda row: named("position", row["label_free_choice"]),
     "better": lambda row: named("position", row["better"]),
+    "gain": lambda row: "" if math.isnan(row["gain"]) else (
+        f"{row['gain']:.3f} [{row['gain_low']:.3f}, {row['gain_high']:.3f}]"),
     "mean_false_positives": lambda row: t("limits.none") if math.isnan(
         row["mean_false_positives"]) else f"{row['mean_false_positives']:.0%}",
     "area50": lambda row: _reached(row["area50"], row["smallest"], _percent),

@@ -102,7 +102,7 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     shutil.rmtree(folder / "pictures", ignore_errors=True)
 
     def put(name: str, picture: np.ndarray) -> str:
-        address = f"pictures/{name}.{'webp' if picture.shape[2] == 4 else 'jpg'}"
+        address = f"pictures/{name}.webp"
         _write(folder / address, overlays.encoded(picture))
         return address
 
@@ -149,8 +149,13 @@ def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:
     """Shots of files (`read` for a page in the folder `page`) with their thumbs and heat inside the
     page, so that it can be passed on alone: smaller the more they are. What is opened large stays
     beside the page."""
+    home = run_folder.home_of(page)  # what lies above a page is where it will be seen from there
+
+    def made_of(address: str, side: int) -> str:
+        return _small((home if address.startswith("../") else page) / unquote(address), side)
+
     for side in SIDES:
-        made = [dataclasses.replace(shot, **{name: _small(page / unquote(getattr(shot, name)), side)
+        made = [dataclasses.replace(shot, **{name: made_of(getattr(shot, name), side)
                                              for name in ("thumb", "heat")}) for shot in shots]
         if sum(len(shot.thumb) + len(shot.heat) + TILE for shot in made) <= PAGE:
             break
@@ -167,15 +172,19 @@ def _small(path: Path, side: int) -> str:
 
 def _input(path: Path, kept: Path, grey_range: reading.GreyRange | None
            ) -> tuple[tuple[Path, Path], tuple[int, int]]:
-    """An input and its thumb in the category's folder, and its size there; made if need be."""
-    large, small = (kept.with_name(f"{kept.name}{end}.jpg") for end in ("", "-small"))
-    if not (large.exists() and small.exists()):
+    """An input and its thumb in the category's folder, and its size there; made if need be. A small
+    one is its own thumb."""
+    large, small = (kept.with_name(f"{kept.name}{end}.webp") for end in ("", "-small"))
+    if not large.exists():
         picture = reading.upright(path, LARGEST, grey_range)[0]
-        for target, side in ((large, LARGEST), (small, SMALL)):
-            picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-            _write(target, overlays.encoded(picture))
+        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        thumb = picture.copy()
+        thumb.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
+        if thumb.size != picture.size:
+            _write(small, overlays.encoded(thumb))
+        _write(large, overlays.encoded(picture))
     with Image.open(large) as picture:
-        return (large, small), picture.size
+        return (large, small if max(picture.size) > SMALL else large), picture.size
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -3,8 +3,8 @@
 A run depends on its parameters, data and weights, on its notebook's code cells, and on what these
 and its detector import of the packages that make numbers; it notes that itself, in run.json. The
 runner writes the same as a build manifest, a note, of the executed data notebook (eda.json), of a
-run's limits (limits.json), of the comparison (comparison.json) and of the report (report.json), or
-why they failed.
+run's limits (limits.json), of how many pictures it takes (how_many.json), of the comparison
+(comparison.json) and of the report (report.json), or why they failed.
 """
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, notebook_of, study_root, upgrade
+from adlib.config import DETECTORS, Config, InputError, study_root, upgrade
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
@@ -32,6 +33,12 @@ NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 NOT_INPUTS = ("category", "data_root", "reports", "save_as", "roi", "ignore")
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
+
+
+def notebook_of(model: str) -> str:
+    """The notebook that runs a model."""
+    return {"cae": "02_cae_baseline.ipynb",
+            "resnet18": "03_resnet_ssim.ipynb"}.get(model, "04_feature_space.ipynb")
 
 
 def of_run(config: Config, category: layout.Category) -> Made:
@@ -52,6 +59,17 @@ def of_run(config: Config, category: layout.Category) -> Made:
                          *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})
+
+
+def attended() -> bool:
+    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
+    cannot."""
+    if "IPython" not in sys.modules:  # this is no notebook
+        return False
+    from IPython import get_ipython
+
+    header = getattr(get_ipython(), "parent_header", None) or {}
+    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 def by_hand() -> str:
@@ -76,8 +94,9 @@ def at_hand(weights: str) -> Made:
     return {"weights": "pretrained"} if there else {}
 
 
-def of_limits(notebook: Path, run: Path) -> Made:
-    """What a run's limits depend on: its numbers, what these were made from, and the code."""
+def after_a_run(notebook: Path, run: Path) -> Made:
+    """What a run's limits, or how many pictures it takes, depend on: its numbers, what these were
+    made from, and the code."""
     numbers = [files.read_json(run / "metrics.json"), read(run / "run.json").get("inputs")]
     return {"run": _text_hash(numbers), "code": code(notebook.name)}
 
@@ -145,11 +164,11 @@ def failure(note: Path) -> dict[str, str] | None:
             for key in ("failed", "retry")} if "failed" in noted else None
 
 
-def limits(reports: Path) -> list[Path]:
-    """The folders of all limits, failed ones included: reports/limits/<category>/<configuration>.
-    """
-    return sorted({path.parent for name in ("limits.json", "notebook.ipynb", "robustness.csv")
-                   for path in (reports / "limits").glob(f"*/*/{name}")})
+def looked_at(reports: Path, kind: str) -> list[Path]:
+    """The folders of what was found out after the runs, failed ones included: of a kind of
+    grid.AFTER_A_RUN, reports/<kind>/<category>/<configuration>."""
+    return sorted({path.parent for name in (f"{kind}.json", "notebook.ipynb", "*.csv")
+                   for path in (reports / kind).glob(f"*/*/{name}")})
 
 
 def read(path: Path) -> Made:
@@ -253,10 +272,10 @@ def _all_code() -> str:
 
 
 def _below(reports: Path) -> str:
-    """Every file of runs, limits and data notebooks, pages and hidden files aside: its name, its
-    size, and when it was written."""
+    """Every file of runs, of what followed them, and of data notebooks, pages and hidden files
+    aside: its name, its size, and when it was written."""
     states = []
-    for path in sorted(path for folder in ("eda", "limits", "runs")
+    for path in sorted(path for folder in ("eda", "how_many", "limits", "runs")
                        for path in (reports / folder).rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # a run under way has just finished with it
             name = path.relative_to(reports).as_posix()

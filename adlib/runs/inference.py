@@ -189,6 +189,8 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
 def _foreign(folder: Path, config: Config) -> Foreign | None:
     path = folder / "foreign.pt"
     if not path.exists():
+        if run_folder.manifest(folder).get("data", {}).get("counts", {}).get("train") == 1:
+            return None  # one good picture says nothing of what others may look like
         log.warning("%s was made before pictures that do not show the part could be told; run its "
                     "configuration again to have them refused", folder)
         return None

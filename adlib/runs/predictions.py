@@ -70,9 +70,10 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
             source.done |= read is None
             if read and (source.final or not read[0].problem):
                 prediction = _scored(record, source, *read)
-                record.add(prediction)
+                added, told = record.add(prediction), source.done
                 source.done = True
-                yield prediction
+                if added or not told:
+                    yield prediction
             if stop.is_set():
                 return
 

@@ -143,14 +143,16 @@ class Record:
         except OSError:
             return True
 
-    def add(self, one: Prediction) -> None:
-        """Write a row, unless it would only repeat that the same cannot be read."""
+    def add(self, one: Prediction) -> bool:
+        """Write a row, unless it would only repeat that the same cannot be read: then False."""
         latest = self.latest.get(one.path)
-        if not (latest and one.problem and latest.problem and latest.content == one.content):
-            with self._writing():
-                csv.DictWriter(self._stream, COLUMNS).writerow(_row(one))
-                self._stream.flush()
-            self._keep(one)
+        if latest and one.problem and latest.problem and latest.content == one.content:
+            return False
+        with self._writing():
+            csv.DictWriter(self._stream, COLUMNS).writerow(_row(one))
+            self._stream.flush()
+        self._keep(one)
+        return True
 
     def overlay_of(self, source: Source, content: str) -> str:
         """Where a picture's overlay goes, relative to the folder: that of another one stays."""

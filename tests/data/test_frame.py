@@ -108,7 +108,7 @@ def test_folders_and_parameters_name_masks(mvtec_root):
                              ignore="plate.png"))
     assert asked.looked_at.any(axis=1).sum() == 12
     assert layout.fingerprint(asked.category) != before
-    with pytest.raises(InputError, match="ignore is 'gone.png', and there is no file"):
+    with pytest.raises(InputError, match="ignore is 'gone.png', and there is no such file"):
         open_part(Config(data_root=str(mvtec_root), held_out=0, ignore="gone.png"))
 
 

@@ -100,10 +100,10 @@ def test_unknown_category(course_root):
         layout.open_category(course_root, "nutt")
 
 
-def test_too_few_training_images(course_root):
-    for path in sorted((course_root / "nut" / "train" / "good").iterdir())[1:]:
+def test_no_training_image(course_root):
+    for path in sorted((course_root / "nut" / "train" / "good").iterdir()):
         path.unlink()
-    with pytest.raises(InputError, match="holds 1 images; at least 2"):
+    with pytest.raises(InputError, match="holds no image; give at least a good one"):
         open_nut(course_root)
 
 
@@ -234,11 +234,21 @@ def test_what_has_no_place_is_listed(mvtec_root):
     ("nut/train/ok/1.png", r"; .*nut/train has no folder good, but ok"),
     ("nut/train/1.png", r"; .*nut/train has no folder good$"),
     ("train/normal/1.png", r"; .*d/train has no folder good, but normal"),
-    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has"), ("nut/good/1.png", "by adlib new$")])
+    ("nut/Test/good/1.png", r"; .*d/nut has no folder train, but Test"),
+    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has one"), ("nut/good/1.png", "by adlib new$")])
 def test_a_layout_that_nearly_fits_is_told(tmp_path, make, words):
     picture(tmp_path / "d" / make, 1)
     with pytest.raises(InputError, match="has no folder <category>/train/good;.*" + words):
         layout.categories(tmp_path / "d")
+
+
+@pytest.mark.parametrize(("folder", "words"), [
+    ("test/batch1/Good", "test/batch1/Good calls pictures good"),
+    ("train/good/day1/bad", "train/good/day1/bad lies in the folder of good pictures")])
+def test_folders_that_call_the_same_pictures_good_and_bad_are_an_error(mvtec_root, folder, words):
+    picture(mvtec_root / "nut" / folder / "1.png", 1)
+    with pytest.raises(InputError, match=words):
+        open_nut(mvtec_root)
 
 
 def test_pictures_beside_folders_of_pictures_are_named(mvtec_root):
@@ -361,3 +371,26 @@ def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvt
     monkeypatch.setattr(type(mvtec_root), "iterdir", locked)
     with pytest.raises(InputError, match="cannot read the folder .*/spot: Permission denied"):
         open_nut(mvtec_root)
+
+
+def test_excluded_images_are_not_learned_from_and_change_what_the_data_are(course_root):
+    every = layout.open_category(course_root, "nut")
+    some = layout.open_category(course_root, "nut", ["nut/train/good/003.png", "005.PNG",
+                                                     "zip/train/good/000.png"])
+    assert [path.name for path in some.excluded] == ["003.png", "005.png"]
+    assert set(every.train) - set(some.train) == set(some.excluded)
+    assert (some.test, some.train_bad) == (every.test, every.train_bad)
+    assert layout.fingerprint(some) != layout.fingerprint(every)
+    assert layout.changed(some, layout.contents(some)) == []
+
+
+@pytest.mark.parametrize("name", ["nosuch.png", "nut/test/000.png", "nut/train/bad/000.png",
+                                  "../zip/train/good/000.png"])
+def test_what_is_no_good_training_image_cannot_be_excluded(course_root, name):
+    with pytest.raises(InputError, match="exclude names 1 images that are not among the good"):
+        layout.open_category(course_root, "nut", [name])
+
+
+def test_excluding_nearly_all_leaves_too_few(course_root):
+    with pytest.raises(InputError, match="holds 1 images beside 7 excluded ones"):
+        layout.open_category(course_root, "nut", [f"{i:03d}.png" for i in range(7)])

@@ -92,11 +92,13 @@ def test_without_a_threshold_it_stands_at_the_oracle_and_without_labels_there_is
     assert components.threshold(table([0, None], [1, 2]), above(1.5), "ssim.max") == ""
 
 
-def test_a_threshold_that_calls_nothing_anomalous_lies_at_the_edge():
+def test_too_few_good_images_for_the_asked_rate_are_no_threshold_but_for_higher_rates():
     page = soup(components.threshold(table([0, 1], [1, 2]), above(1.5, 10), "ssim.max"))
-    assert page.select_one(".threshold")["data-label-free"] == "Infinity"
-    assert page.select_one("[data-count=missed]").text == "1" and page.output.text == "∞"
-    assert page.select_one(".line")["style"] == "left:100.00%"
+    assert not page.select("[data-to=labelFree]") and page.select_one("[data-count=found]").text == "1"
+    assert [option.text for option in page.select("option")] == ["–", "10%", "20%"]
+    held = [holds for *_, holds in components.verdicts(2.0, 1, above(1.5, 10))]
+    assert held == [False, False] and any(
+        holds for *_, holds in components.verdicts(2.0, 1, above(1.5, 19)))
 
 
 def heights(path):
@@ -227,7 +229,8 @@ def test_a_verdict_is_given_above_the_threshold_and_none_without_one(score, labe
     text = i18n.Text("It scores.", "它有分数。")
     assert english(components.judged(text, score, label, above(1.0))).text.split(". ")[1] == said
     assert soup(components.judged(text, score, label, NOTHING)).select(".verdict") == []
-    assert "missed" in components.judged(text, score, 1, Threshold(np.zeros(3), 0.05))
+    too_few = Threshold(np.zeros(3), 0.05)
+    assert soup(components.judged(text, score, label, too_few)).select(".verdict") == []
 
 
 def test_what_is_said_shows_names_as_they_are():

@@ -55,7 +55,7 @@ def test_it_sees_what_the_run_saw(course_root, reports):
     assert scores == pytest.approx(look.test["score"].to_numpy(), rel=1e-5)
     expected = album.shots(test.tensor, results.maps, decision, detector)
     assert [shot.input for shot in seen] == [shot.input for shot in expected]
-    assert all(shot.reconstruction.startswith("data:image/jpeg") for shot in seen)
+    assert all(shot.reconstruction.startswith("data:image/webp") for shot in seen)
 
 
 def test_page_and_predictions_have_one_threshold(course_root, reports, tmp_path):

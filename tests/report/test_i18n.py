@@ -11,6 +11,7 @@ import pytest
 from adlib.config import KINDS, project_root
 from adlib.data import corruptions
 from adlib.data.synthetic import foreign
+from adlib.evaluation import suspects
 from adlib.models import anomaly_maps
 from adlib.report import comparison, i18n, matrix, site, study
 
@@ -24,6 +25,7 @@ FAMILIES = {
     "status": {"missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
+    "judged_by": {"auroc", "label_free"}, "suspect": set(suspects.REASONS),
     "position": {"per_position", "any_position"},
     "map": {"squared", "ssim", "gradient", "sum", "distance"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},

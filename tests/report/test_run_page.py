@@ -41,7 +41,8 @@ def english(fragment):
 def run(mvtec_root, tmp_path, monkeypatch):
     """An autoencoder after an epoch, with everything that its notebook shows."""
     monkeypatch.setattr(calibration, "SYNTHETIC", 8)
-    config = Config(**SMALL | {"data_root": str(mvtec_root), "reports": str(tmp_path / "reports")})
+    config = Config(**SMALL | {"data_root": str(mvtec_root), "reports": str(tmp_path / "reports"),
+                               "target_fpr": 0.5})
     folder, detector, decision, results = spine(config)
     return types.SimpleNamespace(folder=folder, part=part.open_part(config), detector=detector,
                                  decision=decision, results=results)

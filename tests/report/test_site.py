@@ -120,6 +120,21 @@ def test_limits_are_a_group_of_their_own(reports):
     assert "<title>nut: the limits of PCA residual</title>" in pages["limits/nut/pca"].source
 
 
+def test_how_many_pictures_a_run_takes_has_a_page_and_a_group(reports):
+    folder = reports / "how_many" / "nut" / "memory"
+    notebook(folder / "notebook.ipynb", "a learning curve")
+    files.write_text(folder / "how_many.csv", "n\n")
+    pages = built(reports)
+    page = pages["how_many/nut/memory"]
+    assert list(page.groups) == ["The data", "Runs: nut", "Limits", "How many pictures"]
+    assert "<title>nut: how many pictures Memory of patches (PatchCore) takes</title>" in page.source
+    assert "how_many.csv" in page.hrefs and "a learning curve" in page.text
+    assert "how_many/nut/memory/index.html" in pages["."].hrefs
+    freshness.fail(folder / "how_many.json", "the sky fell", RETRY)
+    assert "The work on how many pictures it takes did not finish" in built(reports)[
+        "how_many/nut/memory"].text
+
+
 def test_failed_limits_say_why_and_how_to_try_again(reports):
     files.write_text(reports / "limits" / "nut" / "pca" / "log.txt",
                      "first\n" * 30 + "\x1b[31mthe last line\x1b[0m\n")
@@ -297,41 +312,3 @@ def test_a_cell_is_shown_in_chinese_where_there_is_one_and_in_english_where_not(
     assert page.soup.select_one("h2").get_text(strip=True).startswith("问题？")
     assert "引言。" in page.text and "已知。" in page.text and "New." in page.text
     assert "Known." not in page.text and "An intro" not in page.text and "无。" not in page.text
-
-
-def test_a_copy_of_the_pages_holds_what_they_show_and_nothing_that_names_this_machine(
-        reports, tmp_path):
-    run = reports / "runs" / "nut" / "memory" / "seed-0"
-    for name in ("pictures/0.webp", "loss_curve.png", "model.pt", "log.txt", "params.yaml"):
-        files.write_text(run / name, "x")
-    site.build(reports)
-    target = tmp_path / "to pass on"
-    size = site.copy(reports, target)
-    kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    here = "runs/nut/memory/seed-0"
-    assert {"index.html", "summary.csv", f"{here}/index.html", f"{here}/pictures/0.webp",
-            f"{here}/loss_curve.png", f"{here}/metrics.json"} <= kept
-    assert not {path.rpartition("/")[2] for path in kept} & {
-        "model.pt", "log.txt", "params.yaml", "run.json", "notebook.ipynb", "comparison.ipynb"}
-    assert size == sum((target / name).stat().st_size for name in kept - {site.COPY})
-    for path in target.rglob("index.html"):  # and no link of a page leads out of it
-        for href in Page(path).hrefs:
-            assert href.startswith("#") or (path.parent / href.partition("#")[0]).is_file(), href
-    (target / "old.html").write_text("of an earlier copy")
-    site.copy(reports, target)
-    assert not (target / "old.html").exists()
-
-
-def test_a_copy_replaces_nothing_but_an_earlier_copy(reports, tmp_path):
-    own = tmp_path / "a site of one's own"
-    own.mkdir()
-    (own / "index.html").write_text("dear")
-    for there in (own, own / "index.html"):
-        with pytest.raises(InputError, match="is no earlier copy of a report; give an empty"):
-            site.copy(reports, there)
-    site.build(reports)
-    before = sorted(reports.rglob("*"))
-    for there in (reports, reports.parent, reports / "pages"):
-        with pytest.raises(InputError, match="holds the reports or lies among them"):
-            site.copy(reports, there)
-    assert (own / "index.html").read_text() == "dear" and sorted(reports.rglob("*")) == before

@@ -78,9 +78,11 @@ def test_a_heat_map_has_colours_marks_and_its_numbers_on_demand():
     page = bs4.BeautifulSoup(tables.heat(cells, "pairs", "pairs", low=-0.5, high=0.5),
                              "html.parser")
     first, second = page.select("tbody tr")
-    assert [cell.get("style") for cell in first.select("td")] == ["--v:50", None]
-    assert "minus" in first.td["class"] and first.td.text == "-0.250 (p = 1)"
-    assert "PCA residual" in first.td["title"] and second.select("td")[1].text == "x★"
+    assert [cell.get("style") for cell in first.select("td")] == [None, "--v:50"]  # as the rows
+    _, cell = first.select("td")
+    assert "minus" in cell["class"] and cell.text == "-0.250 (p = 1)"
+    assert "PCA residual" in cell["title"] and second.td.text == "x★"
+    assert page.select(".few")
     assert tables.heat(cells[:1], "none", "none", low=0, high=1) == ""
 
 

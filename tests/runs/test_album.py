@@ -76,10 +76,10 @@ def test_a_second_run_decodes_nothing_again_and_an_earlier_attempts_pictures_are
     test, maps = nut
     here = folder(tmp_path)
     album.keep(here, test, maps, DECISION, object())
-    (here / "pictures" / "9999-map.jpg").write_bytes(b"of an earlier attempt")
+    (here / "pictures" / "9999-map.webp").write_bytes(b"of an earlier attempt")
     monkeypatch.setattr(album.reading, "upright", lambda *_: pytest.fail("decoded again"))
     album.keep(here, test, maps, DECISION, object())
-    assert not (here / "pictures" / "9999-map.jpg").exists()
+    assert not (here / "pictures" / "9999-map.webp").exists()
     assert all(shot.reconstruction == "" for shot in album.read(here, here).values())
 
 
@@ -91,6 +91,11 @@ def test_inputs_keep_their_shape_and_no_metadata_and_large_ones_are_made_smaller
     (large, small), size = album._input(source, tmp_path / "kept" / "abc", None)
     assert size == (256, 1024) == Image.open(large).size and Image.open(small).size == (64, 256)
     assert not Image.open(large).getexif()
+    Image.new("RGB", (200, 100)).save(source)
+    (large, small), size = album._input(source, tmp_path / "kept" / "abd", None)
+    assert small == large and size == (200, 100)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
+        "abc-small.webp", "abc.webp", "abd.webp"]
 
 
 def test_outlines_and_corners_lie_where_the_region_is():
@@ -120,7 +125,7 @@ def test_a_page_holds_its_pictures_smaller_the_more_they_are(nut, tmp_path, monk
     here = folder(tmp_path)
     shots = album.keep(here, test, maps, DECISION, object())
     whole = album.inlined(shots, here)
-    assert all(shot.thumb.startswith("data:image/jpeg") and shot.heat.startswith("data:image/webp")
+    assert all(shot.thumb.startswith("data:image/webp") and shot.heat.startswith("data:image/webp")
                for shot in whole) and [shot.input for shot in whole] == [
                    shot.input for shot in shots]
     most = sum(len(shot.thumb) + len(shot.heat) + album.TILE for shot in whole)

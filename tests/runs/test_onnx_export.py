@@ -141,8 +141,8 @@ def test_another_false_positive_rate_is_an_input(course_root, tmp_path):
         called = [session.run(["anomalous"], {"picture": one[None].numpy()} | given)[0][0]
                   for one in pictures]
         assert called == list(run.threshold.at(rate or 0.3).exceeded(scores)), rate
-    for rate in (0.2499, 0.01, 0.0, -0.1, np.nan):
-        with pytest.raises(Exception, match="target_fpr is too low, 0.25 is the least"):
+    for rate in (0.2499, 0.01, 0.0, -0.1, 1.0, 1.3, np.inf, np.nan):
+        with pytest.raises(Exception, match="target_fpr is out of range, 0.25 is the least"):
             session.run(None, {"picture": pictures[:1].numpy(), "target_fpr": np.array(rate)})
 
 

@@ -33,10 +33,10 @@ def test_a_layer_is_clear_where_the_map_is_usual_and_has_the_colours_of_the_heat
 
 def test_a_data_uri_opens_as_the_picture():
     picture = np.full((8, 8, 3), (200, 100, 50), np.uint8)
-    for array, kind in ((picture, "jpeg"), (np.dstack([picture, picture[..., :1]]), "webp")):
+    for array in (picture, np.dstack([picture, picture[..., :1]])):
         head, _, content = overlays.uri(array).partition(";base64,")
         opened = Image.open(io.BytesIO(base64.b64decode(content)))
-        assert head == f"data:image/{kind}" and opened.format.lower() == kind
+        assert head == "data:image/webp" and opened.format == "WEBP"
         assert np.abs(np.asarray(opened).astype(int) - array).max() <= 4
     small = Image.open(io.BytesIO(base64.b64decode(overlays.uri(picture, 4).split(",")[1])))
-    assert (small.format, small.size) == ("JPEG", (4, 4))
+    assert (small.format, small.size) == ("WEBP", (4, 4))
