@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -29,7 +30,7 @@ Made = dict[str, typing.Any]
 BY_HAND = "by hand: "
 NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 # where things lie decides no number; what lies there does
-NOT_INPUTS = ("category", "data_root", "reports", "save_as")
+NOT_INPUTS = ("category", "data_root", "reports", "save_as", "roi", "ignore")
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
 
@@ -49,13 +50,26 @@ def of_run(config: Config, category: layout.Category) -> Made:
     if weights not in ("imagenet", "none"):
         path = Path(weights)
         weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
+    category = category.looking(config.roi, config.ignore)
     detector, _ = DETECTORS.get(config.model.partition(":")[0], ("registry", ""))
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
+                         *(["import adlib.models.tiles"] if config.fit == "tile" else []),
                          *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})
+
+
+def attended() -> bool:
+    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
+    cannot."""
+    if "IPython" not in sys.modules:  # this is no notebook
+        return False
+    from IPython import get_ipython
+
+    header = getattr(get_ipython(), "parent_header", None) or {}
+    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 def by_hand() -> str:
