@@ -19,7 +19,7 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import InputError
+from adlib.config import InputError, is_folder_name
 from adlib.data import files, untrusted
 from adlib.evaluation.conditions import MEASURED, SCORE, ConditionsTest
 from adlib.runs.inference import Reopened
@@ -156,10 +156,10 @@ class Record:
 
     def overlay_of(self, source: Source, content: str) -> str:
         """Where a picture's overlay goes, relative to the folder: that of another one stays."""
-        folder, _, name = source.name.rpartition("/")
-        if len(os.fsencode(name)) > LONGEST:
-            name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-        stem = "/".join(filter(None, ("overlays", folder, name)))
+        names = [name if is_folder_name(name) and len(os.fsencode(name)) <= LONGEST else
+                 hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # a name on any system
+                 for name in source.name.split("/")]
+        stem = "/".join(("overlays", *names))
         free = self._overlays.get(f"{stem}.jpg", content) == content
         return f"{stem}.jpg" if free else f"{stem}.{content}.jpg"
 
