@@ -73,9 +73,10 @@ def read_json(path: Path | str) -> typing.Any:
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
 
 
-def open_mapped(path: Path, shape: tuple[int, ...], dtype: typing.Any) -> np.ndarray | None:
+def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any
+                ) -> np.ndarray | None:
     """The array of a cache's .npy file, mapped into memory; None where there is none, a damaged or
-    another one.
+    another one. shape: None = any.
 
     Copy-on-write: nobody can change the file. Its time of change becomes now, by which a cache can
     forget what was not used for longest.
@@ -87,7 +88,24 @@ def open_mapped(path: Path, shape: tuple[int, ...], dtype: typing.Any) -> np.nda
         path.touch()
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    return array if array.shape == shape and array.dtype == dtype else None
+    return array if shape in (None, array.shape) and array.dtype == dtype else None
+
+
+def forget(newest: Path, kept_bytes: float) -> None:
+    """Delete what was not used for longest of the .npy files beside `newest`, until the rest
+    fits."""
+    states = []
+    for path in newest.parent.glob("[!.]*.npy"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            states.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in states)
+    for _, size, path in sorted(states):
+        if total <= kept_bytes:
+            return
+        if path != newest:
+            with contextlib.suppress(OSError):  # Windows keeps what somebody has mapped
+                path.unlink(missing_ok=True)
+            total -= size
 
 
 def _unique(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:

@@ -23,9 +23,9 @@ def setting(course_root, tmp_path):
 def begin(setting, weights="none"):
     """Start a run of (config, category), with a detector of which only the weights matter."""
     config, category = setting
-    return run_folder.start(SimpleNamespace(config=config, category=category, source="parameter",
-                                            grey_range=None),
-                            SimpleNamespace(weights=weights))
+    part = SimpleNamespace(config=config, category=category, source="parameter", grey_range=None,
+                           looked_at=None)
+    return run_folder.start(part, SimpleNamespace(weights=weights))
 
 
 def why_stale(run, now):
