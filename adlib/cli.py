@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         engine = local.Local(args.jobs)
         if args.cluster and not args.dry_run:
             engine = dask.Cluster(args.cluster, reports)
-            after.callback(engine.close)
+        after.callback(engine.close)
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
                          timeout_s=args.timeout)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():

@@ -3,6 +3,7 @@ damaged cache is as good as none."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from adlib.config import InputError
+from adlib.config import InputError, cache_dir
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -124,3 +125,37 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
+    """The hash of each file's content, remembered by its stamp so that a second look is quick.
+    InputError names what cannot be opened."""
+    folders = sorted({str(path.parent.resolve()) for path in paths})
+    name = hashlib.sha256(os.fsencode("\n".join(folders))).hexdigest()[:32]
+    memory, remembered = cache_dir() / "hashes" / f"{name}.json", {}
+    with contextlib.suppress(InputError, AttributeError):  # missing, damaged, no mapping
+        remembered = {stamp: digest for stamp, digest in read_json(memory).items()
+                      if isinstance(digest, str)}
+    hashes, stamped = {}, {}
+    for path in paths:
+        stamp = stamp_of(path)
+        try:
+            hashes[path] = stamped[stamp] = remembered.get(stamp) or hashlib.sha256(
+                path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if not stamped.keys() <= remembered.keys():
+        write_json(memory, remembered | stamped)
+    return hashes
+
+
+def stamp_of(path: Path) -> str:
+    """What a changed file has another of: place, size, times of change. InputError where it cannot
+    be asked."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
+    # all the same.
+    return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"

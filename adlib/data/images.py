@@ -42,7 +42,7 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     if not paths:
         return torch.zeros(shape, dtype=torch.uint8)
     # before the content is hashed, which is before it is decoded
-    stamps = [layout.stamp_of(path) for path in paths]
+    stamps = [files.stamp_of(path) for path in paths]
     cached = cache_dir() / "images" / f"{_key(paths, *frame.key, grey_range)}.npy"
     array = files.open_mapped(cached, shape, np.uint8)
     if array is None:
@@ -159,7 +159,7 @@ def _bright(image: torch.Tensor) -> np.ndarray:
 
 
 def _key(paths: typing.Sequence[Path], *how: object) -> str:
-    hashes = layout.content_hashes(paths)
+    hashes = files.content_hashes(paths)
     return hashlib.sha256("\n".join([reading.DECODER, *map(str, how), *(
         hashes[path] for path in paths)]).encode()).hexdigest()[:32]
 
@@ -204,7 +204,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
             raise InputError(f"{len(unreadable)} of {len(paths)} images cannot be read: "
                              f"{'; '.join(sorted(unreadable))}; mend or remove them")
         if changed := [str(path) for path, stamp in zip(paths, stamps, strict=True)
-                       if layout.stamp_of(path) != stamp]:
+                       if files.stamp_of(path) != stamp]:
             raise InputError(f"{layout.some(changed)} changed while being read; run this again "
                              f"when nothing writes there")
     if outside:

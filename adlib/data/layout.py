@@ -14,7 +14,6 @@ Masks in roi/ show where every picture is looked at, masks in ignore/ where it i
 """
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
+from adlib.config import InputError, did_you_mean, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
@@ -299,9 +298,9 @@ def contents(category: Category) -> dict[str, str]:
     """{name below the root: hash of the content} of every image and mask; under the label file's
     name this category's labels."""
     paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
-    hashes = {category.key(path): value for path, value in content_hashes(paths).items()}
+    hashes = {category.key(path): value for path, value in files.content_hashes(paths).items()}
     for key in ("roi", "ignore"):  # one file may be either
-        found = content_hashes(getattr(category, key))
+        found = files.content_hashes(getattr(category, key))
         hashes |= {f"{key} {category.key(path)}": value for path, value in found.items()}
     path = label_file(category.root)
     if category.layout == "course" and path.is_file():
@@ -318,40 +317,6 @@ def changed(category: Category, before: dict[str, str]) -> list[str]:
         category.key(path) for path in category.excluded])
     now = contents(replace(again, roi=category.roi, ignore=category.ignore))
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-
-
-def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
-    """The hash of each file's content, remembered by its stamp so that a second look is quick.
-    InputError names what cannot be opened."""
-    folders = sorted({str(path.parent.resolve()) for path in paths})
-    name = hashlib.sha256(os.fsencode("\n".join(folders))).hexdigest()[:32]
-    memory, remembered = cache_dir() / "hashes" / f"{name}.json", {}
-    with contextlib.suppress(InputError, AttributeError):  # missing, damaged, no mapping
-        remembered = {stamp: digest for stamp, digest in files.read_json(memory).items()
-                      if isinstance(digest, str)}
-    hashes, stamped = {}, {}
-    for path in paths:
-        stamp = stamp_of(path)
-        try:
-            hashes[path] = stamped[stamp] = remembered.get(stamp) or hashlib.sha256(
-                path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if not stamped.keys() <= remembered.keys():
-        files.write_json(memory, remembered | stamped)
-    return hashes
-
-
-def stamp_of(path: Path) -> str:
-    """What a changed file has another of: place, size, times of change. InputError where it cannot
-    be asked."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
-    # all the same.
-    return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
 
 
 def _label_file(category: Category) -> dict[str, Label]:

@@ -33,6 +33,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
              "detectability.csv", "smallest.csv", "how_many.csv", "suspects.txt")
+# Of what an output offers, the first that a page can show: widgets and scripts are their text.
+SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
+         "text/plain"]
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
 AFTER_A_RUN_SAID = {
@@ -276,7 +279,8 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
     if "result" in page:
         page["contents"].append(("method", t("template.method")))
     arrangement.number_figures(notebook.cells)
-    exporter = HTMLExporter(TraitConfig(), template_name="study",
+    exporter = HTMLExporter(TraitConfig({"NbConvertBase": {"display_data_priority": SHOWN}}),
+                            template_name="study",
                             template_file="run.html.j2" if "result" in page else "index.html.j2",
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
@@ -307,6 +311,7 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
             nbformat.ValidationError) as error:
         raise InputError(f"{path} is not a notebook ({str(error)[:80]}); delete it and run it "
                          "again") from error
+    notebook.metadata.pop("widgets", None)  # a page has no kernel: a widget is its text
     notebook.cells = _asked(notebook.cells)
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     # For whoever opens the notebook, not for readers of its page, which says itself what failed.

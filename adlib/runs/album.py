@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from adlib.data import files, layout, reading
+from adlib.data import files, reading
 from adlib.data.frame import Frame
 from adlib.runs import overlays, run_folder
 
@@ -111,7 +111,7 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
 
     home, grey_range = run_folder.home_of(folder), images.read_by
     where = home.parents[3] / "pictures" / images.category.name
-    digests = layout.content_hashes(images.paths)
+    digests = files.content_hashes(images.paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow works without holding Python's lock
         inputs = list(pool.map(lambda path: _input(path, where / digests[path][:16], grey_range),
                                images.paths))

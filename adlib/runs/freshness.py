@@ -184,11 +184,8 @@ def code(notebook: str, *more: str) -> str:
     """Hash of a notebook's code cells and of all that these, and the sources `more`, import of the
     packages that make numbers, directly or not. Comments, docstrings and layout do not count; nor
     do models that a cell imports by itself, to teach with: a run's own one is among `more`."""
-    path, cells = study_root() / "notebooks" / notebook, []
-    if path.is_file():  # read each time: in JupyterLab it changes while this process lives
-        cells = ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
-                 if cell["cell_type"] == "code"
-                 and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
+    # Read each time: in JupyterLab it changes while this process lives.
+    cells = _cells(study_root() / "notebooks" / notebook)
     numeric, reached = _numeric_code(), set()
     due = [name for source in cells for name in _imported(source) if ".models." not in name]
     due += [name for source in more for name in _imported(source)]
@@ -197,6 +194,11 @@ def code(notebook: str, *more: str) -> str:
             reached.add(name)
             due += numeric[name][1]
     return _text_hash([*(numeric[name][0] for name in sorted(reached)), *cells])
+
+
+def imported(notebook: Path) -> list[str]:
+    """The names of adlib that a notebook's code cells import: modules, and what is in them."""
+    return sorted(set().union(*map(_imported, _cells(notebook))))
 
 
 def versions() -> dict[str, str]:
@@ -234,6 +236,15 @@ def bare(source: str) -> str:
                 node) is not None:
             node.body = node.body[1:]
     return ast.dump(tree)
+
+
+def _cells(notebook: Path) -> list[str]:
+    """The sources of its code cells, but parameters and exercises; none where there is no file."""
+    if not notebook.is_file():
+        return []
+    return ["".join(cell["source"]) for cell in files.read_json(notebook)["cells"]
+            if cell["cell_type"] == "code"
+            and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
 
 
 @functools.cache

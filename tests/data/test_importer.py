@@ -115,7 +115,7 @@ def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
 def test_a_reason_that_many_share_is_said_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
-    with pytest.raises(InputError, match=r"holds 0 good pictures .*; 00.dng, 01.dng, .*, 11.dng "
+    with pytest.raises(InputError, match=r"holds no good picture .*; 00.dng, 01.dng, .*, 11.dng "
                                          r"cannot be read \(.dng files are not read[^(]*\)$"):
         importer.plan(tmp_path)
 

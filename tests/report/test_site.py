@@ -201,6 +201,28 @@ def test_drawn_data_are_marked_on_every_page_that_shows_them(reports):
         assert ("under CC BY-NC-SA 4.0" in page.text) == (here not in marked)
 
 
+def test_an_output_of_any_kind_is_shown(reports):
+    """What a detector of one's own may draw or print: nbconvert leaves out what a template does not
+    name, and fails on widgets whose state was not saved (nbconvert issues 1849, 2127, 1731)."""
+    path = reports / "eda" / "nut" / "notebook.ipynb"
+    book = nbformat.read(path, as_version=4)
+    book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"version_major": 2}}
+    svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    book.cells[-1].outputs = [
+        nbformat.v4.new_output("display_data", data={kind: value, "text/plain": "as text"})
+        for kind, value in (("image/svg+xml", svg), ("image/jpeg", "/9j/4A=="),
+                            ("text/markdown", "**bold** of {{ 7 * 7 }}"),
+                            ("text/latex", "$\\frac{a}{b}$ <xyz>"),
+                            ("application/javascript", "alert(2)"),
+                            ("application/vnd.jupyter.widget-view+json", {"model_id": "a"}))]
+    nbformat.write(book, path)
+    site.build(reports)
+    text = (reports / "eda" / "nut" / "index.html").read_text(encoding="utf-8")
+    assert "data:image/svg+xml;base64," in text and "data:image/jpeg;base64,/9j/4A==" in text
+    assert "<strong>bold</strong> of {{ 7 * 7 }}" in text and "<mfrac>" in text
+    assert text.count("as text") == 2 and "alert(" not in text and "<xyz>" not in text
+
+
 def test_without_a_comparison_the_command_is_named(reports):
     (reports / "comparison.ipynb").unlink()
     with pytest.raises(

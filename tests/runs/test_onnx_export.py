@@ -25,9 +25,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
 
 
-@pytest.fixture(autouse=True)
-def _few_synthetic_anomalies(monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 def kind(model, **changes):
