@@ -30,6 +30,11 @@ class Box(typing.NamedTuple):
     height: int
     width: int
 
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """It, of an array of the frame."""
+        return (slice(self.top, self.top + self.height), slice(self.left, self.left + self.width))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
@@ -81,7 +86,7 @@ class Frame:
             picture = Image.fromarray(painted)
         laid = np.empty((height, width, 4), np.uint8)
         laid[:] = (*FILL, 0)
-        inside = laid[box.top:box.top + box.height, box.left:box.left + box.width]
+        inside = laid[box.inside]
         inside[..., :3] = np.asarray(_resized(picture, box))
         area = _resized(Image.fromarray(counts.astype(np.uint8) * 255), box)
         inside[..., 3] = np.where(np.asarray(area) > 127, 255, 0)  # at least half of it counts

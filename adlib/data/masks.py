@@ -51,7 +51,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
         try:
             pixels, notes = read(mask, picture)
             _, box = frame.place(*pixels.shape)
-            inside = grid[box.top:box.top + box.height, box.left:box.left + box.width]
+            inside = grid[box.inside]
             inside[:], notes["kept"] = on_grid(pixels, inside.shape)
         except Exception as error:  # whatever a decoder trips over, the file is named
             problems.append(f"{mask} ({str(error) or type(error).__name__})")
