@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     # a cluster's workers have their own environment
     where = args.data or (os.environ.get("ADLIB_DATA", "") if args.cluster else "")
     tasks = grid.plan(args.grid, data_root=where, reports=str(reports), only=args.only,
-                      weights=args.weights)
+                      weights=args.weights, exclude=args.exclude)
     with contextlib.ExitStack() as after:
         engine = local.Local(args.jobs)
         if args.cluster and not args.dry_run:
             engine = dask.Cluster(args.cluster, reports)
-            after.callback(engine.close)
+        after.callback(engine.close)
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
                          timeout_s=args.timeout)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
@@ -63,9 +63,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Render the pages, and print what they say in short."""
+    """Render the pages, and print what they say in short; or the page of a folder of
+    predictions."""
     from adlib.runs import run_folder
 
+    if args.use:
+        from adlib.report import use
+
+        print(f"Report of use: {use.build(Path(args.use), args.lang)}")
+        return 0
     _report(run_folder.reports_dir(args.reports), language=args.lang, markdown=args.markdown,
             pages=args.pages)
     return 0
@@ -95,25 +101,33 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
 
 def new(args: argparse.Namespace) -> int:
     """A folder of good pictures to a category, a fitted detector and a report, in one go."""
-    from adlib.config import project_root, study_root
+    from adlib.config import Config, project_root, study_root
     from adlib.data import images, importer
+    from adlib.evaluation.conformal import min_calibration_size
+    from adlib.report import readiness
     from adlib.runs import grid, run_folder
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
-    grid.read(best)  # before anything is copied
+    fused = grid.read(best).configs["fused"]  # before anything is copied
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
+    least = min_calibration_size(fused.get("target_fpr", Config().target_fpr))
+    if more := importer.missing(made, least):
+        print("They are too few for a threshold: pictures will be ranked by their scores, and none "
+              f"is called anomalous. It takes {more} more good pictures.")
     if grey_range := images.grey_range(made.sources("train/")):
         print("They have more than 8 bits: values of {:g} to {:g} become 0 to 255.".format(
             *grey_range))
     if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
+    if not args.exclude:
+        print(readiness.suspects_of(root, args.name, args.weights, args.reports, args.lang))
     words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
-    for option in ("reports", "weights", "lang"):
+    for option in ("reports", "weights", "lang", "exclude"):
         words += [f"--{option}", value] if (value := getattr(args, option)) else []
     code = run(_parser().parse_args(words))
     folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
@@ -191,8 +205,8 @@ def export(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """One line each: versions, device, data, weights, write access; 1 if a study could not run. Of
-    a detector of one's own: what was asked of it, and what to do where it fails."""
+    """One line each: versions, device, data, weights, suspect pictures, write access; 1 if a study
+    could not run. Of a detector of one's own: what was asked of it, and what to do if it fails."""
     if args.detector:
         return _check_detector(args)
     from adlib.report import readiness
@@ -260,7 +274,11 @@ def _parser() -> argparse.ArgumentParser:
     language.add_argument("--lang", choices=LANGUAGES, default="",
                           help="the report's language (default: as last time, else English)")
 
-    one = commands.add_parser("run", parents=[reports, data, weights, language],
+    exclude = argparse.ArgumentParser(add_help=False)
+    exclude.add_argument("--exclude", default="", metavar="FILE",
+                         help="a list of good training pictures to leave out, one a line")
+
+    one = commands.add_parser("run", parents=[reports, data, weights, language, exclude],
                               help="run a grid of notebooks: what is due, each in its own process")
     one.add_argument("grid", help="params/grids/reference.yaml, params/grids/quick.yaml, or one "
                                   "configuration's file")
@@ -281,11 +299,14 @@ def _parser() -> argparse.ArgumentParser:
                               help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
+    one.add_argument("--use", default="", metavar="DIR",
+                     help="instead, a page of a folder of predictions: scores, verdicts by day, "
+                          "how the pictures were taken")
     one.add_argument("--pages", default="", metavar="DIR",
                      help="copy the pages there, to be passed on, without what a run needs")
     one.set_defaults(command=report)
 
-    one = commands.add_parser("new", parents=[reports, weights, language],
+    one = commands.add_parser("new", parents=[reports, weights, language, exclude],
                               help="your own photographs of good parts to a detector and a report")
     one.add_argument("name", help="what to call the part, such as my-part")
     one.add_argument("--good", required=True, metavar="DIR",

@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import re
-import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps 
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
+FITS = ("squeeze", "pad", "tile")
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
 # What an earlier version called otherwise is read for one version more, with a sentence.
@@ -77,9 +77,16 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
+    fit: str = "squeeze"  # into a square: squeeze | pad (its shape kept) | tile (many, overlapping)
+    tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
+    overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
+    scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
+    roi: str = ""  # mask file in the category's folder: white is looked at, beside masks in roi/
+    ignore: str = ""  # mask file: white is not looked at, beside masks in ignore/
     # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
     # good training images
     grey_range: str = ""
+    exclude: str = ""  # good training images to leave out: names, or the path of a list of them
     epochs: int = 5  # passes over the training images
     # images per training step; small ones take more steps, and learn more from as many images
     batch_size: int = 4
@@ -118,7 +125,7 @@ class Config:
                     f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
         for key, known in (("device", DEVICES), ("precision", PRECISIONS),
                            ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                           ("distance", DISTANCES)):
+                           ("distance", DISTANCES), ("fit", FITS)):
             _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
@@ -127,6 +134,11 @@ class Config:
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
                 f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
                 f"halve the image five times)")
+        _demand(self.tile_size >= 64 and self.tile_size % 32 == 0,
+                f"tile_size is {self.tile_size}; give a multiple of 32 from 64 on")
+        _demand(0 <= self.overlap <= self.tile_size // 2 and self.overlap % 8 == 0,
+                f"overlap is {self.overlap}; give a multiple of 8 from 0 to half of tile_size")
+        _demand(0 < self.scale <= 1, f"scale is {self.scale}; give a number above 0 and up to 1")
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")
         _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
@@ -193,6 +205,11 @@ class Config:
         return dataclasses.asdict(self)
 
     @property
+    def excluded(self) -> list[str]:
+        """The names of the good training images to leave out."""
+        return json.loads(self.exclude or "[]")
+
+    @property
     def uses_weights(self) -> bool:
         """Does the model start from a ResNet18's weights?"""
         return self.model not in ("cae", *STATISTICS)
@@ -218,12 +235,6 @@ def is_folder_name(name: str) -> bool:
             and not re.fullmatch(devices, name))
 
 
-def notebook_of(model: str) -> str:
-    """The notebook that runs a model."""
-    return {"cae": "02_cae_baseline.ipynb",
-            "resnet18": "03_resnet_ssim.ipynb"}.get(model, "04_feature_space.ipynb")
-
-
 def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object]:
     """Parameters as this version names them; each old name is told once, with its new one."""
     upgraded = {}
@@ -240,17 +251,6 @@ def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object
 def deprecated(sentence: str) -> None:
     """Say once that something old was read, and what it is called now."""
     log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
-
-
-def attended() -> bool:
-    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
-    cannot."""
-    if "IPython" not in sys.modules:  # this is no notebook
-        return False
-    from IPython import get_ipython
-
-    header = getattr(get_ipython(), "parent_header", None) or {}
-    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 class _Shown(logging.Handler):
@@ -323,8 +323,8 @@ def _assigned(source: str) -> dict[str, object]:
 
 
 def _typed(field: dataclasses.Field, value: object) -> object:
-    if field.name == "options":
-        return _options(value)
+    if field.name in ("options", "exclude"):
+        return _canonical(field.name, value)
     kind = {"str": str, "int": int, "float": float, "bool": bool}[str(field.type)]
     if kind is str and value is None:
         return ""
@@ -345,19 +345,31 @@ def _typed(field: dataclasses.Field, value: object) -> object:
     raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}{how}")
 
 
-def _options(value: object) -> str:
-    """Options as canonical JSON: equal options are equal texts."""
+def _canonical(key: str, value: object) -> str:
+    """Options, or names to exclude, as JSON: equal ones are equal texts."""
     import yaml
 
+    kind, such = (dict, "a mapping of plain values, such as {k: 3}") if key == "options" else (
+        list, "names such as ['003.png', '017.png'], or the path of a file of them, one a line")
     try:
-        options = yaml.safe_load(value) if isinstance(value, str) else value
-        if options in (None, {}):
+        found = _listed(value) if key == "exclude" else value
+        found = yaml.safe_load(found) if isinstance(found, str) else found
+        if found in (None, kind()):
             return ""
-        if isinstance(options, dict) and all(isinstance(key, str) for key in options):
-            return json.dumps(options, sort_keys=True, ensure_ascii=False)
-    except (yaml.YAMLError, TypeError):
+        if isinstance(found, kind) and all(isinstance(name, str) for name in found):
+            found = found if kind is dict else sorted(set(found))
+            return json.dumps(found, sort_keys=True, ensure_ascii=False)
+    except (yaml.YAMLError, TypeError, OSError, UnicodeDecodeError):
         pass
-    raise InputError(f"options is {value!r}; give a mapping of plain values, such as {{k: 3}}")
+    raise InputError(f"{key} is {value!r}; give {such}")
+
+
+def _listed(value: object) -> object:
+    """What a file lists, without lines of #; a list as it is."""
+    if not isinstance(value, (str, os.PathLike)) or str(value).lstrip()[:1] in ("", "["):
+        return value
+    lines = Path(own_file(f"{value}:")).read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...], more: str = "") -> None:

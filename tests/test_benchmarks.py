@@ -2,6 +2,7 @@
 import math
 import sys
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -12,8 +13,10 @@ from adlib.data import layout
 from adlib.data.files import write_json
 from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
+from adlib.evaluation.conformal import rate_interval
+from adlib.evaluation.results import write_csv
 from adlib.models import fused, ssim
-from benchmarks import detection, neighbour, parts, reference, speed
+from benchmarks import detection, how_many, neighbour, parts, peers, reference, speed
 from tests.conftest import picture
 
 SMALL = {
@@ -200,14 +203,62 @@ def test_the_table_holds_the_ratios():
     assert "abacus" in text and "3.2 s, 0 of 11 tasks" in text
 
 
+def part_measured(folder, part, seed, fused, memory, threshold=2.5):
+    """A cell of benchmarks.parts: three good test images, and two bad ones."""
+    labels = [0, 0, 0, 1, 1]
+    of = {name: {"scores": scores, "how": "split", "threshold": threshold, "label_free": 0.9}
+          for name, scores in {"fused": fused, "memory": memory}.items()}
+    others = {name: of["memory"] | {"scores": [5, 4, 3, 2, 1]} for name in parts.DETECTORS[2:]}
+    write_json(folder / f"{part}-{seed}.json", {
+        "category": part, "seed": seed, "good": 30, "labels": labels, "fit_seconds": 2.0,
+        "detectors": of | others})
+
+
 def test_the_table_of_parts_says_by_how_much_fused_falls_short(tmp_path):
-    for part, seed, best, memory in (("nut", 0, 0.9, 0.8), ("nut", 1, 0.8, 0.7),
-                                     ("tile", 0, 0.6, 0.7)):
-        values = {"fused": best, "memory": memory, "classifier": 0.5, "pca": 0.65}
-        write_json(tmp_path / f"{part}-{seed}.json", {
-            "category": part, "seed": seed, "good": 30, "fit_seconds": 2.0,
-            "detectors": {name: {"auroc": value} for name, value in values.items()}})
+    part_measured(tmp_path, "nut", 0, [0, 1, 2, 3, 4], [0, 1, 3, 2, 4])
+    part_measured(tmp_path, "nut", 1, [0, 1, 3, 2, 4], [0, 1, 3, 2, 4])
+    part_measured(tmp_path, "tile", 0, [0, 1, 4, 2, 3], [0, 1, 2, 3, 4])
     found = parts.table(tmp_path)
-    assert found["seeds"].tolist() == [2, 1, 1.5]
-    assert found["fused"].tolist() == pytest.approx([0.85, 0.6, 0.725])
-    assert found["short"].tolist() == pytest.approx([0, 0.1, 0.05])
+    assert found["seeds"].tolist() == [2, 1, 1.5] and found["pca"].tolist() == [0, 0, 0]
+    assert found["fused"].tolist() == pytest.approx([11 / 12, 4 / 6, (11 / 12 + 4 / 6) / 2])
+    assert found["short"].tolist() == pytest.approx([0, 1 / 3, 1 / 6])
+
+
+def test_the_page_of_parts_has_intervals_and_rates_at_the_threshold(tmp_path):
+    part_measured(tmp_path, "nut", 0, [0, 1, 3, 2, 4], [0, 1, 3, 2, 4])
+    part_measured(tmp_path, "tile", 0, [0, 1, 4, 2, 3], [0, 1, 2, 3, 4])
+    text = parts.page(tmp_path)
+    assert "| nut | 30 | 1 | 0.833 [" in text and "| mean |  |  | 0.750 | 0.917 | 0.000 |" in text
+    low, high = rate_interval(1, 3)
+    assert f"| nut | 33% [{low:.0%}, {high:.0%}] / 50% [" in text
+    assert "Pixel average precision" not in text  # there are no masks
+
+
+def test_the_table_of_peers_compares_with_fused_on_the_same_images_and_says_who_wins(tmp_path):
+    ours, theirs = tmp_path / "parts", tmp_path / "peers"
+    part_measured(ours, "nut", 0, [0, 1, 3, 2, 4], [0, 1, 3, 2, 4])
+    part_measured(ours, "tile", 0, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+    for part, scores in (("nut", [0, 1, 2, 3, 4]), ("tile", [0, 1, 3, 2, 4]), ("new", [1, 2])):
+        write_json(theirs / f"{part}-anomalib_padim-0.json", {
+            "category": part, "name": "anomalib_padim", "seed": 0, "fit_seconds": 20.0,
+            "seconds_an_image": 0.1, "scores": scores, "own": scores})
+    found = peers.table(theirs, ours)
+    assert found["part"].tolist() == ["nut", "tile"]  # `fused` was not measured on the third
+    assert found["difference"].tolist() == pytest.approx([-1 / 6, 1 / 6])
+    assert found["auroc"].tolist() == found["own"].tolist() == pytest.approx([1, 5 / 6])
+    text = peers.page(found)
+    assert "ahead of `fused`: anomalib_padim on nut (by 0.167, p = " in text
+    assert "mean AUROC 0.917" in text and "10.0 x that of `fused`" in text
+    assert all(settings["model"].startswith("anomalib:")
+               for settings in peers.configurations().values()) and peers.configurations()
+
+
+def test_the_table_of_how_many_pictures_has_a_row_a_part(tmp_path):
+    rows = [{"pictures": 40, "n": n, "draw": draw, "label_free": 0.9, "auroc": 1 - 0.2 / n,
+             "good": 9, "anomalous": 9, "false_positives": math.nan, "found": math.nan}
+            for n in (1, 2, 4, 8) for draw in range(2)]
+    write_csv(pd.DataFrame(rows), tmp_path / "nut.csv")
+    found = how_many.table(tmp_path)
+    assert list(found.index) == ["nut", "mean"]
+    assert found.loc["nut", ["4", "most"]].tolist() == pytest.approx([0.95, 0.975])
+    assert found.loc["nut", "gain"] == pytest.approx(0.2 * (1 / 40 - 1 / 90), abs=1e-6)

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from adlib.config import Config, InputError, deprecated, did_you_mean, notebook_of, project_root
+from adlib.config import Config, InputError, deprecated, did_you_mean, project_root
+from adlib.runs.freshness import notebook_of
 
 
 def test_yaml_spelling_of_numbers():
@@ -111,3 +112,16 @@ def test_a_run_is_kept_under_the_name_that_it_is_saved_as():
     assert Config(name="cae_mse", save_as="mine").name == "mine"
     with pytest.raises(InputError, match="a folder's"):
         Config(save_as="../up")
+
+
+def test_names_to_exclude_are_a_list_or_the_path_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.txt").write_text("# why\nb.png\n\na, 1.png\r\nb.png\n", encoding="utf-8")
+    for given in ("bad.txt", tmp_path / "bad.txt", ["b.png", "a, 1.png"], '["b.png", "a, 1.png"]'):
+        config = Config(exclude=given)
+        assert config.excluded == ["a, 1.png", "b.png"]
+        assert Config(**config.as_dict()) == config
+    assert Config(exclude="").excluded == Config(exclude=[]).excluded == []
+    for given in ("nosuch.txt", "b.png", [3], {"a": 1}, "[a"):
+        with pytest.raises(InputError, match="^exclude is .*; give names"):
+            Config(exclude=given)

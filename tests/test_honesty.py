@@ -19,7 +19,7 @@ from adlib.data.part import Part, open_part
 from adlib.evaluation import calibration
 from adlib.evaluation.calibration import Decision, calibrate
 from adlib.evaluation.results import Results, evaluate
-from adlib.models import fused, registry
+from adlib.models import registry
 from adlib.models.detector import Detector, fit
 from adlib.runs import run_folder
 from tests.handmade import spine
@@ -47,7 +47,7 @@ def loss(images, reconstructions): return (images - reconstructions).abs().mean(
 DETECTORS = {
     "cae_mse": {"model": "cae"},
     "cae_ssim": {"model": "cae", "ssim_weight": 0.5},
-    # At a rate that 2 or 3 images cannot support: the threshold is cross-conformal.
+    # The threshold is cross-conformal.
     "fused": {"model": "fused", "weights": "none", "image_size": 64, "target_fpr": 0.15},
     # A user's own.
     "own": {"model": "own.py:MeanImage"},
@@ -98,9 +98,7 @@ class Case:
 
 
 @pytest.fixture(params=DETECTORS)
-def case(request, monkeypatch, tmp_path) -> Case:
-    # The proofs need synthetic anomalies, and not many.
-    monkeypatch.setattr(fused, "SYNTHETIC", 24)
+def case(request, monkeypatch, tmp_path, small_detectors) -> Case:
     monkeypatch.setattr(calibration, "FOLDS", 3)
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)

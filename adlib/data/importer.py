@@ -3,6 +3,7 @@ AD's layout."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from adlib.config import InputError, is_folder_name
 from adlib.data import files, layout, pairing, reading, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
-MIN_GOOD = 10  # good pictures below which nothing can be said
+FEW = 10  # of fewer good pictures none is kept for testing: each is needed to learn from
 NOTE = "new.json"  # what a category was made from
 
 
@@ -37,7 +38,8 @@ class Plan:
 def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan:
     """Look at every picture and decide its place; nothing is written.
 
-    One in five good pictures, drawn with a fixed seed, goes to test/good. Pictures that cannot be
+    One in five good pictures, drawn with a fixed seed, goes to test/good; of fewer than FEW none.
+    Pictures that cannot be
     read and copies of others are left out and listed.
 
     Args:
@@ -47,19 +49,22 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
             where the defect is.
 
     Raises:
-        InputError: too few good pictures; masks that belong to no picture.
+        InputError: no good picture; masks that belong to no picture; folders that call the same
+            pictures good and bad.
     """
     left_out = {path: "is a picture, and its name does not end as one's does"
                 for folder in filter(None, (good, bad))
                 for path in layout.below(folder, images=False) if reading.is_picture(path)}
-    good_paths = _readable(_pictures(good), left_out)
-    if len(good_paths) < MIN_GOOD:
+    pictures = _pictures(good)
+    pairing.check_good({path: path.relative_to(good).parts for path in pictures})
+    good_paths = _readable(pictures, left_out)
+    if not good_paths:
         raise InputError(
-            f"{good} holds {len(good_paths)} good pictures that can be used; at least {MIN_GOOD} "
-            f"are needed, and 50 or more are better" + "".join(
+            f"{good} holds no good picture that can be used; give at least one, and 50 or more are "
+            "better" + "".join(
                 f"; {', '.join(names)} {why}" for why, names in _by_reason(left_out).items()))
     order = np.random.default_rng(0).permutation(len(good_paths))
-    tested = set(order[:max(1, round(TESTED * len(good_paths)))].tolist())
+    tested = set(order[:_tested(len(good_paths))].tolist())
     names = _names(good_paths, good)
     copies = {f"{'test' if i in tested else 'train'}/good/{names[path]}": path
               for i, path in enumerate(good_paths)}
@@ -85,8 +90,7 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
                              "of its picture, with or without _mask")
     for path in readable:
         folder = "_".join(path.relative_to(bad).parent.parts)
-        defect = re.sub(r"[^\w.-]+", "_", folder).lstrip("-") or "bad"
-        defect = f"{defect}_defect" if defect.lower() == "good" else defect
+        defect = re.sub(r"^-+|[^\w.-]+", "_", folder) or "bad"
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := mask_of.get(path):
             _check_mask(mask, path)
@@ -114,7 +118,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
-    hashes = layout.content_hashes(list(planned.copies.values()))
+    hashes = files.content_hashes(list(planned.copies.values()))
     note = {"pictures": {target: hashes[source] for target, source in planned.copies.items()}}
     folder = root / name
     if folder.exists():
@@ -149,6 +153,17 @@ def describe(planned: Plan) -> str:
             f"good ones to test with{masked}.")
 
 
+def missing(planned: Plan, least: int) -> int:
+    """How many more good pictures it takes until there are `least` to learn from."""
+    given = planned.count("train/") + planned.count("test/good/")
+    return next(n for n in itertools.count(given) if n - _tested(n) >= least) - given
+
+
+def _tested(n: int) -> int:
+    """How many of n good pictures are kept for testing."""
+    return round(TESTED * n) if n >= FEW else 0
+
+
 def _pictures(folder: Path) -> list[Path]:
     """The pictures of a folder that a user gives by hand. Links among them are followed, wherever
     they lead: they are the user's own, and what becomes of them is a copy."""
@@ -168,9 +183,9 @@ def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:
 def _readable(paths: list[Path], left_out: dict[Path, str],
               earlier: typing.Sequence[Path] = ()) -> list[Path]:
     """Those that decode to their end and are no copy of another one or of an earlier one."""
-    seen = {digest: path for path, digest in layout.content_hashes(list(earlier)).items()}
+    seen = {digest: path for path, digest in files.content_hashes(list(earlier)).items()}
     readable = []
-    for path, digest in layout.content_hashes(paths).items():
+    for path, digest in files.content_hashes(paths).items():
         try:
             reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named
@@ -191,6 +206,8 @@ def _names(paths: list[Path], folder: Path) -> dict[Path, str]:
     for path in paths:
         inner = path.relative_to(folder)
         stem, number = untrusted.sanitized("_".join([*inner.parent.parts, path.stem]), "_"), 1
+        if not is_folder_name(stem + path.suffix):  # nor any name on Windows
+            stem = "_" + re.sub(r'[:<>"|?*\\]', "_", stem)
         while (unique := stem if number == 1 else f"{stem}-{number}").lower() in taken:
             number += 1
         taken.add(unique.lower())

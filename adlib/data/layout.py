@@ -10,27 +10,28 @@ Three layouts, distinguished by what is there, below ROOT/<category>:
 
 The case of these names does not matter, and each folder is read to any depth. The mask of
 test/PLACE/NAME.* is ground_truth/PLACE/NAME.* or NAME_mask.*, or lies in the defect's own folder.
+Masks in roi/ show where every picture is looked at, masks in ignore/ where it is not.
 """
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import typing
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
+from adlib.config import InputError, did_you_mean, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
-SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
-                   ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+SUFFIXES = HEIC | {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff",
+                   ".webp", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
 # Pictures, too: whoever lists a folder names them, and `reading` says why they cannot be read.
-NOT_READ = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".raw", ".psd",
-            ".svg", ".jxl", ".exr", ".hdr", ".tga", ".dcm", ".fits"}
+NOT_READ = {".dng", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2",
+            ".rwl", ".raf", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".raw", ".psd", ".xcf", ".svg",
+            ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".pcx", ".dib", ".ico", ".dcm", ".fits"}
 HIDDEN = (".", "@eaDir", "__MACOSX")  # what hidden files and a NAS's and macOS's copies begin with
 LABELS = "image_anomaly_labels.json"
 MARKER = "synthetic.json"  # in the root of every set that adlib drew: its pages say SYNTHETIC
@@ -55,6 +56,9 @@ class Category:
     train_bad: tuple[Path, ...]  # known bad ones, for evaluation only
     masks: dict[Path, Path] = field(default_factory=dict, hash=False)  # of test images
     unread: tuple[Path, ...] = ()  # images without a place in the layout, masks of no image
+    roi: tuple[Path, ...] = ()  # masks of what is looked at, in every picture
+    ignore: tuple[Path, ...] = ()  # of what is not
+    excluded: tuple[Path, ...] = ()  # good images that are not to be learned from
 
     def defect(self, path: Path) -> str:
         """The defect that a test image's folder names, "good" in any case as "good"; "" in a flat
@@ -65,6 +69,18 @@ class Category:
     def key(self, path: Path) -> str:
         """The image's name in tables and label files: its path below the root, with '/'."""
         return path.relative_to(self.root).as_posix()
+
+    def looking(self, roi: str, ignore: str) -> Category:
+        """The same with the masks that the parameters roi and ignore name ("" = none). Raises
+        InputError where there is no such file in the category's folder."""
+        added = {"roi": {*self.roi}, "ignore": {*self.ignore}}
+        for key, given in (("roi", roi), ("ignore", ignore)):
+            path = self.root / self.name / given
+            if given and (not path.is_file() or ".." in path.parts or Path(given).is_absolute()):
+                raise InputError(f"{key} is {given!r}, and there is no such file in the folder "
+                                 f"{self.root / self.name}; give a mask's path from there on")
+            added[key] |= {path} if given else set()
+        return replace(self, **{key: tuple(sorted(paths)) for key, paths in added.items()})
 
 
 def find_root(data_root: str = "") -> tuple[Path, str]:
@@ -112,18 +128,24 @@ def categories(root: Path) -> list[str]:
     if _good_folders(root):
         raise InputError(f"{root} is a category itself; give its parent {root.resolve().parent} as "
                          f"data_root, and category {root.resolve().name}")
-    nearest = [f"{folder} has" for folder in folders(root) if _names(folder)] + near_misses(root)
+    nearest = [f"{path} has one" for path in folders(root) if _names(path)] + near_misses(root)
     raise InputError(f"{root} has no folder <category>/train/good; give the folder that holds the "
                      "categories, or make one of your photographs by adlib new"
                      + "".join(f"; {words}" for words in nearest))
 
 
 def near_misses(root: Path) -> list[str]:
-    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words."""
-    return [untrusted.sanitized(f"{train} has no folder good" + (
-                f", but {some([path.name for path in folders(train)])}" if folders(train) else ""))
-            for folder in (root, *folders(root)) if not _good_folders(folder)
-            for train in folders(folder) if train.name.lower() == "train"]
+    """What `root`, or a folder in it, lacks to be a category that it nearly is, in words: of its
+    folders train, test and ground_truth some are there."""
+    said = []
+    for folder in (root, *folders(root)):
+        own = {path.name.lower(): path for path in folders(folder)}
+        if not _good_folders(folder) and own.keys() & {"train", "test", "ground_truth"}:
+            place, lacking = (own["train"], "good") if "train" in own else (folder, "train")
+            there = some([path.name for path in folders(place)])
+            said.append(untrusted.sanitized(
+                f"{place} has no folder {lacking}" + (f", but {there}" if there else "")))
+    return said
 
 
 def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: None,
@@ -136,7 +158,7 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     found, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
         if not path.is_dir():
-            found += [path] if _is_image(path) == images else []
+            found += [path] * (_is_image(path) == images)
         elif not path.is_symlink():
             found += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
@@ -147,13 +169,16 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     return sorted(found)
 
 
-def open_category(root: Path, name: str = "") -> Category:
+def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()) -> Category:
     """List a category's files; an empty name means the first one found.
 
+    Args:
+        exclude: keys, or names in train/good, to leave out; other categories' are passed over.
+
     Raises:
-        InputError: an unknown category (naming the nearest), fewer than two good training images,
+        InputError: an unknown category (naming the nearest), no good training image,
             images both in test/ and in folders there, images that are or share a mask, untrusted
-            names and links.
+            names and links, a name to exclude that is not there.
     """
     names = categories(root)
     name = name or names[0]
@@ -163,9 +188,11 @@ def open_category(root: Path, name: str = "") -> Category:
     for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
         found[_role(path.relative_to(place).parts)].append(path)
     train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
-    if len(train) < 2:
-        raise InputError(f"{place / 'train' / 'good'} holds {len(train)} images; at least 2 good "
-                         "ones are needed to train")
+    excluded = _excluded(root, name, train, exclude)
+    if not (train := [path for path in train if path not in excluded]):
+        raise InputError(f"{place / 'train' / 'good'} holds no image"
+                         + f" beside {len(excluded)} excluded ones" * bool(excluded)
+                         + "; give at least a good one")
     if flat and nested:
         raise InputError(
             f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "
@@ -184,16 +211,32 @@ def open_category(root: Path, name: str = "") -> Category:
     masks, strays = pairing.pair(test, mirrored)
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks,
-                        (*found[""], *strays, *(path for path in marks if path not in mirrored)))
+                        (*found[""], *strays, *(path for path in marks if path not in mirrored)),
+                        tuple(found["roi"]), tuple(found["ignore"]), tuple(sorted(excluded)))
+    pairing.check_good({path: path.relative_to(place).parts[2:] for path in train})
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
     return category
 
 
-def open_from(data_root: str, name: str) -> tuple[Category, str]:
+def open_from(data_root: str, name: str, exclude: typing.Sequence[str] = ()
+              ) -> tuple[Category, str]:
     """find_root and open_category in one: the category, and the rule that found its folder."""
     root, rule = find_root(data_root)
-    return open_category(root, name), rule
+    return open_category(root, name, exclude), rule
+
+
+def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence[str]) -> set[Path]:
+    keys = {key: path for path in train for key in (
+        path.relative_to(root).as_posix(), "/".join(path.relative_to(root).parts[3:]))}
+    spelled = {pairing.folded(key): path for key, path in keys.items()}
+    named = {key: keys.get(key, spelled.get(pairing.folded(key))) for key in exclude}
+    others = {folder.name for folder in folders(root)} - {name}
+    if absent := [key for key, path in named.items()
+                  if not path and key.partition("/")[0] not in others]:
+        raise InputError(f"exclude names {len(absent)} images that are not among the good training "
+                         f"images of {root / name} ({some(absent)}); correct or remove the names")
+    return set(filter(None, named.values()))
 
 
 def read_labels(category: Category) -> dict[str, Label]:
@@ -255,7 +298,10 @@ def contents(category: Category) -> dict[str, str]:
     """{name below the root: hash of the content} of every image and mask; under the label file's
     name this category's labels."""
     paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
-    hashes = {category.key(path): value for path, value in content_hashes(paths).items()}
+    hashes = {category.key(path): value for path, value in files.content_hashes(paths).items()}
+    for key in ("roi", "ignore"):  # one file may be either
+        found = files.content_hashes(getattr(category, key))
+        hashes |= {f"{key} {category.key(path)}": value for path, value in found.items()}
     path = label_file(category.root)
     if category.layout == "course" and path.is_file():
         try:
@@ -267,42 +313,10 @@ def contents(category: Category) -> dict[str, str]:
 
 def changed(category: Category, before: dict[str, str]) -> list[str]:
     """The names of what was changed, added or removed since `contents` was `before`, in order."""
-    now = contents(open_category(category.root, category.name))
+    again = open_category(category.root, category.name, [
+        category.key(path) for path in category.excluded])
+    now = contents(replace(again, roi=category.roi, ignore=category.ignore))
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-
-
-def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
-    """The hash of each file's content, remembered by its stamp so that a second look is quick.
-    InputError names what cannot be opened."""
-    folders = sorted({str(path.parent.resolve()) for path in paths})
-    name = hashlib.sha256(os.fsencode("\n".join(folders))).hexdigest()[:32]
-    memory, remembered = cache_dir() / "hashes" / f"{name}.json", {}
-    with contextlib.suppress(InputError, AttributeError):  # missing, damaged, no mapping
-        remembered = {stamp: digest for stamp, digest in files.read_json(memory).items()
-                      if isinstance(digest, str)}
-    hashes, stamped = {}, {}
-    for path in paths:
-        stamp = stamp_of(path)
-        try:
-            hashes[path] = stamped[stamp] = remembered.get(stamp) or hashlib.sha256(
-                path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if not stamped.keys() <= remembered.keys():
-        files.write_json(memory, remembered | stamped)
-    return hashes
-
-
-def stamp_of(path: Path) -> str:
-    """What a changed file has another of: place, size, times of change. InputError where it cannot
-    be asked."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
-    # all the same.
-    return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
 
 
 def _label_file(category: Category) -> dict[str, Label]:
@@ -336,7 +350,7 @@ def _label_file(category: Category) -> dict[str, Label]:
 
 
 def some(names: typing.Sequence[str], most: int = 5) -> str:
-    """The first few of a list, for a message."""
+    """The first few of a list."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
@@ -355,12 +369,13 @@ def _good_folders(category: Path) -> list[Path]:
 
 
 def _role(parts: tuple[str, ...]) -> str:
-    """What an image is for, by its path in its category: train, train_bad, flat, nested, mask; "" =
-    nothing."""
+    """What an image is for, by its path in its category: train, train_bad, flat, nested, mask, roi,
+    ignore; "" = nothing."""
     first, second, *_ = (*map(str.lower, parts[:-1]), "", "")
     if first == "train":
         return {"good": "train", "bad": "train_bad"}.get(second, "")
-    return {"test": "nested" if second else "flat", "ground_truth": "mask"}.get(first, "")
+    return {"test": "nested" if second else "flat", "ground_truth": "mask", "roi": "roi",
+            "ignore": "ignore"}.get(first, "")
 
 
 def _visible(folder: Path) -> list[Path]:

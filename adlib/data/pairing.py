@@ -40,15 +40,27 @@ def pair(pictures: Places, masks: Places) -> tuple[dict[Path, Path], list[Path]]
     return paired, [mask for mask in masks if mask not in claimed]
 
 
+def check_good(pictures: Places) -> None:
+    """Raises InputError for masks and bad parts among the pictures of good ones, by their folders.
+    """
+    for path, place in pictures.items():
+        if {"bad", *FOLDERS} & {*map(folded, place[:-1])}:
+            raise InputError(f"{path.parent} lies in the folder of good pictures; move it out of "
+                             "there, or give the good ones alone")
+
+
 def check_defective(pictures: Places) -> None:
-    """Raises InputError for masks among the pictures of defects, and for two pictures in a folder
-    that no mask could tell apart."""
+    """Raises InputError for masks and good parts among the pictures of defects, and for two
+    pictures in a folder that no mask could tell apart."""
     known: dict[str, Path] = {}
     for path, place in pictures.items():
         folders = [folded(name) for name in place[:-1]]
         if FOLDERS & {*folders} or "mask" in folders[1:]:
             raise InputError(f"{path.parent} is a folder of masks among the pictures; move it to "
                              "ground_truth, beside test")
+        if "good" in folders:
+            raise InputError(f"{path.parent} calls pictures good that lie in the folder of a "
+                             "defect; move them to the good ones")
         if (other := known.setdefault(_stem(place).removesuffix("_mask"), path)) is not path:
             raise InputError(f"{other} and {path.name} are two pictures of one name, by which "
                              "masks are found; rename one, or move it to the masks if it is one")

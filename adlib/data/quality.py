@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adlib.config import InputError
-from adlib.data import layout, reading
+from adlib.data import files, layout, reading
 from adlib.data.reading import GreyRange, Header
 
 if typing.TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Findings:
     grey_range: GreyRange | None = None  # what becomes 0 and 255 in images of more than 8 bits
     outside: Group = ()  # images with values beyond it
     eight_bits: Group = ()  # images of 8 bits, where those to learn from have more
+    coarse: Group = ()  # good training images that keep few grey levels of it
     mask_problem: str = ""  # what is wrong with the masks, or ""
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
     noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
@@ -50,8 +51,9 @@ class Findings:
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        Codes: unreadable, unnamed, outside, eight_bits, leak, duplicate, labels and masks (with
-        what is wrong with them instead of names), no_test, no_labels, all_good, all_anomalous;
+        Codes: unreadable, unnamed, outside, eight_bits, coarse, leak, duplicate, labels and masks
+        (with what is wrong with them instead of names), no_test, no_labels, all_good,
+        all_anomalous;
         those of `noted`: unread (images without a place in the layout), stray (masks of no image),
         bare (folders of a defect without an image), respelled (names and labels taken for good,
         bad, train or test in another case), alike (defects that differ in case alone), absent (no
@@ -60,8 +62,8 @@ class Findings:
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
         problems += [(code, names) for code, names in (
-            ("unnamed", self.unnamed), ("outside", self.outside), ("eight_bits", self.eight_bits))
-            if names]
+            ("unnamed", self.unnamed), ("outside", self.outside), ("eight_bits", self.eight_bits),
+            ("coarse", self.coarse)) if names]
         problems += [("leak", group) for group in self.leaks]
         problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
@@ -86,11 +88,13 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     headers = {key: header for key, header in examined.items() if isinstance(header, Header)}
     grey_range = reading.union(headers[key].extent for key in map(category.key, category.train)
                                if key in headers)
+    coarse = [key for key in map(category.key, category.train) if key in headers
+              and reading.is_coarse(headers[key].extent, grey_range)]
     if grey_range is None:
         examined |= {key: reading.without_range(one.extent) for key, one in headers.items()
                      if one.extent}
     others = [path for split in layout.folders(category.root / category.name)
-              if split.name.lower() in ("train", "test")
+              if split.name.lower() in ("train", "test", "ground_truth")
               for path in layout.below(split, images=False)]
     unnamed = tuple(category.key(path) for path in others if reading.is_picture(path))
     try:
@@ -102,7 +106,7 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     masked = Counter(label.defect for path, label in of_test.items() if path in category.masks)
     mask_problem, noted = _masks(category, of_test, size)
     identical: dict[str, list[Path]] = {}
-    for path, digest in layout.content_hashes(paths).items():
+    for path, digest in files.content_hashes(paths).items():
         identical.setdefault(digest, []).append(path)
     train = set(category.train)
     groups = {tuple(map(category.key, group)): len({path in train for path in group}) == 2
@@ -119,6 +123,7 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
         grey_range=grey_range, outside=tuple(
             key for key, one in headers.items() if reading.is_outside(one.extent, grey_range)),
         eight_bits=tuple(key for key, one in headers.items() if grey_range and not one.extent),
+        coarse=tuple(coarse) if 2 * len(coarse) > len(category.train) else (),
         mask_problem=mask_problem,
         masks={name: (masked[name], n) for name, n in sorted(defects.items()) if name != "good"},
         noted=_places(category, defects) | noted)
@@ -165,13 +170,21 @@ def properties(good: torch.Tensor) -> dict[str, float]:
     coarse = functional.adaptive_avg_pool2d(grey, 16).flatten(1)
     within = float(coarse.var(dim=0).mean())
     between = max(float(coarse.mean(dim=0).var(correction=0)) - within / n, 0.0)
-    fine = functional.adaptive_avg_pool2d(grey, 64)
-    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
-    details = functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
+    fine = details(good)
     return {"form": between / max(between + within, 1e-12),
-            "alignment": float((details.sum(dim=0).square().sum() - details.square().sum())
+            "alignment": float((fine.sum(dim=0).square().sum() - fine.square().sum())
                                / (n * (n - 1))),
             "colour": float((x.amax(dim=1) - x.amin(dim=1)).mean()), "good": n}
+
+
+def details(images: torch.Tensor) -> torch.Tensor:
+    """What is finer than its surroundings, in 64 x 64 pixels of grey: uint8 [N,3,S,S] -> float32
+    [N,4096] of length 1, so that a product is a correlation."""
+    from torch.nn import functional
+
+    fine = functional.adaptive_avg_pool2d(images.float().mean(dim=1, keepdim=True), 64)
+    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
+    return functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
 
 
 def _masks(category: layout.Category, labels: dict[Path, layout.Label],

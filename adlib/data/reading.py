@@ -19,17 +19,21 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from adlib.data import layout
+from adlib.data.frame import Frame
 
-DECODER = "3"  # part of every cache key: raise it when a file gives other pixels than before
+DECODER = "4"  # part of every cache key: raise it when a file gives other pixels than before
 # A file is what its content says. What is not in this list (PostScript, say) starts no decoder.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "PPM", "GIF")
 MEGAPIXELS = 300  # of a picture at most, unless ADLIB_MEGAPIXELS says otherwise: 1.2 GB in colour
 LARGE = 50e6  # pixels from which on pictures are decoded one at a time, JPEG reduced on the way
+ENTIRE = 2**24  # pixels a side, of which no JPEG is reduced
 TAIL = 1e-4  # share of a picture's values that may lie below its extent, and above it
 BLOCK = 2**22  # values that are converted at a time
 OTHER_BYTE = {";16L": ";16B", ";16B": ";16L",
               ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
-SUBFILE, BITS, PAGE_TEXT, PLANAR, SAMPLES = 254, 258, 270, 284, 339  # tags of TIFF
+# tags of TIFF
+SUBFILE, BITS, PHOTOMETRIC, PAGE_TEXT, PLANAR, SAMPLES, DEPTH = (
+    254, 258, 262, 270, 284, 339, 32997)
 # EXIF's orientation, and what turns a picture upright that has it
 ORIENTATION = 274
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -51,7 +55,7 @@ _one_at_a_time = threading.Lock()
 class Picture(typing.NamedTuple):
     """What was read of a file."""
 
-    pixels: np.ndarray  # uint8 [3,size,size], RGB
+    pixels: np.ndarray  # uint8 [3,size,size], RGB; [4,h,w] in a frame that marks what counts
     extent: GreyRange | None  # of its own values; None for a picture of 8 bits
 
 
@@ -63,11 +67,11 @@ class Header(typing.NamedTuple):
     extent: GreyRange | None
 
 
-def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
+def read(file: File, size: int | Frame, grey_range: GreyRange | None = None) -> Picture:
     """One picture's file -> uint8 [3,size,size], RGB, and the extent of its values.
 
     Turned as its EXIF tag says, alpha laid over black, resized with antialiasing (Pillow's
-    bilinear) without keeping the aspect ratio.
+    bilinear): to a square, or as a frame says.
 
     Args:
         grey_range: what becomes 0 and 255 in pictures of more than 8 bits; values beyond are
@@ -78,12 +82,18 @@ def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
             grey_range is given.
         OSError, or whatever else a decoder trips over in a damaged file.
     """
-    image, extent = upright(file, 2 * size, grey_range)
-    # Across, then down: left to itself, Pillow takes the other order for some tall pictures from
-    # version 13 on, and every fifth pixel is a grey level off.
-    for shape in ((size, image.height), (size, size)):
-        image = image.resize(shape, Image.Resampling.BILINEAR)
-    return Picture(np.asarray(image).transpose(2, 0, 1), extent)
+    (pixels, ), extent = laid(file, [size], grey_range)
+    return Picture(pixels, extent)
+
+
+def laid(file: File, frames: typing.Sequence[int | Frame], grey_range: GreyRange | None = None
+         ) -> tuple[list[np.ndarray], GreyRange | None]:
+    """The same in several frames, decoded once."""
+    made = [Frame("squeeze", one) if isinstance(one, int) else one for one in frames]
+    whole = any(frame.fit == "tile" for frame in made)
+    side = max(ENTIRE if whole else 2 * frame.size for frame in made)
+    image, extent = upright(file, side, grey_range)
+    return [frame.lay(image) for frame in made], extent
 
 
 def upright(file: File, side: int, grey_range: GreyRange | None = None
@@ -161,8 +171,16 @@ def is_outside(extent: GreyRange | None, grey_range: GreyRange | None) -> bool:
     return extent[0] < grey_range[0] - step or extent[1] > grey_range[1] + step
 
 
+def is_coarse(extent: GreyRange | None, grey_range: GreyRange | None) -> bool:
+    """Does a picture use less than a quarter of the range, of 256 grey levels fewer than 64?"""
+    return extent is not None and grey_range is not None and (
+        4 * (extent[1] - extent[0]) < grey_range[1] - grey_range[0])
+
+
 def is_picture(path: Path) -> bool:
     """Does a file's content begin as a picture's, whatever its name is?"""
+    if not path.is_file():  # whoever reads a pipe may wait for ever
+        return False
     try:
         with Image.open(path, formats=_formats()):
             return True
@@ -214,11 +232,11 @@ def _why_unidentified(path: Path, file: File) -> str:
 
 def _megapixels() -> float:
     given = os.environ.get("ADLIB_MEGAPIXELS", "")
-    try:
-        return float(given or MEGAPIXELS)
-    except ValueError:
-        raise ValueError(f"ADLIB_MEGAPIXELS is {given!r}; set it to a number, such as "
-                         f"{2 * MEGAPIXELS}") from None
+    with contextlib.suppress(ValueError):
+        if (most := float(given or MEGAPIXELS)) > 0:
+            return most
+    raise ValueError(f"ADLIB_MEGAPIXELS is {given!r}; set it to a number above 0, such as "
+                     f"{2 * MEGAPIXELS}")
 
 
 def _pages(image: Image.Image) -> int:
@@ -239,7 +257,7 @@ def _pages(image: Image.Image) -> int:
         if not image.tag_v2.get(SUBFILE, 0) & 5:
             pages.append(page)
     image.seek(pages[0] if pages else 0)
-    return len(pages)
+    return max(len(pages), image.tag_v2.get(DEPTH, 1))  # a volume has its slices in one page
 
 
 def _load(image: Image.Image, side: int, file: File) -> None:
@@ -299,6 +317,8 @@ def _deep(image: Image.Image, raw: str, file: File) -> np.ndarray | None:
         return values.view(np.int8)
     if raw == "I;32N":  # unsigned
         return values.view(np.uint32)
+    if values.dtype.itemsize == 2 and image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:
+        return 65535 - values  # 0 is white, which Pillow knows of 8 bits alone
     if image.mode[0] == "F" and not np.isfinite(values).all():
         raise ValueError("some of its values are no numbers; replace them")
     if image.mode[0] in "IF":

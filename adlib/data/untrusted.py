@@ -9,9 +9,9 @@ from pathlib import Path
 
 from adlib.config import InputError
 
-# Control characters, which a terminal obeys and which end a line of a table; bytes that are no
-# UTF-8, which no table can hold.
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters, which a terminal obeys and which end a line of a table, those that turn the
+# direction of writing included; bytes that are no UTF-8, which no table can hold.
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # CSV injection: a spreadsheet takes a cell for a formula that begins so. Our tables are read again
 # and name files, so that no name can be escaped in them: the names that begin a cell (a category's,
 # a defect's) are asked to be others.
@@ -50,8 +50,8 @@ def check_inside(root: Path, name: str, path: Path) -> None:
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(home)) for home in (root / name, root)):
         raise InputError(
-            f"{path} is a link that leads out of the data folder, to {real}; copy the pictures to "
-            f"where the link is, or link {root / name} as a whole")
+            f"{path} is a link that leads out of the data folder, to {real}; put a copy in "
+            f"its place, or link {root / name} as a whole")
     if not real.exists():
         raise InputError(f"{path} is a link to {real}, which is not there; put it there, or remove "
                          "the link")

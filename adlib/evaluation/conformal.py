@@ -6,10 +6,11 @@ and exchangeable with the calibration images, its p-value is at most `target_fpr
 of at most `target_fpr`.
 
 The calibration scores are of images that the detector was not fitted on. `split`: images that were
-held out. `cross-conformal`: every good image, scored by a detector of the same kind that was fitted
-on the other folds (K-fold cross-validated scores; Vovk 2015, Barber et al. 2021). It uses more
-images and has no guarantee for a finite sample; the detector in use has seen more images than any
-of the folds'.
+held out. `cross-conformal`: every good image, scored by the detector without what it has of that
+image (a memory without its patches, a classifier trained again without its fold), or by one of the
+same kind fitted on the other folds (cross-validated scores; Vovk 2015, Barber et al. 2021). It uses
+more images, so that the rate can be asked for in steps of 1 / (n + 1) of all good ones, and has no
+guarantee for a finite sample: an image in use is compared with all patches, none left out.
 """
 from __future__ import annotations
 
@@ -140,7 +141,7 @@ def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def min_calibration_size(target_fpr: float) -> int:
     """The fewest good images that support a false-positive rate: 19 for 5 %."""
-    return math.ceil(1 / target_fpr - 1e-9) - 1
+    return math.ceil(1 / max(target_fpr, 1e-12) - 1e-9) - 1  # what is less overflows
 
 
 def folds(n: int, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

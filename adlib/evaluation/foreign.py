@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib.data import layout
-from adlib.data.part import ImageSet, Part
+from adlib.config import InputError, log
+from adlib.data import images, layout, reading
+from adlib.data.part import Part
 from adlib.data.synthetic import foreign
 from adlib.evaluation.calibration import Decision, fit_foreign_features, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
@@ -39,10 +40,10 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     if threshold is None:
         return pd.DataFrame(columns=columns)
     others = other_parts(part) if others is None else others
-    images, kinds = foreign.make(part.good.tensor, others, n, seed=part.config.seed)
+    made, kinds = foreign.make(part.good.tensor, others, n, seed=part.config.seed)
     model = decision.foreign
-    unlike = threshold.exceeded(model.distances(model.features(images)).numpy())
-    scores = score_table(detector, decision.scale, images)[decision.score].to_numpy()
+    unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
+    scores = score_table(detector, decision.scale, made)[decision.score].to_numpy()
     table = pd.DataFrame({"kind": kinds, "foreign": unlike,
                           "anomalous": decision.threshold.exceeded(scores)})
     good = cross_fitted(decision, part)
@@ -69,8 +70,22 @@ def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
 
 
 def other_parts(part: Part) -> torch.Tensor:
-    """Some good pictures of every category beside this one: uint8 [M,3,S,S]."""
-    root, names = part.category.root, layout.categories(part.category.root)
-    paths = [path for name in names if name != part.category.name
-             for path in layout.open_category(root, name).train[:EACH]]
-    return ImageSet(part.category, tuple(paths), part.config.image_size).tensor
+    """Some good pictures of every category beside this one: uint8 [M,3,S,S]. What cannot be read of
+    those is said, and left out: it is not what this run is about."""
+    root, size, pictures = part.category.root, part.config.image_size, []
+    for name in layout.categories(root):
+        if name == part.category.name:
+            continue
+        try:
+            paths = layout.open_category(root, name).train
+        except InputError as error:
+            log.warning("%s is left out of the exam of foreign pictures: %s", name, error)
+            continue
+        grey_range = images.grey_range(paths)
+        for path in paths[:EACH]:
+            try:
+                pictures.append(reading.read(path, size, grey_range).pixels)
+            except Exception as error:  # whatever a decoder trips over, the file is named
+                log.warning("%s is left out of the exam of foreign pictures: %s", path,
+                            str(error) or type(error).__name__)
+    return torch.from_numpy(np.array(pictures, np.uint8).reshape(-1, 3, size, size))

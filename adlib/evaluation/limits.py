@@ -7,6 +7,7 @@ through found-or-missed.
 """
 from __future__ import annotations
 
+import itertools
 import math
 import typing
 
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from adlib.data import corruptions, files, layout
+from adlib.data import corruptions, layout
 from adlib.data.part import Part
 from adlib.data.synthetic import drawing
 from adlib.evaluation import psychometric
@@ -64,18 +65,20 @@ def detectability(detector: Detector, decision: Decision, part: Part) -> pd.Data
     drawable = category.synthetic and category.name in drawing.CATEGORIES
     if not drawable or math.isinf(decision.threshold.value):
         return pd.DataFrame(columns=["defect", "size", "contrast", "area", "found"])
-    about = files.read_json(category.root / drawing.MARKER)
+    about = drawing.about(category.root)
     settings = [(scale, 1.0) for scale in SIZES] + [(1.0, c) for c in CONTRASTS if c < 1]
     for defect in drawing.CATEGORIES[category.name]:
-        drawn = [(scale, contrast, *drawing.render(
-            category.name, seed=about["seed"], index=FIRST_PART + number, defect=defect, size=scale,
-            contrast=contrast, pixels=about["pixels"]))
-            for scale, contrast in settings for number in range(EACH)]
-        images = torch.from_numpy(np.stack([_resized(image, size) for *_, image, _ in drawn]))
-        called = decision.threshold.exceeded(_scores(detector, decision, images))
-        rows += [{"defect": defect, "size": scale, "contrast": contrast, "area": float(mask.mean()),
-                  "found": bool(found)}
-                 for (scale, contrast, _, mask), found in zip(drawn, called, strict=True)]
+        drawn, images = [], []
+        for (scale, contrast), number in itertools.product(settings, range(EACH)):
+            image, mask = drawing.render(
+                category.name, seed=about["seed"], index=FIRST_PART + number, defect=defect,
+                size=scale, contrast=contrast, pixels=about["pixels"])
+            drawn.append({"defect": defect, "size": scale, "contrast": contrast,
+                          "area": float(mask.mean())})
+            images.append(_resized(image, size))
+        scores = _scores(detector, decision, torch.from_numpy(np.stack(images)))
+        called = decision.threshold.exceeded(scores)
+        rows += [row | {"found": bool(found)} for row, found in zip(drawn, called, strict=True)]
     return pd.DataFrame(rows)
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from adlib.config import MODELS, Config
+from adlib.config import MODELS, Config, log
 from adlib.data import images as pictures
 from adlib.models import backbone
 
@@ -34,8 +34,8 @@ class Foreign(nn.Module):
     """
 
     def __init__(self, config: Config) -> None:
-        """The ResNet18 has the run's pretrained weights; random ones where the run has none, or
-        where a detector of one's own names none that can be had.
+        """The ResNet18 has the run's pretrained weights; random ones, as `weights` then says, where
+        the run has none, or where a detector of one's own names none that can be had.
 
         Raises:
             InputError: where weights cannot be had or do not fit.
@@ -44,9 +44,14 @@ class Foreign(nn.Module):
         weights = config.weights if config.uses_weights else "none"
         with torch.random.fork_rng(devices=[]):  # random weights are the run's own, too
             torch.manual_seed(config.seed)
-            network, self.weights = backbone.load_backbone(dataclasses.replace(
+            network, word = backbone.load_backbone(dataclasses.replace(
                 config, model="resnet18", weights=weights, precision="float32",
                 weights_fallback=config.weights_fallback or config.model not in MODELS))
+        # where they came from, in words
+        self.weights = "RANDOM, not ImageNet's (the run has none)" if weights == "none" else word
+        if weights != "none" and word.startswith("RANDOM"):
+            log.warning("whether a picture shows the part is told by a ResNet18 of %s weights; "
+                        "give the run weights: PATH", word)
         del network.encoder.layer3
         self.network = network
         self.register_buffer("set_aside", torch.tensor(0))  # good pictures too unlike the others

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from adlib.data import corruptions
+from adlib.evaluation import learning_curve as curves
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
@@ -122,6 +123,15 @@ def critical_difference(average: pd.Series, cliques: list[list[str]]) -> Markup:
     return components.figure(shown, "average-ranks", caption, "summary.csv")
 
 
+def how_many(tables: Results) -> Markup:
+    """Mean AUROC over the draws against the number of good pictures (how_many.measure)."""
+    most = max(table["n"].max() for table in tables.values())
+    return by_category(
+        tables, lambda table: table.groupby("n")[curves.judged_by(table)].mean().items(),
+        _pictures(most), (t("axis.auroc"), 0, 1, SHARE), t("caption.how_many_curve"),
+        "how-many", level=0.5, log=True)
+
+
 # ---- one run
 
 
@@ -175,7 +185,9 @@ def epochs_of(table: pd.DataFrame, caption: str) -> Markup:
 
 def score_study(study: pd.DataFrame, caption: str) -> Markup:
     """Every score's label-free AUROC (open) and its real one (filled), in the label-free order, the
-    one in use in bold. study: Results.score_study."""
+    one in use in bold. study: Results.score_study; "" where it has neither."""
+    if study[["label_free", "test"]].isna().all(axis=None):
+        return Markup("")
     low = min(0.5, math.floor(10 * study[["label_free", "test"]].min().min()) / 10)
     rows = [(sentences.score(row.score), row.role not in ("", "its own"),
              [(kind, 100 * (value - low) / (1 - low), f"{value:.3f}") for kind, value in (
@@ -185,7 +197,31 @@ def score_study(study: pd.DataFrame, caption: str) -> Markup:
     return components.figure(shown, "score-study", caption, "score_study.csv")
 
 
-# ---- the limits of one run
+# ---- how many pictures one run takes, and its limits
+
+
+def learning_curve(curve: pd.DataFrame, caption: str) -> Markup:
+    """AUROCs and rates against the number of good pictures (how_many.curve): means, and, thin, the
+    lowest and highest draw; of rates the interval of the finite test set."""
+    def lines(*names: str) -> list[Line]:
+        return [(mark, "line", part.itertuples(index=False))
+                for i, name in enumerate(names) for mark, column in (
+                    ("grey", f"{name}_low"), ("grey", f"{name}_high"), (f"c{i}", name))
+                if len(part := curve[["n", column]].dropna()) > 1]
+
+    drawn = {Text("AUROC"): lines("auroc", "label_free"),
+             t("figure.threshold"): lines("found", "false_positives")}
+    return panels({title: some for title, some in drawn.items() if some},
+                  [t("figure.on_test_or_found"), t("figure.label_free_or_false")],
+                  _pictures(curve["n"].max()), (Text(""), 0, 1, SHARE), caption, "how-many",
+                  log=True, data="how_many.csv")
+
+
+def _pictures(most: int) -> Axis:
+    return (t("axis.good_pictures"), 1, max(2, most),
+            [n for n in curves.COUNTS if n <= max(2, most)])
+
+
 
 
 def disturbed(table: pd.DataFrame, caption: str) -> Markup:

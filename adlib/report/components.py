@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from adlib.data.layout import some
 from adlib.evaluation import operating_point
 from adlib.evaluation.conformal import rate_interval
 from adlib.report import sentences
@@ -221,5 +222,7 @@ def banner(part: Part) -> Markup:
                layout=category.layout, train=len(category.train), test=len(category.test),
                bad=len(category.train_bad))
     source = data_source(part.source, Path(category.root).resolve().name)
-    return render("banner.html.j2", synthetic=category.synthetic, text=join(
-        [t("run.category_category", category=category.name), source, counts]))
+    left_out = [path.name for path in category.excluded]
+    said = [t("run.category_category", category=category.name), source, counts]
+    said += [t("run.excluded", n=len(left_out), names=some(left_out))] * bool(left_out)
+    return render("banner.html.j2", synthetic=category.synthetic, text=join(said))

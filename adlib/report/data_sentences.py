@@ -24,9 +24,10 @@ PROBLEMS = {
     **{code: f"data.{code}" for code in ("unread", "stray", "bare", "respelled", "alike")},
     **{code: f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
                                          "exif", "turned", "kept")},
-    "unnamed": "data.unnamed", "outside": "data.clipped", "eight_bits": "data.eight_bits"
+    "unnamed": "data.unnamed", "outside": "data.clipped", "eight_bits": "data.eight_bits",
+    "coarse": "data.coarse"
 }
-LISTED = ("unnamed", "outside", "eight_bits")  # problems that may be those of every image
+LISTED = ("unnamed", "outside", "eight_bits", "coarse")  # problems that may be those of every image
 CORRUPTIONS = {
     "noise": "limits.sensor_noise_standard_deviation_amount",
     "blur": "limits.out_focus_gaussian_sigma_amount", "brighter": "limits.brighter_amount_range",

@@ -32,6 +32,8 @@ def card(findings: Findings) -> typing.Any:
 def properties(part: Part, most: int = 200) -> Text:
     """What kind of workpiece it is (quality.properties), noted beside the data's page for the
     comparison, and said."""
+    if len(part.good) < 2:
+        return t("data.one_good_picture")
     found = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
     folder = run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
     files.write_json(folder / "properties.json", found)

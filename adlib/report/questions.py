@@ -247,7 +247,8 @@ def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
 
 def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """{(category, configuration): limits.robustness}."""
-    tables = {folder.parts[-2:]: _read(folder / "robustness.csv") for folder in _limits(reports)}
+    tables = {folder.parts[-2:]: _read(folder / "robustness.csv")
+              for folder in _looked_at(reports, "limits")}
     return {key: table for key, table in tables.items() if len(table)}
 
 
@@ -276,15 +277,15 @@ def smallest(reports: Path) -> pd.DataFrame:
     """Where each defect is found, on drawn data: limits.smallest of every configuration."""
     tables = [_read(folder / "smallest.csv").assign(category=folder.parts[-2],
                                                     configuration=folder.name)
-              for folder in _limits(reports)]
+              for folder in _looked_at(reports, "limits")]
     columns = ["category", "configuration", "defect", "area50", "area95", "smallest", "largest",
                "found_at_real_size", "contrast95", "faintest"]
     return pd.concat([pd.DataFrame(columns=columns), *filter(len, tables)])[columns]
 
 
-def _limits(reports: Path) -> list[Path]:
-    return [folder for folder in freshness.limits(reports)
-            if not freshness.failure(folder / "limits.json")]
+def _looked_at(reports: Path, kind: str) -> list[Path]:
+    return [folder for folder in freshness.looked_at(reports, kind)
+            if not freshness.failure(folder / f"{kind}.json")]
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -1,17 +1,21 @@
-"""Could a study run here? Versions, device, data, weights and write access, each in words."""
+"""Could a study run here? Versions, device, data, weights, pictures that may not be good, and write
+access, each in words."""
 from __future__ import annotations
 
 import os
 import tempfile
 import typing
+from pathlib import Path
 
 import torch
 
 from adlib.config import Config, InputError, cache_dir
 from adlib.data import layout, quality
+from adlib.data.part import ImageSet
+from adlib.evaluation import suspects as ranking
 from adlib.models import autoencoders
 from adlib.models.fast import device
-from adlib.report import data_sentences
+from adlib.report import data_sentences, suspects
 from adlib.runs import freshness, run_folder
 
 
@@ -22,6 +26,7 @@ def look(data_root: str, weights: str, reports: str) -> typing.Iterator[tuple[st
                                       for name, version in freshness.versions().items())
     for name, found in (("device", _device), ("data", lambda: _data(data_root)),
                         ("weights", lambda: _weights(weights)),
+                        ("suspects", lambda: _suspects(data_root, weights, reports)),
                         ("write access", lambda: _writing(reports))):
         try:
             yield name, True, found()
@@ -52,6 +57,27 @@ def _data(data_root: str) -> str:
     if bad:
         raise InputError("\n".join([*lines, f"  {bad} of these problems would stop a run"]))
     return "\n".join(lines)
+
+
+def _suspects(data_root: str, weights: str, reports: str) -> str:
+    """Good pictures that may not be good, a line a category; a page of each is no obstacle."""
+    root, _ = layout.find_root(data_root)
+    return "\n  ".join(["good training pictures that may not be good:", *(
+        f"{name}: {suspects_of(root, name, weights, reports)}"
+        for name in layout.categories(root))])
+
+
+def suspects_of(root: Path, name: str, weights: str, reports: str, language: str = "") -> str:
+    """Rank a category's good pictures, and write a page and a list of the suspects."""
+    config = Config(model="memory", weights=weights or "imagenet")
+    try:
+        category = layout.open_category(root, name)
+        found = ranking.rank(ImageSet(category, category.train, ranking.SIDE), config)
+    except InputError as error:
+        return f"not looked for: {error}"
+    where = run_folder.reports_dir(reports) / "suspects" / name
+    written = suspects.page(category, found, where, language)
+    return f"{suspects.said(found)} See {written.with_name('index.html')}"
 
 
 def _weights(weights: str) -> str:

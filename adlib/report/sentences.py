@@ -136,9 +136,14 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
-    said.append(threshold_rests_on(threshold))
+    good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
+        threshold.target_fpr)
+    said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
+                  more=least - good) if good < least and not threshold.is_attainable else
+                threshold_rests_on(threshold))
     if unlike := decision.foreign_threshold:
-        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr))
+        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
+                      weights=weights(decision.foreign.weights)))
         if aside := int(decision.foreign.set_aside):
             said.append(t("foreign.set_aside", n=aside))
     return join(said)
@@ -193,6 +198,14 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
         said = t("result.scores") if auroc["value"] is None else t("result.auroc",
                                                                    value=auroc["value"])
     return t("result.title", configuration=configuration, category=category, said=said)
+
+
+def taken_otherwise(metrics: dict[str, typing.Any]) -> Text | str:
+    """That a run's threshold does not hold on its test images (results.taken_otherwise), "" where
+    nothing says so."""
+    found = metrics.get("conditions") or {"cause": None}
+    return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"], cause=named(
+        "change", found["cause"])) if found["cause"] else ""
 
 
 _ALARMS = {0: "result.no_alarm", 1: "result.one_alarm"}

@@ -1,5 +1,5 @@
 """Executed notebooks to one offline site: reports/index.html, and a page for every look at the
-data, every run and its limits.
+data, every run and its limits, and how many pictures it takes.
 
 Pages are made to be passed on: of a folder on this machine they show the name alone.
 """
@@ -18,7 +18,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
 
-from adlib.config import Config, InputError, log, notebook_of, project_root
+from adlib.config import Config, InputError, log, project_root
 from adlib.data import files
 from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
@@ -26,14 +26,23 @@ from adlib.report.i18n import Text, named, t
 from adlib.report.study import INLINE, Study
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
+from adlib.runs.grid import AFTER_A_RUN
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "smallest.csv")
+             "detectability.csv", "smallest.csv", "how_many.csv", "suspects.txt")
+# Of what an output offers, the first that a page can show: widgets and scripts are their text.
+SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
+         "text/plain"]
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
 Page = dict[str, typing.Any]
+AFTER_A_RUN_SAID = {
+    "limits": {"group": "page.limits", "of": "page.limits_of",
+               "not_finished": "page.limits_not_finished"},
+    "how_many": {"group": "page.how_many", "of": "page.how_many_of",
+                 "not_finished": "page.how_many_not_finished"}}
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -68,16 +77,17 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
     pages = [_data_page(study, folder) for folder in looks]
     pages += [_run_page(reports, row, commands) for row in table.itertuples()]
-    pages += [_limits_page(table, folder) for folder in freshness.limits(reports)]
+    pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
+              for folder in freshness.looked_at(reports, kind)]
     pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
-    shared = _shared(language) | {"hidden": _hidden(reports, table)}
+    common = shared(language) | {"hidden": _hidden(reports, table)}
     groups = _groups(pages, reports)
     for page in pages:
-        _write(shared | page, groups, reports)
+        write(common | page, groups, reports)
     files.write_json(note, made_from)
     log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
@@ -108,7 +118,7 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
     folder = reports / row.folder
     about, name = run_folder.manifest(folder), label(row.name)
     params, done = about.get("params") or {}, row.status == "finished"
-    stem = (notebook_of(params["model"]) if "model" in params else "").removesuffix(".ipynb")
+    stem = Path(freshness.notebook_of(params["model"])).stem if "model" in params else ""
     note = named("status", row.status) if not done else (
         f"{row.auroc:.3f}" if row.auroc == row.auroc else "")
     page = {"notebook": folder / "notebook.ipynb", "stem": stem, "synthetic": row.synthetic is True,
@@ -120,23 +130,26 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
                 stem, folder / "notebook.ipynb", params),
             "figures": _figures(folder, params["target_fpr"]) if done else []}
     if done:
-        page["result"] = sentences.result(row.category, name, comparison.read_metrics(folder),
-                                          params["target_fpr"])
+        metrics = comparison.read_metrics(folder)
+        page["result"] = sentences.result(row.category, name, metrics, params["target_fpr"])
+        page["caution"] = sentences.taken_otherwise(metrics)
     return page if done else page | {"failure": _failure(
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 
 
-def _limits_page(table: typing.Any, folder: Path) -> Page:
+def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
+    """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
-    failure = freshness.failure(folder / "limits.json")
+    said, failure = AFTER_A_RUN_SAID[kind], freshness.failure(folder / f"{kind}.json")
     names = {"category": category, "configuration": label(name)}
-    page = {"notebook": folder / "notebook.ipynb", "stem": "05_limits", "category": category,
-            "title": t("page.limits_of", **names),
-            "link": (t("page.limits"), t("page.category_configuration", **names),
+    page = {"notebook": folder / "notebook.ipynb", "category": category,
+            "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
+            "title": t(said["of"], **names),
+            "link": (t(said["group"]), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
             "synthetic": _drawn(table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t("page.limits_not_finished"), "failed", failure["failed"], failure["retry"])}
+        folder, t(said["not_finished"]), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
@@ -205,7 +218,7 @@ def _papermill(stem: str, output: Path, params: dict[str, typing.Any]) -> str:
 # ---- how it is rendered
 
 
-def _shared(language: str) -> Page:
+def shared(language: str) -> Page:
     """What the template needs to know whichever page it makes."""
     css, js, words = ((TEMPLATES / "study" / name).read_text(encoding="utf-8")
                       for name in ("style.css", "page.js", "glossary.js"))
@@ -213,7 +226,7 @@ def _shared(language: str) -> Page:
     digest = hashlib.sha256(js.encode()).digest()  # of the only script that the page's policy runs
     return {"lang": i18n.LANGUAGES[language], "css": css, "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
-            "command": "", "facts": [], "figures": [], "results": "", "category": "",
+            "command": "", "facts": [], "figures": [], "results": "", "category": "", "caution": "",
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
 
 
@@ -230,10 +243,11 @@ def _groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typin
     return groups
 
 
-def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: Path) -> None:
+def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: Path) -> None:
     """index.html in the folder of an executed notebook. The notebook's question, its first line,
     becomes the page's heading."""
-    folder, chinese = page["notebook"].parent, dict(i18n.notebooks().get(page["stem"], {}))
+    folder = page["notebook"].parent
+    chinese = page.get("chinese") or dict(i18n.notebooks().get(page["stem"], {}))
     notebook = _notebook(page)
     first, executed = notebook.cells[0], notebook.metadata.get("papermill", {})
     (question, first.source), (other, chinese[first.id]) = (
@@ -266,7 +280,8 @@ def _write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports:
     if "result" in page:
         page["contents"].append(("method", t("template.method")))
     arrangement.number_figures(notebook.cells)
-    exporter = HTMLExporter(TraitConfig(), template_name="study",
+    exporter = HTMLExporter(TraitConfig({"NbConvertBase": {"display_data_priority": SHOWN}}),
+                            template_name="study",
                             template_file="run.html.j2" if "result" in page else "index.html.j2",
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
@@ -297,9 +312,11 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
             nbformat.ValidationError) as error:
         raise InputError(f"{path} is not a notebook ({str(error)[:80]}); delete it and run it "
                          "again") from error
+    notebook.metadata.pop("widgets", None)  # a page has no kernel: a widget is its text
     notebook.cells = _asked(notebook.cells)
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    left_out = {"exercise"}  # for whoever opens the notebook, not for readers of its page
+    # For whoever opens the notebook, not for readers of its page, which says itself what failed.
+    left_out = {"exercise", "papermill-error-cell-tag"}
     if any("injected-parameters" in each for each in tags):  # what was given replaces the defaults
         left_out.add("parameters")
     notebook.cells = [cell for cell, each in zip(notebook.cells, tags, strict=True)

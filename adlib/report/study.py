@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.config import project_root
 from adlib.data import files
 from adlib.evaluation import ranks
 from adlib.evaluation.results import write_csv
@@ -20,6 +19,7 @@ from adlib.report import (
     comparison,
     components,
     figures,
+    learning,
     matrix,
     questions,
     ranking,
@@ -33,9 +33,9 @@ SUMMARY = "summary.csv"
 INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
 LINES = 6  # configurations drawn in one figure: more lie on each other
 SECTIONS = ("ranks", "kinds", "scores", "target", "position", "ablation", "places", "limits",
-            "epochs")  # of docs/results.md, in their order
+            "how_many", "epochs")  # of docs/results.md, in their order
 RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "ablation": "ablation",
-          "limits": "detectors"}  # {section: the grid that asks its question}
+          "limits": "detectors", "how_many": "yours"}  # {section: the grid that asks its question}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +192,15 @@ class Study:
             charts.robustness(found), heat, self._table(sizes, "smallest")], [
             (table, caption), (sizes, t("caption.smallest"))])
 
+    def how_many(self) -> Section | None:
+        """How many good pictures does it take?"""
+        if not (found := learning.measured(self.reports)):
+            return None
+        table = learning.table(found)
+        return Section(learning.of_parts(table), [
+            charts.how_many(found), self._table(table, "how_many")], [
+            (table, t("caption.how_many"))])
+
     def epochs(self) -> Section | None:
         """Does training help?"""
         found = questions.epochs(self.table, self.reports)
@@ -222,7 +231,7 @@ class Study:
         if name not in RUN_BY:
             return t(f"section.{name}")
         grid = f"params/grids/{RUN_BY[name]}.yaml"
-        takes = forecast.duration(forecast.of_grid(project_root() / grid, self.images))
+        takes = forecast.duration(forecast.of_grid(Path(grid), self.images))
         return t("study.how_to_ask", question=t(f"section.{name}"), grid=grid, takes=takes)
 
     def _table(self, found: pd.DataFrame, name: str) -> Markup:

@@ -20,11 +20,12 @@ from adlib.report.render import render
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
                "false_positives", "detections", *comparison.PIXEL_METRICS, "claim_low", "verdict",
                "published", "seeds", "epochs", "train_seconds", "device", "weights", "status")
-INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_")
+INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_", "gain_")
           for end in ("spread", "low", "high")} - {"claim_low"}  # said in another column's cell
 FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
          "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}", "found_at_real_size": "{:.0%}",
-         "contrast95": "{:.2f}", "faintest": "{:.2f}"}  # others have three decimals
+         "contrast95": "{:.2f}", "faintest": "{:.2f}", "pictures": "{:.0f}", "most": "{:.0f}",
+         "enough": "{:.0f}"}  # others have three decimals
 NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
 VERDICTS = ("missed", "reached", "exceeded")
 Row = dict[typing.Any, typing.Any]
@@ -195,6 +196,8 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
         row["weights"], str) else "",
     "label_free_choice": lambda row: named("position", row["label_free_choice"]),
     "better": lambda row: named("position", row["better"]),
+    "gain": lambda row: "" if math.isnan(row["gain"]) else (
+        f"{row['gain']:.3f} [{row['gain_low']:.3f}, {row['gain_high']:.3f}]"),
     "mean_false_positives": lambda row: t("limits.none") if math.isnan(
         row["mean_false_positives"]) else f"{row['mean_false_positives']:.0%}",
     "area50": lambda row: _reached(row["area50"], row["smallest"], _percent),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import InputError, log
+from adlib.config import Config, InputError, log
 from adlib.data import files, layout
 from adlib.runs import forecast, freshness, run_folder
 from adlib.runs.board import Board
@@ -84,7 +84,7 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
 
 def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
     """Why each task has to run, in words; "" where it is up to date."""
-    opened: dict[tuple[str, str], layout.Category] = {}
+    opened: dict[tuple[str, str, str], layout.Category] = {}
     reasons: dict[Task | None, str] = {}
     for task in tasks:
         if task.kind == "comparison" and any(reasons.values()):
@@ -100,15 +100,15 @@ def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
     return reasons
 
 
-def _due(task: Task, opened: dict[tuple[str, str], layout.Category]) -> str:
+def _due(task: Task, opened: dict[tuple[str, str, str], layout.Category]) -> str:
     folder = task.output.parent
     state = run_folder.status(folder) if task.kind == "run" else None
     if state and state.state != "finished":
         return state.reason if state.state == "missing" else _told(state)
     try:
-        key = (task.params["data_root"], task.params["category"])
+        key = (task.params["data_root"], task.params["category"], task.params.get("exclude", ""))
         if key not in opened:
-            opened[key] = layout.open_from(*key)[0]
+            opened[key] = _category(task)
         if task.kind == "run":
             now = freshness.of_run(task.config, opened[key])
             return freshness.why_stale(run_folder.manifest(folder), now) or (
@@ -117,6 +117,11 @@ def _due(task: Task, opened: dict[tuple[str, str], layout.Category]) -> str:
     # the notebook will meet it too, and the failure is recorded with its own task
     except InputError as error:
         return f"could not be checked: {error}"
+
+
+def _category(task: Task) -> layout.Category:
+    excluded = Config(exclude=task.params.get("exclude", "")).excluded
+    return layout.open_from(task.params["data_root"], task.params["category"], excluded)[0]
 
 
 def _never_run(task: Task) -> str:
@@ -128,8 +133,8 @@ def _told(state: run_folder.Status) -> str:
 
 
 def _made_from(task: Task, category: layout.Category) -> freshness.Made:
-    if task.kind == "limits":
-        return freshness.of_limits(task.notebook, task.after.output.parent)
+    if task.after:
+        return freshness.after_a_run(task.notebook, task.after.output.parent)
     return freshness.of_data(task.notebook, category, task.params["weights"])
 
 
@@ -139,8 +144,7 @@ def _made_from_now(task: Task) -> freshness.Made:
     if not task.note:
         return {}
     try:
-        return _made_from(task,
-                          layout.open_from(task.params["data_root"], task.params["category"])[0])
+        return _made_from(task, _category(task))
     except InputError:  # the notebook will meet it too, and say so
         return {}
 
@@ -197,7 +201,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
 
 
 def _next(queue: list[Task], running: list[Job]) -> Task | None:
-    """The first task that waits for nothing: a run's limits wait for the run."""
+    """The first task that waits for nothing: what looks at a run waits for it."""
     unfinished = [*queue, *(job.task for job in running)]
     return next((task for task in queue if task.after not in unfinished), None)
 

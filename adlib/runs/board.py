@@ -115,8 +115,8 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     for start in range(0, len(categories), CELLS):
         some = categories[start:start + CELLS]
-        table = Table("", *(Column(category, no_wrap=True) for category in some), title=None if
-                      start else "AUROC; bad parts found @ good ones falsely called bad",
+        table = Table(Column(no_wrap=True), *some, title=None if start else
+                      "AUROC; bad parts found @ good ones falsely called bad",
                       title_justify="left", title_style="none", box=box.SIMPLE_HEAD)
         for label in dict.fromkeys(label for label, _ in known):
             table.add_row(label, *(known.get((label, category), "") for category in some))

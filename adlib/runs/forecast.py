@@ -14,9 +14,11 @@ from adlib.runs.grid import Task
 
 # Seconds on two cores that compute bf16 (docs/performance.md): of a notebook whatever it does, of
 # an image and epoch of training at 128 pixels, of an image at 256 pixels through a frozen network.
-OVERHEAD_S = {"eda": 6.0, "run": 5.0, "limits": 6.0, "comparison": 6.0}
+OVERHEAD_S = {"eda": 6.0, "run": 5.0, "limits": 6.0, "how_many": 10.0, "comparison": 6.0}
 EPOCH_S = {"cae": 0.012, "resnet18": 0.016, "to_pixels": 0.006, "to_features": 0.006}
 FEATURES_S, LOOK_S, DISTURBED = 0.05, 0.02, 41  # the last: how often limits score the test images
+COMPARED_S = 0.002  # an image with the memory of another, for how many pictures it takes, which
+DRAWN_FROM, LOOKED_AT = 200, 180  # looks at so many good ones, and at so many others, at most
 LEAST_S = 10.0  # a shorter batch says nothing of the machine
 PACE = "pace.json"  # in the cache: what the last batch took here, as a multiple of the above
 
@@ -32,6 +34,9 @@ def seconds(kind: str, config: Config | None, images: tuple[int, int]) -> float:
         return needed + LOOK_S * (train + test)
     if kind == "limits":
         return needed + DISTURBED * LOOK_S * test
+    if kind == "how_many":
+        drawn = min(train, DRAWN_FROM)
+        return needed + COMPARED_S * drawn * (drawn + min(80 + test, LOOKED_AT))
     if config is None:
         return needed
     if config.model in EPOCH_S:
@@ -60,7 +65,8 @@ def of_grid(path: Path, images: typing.Iterable[tuple[int, int]]) -> float:
     """Seconds of a grid on this machine, on categories of so many (train, test) images."""
     asked, total = grid.read(path), OVERHEAD_S["comparison"]
     for each in images:
-        total += seconds("eda", None, each) + len(asked.limits) * seconds("limits", None, each)
+        total += seconds("eda", None, each) + sum(
+            len(names) * seconds(kind, None, each) for kind, names in asked.after.items())
         total += len(asked.seeds) * sum(seconds("run", Config.from_mapping(
             values | asked.common | {"name": name}, str(path)), each)
             for name, values in asked.configs.items())
@@ -90,7 +96,8 @@ def describe(reasons: typing.Mapping[Task, str], forecast: typing.Mapping[Task, 
     return "\n".join([
         f"due: {len(due)} of {len(reasons)} steps: "
         + ", ".join(f"{kinds[kind]} {word}{'s' * (kinds[kind] > 1)}" for kind, word in (
-            ("eda", "look"), ("run", "run"), ("limits", "limit"), ("comparison", "comparison"))
+            ("eda", "look"), ("run", "run"), ("limits", "limit"),
+            ("how_many", "learning curve"), ("comparison", "comparison"))
             if kinds[kind]) + (f", on {', '.join(categories)}" if categories else ""),
         f"time: about {duration(sum(forecast[task] for task in due))} ({known})",
         f"data: {near(root)}{drawn}", f"weights: {', '.join(weights) or 'none needed'}"])

@@ -3,8 +3,8 @@
 A run depends on its parameters, data and weights, on its notebook's code cells, and on what these
 and its detector import of the packages that make numbers; it notes that itself, in run.json. The
 runner writes the same as a build manifest, a note, of the executed data notebook (eda.json), of a
-run's limits (limits.json), of the comparison (comparison.json) and of the report (report.json), or
-why they failed.
+run's limits (limits.json), of how many pictures it takes (how_many.json), of the comparison
+(comparison.json) and of the report (report.json), or why they failed.
 """
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, notebook_of, study_root, upgrade
+from adlib.config import DETECTORS, Config, InputError, study_root, upgrade
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
 BY_HAND = "by hand: "
 NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 # where things lie decides no number; what lies there does
-NOT_INPUTS = ("category", "data_root", "reports", "save_as")
+NOT_INPUTS = ("category", "data_root", "reports", "save_as", "roi", "ignore")
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
+
+
+def notebook_of(model: str) -> str:
+    """The notebook that runs a model."""
+    return {"cae": "02_cae_baseline.ipynb",
+            "resnet18": "03_resnet_ssim.ipynb"}.get(model, "04_feature_space.ipynb")
 
 
 def of_run(config: Config, category: layout.Category) -> Made:
@@ -43,13 +50,26 @@ def of_run(config: Config, category: layout.Category) -> Made:
     if weights not in ("imagenet", "none"):
         path = Path(weights)
         weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
+    category = category.looking(config.roi, config.ignore)
     detector, _ = DETECTORS.get(config.model.partition(":")[0], ("registry", ""))
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
+                         *(["import adlib.models.tiles"] if config.fit == "tile" else []),
                          *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})
+
+
+def attended() -> bool:
+    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
+    cannot."""
+    if "IPython" not in sys.modules:  # this is no notebook
+        return False
+    from IPython import get_ipython
+
+    header = getattr(get_ipython(), "parent_header", None) or {}
+    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 def by_hand() -> str:
@@ -74,8 +94,9 @@ def at_hand(weights: str) -> Made:
     return {"weights": "pretrained"} if there else {}
 
 
-def of_limits(notebook: Path, run: Path) -> Made:
-    """What a run's limits depend on: its numbers, what these were made from, and the code."""
+def after_a_run(notebook: Path, run: Path) -> Made:
+    """What a run's limits, or how many pictures it takes, depend on: its numbers, what these were
+    made from, and the code."""
     numbers = [files.read_json(run / "metrics.json"), read(run / "run.json").get("inputs")]
     return {"run": _text_hash(numbers), "code": code(notebook.name)}
 
@@ -143,11 +164,11 @@ def failure(note: Path) -> dict[str, str] | None:
             for key in ("failed", "retry")} if "failed" in noted else None
 
 
-def limits(reports: Path) -> list[Path]:
-    """The folders of all limits, failed ones included: reports/limits/<category>/<configuration>.
-    """
-    return sorted({path.parent for name in ("limits.json", "notebook.ipynb", "robustness.csv")
-                   for path in (reports / "limits").glob(f"*/*/{name}")})
+def looked_at(reports: Path, kind: str) -> list[Path]:
+    """The folders of what was found out after the runs, failed ones included: of a kind of
+    grid.AFTER_A_RUN, reports/<kind>/<category>/<configuration>."""
+    return sorted({path.parent for name in (f"{kind}.json", "notebook.ipynb", "*.csv")
+                   for path in (reports / kind).glob(f"*/*/{name}")})
 
 
 def read(path: Path) -> Made:
@@ -163,11 +184,8 @@ def code(notebook: str, *more: str) -> str:
     """Hash of a notebook's code cells and of all that these, and the sources `more`, import of the
     packages that make numbers, directly or not. Comments, docstrings and layout do not count; nor
     do models that a cell imports by itself, to teach with: a run's own one is among `more`."""
-    path, cells = study_root() / "notebooks" / notebook, []
-    if path.is_file():  # read each time: in JupyterLab it changes while this process lives
-        cells = ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
-                 if cell["cell_type"] == "code"
-                 and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
+    # Read each time: in JupyterLab it changes while this process lives.
+    cells = _cells(study_root() / "notebooks" / notebook)
     numeric, reached = _numeric_code(), set()
     due = [name for source in cells for name in _imported(source) if ".models." not in name]
     due += [name for source in more for name in _imported(source)]
@@ -176,6 +194,11 @@ def code(notebook: str, *more: str) -> str:
             reached.add(name)
             due += numeric[name][1]
     return _text_hash([*(numeric[name][0] for name in sorted(reached)), *cells])
+
+
+def imported(notebook: Path) -> list[str]:
+    """The names of adlib that a notebook's code cells import: modules, and what is in them."""
+    return sorted(set().union(*map(_imported, _cells(notebook))))
 
 
 def versions() -> dict[str, str]:
@@ -215,6 +238,15 @@ def bare(source: str) -> str:
     return ast.dump(tree)
 
 
+def _cells(notebook: Path) -> list[str]:
+    """The sources of its code cells, but parameters and exercises; none where there is no file."""
+    if not notebook.is_file():
+        return []
+    return ["".join(cell["source"]) for cell in files.read_json(notebook)["cells"]
+            if cell["cell_type"] == "code"
+            and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
+
+
 @functools.cache
 def _numeric_code() -> dict[str, tuple[str, set[str]]]:
     """{module: (its source without what changes no number, the modules it imports)} of the packages
@@ -251,10 +283,10 @@ def _all_code() -> str:
 
 
 def _below(reports: Path) -> str:
-    """Every file of runs, limits and data notebooks, pages and hidden files aside: its name, its
-    size, and when it was written."""
+    """Every file of runs, of what followed them, and of data notebooks, pages and hidden files
+    aside: its name, its size, and when it was written."""
     states = []
-    for path in sorted(path for folder in ("eda", "limits", "runs")
+    for path in sorted(path for folder in ("eda", "how_many", "limits", "runs")
                        for path in (reports / folder).rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # a run under way has just finished with it
             name = path.relative_to(reports).as_posix()

@@ -18,18 +18,20 @@ from adlib.config import (
     InputError,
     deprecated,
     did_you_mean,
-    notebook_of,
     project_root,
     study_root,
     upgrade,
 )
 from adlib.data import layout
 from adlib.runs import run_folder
+from adlib.runs.freshness import notebook_of
 
 Values = dict[str, typing.Any]
 
-EDA, LIMITS, COMPARISON = "01_eda.ipynb", "05_limits.ipynb", "06_comparison.ipynb"
-KEYS = ("configs", "categories", "seeds", "set", "overrides", "limits", "lang")
+EDA, COMPARISON = "01_eda.ipynb", "06_comparison.ipynb"
+# {key of the grid, kind of task: its notebook}, of the first seed of the configurations named
+AFTER_A_RUN = {"limits": "05_limits.ipynb", "how_many": "08_how_many.ipynb"}
+KEYS = ("configs", "categories", "seeds", "set", "overrides", *AFTER_A_RUN, "lang")
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Config))
 DECIDED_BY = {"name": "configs: in the grid", "save_as": "configs: in the grid",
               "category": "categories: in the grid", "seed": "seeds: in the grid",
@@ -43,20 +45,20 @@ RENAMED_FILES = {"study": "reference"} | {
 class Task:
     """One notebook to execute in a process of its own."""
 
-    kind: str  # eda | run | limits | comparison
+    kind: str  # eda | run | limits | how_many | comparison
     title: str
     notebook: Path
     output: Path  # the executed notebook; its log and parameters lie beside it
     params: Values
     config: Config | None  # of a run; None for the others
     retry: str  # the command that does this task again
-    after: Task | None = None  # of limits: the run that has to be finished first
+    after: Task | None = None  # of AFTER_A_RUN: the run that has to be finished first
 
     @property
     def note(self) -> Path | None:
         """Where the runner notes what this was made from (freshness); a run does that itself."""
-        return self.output.with_name(f"{self.kind}.json") if self.kind in ("eda",
-                                                                           "limits") else None
+        noted = self.kind in ("eda", *AFTER_A_RUN)
+        return self.output.with_name(f"{self.kind}.json") if noted else None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Grid:
     common: Values
     overrides: list[tuple[Values, Values]]  # (when, set), in the file's order
     data_root: str = ""  # only a single configuration's own file may say
-    limits: tuple[str, ...] = ()  # configurations whose first seed is taken to its limits
+    # {key of AFTER_A_RUN: configurations whose first seed is looked at so}
+    after: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     lang: str = ""  # the report opens in it; empty: as last time, else English
 
 
@@ -107,27 +110,30 @@ def read(path: Path | str) -> Grid:
         if when.get("name", next(iter(configs))) not in configs:
             raise InputError(f"{path}: override {number}: when: no configuration "
                              f"{when['name']!r}{did_you_mean(when['name'], configs)}")
-    limits = [str(name) for name in _list(content, "limits", path)] if "limits" in content else []
-    limits = [name if name in configs else RENAMED_FILES.get(name, name) for name in limits]
-    for name in limits:
-        if name not in configs:
-            raise InputError(
-                f"{path}: limits: no configuration {name!r}{did_you_mean(name, configs)}")
+    after = {key: [name if name in configs else RENAMED_FILES.get(name, name)
+                   for name in map(str, _list(content, key, path))]
+             for key in AFTER_A_RUN if key in content}
+    for key, names in after.items():
+        for name in names:
+            if name not in configs:
+                raise InputError(
+                    f"{path}: {key}: no configuration {name!r}{did_you_mean(name, configs)}")
     if (language := str(content.get("lang", ""))) not in ("", *LANGUAGES):
         raise InputError(f"{path}: lang is {language!r}; give {' or '.join(LANGUAGES)}")
     return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common,
-                pairs, limits=tuple(limits), lang=language)
+                pairs, after=after, lang=language)
 
 
 def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only: str = "",
-         weights: str = "") -> list[Task]:
-    """All tasks of a grid in order: for every category a look at the data, its runs, their limits;
-    the comparison at the end.
+         weights: str = "", exclude: str = "") -> list[Task]:
+    """All tasks of a grid in order: for every category a look at the data, its runs, their limits
+    and how many pictures they take; the comparison at the end.
 
     Args:
         data_root, reports: empty means the defaults of layout.find_root and run_folder.reports_dir.
         only: "category=zipper,config=cae_ssim,seed=0"; a key may be repeated for several values.
         weights: of the ResNet18.
+        exclude: the parameter of all runs.
     Raises:
         InputError: for anything in the grid, or in `only`, that is unknown or wrong.
     """
@@ -141,13 +147,15 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
             raise InputError(
                 f"{grid.path}: the data holds no category {name!r}{did_you_mean(name, on_disk)}")
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
+    if exclude := Config(exclude=exclude).exclude:
+        place["exclude"] = exclude
     configs = _filter([_config(grid, name, category, seed, place, weights)
                        for category in grid.categories or on_disk for name in grid.configs
                        for seed in grid.seeds], only)
-    command = _command(grid.path, data_root, reports, weights)
+    command = _command(grid.path, data_root, reports, weights, exclude)
     notebooks, folder, tasks = study_root() / "notebooks", Path(place["reports"]), []
     for notebook in (EDA, *{notebook_of(config.model) for config in configs},
-                     *([LIMITS] if grid.limits else []), COMPARISON):
+                     *map(AFTER_A_RUN.get, grid.after), COMPARISON):
         if not (notebooks / notebook).is_file():
             raise InputError(
                 f"there is no {notebooks / notebook}; run adlib inside the project's folder, or "
@@ -155,7 +163,8 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         net = next((config for config in own if config.uses_weights), Config(weights="none"))
-        look = {"weights": net.weights, "weights_fallback": net.weights_fallback}
+        look = {"weights": net.weights, "weights_fallback": net.weights_fallback,
+                "exclude": own[0].exclude}
         tasks.append(Task("eda", f"{category}: the data", notebooks / EDA,
                           folder / "eda" / category / "notebook.ipynb",
                           {"category": category, **place, **look}, None,
@@ -165,19 +174,20 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
                      run_folder.folder(config) / "notebook.ipynb", config.as_dict(), config,
                      command(f"category={category},config={config.name},seed={config.seed}"))
                 for config in own]
-        tasks += [*runs, *(_limits(run, notebooks / LIMITS, folder / "limits") for run in runs
-                           if run.config.name in grid.limits
+        tasks += [*runs, *(_after(run, kind, notebooks, folder) for run in runs
+                           for kind, names in grid.after.items() if run.config.name in names
                            and run.config.seed == grid.seeds[0])]
     return [*tasks, Task("comparison", "comparison", notebooks / COMPARISON,
                          folder / "comparison.ipynb", {"reports": place["reports"]}, None,
                          command(only))]
 
 
-def _limits(run: Task, notebook: Path, folder: Path) -> Task:
+def _after(run: Task, kind: str, notebooks: Path, folder: Path) -> Task:
     params = {key: run.params[key] for key in ("category", "name", "seed", "data_root", "reports")}
-    return Task("limits", f"{params['category']} {params['name']} limits", notebook,
-                folder / params["category"] / params["name"] / "notebook.ipynb", params, None,
-                run.retry, after=run)
+    title = f"{params['category']} {params['name']} {kind.replace('_', ' ')}"
+    return Task(kind, title, notebooks / AFTER_A_RUN[kind],
+                folder / kind / params["category"] / params["name"] / "notebook.ipynb", params,
+                None, run.retry, after=run)
 
 
 def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, str],
@@ -226,13 +236,14 @@ def _facets(config: Config) -> dict[str, str]:
     return {"category": config.category, "config": config.name, "seed": str(config.seed)}
 
 
-def _command(grid: Path, data_root: str, reports: str,
-             weights: str) -> typing.Callable[[str], str]:
+def _command(grid: Path, data_root: str, reports: str, weights: str,
+             exclude: str) -> typing.Callable[[str], str]:
     words = ["adlib", "run", str(grid)]
     if reports and Path(reports).absolute() != run_folder.reports_dir().absolute():
         words += ["--reports", reports]
     words += ["--data", data_root] if data_root else []
     words += ["--weights", weights] if weights else []
+    words += ["--exclude", exclude] if exclude else []
     return lambda only: shlex.join(words + (["--only", only] if only else []))
 
 

@@ -80,6 +80,7 @@ class Exported(nn.Module):
                                           mode="bilinear")[:, 0]
         n = len(self.run.threshold.calibration)  # as in conformal.Threshold.value
         index = n - torch.floor(target_fpr * (n + 1) + 1e-9).long()
+        index = torch.where(index < 0, len(self.limits), index)  # else it would count from the end
         return (score, shown, score.double() > self.limits.index_select(0, index[None]),
                 *self._foreign(picture))
 
@@ -133,6 +134,10 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
     if not isinstance(run.detector, (Autoencoder, FeatureDetector, FeatureAutoencoder)):
         raise InputError(f"{config.name} is {config.model}, which only its own code can export; "
                          "built-in networks and feature detectors can be exported here")
+    if config.fit != "squeeze" or run.looked_at is not None:
+        raise InputError(f"{config.name} has fit: {config.fit}"
+                         f"{' and masks of what is looked at' if run.looked_at is not None else ''}"
+                         ", which is not exported; export a run of fit: squeeze without masks")
     if run.decision.score.count(".") != 1 or ":" in run.decision.score:
         raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of "
                          "your own; export a run of a built-in score")
@@ -151,7 +156,8 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
         model.graph.initializer.append(
             onnx.numpy_helper.from_array(target_fpr.numpy(), "target_fpr"))  # unless it is given
         (verdict, ) = (node for node in model.graph.node if node.input[0].endswith("limits"))
-        verdict.name = f"target_fpr is too low, {least:g} is the least"  # what its error says
+        # what its error says
+        verdict.name = f"target_fpr is out of range, {least:g} is the least, and below 1"
         onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in (about | {
             "score": run.decision.score, "target_fpr": threshold.target_fpr,
             "threshold": None if math.isinf(threshold.value) else threshold.value,

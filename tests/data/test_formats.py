@@ -43,6 +43,19 @@ def test_more_than_8_bits_are_told(twelve_bits):
         "of 8 bits, where those to learn from have more (1): nut/test/hot/1.png"]
 
 
+def test_a_range_that_leaves_most_pictures_few_levels_is_told(tmp_path):
+    """One image of another camera's bits, among those of 12."""
+    for i in range(4):
+        deep(tmp_path / "nut" / "train" / "good" / f"{i}.png", 4095 - i)
+        deep(tmp_path / "nut" / "test" / "good" / f"{i}.png", 4000 + i)
+        deep(tmp_path / "nut" / "test" / "hot" / f"{i}.png", 3900 + i)
+    assert quality.check(layout.open_category(tmp_path, "nut")).problems() == []
+    deep(tmp_path / "nut" / "train" / "good" / "9.png", 65535)
+    findings = quality.check(layout.open_category(tmp_path, "nut"))
+    assert findings.problems() == [("coarse", tuple(f"nut/train/good/{i}.png" for i in range(4)))]
+    assert data_sentences.findings_problems(findings)[0].startswith("few grey levels are left")
+
+
 def test_more_bits_than_one_learns_from_would_stop_a_run(course_root, capsys):
     assert quality.check(layout.open_category(course_root, "nut")).grey_range is None
     deep(course_root / "nut" / "test" / "001.png", 4095)

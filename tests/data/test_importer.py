@@ -1,5 +1,6 @@
 """A person's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_one_in_five_good_pictures_is_tested_and_all_keep_their_names(photos):
 
 
 def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_path):
-    for i, name in enumerate(("crack/a.png", "crack/b.png", "stain/a.png", "c.png", "good/d.png")):
+    for i, name in enumerate(("crack/a.png", "crack/b.png", "stain/a.png", "c.png", "-good/d.png")):
         picture(tmp_path / "bad" / name, 100 + i)
     for name in ("crack/a.png", "stain/a_mask.png"):
         (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +45,28 @@ def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_p
     labels = layout.read_labels(category)
     assert category.layout == "mvtec" and len(category.train) == 10 and len(category.test) == 7
     assert sorted(labels[key].defect for key in labels) == [
-        "bad", "crack", "crack", "good", "good", "good_defect", "stain"
+        "_good", "bad", "crack", "crack", "good", "good", "stain"
     ]
     masked = set(map(category.key, category.masks))
     assert masked == {"my-part/test/crack/crack_a.png", "my-part/test/stain/stain_a.png"}
     assert not importer.create(tmp_path / "data", "my-part", made)  # the same command again
 
 
+@pytest.mark.parametrize(("folder", "words"), [
+    ("good/Bad/1", "good/Bad/1 lies in the folder of good pictures"),
+    ("good/masks", "good/masks lies in the folder of good pictures"),
+    ("bad/Good", "bad/Good calls pictures good that lie in the folder of a defect")])
+def test_pictures_that_folders_call_good_and_bad_are_taken_for_neither(photos, tmp_path, folder,
+                                                                      words):
+    """Such as `--good photos` or `--bad test`, where both kinds lie below."""
+    picture(tmp_path / "bad" / "0.png", 90)
+    picture(tmp_path / folder / "x.png", 91)
+    with pytest.raises(InputError, match=words):
+        importer.plan(photos, tmp_path / "bad")
+
+
 def test_masks_are_paired_as_in_a_category_and_copied_as_they_are(photos, tmp_path):
-    for i, name in enumerate(("crack/a.png", "crack/x y/b.png", "Good/c.png")):
+    for i, name in enumerate(("crack/a.png", "crack/x y/b.png", "-good/c.png")):
         picture(tmp_path / "bad" / name, 100 + i)
     for name in ("Crack/A_mask.BMP", "crack/b.jpg"):
         (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +82,7 @@ def test_masks_are_paired_as_in_a_category_and_copied_as_they_are(photos, tmp_pa
         assert mask.read_bytes() == next((tmp_path / "masks").glob(
             f"*rack/[Ab]*{mask.suffix}")).read_bytes(), path
     assert {category.defect(path) for path in category.test} == {
-        "good", "crack", "crack_x_y", "Good_defect"}
+        "good", "crack", "crack_x_y", "_good"}
 
 
 def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
@@ -102,7 +116,7 @@ def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
 def test_a_reason_that_many_share_is_said_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
-    with pytest.raises(InputError, match=r"holds 0 good pictures .*; 00.dng, 01.dng, .*, 11.dng "
+    with pytest.raises(InputError, match=r"holds no good picture .*; 00.dng, 01.dng, .*, 11.dng "
                                          r"cannot be read \(.dng files are not read[^(]*\)$"):
         importer.plan(tmp_path)
 
@@ -114,6 +128,14 @@ def test_the_mask_of_a_picture_that_is_left_out_is_no_mistake(photos, tmp_path):
     assert importer.plan(photos, tmp_path / "bad", tmp_path / "masks").count("ground_truth/") == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_copies_have_names_that_any_system_takes(photos):
+    for number, name in enumerate(("12:30.png", "con.png", "a?b.png", "fine.png")):
+        picture(photos / name, 50 + number)
+    copies = {target.rpartition("/")[2] for target in importer.plan(photos).copies}
+    assert {"_12_30.png", "_con.png", "_a_b.png", "fine.png"} < copies
+
+
 def test_equal_names_get_numbers(photos, tmp_path):
     picture(photos / "a" / "b.png", 50)
     picture(photos / "a_b.png", 51)
@@ -123,8 +145,8 @@ def test_equal_names_get_numbers(photos, tmp_path):
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), [
-    (lambda place: shutil.rmtree(place / "good" / "shift 0"),
-     "holds 6 good pictures that can be used; at least 10 are needed"),
+    (lambda place: [path.write_bytes(b"") for path in (place / "good").rglob("*.png")],
+     "holds no good picture that can be used; give at least one"),
     (lambda place: shutil.rmtree(place / "good"), "there is no folder .*good"),
     (lambda place: picture(place / "masks" / "other.png", 1),
      "1 masks belong to no bad picture: .*other.png"),
@@ -160,6 +182,18 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
             match=r"cannot write .*other \(No space left on device\); nothing was left there"):
         importer.create(tmp_path / "data", "other", made)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(("n", "tested", "more"), [(1, 0, 23), (9, 0, 15), (10, 2, 14), (12, 2, 12)])
+def test_of_few_good_pictures_none_is_kept_for_testing_and_how_many_lack_is_told(
+        photos, n, tested, more):
+    paths = sorted(path for path in photos.rglob("*") if path.is_file())
+    for path in paths[n:]:
+        path.unlink()
+    made = importer.plan(photos)
+    assert (made.count("train/good/"), made.count("test/good/")) == (n - tested, tested)
+    assert importer.missing(made, 19) == more
+    assert importer.missing(made, n - tested) == 0
 
 
 def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp_path, monkeypatch,

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from adlib.config import InputError
-from adlib.data import layout
+from adlib.data import files, layout
 from tests.conftest import picture
 
 
@@ -100,10 +100,10 @@ def test_unknown_category(course_root):
         layout.open_category(course_root, "nutt")
 
 
-def test_too_few_training_images(course_root):
-    for path in sorted((course_root / "nut" / "train" / "good").iterdir())[1:]:
+def test_no_training_image(course_root):
+    for path in sorted((course_root / "nut" / "train" / "good").iterdir()):
         path.unlink()
-    with pytest.raises(InputError, match="holds 1 images; at least 2"):
+    with pytest.raises(InputError, match="holds no image; give at least a good one"):
         open_nut(course_root)
 
 
@@ -160,18 +160,18 @@ def test_fingerprint_follows_content_labels_and_masks(course_root, mvtec_root):
 
 def test_hashes_are_remembered_and_survive_a_damaged_memory(course_root, monkeypatch):
     paths = open_nut(course_root).train
-    first = layout.content_hashes(paths)
+    first = files.content_hashes(paths)
     with monkeypatch.context() as blind:
         read = type(paths[0]).read_bytes
         blind.setattr(type(paths[0]), "read_bytes", lambda path: pytest.fail("read again")
                       if path in paths else read(path))
-        assert layout.content_hashes(paths) == first
-    for memory in (layout.cache_dir() / "hashes").iterdir():
+        assert files.content_hashes(paths) == first
+    for memory in (files.cache_dir() / "hashes").iterdir():
         memory.write_text("{")
-    assert layout.content_hashes(paths) == first
-    for memory in (layout.cache_dir() / "hashes").iterdir():
+    assert files.content_hashes(paths) == first
+    for memory in (files.cache_dir() / "hashes").iterdir():
         memory.write_text(json.dumps(dict.fromkeys(json.loads(memory.read_text()), 5)))
-    assert layout.content_hashes(paths) == first
+    assert files.content_hashes(paths) == first
 
 
 def test_names_that_are_not_utf_8(course_root):
@@ -192,9 +192,9 @@ def test_hashing_again_is_quick(tmp_path):
     for i in range(1000):
         paths.append(tmp_path / f"{i}.png")
         paths[-1].write_bytes(str(i).encode())
-    layout.content_hashes(paths)
+    files.content_hashes(paths)
     started = time.perf_counter()
-    layout.content_hashes(paths)
+    files.content_hashes(paths)
     # a loose bound against hashing anew; timings proper live in benchmarks/
     assert time.perf_counter() - started < 2
 
@@ -234,11 +234,21 @@ def test_what_has_no_place_is_listed(mvtec_root):
     ("nut/train/ok/1.png", r"; .*nut/train has no folder good, but ok"),
     ("nut/train/1.png", r"; .*nut/train has no folder good$"),
     ("train/normal/1.png", r"; .*d/train has no folder good, but normal"),
-    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has"), ("nut/good/1.png", "by adlib new$")])
+    ("nut/Test/good/1.png", r"; .*d/nut has no folder train, but Test"),
+    ("mvtec/nut/train/good/1.png", "; .*d/mvtec has one"), ("nut/good/1.png", "by adlib new$")])
 def test_a_layout_that_nearly_fits_is_told(tmp_path, make, words):
     picture(tmp_path / "d" / make, 1)
     with pytest.raises(InputError, match="has no folder <category>/train/good;.*" + words):
         layout.categories(tmp_path / "d")
+
+
+@pytest.mark.parametrize(("folder", "words"), [
+    ("test/batch1/Good", "test/batch1/Good calls pictures good"),
+    ("train/good/day1/bad", "train/good/day1/bad lies in the folder of good pictures")])
+def test_folders_that_call_the_same_pictures_good_and_bad_are_an_error(mvtec_root, folder, words):
+    picture(mvtec_root / "nut" / folder / "1.png", 1)
+    with pytest.raises(InputError, match=words):
+        open_nut(mvtec_root)
 
 
 def test_pictures_beside_folders_of_pictures_are_named(mvtec_root):
@@ -361,3 +371,26 @@ def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvt
     monkeypatch.setattr(type(mvtec_root), "iterdir", locked)
     with pytest.raises(InputError, match="cannot read the folder .*/spot: Permission denied"):
         open_nut(mvtec_root)
+
+
+def test_excluded_images_are_not_learned_from_and_change_what_the_data_are(course_root):
+    every = layout.open_category(course_root, "nut")
+    some = layout.open_category(course_root, "nut", ["nut/train/good/003.png", "005.PNG",
+                                                     "zip/train/good/000.png"])
+    assert [path.name for path in some.excluded] == ["003.png", "005.png"]
+    assert set(every.train) - set(some.train) == set(some.excluded)
+    assert (some.test, some.train_bad) == (every.test, every.train_bad)
+    assert layout.fingerprint(some) != layout.fingerprint(every)
+    assert layout.changed(some, layout.contents(some)) == []
+
+
+@pytest.mark.parametrize("name", ["nosuch.png", "nut/test/000.png", "nut/train/bad/000.png",
+                                  "../zip/train/good/000.png"])
+def test_what_is_no_good_training_image_cannot_be_excluded(course_root, name):
+    with pytest.raises(InputError, match="exclude names 1 images that are not among the good"):
+        layout.open_category(course_root, "nut", [name])
+
+
+def test_excluding_all_leaves_none(course_root):
+    with pytest.raises(InputError, match="holds no image beside 8 excluded ones"):
+        layout.open_category(course_root, "nut", [f"{i:03d}.png" for i in range(8)])

@@ -1,5 +1,6 @@
 """What a check of a folder finds, by the images that it is about, and that it finds nothing else."""
 import json
+import os
 import shutil
 
 import numpy as np
@@ -160,6 +161,13 @@ def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root,
     assert "spot/001.jpg and " in said and "  pin: images train/good 6, test 6" in said
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_waited_for_by_nobody(mvtec_root):
+    os.mkfifo(mvtec_root / "nut" / "train" / "good" / "pipe.png")
+    findings = quality.check(layout.open_category(mvtec_root, "nut"))
+    assert findings.ignored == 1 and findings.counts["train/good"] == 6
+
+
 def test_other_files_are_counted_and_a_drawing_beside_its_mask_is_told(mvtec_root):
     nut = mvtec_root / "nut"
     (nut / "train" / "good" / "notes.txt").write_text("")
@@ -169,3 +177,14 @@ def test_other_files_are_counted_and_a_drawing_beside_its_mask_is_told(mvtec_roo
     assert findings.ignored == 1 and findings.masks == {"spot": (3, 3)}
     assert dict(findings.problems()) == {
         "stray": ("nut/ground_truth/spot/000.psd", ), "respelled": ("Train", )}
+
+
+def test_masks_that_are_not_read_for_their_names_are_told(mvtec_root):
+    spots = mvtec_root / "nut" / "ground_truth" / "spot"
+    for path in list(spots.iterdir()):
+        path.rename(path.with_suffix(""))
+    (spots / "labels.json").write_text("{}")
+    findings = quality.check(layout.open_category(mvtec_root, "nut"))
+    assert findings.masks == {"spot": (0, 3)} and findings.ignored == 1
+    assert findings.problems() == [("unnamed", tuple(
+        f"nut/ground_truth/spot/{name}" for name in ("000", "001_mask", "002_mask")))]

@@ -231,6 +231,14 @@ def test_tiff_of_every_number(tmp_path, values, bits, kind):
     assert len(np.unique(found)) >= 250
 
 
+def test_where_0_is_white_it_is_white_of_any_bits(tmp_path):
+    for bits, values in ((8, GREY), (16, TWELVE)):
+        path = tiff(tmp_path / f"{bits}.tif", values, bits=bits, tags={262: 0}.items())
+        top = 2**bits - 1
+        assert (decode(path, 64, (top - 4095, top))[0] == decode(
+            save(tmp_path / f"{bits}.png", top - values), 64, (top - 4095, top))[0]).all()
+
+
 def test_one_range_for_all_and_values_beyond_it(tmp_path):
     path = save(tmp_path / "a.png", TWELVE)
     assert (decode(path, 64, (0, 8190))[0] == (TWELVE / 8190 * 255 + 0.5).astype(int)).all()
@@ -248,12 +256,13 @@ def test_one_range_for_all_and_values_beyond_it(tmp_path):
      "some of its values are no numbers"),
     (lambda path: tiff(path, COLOURS, bits=16, samples=3, tags={284: 2}.items()),
      "stores the 16 bits of one colour after those of another"),  # Pillow issue 4621
+    (lambda path: tiff(path, GREY, bits=8, tags={32997: 16}.items()), "it holds 16 pictures"),
     (lambda path: png(path, np.dstack([TWELVE, TWELVE]), 4), "16 bits with transparency"),
     (lambda path: path.write_bytes(b"<html>404</html>"), "it is damaged, or no picture of a kind"),
     (lambda path: path.write_bytes(b""), "the file is empty"),
     (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
      "it is damaged, or no picture of a kind"),
-], ids=["nan", "planar", "grey and alpha", "a web page", "empty", "postscript"])
+], ids=["nan", "planar", "volume", "grey and alpha", "a web page", "empty", "postscript"])
 def test_what_would_be_misread_is_refused(tmp_path, make, sentence):
     make(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=sentence):
@@ -313,9 +322,10 @@ def test_a_large_picture_is_read_up_to_a_limit(tmp_path, monkeypatch, name):
     with pytest.raises(ValueError, match="it has 1 megapixels, and up to 1.2 are read; cut it into "
                                          "several pictures, or set ADLIB_MEGAPIXELS=2"):
         decode(path, 32)
-    monkeypatch.setenv("ADLIB_MEGAPIXELS", "many")
-    with pytest.raises(ValueError, match="ADLIB_MEGAPIXELS is 'many'; set it to a number"):
-        decode(path, 32)
+    for given in ("many", "0", "-1", "nan"):
+        monkeypatch.setenv("ADLIB_MEGAPIXELS", given)
+        with pytest.raises(ValueError, match=f"ADLIB_MEGAPIXELS is '{given}'; set it to a number "):
+            decode(path, 32)
 
 
 def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):

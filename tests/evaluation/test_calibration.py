@@ -317,7 +317,7 @@ def fitted(root, **changes):
     return fit(part.config, part.train, part.held_out), part
 
 
-def test_too_few_held_out_images_are_helped_out_by_all_good_ones(course_root, monkeypatch):
+def test_the_threshold_is_of_all_good_images(course_root, monkeypatch):
     """Each good image is scored by a detector that was fitted on the other folds."""
     monkeypatch.setattr(calibration, "FOLDS", 3)
     detector, part = fitted(course_root, target_fpr=0.15)
@@ -331,9 +331,15 @@ def test_too_few_held_out_images_are_helped_out_by_all_good_ones(course_root, mo
     assert threshold.calibration.tolist() == expected
 
 
+def test_where_few_are_held_out_all_good_images_count_even_if_these_are_enough(course_root):
+    detector, part = fitted(course_root, target_fpr=0.4, held_out=0.25)
+    threshold = calibration.calibrate(detector, part).threshold
+    assert (threshold.how, len(threshold.calibration)) == ("cross-conformal", 8)
+
+
 @pytest.mark.parametrize("changes", [{"target_fpr": 0.3}, {"target_fpr": 0.15, "held_out": 0},
                                      {"target_fpr": 0.05, "model": "mean_grey"}],
-                         ids=["enough", "nothing held out", "not refitted"])
+                         ids=["enough, and more than a fold", "nothing held out", "not refitted"])
 def test_else_the_threshold_is_of_the_held_out_images(course_root, monkeypatch, changes):
     monkeypatch.setattr(calibration, "FOLDS", 3)
     detector, part = fitted(course_root, **changes)

@@ -85,6 +85,11 @@ def test_without_calibration_images_nothing_is_called_and_nothing_is_known():
     assert np.isnan(threshold.p_values([1.0, 2.0])).all() and len(threshold.p_values([])) == 0
 
 
+def test_a_rate_of_next_to_nothing_takes_more_images_than_anybody_has():
+    assert conformal.min_calibration_size(1e-320) == 10**12 - 1
+    assert not Threshold(np.arange(99.0), 1e-320).is_attainable
+
+
 @pytest.mark.parametrize("rate, fewest", [(0.05, 19), (0.01, 99), (0.1, 9), (0.5, 1), (0.03, 33),
                                           (1 / 3, 2)])
 def test_the_fewest_good_images(rate, fewest):

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adlib.config import Config
 from adlib.data.part import open_part
@@ -58,3 +59,18 @@ def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):
 def test_other_parts_are_of_the_categories_beside_it(part):
     others = foreign.other_parts(part)
     assert others.shape == (8, 3, 32, 32) and others.dtype == torch.uint8
+
+
+def test_what_is_broken_in_other_categories_is_said_and_left_out(part, course_root, caplog):
+    (course_root / "zip" / "train" / "good" / "003.png").write_bytes(b"no picture")
+    deep = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
+    for i in range(2):  # of more bits than the run's own
+        path = course_root / "deep" / "train" / "good" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(deep).save(path)
+    picture(course_root / "one" / "train" / "good" / "only.png", 1)
+    others = foreign.other_parts(part)
+    assert len(others) == 2 + 7 and others[0].max() == 255
+    assert [record.message.partition(" is left out")[0].rpartition("/")[2]
+            for record in caplog.records] == ["one", "003.png"]
+    assert "at least 2 good ones are needed" in caplog.text

@@ -367,7 +367,7 @@ def greedy(x, count):
 def test_the_coreset_is_the_greedy_k_centre(values, data):
     x = np.array(values, float)  # whole numbers: float32 is exact, and ties are ties
     count = data.draw(st.integers(1, len(x)))
-    found = detectors._coreset(torch.from_numpy(x).float(), count)
+    found = detectors._k_centre(torch.from_numpy(x).float(), count)
     assert found.dtype == torch.long and found.tolist() == greedy(x, count)
 
 
@@ -379,7 +379,7 @@ def test_the_coreset_covers_at_most_twice_as_far_as_the_best(values, count):
     distance = cdist(x, x)
     best = min(distance[:, list(some)].min(axis=1).max()
                for some in itertools.combinations(range(len(x)), count))
-    assert distance[:, detectors._coreset(torch.from_numpy(x).float(), count).tolist()].min(
+    assert distance[:, detectors._k_centre(torch.from_numpy(x).float(), count).tolist()].min(
         axis=1).max() <= 2 * best + 1e-9
 
 

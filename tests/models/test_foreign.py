@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from adlib.config import Config
+from adlib.config import Config, InputError
+from adlib.models import weights
 from adlib.models.detector import load_state
 from adlib.models.foreign import RIDGE, Foreign
 
@@ -70,6 +71,21 @@ def test_its_state_is_the_whole_of_it_and_nothing_else_is_drawn_from(pictures):
     given = [model.distances(model.features(pictures[:3])) for model in (one, other)]
     assert torch.equal(*given) and torch.equal(one.calibration, other.calibration)
     assert torch.equal(fitted(pictures).calibration, one.calibration)
+
+
+def test_random_weights_are_said(monkeypatch, caplog):
+    assert fitted(torch.zeros(12, 3, 64, 64, dtype=torch.uint8)).weights.startswith("RANDOM")
+    assert caplog.text == ""  # the run asks for none
+
+    def out_of_reach():
+        raise InputError("out of reach") from OSError("no network")
+
+    monkeypatch.setattr(weights, "_imagenet_state", out_of_reach)
+    own = Foreign(Config(model="mine.py:Mine"))
+    assert own.weights == "RANDOM, not ImageNet's (no connection)"
+    assert "is told by a ResNet18 of RANDOM, not ImageNet's" in caplog.text
+    with pytest.raises(InputError):  # a run that asks for these has none without them
+        Foreign(Config(model="fused"))
 
 
 def test_pictures_that_are_all_the_same_are_no_error():

@@ -282,6 +282,7 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
 
 def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monkeypatch):
     said = []
+    monkeypatch.chdir(tmp_path)  # the grids are the study's, also where no project folder is near
     monkeypatch.setattr(figures, "say", said.append)
     monkeypatch.setattr(figures, "show", lambda drawn: drawn and said.append(drawn))
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
@@ -293,7 +294,7 @@ def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monk
     (line, ) = said
     assert line.startswith("Not asked here, and what would: Which score? `adlib run params/grids/")
     assert {grid: line.count(f"params/grids/{grid}.yaml") for grid in RUN_BY.values()} == {
-        "quick": 1, "trained": 1, "detectors": 2, "ablation": 1}
+        "quick": 1, "trained": 1, "detectors": 2, "ablation": 1, "yours": 1}
     write(tmp_path, "pca", disturbed())
     study.show("limits")
     assert len(said) == 4 and said[-1].startswith("AUROC as they are, and under the worst")

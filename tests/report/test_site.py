@@ -120,6 +120,21 @@ def test_limits_are_a_group_of_their_own(reports):
     assert "<title>nut: the limits of PCA residual</title>" in pages["limits/nut/pca"].source
 
 
+def test_how_many_pictures_a_run_takes_has_a_page_and_a_group(reports):
+    folder = reports / "how_many" / "nut" / "memory"
+    notebook(folder / "notebook.ipynb", "a learning curve")
+    files.write_text(folder / "how_many.csv", "n\n")
+    pages = built(reports)
+    page = pages["how_many/nut/memory"]
+    assert list(page.groups) == ["The data", "Runs: nut", "Limits", "How many pictures"]
+    assert "<title>nut: how many pictures Memory of patches (PatchCore) takes</title>" in page.source
+    assert "how_many.csv" in page.hrefs and "a learning curve" in page.text
+    assert "how_many/nut/memory/index.html" in pages["."].hrefs
+    freshness.fail(folder / "how_many.json", "the sky fell", RETRY)
+    assert "The work on how many pictures it takes did not finish" in built(reports)[
+        "how_many/nut/memory"].text
+
+
 def test_failed_limits_say_why_and_how_to_try_again(reports):
     files.write_text(reports / "limits" / "nut" / "pca" / "log.txt",
                      "first\n" * 30 + "\x1b[31mthe last line\x1b[0m\n")
@@ -184,6 +199,28 @@ def test_drawn_data_are_marked_on_every_page_that_shows_them(reports):
     assert marked == {".", "eda/zip", "limits/zip/memory", "runs/zip/memory/seed-0"}
     for here, page in pages.items():
         assert ("under CC BY-NC-SA 4.0" in page.text) == (here not in marked)
+
+
+def test_an_output_of_any_kind_is_shown(reports):
+    """What a detector of one's own may draw or print: nbconvert leaves out what a template does not
+    name, and fails on widgets whose state was not saved (nbconvert issues 1849, 2127, 1731)."""
+    path = reports / "eda" / "nut" / "notebook.ipynb"
+    book = nbformat.read(path, as_version=4)
+    book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"version_major": 2}}
+    svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    book.cells[-1].outputs = [
+        nbformat.v4.new_output("display_data", data={kind: value, "text/plain": "as text"})
+        for kind, value in (("image/svg+xml", svg), ("image/jpeg", "/9j/4A=="),
+                            ("text/markdown", "**bold** of {{ 7 * 7 }}"),
+                            ("text/latex", "$\\frac{a}{b}$ <xyz>"),
+                            ("application/javascript", "alert(2)"),
+                            ("application/vnd.jupyter.widget-view+json", {"model_id": "a"}))]
+    nbformat.write(book, path)
+    site.build(reports)
+    text = (reports / "eda" / "nut" / "index.html").read_text(encoding="utf-8")
+    assert "data:image/svg+xml;base64," in text and "data:image/jpeg;base64,/9j/4A==" in text
+    assert "<strong>bold</strong> of {{ 7 * 7 }}" in text and "<mfrac>" in text
+    assert text.count("as text") == 2 and "alert(" not in text and "<xyz>" not in text
 
 
 def test_without_a_comparison_the_command_is_named(reports):

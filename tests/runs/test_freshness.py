@@ -120,13 +120,13 @@ def run(reports, shift=1.0, fingerprint="f", **options):
 
 
 def test_limits_depend_on_their_runs_numbers_and_inputs_and_on_the_code(tmp_path, notebook):
-    made = freshness.of_limits(notebook, run(tmp_path))
+    made = freshness.after_a_run(notebook, run(tmp_path))
     # redone, with equal numbers
-    assert set(made) == {"run", "code"} and freshness.of_limits(notebook, run(tmp_path)) == made
+    assert set(made) == {"run", "code"} and freshness.after_a_run(notebook, run(tmp_path)) == made
     for changes in ({"shift": 1.1}, {"fingerprint": "g"}):
-        assert apart(made, freshness.of_limits(notebook, run(tmp_path, **changes))) == {"run"}
+        assert apart(made, freshness.after_a_run(notebook, run(tmp_path, **changes))) == {"run"}
     written(notebook, "x = 2")
-    assert apart(made, freshness.of_limits(notebook, run(tmp_path))) == {"code"}
+    assert apart(made, freshness.after_a_run(notebook, run(tmp_path))) == {"code"}
 
 
 KINDS = ("cae", "resnet18", "mean_grey", "pca", "fused", "to_features", "anomalib:Padim",
@@ -199,13 +199,13 @@ def test_limits_are_found_by_whatever_is_there(tmp_path, name):
         files.write_text(tmp_path / "limits" / folder / name, "x")
     files.write_text(tmp_path / "limits" / "nut" / "pca" / "log.txt", "begun, and nothing more")
     files.write_text(tmp_path / "runs" / "nut" / "memory" / name, "x")
-    assert freshness.limits(tmp_path) == [
+    assert freshness.looked_at(tmp_path, "limits") == [
         tmp_path / "limits" / "nut" / "memory", tmp_path / "limits" / "zip" / "pca"
     ]
 
 
 def test_a_folder_is_listed_once_and_no_limits_are_no_error(tmp_path):
-    assert freshness.limits(tmp_path) == []
+    assert freshness.looked_at(tmp_path, "limits") == []
     for name in ("limits.json", "notebook.ipynb", "robustness.csv"):
         files.write_text(tmp_path / "limits" / "nut" / "memory" / name, "x")
-    assert len(freshness.limits(tmp_path)) == 1
+    assert len(freshness.looked_at(tmp_path, "limits")) == 1

@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
         for i in range(3):
             (tmp_path / "data" / category / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
     for name in ("01_eda", "02_cae_baseline", "03_resnet_ssim", "04_feature_space", "05_limits",
-                 "06_comparison"):
+                 "06_comparison", "08_how_many"):
         (tmp_path / "notebooks" / f"{name}.ipynb").touch()
     write(tmp_path, "cae_mse", {"name": "cae_mse", "model": "cae", "lr": "1e-3"})
     write(tmp_path, "resnet_ssim", {
@@ -58,7 +58,7 @@ def test_plan_orders_data_then_runs_then_comparison(project):
     assert tasks[0].notebook == project / "notebooks" / "01_eda.ipynb"
     assert tasks[0].output == reports / "eda" / "hazelnut" / "notebook.ipynb"
     assert set(tasks[0].params) == {
-        "category", "data_root", "reports", "weights", "weights_fallback"
+        "category", "data_root", "reports", "weights", "weights_fallback", "exclude"
     }
     assert tasks[1].notebook.name == "02_cae_baseline.ipynb" and tasks[
         3].notebook.name == "03_resnet_ssim.ipynb"
@@ -120,6 +120,18 @@ def test_limits_are_planned_with_their_run_only(project, only, limits):
     tasks = grid.plan("params/grids/study.yaml", only=only)
     found = [task for task in tasks if task.kind == "limits"]
     assert len(found) == limits and all(task.after in tasks for task in found)
+
+
+def test_how_many_pictures_a_run_takes_is_a_task_of_its_own(project):
+    write(project, "study", {**STUDY, "limits": ["cae_mse"], "how_many": ["resnet_ssim"]})
+    tasks = grid.plan("params/grids/study.yaml", only="category=zipper,seed=0")
+    assert [task.kind for task in tasks] == ["eda", "run", "run", "limits", "how_many",
+                                             "comparison"]
+    found = tasks[4]
+    assert found.title == "zipper resnet_ssim how many" and found.after is tasks[2]
+    assert found.notebook == project / "notebooks" / "08_how_many.ipynb"
+    assert found.note == project / "reports" / "how_many" / "zipper" / "resnet_ssim" / (
+        "how_many.json") == found.output.with_name("how_many.json")
 
 
 def test_without_limits_their_notebook_is_not_asked_for(project):
@@ -188,6 +200,7 @@ def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
     ({**STUDY, "limits": ["cae_ms"]}, "limits: no configuration 'cae_ms'; did you mean 'cae_mse'"),
     ({**STUDY, "limits": []}, "limits is .*at least one"),
     ({**STUDY, "limits": "cae_mse"}, "limits is 'cae_mse'; give a list"),
+    ({**STUDY, "how_many": ["fuse"]}, "how_many: no configuration 'fuse'"),
     ({**STUDY, "limit": ["cae_mse"]}, "unknown key 'limit'; did you mean 'limits'"),
     ({"config": ["cae_mse"]}, "unknown key 'config'; did you mean 'configs'"),
     ({"name": "other"}, "name is 'other'.*'bad'"),
@@ -314,3 +327,14 @@ def test_a_grid_that_windows_wrote_is_the_same(tmp_path):
     (tmp_path / "cae_mse.yaml").write_bytes(b"name: cae_mse\r\nmodel: cae\r\n")
     one, other = (grid.read(tmp_path / f"{name}.yaml") for name in "ab")
     assert one.configs == other.configs and (one.seeds, one.common) == (other.seeds, other.common)
+
+
+def test_what_is_excluded_goes_to_every_run_and_to_the_look_at_the_data(course_root, tmp_path):
+    listed = tmp_path / "bad.txt"
+    listed.write_text("nut/train/good/003.png\n")
+    tasks = grid.plan("params/grids/quick.yaml", data_root=str(course_root), exclude=str(listed),
+                      only="category=nut,config=cae_mse")
+    look, run = tasks[0], tasks[1]
+    assert (look.kind, run.kind) == ("eda", "run")
+    assert look.params["exclude"] == run.config.exclude == '["nut/train/good/003.png"]'
+    assert "--exclude" in run.retry

@@ -23,9 +23,9 @@ def setting(course_root, tmp_path):
 def begin(setting, weights="none"):
     """Start a run of (config, category), with a detector of which only the weights matter."""
     config, category = setting
-    return run_folder.start(SimpleNamespace(config=config, category=category, source="parameter",
-                                            grey_range=None),
-                            SimpleNamespace(weights=weights))
+    part = SimpleNamespace(config=config, category=category, source="parameter", grey_range=None,
+                           looked_at=None)
+    return run_folder.start(part, SimpleNamespace(weights=weights))
 
 
 def why_stale(run, now):
@@ -431,7 +431,7 @@ def test_with_somebody_at_the_notebook_a_run_is_kept_apart_unless_it_is_named(
     reports = run_folder.reports_dir(setting[0].reports)
     assert run.folder == reports / "scratch" / "runs" / "nut" / "cae_mse" / "seed-0"
     assert numbers(first) == before and run_folder.all_runs(reports) == [first]
-    assert run_folder.limits_folder(setting[0]) == (
+    assert run_folder.folder_after(setting[0], "limits") == (
         reports / "scratch" / "limits" / "nut" / "cae_mse")
 
     named = second(setting, save_as="mine")

@@ -145,6 +145,11 @@ def test_an_unreadable_file_is_one_row_however_long_it_stays(follow, camera, tmp
     assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
 
 
+def test_a_name_that_cannot_be_is_told_once(follow, camera):
+    found = follow({0: writes(camera / "new\nline.png", content(1))})
+    assert len(found) == 1 and "holds control characters" in found[0].problem
+
+
 def test_a_file_that_never_stands_still_is_looked_at(follow, camera):
     """A camera that overwrites one file twice a second."""
     events = {0.5 * i: writes(camera / "live.bmp", content(i, kind="bmp")) for i in range(80)}

@@ -23,12 +23,14 @@ import numpy as np
 from PIL import Image
 
 from adlib.config import InputError, did_you_mean
+from adlib.data import files
 from adlib.data.layout import MARKER
 from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
 CATEGORIES = {"hazelnut": hazelnut.DEFECTS, "zipper": zipper.DEFECTS}
 NOISE = 2.2  # grey levels, the camera's
+MOST_PIXELS = 4096  # a side, of what is drawn
 
 
 def render(category: str, *, seed: int, index: int, defect: str | None = None, size: float = 1.0,
@@ -67,6 +69,17 @@ def render(category: str, *, seed: int, index: int, defect: str | None = None, s
     return np.clip(clean + noise + 0.5, 0, 255).astype(np.uint8), mask
 
 
+def about(root: Path) -> dict[str, typing.Any]:
+    """What the marker of a drawn set says: its `seed` and `pixels`, whole numbers, among others.
+    InputError where it does not, since anybody may have written it."""
+    said = files.read_json(root / MARKER)
+    values = [said.get(key) for key in ("seed", "pixels")] if isinstance(said, dict) else [None]
+    if not all(type(value) is int for value in values) or not 32 <= values[1] <= MOST_PIXELS:
+        raise InputError(f"{root / MARKER} must hold a whole number as seed, and one of 32 to "
+                         f"{MOST_PIXELS} as pixels; delete it if adlib did not draw this set")
+    return said
+
+
 def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalous: int = 100,
                   seed: int = 0, size: float = 1.0, contrast: float = 1.0, pixels: int = 256,
                   categories: typing.Sequence[str] = tuple(CATEGORIES)) -> Path:
@@ -98,10 +111,10 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
             _draw_all([(beside / category, category, *place, seed, size, contrast, pixels)
                        for category in categories
                        for place in _plan(category, train, good, anomalous)])
-            about = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
-                     "seed": seed, "size": size, "contrast": contrast, "pixels": pixels,
-                     "categories": list(categories)}
-            (beside / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8",
+            said = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
+                    "seed": seed, "size": size, "contrast": contrast, "pixels": pixels,
+                    "categories": list(categories)}
+            (beside / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8",
                                          newline="\n")
             if replacing:
                 shutil.rmtree(root)
@@ -161,6 +174,6 @@ def _check(category: str, defect: str | None, size: float, contrast: float, pixe
     if defect is not None and defect not in CATEGORIES[category]:
         raise InputError(
             f"{category} has no defect {defect!r}{did_you_mean(defect, CATEGORIES[category])}")
-    if not size > 0 or contrast < 0 or pixels < 32:
+    if not size > 0 or contrast < 0 or not 32 <= pixels <= MOST_PIXELS:
         raise InputError(f"size {size}, contrast {contrast}, pixels {pixels}: size must be above "
-                         "0, contrast not below 0, pixels at least 32")
+                         f"0, contrast not below 0, pixels from 32 to {MOST_PIXELS}")

@@ -105,3 +105,13 @@ def test_the_slower_of_two_processes_uses_the_quicker_ones_set(tmp_path, monkeyp
     drawing.write_dataset(tmp_path / "set", **options)
     assert (tmp_path / "set" / "quicker").exists() and [path.name
                                                         for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("said", [[], {"pixels": 64}, {"seed": "0", "pixels": 64},
+                                  {"seed": 0, "pixels": 10**9}, {"seed": True, "pixels": 64}])
+def test_a_marker_that_somebody_else_wrote_is_an_error_that_names_it(tmp_path, said):
+    (tmp_path / drawing.MARKER).write_text(json.dumps(said))
+    with pytest.raises(InputError, match="synthetic.json must hold a whole number as seed"):
+        drawing.about(tmp_path)
+    (tmp_path / drawing.MARKER).write_text(json.dumps({"seed": 3, "pixels": 64}))
+    assert drawing.about(tmp_path) == {"seed": 3, "pixels": 64}

@@ -1,0 +1,75 @@
+"""How many good pictures it takes (evaluation.how_many): in words, and as a row a part."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from adlib.evaluation import learning_curve
+from adlib.report.i18n import Text, enumerated, join, named, t
+from adlib.runs import freshness
+
+
+def said(table: pd.DataFrame) -> Text:
+    """The learning curve of a part (how_many.measure), and whether more pictures are worth taking.
+    """
+    column = learning_curve.judged_by(table)
+    curve, found = learning_curve.curve(table), learning_curve.gain(table, column)
+    values = (t("how_many.of_n", n=int(row["n"]), value=row[column], low=row[f"{column}_low"],
+                high=row[f"{column}_high"])
+              for _, row in curve.iterrows() if row[column] == row[column])
+    text = [t("how_many.auroc" if column == "auroc" else "how_many.label_free",
+              values=join(values, ", "))]
+    if found is None:
+        text.append(t("how_many.short"))
+    else:
+        key = "how_many.stop" if found.stop else "how_many.go_on"
+        text.append(t(key, pictures=found.pictures, more=learning_curve.MORE, gain=found.gain,
+                      low=found.low, high=found.high, worth=learning_curve.WORTH,
+                      enough=found.enough))
+    if (judged := curve.dropna(subset=["false_positives"])).empty:
+        return join([*text, t("how_many.no_rates")])
+    last = judged.iloc[-1]
+    return join([*text, t("how_many.rates", n=int(last["n"]), rate=last["false_positives"],
+                          low=last["false_positives_low"], high=last["false_positives_high"],
+                          found=last["found"])])
+
+
+def measured(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
+    """{(category, configuration): how_many.measure}."""
+    tables = {folder.parts[-2:]: pd.read_csv(folder / "how_many.csv")
+              for folder in freshness.looked_at(reports, "how_many")
+              if not freshness.failure(folder / "how_many.json")
+              and (folder / "how_many.csv").is_file()}
+    return {key: table for key, table in tables.items() if len(table)}
+
+
+def table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """How many pictures each part has, the AUROC with four of them and with most, what 50 more
+    would bring, and from how many on that is too little."""
+    rows = []
+    for (category, name), table in tables.items():
+        column = learning_curve.judged_by(table)
+        curve = learning_curve.curve(table).set_index("n")[column]
+        found = learning_curve.gain(table, column)
+        rows.append({"category": category, "configuration": name, "judged_by": named(
+            "judged_by", column), "pictures": int(table["pictures"].iloc[0]),
+            "auroc_of_4": curve.get(4, math.nan), "most": int(curve.index[-1]),
+            "auroc_of_most": curve.iloc[-1], **dict(zip(
+                ("gain", "gain_low", "gain_high", "enough"),
+                (found.gain, found.low, found.high, found.enough) if found else 4 * [math.nan],
+                strict=True))})
+    return pd.DataFrame(rows)
+
+
+def of_parts(table: pd.DataFrame) -> Text:
+    """Which parts have pictures enough (table)."""
+    known = table.dropna(subset=["gain"])
+    enough = known[known["gain_high"] < learning_curve.WORTH]["category"]
+    more = known[known["gain_high"] >= learning_curve.WORTH]["category"]
+    said = [t(key, parts=enumerated(dict.fromkeys(names)), more=learning_curve.MORE,
+              worth=learning_curve.WORTH)
+            for key, names in (("how_many.enough_for", enough), ("how_many.more_for", more))
+            if len(names)]
+    return join(said)

@@ -1,0 +1,83 @@
+"""The good training pictures that may not be good: in words, as a gallery, and as a list that the
+parameter `exclude` takes."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from adlib.data import files, layout
+from adlib.data.part import ImageSet, Part
+from adlib.evaluation import suspects
+from adlib.report import components, single
+from adlib.report.i18n import Text, join, named, t
+
+LIST = "suspects.txt"
+MOST, SIDE = 60, 144  # pictures shown; pixels a side of each
+HEAD = ("# {n} of {of} good training pictures that may not be good, the most suspect first.\n"
+        "# Delete the lines of those that are good, and give this file as `exclude`.\n")
+
+
+def of_part(part: Part) -> pd.DataFrame:
+    """suspects.rank of a part's good images; the list is kept beside the data's page."""
+    from adlib.runs import run_folder
+
+    found = suspects.rank(part.good, part.config)
+    write_list(found, run_folder.reports_dir(part.config.reports) / "eda" / part.category.name)
+    return found
+
+
+def page(category: layout.Category, found: pd.DataFrame, folder: Path, language: str = "") -> Path:
+    """A page of its own with the gallery, and the list, in a folder; the path of the list."""
+    single.write(folder, t("suspects.title", category=category.name), [
+        ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
+                                             gallery(found, category)])],
+        synthetic=category.synthetic, language=language)
+    return write_list(found, folder)
+
+
+def write_list(found: pd.DataFrame, folder: Path) -> Path:
+    """A name a line, and why above it."""
+    chosen, lines = _chosen(found), []
+    for row in chosen.itertuples():
+        lines += [f"# {_why(row)}", row.path]
+    files.write_text(folder / LIST, HEAD.format(n=len(chosen), of=len(found))
+                     + "".join(f"{line}\n" for line in lines))
+    return folder / LIST
+
+
+def said(found: pd.DataFrame) -> Text:
+    """How many there are of each kind, and what to do."""
+    if found.empty:
+        return t("suspects.too_few", least=suspects.FEWEST)
+    counts = _chosen(found)["reason"].value_counts()
+    if counts.empty:
+        return t("suspects.none", n=len(found))
+    kinds = join((t("list.n_of", n=counts[reason], what=named("suspect", reason))
+                  for reason in suspects.REASONS if reason in counts), ", ")
+    return t("suspects.some", n=int(counts.sum()), of=len(found), kinds=kinds, list=LIST)
+
+
+def gallery(found: pd.DataFrame, category: layout.Category) -> Markup:
+    """The suspect pictures, the first MOST of them, each with why; "" where there is none."""
+    chosen = _chosen(found).head(MOST)
+    if chosen.empty:
+        return Markup("")
+    shown = ImageSet(category, tuple(category.root / path for path in chosen["path"]), SIDE).tensor
+    strips = [components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()}, row.path,
+                               join([Text(row.path.rpartition("/")[2], row.path.rpartition("/")[2]),
+                                     _why(row)], ": "))
+              for row, picture in zip(chosen.itertuples(), shown, strict=True)]
+    return components.flow(strips)
+
+
+def _why(row: object) -> Text:
+    if row.reason == "copy":
+        return t("suspects.copy_of", of=row.of.rpartition("/")[2])
+    return t("suspects.why", reason=named("suspect", row.reason), distance=row.distance,
+             p_value=row.p_value)
+
+
+def _chosen(found: pd.DataFrame) -> pd.DataFrame:
+    return found[found["reason"] != ""]

@@ -1,0 +1,79 @@
+"""The memory of few good pictures and of more, from distances that are computed once."""
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from adlib.config import Config, InputError
+from adlib.data import layout
+from adlib.data.part import open_part
+from adlib.evaluation import how_many
+from adlib.evaluation.auroc import auroc
+from adlib.models import anomaly_maps, registry
+
+
+@pytest.fixture
+def memory(course_root, monkeypatch):
+    """A part of 8 good and 6 test images of 64 px, and a detector, not fitted, with random
+    weights."""
+    monkeypatch.setattr(how_many, "SYNTHETIC", 8)
+    monkeypatch.setattr(how_many, "PATCHES", 10_000)  # all: no coreset, so that it can be checked
+    part = open_part(Config(name="memory", model="memory", weights="none", image_size=64,
+                            category="nut", data_root=str(course_root), target_fpr=0.2))
+    return registry.build(part.config), part
+
+
+def test_any_set_of_pictures_is_judged_as_by_the_memory_of_its_cells(memory):
+    detector, part = memory
+    good, test = part.good.tensor, part.test.tensor
+    to = how_many._distances(detector, good, torch.cat([good, test]))
+    assert to.shape == (14, 8, 8, 8)
+    drawn = np.array([5, 2, 7])
+    apart = np.zeros((14, 8), bool)
+    np.fill_diagonal(apart, True)
+    scores = how_many._scores(to, drawn, apart)
+    for image, own in ((11, drawn), (2, np.array([5, 7])), (0, drawn)):  # 2 is not compared with 2
+        bank = torch.cat([how_many._bank(detector, one) for one in good[own]])
+        cells = detector.features(torch.cat([good, test])[image:image + 1])[0].flatten(1).T
+        nearest = torch.cdist(cells, bank).amin(dim=1).view(1, 8, 8)
+        right = anomaly_maps.reduce(anomaly_maps.smooth(nearest.numpy()), "top1")[0]
+        assert scores[image] == pytest.approx(right, rel=1e-3)
+    assert np.isnan(how_many._scores(to, np.array([2]), apart)[2])
+
+
+def test_a_row_a_number_and_a_draw_and_a_threshold_where_there_are_enough(memory):
+    table = how_many.measure(*memory, draws=3)
+    assert table[["n", "draw"]].values.tolist() == [[n, draw] for draw in range(3)
+                                                    for n in (1, 2, 4, 8)]
+    assert (table["pictures"] == 8).all() and table[["good", "anomalous"]].eq(3).all(axis=None)
+    assert table["auroc"].between(0, 1).all() and table["label_free"].between(0, 1).all()
+    few = table["n"] < 4  # 20 % false alarms take 4 good pictures
+    assert table.loc[few, ["false_positives", "found"]].isna().all(axis=None)
+    assert table.loc[~few, ["false_positives", "found"]].notna().all(axis=None)
+    assert len(table.loc[table["n"] == 8, "auroc"].unique()) == 1  # all are all, in any order
+    again = how_many.measure(*memory, draws=3)
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_all_pictures_have_the_auroc_of_the_one_memory_of_all(memory):
+    detector, part = memory
+    known = layout.read_labels(part.category)
+    labels = np.array([int(known[key].anomalous) for key in part.test.keys])
+    to = how_many._distances(detector, part.good.tensor, part.test.tensor)
+    maps = anomaly_maps.smooth(to.min(axis=1))
+    right = auroc(labels, anomaly_maps.reduce(maps, "top1"))
+    assert how_many.measure(*memory, counts=(8, ), draws=1)["auroc"].tolist() == [right]
+
+
+def test_without_labels_it_is_judged_by_synthetic_anomalies_alone(memory, monkeypatch):
+    monkeypatch.setattr(layout, "read_labels", lambda category: {})
+    table = how_many.measure(*memory, counts=(1, 8), draws=2)
+    assert table["label_free"].notna().all()
+    assert table[["auroc", "false_positives", "found"]].isna().all(axis=None)
+
+
+def test_a_detector_without_the_backbone_is_refused_in_a_sentence(course_root):
+    part = open_part(Config(name="mine", model="cae", image_size=32, category="nut",
+                            data_root=str(course_root)))
+    with pytest.raises(InputError, match="mine has none; take a configuration such as fused"):
+        how_many.measure(registry.build(part.config), part)

@@ -1,0 +1,52 @@
+"""How many good pictures it takes, in words and as a row a part."""
+import math
+
+import pandas as pd
+import pytest
+
+from adlib.evaluation.results import write_csv
+from adlib.report import learning, tables
+from adlib.report.study import Study
+from adlib.runs import freshness
+from tests.handmade import DISTANCE, category, finished, ranks
+
+NUT = category()
+
+
+def learned(error, counts=(1, 2, 4, 8, 16, 32)):
+    return pd.DataFrame([
+        {"pictures": 40, "n": n, "draw": draw, "auroc": 1 - error(n), "label_free": 0.9, "good": 20,
+         "anomalous": 10, "false_positives": 1 if n > 16 else math.nan,
+         "found": 9 if n > 16 else math.nan} for n in counts for draw in range(2)])
+
+
+def test_how_many_pictures_it_takes():
+    said = learning.said(learned(lambda n: 0.4 * n**-0.5))
+    assert "4: 0.800 (0.800 to 0.800)" in said and said.zh != said
+    assert "50 more than the 40 good pictures there are would bring about 0.021" in said
+    assert "By each of these it is below 0.005 from about" in said
+    assert "5% [0%, 25%] of the good test images are called anomalous and 90% of the" in said
+    said = learning.said(learned(lambda n: 0.01 * n**-0.5))
+    assert "less than 0.005, so more are not worth taking" in said and said.zh != said
+    said = learning.said(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))
+    assert "There are no labels of both classes" in said and "1: 0.900" in said and said.zh != said
+    assert "too few for a learning curve" in said and "False alarms cannot be counted" in said
+
+
+def test_how_many_pictures_every_part_takes(tmp_path):
+    for name, scale in (("pca", 0.4), ("own", 0.01)):
+        write_csv(learned(lambda n, scale=scale: scale * n**-0.5),
+                  tmp_path / "how_many" / "nut" / name / "how_many.csv")
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
+    found = learning.measured(tmp_path)
+    table = learning.table(found)
+    row = table.set_index("configuration").loc["pca"]
+    assert (row["auroc_of_4"], row["most"], row["pictures"]) == (0.8, 32, 40)
+    assert row["gain"] == pytest.approx(0.4 * (40**-0.5 - 90**-0.5), abs=1e-6)
+    assert learning.of_parts(table) == (
+        "Pictures enough: nut (50 more would bring less than 0.005). More pictures may help: nut.")
+    section = Study(tmp_path).how_many()
+    assert "| 0.800 | 32 |" in tables.markdown(table) and len(section.drawn) == 2
+    assert section.drawn[0].count('class="line c') == 2
+    freshness.fail(tmp_path / "how_many" / "nut" / "pca" / "how_many.json", "the sky fell", "again")
+    assert set(learning.measured(tmp_path)) == {("nut", "own")}

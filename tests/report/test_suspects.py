@@ -1,0 +1,46 @@
+"""The list of suspects is what `exclude` takes, and its page shows each with why."""
+import pandas as pd
+import pytest
+
+from adlib.config import Config, InputError
+from adlib.data import layout
+from adlib.data.part import open_part
+from adlib.report import components, suspects
+
+FOUND = pd.DataFrame([
+    ("nut/train/good/003.png", "copy", "nut/train/good/001.png", 0.5, 0.1),
+    ("nut/train/good/005.png", "anomalous", "", 1 / 8, 4.2),
+    *((f"nut/train/good/{i:03d}.png", "", "", 0.6, 0.0) for i in (0, 1, 2, 4, 6, 7))],
+    columns=["path", "reason", "of", "p_value", "distance"])
+
+
+def test_the_list_can_be_given_as_exclude(course_root, tmp_path):
+    category = layout.open_category(course_root, "nut")
+    written = suspects.page(category, FOUND, tmp_path / "out")
+    config = Config(exclude=written, data_root=str(course_root), category="nut")
+    assert config.excluded == ["nut/train/good/003.png", "nut/train/good/005.png"]
+    part = open_part(config)
+    assert part.good.keys == [f"nut/train/good/{i:03d}.png" for i in (0, 1, 2, 4, 6, 7)]
+    assert "2 good images are left out" in components.banner(part)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 2 and "nearly a copy of 001.png" in page
+    assert "4.2 deviations, p = 0.125" in page and "可疑图像" in page
+
+
+def test_it_is_said_how_many_there_are_of_each_kind():
+    assert suspects.said(FOUND).startswith(
+        "2 of 8 good training images may not be good: 1 nearly a copy of another one, "
+        "1 something in it is unlike the others.")
+    assert "None of 6" in suspects.said(FOUND[2:])
+    assert "Fewer than 10" in suspects.said(FOUND[:0])
+
+
+def test_an_empty_list_excludes_nothing(tmp_path):
+    written = suspects.write_list(FOUND[2:], tmp_path)
+    assert Config(exclude=str(written)).exclude == ""
+
+
+def test_a_name_that_is_not_there_is_an_error(course_root):
+    with pytest.raises(InputError, match=r"exclude names 1 images .* \(nosuch.png\)"):
+        open_part(Config(exclude="['nosuch.png', '003.png']", data_root=str(course_root),
+                         category="nut"))
