@@ -292,7 +292,8 @@ def test_tables_name_the_files_as_they_are_and_hold_no_formula(study):
      ("test/spot", "-x", "begins like a formula"),
      ("test/spot", "a\x1b[2J", r"'nut/test/a\\x1b\[2J/000.png' holds control characters"),
      ("test/spot/000.png", "a\tb.png", "holds control characters"),
-     ("train/good/000.png", "\udcb5.png", "bytes that are no UTF-8")])
+     ("train/good/000.png", "\udcb5.png", "bytes that are no UTF-8"),
+     ("train/good/000.png", "\u202egnp.png", "control characters")])
 def test_a_name_that_cannot_be_had_is_one_sentence(mvtec_root, old, new, sentence):
     path = mvtec_root / "nut" / old
     try:

@@ -206,6 +206,8 @@ def _names(paths: list[Path], folder: Path) -> dict[Path, str]:
     for path in paths:
         inner = path.relative_to(folder)
         stem, number = untrusted.sanitized("_".join([*inner.parent.parts, path.stem]), "_"), 1
+        if not is_folder_name(stem + path.suffix):  # nor any name on Windows
+            stem = "_" + re.sub(r'[:<>"|?*\\]', "_", stem)
         while (unique := stem if number == 1 else f"{stem}-{number}").lower() in taken:
             number += 1
         taken.add(unique.lower())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from adlib.config import InputError
 
-# Control characters, which a terminal obeys and which end a line of a table; bytes that are no
-# UTF-8, which no table can hold.
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters, which a terminal obeys and which end a line of a table, those that turn the
+# direction of writing included; bytes that are no UTF-8, which no table can hold.
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # CSV injection: a spreadsheet takes a cell for a formula that begins so. Our tables are read again
 # and name files, so that no name can be escaped in them: the names that begin a cell (a category's,
 # a defect's) are asked to be others.

@@ -89,8 +89,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
 
     The scores are ranked by how well they separate held-out good images from synthetic anomalies
     put into them. The threshold is from all good images (cross-conformal) where the detector can
-    do without each of them in seconds, else from the held-out ones. Where nothing is held out, the
-    reference score stays and there is no threshold.
+    do without each of them in seconds, else from the held-out ones; from these, too, where they are
+    enough and more than a fold. Where nothing is held out, the reference score stays and there is
+    no threshold.
     """
     config, held = part.config, len(part.held_out)
     images = part.held_out if held else part.train
@@ -281,7 +282,10 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
                 score: str) -> dict[str, Threshold]:
     how, config, n = "split" if len(held) else "none", part.config, len(part.good)
-    if how == "split" and n >= 2 * FOLDS and detector.own_score is None:
+    enough = Threshold(np.zeros(len(held)), config.target_fpr).is_attainable
+    # Fitted on more images than the detector in use, the folds' would find good images too usual.
+    no_more = len(part.train) >= n - n // FOLDS
+    if how == "split" and (no_more or not enough) and n >= 2 * FOLDS and not detector.own_score:
         good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
         if isinstance(good, torch.Tensor):
             good, area = parted(good)

@@ -94,6 +94,7 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     follows = confounder_correlation(table, looks)
     last = detector.history[-1] if detector.history else {"loss": None, "held_out_loss": None}
     metrics = measured(table, decision, located, follows) | {
+        "conditions": taken_otherwise(table, decision, part),
         "epochs": len(detector.history), "final_loss": last["loss"],
         "final_held_out_loss": last["held_out_loss"], "position_share": detector.position_share}
     return Results(table, maps, study, located, regions, epochs, follows, metrics)
@@ -124,6 +125,31 @@ def results_table(part: Part, decision: Decision,
         rows.append(row)
     return pd.concat(rows, ignore_index=True).astype(
         {"label": "Int64", "prediction": "Int64", "chosen_prediction": "Int64"})
+
+
+def taken_otherwise(table: pd.DataFrame, decision: Decision, part: Part) -> Entry | None:
+    """Does the threshold hold on the test images? Not where the good ones of them, which their
+    labels tell, are not like the good training images (evaluation/conditions). Of images without
+    labels the light is compared, and not the score.
+
+    Returns:
+        {pictures, cause, by}: cause, a value of conditions.CAUSES, and by how many deviations; None
+        where nothing has changed. None where there is nothing to compare.
+    """
+    from adlib.evaluation.conditions import SCORE, compare
+
+    rows = table[table["split"] == "test"]
+    labelled = rows["label"].notna().any()
+    good = np.flatnonzero((rows["label"] == 0).fillna(False) | (not labelled))
+    if decision.conditions is None or not len(good):
+        return None
+    values = decision.conditions.measure(part.test.select(good).tensor)
+    usual = dict(decision.conditions.calibration)
+    if labelled and len(decision.threshold.calibration):
+        usual[SCORE] = decision.threshold.calibration
+        values[SCORE] = rows["chosen_score"].to_numpy(float)[good]
+    change = compare(usual, values, seed=part.config.seed)
+    return {"pictures": len(good), "cause": change and change.cause, "by": change and change.by}
 
 
 def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,

@@ -1,5 +1,6 @@
 """A person's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -125,6 +126,14 @@ def test_the_mask_of_a_picture_that_is_left_out_is_no_mistake(photos, tmp_path):
     picture(tmp_path / "bad" / "real.png", 99)
     picture(tmp_path / "masks" / "same_mask.png", 1)
     assert importer.plan(photos, tmp_path / "bad", tmp_path / "masks").count("ground_truth/") == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_copies_have_names_that_any_system_takes(photos):
+    for number, name in enumerate(("12:30.png", "con.png", "a?b.png", "fine.png")):
+        picture(photos / name, 50 + number)
+    copies = {target.rpartition("/")[2] for target in importer.plan(photos).copies}
+    assert {"_12_30.png", "_con.png", "_a_b.png", "fine.png"} < copies
 
 
 def test_equal_names_get_numbers(photos, tmp_path):
