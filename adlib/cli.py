@@ -250,7 +250,8 @@ def data_synthesize(args: argparse.Namespace) -> int:
 
     root = drawing.write_dataset(Path(args.root), **{
         name: getattr(args, name)
-        for name in ("train", "good", "anomalous", "seed", "size", "contrast", "pixels")})
+        for name in ("train", "good", "anomalous", "seed", "size", "contrast", "pixels", "across",
+                     "down")})
     print(f"wrote {root}")
     return 0
 
@@ -376,7 +377,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--root", default="data/synthetic",
                      help="where to put them (default data/synthetic)")
     for name, count in (("train", 200), ("good", 60), ("anomalous", 100), ("seed", 0),
-                        ("pixels", 256)):
+                        ("pixels", 256), ("across", 1), ("down", 1)):
         one.add_argument(f"--{name}", type=int, default=count, help=f"default {count}")
     for name in ("size", "contrast"):
         one.add_argument(f"--{name}", type=float, default=1.0,

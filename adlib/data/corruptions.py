@@ -42,21 +42,21 @@ def apply(images: torch.Tensor, name: str, strength: int, *, seed: int = 0) -> t
     channels of a grey image: a grey camera has no colour noise.
 
     Args:
-        images: uint8 [N,3,S,S].
+        images: uint8 [N,3,H,W].
         name: one of CORRUPTIONS.
         strength: one of STRENGTHS.
 
     Returns:
-        A new uint8 [N,3,S,S] on the CPU.
+        A new uint8 [N,3,H,W] on the CPU.
 
     Raises:
-        ValueError: an unknown name or strength; anything but uint8 [N,3,S,S].
+        ValueError: an unknown name or strength; anything but uint8 [N,3,H,W].
     """
     import torch
 
     level, shape = amount(name, strength), images.shape
-    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-        raise ValueError(f"corruptions need uint8 [N,3,S,S], got {images.dtype} {tuple(shape)}")
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+        raise ValueError(f"corruptions need uint8 [N,3,H,W], got {images.dtype} {tuple(shape)}")
     corrupted = np.empty(shape, np.uint8)
     for i, image in enumerate(images.cpu().numpy()):
         corrupted[i] = np.clip(np.rint(_corrupt(image, name, level, i, seed)), 0, 255)
@@ -75,11 +75,12 @@ def amount(name: str, strength: int) -> float:
 
 
 def _corrupt(image: np.ndarray, name: str, level: float, i: int, seed: int) -> np.ndarray:
-    """uint8 [3,S,S] -> [3,S,S], not yet rounded and clipped."""
-    size = image.shape[-1]
+    """uint8 [3,H,W] -> [3,H,W], not yet rounded and clipped."""
+    height, width = image.shape[1:]
+    size = max(height, width)
     if name == "noise":
         grey = (image == image[:1]).all()
-        draw = np.random.default_rng([seed, i]).standard_normal((1 if grey else 3, size, size))
+        draw = np.random.default_rng([seed, i]).standard_normal((1 if grey else 3, height, width))
         return image + level / 100 * 255 * draw
     if name == "blur":
         return _blur(image.astype(float), level / 100 * size)
@@ -100,9 +101,8 @@ def _corrupt(image: np.ndarray, name: str, level: float, i: int, seed: int) -> n
     # shift: whole pixels, for the same reason; at least one
     pixels = max(1, round(level / 100 * size))
     across, down = ((1, 0), (0, 1), (-1, 0), (0, -1))[i % 4]
-    place = np.arange(size)
-    return image[:, np.clip(place - down * pixels, 0, size - 1)[:, None],
-                 np.clip(place - across * pixels, 0, size - 1)]
+    return image[:, np.clip(np.arange(height) - down * pixels, 0, height - 1)[:, None],
+                 np.clip(np.arange(width) - across * pixels, 0, width - 1)]
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -31,9 +31,9 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     Returns:
         A row a kind, then `all`, then `good`: kind, pictures, foreign and anomalous (how many are
         called so), refused (either), rate = refused / pictures, low and high (95 %,
-        Clopper-Pearson). `good` are the good pictures, each by what was fitted on the other folds:
-        its foreign ones are what is refused in addition, at the most. Empty where nothing can be
-        called foreign.
+        Clopper-Pearson). Of a run of tiles none is called anomalous: these are whole pictures.
+        `good` are the good pictures, each by what was fitted on the other folds: its foreign ones
+        are what is refused in addition, at the most. Empty where nothing can be called foreign.
     """
     columns = ["kind", "pictures", "foreign", "anomalous", "refused", "rate", "low", "high"]
     threshold = decision.foreign_threshold
@@ -43,9 +43,11 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     made, kinds = foreign.make(part.good.tensor, others, n, seed=part.config.seed)
     model = decision.foreign
     unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
-    scores = score_table(detector, decision.scale, made)[decision.score].to_numpy()
-    table = pd.DataFrame({"kind": kinds, "foreign": unlike,
-                          "anomalous": decision.threshold.exceeded(scores)})
+    called = np.zeros(len(made), bool)
+    if detector.tile is None:
+        scores = score_table(detector, decision.scale, made)[decision.score].to_numpy()
+        called = decision.threshold.exceeded(scores)
+    table = pd.DataFrame({"kind": kinds, "foreign": unlike, "anomalous": called})
     good = cross_fitted(decision, part)
     tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
         {"foreign": good, "anomalous": np.zeros(len(good), bool)})}

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 
 from adlib.data import corruptions, layout
-from adlib.data.part import Part
+from adlib.data.part import Part, frames
 from adlib.data.synthetic import drawing
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import Decision, score_table
-from adlib.models.detector import Detector
+from adlib.evaluation.localization import Lazy
+from adlib.models.detector import Detector, Images, parted
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
 CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -43,12 +44,11 @@ def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFra
     columns = ["disturbance", "strength", "auroc", "false_positives", "detections"]
     if not 0 < truth.sum() < len(truth):
         return pd.DataFrame(columns=columns)
-    images, rows = part.test.tensor[used], []
+    given, rows = part.test.select(used).given, []
     for name, strength in [("none", 0), *((name, strength) for name in corruptions.CORRUPTIONS
                                           for strength in corruptions.STRENGTHS)]:
-        disturbed = corruptions.apply(images, name, strength,
-                                      seed=part.config.seed) if strength else images
-        scores = _scores(detector, decision, disturbed)
+        scores = _scores(detector, decision, _disturbed(
+            given, name, strength, part.config.seed) if strength else given)
         rates = [_share(decision, scores[truth == of]) for of in (0, 1)]
         rows.append((name, strength, auroc(truth, scores), *rates))
     return pd.DataFrame(rows, columns=columns)
@@ -61,23 +61,26 @@ def detectability(detector: Detector, decision: Decision, part: Part) -> pd.Data
     Empty where the data are not drawn by adlib: only there is a defect of any size to be had.
     """
     rows: list[dict[str, typing.Any]] = []
-    category, size = part.category, part.config.image_size
+    category, (whole, tiled) = part.category, frames(part.config, part.looked_at)
     drawable = category.synthetic and category.name in drawing.CATEGORIES
     if not drawable or math.isinf(decision.threshold.value):
         return pd.DataFrame(columns=["defect", "size", "contrast", "area", "found"])
     about = drawing.about(category.root)
     settings = [(scale, 1.0) for scale in SIZES] + [(1.0, c) for c in CONTRASTS if c < 1]
     for defect in drawing.CATEGORIES[category.name]:
-        drawn, images = [], []
+        drawn, scores, images = [], [], []
         for (scale, contrast), number in itertools.product(settings, range(EACH)):
-            image, mask = drawing.render(
-                category.name, seed=about["seed"], index=FIRST_PART + number, defect=defect,
-                size=scale, contrast=contrast, pixels=about["pixels"])
+            image, mask = drawing.tray(
+                category.name, index=FIRST_PART + number, defect=defect, size=scale,
+                contrast=contrast, **{key: about[key] for key in ("seed", "pixels", "across",
+                                                                  "down")})
             drawn.append({"defect": defect, "size": scale, "contrast": contrast,
                           "area": float(mask.mean())})
-            images.append(_resized(image, size))
-        scores = _scores(detector, decision, torch.from_numpy(np.stack(images)))
-        called = decision.threshold.exceeded(scores)
+            images.append(torch.from_numpy((tiled or whole).lay(Image.fromarray(image)).copy()))
+            if tiled or len(drawn) == len(settings) * EACH:  # large ones one by one
+                scores.append(_scores(detector, decision, torch.stack(images)))
+                images = []
+        called = decision.threshold.exceeded(np.concatenate(scores))
         rows += [row | {"found": bool(found)} for row, found in zip(drawn, called, strict=True)]
     return pd.DataFrame(rows)
 
@@ -115,7 +118,18 @@ def smallest(found: pd.DataFrame, target_fpr: float) -> pd.DataFrame:
                                        "faintest", "found_at_real_size", "contrast95"])
 
 
-def _scores(detector: Detector, decision: Decision, images: torch.Tensor) -> np.ndarray:
+def _disturbed(given: Images, name: str, strength: int, seed: int) -> Images:
+    """The images as a worse camera would have taken them; what does not count stays as it is."""
+    if not isinstance(given, torch.Tensor):
+        return Lazy(len(given), lambda i: _disturbed(given[i][None], name, strength, seed + i)[0])
+    pixels, area = parted(given)
+    disturbed = corruptions.apply(pixels, name, strength, seed=seed)
+    if area is None:
+        return disturbed
+    return torch.cat([torch.where(area[:, None], disturbed, pixels), given[:, 3:]], dim=1)
+
+
+def _scores(detector: Detector, decision: Decision, images: Images) -> np.ndarray:
     return score_table(detector, decision.scale, images)[decision.score].to_numpy()
 
 
@@ -123,9 +137,3 @@ def _share(decision: Decision, scores: np.ndarray) -> float:
     if math.isinf(decision.threshold.value):
         return math.nan
     return float(decision.threshold.exceeded(scores).mean())
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """As reading.read would: uint8 [S,S,3] -> [3,size,size]."""
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized).transpose(2, 0, 1)

@@ -189,7 +189,10 @@ def another(look: Look) -> Markup:
 
 def what_if(look: Look) -> w.Widget:
     """An anomaly of any kind, size and contrast in a good image, where one clicks: its map, score
-    and verdict follow."""
+    and verdict follow. Raises InputError for a run of tiles, which sees no whole image."""
+    if look.run.detector.tile:
+        raise InputError("an anomaly is dropped into whole pictures, and this run looks at tiles; "
+                         "choose a run of fit: squeeze or pad")
     good = look.table[look.table["split"].isin(["held_out", "test"])
                       & (look.table["label"] == 0).fillna(False)]
     good = good if len(good) > 1 else look.table[look.table["split"] == "train"]

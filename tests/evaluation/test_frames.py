@@ -6,6 +6,10 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data import files
+from adlib.data.part import open_part
+from adlib.evaluation import limits
+from adlib.evaluation.calibration import calibrate
+from adlib.models.detector import fit as fit_detector
 from adlib.runs import inference, run_folder
 from tests import handmade
 
@@ -66,6 +70,20 @@ def test_what_is_ignored_has_no_say(tmp_path, fit, model):
     assert one.localization["pixel_auroc"] > 0.5 and len(one.regions) == 3
     if fit == "tile":  # measured on the file's own pixels
         assert one.regions["area"].tolist() == [100] * 3
+
+
+@pytest.mark.parametrize("fit", ["pad", "tile"])
+def test_robustness_is_of_what_the_detector_is_given(tmp_path, fit):
+    """Disturbed as it is laid: what does not count stays, so that another number on it has no
+    say."""
+    found = []
+    for ignored in (0, 1):
+        root = category(tmp_path / f"data-{ignored}", ignored)
+        part = open_part(Config(**SMALL, model="memory", fit=fit, data_root=str(root)))
+        detector = fit_detector(part.config, part.train, part.held_out)
+        found.append(limits.robustness(detector, calibrate(detector, part), part))
+    pd.testing.assert_frame_equal(*found)
+    assert found[0]["strength"].iloc[0] == 0 and found[0]["auroc"].iloc[0] == 1
 
 
 @pytest.mark.parametrize(("fit", "model"), [("pad", "fused"), ("tile", "memory")])

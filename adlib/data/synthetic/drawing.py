@@ -29,6 +29,8 @@ from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
 CATEGORIES = {"hazelnut": hazelnut.DEFECTS, "zipper": zipper.DEFECTS}
+MOST = 64  # workpieces along a side of a picture
+PLACE = 10_000_000  # added to the index of a picture for each further workpiece on it
 NOISE = 2.2  # grey levels, the camera's
 MOST_PIXELS = 4096  # a side, of what is drawn
 
@@ -69,25 +71,43 @@ def render(category: str, *, seed: int, index: int, defect: str | None = None, s
     return np.clip(clean + noise + 0.5, 0, 255).astype(np.uint8), mask
 
 
+def tray(category: str, *, index: int, defect: str | None = None, across: int = 1, down: int = 1,
+         **how: typing.Any) -> tuple[np.ndarray, np.ndarray]:
+    """Draw several workpieces beside each other, one of which has the defect: a larger or longer
+    picture of the same things. Other arguments, returns and errors: as `render`."""
+    count = across * down
+    parts = [render(category, index=index + place * PLACE, **how,
+                    defect=defect if place == index % count else None) for place in range(count)]
+    image, mask = (np.concatenate([
+        np.concatenate([part[which] for part in parts[row * across:][:across]], axis=1)
+        for row in range(down)]) for which in (0, 1))
+    return image, mask
+
+
 def about(root: Path) -> dict[str, typing.Any]:
     """What the marker of a drawn set says: its `seed` and `pixels`, whole numbers, among others.
     InputError where it does not, since anybody may have written it."""
     said = files.read_json(root / MARKER)
-    values = [said.get(key) for key in ("seed", "pixels")] if isinstance(said, dict) else [None]
-    if not all(type(value) is int for value in values) or not 32 <= values[1] <= MOST_PIXELS:
-        raise InputError(f"{root / MARKER} must hold a whole number as seed, and one of 32 to "
-                         f"{MOST_PIXELS} as pixels; delete it if adlib did not draw this set")
+    said = {"across": 1, "down": 1, **said} if isinstance(said, dict) else {}
+    values = [said.get(key) for key in ("seed", "pixels", "across", "down")]
+    if not all(type(value) is int for value in values) or not (
+            32 <= values[1] <= MOST_PIXELS and 1 <= values[2] <= MOST and 1 <= values[3] <= MOST):
+        raise InputError(f"{root / MARKER} must hold a whole number as seed, one of 32 to "
+                         f"{MOST_PIXELS} as pixels, and of 1 to {MOST} as across and down; delete "
+                         "it if adlib did not draw this set")
     return said
 
 
 def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalous: int = 100,
                   seed: int = 0, size: float = 1.0, contrast: float = 1.0, pixels: int = 256,
+                  across: int = 1, down: int = 1,
                   categories: typing.Sequence[str] = tuple(CATEGORIES)) -> Path:
     """Draw a data set in MVTec AD's layout, with synthetic.json in its root, and return the root.
 
-    `anomalous` images per category are spread evenly over its defects. Drawn beside and renamed: a
-    kill leaves nothing half-made, and of two processes that do this at once one wins and both go
-    on.
+    `anomalous` images per category are spread evenly over its defects. A picture shows `across` x
+    `down` workpieces of `pixels` a side: 4 x 3 of 1024 are 4096 x 3072 pixels. Drawn beside and
+    renamed: a kill leaves nothing half-made, and of two processes that do this at once one wins
+    and both go on.
 
     Raises:
         InputError: unknown names; counts that leave nothing to train on; `root` holds something
@@ -96,6 +116,8 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
     root = Path(root)
     for category in categories:
         _check(category, None, size, contrast, pixels)
+    if not (1 <= across <= MOST and 1 <= down <= MOST):
+        raise InputError(f"across {across}, down {down}: give 1 to {MOST} workpieces a picture")
     if train < 2 or good < 0 or anomalous < 0:
         raise InputError(f"train {train}, good {good}, anomalous {anomalous}: give at least 2 "
                          f"training images and no negative numbers")
@@ -108,12 +130,12 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
             beside = Path(temporary) / root.name
             beside.mkdir()
-            _draw_all([(beside / category, category, *place, seed, size, contrast, pixels)
-                       for category in categories
+            how = {"seed": seed, "size": size, "contrast": contrast, "pixels": pixels,
+                   "across": across, "down": down}
+            _draw_all([(beside / category, category, *place, how) for category in categories
                        for place in _plan(category, train, good, anomalous)])
             said = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
-                    "seed": seed, "size": size, "contrast": contrast, "pixels": pixels,
-                    "categories": list(categories)}
+                    **how, "categories": list(categories)}
             (beside / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8",
                                          newline="\n")
             if replacing:
@@ -152,10 +174,9 @@ def _draw_all(jobs: list[tuple]) -> None:
 
 
 def _draw(job: tuple) -> None:
-    folder, category, split, kind, number, index, seed, size, contrast, pixels = job
+    folder, category, split, kind, number, index, how = job
     defect = None if kind == "good" else kind
-    image, mask = render(category, seed=seed, index=index, defect=defect, size=size,
-                         contrast=contrast, pixels=pixels)
+    image, mask = tray(category, index=index, defect=defect, **how)
     _save(folder / split / kind / f"{number:03d}.png",
           image if category == "hazelnut" else image[..., 0])
     if defect:

@@ -115,3 +115,28 @@ def test_a_marker_that_somebody_else_wrote_is_an_error_that_names_it(tmp_path, s
         drawing.about(tmp_path)
     (tmp_path / drawing.MARKER).write_text(json.dumps({"seed": 3, "pixels": 64}))
     assert drawing.about(tmp_path) == {"seed": 3, "pixels": 64}
+
+
+def test_a_tray_is_workpieces_beside_each_other_and_one_has_the_defect():
+    how = {"seed": 1, "pixels": 48}
+    image, mask = drawing.tray("hazelnut", index=7, defect="hole", across=3, down=2, **how)
+    assert image.shape == (96, 144, 3) and mask.shape == (96, 144)
+    parts = [(image[y:y + 48, x:x + 48], mask[y:y + 48, x:x + 48])
+             for y in (0, 48) for x in (0, 48, 96)]
+    for place, (part, changed) in enumerate(parts):  # number 7 has it at place 1 of six
+        expected, marked = drawing.render("hazelnut", index=7 + place * drawing.PLACE, **how,
+                                          defect="hole" if place == 1 else None)
+        assert (part == expected).all() and (changed == marked).all()
+        assert changed.any() == (place == 1)
+    one, other = (make("zipper", index=5, **how) for make in (drawing.tray, drawing.render))
+    assert (one[0] == other[0]).all()
+
+
+def test_large_and_long_sets_are_drawn(tmp_path):
+    root = drawing.write_dataset(tmp_path / "set", train=2, good=0, anomalous=1, pixels=40,
+                                 across=1, down=4, categories=["zipper"])
+    with Image.open(next((root / "zipper" / "train" / "good").iterdir())) as drawn:
+        assert drawn.size == (40, 160)
+    assert drawing.about(root)["down"] == 4
+    with pytest.raises(InputError, match="across 0, down 1: give 1 to 64"):
+        drawing.write_dataset(tmp_path / "other", across=0)

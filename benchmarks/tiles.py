@@ -1,0 +1,131 @@
+"""Squeezed, padded or in tiles? AUROC and AU-PRO of one detector on real parts with paired tests,
+and how surely small defects in large pictures are found, in what time and memory.
+
+    python -m benchmarks.tiles --data ROOT/CATEGORY... --weights FILE [--model fused] [--most 40]
+    python -m benchmarks.tiles --large 4096 3072 --weights FILE [--defects 100]
+
+The second draws textured parts with an `--side` pixel wide square on them, 5 % of whose good ones
+may be called anomalous; good images alone are fitted on and calibrate. Everything in one process:
+the memory told is its peak.
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import tempfile
+import time
+import typing
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from adlib.config import Config
+from adlib.data.part import Part, open_part, split
+from adlib.evaluation.auroc import auroc, paired_test
+from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.results import arrays, evaluate
+from adlib.models.detector import fit
+
+FITS = ("squeeze", "pad", "tile")
+
+
+def real(folder: Path, given: argparse.Namespace) -> list[dict[str, typing.Any]]:
+    """A row a fit: AUROC, AU-PRO, seconds, and the difference to squeeze with its p-value."""
+    rows, scores, labels = [], {}, None
+    for how in FITS:
+        started = time.perf_counter()
+        part = limited(open_part(config(folder, how, given)), given.most)
+        detector = fit(part.config, part.train, part.held_out)
+        results = evaluate(detector, calibrate(detector, part), part)
+        labels, scores[how] = arrays(results.table, "test", "chosen_score")
+        difference, p = paired_test(labels, scores[how], scores["squeeze"])
+        rows.append({"part": folder.name, "fit": how, "images": len(labels),
+                     "auroc": auroc(labels, scores[how]), "difference": difference, "p": p,
+                     "au_pro_30": (results.localization or {}).get("au_pro_30"),
+                     "seconds": time.perf_counter() - started})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def large(given: argparse.Namespace) -> dict[str, typing.Any]:
+    """How many drawn defects are found, and what it takes."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "large"
+        for split, n, side in (("train/good", given.train, 0), ("test/good", given.good, 0),
+                               ("test/spot", given.defects, given.side)):
+            for i in range(n):
+                draw(root / "part" / split / f"{i:03d}.png", given.large, side)
+        part = open_part(config(root / "part", "tile", given))
+        started = time.perf_counter()
+        detector = fit(part.config, part.train, part.held_out)
+        decision = calibrate(detector, part)
+        fitted = time.perf_counter()
+        results = evaluate(detector, decision, part)
+        seconds = (time.perf_counter() - fitted) / len(part.test)
+    chosen = results.chosen
+    operating = chosen["operating"]["test"]
+    return {"size": given.large, "side": given.side, "auroc": chosen["auroc"]["test"]["value"],
+            "found": operating["detections"], "false": operating["false_positives"],
+            "fit_s": fitted - started, "image_s": seconds, "peak_gb": resource.getrusage(
+                resource.RUSAGE_SELF).ru_maxrss / 1e6}
+
+
+def draw(path: Path, size: typing.Sequence[int], side: int) -> None:
+    """A brushed plate with holes; a defect is a square a little brighter than what is around it."""
+    width, height = size
+    rng = np.random.default_rng([*path.name.encode(), side, len(path.parts[-2])])
+    brushed = rng.normal(0, 6, (height, 1)) + 12 * np.sin(np.arange(width) / 97)
+    grey = 130 + brushed + rng.normal(0, 2.2, (height, width))
+    rows, columns = np.ogrid[:height, :width]
+    for y in range(height // 6, height, height // 3):
+        for x in range(width // 8, width, width // 4):
+            grey[(rows - y)**2 + (columns - x)**2 < (min(size) / 25)**2] = 40
+    if side:
+        y, x = rng.integers(side, height - 2 * side), rng.integers(side, width - 2 * side)
+        grey[y:y + side, x:x + side] += 50
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path, compress_level=1)
+
+
+def config(folder: Path, how: str, given: argparse.Namespace) -> Config:
+    return Config(category=folder.name, data_root=str(folder.parent), model=given.model, fit=how,
+                  weights=given.weights, image_size=256, tile_size=given.tile_size,
+                  overlap=given.overlap, scale=given.scale, held_out=0.1)
+
+
+def limited(part: Part, most: int) -> Part:
+    """Every k-th image of each set, `most` of each at the most; all where most is 0."""
+    def some(paths: typing.Sequence[Path]) -> tuple[Path, ...]:
+        return tuple(paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(
+            most, len(paths))).astype(int)))
+
+    if not most:
+        return part
+    train = some(part.category.train)
+    category = dataclasses.replace(part.category, train=train, test=some(part.category.test))
+    kept, held = split(len(train), part.config.held_out, part.config.seed)
+    return dataclasses.replace(part, category=category, train_index=kept, held_out_index=held)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="*", type=Path, default=[])
+    parser.add_argument("--large", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--model", default="fused")
+    for name, value in (("most", 0), ("tile-size", 256), ("overlap", 64), ("train", 50),
+                        ("good", 20), ("defects", 100), ("side", 10)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--scale", type=float, default=1.0)
+    given = parser.parse_args()
+    for folder in given.data:
+        real(folder, given)
+    if given.large:
+        print(json.dumps(large(given)))
+
+
+if __name__ == "__main__":
+    main()
