@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         engine = local.Local(args.jobs)
         if args.cluster and not args.dry_run:
             engine = dask.Cluster(args.cluster, reports)
-            after.callback(engine.close)
+        after.callback(engine.close)
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
                          timeout_s=args.timeout)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
@@ -63,9 +63,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Render the pages, and print what they say in short."""
+    """Render the pages, and print what they say in short; or the page of a folder of
+    predictions."""
     from adlib.runs import run_folder
 
+    if args.use:
+        from adlib.report import use
+
+        print(f"Report of use: {use.build(Path(args.use), args.lang)}")
+        return 0
     _report(run_folder.reports_dir(args.reports), language=args.lang, markdown=args.markdown,
             pages=args.pages)
     return 0
@@ -293,6 +299,9 @@ def _parser() -> argparse.ArgumentParser:
                               help="render the executed notebooks to reports/index.html")
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
+    one.add_argument("--use", default="", metavar="DIR",
+                     help="instead, a page of a folder of predictions: scores, verdicts by day, "
+                          "how the pictures were taken")
     one.add_argument("--pages", default="", metavar="DIR",
                      help="copy the pages there, to be passed on, without what a run needs")
     one.set_defaults(command=report)

@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import re
-import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps 
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
+FITS = ("squeeze", "pad", "tile")
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
 # What an earlier version called otherwise is read for one version more, with a sentence.
@@ -77,6 +77,12 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
+    fit: str = "squeeze"  # into a square: squeeze | pad (its shape kept) | tile (many, overlapping)
+    tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
+    overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
+    scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
+    roi: str = ""  # mask file in the category's folder: white is looked at, beside masks in roi/
+    ignore: str = ""  # mask file: white is not looked at, beside masks in ignore/
     # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
     # good training images
     grey_range: str = ""
@@ -119,7 +125,7 @@ class Config:
                     f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
         for key, known in (("device", DEVICES), ("precision", PRECISIONS),
                            ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                           ("distance", DISTANCES)):
+                           ("distance", DISTANCES), ("fit", FITS)):
             _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
@@ -128,6 +134,11 @@ class Config:
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
                 f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
                 f"halve the image five times)")
+        _demand(self.tile_size >= 64 and self.tile_size % 32 == 0,
+                f"tile_size is {self.tile_size}; give a multiple of 32 from 64 on")
+        _demand(0 <= self.overlap <= self.tile_size // 2 and self.overlap % 8 == 0,
+                f"overlap is {self.overlap}; give a multiple of 8 from 0 to half of tile_size")
+        _demand(0 < self.scale <= 1, f"scale is {self.scale}; give a number above 0 and up to 1")
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")
         _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
@@ -240,17 +251,6 @@ def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object
 def deprecated(sentence: str) -> None:
     """Say once that something old was read, and what it is called now."""
     log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
-
-
-def attended() -> bool:
-    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
-    cannot."""
-    if "IPython" not in sys.modules:  # this is no notebook
-        return False
-    from IPython import get_ipython
-
-    header = getattr(get_ipython(), "parent_header", None) or {}
-    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 class _Shown(logging.Handler):

@@ -30,6 +30,17 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def small_detectors(monkeypatch) -> None:
+    """Few patches and few synthetic anomalies: for whatever needs a detector, and not a good one."""
+    from adlib.evaluation import calibration
+    from adlib.models import detectors, fused
+
+    for module, name, value in ((calibration, "SYNTHETIC", 8), (fused, "SYNTHETIC", 24), (fused, "VIEWS", 16),
+                                (detectors, "BANK", 400), (detectors, "POOL", 2000)):
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture
 def shared() -> Path:
     folder = Path(os.environ.get("ADLIB_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():

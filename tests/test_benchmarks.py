@@ -2,6 +2,7 @@
 import math
 import sys
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -13,8 +14,9 @@ from adlib.data.files import write_json
 from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
 from adlib.evaluation.conformal import rate_interval
+from adlib.evaluation.results import write_csv
 from adlib.models import fused, ssim
-from benchmarks import detection, neighbour, parts, reference, speed
+from benchmarks import detection, how_many, neighbour, parts, peers, reference, speed
 from tests.conftest import picture
 
 SMALL = {
@@ -230,3 +232,33 @@ def test_the_page_of_parts_has_intervals_and_rates_at_the_threshold(tmp_path):
     low, high = rate_interval(1, 3)
     assert f"| nut | 33% [{low:.0%}, {high:.0%}] / 50% [" in text
     assert "Pixel average precision" not in text  # there are no masks
+
+
+def test_the_table_of_peers_compares_with_fused_on_the_same_images_and_says_who_wins(tmp_path):
+    ours, theirs = tmp_path / "parts", tmp_path / "peers"
+    part_measured(ours, "nut", 0, [0, 1, 3, 2, 4], [0, 1, 3, 2, 4])
+    part_measured(ours, "tile", 0, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+    for part, scores in (("nut", [0, 1, 2, 3, 4]), ("tile", [0, 1, 3, 2, 4]), ("new", [1, 2])):
+        write_json(theirs / f"{part}-anomalib_padim-0.json", {
+            "category": part, "name": "anomalib_padim", "seed": 0, "fit_seconds": 20.0,
+            "seconds_an_image": 0.1, "scores": scores, "own": scores})
+    found = peers.table(theirs, ours)
+    assert found["part"].tolist() == ["nut", "tile"]  # `fused` was not measured on the third
+    assert found["difference"].tolist() == pytest.approx([-1 / 6, 1 / 6])
+    assert found["auroc"].tolist() == found["own"].tolist() == pytest.approx([1, 5 / 6])
+    text = peers.page(found)
+    assert "ahead of `fused`: anomalib_padim on nut (by 0.167, p = " in text
+    assert "mean AUROC 0.917" in text and "10.0 x that of `fused`" in text
+    assert all(settings["model"].startswith("anomalib:")
+               for settings in peers.configurations().values()) and peers.configurations()
+
+
+def test_the_table_of_how_many_pictures_has_a_row_a_part(tmp_path):
+    rows = [{"pictures": 40, "n": n, "draw": draw, "label_free": 0.9, "auroc": 1 - 0.2 / n,
+             "good": 9, "anomalous": 9, "false_positives": math.nan, "found": math.nan}
+            for n in (1, 2, 4, 8) for draw in range(2)]
+    write_csv(pd.DataFrame(rows), tmp_path / "nut.csv")
+    found = how_many.table(tmp_path)
+    assert list(found.index) == ["nut", "mean"]
+    assert found.loc["nut", ["4", "most"]].tolist() == pytest.approx([0.95, 0.975])
+    assert found.loc["nut", "gain"] == pytest.approx(0.2 * (1 / 40 - 1 / 90), abs=1e-6)

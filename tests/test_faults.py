@@ -50,9 +50,9 @@ def victims(batch: subprocess.Popen) -> dict[str, list[psutil.Process]]:
     found = collections.defaultdict(list)
     try:
         for member in (parent := psutil.Process(batch.pid)).children(recursive=True):
-            words = " ".join(member.cmdline())
-            found["kernel" if "ipykernel" in words else "papermill" if "papermill" in
-                  words else "other"].append(member)
+            words = " ".join([member.name(), *member.cmdline()])  # forked ones have names alone
+            found["kernel" if words.startswith("kernel") or "ipykernel" in words else
+                  "papermill" if "papermill" in words else "other"].append(member)
         found["batch"] = [parent]
     except psutil.NoSuchProcess:
         pass

@@ -19,7 +19,7 @@ from adlib.data.part import Part, open_part
 from adlib.evaluation import calibration
 from adlib.evaluation.calibration import Decision, calibrate
 from adlib.evaluation.results import Results, evaluate
-from adlib.models import fused, registry
+from adlib.models import registry
 from adlib.models.detector import Detector, fit
 from adlib.runs import run_folder
 from tests.handmade import spine
@@ -98,9 +98,7 @@ class Case:
 
 
 @pytest.fixture(params=DETECTORS)
-def case(request, monkeypatch, tmp_path) -> Case:
-    # The proofs need synthetic anomalies, and not many.
-    monkeypatch.setattr(fused, "SYNTHETIC", 24)
+def case(request, monkeypatch, tmp_path, small_detectors) -> Case:
     monkeypatch.setattr(calibration, "FOLDS", 3)
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)

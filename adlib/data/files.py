@@ -3,6 +3,7 @@ damaged cache is as good as none."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from adlib.config import InputError
+from adlib.config import InputError, cache_dir
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -72,9 +73,10 @@ def read_json(path: Path | str) -> typing.Any:
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
 
 
-def open_mapped(path: Path, shape: tuple[int, ...], dtype: typing.Any) -> np.ndarray | None:
+def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any
+                ) -> np.ndarray | None:
     """The array of a cache's .npy file, mapped into memory; None where there is none, a damaged or
-    another one.
+    another one. shape: None = any.
 
     Copy-on-write: nobody can change the file. Its time of change becomes now, by which a cache can
     forget what was not used for longest.
@@ -86,7 +88,24 @@ def open_mapped(path: Path, shape: tuple[int, ...], dtype: typing.Any) -> np.nda
         path.touch()
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    return array if array.shape == shape and array.dtype == dtype else None
+    return array if shape in (None, array.shape) and array.dtype == dtype else None
+
+
+def forget(newest: Path, kept_bytes: float) -> None:
+    """Delete what was not used for longest of the .npy files beside `newest`, until the rest
+    fits."""
+    states = []
+    for path in newest.parent.glob("[!.]*.npy"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            states.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in states)
+    for _, size, path in sorted(states):
+        if total <= kept_bytes:
+            return
+        if path != newest:
+            with contextlib.suppress(OSError):  # Windows keeps what somebody has mapped
+                path.unlink(missing_ok=True)
+            total -= size
 
 
 def _unique(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
@@ -106,3 +125,37 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
+    """The hash of each file's content, remembered by its stamp so that a second look is quick.
+    InputError names what cannot be opened."""
+    folders = sorted({str(path.parent.resolve()) for path in paths})
+    name = hashlib.sha256(os.fsencode("\n".join(folders))).hexdigest()[:32]
+    memory, remembered = cache_dir() / "hashes" / f"{name}.json", {}
+    with contextlib.suppress(InputError, AttributeError):  # missing, damaged, no mapping
+        remembered = {stamp: digest for stamp, digest in read_json(memory).items()
+                      if isinstance(digest, str)}
+    hashes, stamped = {}, {}
+    for path in paths:
+        stamp = stamp_of(path)
+        try:
+            hashes[path] = stamped[stamp] = remembered.get(stamp) or hashlib.sha256(
+                path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if not stamped.keys() <= remembered.keys():
+        write_json(memory, remembered | stamped)
+    return hashes
+
+
+def stamp_of(path: Path) -> str:
+    """What a changed file has another of: place, size, times of change. InputError where it cannot
+    be asked."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
+    # all the same.
+    return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"

@@ -15,36 +15,69 @@ import torch
 
 from adlib.config import InputError, cache_dir
 from adlib.data import files, layout, reading
+from adlib.data.frame import Frame
 from adlib.data.reading import GreyRange
 
 log = logging.getLogger("adlib")
+KEPT_BYTES = 16e9  # of pictures at their own size on disk; the oldest go first
 
 
-def load(paths: typing.Sequence[Path], size: int,
-         grey_range: GreyRange | None = None) -> torch.Tensor:
-    """Image files -> uint8 [N,3,size,size], memory-mapped from the cache; decoded there first if
-    need be.
+def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange | None = None,
+         tiled: Frame | None = None) -> torch.Tensor:
+    """Image files -> uint8 [N,3,size,size], or [N,4,S,S] in a frame that marks what counts,
+    memory-mapped from the cache; decoded there first if need be.
 
     The cache is keyed by the files' content: a renamed or copied image is never decoded twice, and
     a changed one never mistaken. Several processes may do this at once.
 
     Args:
         grey_range: of images of more than 8 bits, as `grey_range` finds it.
+        tiled: a frame of fit tile, whose `Pictures` are kept from the same decoding.
 
     Raises:
         InputError: files cannot be read or change meanwhile; each is named, and nothing is kept.
     """
+    frame = Frame("squeeze", size) if isinstance(size, int) else size
+    shape = (len(paths), 3 + frame.marks, frame.size, frame.size)
     if not paths:
-        return torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        return torch.zeros(shape, dtype=torch.uint8)
     # before the content is hashed, which is before it is decoded
-    stamps = [layout.stamp_of(path) for path in paths]
-    cached = cache_dir() / "images" / f"{_key(paths, size, grey_range)}.npy"
-    shape = (len(paths), 3, size, size)
+    stamps = [files.stamp_of(path) for path in paths]
+    cached = cache_dir() / "images" / f"{_key(paths, *frame.key, grey_range)}.npy"
     array = files.open_mapped(cached, shape, np.uint8)
     if array is None:
-        _decode_all(paths, stamps, size, grey_range, cached)
+        _decode_all(paths, stamps, [frame, tiled] if tiled else [frame], grey_range, cached, shape)
         array = files.open_mapped(cached, shape, np.uint8)
     return torch.from_numpy(array)
+
+
+class Pictures(typing.Sequence[torch.Tensor]):
+    """Image files at the size of a frame of fit tile, each decoded when it is first looked at:
+    uint8 [4,h,w] each, memory-mapped, the fourth channel 255 where a pixel counts."""
+
+    def __init__(self, paths: typing.Sequence[Path], frame: Frame,
+                 grey_range: GreyRange | None) -> None:
+        self.paths, self.frame, self.grey_range = paths, frame, grey_range
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        path = self.paths[i]
+        kept = _kept(path, self.frame, self.grey_range)
+        array = files.open_mapped(kept, None, np.uint8)
+        if array is None:
+            try:
+                array = reading.read(path, self.frame, self.grey_range).pixels
+            except Exception as error:  # whatever a decoder trips over, the file is named
+                raise InputError(f"{path} cannot be read ({str(error) or type(error).__name__}); "
+                                 "mend or remove it") from error
+            _keep(kept, array)
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    def select(self, indices: typing.Iterable[int]) -> Pictures:
+        """Those of some indices, in that order."""
+        return Pictures([self.paths[int(i)] for i in indices], self.frame, self.grey_range)
 
 
 def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None:
@@ -126,17 +159,27 @@ def _bright(image: torch.Tensor) -> np.ndarray:
 
 
 def _key(paths: typing.Sequence[Path], *how: object) -> str:
-    hashes = layout.content_hashes(paths)
+    hashes = files.content_hashes(paths)
     return hashlib.sha256("\n".join([reading.DECODER, *map(str, how), *(
         hashes[path] for path in paths)]).encode()).hexdigest()[:32]
 
 
-def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int,
-                grey_range: GreyRange | None, target: Path) -> None:
+def _kept(path: Path, frame: Frame, grey_range: GreyRange | None) -> Path:
+    return cache_dir() / "pictures" / f"{_key([path], *frame.key, grey_range)}.npy"
+
+
+def _keep(path: Path, array: np.ndarray) -> None:
+    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array)
+    files.forget(path, KEPT_BYTES)
+
+
+def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Frame],
+                grey_range: GreyRange | None, target: Path, shape: tuple[int, ...]) -> None:
     unreadable, outside = [], []
     with files.atomic_path(target) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8,
-                                          shape=(len(paths), 3, size, size))
+                                          shape=shape)
         # a disk that fills up while a mapped file is written kills the process
         if hasattr(os, "posix_fallocate"):
             with temporary.open("r+b") as stream:
@@ -144,7 +187,9 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int,
 
         def decode_one(i: int) -> None:
             try:
-                array[i], extent = reading.read(paths[i], size, grey_range)
+                (array[i], *tiled), extent = reading.laid(paths[i], frames, grey_range)
+                for frame, picture in zip(frames[1:], tiled, strict=True):
+                    _keep(_kept(paths[i], frame, grey_range), picture)
                 if reading.is_outside(extent, grey_range):
                     outside.append(paths[i].name)
             except Exception as error:  # whatever a decoder trips over, the file is named
@@ -159,7 +204,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], size: int,
             raise InputError(f"{len(unreadable)} of {len(paths)} images cannot be read: "
                              f"{'; '.join(sorted(unreadable))}; mend or remove them")
         if changed := [str(path) for path, stamp in zip(paths, stamps, strict=True)
-                       if layout.stamp_of(path) != stamp]:
+                       if files.stamp_of(path) != stamp]:
             raise InputError(f"{layout.some(changed)} changed while being read; run this again "
                              f"when nothing writes there")
     if outside:

@@ -118,7 +118,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
-    hashes = layout.content_hashes(list(planned.copies.values()))
+    hashes = files.content_hashes(list(planned.copies.values()))
     note = {"pictures": {target: hashes[source] for target, source in planned.copies.items()}}
     folder = root / name
     if folder.exists():
@@ -183,9 +183,9 @@ def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:
 def _readable(paths: list[Path], left_out: dict[Path, str],
               earlier: typing.Sequence[Path] = ()) -> list[Path]:
     """Those that decode to their end and are no copy of another one or of an earlier one."""
-    seen = {digest: path for path, digest in layout.content_hashes(list(earlier)).items()}
+    seen = {digest: path for path, digest in files.content_hashes(list(earlier)).items()}
     readable = []
-    for path, digest in layout.content_hashes(paths).items():
+    for path, digest in files.content_hashes(paths).items():
         try:
             reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named

@@ -10,19 +10,19 @@ Three layouts, distinguished by what is there, below ROOT/<category>:
 
 The case of these names does not matter, and each folder is read to any depth. The mask of
 test/PLACE/NAME.* is ground_truth/PLACE/NAME.* or NAME_mask.*, or lies in the defect's own folder.
+Masks in roi/ show where every picture is looked at, masks in ignore/ where it is not.
 """
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import typing
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from adlib.config import InputError, cache_dir, did_you_mean, log, project_root
+from adlib.config import InputError, did_you_mean, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
@@ -56,6 +56,8 @@ class Category:
     train_bad: tuple[Path, ...]  # known bad ones, for evaluation only
     masks: dict[Path, Path] = field(default_factory=dict, hash=False)  # of test images
     unread: tuple[Path, ...] = ()  # images without a place in the layout, masks of no image
+    roi: tuple[Path, ...] = ()  # masks of what is looked at, in every picture
+    ignore: tuple[Path, ...] = ()  # of what is not
     excluded: tuple[Path, ...] = ()  # good images that are not to be learned from
 
     def defect(self, path: Path) -> str:
@@ -67,6 +69,18 @@ class Category:
     def key(self, path: Path) -> str:
         """The image's name in tables and label files: its path below the root, with '/'."""
         return path.relative_to(self.root).as_posix()
+
+    def looking(self, roi: str, ignore: str) -> Category:
+        """The same with the masks that the parameters roi and ignore name ("" = none). Raises
+        InputError where there is no such file in the category's folder."""
+        added = {"roi": {*self.roi}, "ignore": {*self.ignore}}
+        for key, given in (("roi", roi), ("ignore", ignore)):
+            path = self.root / self.name / given
+            if given and (not path.is_file() or ".." in path.parts or Path(given).is_absolute()):
+                raise InputError(f"{key} is {given!r}, and there is no such file in the folder "
+                                 f"{self.root / self.name}; give a mask's path from there on")
+            added[key] |= {path} if given else set()
+        return replace(self, **{key: tuple(sorted(paths)) for key, paths in added.items()})
 
 
 def find_root(data_root: str = "") -> tuple[Path, str]:
@@ -198,7 +212,7 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
                         tuple(test), tuple(found["train_bad"]), masks,
                         (*found[""], *strays, *(path for path in marks if path not in mirrored)),
-                        tuple(sorted(excluded)))
+                        tuple(found["roi"]), tuple(found["ignore"]), tuple(sorted(excluded)))
     pairing.check_good({path: path.relative_to(place).parts[2:] for path in train})
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
@@ -284,7 +298,10 @@ def contents(category: Category) -> dict[str, str]:
     """{name below the root: hash of the content} of every image and mask; under the label file's
     name this category's labels."""
     paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
-    hashes = {category.key(path): value for path, value in content_hashes(paths).items()}
+    hashes = {category.key(path): value for path, value in files.content_hashes(paths).items()}
+    for key in ("roi", "ignore"):  # one file may be either
+        found = files.content_hashes(getattr(category, key))
+        hashes |= {f"{key} {category.key(path)}": value for path, value in found.items()}
     path = label_file(category.root)
     if category.layout == "course" and path.is_file():
         try:
@@ -296,43 +313,10 @@ def contents(category: Category) -> dict[str, str]:
 
 def changed(category: Category, before: dict[str, str]) -> list[str]:
     """The names of what was changed, added or removed since `contents` was `before`, in order."""
-    now = contents(open_category(category.root, category.name, [
-        category.key(path) for path in category.excluded]))
+    again = open_category(category.root, category.name, [
+        category.key(path) for path in category.excluded])
+    now = contents(replace(again, roi=category.roi, ignore=category.ignore))
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-
-
-def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
-    """The hash of each file's content, remembered by its stamp so that a second look is quick.
-    InputError names what cannot be opened."""
-    folders = sorted({str(path.parent.resolve()) for path in paths})
-    name = hashlib.sha256(os.fsencode("\n".join(folders))).hexdigest()[:32]
-    memory, remembered = cache_dir() / "hashes" / f"{name}.json", {}
-    with contextlib.suppress(InputError, AttributeError):  # missing, damaged, no mapping
-        remembered = {stamp: digest for stamp, digest in files.read_json(memory).items()
-                      if isinstance(digest, str)}
-    hashes, stamped = {}, {}
-    for path in paths:
-        stamp = stamp_of(path)
-        try:
-            hashes[path] = stamped[stamp] = remembered.get(stamp) or hashlib.sha256(
-                path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if not stamped.keys() <= remembered.keys():
-        files.write_json(memory, remembered | stamped)
-    return hashes
-
-
-def stamp_of(path: Path) -> str:
-    """What a changed file has another of: place, size, times of change. InputError where it cannot
-    be asked."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
-    # all the same.
-    return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
 
 
 def _label_file(category: Category) -> dict[str, Label]:
@@ -385,12 +369,13 @@ def _good_folders(category: Path) -> list[Path]:
 
 
 def _role(parts: tuple[str, ...]) -> str:
-    """What an image is for, by its path in its category: train, train_bad, flat, nested, mask; "" =
-    nothing."""
+    """What an image is for, by its path in its category: train, train_bad, flat, nested, mask, roi,
+    ignore; "" = nothing."""
     first, second, *_ = (*map(str.lower, parts[:-1]), "", "")
     if first == "train":
         return {"good": "train", "bad": "train_bad"}.get(second, "")
-    return {"test": "nested" if second else "flat", "ground_truth": "mask"}.get(first, "")
+    return {"test": "nested" if second else "flat", "ground_truth": "mask", "roi": "roi",
+            "ignore": "ignore"}.get(first, "")
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from adlib.config import InputError
 from adlib.data import reading
+from adlib.data.frame import Frame, stretched
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
 TURNED = range(2, 9)  # values of EXIF's tag that turn or mirror
@@ -32,19 +33,25 @@ Notes = typing.Counter[str]
 
 
 def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
-         size: int) -> tuple[torch.Tensor, list[Notes]]:
+         size: int | Frame) -> tuple[torch.Tensor, list[Notes]]:
     """The masks of images -> (bool [N,size,size], True = defective, the notes of each); None = all
-    good.
+    good. size: a square's side, or the frame that the images are laid into.
 
     Raises:
         InputError: masks cannot be read or do not have their image's shape; each is named.
     """
+    frame = Frame("squeeze", size) if isinstance(size, int) else size
+    side = frame.size
+
     def load_one(picture: Path, mask: Path | None) -> tuple[np.ndarray, Notes]:
+        grid = np.zeros((side, side), bool)
         if mask is None:
-            return np.zeros((size, size), bool), Counter()
+            return grid, Counter()
         try:
             pixels, notes = read(mask, picture)
-            grid, notes["kept"] = on_grid(pixels, size)
+            _, box = frame.place(*pixels.shape)
+            inside = grid[box.inside]
+            inside[:], notes["kept"] = on_grid(pixels, inside.shape)
         except Exception as error:  # whatever a decoder trips over, the file is named
             problems.append(f"{mask} ({str(error) or type(error).__name__})")
             return load_one(picture, None)
@@ -56,7 +63,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
     if problems:
         raise InputError(f"{len(problems)} masks cannot be used: {'; '.join(sorted(problems))}; "
                          "mend or remove them")
-    grids = np.stack([grid for grid, _ in loaded]) if loaded else np.zeros((0, size, size), bool)
+    grids = np.stack([grid for grid, _ in loaded]) if loaded else np.zeros((0, side, side), bool)
     return torch.from_numpy(grids), [notes for _, notes in loaded]
 
 
@@ -72,34 +79,62 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
     shown, tag = _shown(picture)
     with reading.opened(path) as opened:
         lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        opened.load()  # after which a TIFF has turned itself
-        turn = reading.UPRIGHT.get(reading.orientation(opened))
-        mask = opened if turn is None else opened.transpose(turn)
-    mask, turned = _turned(mask, shown, tag)
-    if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
-        rgba = mask.convert("RGBA")
-        mask = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-    grey = np.asarray(mask.convert("RGB") if mask.mode not in ("1", "L", "F") and
-                      not mask.mode.startswith("I") else mask)
-    grey = grey.max(axis=2) if grey.ndim == 3 else grey
-    pixels = grey > (grey.max() / 2 if lossy else 0)
+        mask, turned = _turned(_upright(opened), shown, tag)
+    pixels, grey = _marked(mask, lossy)
     share = pixels.mean()
     found = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
              turned: bool(turned)}
     return pixels, Counter(note for note, holds in found.items() if holds)
 
 
-def on_grid(pixels: np.ndarray, size: int) -> tuple[np.ndarray, int]:
-    """bool [H,W] -> (bool [size,size], how many defects would have been lost).
+def native(picture: Path, mask: Path | None) -> np.ndarray:
+    """The mask of an image at the image's own size, bool [H,W]; None = all good. Raises as
+    `read`."""
+    size = shown_size(picture)
+    return np.zeros(size, bool) if mask is None else stretched(read(mask, picture)[0], size)
+
+
+def shown_size(picture: Path) -> tuple[int, int]:
+    """The height and width of an image as it is shown."""
+    (width, height), _ = _shown(picture)
+    return height, width
+
+
+def region(path: Path) -> np.ndarray:
+    """A mask of no picture's own (roi, ignore), as it is shown: bool [H,W], read as `read` does."""
+    with reading.opened(path) as opened:
+        lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
+        return _marked(_upright(opened), lossy)[0]
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    opened.load()  # after which a TIFF has turned itself
+    turn = reading.UPRIGHT.get(reading.orientation(opened))
+    return opened if turn is None else opened.transpose(turn)
+
+
+def _marked(mask: Image.Image, lossy: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What is marked, bool [H,W], and the grey values that say so."""
+    if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
+        rgba = mask.convert("RGBA")
+        mask = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    grey = np.asarray(mask.convert("RGB") if mask.mode not in ("1", "L", "F") and
+                      not mask.mode.startswith("I") else mask)
+    grey = grey.max(axis=2) if grey.ndim == 3 else grey
+    return grey > (grey.max() / 2 if lossy else 0), grey
+
+
+def on_grid(pixels: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """bool [H,W] -> (bool of another shape, how many defects would have been lost).
 
     A cell is defective where at least half of its area is. A defect (an 8-connected component) of
     which no cell would be left keeps the one that holds most of it.
     """
     labels, _ = ndimage.label(pixels, structure=np.ones((3, 3)))
-    covered, defects, kept = np.zeros((size, size)), [], 0
+    covered, defects, kept = np.zeros(shape), [], 0
     for number, box in enumerate(ndimage.find_objects(labels), 1):
-        (rows, high), (columns, wide) = (_overlap(side, n, size)
-                                         for side, n in zip(box, pixels.shape, strict=True))
+        (rows, high), (columns, wide) = (_overlap(side, n, size) for side, n, size in zip(
+            box, pixels.shape, shape, strict=True))
         own = high @ (labels[box] == number) @ wide.T
         covered[rows, columns] += own
         defects.append((rows, columns, own))

@@ -6,10 +6,12 @@ import functools
 import typing
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from adlib.config import Config, log
-from adlib.data import images, layout, masks
+from adlib.data import frame, images, layout, masks
+from adlib.data.frame import Frame
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,8 +20,9 @@ class ImageSet:
 
     category: layout.Category
     paths: tuple[Path, ...]
-    size: int  # pixels a side
+    size: int | Frame  # pixels a side, or the frame of whole pictures
     grey_range: str = ""  # the parameter
+    tiled: Frame | None = None  # of fit tile: the frame of what a detector is given
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -30,10 +33,22 @@ class ImageSet:
         return [self.category.key(path) for path in self.paths]
 
     @functools.cached_property
+    def framed(self) -> torch.Tensor:
+        """`tensor`, or [N,4,S,S] where not every pixel counts: the fourth channel is 255 where one
+        does. Raises InputError naming every file that cannot be read."""
+        return images.load(self.paths, self.size, self.read_by, self.tiled)
+
+    @property
     def tensor(self) -> torch.Tensor:
-        """uint8 [N,3,S,S], memory-mapped. Raises InputError naming every file that cannot be
-        read."""
-        return images.load(self.paths, self.size, self.read_by)
+        """uint8 [N,3,S,S], memory-mapped: whole pictures. Raises as `framed`."""
+        return self.framed[:, :3]
+
+    @property
+    def given(self) -> torch.Tensor | images.Pictures:
+        """What a detector is given: `framed`, or of fit tile pictures of their own sizes."""
+        if self.tiled is None:
+            return self.framed
+        return images.Pictures(self.paths, self.tiled, self.read_by)
 
     @property
     def read_by(self) -> tuple[float, float] | None:
@@ -60,6 +75,25 @@ class ImageSet:
         """What had to be assumed to read each image's mask, by the codes of `masks`."""
         return self._masks[1]
 
+    @property
+    def area(self) -> torch.Tensor | None:
+        """Which pixels of `tensor` count, bool [N,S,S]; None = all."""
+        return self.framed[:, 3] > 0 if self.framed.shape[1] == 4 else None
+
+    def native_mask(self, i: int) -> np.ndarray:
+        """The mask of image i on its own pixels, bool [H,W]."""
+        return masks.native(self.paths[i], self.mask_paths[i])
+
+    def native_area(self, i: int) -> np.ndarray:
+        """Which of its own pixels count, bool [H,W]."""
+        size = masks.shown_size(self.paths[i])
+        looked_at = self.tiled.looked_at
+        return np.ones(size, bool) if looked_at is None else frame.stretched(looked_at, size)
+
+    def on_own_pixels(self, map_: np.ndarray, i: int) -> np.ndarray:
+        """A map of `given` image i, [h,w], on the image's own pixels: float32 [H,W]."""
+        return frame.unlaid(map_, self.tiled, masks.shown_size(self.paths[i]))
+
     def select(self, indices: typing.Iterable[int]) -> ImageSet:
         """The images of some indices, in that order."""
         return dataclasses.replace(self, paths=tuple(self.paths[int(i)] for i in indices))
@@ -77,8 +111,14 @@ class Part:
     held_out_index: torch.Tensor  # int64, of `good`: what calibrates it
 
     def _set(self, paths: typing.Sequence[Path]) -> ImageSet:
-        return ImageSet(self.category, tuple(paths), self.config.image_size,
-                        self.config.grey_range)
+        whole, tiled = frames(self.config, self.looked_at)
+        return ImageSet(self.category, tuple(paths), whole, self.config.grey_range, tiled)
+
+    @functools.cached_property
+    def looked_at(self) -> np.ndarray | None:
+        """What the category's masks roi and ignore leave to be looked at, bool [h,w], stretched
+        over every picture; None = all. InputError for masks that cannot be used."""
+        return frame.looked_at(self.category.roi, self.category.ignore, masks.region)
 
     @property
     def grey_range(self) -> tuple[float, float] | None:
@@ -108,6 +148,14 @@ class Part:
         return self._set(self.category.train_bad)
 
 
+def frames(config: Config, looked_at: np.ndarray | None = None) -> tuple[Frame, Frame | None]:
+    """The frame of whole pictures, and of fit tile that of what a detector is given."""
+    if config.fit != "tile":
+        return Frame(config.fit, config.image_size, looked_at=looked_at), None
+    return (Frame("squeeze", config.image_size, looked_at=looked_at),
+            Frame("tile", config.tile_size, config.scale, looked_at))
+
+
 def open_part(config: Config) -> Part:
     """Find the data of a configuration and split its good images; nothing is decoded yet.
 
@@ -116,7 +164,8 @@ def open_part(config: Config) -> Part:
             good images.
     """
     root, source = layout.find_root(config.data_root)
-    category = layout.open_category(root, config.category, config.excluded)
+    category = layout.open_category(root, config.category, config.excluded).looking(
+        config.roi, config.ignore)
     if category.unread:
         log.warning("%d files in %s have no place in its layout and are not read: %s",
                     len(category.unread), root / category.name,

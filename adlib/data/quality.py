@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adlib.config import InputError
-from adlib.data import layout, reading
+from adlib.data import files, layout, reading
 from adlib.data.reading import GreyRange, Header
 
 if typing.TYPE_CHECKING:
@@ -106,7 +106,7 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     masked = Counter(label.defect for path, label in of_test.items() if path in category.masks)
     mask_problem, noted = _masks(category, of_test, size)
     identical: dict[str, list[Path]] = {}
-    for path, digest in layout.content_hashes(paths).items():
+    for path, digest in files.content_hashes(paths).items():
         identical.setdefault(digest, []).append(path)
     train = set(category.train)
     groups = {tuple(map(category.key, group)): len({path in train for path in group}) == 2

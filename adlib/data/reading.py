@@ -19,12 +19,14 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from adlib.data import layout
+from adlib.data.frame import Frame
 
 DECODER = "4"  # part of every cache key: raise it when a file gives other pixels than before
 # A file is what its content says. What is not in this list (PostScript, say) starts no decoder.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "PPM", "GIF")
 MEGAPIXELS = 300  # of a picture at most, unless ADLIB_MEGAPIXELS says otherwise: 1.2 GB in colour
 LARGE = 50e6  # pixels from which on pictures are decoded one at a time, JPEG reduced on the way
+ENTIRE = 2**24  # pixels a side, of which no JPEG is reduced
 TAIL = 1e-4  # share of a picture's values that may lie below its extent, and above it
 BLOCK = 2**22  # values that are converted at a time
 OTHER_BYTE = {";16L": ";16B", ";16B": ";16L",
@@ -53,7 +55,7 @@ _one_at_a_time = threading.Lock()
 class Picture(typing.NamedTuple):
     """What was read of a file."""
 
-    pixels: np.ndarray  # uint8 [3,size,size], RGB
+    pixels: np.ndarray  # uint8 [3,size,size], RGB; [4,h,w] in a frame that marks what counts
     extent: GreyRange | None  # of its own values; None for a picture of 8 bits
 
 
@@ -65,11 +67,11 @@ class Header(typing.NamedTuple):
     extent: GreyRange | None
 
 
-def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
+def read(file: File, size: int | Frame, grey_range: GreyRange | None = None) -> Picture:
     """One picture's file -> uint8 [3,size,size], RGB, and the extent of its values.
 
     Turned as its EXIF tag says, alpha laid over black, resized with antialiasing (Pillow's
-    bilinear) without keeping the aspect ratio.
+    bilinear): to a square, or as a frame says.
 
     Args:
         grey_range: what becomes 0 and 255 in pictures of more than 8 bits; values beyond are
@@ -80,12 +82,18 @@ def read(file: File, size: int, grey_range: GreyRange | None = None) -> Picture:
             grey_range is given.
         OSError, or whatever else a decoder trips over in a damaged file.
     """
-    image, extent = upright(file, 2 * size, grey_range)
-    # Across, then down: left to itself, Pillow takes the other order for some tall pictures from
-    # version 13 on, and every fifth pixel is a grey level off.
-    for shape in ((size, image.height), (size, size)):
-        image = image.resize(shape, Image.Resampling.BILINEAR)
-    return Picture(np.asarray(image).transpose(2, 0, 1), extent)
+    (pixels, ), extent = laid(file, [size], grey_range)
+    return Picture(pixels, extent)
+
+
+def laid(file: File, frames: typing.Sequence[int | Frame], grey_range: GreyRange | None = None
+         ) -> tuple[list[np.ndarray], GreyRange | None]:
+    """The same in several frames, decoded once."""
+    made = [Frame("squeeze", one) if isinstance(one, int) else one for one in frames]
+    whole = any(frame.fit == "tile" for frame in made)
+    side = max(ENTIRE if whole else 2 * frame.size for frame in made)
+    image, extent = upright(file, side, grey_range)
+    return [frame.lay(image) for frame in made], extent
 
 
 def upright(file: File, side: int, grey_range: GreyRange | None = None

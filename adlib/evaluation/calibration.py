@@ -12,24 +12,26 @@ import pandas as pd
 import torch
 
 from adlib.config import REFERENCE_SCORE, InputError
-from adlib.data.part import Part
+from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.models import anomaly_maps, foreign
-from adlib.models.anomaly_maps import Scale
-from adlib.models.detector import Detector, Images, as_tensor
+from adlib.models.anomaly_maps import Scale, View
+from adlib.models.detector import Detector, Images, as_tensor, batches, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.foreign import Foreign
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
+TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
 FOREIGN_FPR = 0.001
+Keep = typing.Callable[[np.ndarray, int], object]
 MOST = 500  # good images that tell foreign ones, as in fused
 
 
@@ -87,34 +89,39 @@ def calibrate(detector: Detector, part: Part) -> Decision:
 
     The scores are ranked by how well they separate held-out good images from synthetic anomalies
     put into them. The threshold is from all good images (cross-conformal) where the detector can
-    do without each of them in seconds, else from the held-out ones. Where nothing is held out, the
-    reference score stays and there is no threshold.
+    do without each of them in seconds, else from the held-out ones; from these, too, where they are
+    enough and more than a fold. Where nothing is held out, the reference score stays and there is
+    no threshold.
     """
     config, held = part.config, len(part.held_out)
-    images = (part.held_out if held else part.train).tensor
-    chunks = [_maps(detector, chunk) for chunk in images[:SCALED_BY].split(CHUNK)]
-    maps = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    scale = anomaly_maps.scale_of(maps)
-    smoothed = anomaly_maps.smoothed_maps(maps, scale)
-    first = anomaly_maps.score_table(maps, smoothed)
-    _add_own_score(first, detector, images[:SCALED_BY], maps)
-    good = pd.concat([first, score_table(detector, scale, images[SCALED_BY:])], ignore_index=True)
+    images = part.held_out if held else part.train
+    first = images.select(range(min(SCALED_BY, len(images))))
+    scale = anomaly_maps.scale_of_batches(
+        (maps, view) for _, maps, view in _batches(detector, first))
+    shown: dict[str, list[np.ndarray]] = {}
 
-    reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(maps))}.top1"
+    def keep(smoothed: anomaly_maps.Maps, start: int) -> None:
+        for name in smoothed if start < SCALED_BY else ():
+            shown.setdefault(name, []).append(
+                anomaly_maps.display_map({name: smoothed[name]}, name, config.image_size))
+
+    good = _scored(detector, scale, images, keep)
+    reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
     ranking, score = pd.DataFrame({"score": good.columns}), reference
     good_scores = {"train": good}
     if held:
-        changed, _, kinds = anomalies.insert(images, SYNTHETIC, seed=config.seed)
+        changed, kinds = _synthetic(detector, images, config.seed)
         ranking = label_free(good, score_table(detector, scale, changed), kinds)
-        score = choose(ranking, reference) if len(maps) > 1 else reference
+        score = choose(ranking, reference) if len(scale) > 1 else reference
         good_scores = {"train": score_table(detector, scale, part.train), "held_out": good}
     if detector.own_score is not None:
         score = detector.own_score.where
-    shown = anomaly_maps.display_map(smoothed, score, config.image_size)
+    seen = anomaly_maps.map_of({name: np.concatenate(maps)[:SCALED_BY]
+                                for name, maps in shown.items()}, score)
     return Decision(
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score),
-        good_scores, float(np.median(shown)), float(np.quantile(shown.max(axis=(1, 2)), 0.95)),
+        good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
         *((Conditions.of(part.good.tensor),
            fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
           if len(part.good) > 1 else ()))
@@ -123,7 +130,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
 def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
     """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample."""
     kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
-    return fit_foreign_features(model, model.features(good[kept.sort().values]))
+    return fit_foreign_features(model, model.features(as_tensor(good)[kept.sort().values]))
 
 
 def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
@@ -170,37 +177,45 @@ def choose(ranking: pd.DataFrame, reference: str) -> str:
 
 def score_table(detector: Detector, scale: Scale, images: Images) -> pd.DataFrame:
     """Every score of any number of images, a batch at a time: a row an image, a column a score."""
-    return _scored(detector, scale, as_tensor(images), lambda smoothed, start: None)
+    return _scored(detector, scale, images, lambda smoothed, start: None)
 
 
-def score_with_maps(detector: Detector, decision: Decision,
-                    images: Images) -> tuple[pd.DataFrame, np.ndarray]:
-    """`score_table`, and the smoothed maps of decision.score: float32 [N,S,S]."""
-    images = as_tensor(images)
-    maps = np.empty((len(images), *images.shape[-2:]), np.float32)
+def score_with_maps(detector: Detector, decision: Decision, images: Images, size: int = 0, keep:
+                    Keep = lambda values, i: None) -> tuple[pd.DataFrame, np.ndarray]:
+    """`score_table`, and the smoothed maps of decision.score in the frame of whole pictures:
+    float32 [N,S,S].
 
-    def keep(smoothed: anomaly_maps.Maps, start: int) -> None:
-        maps[start:start + CHUNK] = anomaly_maps.display_map(smoothed, decision.score,
-                                                             images.shape[-1])
+    Args:
+        size: S; 0 = the side of the images, or of an image set's whole pictures.
+        keep: is also given the map of each image i, [h,w], as it is.
+    """
+    whole = images.framed if isinstance(images, ImageSet) and not size else images
+    size = size or whole.shape[-1]
+    maps = np.empty((len(images), size, size), np.float32)
 
-    return _scored(detector, decision.scale, images, keep), maps
+    def put(smoothed: anomaly_maps.Maps, start: int) -> None:
+        values = anomaly_maps.map_of(smoothed, decision.score)
+        maps[start:start + len(values)] = anomaly_maps.display_map(smoothed, decision.score, size)
+        for i, one in enumerate(values, start):
+            keep(one, i)
+
+    return _scored(detector, decision.scale, images, put), maps
 
 
-def _scored(detector: Detector, scale: Scale, images: torch.Tensor,
+def _scored(detector: Detector, scale: Scale, images: Images,
             keep: typing.Callable[[anomaly_maps.Maps, int], None]) -> pd.DataFrame:
     def tables() -> typing.Iterator[pd.DataFrame]:
-        for start in range(0, len(images), CHUNK):
-            chunk = images[start:start + CHUNK]
-            maps = _maps(detector, chunk)
-            smoothed = anomaly_maps.smoothed_maps(maps, scale)
+        start = 0
+        for pixels, maps, view in _batches(detector, images):
+            smoothed = anomaly_maps.smoothed_maps(maps, scale, view)
             keep(smoothed, start)
-            table = anomaly_maps.score_table(maps, smoothed)
-            _add_own_score(table, detector, chunk, maps)
+            start += len(pixels)
+            table = anomaly_maps.score_table(maps, smoothed, view)
+            _add_own_score(table, detector, pixels, maps)
             yield table
 
     # Into a block that is there beforehand: small blocks that stay, among the large ones of maps
-    # that
-    # go, keep glibc from using the room of those again, and cost 16 KB an image.
+    # that go, keep glibc from using the room of those again, and cost 16 KB an image.
     parts = tables()
     first = next(parts, pd.DataFrame())
     values, filled = np.empty((len(images), first.shape[1])), 0
@@ -210,8 +225,36 @@ def _scored(detector: Detector, scale: Scale, images: torch.Tensor,
     return pd.DataFrame(values, columns=first.columns)
 
 
-def _maps(detector: Detector, images: torch.Tensor) -> dict[str, np.ndarray]:
-    return _arrays(detector.anomaly_maps(images))
+def _batches(detector: Detector, images: Images) -> typing.Iterator[
+        tuple[torch.Tensor, dict[str, np.ndarray], View]]:
+    """Images [n,3,h,w] a batch at a time, their maps, which have nothing where nothing counts, and
+    how they are looked at."""
+    for pixels, area in batches(images):
+        view = _view(detector, pixels, area)
+        maps = _arrays(detector.anomaly_maps(pixels))
+        yield pixels, {name: anomaly_maps.within(one, view) for name, one in maps.items()}, view
+
+
+def _view(detector: Detector, pixels: torch.Tensor, area: torch.Tensor | None) -> View:
+    share = None if detector.tile is None else detector.tile / pixels.shape[-1]
+    return View(None if area is None or area.all() else area, share)
+
+
+def _synthetic(detector: Detector, images: ImageSet, seed: int) -> tuple[Images, list[str]]:
+    """SYNTHETIC anomalies put into good images, and their kinds; with tiles, fewer into images of
+    many, each into a square of a tile's size."""
+    pixels = images.given
+    if isinstance(pixels, torch.Tensor):
+        pixels, area = parted(pixels)
+        changed, _, kinds = anomalies.insert(pixels, SYNTHETIC, seed=seed, area=area)
+        if area is None:
+            return changed, kinds
+        marks = area[torch.arange(SYNTHETIC) % len(pixels)][:, None].byte() * 255
+        return torch.cat([changed, marks], dim=1), kinds
+    tiles = max(1, pixels[0][0].numel() // detector.tile**2)
+    n = max(FEWEST_SYNTHETIC, min(SYNTHETIC, TILES // tiles))
+    changed = anomalies.Changed(pixels, n, side=detector.tile, seed=seed)
+    return changed, changed.kinds
 
 
 def _arrays(maps: typing.Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -239,12 +282,32 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
                 score: str) -> dict[str, Threshold]:
     how, config, n = "split" if len(held) else "none", part.config, len(part.good)
-    if how == "split" and n >= 2 * FOLDS and detector.own_score is None:
-        fitted = detector.cross_fitted_maps(part.good.tensor, part.train_index,
-                                            folds(n, FOLDS, config.seed))
+    enough = Threshold(np.zeros(len(held)), config.target_fpr).is_attainable
+    # Fitted on more images than the detector in use, the folds' would find good images too usual.
+    no_more = len(part.train) >= n - n // FOLDS
+    if how == "split" and (no_more or not enough) and n >= 2 * FOLDS and not detector.own_score:
+        good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
+        if isinstance(good, torch.Tensor):
+            good, area = parted(good)
+        more = {} if area is None else {"area": area}
+        fitted = detector.cross_fitted_maps(good, part.train_index, parts, **more)
         if fitted is not None:
-            tables = [anomaly_maps.score_table(maps, anomaly_maps.smoothed_maps(maps, scale))
-                      for maps in map(_arrays, fitted)]
-            held, how = pd.concat(tables, ignore_index=True), "cross-conformal"
+            held, how = _refitted(detector, part.good, fitted, np.concatenate(
+                [rest for _, rest in parts]), scale), "cross-conformal"
     return {name: Threshold(held[name].to_numpy() if len(held) else np.zeros(0), config.target_fpr,
                             how) for name in (reference, score)}
+
+
+def _refitted(detector: Detector, good: ImageSet, fitted: typing.Iterable[typing.Mapping[
+        str, torch.Tensor]], order: np.ndarray, scale: Scale) -> pd.DataFrame:
+    """The scores of good images by maps that come in another order, some at a time."""
+    tables, start = [], 0
+    for maps in map(_arrays, fitted):
+        n = len(next(iter(maps.values())))
+        some = good.select(order[start:start + n])
+        views = [_view(detector, *one) for one in batches(some, max(1, n))]
+        maps = {name: anomaly_maps.within(one, views[0]) for name, one in maps.items()}
+        tables.append(anomaly_maps.score_table(
+            maps, anomaly_maps.smoothed_maps(maps, scale, views[0]), views[0]))
+        start += n
+    return pd.concat(tables, ignore_index=True)

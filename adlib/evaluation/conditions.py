@@ -195,6 +195,17 @@ class ConditionsTest:
         return next(change for change in found if change.by >= min(most, FAR) / 3)
 
 
+def compare(calibration: typing.Mapping[str, np.ndarray], values: typing.Mapping[str, np.ndarray],
+            *, seed: int = 0) -> Change | None:
+    """Are some pictures, {what is measured: float [N]}, taken as the good ones were? The test of a
+    stream over all of them once, in an order that the seed draws."""
+    test = ConditionsTest(calibration, seed=seed)
+    for i in np.random.default_rng(seed).permutation(len(values["brightness"])):
+        if change := test.add({name: some[i] for name, some in values.items()}):
+            return change
+    return None
+
+
 def _last_shift(off: np.ndarray) -> int:
     """Since which index deviations, [n], have been larger than 0: the most likely start of a shift
     of their mean that goes on to the end, under normal noise."""

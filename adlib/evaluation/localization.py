@@ -1,9 +1,11 @@
 """Where is it? Pixel AUROC, pixel average precision and AU-PRO of anomaly maps.
 
-Conventions: maps [N,H,W], higher = more anomalous; masks bool [N,H,W], True = defective. Every
-pixel of every given image counts, those of good images (all-False masks) too: the caller decides
-which images. Regions are the 8-connected components of each mask. All pixels of one value cross the
-threshold together, and every distinct value is a threshold: nothing is binned.
+Conventions: maps [N,H,W], higher = more anomalous; masks bool [N,H,W], True = defective; or
+sequences of [H,W] of any sizes, which are gone through one by one, so that memory does not grow
+with them. Every pixel of every given image counts, those of good images (all-False masks) too: the
+caller decides which images, and by `areas`, bool of the same shapes, which pixels. Regions are the
+8-connected components of each mask. All pixels of one value cross the threshold together, and every
+distinct value of a defective pixel is a threshold; beyond LEVELS of them, every second one.
 
 AU-PRO (Bergmann et al., IJCV 2021): the mean over the regions of the share that is found, against
 the false positive rate over all good pixels; the area from 0 to `limit`, linear between thresholds,
@@ -11,14 +13,19 @@ divided by `limit`: in [0,1], 1 = perfect. At 0.30 it forgives much: 0.05 is wha
 """
 from __future__ import annotations
 
+import typing
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
 LIMITS = {"au_pro_30": 0.30, "au_pro_05": 0.05}
+LEVELS = 4_000_000  # thresholds at most: then a rate is off by one in as many defective pixels
+Pixels = np.ndarray | typing.Sequence[np.ndarray]
 
 
-def measure(maps: np.ndarray, masks: np.ndarray) -> tuple[dict[str, float], pd.DataFrame]:
+def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
+            ) -> tuple[dict[str, float], pd.DataFrame]:
     """({pixel_auroc, pixel_ap, au_pro_30, au_pro_05}, all in [0,1], and a row a defect region).
 
     pixel_auroc: ties count half. pixel_ap: average precision, scikit-learn's definition (no
@@ -26,10 +33,8 @@ def measure(maps: np.ndarray, masks: np.ndarray) -> tuple[dict[str, float], pd.D
     au_pro_05 (its own; the metric is their mean). Raises ValueError for unequal shapes, values that
     are not finite, and masks without a defective or without a good pixel.
     """
-    _check(maps, masks)
-    levels, above, at_least = _good_above(maps, masks)
-    good = masks.size - np.count_nonzero(masks)
-    bad = np.bincount(np.searchsorted(levels, maps[masks]), minlength=len(levels))
+    masks = _inside(masks, areas)
+    levels, above, at_least, bad, good = _counted(maps, masks, areas)
     hits = np.cumsum(bad[::-1])[::-1]  # defective pixels at or above each level
     regions = _regions(
         maps, masks, levels,
@@ -46,31 +51,79 @@ def measure(maps: np.ndarray, masks: np.ndarray) -> tuple[dict[str, float], pd.D
 def au_pro(maps: np.ndarray, masks: np.ndarray, *, limit: float = 0.30) -> float:
     """AU-PRO up to a false positive rate of `limit`, in (0,1]; the result is in [0,1]. Raises
     ValueError as `measure` does."""
-    _check(maps, masks)
     if not 0 < limit <= 1:
         raise ValueError(f"limit is {limit}; give a false positive rate above 0 and up to 1")
-    levels, above, at_least = _good_above(maps, masks)
-    good = masks.size - np.count_nonzero(masks)
+    levels, above, at_least, _, good = _counted(maps, masks, None)
     return float(
         _regions(maps, masks, levels,
                  {"pro": _credit(above / good, at_least / good, limit)})["pro"].mean())
 
 
-def _good_above(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct values of the defective pixels, ascending, and how many good pixels lie above
-    each, and at or above it.
+class Lazy(typing.Sequence[np.ndarray]):
+    """A sequence whose item i is made when it is looked at."""
 
-    Only these values move a number of this room, and a good pixel counts by where it lies among
+    def __init__(self, n: int, make: typing.Callable[[int], np.ndarray]) -> None:
+        self.n, self.make = n, make
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if not 0 <= i < self.n:
+            raise IndexError(i)
+        return self.make(i)
+
+
+def _inside(masks: Pixels, areas: Pixels | None) -> Pixels:
+    """The defective pixels that count."""
+    if areas is None or isinstance(masks, np.ndarray):
+        return masks if areas is None else masks & areas
+    return Lazy(len(masks), lambda i: masks[i] & areas[i])
+
+
+def _counted(maps: Pixels, masks: Pixels, areas: Pixels | None
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """The distinct values of the defective pixels, ascending; how many good pixels lie above each,
+    and at or above it; how many defective ones have it; and the number of good pixels.
+
+    Only these values move a number of this module, and a good pixel counts by where it lies among
     them. So the images are gone through one by one, and no sort of all pixels is needed.
     """
-    levels = np.unique(maps[masks])
-    above, at_least = (np.zeros(len(levels) + 1, np.int64) for _ in range(2))
+    _check(maps, masks)
+    levels, waiting, kept = np.empty(0), [], 0
     for one, mask in zip(maps, masks, strict=True):
-        good = np.sort(one[~mask])
+        if not isinstance(maps, np.ndarray):
+            _check(one, mask, 2)
+        waiting.append(np.unique(one[mask]))
+        kept += len(waiting[-1])
+        if kept > LEVELS:
+            levels, waiting, kept = _thinned(levels, waiting), [], 0
+    levels = _thinned(levels, waiting)
+    above, at_least = (np.zeros(len(levels) + 1, np.int64) for _ in range(2))
+    bad, total = np.zeros(len(levels), np.int64), 0
+    for i, (one, mask) in enumerate(zip(maps, masks, strict=True)):
+        good = np.sort(one[~mask if areas is None else areas[i] & ~mask])
+        total += len(good)
         above += np.bincount(np.searchsorted(levels, good, side="left"), minlength=len(levels) + 1)
         at_least += np.bincount(np.searchsorted(levels, good, side="right"),
                                 minlength=len(levels) + 1)
-    return levels, *(np.cumsum(counts[:0:-1])[::-1] for counts in (above, at_least))
+        bad += np.bincount(_level(levels, one[mask]), minlength=len(levels))
+    if not bad.any() or not total:
+        raise ValueError(f"the masks hold no {'good' if bad.any() else 'defective'} pixel")
+    above, at_least = (np.cumsum(counts[:0:-1])[::-1] for counts in (above, at_least))
+    return levels, above, at_least, bad, total
+
+
+def _thinned(levels: np.ndarray, more: list[np.ndarray]) -> np.ndarray:
+    levels = np.unique(np.concatenate([levels, *more])) if len(levels) or more else levels
+    while len(levels) > LEVELS:
+        levels = levels[::2]
+    return levels
+
+
+def _level(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The place of each value among the levels; of one that was thinned out, the next lower."""
+    return np.searchsorted(levels, values, side="right") - 1
 
 
 def _credit(before: np.ndarray, after: np.ndarray, limit: float) -> np.ndarray:
@@ -91,11 +144,11 @@ def _credit(before: np.ndarray, after: np.ndarray, limit: float) -> np.ndarray:
 def _regions(maps: np.ndarray, masks: np.ndarray, levels: np.ndarray,
              credits_of: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = []
-    for i, mask in enumerate(masks):
+    for i, (map_, mask) in enumerate(zip(maps, masks, strict=True)):
         components, count = ndimage.label(mask, structure=np.ones((3, 3)))
         for number, box in enumerate(ndimage.find_objects(components, max_label=count), 1):
             inside = components[box] == number
-            place = np.searchsorted(levels, maps[i][box][inside])
+            place = _level(levels, map_[box][inside])
             rows.append({
                 "image": i, "area": int(inside.sum()), "share": float(inside.sum() / mask.size),
                 **{name: float(credit[place].mean())
@@ -104,12 +157,15 @@ def _regions(maps: np.ndarray, masks: np.ndarray, levels: np.ndarray,
     return pd.DataFrame(rows)
 
 
-def _check(maps: np.ndarray, masks: np.ndarray) -> None:
-    if maps.shape != masks.shape or maps.ndim != 3 or masks.dtype != bool:
+def _check(maps: typing.Any, masks: typing.Any, axes: int = 3) -> None:
+    """Arrays as a whole; of a sequence each pair."""
+    if not isinstance(maps, np.ndarray):
+        if len(maps) != len(masks):
+            raise ValueError(f"{len(maps)} maps and {len(masks)} masks must be of the same images")
+        return
+    if maps.shape != masks.shape or maps.ndim != axes or masks.dtype != bool:
         raise ValueError(
             f"maps {maps.shape} and masks {masks.shape} ({masks.dtype}) must both be [N,H,W], the "
             f"masks bool")
     if not np.isfinite(maps).all():
         raise ValueError("the maps hold values that are not finite")
-    if not masks.any() or masks.all():
-        raise ValueError(f"the masks hold no {'defective' if not masks.any() else 'good'} pixel")

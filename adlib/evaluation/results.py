@@ -2,7 +2,9 @@
 into a choice."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 import typing
 from collections import Counter
 from pathlib import Path
@@ -73,22 +75,26 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     """
     from adlib.data import images
     from adlib.evaluation.calibration import score_table, score_with_maps
+    from adlib.models.detector import parted
 
-    scores, maps = score_with_maps(detector, decision, part.test)
+    with _native(part) as (keep, native):
+        scores, maps = score_with_maps(detector, decision, part.test, keep=keep)
+        located, regions = locate(part, maps, native)
     unseen = {"test": scores} if len(part.test) else {}
     if len(part.train_bad):
         unseen["train_bad"] = score_table(detector, decision.scale, part.train_bad)
     by_split = decision.good_scores | unseen
     table = results_table(part, decision, by_split)
     study = score_study(table, decision, by_split)
-    located, regions = locate(part, maps)
     epochs = pd.DataFrame(columns=["epoch", "auroc"])
     if hasattr(detector, "scores_over_epochs"):
-        epochs = auroc_over_epochs(table, detector.scores_over_epochs(part.test.tensor))
+        epochs = auroc_over_epochs(table, detector.scores_over_epochs(
+            *parted(part.test.framed)))
     looks = images.appearance(part.test.tensor, part.good.tensor)
     follows = confounder_correlation(table, looks)
     last = detector.history[-1] if detector.history else {"loss": None, "held_out_loss": None}
     metrics = measured(table, decision, located, follows) | {
+        "conditions": taken_otherwise(table, decision, part),
         "epochs": len(detector.history), "final_loss": last["loss"],
         "final_held_out_loss": last["held_out_loss"], "position_share": detector.position_share}
     return Results(table, maps, study, located, regions, epochs, follows, metrics)
@@ -119,6 +125,31 @@ def results_table(part: Part, decision: Decision,
         rows.append(row)
     return pd.concat(rows, ignore_index=True).astype(
         {"label": "Int64", "prediction": "Int64", "chosen_prediction": "Int64"})
+
+
+def taken_otherwise(table: pd.DataFrame, decision: Decision, part: Part) -> Entry | None:
+    """Does the threshold hold on the test images? Not where the good ones of them, which their
+    labels tell, are not like the good training images (evaluation/conditions). Of images without
+    labels the light is compared, and not the score.
+
+    Returns:
+        {pictures, cause, by}: cause, a value of conditions.CAUSES, and by how many deviations; None
+        where nothing has changed. None where there is nothing to compare.
+    """
+    from adlib.evaluation.conditions import SCORE, compare
+
+    rows = table[table["split"] == "test"]
+    labelled = rows["label"].notna().any()
+    good = np.flatnonzero((rows["label"] == 0).fillna(False) | (not labelled))
+    if decision.conditions is None or not len(good):
+        return None
+    values = decision.conditions.measure(part.test.select(good).tensor)
+    usual = dict(decision.conditions.calibration)
+    if labelled and len(decision.threshold.calibration):
+        usual[SCORE] = decision.threshold.calibration
+        values[SCORE] = rows["chosen_score"].to_numpy(float)[good]
+    change = compare(usual, values, seed=part.config.seed)
+    return {"pictures": len(good), "cause": change and change.cause, "by": change and change.by}
 
 
 def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,
@@ -186,11 +217,31 @@ def operating_of(table: pd.DataFrame, prefix: str = "") -> dict[str, Entry]:
     return by_split
 
 
-def locate(part: Part, maps: np.ndarray) -> tuple[Entry | None, pd.DataFrame]:
+@contextlib.contextmanager
+def _native(part: Part) -> typing.Iterator[tuple[typing.Callable, localization.Lazy | None]]:
+    """Of fit tile: what keeps the test images' maps on disk, and these on the images' own pixels,
+    one at a time; else what keeps nothing, and None."""
+    if part.test.tiled is None:
+        yield lambda values, i: None, None
+        return
+    with tempfile.TemporaryDirectory(prefix="adlib-maps-") as place:
+        def kept(i: int) -> Path:
+            return Path(place) / f"{i}.npy"
+
+        yield (lambda values, i: np.save(kept(i), values)), localization.Lazy(
+            len(part.test), lambda i: part.test.on_own_pixels(np.load(kept(i)), i))
+
+
+def locate(part: Part, maps: np.ndarray, native: localization.Lazy | None = None
+           ) -> tuple[Entry | None, pd.DataFrame]:
     """Pixel metrics of the test images' maps, float [N,S,S], and a row a defect region.
 
     All labelled test images count, good ones as all good; left out and counted are an anomalous
-    image without a mask or with an empty one, and a good image whose mask shows a defect.
+    image without a mask or with an empty one, and a good image whose mask shows a defect. Of each
+    image those pixels count that are looked at.
+
+    Args:
+        native: of fit tile the same maps on the images' own pixels, which are measured there.
 
     Returns:
         ({pixel_auroc, pixel_ap, au_pro_30, au_pro_05, images, without_mask, masks, groups}, regions
@@ -206,22 +257,31 @@ def locate(part: Part, maps: np.ndarray) -> tuple[Entry | None, pd.DataFrame]:
     masked = np.array([mask is not None for mask in masks], bool)
     if not (bad & masked).any():
         return None, pd.DataFrame()
-    truth = part.test.masks.numpy()
+    truth, areas = part.test.masks.numpy(), part.test.area
+    truth = truth if areas is None else truth & areas.numpy()
     marked = truth.any(axis=(1, 2))
     used = np.flatnonzero(good & ~marked | bad & marked)
     notes = sum((part.test.mask_notes[i] for i in np.flatnonzero(bad)), Counter())
     notes["contradicted"] = int((good & marked).sum())
-    truth, maps, kinds = truth[used], maps[used], defects[used]
-    areas = truth.mean(axis=(1, 2))
+    kinds, shares = defects[used], truth[used].mean(axis=(1, 2))
+
+    def measure(places: np.ndarray) -> tuple[dict[str, float], pd.DataFrame]:
+        if native is None:
+            return localization.measure(maps[places], truth[places],
+                                        None if areas is None else areas.numpy()[places])
+        return localization.measure(*(localization.Lazy(len(places), lambda i, of=of: of(places[i]))
+                                      for of in (native.make, part.test.native_mask,
+                                                 part.test.native_area)))
+
     try:
-        found, regions = localization.measure(maps, truth)
+        found, regions = measure(used)
     except ValueError as error:  # masks that are all empty, say
         return {"why_absent": str(error)}, pd.DataFrame()
     rows = []
-    for name, chosen in _groups(kinds, areas).items():
-        chosen = (chosen & (areas > 0)) | (areas == 0)
-        rows.append({"group": name, "images": int((chosen & (areas > 0)).sum()),
-                     **localization.measure(maps[chosen], truth[chosen])[0]})
+    for name, chosen in _groups(kinds, shares).items():
+        chosen = (chosen & (shares > 0)) | (shares == 0)
+        rows.append({"group": name, "images": int((chosen & (shares > 0)).sum()),
+                     **measure(used[chosen])[0]})
     regions = regions.assign(defect=kinds[regions["image"]],
                              path=[keys[used[i]] for i in regions["image"]])
     return found | {"images": len(used), "without_mask": int((bad & ~masked).sum()),

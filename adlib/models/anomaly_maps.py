@@ -4,10 +4,14 @@ A score is a map and a reduction, "ssim.max" say. Maps of the autoencoders: `squ
 1 - SSIM; `gradient`, 1 - gradient-magnitude similarity (Xue, Zhang, Mou and Bovik, IEEE TIP 2014);
 `sum`, the three in deviations of held-out good images. Feature detectors have one map, `distance`.
 Reductions: `mean`; `max` and `top1` (mean of the highest 1 %) of the map smoothed by a Gaussian of
-1/64 of its side.
+1/64 of its side. Of a picture that is looked at by tiles, a tile's side and a tile's 1 %: a defect
+that a tile of its size shows is not less so in a larger picture.
+
+Cells that do not count (data.frame) have the lowest value of those that do, and enter no score.
 """
 from __future__ import annotations
 
+import dataclasses
 import typing
 
 import numpy as np
@@ -47,41 +51,106 @@ def gradient_similarity(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (2 * product + GMS_C) / (squares[0] + squares[1] + GMS_C)
 
 
-def smooth(maps: np.ndarray) -> np.ndarray:
-    """Gaussian of 1/64 of the side, at least one cell: [N,h,w] -> [N,h,w], each map on its own."""
-    sigma = max(1.0, maps.shape[-1] / 64)
-    return ndimage.gaussian_filter(maps, (0, sigma, sigma))
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """How some images of one size are looked at: which of their pixels count, bool [N,H,W] (None =
+    all), and of those looked at by tiles a tile's side as a share of their width."""
+
+    area: torch.Tensor | None = None
+    share: float | None = None
+
+    def cells(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Which cells of maps [N,h,w] count: bool [N,h,w]; None = all."""
+        return None if self.area is None else counted(self.area, shape[-2:]).numpy()
+
+    def side(self, shape: tuple[int, ...]) -> float:
+        """How many cells of maps [N,h,w] a tile is wide, or all of it."""
+        return shape[-1] * (1.0 if self.share is None else self.share)
 
 
-def reduce(maps: np.ndarray, how: str) -> np.ndarray:
+WHOLE = View()
+
+
+def counted(area: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Which cells count: those of which at least half does; where none is, any that does at all.
+    bool [N,H,W] -> bool [N,h,w]."""
+    covered = nn.functional.adaptive_avg_pool2d(area[:, None].float(), shape)[:, 0]
+    half = covered > 0.499
+    return torch.where(half.flatten(1).any(dim=1)[:, None, None], half, covered > 0)
+
+
+def within(maps: np.ndarray, view: View) -> np.ndarray:
+    """Maps [N,h,w] with the lowest value that counts where nothing does."""
+    cells = view.cells(maps.shape)
+    if cells is None:
+        return maps
+    lowest = np.where(cells, maps, np.inf).min(axis=(1, 2), keepdims=True)
+    return np.where(cells, maps, np.where(np.isfinite(lowest), lowest, 0)).astype(maps.dtype)
+
+
+def smooth(maps: np.ndarray, view: View = WHOLE) -> np.ndarray:
+    """Gaussian of 1/64 of the side, at least one cell: [N,h,w] -> [N,h,w], each map on its own, a
+    mean of the cells that count."""
+    sigma, cells = max(1.0, view.side(maps.shape) / 64), view.cells(maps.shape)
+    if cells is None:
+        return ndimage.gaussian_filter(maps, (0, sigma, sigma))
+    weights, values = (ndimage.gaussian_filter(array.astype(maps.dtype), (0, sigma, sigma))
+                       for array in (cells, np.where(cells, maps, 0)))
+    return within(values / np.maximum(weights, 1e-6), view)
+
+
+def reduce(maps: np.ndarray, how: str, view: View = WHOLE) -> np.ndarray:
     """[N,h,w] -> float64 [N]: `mean`, `max`, or `top1`, the mean of the highest 1 % of the cells
-    (at least one)."""
-    values = maps.reshape(len(maps), -1)
-    if how == "top1":
-        count = max(1, round(values.shape[1] / 100))
-        values = np.partition(values, values.shape[1] - count, axis=1)[:, -count:]
-    reduced = values.max(axis=1) if how == "max" else values.mean(axis=1, dtype=np.float64)
-    return reduced.astype(np.float64)
+    (at least one); of those that count."""
+    cells = view.cells(maps.shape)
+    images = [maps.reshape(len(maps), -1)] if cells is None else [
+        one[inside][None] for one, inside in zip(maps, cells, strict=True)]
+    reduced = []
+    for values in images:
+        if how == "top1":
+            of = values.shape[1] if view.share is None else view.side(maps.shape)**2
+            count = max(1, round(min(of, values.shape[1]) / 100))
+            values = np.partition(values, values.shape[1] - count, axis=1)[:, -count:]
+        reduced.append(values.max(axis=1) if how == "max" else values.mean(axis=1,
+                                                                           dtype=np.float64))
+    return np.concatenate(reduced).astype(np.float64)
 
 
 def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of each smoothed map over good images, which put maps on one scale.
+    """Mean and deviation of each smoothed map over good images, which put maps on one scale."""
+    return scale_of_batches([(maps, WHOLE)])
+
+
+def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]
+                     ) -> dict[str, tuple[float, float]]:
+    """The same of the cells that count, a batch at a time.
 
     A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
     everywhere, but for rounding, stays in its own unit.
     """
-    def deviation(values: np.ndarray) -> float:
-        found = float(values.std(dtype=np.float64))
-        return max(found, 1e-6) if found > 1e-6 * np.abs(values).max() else 1.0
+    found: dict[str, tuple[int, float, float, float]] = {}
+    for maps, view in batches:
+        for name, values in maps.items():
+            values, cells = smooth(values, view), view.cells(values.shape)
+            values = (values if cells is None else values[cells]).astype(np.float64)
+            n, mean, squares, most = found.get(name, (0, 0.0, 0.0, 0.0))
+            step, total = values.mean() - mean, n + values.size  # Chan, Golub and LeVeque 1983
+            found[name] = (total, mean + step * values.size / total,
+                           squares + np.square(values - values.mean()).sum()
+                           + step**2 * n * values.size / total,
+                           max(most, float(np.abs(values).max())))
 
-    smoothed = {name: smooth(values) for name, values in maps.items()}
-    return {name: (float(values.mean(dtype=np.float64)), deviation(values))
-            for name, values in smoothed.items()}
+    def deviation(n: int, squares: float, most: float) -> float:
+        deviation = float(np.sqrt(squares / n))
+        return max(deviation, 1e-6) if deviation > 1e-6 * most else 1.0
+
+    return {name: (float(mean), deviation(n, squares, most))
+            for name, (n, mean, squares, most) in found.items()}
 
 
-def smoothed_maps(maps: Maps, scale: Scale) -> dict[str, np.ndarray]:
+def smoothed_maps(maps: Maps, scale: Scale, view: View = WHOLE) -> dict[str, np.ndarray]:
     """The maps smoothed, and `sum`, at the size of the largest, where there is more than one."""
-    smoothed = {name: smooth(values) for name, values in maps.items()}
+    smoothed = {name: smooth(values, view) for name, values in maps.items()}
     if len(maps) > 1:
         shape = max(values.shape for values in smoothed.values())
         smoothed["sum"] = sum((_resized(values, shape) - scale[name][0]) / scale[name][1]
@@ -89,12 +158,12 @@ def smoothed_maps(maps: Maps, scale: Scale) -> dict[str, np.ndarray]:
     return smoothed
 
 
-def score_table(maps: Maps, smoothed: Maps) -> pd.DataFrame:
+def score_table(maps: Maps, smoothed: Maps, view: View = WHOLE) -> pd.DataFrame:
     """Every score of some images: a row an image, a column "map.reduction"."""
     # The mean is that of the map as it is; smoothing changes it by rounding only.
     return pd.DataFrame({
         f"{name}.{how}": reduce(maps[name] if how == "mean" and name in maps else smoothed[name],
-                                how)
+                                how, view)
         for name in smoothed
         for how in REDUCTIONS
     })
@@ -102,11 +171,18 @@ def score_table(maps: Maps, smoothed: Maps) -> pd.DataFrame:
 
 def display_map(smoothed: Maps, score: str, size: int) -> np.ndarray:
     """The map that a score is read off ("ssim.max" -> ssim; of a user's own score the last one) at
-    the images' own size: float32 [N,size,size]."""
-    name = score.split(".")[0]
-    values = smoothed[name if name in smoothed else list(smoothed)[-1]]
-    values = torch.from_numpy(values).float()[:, None]
+    the images' own size: float32 [N,size,size]. Of a larger map each pixel is the highest cell."""
+    values = torch.from_numpy(map_of(smoothed, score)).float()[:, None]
+    if max(values.shape[-2:]) > size:
+        values = nn.functional.adaptive_max_pool2d(values, [min(size, side)
+                                                            for side in values.shape[-2:]])
     return nn.functional.interpolate(values, size=size, mode="bilinear")[:, 0].numpy()
+
+
+def map_of(smoothed: Maps, score: str) -> np.ndarray:
+    """The map that a score is read off, [N,h,w]."""
+    name = score.split(".")[0]
+    return smoothed[name if name in smoothed else list(smoothed)[-1]]
 
 
 def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -84,9 +84,11 @@ class Autoencoder(Detector):
         self.snapshots: dict[int, Path] = {}  # {epoch: state dict of the network}
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
-            run: training.Checkpoints | None = None) -> Autoencoder:
+            run: training.Checkpoints | None = None, area: training.Area = None,
+            validation_area: training.Area = None) -> Autoencoder:
         self.history = training.train(self.network, images, validation, self.config, run=run,
-                                      loss=self.own_loss)
+                                      loss=self.own_loss, area=area,
+                                      validation_area=validation_area)
         if run is not None:
             self.snapshots = training.snapshots(run.folder)
         return self
@@ -112,16 +114,20 @@ class Autoencoder(Detector):
                 y = self.network(x)
             yield x, y.float()
 
-    def scores_over_epochs(self, images: torch.Tensor) -> dict[int, torch.Tensor]:
-        """The mean squared error of the images at every epoch whose weights were kept: {epoch:
-        float64 [N]}. Done after training, so that no test image is read before evaluation."""
+    def scores_over_epochs(self, images: torch.Tensor, area: training.Area = None
+                           ) -> dict[int, torch.Tensor]:
+        """The mean squared error of the images, of those pixels that count, at every epoch whose
+        weights were kept: {epoch: float64 [N]}. Done after training, so that no test image is read
+        before evaluation."""
         last, scores = {k: v.clone() for k, v in self.network.state_dict().items()}, {}
         for epoch, path in sorted(self.snapshots.items()):
             self.network.load_state_dict(
                 torch.load(path, weights_only=True, map_location="cpu"))
-            errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double()
-                      for x, y in self.pairs(images)]
+            errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double() if area is None else
+                      ((x - y)**2).mean(dim=1).cpu().double() for x, y in self.pairs(images)]
             scores[epoch] = torch.cat(errors) if errors else torch.zeros(0, dtype=torch.float64)
+            if area is not None and errors:
+                scores[epoch] = (scores[epoch] * area).sum(dim=(1, 2)) / area.sum(dim=(1, 2))
         self.network.load_state_dict(last)
         return scores
 

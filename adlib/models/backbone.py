@@ -7,10 +7,8 @@ them.
 """
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import typing
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +32,8 @@ Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on 
 class OnBackbone(Detector):
     """A detector that looks through the backbone, which is part of its state."""
 
+    keeps_features = True  # on disk
+
     def __init__(self, config: Config) -> None:
         """Raises InputError where pretrained weights cannot be had."""
         super().__init__()
@@ -41,7 +41,7 @@ class OnBackbone(Detector):
         self.backbone, self.weights = load_backbone(config)
 
     def stages(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return extract(self.backbone, images, self.config)
+        return extract(self.backbone, images, self.config, self.keeps_features)
 
 
 def load_backbone(config: Config) -> tuple[nn.Module, str]:
@@ -53,7 +53,8 @@ def load_backbone(config: Config) -> tuple[nn.Module, str]:
     return network.requires_grad_(False).eval(), word
 
 
-def extract(network: nn.Module, images: torch.Tensor, config: Config) -> list[torch.Tensor]:
+def extract(network: nn.Module, images: torch.Tensor, config: Config,
+            keep: bool = True) -> list[torch.Tensor]:
     """uint8 [N,3,S,S] -> [layer1, layer2, layer3], float16 [N,C,s,s] on the CPU, channels last.
 
     Nothing here learns, so the same images through the same weights are computed once and then read
@@ -61,7 +62,7 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config) -> list[to
     torch), so that a run's numbers do not depend on it. An image on its own is computed each time:
     looking it up would take as long, and what is drawn into one is not seen again.
     """
-    parts = [(_cached if len(part) > 1 else _compute)(network, part, config)
+    parts = [(_cached if keep and len(part) > 1 else _compute)(network, part, config)
              for part in images.split(CHUNK)]
     flat = torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
     size, stages, start = images.shape[-1], [], 0
@@ -127,7 +128,7 @@ def _cached(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndar
         flat = _compute(network, images, config)
         with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, flat)
-        _forget(path)
+        files.forget(path, KEPT_BYTES)
     return flat
 
 
@@ -152,19 +153,3 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
 
 def _flat_width(size: int) -> int:
     return sum(c * (size // s)**2 for c, s in zip(CHANNELS, STRIDES, strict=True))
-
-
-def _forget(newest: Path) -> None:
-    """Delete the features that were not used for longest until the rest fits."""
-    states = []
-    for path in newest.parent.glob("[!.]*.npy"):
-        with contextlib.suppress(OSError):  # another process was quicker
-            states.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = sum(size for _, size, _ in states)
-    for _, size, path in sorted(states):
-        if total <= KEPT_BYTES:
-            return
-        if path != newest:
-            with contextlib.suppress(OSError):  # Windows keeps what somebody has mapped
-                path.unlink(missing_ok=True)
-            total -= size

@@ -15,8 +15,12 @@ from torch import nn
 
 from adlib.config import Config
 from adlib.data.part import ImageSet
+from adlib.models.fast.device import CHUNK
 
-Images = ImageSet | torch.Tensor  # where images are taken, either will do
+# where images are taken, any will do: [N,4,h,w] has 255 in its fourth channel where a pixel counts,
+# and pictures of their own sizes come one by one
+Images = ImageSet | torch.Tensor | typing.Sequence[torch.Tensor]
+Fold = tuple[np.ndarray, np.ndarray]  # indices of images: fitted on, held
 
 
 class Detector(nn.Module):
@@ -30,6 +34,7 @@ class Detector(nn.Module):
     own_score: typing.Callable | None = None  # the user's reduction of the maps (config.score)
     can_be_reopened = True  # is the state dict really the whole of it?
     position_share: float | None = None  # of the features' variance that the position explains
+    tile: int | None = None  # pixels a side of what it looks at at a time; None = the whole image
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +48,9 @@ class Detector(nn.Module):
             images: uint8 [N,3,S,S], good ones only.
             validation: uint8 [M,3,S,S], other good ones: to steer training or to put maps on one
                 scale, never to fit on; None where there are none.
+
+        A subclass that also takes `area` and `validation_area` is told which pixels count, bool
+        [N,S,S], where not all do. The others have one colour (data.frame.FILL) in any case.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement fit")
 
@@ -51,18 +59,45 @@ class Detector(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not implement anomaly_maps")
 
     def cross_fitted_maps(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
-            tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]] | None:
-        """For each fold (fit indices, held indices) of `good`: the maps of the held images, by a
-        detector of the same kind that was fitted on the rest. None: refitting takes too long.
+            Fold], area: torch.Tensor | None = None
+            ) -> typing.Iterator[dict[str, torch.Tensor]] | None:
+        """For each fold (fit indices, held indices) of `good`: the maps of the held images, in
+        their order, by a detector of the same kind that was fitted on the rest. None: refitting
+        takes too long.
 
-        fitted_on: int64, the indices of `good` that this detector was fitted on.
+        Args:
+            fitted_on: int64, the indices of `good` that this detector was fitted on.
+            area: bool [N,S,S], which pixels of `good` count; None = all.
         """
         return None
 
 
-def as_tensor(images: Images) -> torch.Tensor:
-    """The uint8 [N,3,S,S] of an image set, or the tensor itself."""
-    return images.tensor if isinstance(images, ImageSet) else images
+def as_tensor(images: ImageSet | torch.Tensor) -> torch.Tensor:
+    """Whole pictures: the uint8 [N,3,S,S] of an image set, or of the tensor itself."""
+    return images.tensor if isinstance(images, ImageSet) else images[:, :3]
+
+
+def given(images: Images) -> torch.Tensor | typing.Sequence[torch.Tensor]:
+    """What a detector is given of them."""
+    return images.given if isinstance(images, ImageSet) else images
+
+
+def parted(framed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """uint8 [N,3,h,w] or [N,4,h,w] -> the images [N,3,h,w], and which of their pixels count, bool
+    [N,h,w]; None = all."""
+    return framed[:, :3], framed[:, 3] > 0 if framed.shape[1] == 4 else None
+
+
+def batches(images: Images, size: int = CHUNK) -> typing.Iterator[
+        tuple[torch.Tensor, torch.Tensor | None]]:
+    """Images `size` at a time with what counts of them, as `parted`; pictures of their own sizes
+    one by one."""
+    images = given(images)
+    if isinstance(images, torch.Tensor):
+        framed = (images[i:i + size] for i in range(0, len(images), size))
+    else:
+        framed = (images[i][None] for i in range(len(images)))
+    return map(parted, framed)
 
 
 def fit(detector: Config | Detector | object, images: Images, validation: Images | None = None, *,
@@ -82,12 +117,25 @@ def fit(detector: Config | Detector | object, images: Images, validation: Images
     from adlib.models import registry  # which imports every kind of detector
 
     built = registry.build(detector) if isinstance(detector, Config) else registry.adopt(detector)
-    given = {"run": run} if run is not None and registry.takes(built.fit, "run") else {}
+    good, held = given(images), None if validation is None else given(validation)
+    more = {}
+    if isinstance(good, torch.Tensor):
+        good, more["area"] = parted(good)
+        held, more["validation_area"] = (None, None) if held is None else parted(held)
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):  # whatever a detector draws, others' numbers stay
-        built.fit(as_tensor(images), None if validation is None else as_tensor(validation), **given)
+        fit_on(built, good, held, run=run, **more)
     built.seconds = time.perf_counter() - started
     return built.eval()
+
+
+def fit_on(detector: Detector, images: typing.Any, validation: typing.Any,
+           **more: typing.Any) -> None:
+    """Call its `fit` with what it takes of `more`, as far as that is known."""
+    from adlib.models import registry
+
+    detector.fit(images, validation, **{key: value for key, value in more.items() if (
+        value is not None and registry.takes(detector.fit, key))})
 
 
 def load_state(module: nn.Module, state: typing.Mapping[str, torch.Tensor]) -> None:

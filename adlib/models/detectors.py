@@ -1,11 +1,13 @@
 """What a feature detector computes from frozen features: closed forms, a memory, a small
 classifier.
 
-Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), and maps such
-features to [N,g,g], higher = more anomalous. What is fitted lies in buffers and parameters.
+Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), those cells of
+them that count, and maps such features to [N,g,g], higher = more anomalous. What is fitted lies in
+buffers and parameters.
 """
 from __future__ import annotations
 
+import copy
 import typing
 
 import torch
@@ -25,6 +27,8 @@ GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones 
 DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by at least
 # Cells of mirrored and turned good images [P,C], and which good image each is of, int64 [P].
 Views = tuple[torch.Tensor, torch.Tensor]
+Counts = torch.Tensor | None  # bool [N,g,g]: which cells of the good images count; None = all
+Groups = torch.Tensor | None  # int64 [N]: whose tile each good image is; None = each on its own
 
 
 class PCAResidual(nn.Module):
@@ -35,8 +39,8 @@ class PCAResidual(nn.Module):
     as a detector it is DFM (Ahuja et al. 2019).
     """
 
-    def fit(self, features: torch.Tensor, seed: int = 0) -> PCAResidual:
-        x = _cells(features)
+    def fit(self, features: torch.Tensor, seed: int = 0, counts: Counts = None) -> PCAResidual:
+        x = _counted(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
         _, vectors = torch.linalg.eigh(x.T @ x / len(x))
@@ -55,13 +59,26 @@ class GaussianPerPosition(nn.Module):
     Reference: PaDiM (Defard et al., ICPR 2020).
     """
 
-    def fit(self, features: torch.Tensor, seed: int = 0) -> GaussianPerPosition:
+    def fit(self, features: torch.Tensor, seed: int = 0,
+            counts: Counts = None) -> GaussianPerPosition:
         order = torch.randperm(features.shape[1], generator=torch.Generator().manual_seed(seed))
         self.register_buffer("chosen", order[:DIMENSIONS].sort().values)
         x = features[:, self.chosen].permute(2, 3, 0, 1).flatten(0, 1)  # (positions, N, D)
-        self.register_buffer("mean", x.mean(dim=1, keepdim=True))
-        x = x - self.mean
-        covariance = x.mT @ x / max(1, x.shape[1] - 1) + RIDGE * torch.eye(x.shape[2])
+        if counts is None:
+            mean = x.mean(dim=1, keepdim=True)
+            x = x - mean
+            covariance = x.mT @ x / max(1, x.shape[1] - 1)
+        else:  # a position where no good image has anything takes what all positions have
+            weights = counts.permute(1, 2, 0).flatten(0, 1)[..., None].float()
+            n = weights.sum(dim=1, keepdim=True)
+            sums = (x * weights).sum(dim=1, keepdim=True)
+            mean = torch.where(n > 0, sums / n.clamp_min(1), sums.sum(dim=0) / n.sum())
+            x = (x - mean) * weights
+            products = x.mT @ x
+            covariance = torch.where(n > 1, products / (n - 1).clamp_min(1),
+                                     products.sum(dim=0) / n.sum())
+        self.register_buffer("mean", mean)
+        covariance = covariance + RIDGE * torch.eye(x.shape[2])
         # The inverse of the Cholesky factor whitens: ||L^-1 x|| is the Mahalanobis distance.
         self.register_buffer("whiten", torch.linalg.inv(torch.linalg.cholesky(covariance)))
         return self
@@ -76,8 +93,9 @@ class GaussianAnywhere(nn.Module):
     """The same with one Gaussian for all positions and all dimensions: for parts that lie
     freely."""
 
-    def fit(self, features: torch.Tensor, seed: int = 0) -> GaussianAnywhere:
-        x = _cells(features)
+    def fit(self, features: torch.Tensor, seed: int = 0,
+            counts: Counts = None) -> GaussianAnywhere:
+        x = _counted(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
         covariance = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1])
@@ -103,14 +121,20 @@ class Memory(nn.Module):
         super().__init__()
         self.kept, self.pool = bank or BANK, pool or POOL
 
-    def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None) -> Memory:
+    def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None,
+            counts: Counts = None, of: Groups = None) -> Memory:
         """features: of good images, as they are. views: cells of mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
-        patches = _cells(features)
-        drawn = torch.randperm(len(patches), generator=generator)[:self.pool]
-        pool, image = patches[drawn], drawn // features[0, 0].numel()
+        patches, each = _cells(features), features[0, 0].numel()
+        known = None if counts is None else counts.flatten().nonzero()[:, 0]
+        drawn = torch.randperm(len(patches) if known is None else len(known),
+                               generator=generator)[:self.pool]
+        drawn = drawn if known is None else known[drawn]
+        pool, image = patches[drawn], drawn // each
         if views is not None:
             pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
+        if of is not None:
+            image = torch.cat([of, of.max()[None] + 1])[image]
         chosen = coreset(pool, min(self.kept, len(pool)), generator)
         self.register_buffer("bank", pool[chosen])
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
@@ -122,6 +146,10 @@ class Memory(nn.Module):
         n, _, h, w = features.shape
         return torch.cat([self.difference(*chunk).norm(dim=1)
                           for chunk in _chunks(features, own)]).view(n, h, w)
+
+    def without(self, images: torch.Tensor) -> Memory:
+        """Itself: of images that a cell is not to be compared with it is told with each."""
+        return self
 
     def difference(self, cells: torch.Tensor, without: torch.Tensor | None = None) -> torch.Tensor:
         """Cells' features [P,C] minus those of the nearest good one, which is not of the images
@@ -155,8 +183,8 @@ class SyntheticAnomalyClassifier(nn.Module):
         self.history: list[dict[str, float]] = []
 
     def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor,
-            made_of: torch.Tensor, views: Views | None = None, *,
-            seed: int = 0) -> SyntheticAnomalyClassifier:
+            made_of: torch.Tensor, views: Views | None = None, *, seed: int = 0,
+            counts: Counts = None, of: Groups = None) -> SyntheticAnomalyClassifier:
         """Remember good cells, then train on a sample of them and on the anomalous ones.
 
         No cell is compared with its own image: a new one's isn't in the memory either.
@@ -165,38 +193,46 @@ class SyntheticAnomalyClassifier(nn.Module):
             features: float32 [N,C,g,g] of good images. anomalous: [M,C,g,g] of synthetic anomalies.
             masks: bool [M,S,S], the pixels changed. A cell is anomalous where most of a 2x2 block
                 of pixels is, good where no pixel is, and left out in between.
-            made_of: int64 [M,K], the good images that each anomaly has something of.
+            made_of: int64 [M,K], the good images that each anomaly has something of, first the one
+                that it is put into.
             views: as Memory.fit.
         """
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        self.memory.fit(features, seed, views)
+        self.memory.fit(features, seed, views, counts, of)
         blocks = nn.functional.avg_pool2d(masks[:, None].float(), 2)
         coarse = nn.functional.adaptive_max_pool2d(blocks, features.shape[-1]).flatten(1)
-        bad = self._differences(anomalous, made_of, coarse > 0.5)
+        everywhere = (torch.ones(len(features), coarse.shape[1], dtype=torch.bool)
+                      if counts is None else counts.flatten(1))
+        lying = everywhere[made_of[:, 0]]  # where the image counts that an anomaly is put into
+        marked = lying & (coarse > 0.5)
+        made_of = made_of if of is None else of[made_of]
+        bad = self._differences(anomalous, made_of, marked)
         if not len(bad):
             raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a "
                              "larger image_size")
-        everywhere = torch.ones(len(features), coarse.shape[1], dtype=torch.bool)
+        own = torch.arange(len(features)) if of is None else of
         seen, beside = (_some(everywhere, GOOD_CELLS, generator),
-                        _some(coarse == 0, CELLS_BESIDE, generator))
-        good = torch.cat([self._differences(features, torch.arange(len(features))[:, None], seen),
+                        _some((coarse == 0) & lying, CELLS_BESIDE, generator))
+        good = torch.cat([self._differences(features, own[:, None], seen),
                           self._differences(anomalous, made_of, beside)])
         self.register_buffer("std", good.std(dim=0).clamp_min(DIGIT) + 1e-6)
         x = torch.cat([good, bad]).div_(self.std).abs_()
         y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
         self.lesson, self.seed = (x, y, torch.cat([
-            _repeated(torch.arange(len(features))[:, None].expand(-1, made_of.shape[1]), seen),
-            _repeated(made_of, beside), _repeated(made_of, coarse > 0.5)])), seed
+            _repeated(own[:, None].expand(-1, made_of.shape[1]), seen),
+            _repeated(made_of, beside), _repeated(made_of, marked)])), seed
         self.head, self.history = self._trained(x, y)
         return self
 
     @torch.enable_grad()
-    def _without(self, images: torch.Tensor) -> nn.Module:
-        """The perceptron trained again on what has nothing of some images."""
+    def without(self, images: torch.Tensor) -> SyntheticAnomalyClassifier:
+        """The same with a perceptron trained again on what has nothing of some images. That can be
+        asked of the one that was fitted, not of one that was reopened."""
         x, y, made_of = self.lesson
-        kept = ~torch.isin(made_of, images).any(dim=1)
-        return self._trained(x[kept], y[kept])[0]
+        kept, other = ~torch.isin(made_of, images).any(dim=1), copied(self)
+        other.head = self._trained(x[kept], y[kept])[0]
+        return other
 
     def _trained(self, x: torch.Tensor,
                  y: torch.Tensor) -> tuple[nn.Module, list[dict[str, float]]]:
@@ -216,18 +252,14 @@ class SyntheticAnomalyClassifier(nn.Module):
 
     def both(self, features: torch.Tensor,
              own: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The memory's map and the classifier's, by one search for the nearest good cells.
-
-        own: as Memory.forward; what the classifier learned of all of these images is left out, too.
-        That can be asked of the one that was fitted, not of one that was reopened.
-        """
+        """The memory's map and the classifier's, by one search for the nearest good cells. own: as
+        Memory.forward."""
         n, _, h, w = features.shape
-        head = self.head if own is None else self._without(own)
         distances, logits = [], []
         for chunk in _chunks(features, own):
             difference = self.memory.difference(*chunk)
             distances.append(difference.norm(dim=1))
-            logits.append(head((difference / self.std).abs())[:, 0])
+            logits.append(self.head((difference / self.std).abs())[:, 0])
         return torch.cat(distances).view(n, h, w), torch.cat(logits).view(n, h, w)
 
     def _differences(self, features: torch.Tensor, made_of: torch.Tensor,
@@ -237,13 +269,17 @@ class SyntheticAnomalyClassifier(nn.Module):
                           for cells, without, index in zip(features, made_of, chosen, strict=True)])
 
 
-def position_share(features: torch.Tensor) -> float:
+def position_share(features: torch.Tensor, counts: Counts = None) -> float | None:
     """The share of the features' variance over good images, float32 [N,C,g,g], that their position
-    explains, in [0,1].
+    explains, in [0,1]; where all of them count, None where they nowhere do.
 
     1: every image is alike at a place, so that a detector may expect something of each place; 1/N:
     position says nothing.
     """
+    if counts is not None:
+        features = features[..., counts.all(dim=0)][..., None]
+        if not features.numel():
+            return None
     variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
     between = (features.mean(dim=0) - mean[:, None, None]).square().mean()
     return float(between / variance.mean().clamp_min(1e-12))
@@ -262,6 +298,12 @@ def _cells(features: torch.Tensor) -> torch.Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
+def _counted(features: torch.Tensor, counts: Counts) -> torch.Tensor:
+    """The cells that count, [P,C]."""
+    cells = _cells(features)
+    return cells if counts is None else cells[counts.flatten()]
+
+
 def _chunks(features: torch.Tensor, own: torch.Tensor | None
             ) -> typing.Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """Cells, and the image that they are not compared with."""
@@ -275,6 +317,13 @@ def _chunks(features: torch.Tensor, own: torch.Tensor | None
 def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """What each chosen cell, bool [N,P], is made of: int64 [M,K]."""
     return made_of.repeat_interleave(chosen.sum(dim=1), dim=0)
+
+
+def copied(module: nn.Module) -> typing.Any:
+    """The module with modules of its own that can be replaced."""
+    other = copy.copy(module)
+    other._modules = dict(module._modules)
+    return other
 
 
 def _some(cells: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

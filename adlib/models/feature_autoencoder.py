@@ -12,7 +12,7 @@ from torch import nn
 
 from adlib.config import Config
 from adlib.data import images as pictures
-from adlib.models import training
+from adlib.models import anomaly_maps, training
 from adlib.models.backbone import OnBackbone, Stages, layer_numbers
 from adlib.models.fast.convolution import Conv2d, ConvTranspose2d
 from adlib.models.fast.device import CHUNK, autocast, pick_device
@@ -51,15 +51,19 @@ class FeatureAutoencoder(OnBackbone):
         super().__init__(config)
         self.decoder = Decoder(config.model)
 
-    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None
-            ) -> FeatureAutoencoder:
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
+            area: training.Area = None) -> FeatureAutoencoder:
         stages, config = self.stages(images), self.config
         torch.manual_seed(config.seed)
         self.decoder = Decoder(config.model).to(pick_device(config.device),
                                                 memory_format=torch.channels_last).train()
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
-            return self.errors([stage[index] for stage in stages], images[index]).mean()
+            errors = self.errors([stage[index] for stage in stages], images[index])
+            if area is None:
+                return errors.mean()
+            counts = anomaly_maps.counted(area[index], errors.shape[-2:]).to(errors.device)
+            return errors[counts].mean()
 
         self.history = training.one_cycle(
             self.decoder.parameters(), loss_of, len(images), epochs=config.epochs,

@@ -12,7 +12,8 @@ from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
-from adlib.models.detectors import Views
+from adlib.models.detector import Fold
+from adlib.models.detectors import Counts, Views
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 200  # mirrored and turned good images that the memory has patches of, too
@@ -39,16 +40,25 @@ class Fused(nn.Module):
     def history(self) -> list[dict[str, float]]:
         return self.classifier.history
 
-    def fit(self, *learned: torch.Tensor | Views, seed: int) -> Fused:
+    def fit(self, *learned: torch.Tensor | Views, **more: typing.Any) -> Fused:
         """As the classifier."""
-        self.classifier.fit(*learned, seed=seed)
+        self.classifier.fit(*learned, **more)
         return self
 
+    def without(self, images: torch.Tensor) -> Fused:
+        """As the classifier's."""
+        other = detectors.copied(self)
+        other.classifier = self.classifier.without(images)
+        return other
+
     @torch.no_grad()
-    def scale(self, features: torch.Tensor) -> Fused:
-        """Put both maps on one scale by the features of good images it was not fitted on."""
+    def scale(self, features: torch.Tensor, area: torch.Tensor | None = None) -> Fused:
+        """Put both maps on one scale by the features of good images it was not fitted on. area:
+        which of their pixels count, bool [N,S,S]."""
+        view = anomaly_maps.View(area)
         tops = torch.stack([
-            torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy()), "top1"))
+            torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
+                                                 view))
             for values in self.classifier.both(features)]).float()
         self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
@@ -67,19 +77,32 @@ class FeatureDetector(OnBackbone):
         super().__init__(config)
         self.head = self._new_head()
 
-    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> FeatureDetector:
+    def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
+            area: torch.Tensor | None = None, validation_area: torch.Tensor | None = None,
+            of: detectors.Groups = None) -> FeatureDetector:
         """As Detector.fit. `fused` puts its maps on one scale by the validation images; of fewer
-        than two, by copies of all good ones, a little shifted, turned, brighter and darker."""
-        good = images[self._sample(len(images))]
+        than two, by copies of all good ones, a little shifted, turned, brighter and darker.
+
+        of: which picture each image is a tile of, int64 [N]; None where each is one of its own.
+        """
+        index = self._sample(len(images))
+        good, area, of = (_chosen(one, index) for one in (images, area, of))
         features = self.features(good)
-        self.head = self._fit_head(features, self._synthetic(good), self._views(good))
+        counts = self._counts(area)
+        self.head = self._fit_head(features, self._synthetic(good, area), self._views(good, area),
+                                   counts, of)
         if isinstance(self.head, Fused):
             few = validation is None or len(validation) < 2
             known = [good] if validation is None else [good, validation]
             scaled_by = _disturbed(torch.cat(known)) if few else validation
-            self.head.scale(self.features(scaled_by[self._sample(len(scaled_by))]))
+            if few and area is not None:
+                areas = torch.cat([area] if validation is None else [area, validation_area])
+                validation_area = areas.repeat(len(scaled_by) // len(areas), 1, 1)
+            index = self._sample(len(scaled_by))
+            self.head.scale(self.features(scaled_by[index]),
+                            _chosen(validation_area, index))
         self.history = getattr(self.head, "history", [])
-        self.position_share = detectors.position_share(features)
+        self.position_share = detectors.position_share(features, counts)
         return self
 
     @torch.no_grad()
@@ -90,30 +113,55 @@ class FeatureDetector(OnBackbone):
                                        for chunk in images.split(backbone.CHUNK)])}
 
     def cross_fitted_maps(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
-            tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]] | None:
+            Fold], area: torch.Tensor | None = None
+            ) -> typing.Iterator[dict[str, torch.Tensor]] | None:
         """As Detector.cross_fitted_maps; None for more than MOST images.
 
         A closed form is fitted again on each fold. No picture is compared with its own patches in
         the memory, which stays; the classifier is trained again on what has nothing of the fold's
         held pictures, synthetic anomalies included. The fused detector's two scales stay.
         """
-        return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds)
+        return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds, area)
 
     @torch.no_grad()
-    def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
-            tuple[np.ndarray, np.ndarray]]) -> typing.Iterator[dict[str, torch.Tensor]]:
+    def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[Fold],
+                   area: torch.Tensor | None) -> typing.Iterator[dict[str, torch.Tensor]]:
         features, place = self.features(good), torch.full((len(good), ), -1)
+        counts = self._counts(area)
         place[fitted_on] = torch.arange(len(fitted_on))
         for rest, held in folds:
             if self.config.model not in LEFT_OUT:
-                yield {"distance": self._fit_head(features[rest], None, None)(features[held])}
+                head = self._fit_head(features[rest], None, None, _chosen(counts, rest))
+                yield {"distance": head(features[held])}
                 continue
             with torch.random.fork_rng(devices=[]):
-                yield {"distance": self.head(features[held], place[held])}
+                head = self.head.without(place[held])
+            yield {"distance": head(features[held], place[held])}
+
+    def refitting(self, framed: torch.Tensor, of: np.ndarray
+                  ) -> typing.Callable[[np.ndarray], nn.Module]:
+        """A closed form fitted on the tiles of some pictures: (indices of pictures) -> a head.
+
+        Args:
+            framed: uint8 [N,4,T,T], tiles, 255 in the fourth channel where a pixel counts.
+            of: int64 [N], the pictures that they are of.
+        """
+        features, counts = self.features(framed[:, :3]), self._counts(framed[:, 3] > 0)
+
+        def refit(pictures: np.ndarray) -> nn.Module:
+            tiles = np.flatnonzero(np.isin(of, pictures))
+            return self._fit_head(features[tiles], None, None, counts[tiles])
+
+        return refit
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]."""
         return backbone.grid(self.stages(images), self.config.layers)
+
+    def _counts(self, area: torch.Tensor | None) -> Counts:
+        """Which cells count: bool [N,S,S] -> [N,S/8,S/8]."""
+        return None if area is None else anomaly_maps.counted(
+            area, [side // backbone.STRIDES[1] for side in area.shape[-2:]])
 
     def _sample(self, n: int) -> torch.Tensor:
         """All indices of n images, or MOST of them, drawn by the seed."""
@@ -122,35 +170,40 @@ class FeatureDetector(OnBackbone):
         generator = torch.Generator().manual_seed(self.config.seed)
         return torch.randperm(n, generator=generator)[:MOST].sort().values
 
-    def _synthetic(self, good: torch.Tensor) -> Synthetic | None:
+    def _synthetic(self, good: torch.Tensor,
+                   area: torch.Tensor | None = None) -> Synthetic | None:
         """What the classifier is trained with: image i is made from good image i modulo N."""
         if self.config.model not in ("classifier", "fused"):
             return None
         seed = TRAINING_SEED + self.config.seed
-        changed, masks, _ = anomalies.insert(good, SYNTHETIC, seed=seed,
+        changed, masks, _ = anomalies.insert(good, SYNTHETIC, seed=seed, area=area,
                                              kinds=self.config.kinds.replace(" ", "").split(","))
         return (self.features(changed), masks,
                 torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed)))
 
-    def _views(self, good: torch.Tensor) -> Views | None:
+    def _views(self, good: torch.Tensor, area: torch.Tensor | None = None) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a
         mirror and quarter turns can bring it to."""
         if self.config.model not in LEFT_OUT:
             return None
         generator = torch.Generator().manual_seed(self.config.seed)
         drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
-        cells = []
+        cells, of = [], []
         for chunk in drawn.split(backbone.CHUNK):
             views = torch.stack([turned(good[one % len(good)], one // len(good) + 1)
                                  for one in chunk.tolist()])
             found = self.features(views).flatten(2)
-            count = min(found.shape[2], detectors.POOL // len(drawn))
-            for one in found:
-                chosen = torch.randperm(found.shape[2], generator=generator)[:count]
+            for one, number in zip(found, chunk.tolist(), strict=True):
+                image, position = number % len(good), number // len(good) + 1
+                if area is not None:
+                    one = one[:, self._counts(turned(area[image], position)[None]).flatten()]
+                count = min(one.shape[1], detectors.POOL // len(drawn))
+                chosen = torch.randperm(one.shape[1], generator=generator)[:count]
                 cells.append(one[:, chosen].T)
-        # The only good image is compared with its own views: else there is nothing to learn from.
-        image = drawn % len(good) + (len(good) == 1)
-        return torch.cat(cells), image.repeat_interleave(count)
+                # The only good image is compared with its own views: else there is nothing to
+                # learn from.
+                of.append(torch.full((count, ), image + (len(good) == 1)))
+        return torch.cat(cells), torch.cat(of)
 
     def _new_head(self) -> nn.Module:
         if self.config.model in CLOSED_FORM:
@@ -160,17 +213,21 @@ class FeatureDetector(OnBackbone):
         return Fused(width) if fused else detectors.SyntheticAnomalyClassifier(width)
 
     def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None,
-                  views: Views | None) -> nn.Module:
+                  views: Views | None, counts: Counts, of: detectors.Groups = None) -> nn.Module:
         head, seed = self._new_head(), self.config.seed
         if views is None:
-            return head.fit(good, seed)
+            return head.fit(good, seed, counts=counts)
         if synthetic is None:
-            return head.fit(good, seed, views)
-        return head.fit(good, *synthetic, views, seed=seed)
+            return head.fit(good, seed, views, counts, of)
+        return head.fit(good, *synthetic, views, seed=seed, counts=counts, of=of)
+
+
+def _chosen(images: torch.Tensor | None, index: torch.Tensor | np.ndarray) -> torch.Tensor | None:
+    return None if images is None else images[index]
 
 
 def turned(image: torch.Tensor, position: int) -> torch.Tensor:
-    """[3,S,S] in one of the eight positions, 0 to 7, that mirrors and quarter turns lead to."""
+    """[...,S,S] in one of the eight positions, 0 to 7, that mirrors and quarter turns lead to."""
     image = image.flip(-1) if position & 1 else image
     image = image.flip(-2) if position & 2 else image
     return image.mT if position & 4 else image

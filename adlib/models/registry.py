@@ -7,6 +7,7 @@ the file and the line.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -32,6 +33,8 @@ def build(config: Config) -> Detector:
     Raises:
         InputError: for pretrained weights out of reach, and for anything wrong in the user's files.
     """
+    if config.fit == "tile":
+        return _tiled(config)
     kind, _, name = config.model.partition(":")
     if kind in DETECTORS:  # imported by its name: a detector's run depends on no other one's code
         module, maker = DETECTORS[kind]
@@ -50,6 +53,18 @@ def build(config: Config) -> Detector:
     if config.score:
         detector.own_score = _guarded(load_object(config.score, "score"), config.score)
     return detector
+
+
+def _tiled(config: Config) -> Detector:
+    """A detector of a tile's size, and around it what makes tiles of a picture."""
+    tiles = importlib.import_module("adlib.models.tiles")
+    inner = build(dataclasses.replace(config, fit="squeeze", image_size=config.tile_size))
+    made = tiles.Tiled(inner, config)
+    made.own_score, inner.own_score = inner.own_score, None
+    if made.own_score is not None and made.own_score.parameters == 2:
+        raise InputError(f"score is {config.score!r}, a function of images and reconstructions, "
+                         "which tiles have none of; give one of maps, or another fit")
+    return made
 
 
 def adopt(subject: object, where: str = "") -> Detector:

@@ -23,6 +23,7 @@ log = logging.getLogger("adlib")
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work, and changes no number
 SHORT_MEMORY = 0.95  # Adam's second beta for one_cycle: a run of some hundred steps is short
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs
+Area = torch.Tensor | None  # bool [N,S,S], which pixels of some images count; None = all
 Loss = typing.Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (images, reconstructions)
 
 
@@ -47,8 +48,8 @@ def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor,
 
 
 def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | None,
-          config: Config, *, run: Checkpoints | None = None, loss: Loss | None = None
-          ) -> list[dict[str, float]]:
+          config: Config, *, run: Checkpoints | None = None, loss: Loss | None = None,
+          area: Area = None, validation_area: Area = None) -> list[dict[str, float]]:
     """Train a network in place to redraw good images; the last epoch is the result.
 
     Adam or Muon. Schedule `one_cycle`: up to config.lr and down to nothing, batch by batch (Smith
@@ -59,6 +60,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
         images: uint8 [N,3,S,S], good ones; validation: others, or None.
         run: a killed run goes on from its checkpoint; None keeps nothing on disk.
         loss: another than `loss_terms`: (images, reconstructions) -> scalar.
+        area, validation_area: bool [N,S,S], which pixels count; the others are as if redrawn
+            without an error.
 
     Returns:
         The history, a row an epoch: epoch, lr, loss, mse, held_out_loss, seconds.
@@ -70,6 +73,7 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
     network.to(device, memory_format=torch.channels_last)
     images = images.to(device)  # decoded images stay on the device: the loop copies nothing
     held = images[:0] if validation is None else validation.to(device)
+    area, held_area = (None if one is None else one.to(device) for one in (area, validation_area))
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = _optimiser(parameters, config, device)
     steps = config.epochs * len(_batches(torch.arange(len(images)), config.batch_size))
@@ -81,8 +85,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
         row = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"],
-               **_one_epoch(network, optimiser, scheduler, images, config, epoch, loss)}
-        row["held_out_loss"] = mean_loss(network, held, config, loss)
+               **_one_epoch(network, optimiser, scheduler, images, config, epoch, loss, area)}
+        row["held_out_loss"] = mean_loss(network, held, config, loss, held_area)
         if config.schedule == "reference":
             scheduler.step(
                 row["loss"] if math.isnan(row["held_out_loss"]) else row["held_out_loss"])
@@ -109,16 +113,17 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
 
 @torch.inference_mode()
 def mean_loss(network: nn.Module, images: torch.Tensor, config: Config,
-              loss: Loss | None = None) -> float:
+              loss: Loss | None = None, area: Area = None) -> float:
     """The mean loss over uint8 [N,3,S,S], the network in eval mode; NaN where there is no image."""
     if not len(images):
         return float("nan")
     network.eval()
     total = 0.0
-    for batch in images.split(AT_ONCE):
+    for index in torch.arange(len(images)).split(AT_ONCE):
+        batch = images[index]
         x = to_float(batch).contiguous(memory_format=torch.channels_last)
         with autocast(config, images.device):
-            reconstruction = network(x)
+            reconstruction = counting(network(x), x, area, index)
         total += len(batch) * _loss(x, reconstruction, config, loss)[0].item()
     return total / len(images)
 
@@ -162,6 +167,14 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter],
     return history
 
 
+def counting(reconstruction: torch.Tensor, x: torch.Tensor, area: Area,
+             index: torch.Tensor) -> torch.Tensor:
+    """The reconstruction [B,3,S,S] where the area of images `index` counts, the image elsewhere."""
+    if area is None:
+        return reconstruction
+    return torch.where(area[index][:, None], reconstruction, x.to(reconstruction.dtype))
+
+
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
     with files.atomic_path(path) as temporary, temporary.open(
             "w", newline="", encoding="utf-8") as stream:
@@ -201,7 +214,7 @@ def _schedule(optimiser: torch.optim.Optimizer, config: Config,
 
 def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
                scheduler: torch.optim.lr_scheduler.LRScheduler, images: torch.Tensor,
-               config: Config, epoch: int, own: Loss | None) -> dict[str, float]:
+               config: Config, epoch: int, own: Loss | None, area: Area) -> dict[str, float]:
     network.train()
     # The order depends on the seed and the epoch alone: a resumed run sees the same batches.
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
@@ -210,7 +223,7 @@ def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
     for batch in _batches(order, config.batch_size):
         x = to_float(images[batch.to(images.device)]).contiguous(memory_format=torch.channels_last)
         with autocast(config, images.device):
-            reconstruction = network(x)
+            reconstruction = counting(network(x), x, area, batch.to(images.device))
         loss, mse = _loss(x, reconstruction, config, own)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

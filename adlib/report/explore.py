@@ -27,6 +27,7 @@ from adlib.data import untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
+from adlib.models.detector import Images, as_tensor
 from adlib.report import beside, comparison, components, eda, figures, gallery, sentences
 from adlib.report.i18n import join, t
 from adlib.report.render import render
@@ -59,14 +60,15 @@ class Look:
     def images(self, keys: typing.Sequence[str]) -> ImageSet:
         """Images of the category by their keys (the column `path`)."""
         root = self.part.category.root
-        return ImageSet(self.part.category, tuple(root / key for key in keys),
-                        self.run.config.image_size)
+        return dataclasses.replace(self.part.good, paths=tuple(root / key for key in keys))
 
-    def seen(self, images: torch.Tensor, masks: torch.Tensor | None = None) -> tuple[
-            np.ndarray, list[album.Shot]]:
-        """The scores [N] of uint8 [N,3,S,S], and the pictures of each."""
+    def seen(self, images: Images, masks: torch.Tensor | None = None, whole: torch.Tensor | None =
+             None) -> tuple[np.ndarray, list[album.Shot]]:
+        """The scores [N] of what the detector is given, and the pictures of each. whole: uint8
+        [N,3,S,S] to be shown, where these are others."""
         scores, maps = self.run.score_with_maps(images)
-        return scores, album.shots(images, maps, self.run.decision, self.run.detector, masks)
+        shown = as_tensor(images) if whole is None else whole
+        return scores, album.shots(shown, maps, self.run.decision, self.run.detector, masks)
 
 
 def open_run(folder: Path, data_root: str = "") -> Look:
@@ -174,7 +176,7 @@ def every_image(look: Look) -> w.Widget:
         rows = look.rows(split)
         some = look.images(list(rows["path"]))
         return components.paragraph(gallery.counted(rows, look.run.threshold)) + gallery.gallery(
-            rows, look.seen(some.tensor, some.masks)[1], look.run.threshold,
+            rows, look.seen(some, some.masks)[1], look.run.threshold,
             look.run.decision.score)
 
     return w.VBox([split, _following(shown, split)])
@@ -266,7 +268,9 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
     why = components.paragraph(join(said)) if said else Markup("")
     if not names:
         return why
-    scores, shots = look.seen(torch.stack(decoded))
+    given = [one.given for one in decoded]
+    scores, shots = look.seen(given if look.run.detector.tile else torch.stack(given),
+                              whole=torch.stack([one.whole[:3] for one in decoded]))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
                          "defect": "", "score": scores,
                          "p_value": look.run.threshold.p_values(scores)})
@@ -289,7 +293,7 @@ def notes(look: Look) -> w.Widget:
         tags.value, note.value = known.loc[key] if key in known.index else ("", "")
         one = look.images([key])
         return gallery.examples(look.test[look.test["path"] == key],
-                                look.seen(one.tensor, one.masks)[1], look.run.threshold, [""])
+                                look.seen(one, one.masks)[1], look.run.threshold, [""])
 
     def keep(_: typing.Any = None) -> None:
         kept = read_notes(path)

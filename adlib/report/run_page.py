@@ -47,6 +47,12 @@ def introduce(part: Part, detector: Detector) -> None:
     figures.show(components.banner(part))
     fitted_on = min(len(part.train), MOST) if isinstance(detector, FeatureDetector) else None
     figures.say(sentences.facts(part, detector, devices.describe(part.config), fitted_on))
+    if part.config.fit == "tile":
+        figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
+    if part.looked_at is not None:
+        caption = t("run.looked_at", share=float(part.looked_at.mean()))
+        seen = part.good.select([0]).tensor[0].permute(1, 2, 0).numpy()
+        figures.show(components.strip({"": seen}, caption, caption), caption, "looked-at")
 
 
 def show_training(run: Run, detector: Detector) -> None:

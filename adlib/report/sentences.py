@@ -200,6 +200,14 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
     return t("result.title", configuration=configuration, category=category, said=said)
 
 
+def taken_otherwise(metrics: dict[str, typing.Any]) -> Text | str:
+    """That a run's threshold does not hold on its test images (results.taken_otherwise), "" where
+    nothing says so."""
+    found = metrics.get("conditions") or {"cause": None}
+    return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"], cause=named(
+        "change", found["cause"])) if found["cause"] else ""
+
+
 _ALARMS = {0: "result.no_alarm", 1: "result.one_alarm"}
 
 

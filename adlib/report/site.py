@@ -130,8 +130,9 @@ def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
                 stem, folder / "notebook.ipynb", params),
             "figures": _figures(folder, params["target_fpr"]) if done else []}
     if done:
-        page["result"] = sentences.result(row.category, name, comparison.read_metrics(folder),
-                                          params["target_fpr"])
+        metrics = comparison.read_metrics(folder)
+        page["result"] = sentences.result(row.category, name, metrics, params["target_fpr"])
+        page["caution"] = sentences.taken_otherwise(metrics)
     return page if done else page | {"failure": _failure(
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 
@@ -225,7 +226,7 @@ def shared(language: str) -> Page:
     digest = hashlib.sha256(js.encode()).digest()  # of the only script that the page's policy runs
     return {"lang": i18n.LANGUAGES[language], "css": css, "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
-            "command": "", "facts": [], "figures": [], "results": "", "category": "",
+            "command": "", "facts": [], "figures": [], "results": "", "category": "", "caution": "",
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from adlib.data import files, layout, reading
+from adlib.data import files, reading
+from adlib.data.frame import Frame
 from adlib.runs import overlays, run_folder
 
 if typing.TYPE_CHECKING:  # a page need not wait for torch
@@ -64,13 +65,14 @@ def inline(name: str, picture: np.ndarray) -> str:
 
 
 def shots(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: Detector,
-          masks: torch.Tensor | None = None, *, inputs: Inputs = (),
+          masks: torch.Tensor | None = None, *, inputs: Inputs = (), frame: Frame | None = None,
           put: Put = inline) -> list[Shot]:
     """Images with their maps, in the run's one colour scale.
 
     Args:
         images: uint8 [N,3,S,S]. maps: [N,S,S]. masks: bool [N,S,S].
         inputs: addresses and sizes of the inputs, where they are kept; else `images` are shown.
+        frame: that the inputs were laid into; what it adds around them is cut off.
         put: where the other pictures go.
     """
     redrawn: typing.Sequence[np.ndarray | None] = [None] * len(images)
@@ -78,13 +80,14 @@ def shots(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: 
         redrawn = (detector.reconstruct(images) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
     made = []
     for i, picture in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        map_, low, level = _resized(maps[i], FINE), decision.low, decision.level
-        truth = np.zeros((1, 1), bool) if masks is None else masks[i].numpy()
+        place = frame.place(inputs[i][2][1], inputs[i][2][0])[1].inside if inputs and frame else ...
+        map_, low, level = _resized(maps[i][place], FINE), decision.low, decision.level
+        truth = np.zeros((1, 1), bool) if masks is None else masks[i].numpy()[place]
         address = "" if inputs else put(f"{i:04d}-input", picture)
         input_, thumb, size = inputs[i] if inputs else (address, address, picture.shape[:2])
         made.append(Shot(
             input_, thumb, *size,
-            "" if redrawn[i] is None else put(f"{i:04d}-reconstruction", redrawn[i]),
+            "" if redrawn[i] is None else put(f"{i:04d}-reconstruction", redrawn[i][place]),
             put(f"{i:04d}-map", overlays.heat(map_, low, level)),
             put(f"{i:04d}-heat", overlays.layer(map_, low, level)),
             _outline(map_, level), _outline(_resized(truth.astype(np.float32), FINE), 0.5),
@@ -108,12 +111,14 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
 
     home, grey_range = run_folder.home_of(folder), images.read_by
     where = home.parents[3] / "pictures" / images.category.name
-    digests = layout.content_hashes(images.paths)
+    digests = files.content_hashes(images.paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow works without holding Python's lock
         inputs = list(pool.map(lambda path: _input(path, where / digests[path][:16], grey_range),
                                images.paths))
     inputs = [(*(_relative(path, home) for path in kept), size) for kept, size in inputs]
-    made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, put=put)
+    frame = images.size if isinstance(images.size, Frame) else None
+    made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, frame=frame,
+                 put=put)
     files.write_json(folder / FILE, {key: dataclasses.asdict(shot) for key, shot in
                                      zip(images.keys, made, strict=True)})
     return made
@@ -221,11 +226,11 @@ def _corners(truth: np.ndarray) -> str:
     near = ndimage.binary_dilation(truth, iterations=max(1, len(truth) // 50))
     boxes = ndimage.find_objects(ndimage.label(near)[0])
     boxes.sort(key=lambda box: -(box[0].stop - box[0].start) * (box[1].stop - box[1].start))
-    path, scale = "", VIEW / len(truth)
+    path, (down, across) = "", (VIEW / side for side in truth.shape)
     for rows, columns in boxes[:REGIONS]:
-        top, bottom, left, right = (min(max(round(at * scale), 1), VIEW - 1) for at in (
-            rows.start, rows.stop, columns.start, columns.stop))
+        top, bottom, left, right = (min(max(round(at), 1), VIEW - 1) for at in (
+            rows.start * down, rows.stop * down, columns.start * across, columns.stop * across))
         arm = max(3, min(bottom - top, right - left, 48) // 4)
-        path += "".join(f"M{x} {y + arm * down}V{y}H{x + arm * along}" for x, along, y, down in (
+        path += "".join(f"M{x} {y + arm * dy}V{y}H{x + arm * dx}" for x, dx, y, dy in (
             (left, 1, top, 1), (right, -1, top, 1), (right, -1, bottom, -1), (left, 1, bottom, -1)))
     return path

@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -29,7 +30,7 @@ Made = dict[str, typing.Any]
 BY_HAND = "by hand: "
 NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 # where things lie decides no number; what lies there does
-NOT_INPUTS = ("category", "data_root", "reports", "save_as")
+NOT_INPUTS = ("category", "data_root", "reports", "save_as", "roi", "ignore")
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
 
@@ -49,13 +50,26 @@ def of_run(config: Config, category: layout.Category) -> Made:
     if weights not in ("imagenet", "none"):
         path = Path(weights)
         weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
+    category = category.looking(config.roi, config.ignore)
     detector, _ = DETECTORS.get(config.model.partition(":")[0], ("registry", ""))
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
+                         *(["import adlib.models.tiles"] if config.fit == "tile" else []),
                          *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})
+
+
+def attended() -> bool:
+    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
+    cannot."""
+    if "IPython" not in sys.modules:  # this is no notebook
+        return False
+    from IPython import get_ipython
+
+    header = getattr(get_ipython(), "parent_header", None) or {}
+    return bool(header.get("content", {}).get("allow_stdin", False))
 
 
 def by_hand() -> str:
@@ -170,11 +184,8 @@ def code(notebook: str, *more: str) -> str:
     """Hash of a notebook's code cells and of all that these, and the sources `more`, import of the
     packages that make numbers, directly or not. Comments, docstrings and layout do not count; nor
     do models that a cell imports by itself, to teach with: a run's own one is among `more`."""
-    path, cells = study_root() / "notebooks" / notebook, []
-    if path.is_file():  # read each time: in JupyterLab it changes while this process lives
-        cells = ["".join(cell["source"]) for cell in files.read_json(path)["cells"]
-                 if cell["cell_type"] == "code"
-                 and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
+    # Read each time: in JupyterLab it changes while this process lives.
+    cells = _cells(study_root() / "notebooks" / notebook)
     numeric, reached = _numeric_code(), set()
     due = [name for source in cells for name in _imported(source) if ".models." not in name]
     due += [name for source in more for name in _imported(source)]
@@ -183,6 +194,11 @@ def code(notebook: str, *more: str) -> str:
             reached.add(name)
             due += numeric[name][1]
     return _text_hash([*(numeric[name][0] for name in sorted(reached)), *cells])
+
+
+def imported(notebook: Path) -> list[str]:
+    """The names of adlib that a notebook's code cells import: modules, and what is in them."""
+    return sorted(set().union(*map(_imported, _cells(notebook))))
 
 
 def versions() -> dict[str, str]:
@@ -220,6 +236,15 @@ def bare(source: str) -> str:
                 node) is not None:
             node.body = node.body[1:]
     return ast.dump(tree)
+
+
+def _cells(notebook: Path) -> list[str]:
+    """The sources of its code cells, but parameters and exercises; none where there is no file."""
+    if not notebook.is_file():
+        return []
+    return ["".join(cell["source"]) for cell in files.read_json(notebook)["cells"]
+            if cell["cell_type"] == "code"
+            and not {"parameters", "exercise"} & set(cell["metadata"].get("tags", []))]
 
 
 @functools.cache

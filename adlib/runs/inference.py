@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import typing
 from pathlib import Path
@@ -11,7 +12,8 @@ import pandas as pd
 import torch
 
 from adlib.config import Config, InputError
-from adlib.data import files, layout, part, reading, untrusted
+from adlib.data import files, frame, layout, part, reading, untrusted
+from adlib.data.frame import Frame
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold, min_calibration_size
@@ -26,6 +28,13 @@ from adlib.runs import run_folder
 log = logging.getLogger("adlib")
 
 
+class Decoded(typing.NamedTuple):
+    """A picture, uint8 [3,h,w], or [4,h,w] with 255 in its fourth channel where a pixel counts."""
+
+    whole: torch.Tensor  # S pixels a side
+    given: torch.Tensor  # what the detector is given: the same, or of fit tile at its own size
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reopened:
     """A finished run's detector, and what it decided without labels."""
@@ -33,6 +42,7 @@ class Reopened:
     config: Config
     detector: Detector
     decision: Decision
+    looked_at: np.ndarray | None = None  # what roi and ignore left to be looked at: bool [h,w]
 
     @property
     def threshold(self) -> Threshold:
@@ -59,10 +69,15 @@ class Reopened:
         return dataclasses.replace(
             self, decision=dataclasses.replace(self.decision, thresholds=thresholds))
 
-    def decode(self, file: reading.File) -> torch.Tensor:
-        """A picture's file as the run was shown its own: uint8 [3,S,S]. Raises as reading.read."""
+    @functools.cached_property
+    def frames(self) -> list[Frame]:
+        """The frame of whole pictures and, of fit tile, of what the detector is given."""
+        return [one for one in part.frames(self.config, self.looked_at) if one]
+
+    def decode(self, file: reading.File) -> Decoded:
+        """A picture's file as the run was shown its own. Raises as reading.read."""
         grey_range = reading.parsed(self.config.grey_range)
-        pixels, extent = reading.read(file, self.config.image_size, grey_range)
+        pixels, extent = reading.laid(file, self.frames, grey_range)
         name = untrusted.sanitized(getattr(file, "name", file))
         if reading.is_outside(extent, grey_range):
             log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
@@ -71,29 +86,32 @@ class Reopened:
         if not extent and grey_range not in (None, run_folder.SIXTEEN_BITS):
             log.warning("%s has 8 bits, and what the run learned from has more: its score may mean "
                         "nothing", name)
-        return torch.from_numpy(pixels.copy())
+        whole, *tiled = (torch.from_numpy(one.copy()) for one in pixels)
+        return Decoded(whole, *tiled or [whole])
 
     def scores(self, given: Images) -> np.ndarray:
-        """uint8 [N,3,S,S] -> float64 [N], higher = more anomalous."""
+        """uint8 [N,3,S,S], or what else the detector is given -> float64 [N], higher = more
+        anomalous."""
         table = score_table(self.detector, self.decision.scale, given)
         return table[self.decision.score].to_numpy()
 
     def foreign(self, given: Images) -> tuple[np.ndarray, np.ndarray]:
         """Does each of uint8 [N,3,S,S] not show the part? The p-values, float64 [N], NaN where that
         is not known, and in a word why: "" (it does), `absent` or `unlike`, object [N]."""
-        threshold, given = self.decision.foreign_threshold, as_tensor(given)
+        threshold, whole = self.decision.foreign_threshold, as_tensor(given)
         if threshold is None:
-            return np.full(len(given), np.nan), np.full(len(given), "", object)
+            return np.full(len(whole), np.nan), np.full(len(whole), "", object)
         model = self.decision.foreign
-        features = model.features(given)
+        features = model.features(whole)
         distances = model.distances(features).numpy()
         why = np.where(model.is_empty(features).numpy(), "absent", "unlike").astype(object)
         why[~threshold.exceeded(distances)] = ""
         return threshold.p_values(distances), why
 
     def score_with_maps(self, given: Images) -> tuple[np.ndarray, np.ndarray]:
-        """The scores, and the smoothed maps float32 [N,S,S] that they are read off."""
-        table, maps = score_with_maps(self.detector, self.decision, given)
+        """The scores, and the smoothed maps that they are read off, in the frame of whole
+        pictures: float32 [N,S,S]."""
+        table, maps = score_with_maps(self.detector, self.decision, given, self.config.image_size)
         return table[self.decision.score].to_numpy(), maps
 
 
@@ -148,7 +166,8 @@ def reopen(folder: Path) -> Reopened:
                         {score: threshold}, {}, maps["low"], maps["level"], usual,
                         _foreign(folder, config))
     detector.weights = about["weights"]
-    return Reopened(config, detector.eval(), decision)
+    return Reopened(config, detector.eval(), decision,
+                    frame.kept(folder / run_folder.LOOKED_AT))
 
 
 def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.Part]:
@@ -208,7 +227,8 @@ def _digest(weights: str) -> str:
 
 def _is_current(state: dict[str, torch.Tensor]) -> bool:
     return any(
-        key.startswith(("network.", "backbone.", "good", "subject.", "_extra_state", "model."))
+        key.startswith(("network.", "backbone.", "good", "subject.", "_extra_state", "model.",
+                        "detector."))
         for key in state)
 
 

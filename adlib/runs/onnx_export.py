@@ -134,6 +134,10 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
     if not isinstance(run.detector, (Autoencoder, FeatureDetector, FeatureAutoencoder)):
         raise InputError(f"{config.name} is {config.model}, which only its own code can export; "
                          "built-in networks and feature detectors can be exported here")
+    if config.fit != "squeeze" or run.looked_at is not None:
+        raise InputError(f"{config.name} has fit: {config.fit}"
+                         f"{' and masks of what is looked at' if run.looked_at is not None else ''}"
+                         ", which is not exported; export a run of fit: squeeze without masks")
     if run.decision.score.count(".") != 1 or ":" in run.decision.score:
         raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of "
                          "your own; export a run of a built-in score")

@@ -14,12 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from adlib.config import InputError
 from adlib.data import layout, reading, untrusted
 from adlib.runs import overlays
-from adlib.runs.inference import Reopened
+from adlib.runs.inference import Decoded, Reopened
 from adlib.runs.record import Prediction, Record, Source, utc
 
 AHEAD = 4  # pictures that are decoded while another one is scored
@@ -87,20 +86,21 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in found if what), 0)
 
 
-def _scored(record: Record, source: Source, read: Prediction, picture: torch.Tensor | None
+def _scored(record: Record, source: Source, read: Prediction, picture: Decoded | None
             ) -> Prediction:
     if picture is None:
         return read
-    run, (scores, maps) = record.run, record.run.score_with_maps(picture[None])
+    run, whole = record.run, picture.whole[None, :3]
+    scores, maps = run.score_with_maps(picture.given[None])
     if not math.isfinite(scores[0]):
         return dataclasses.replace(read, problem=f"its score is {scores[0]}")
     overlay = record.overlay_of(source, read.content)
-    overlays.save(overlays.overlay(picture.permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
+    overlays.save(overlays.overlay(whole[0].permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
                                    level=run.decision.level), record.out / overlay, SIDE)
     p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
-    taken = {name: float(values[0]) for name, values in usual.measure(picture[None]).items()
+    taken = {name: float(values[0]) for name, values in usual.measure(whole).items()
              } if usual else {}
-    (foreign_p_value, ), (reason, ) = run.foreign(picture[None])
+    (foreign_p_value, ), (reason, ) = run.foreign(whole)
     return dataclasses.replace(
         read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
         verdict=_verdict(run, scores, reason), reason=reason, overlay=overlay,
@@ -128,9 +128,9 @@ def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Sour
         yield first, future.result
 
 
-def _read(record: Record, source: Source) -> tuple[Prediction, torch.Tensor | None] | None:
+def _read(record: Record, source: Source) -> tuple[Prediction, Decoded | None] | None:
     """A file read once, so that what is decoded is what is known by its content: the row without a
-    score, and uint8 [3,S,S], None where that cannot be; None for what has a row."""
+    score, and the picture, None where that cannot be; None for what has a row."""
     content = modified = problem = ""
     picture, now = None, datetime.datetime.now().timestamp()
     try:

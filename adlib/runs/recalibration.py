@@ -48,19 +48,25 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
     if len(pictures) < least:
         raise InputError(f"{len(pictures)} pictures cannot support a false-positive rate of "
                          f"{run.config.target_fpr:g}; give {least} or more")
-    images = torch.stack([_decoded(run, source.path) for source in pictures])
+    wholes, scores = [], []
+    for source in pictures:  # one by one, as predict does: a batch rounds otherwise
+        picture = _decoded(run, source.path)
+        wholes.append(picture.whole[:3])
+        scores.append(float(run.scores(picture.given[None])[0]))
+    images = torch.stack(wholes)
     metrics = {key: value for key, value in run_folder.metrics(folder).items() if key in KEPT}
     metrics |= {"chosen": {"score": run.decision.score}, "auroc": {}}  # that was the parent's
     metrics["calibration"] = {"images": len(images), "how": "recalibrated",
-                              # one by one, as predict does: a batch rounds otherwise
-                              "scores": [float(run.scores(image[None])[0]) for image in images]}
+                              "scores": scores}
     about = run_folder.manifest(folder) | {
         "parent": folder.name, "finished": datetime.now(timezone.utc).isoformat()}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".recalibrated-", dir=out.parent) as made:
         beside = Path(made) / out.name
         beside.mkdir()
-        shutil.copy2(folder / "model.pt", beside / "model.pt")
+        for name in ("model.pt", run_folder.LOOKED_AT):
+            if (folder / name).exists():
+                shutil.copy2(folder / name, beside / name)
         if known := run.decision.foreign:  # what is foreign is told by pictures as they are now
             run_folder.save_state(fit_foreign(known, images, seed=run.config.seed),
                                   beside / "foreign.pt")
@@ -71,7 +77,7 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
     return inference.reopen(out)
 
 
-def _decoded(run: inference.Reopened, path: Path) -> torch.Tensor:
+def _decoded(run: inference.Reopened, path: Path) -> inference.Decoded:
     try:
         return run.decode(path)
     except Exception as error:  # whatever a decoder trips over

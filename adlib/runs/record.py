@@ -18,6 +18,7 @@ import typing
 from pathlib import Path
 
 import filelock
+import numpy as np
 
 from adlib.config import InputError, is_folder_name
 from adlib.data import files, untrusted
@@ -95,6 +96,7 @@ class Record:
         self._table, self._about = out / "predictions.csv", out / "predictions.json"
         self.conditions = _test_of(run)
         self._compared: list[Prediction] = []
+        self._course: list[float] = []  # log10 of the evidence after each picture
         self.changed_at: Prediction | None = None  # where the pictures began to differ
         self._lock = filelock.FileLock(out / ".lock")
         with self._writing():
@@ -208,7 +210,9 @@ class Record:
         if test is None or test.change is not None or None in values.values():
             return
         self._compared.append(one)
-        if test.add(values):
+        changed = test.add(values)
+        self._course.append(round(math.log10(max(test.evidence, 1e-3)), 3))
+        if changed:
             self.changed_at = self._compared[test.change.since - 1]
             self._tell_conditions()
 
@@ -220,7 +224,9 @@ class Record:
         with self._writing():
             files.write_json(self.out / "conditions.json", {
                 "pictures": test.n, "evidence": test.evidence, "needed": test.arl,
-                "change": change})
+                "change": change, "course": self._course, "usual": {
+                    name: [float(np.median(values)), float(np.std(values))] for name, values in
+                    self.run.decision.conditions.calibration.items()}})
 
     def _said(self) -> dict[str, typing.Any]:
         config, threshold = self.run.config, self.run.threshold

@@ -22,11 +22,12 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import Config, InputError, attended, log, project_root, upgrade
+from adlib.config import Config, InputError, log, project_root, upgrade
 from adlib.data import files, layout
 from adlib.runs import freshness
 
 if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
+    import numpy as np
     from torch import nn
 
     from adlib.data.part import Part
@@ -34,9 +35,11 @@ if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
     from adlib.evaluation.results import Results
     from adlib.models.detector import Detector
 
+LOOKED_AT = "looked_at.png"  # white = what roi and ignore leave to be looked at
 AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
-PLACES = ("data_root", "reports", "weights")  # parameters that may be paths of this machine
+# parameters that may be paths of this machine
+PLACES = ("data_root", "reports", "weights")
 LAYOUTS = {"seed": "course"}  # as an earlier version called it
 SIXTEEN_BITS = (0, 65535)
 METRICS = {"false_alarms": "false_positives", "follows": "confounders"}
@@ -59,6 +62,7 @@ class Run:
     category: layout.Category
     contents: dict[str, str]  # layout.contents at the start
     began: float  # of a clock that only goes forward
+    looked_at: np.ndarray | None  # what roi and ignore leave to be looked at: bool [h,w]
 
     @property
     def folder(self) -> Path:
@@ -72,8 +76,10 @@ class Run:
 
     def save(self, detector: Detector, decision: Decision, results: Results) -> None:
         """Write everything the run came to, the metrics last: then it is finished."""
+        from adlib.data import frame
         from adlib.evaluation.results import write_csv
 
+        frame.keep(self.looked_at, self.folder / LOOKED_AT)
         write_csv(results.table, self.folder / "all_results.csv")
         write_csv(results.score_study, self.folder / "score_study.csv")
         write_csv(results.regions, self.folder / "regions.csv")
@@ -159,7 +165,7 @@ def start(part: Part, detector: Detector) -> Run:
     home, began = folder(config), time.monotonic()
     lock = _take(home)
     inputs, contents = freshness.of_run(config, category), layout.contents(category)
-    if attended():
+    if freshness.attended():
         inputs["code"] = freshness.by_hand()
         if not config.save_as:
             log.info("this run is kept in %s; give save_as a name to keep it among the others",
@@ -188,7 +194,7 @@ def start(part: Part, detector: Detector) -> Run:
         "weights": weights, **devices.describe(config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
-    return Run(home, config, identity, lock, category, contents, began)
+    return Run(home, config, identity, lock, category, contents, began, part.looked_at)
 
 
 def status(run_folder: Path) -> Status:
@@ -383,7 +389,7 @@ def _replace(home: Path) -> None:
 
 def _kept(config: Config) -> Config:
     """The configuration with the reports folder that the running notebook writes to."""
-    if config.save_as or not attended():
+    if config.save_as or not freshness.attended():
         return config
     return dataclasses.replace(config, reports=str(reports_dir(config.reports) / SCRATCH))
 

@@ -1,7 +1,10 @@
 import errno
 import math
+import os
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adlib.config import InputError
 from adlib.data import files
@@ -59,3 +62,32 @@ def test_a_file_that_windows_wrote_reads_the_same_and_ours_are_alike_on_any_syst
     assert files.read_json(path) == {"\u00e9": [1, 2]}
     files.write_json(path, {"\u00e9": 1})
     assert path.read_bytes() == b"{\n \"\xc3\xa9\": 1\n}\n"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(0, 60), st.data())
+def test_the_oldest_are_forgotten_until_the_rest_fits(tmp_path_factory, sizes, limit, data):
+    ages = data.draw(st.permutations(range(len(sizes))))  # the higher, the older
+    newest = data.draw(st.integers(0, len(sizes) - 1))  # usually not the youngest: clocks differ
+    folder = tmp_path_factory.mktemp("kept")
+    paths = [folder / f"{i}.npy" for i in range(len(sizes))]
+    for path, size, age in zip(paths, sizes, ages, strict=True):
+        path.write_bytes(b"x" * size)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    files.forget(paths[newest], limit)
+    left = {i for i, path in enumerate(paths) if path.exists()}
+    gone = set(range(len(sizes))) - left
+    assert newest in left
+    assert sum(sizes[i] for i in left) <= limit or left == {newest}
+    if gone:
+        # the oldest first
+        assert min(ages[i] for i in gone) > max((ages[i] for i in left - {newest}), default=-1)
+        youngest = min(gone, key=lambda i: ages[i])
+        assert sum(sizes[i] for i in left | {youngest}) > limit  # and no more than needed
+
+
+def test_other_files_are_not_features(tmp_path):
+    for name in ("new.npy", "old.npy", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    files.forget(tmp_path / "new.npy", 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "notes.txt"}

@@ -24,7 +24,7 @@ def test_load_decodes_once(course_root, monkeypatch):
     paths = layout.open_category(course_root, "nut").train
     first = images.load(paths, 64)
     assert first.shape == (8, 3, 64, 64) and first.dtype == torch.uint8
-    monkeypatch.setattr(reading, "read", lambda *args: pytest.fail("decoded again"))
+    monkeypatch.setattr(reading, "laid", lambda *args: pytest.fail("decoded again"))
     assert torch.equal(images.load(paths, 64), first)
     with pytest.raises(pytest.fail.Exception):
         images.load(paths, 32)  # another size is another cache entry
@@ -41,7 +41,7 @@ def test_a_changed_file_is_noticed(course_root):
 def test_a_file_that_changes_while_it_is_read_is_named_and_nothing_of_it_is_kept(
         course_root, monkeypatch):
     category = layout.open_category(course_root, "nut")
-    path, sound, read = category.train[3], category.train[3].read_bytes(), reading.read
+    path, sound, read = category.train[3], category.train[3].read_bytes(), reading.laid
 
     def meanwhile(one, *how):  # somebody writes another picture there, and puts the right one back
         if one != path:
@@ -51,10 +51,10 @@ def test_a_file_that_changes_while_it_is_read_is_named_and_nothing_of_it_is_kept
         path.write_bytes(sound)
         return found
 
-    monkeypatch.setattr(reading, "read", meanwhile)
+    monkeypatch.setattr(reading, "laid", meanwhile)
     with pytest.raises(InputError, match="003.png changed while being read"):
         images.load(category.train, 32)
-    monkeypatch.setattr(reading, "read", read)
+    monkeypatch.setattr(reading, "laid", read)
     assert np.array_equal(images.load(category.train, 32)[3].numpy(), reading.read(path, 32).pixels)
 
 

@@ -199,7 +199,7 @@ def shares(pixels, size):
 @settings(max_examples=60)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.integers(1, 7))
 def test_at_least_half_of_a_cell_decides_and_no_defect_is_lost(pixels, size):
-    grid, kept = masks.on_grid(pixels, size)
+    grid, kept = masks.on_grid(pixels, (size, size))
     expected = 2 * shares(pixels, size) >= pixels.size
     assert (grid & expected == expected).all() and (grid & ~expected).sum() == kept
     assert grid.any() == pixels.any()
@@ -216,7 +216,7 @@ def test_small_defects_keep_the_cell_that_holds_most_of_them():
         pixels = np.zeros((1024, 1024), bool)
         y, x = rng.integers(0, 1021, 2)
         pixels[y:y + 3, x:x + 3] = True
-        grid, kept = masks.on_grid(pixels, 256)
+        grid, kept = masks.on_grid(pixels, (256, 256))
         cells = Counter((i // 4, j // 4) for i in range(y, y + 3) for j in range(x, x + 3))
         assert [tuple(cell) for cell in np.argwhere(grid)] == [
             cell for cell, most in cells.items() if most == max(cells.values())][:1]
@@ -228,17 +228,17 @@ def test_small_defects_keep_the_cell_that_holds_most_of_them():
 def test_neighbours_are_kept_apart_and_counted_each():
     pixels = np.zeros((64, 64), bool)
     pixels[::16, ::16] = True  # 16 single pixels
-    grid, kept = masks.on_grid(pixels, 16)
+    grid, kept = masks.on_grid(pixels, (16, 16))
     assert kept == 16 and grid.sum() == 16 and grid[::4, ::4].all()
     pixels[0:4, 0:4] = True  # the first is a whole cell now
-    assert masks.on_grid(pixels, 16)[1] == 15
+    assert masks.on_grid(pixels, (16, 16))[1] == 15
 
 
 def test_the_same_size_changes_nothing_and_a_larger_one_repeats():
     rng = np.random.default_rng(0)
     pixels = rng.random((24, 24)) > 0.6
     for size in (24, 48):
-        grid, kept = masks.on_grid(pixels, size)
+        grid, kept = masks.on_grid(pixels, (size, size))
         assert kept == 0 and (grid == np.kron(pixels, np.ones((size // 24,) * 2, bool))).all()
 
 
@@ -261,6 +261,6 @@ def test_real_masks_keep_their_area(shared):
         category, defect = path.parents[2], path.parent.name
         picture, = (category / "test" / defect).glob(f"{path.stem.removesuffix('_mask')}.*")
         pixels, _ = masks.read(Path(path), picture)
-        grid, _ = masks.on_grid(pixels, 256)
+        grid, _ = masks.on_grid(pixels, (256, 256))
         border = pixels.mean() > 0 and (pixels ^ ndimage.binary_erosion(pixels)).mean()
         assert abs(grid.mean() - pixels.mean()) <= border + 1 / 256**2, path.name

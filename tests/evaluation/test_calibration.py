@@ -331,9 +331,15 @@ def test_the_threshold_is_of_all_good_images(course_root, monkeypatch):
     assert threshold.calibration.tolist() == expected
 
 
-@pytest.mark.parametrize("changes", [{"target_fpr": 0.15, "held_out": 0},
+def test_where_few_are_held_out_all_good_images_count_even_if_these_are_enough(course_root):
+    detector, part = fitted(course_root, target_fpr=0.4, held_out=0.25)
+    threshold = calibration.calibrate(detector, part).threshold
+    assert (threshold.how, len(threshold.calibration)) == ("cross-conformal", 8)
+
+
+@pytest.mark.parametrize("changes", [{"target_fpr": 0.3}, {"target_fpr": 0.15, "held_out": 0},
                                      {"target_fpr": 0.05, "model": "mean_grey"}],
-                         ids=["nothing held out", "not refitted"])
+                         ids=["enough, and more than a fold", "nothing held out", "not refitted"])
 def test_else_the_threshold_is_of_the_held_out_images(course_root, monkeypatch, changes):
     monkeypatch.setattr(calibration, "FOLDS", 3)
     detector, part = fitted(course_root, **changes)

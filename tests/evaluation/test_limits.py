@@ -19,10 +19,7 @@ from adlib.evaluation.conformal import Threshold
 from adlib.runs import inference
 from tests.handmade import SMALL, Maps, small_run
 
-
-@pytest.fixture(autouse=True)
-def _few_synthetic_anomalies(monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 COLUMNS = ["disturbance", "strength", "auroc", "false_positives", "detections"]

@@ -5,8 +5,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
 from adlib import config as configs
@@ -305,37 +303,6 @@ def test_nobody_changes_the_file_through_what_was_computed(backbone):
         stage.zero_()
     assert same(first, features.extract(backbone, pictures(), CONFIG))
 
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(0, 60), st.data())
-def test_the_oldest_are_forgotten_until_the_rest_fits(tmp_path_factory, sizes, limit, data):
-    ages = data.draw(st.permutations(range(len(sizes))))  # the higher, the older
-    newest = data.draw(st.integers(0, len(sizes) - 1))  # usually not the youngest: clocks differ
-    folder = tmp_path_factory.mktemp("kept")
-    paths = [folder / f"{i}.npy" for i in range(len(sizes))]
-    for path, size, age in zip(paths, sizes, ages, strict=True):
-        path.write_bytes(b"x" * size)
-        os.utime(path, (1e9 - age, 1e9 - age))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "KEPT_BYTES", limit)
-        features._forget(paths[newest])
-    left = {i for i, path in enumerate(paths) if path.exists()}
-    gone = set(range(len(sizes))) - left
-    assert newest in left
-    assert sum(sizes[i] for i in left) <= limit or left == {newest}
-    if gone:
-        # the oldest first
-        assert min(ages[i] for i in gone) > max((ages[i] for i in left - {newest}), default=-1)
-        youngest = min(gone, key=lambda i: ages[i])
-        assert sum(sizes[i] for i in left | {youngest}) > limit  # and no more than needed
-
-
-def test_other_files_are_not_features(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "KEPT_BYTES", 0)
-    for name in ("new.npy", "old.npy", "notes.txt"):
-        (tmp_path / name).write_bytes(b"x")
-    features._forget(tmp_path / "new.npy")
-    assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "notes.txt"}
 
 
 def test_what_was_used_last_is_forgotten_last(backbone, monkeypatch, forbidden):

@@ -325,7 +325,7 @@ def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kin
     fitted_to("classifier", kinds="scratch, perlin", seed=3)
     ((good, n, rest), ) = calls
     assert torch.equal(good, pictures()[KEPT]) and n == SYNTHETIC
-    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"]}
+    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"], "area": None}
     for model in ("memory", "to_features"):
         fitted_to(model)
     assert len(calls) == 1  # nobody else learns from anomalies
@@ -362,7 +362,7 @@ def test_what_takes_long_to_fit_and_what_is_none_of_ours_is_not_cross_fitted(mod
     assert detector.cross_fitted_maps(pictures(), KEPT, FOLDS) is None
 
 
-REFITTED = tuple(set(fused.CLOSED_FORM) - set(fused.LEFT_OUT))
+REFITTED = sorted(set(fused.CLOSED_FORM) - set(fused.LEFT_OUT))
 
 
 @pytest.mark.parametrize("model", REFITTED)

@@ -9,7 +9,6 @@ import torch
 from adlib.config import DETECTORS, MODELS, Config, InputError
 from adlib.data import files
 from adlib.data.part import open_part
-from adlib.evaluation import calibration
 from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.results import evaluate
 from adlib.models import registry
@@ -45,9 +44,7 @@ class Scaled(torch.nn.Module):
 '''
 
 
-@pytest.fixture(autouse=True)
-def _few_synthetic_anomalies(monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 @pytest.fixture

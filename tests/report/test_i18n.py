@@ -11,7 +11,7 @@ import pytest
 from adlib.config import KINDS, project_root
 from adlib.data import corruptions
 from adlib.data.synthetic import foreign
-from adlib.evaluation import suspects
+from adlib.evaluation import conditions, suspects
 from adlib.models import anomaly_maps
 from adlib.report import comparison, i18n, matrix, site, study
 
@@ -25,8 +25,10 @@ FAMILIES = {
     "status": {"missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
-    "judged_by": {"auroc", "label_free"}, "suspect": set(suspects.REASONS),
-    "position": {"per_position", "any_position"},
+    "judged_by": {"auroc", "label_free"}, "position": {"per_position", "any_position"},
+    "suspect": set(suspects.REASONS),
+    "change": set(conditions.CAUSES.values()), "measured": set(conditions.MEASURED),
+    "verdict": {"good", "anomalous", "foreign", "none", "unread"},
     "map": {"squared", "ssim", "gradient", "sum", "distance"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",

@@ -12,7 +12,6 @@ from adlib import cli
 from adlib.config import Config, InputError
 from adlib.data import files
 from adlib.data.part import open_part
-from adlib.evaluation import calibration
 from adlib.report import sentences
 from adlib.runs import inference
 from tests import tolerances
@@ -21,9 +20,7 @@ from tests.handmade import SMALL, small_run
 PCA = {"model": "pca", "name": "pca", "image_size": 64}
 
 
-@pytest.fixture(autouse=True)
-def _few_synthetic_anomalies(monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 def twelve_bits(path, seed, defect=False, brighter=1.0):

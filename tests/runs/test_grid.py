@@ -58,7 +58,7 @@ def test_plan_orders_data_then_runs_then_comparison(project):
     assert tasks[0].notebook == project / "notebooks" / "01_eda.ipynb"
     assert tasks[0].output == reports / "eda" / "hazelnut" / "notebook.ipynb"
     assert set(tasks[0].params) == {
-        "category", "data_root", "reports", "weights", "weights_fallback"
+        "category", "data_root", "reports", "weights", "weights_fallback", "exclude"
     }
     assert tasks[1].notebook.name == "02_cae_baseline.ipynb" and tasks[
         3].notebook.name == "03_resnet_ssim.ipynb"

@@ -25,9 +25,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
 
 
-@pytest.fixture(autouse=True)
-def _few_synthetic_anomalies(monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 def kind(model, **changes):
@@ -73,7 +71,7 @@ def test_scores_maps_and_verdicts_are_pytorchs(course_root, tmp_path, changes, s
     for i, size in enumerate([(200, 333), (333, 200), (700, 90), (40, 50)]):
         for mode in ("RGB", "L"):  # from the file on, whatever its size
             given = photograph(tmp_path / "a.png", size, mode, i)
-            picture = run.decode(tmp_path / "a.png")[None]
+            picture = run.decode(tmp_path / "a.png").whole[None]
             scores = session.run(["score"], {"picture": given})[0]
             tolerance, _ = tolerances.of_rounding(run, picture)
             assert np.abs(scores - run.scores(picture)) <= tolerance, (size, mode)
@@ -102,7 +100,7 @@ def test_real_photographs_score_the_same_to_a_thousandth(shared, tmp_path, monke
     session = ort.InferenceSession(tmp_path / "out.onnx")
     for path in (tmp_path / "data" / "nut" / "test").glob("*.png"):
         given = np.asarray(Image.open(path)).transpose(2, 0, 1)[None]
-        (expected, ), (score, ) = (run.scores(run.decode(path)[None]),
+        (expected, ), (score, ) = (run.scores(run.decode(path).whole[None]),
                                    session.run(["score"], {"picture": given})[0])
         assert abs(score - expected) < 1e-3 and abs(score - expected) < 1e-3 * abs(expected)
 
@@ -122,7 +120,7 @@ def test_a_few_lines_are_all_that_a_caller_needs(course_root, tmp_path, monkeypa
     (code, ) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     caller = {}
     exec(code.replace("0.01", "0.25"), caller)  # noqa: S102 - our own documentation
-    picture = run.decode(tmp_path / "part.jpg")[None]
+    picture = run.decode(tmp_path / "part.jpg").whole[None]
     assert abs(caller["score"] - run.scores(picture)) <= tolerances.of_rounding(run, picture)[0]
     assert caller["least"] == 0.25
     threshold = Threshold(run.threshold.calibration, 0.25)

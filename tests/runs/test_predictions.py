@@ -15,7 +15,6 @@ from PIL import Image
 from adlib import cli
 from adlib.config import InputError, deprecated
 from adlib.data import files
-from adlib.evaluation import calibration
 from adlib.runs import inference, predictions
 from adlib.runs.engines import local
 from adlib.runs.record import COLUMNS, Record, Source
@@ -23,10 +22,7 @@ from tests import tolerances
 from tests.conftest import picture
 from tests.handmade import small_run
 
-
-@pytest.fixture(autouse=True)
-def _few_synthetic_anomalies(monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys):
     assert run_folder.manifest(out)["parent"] == run.name and new.threshold.how == "recalibrated"
     found = new.threshold.calibration
     shown = [Source(path, path.name) for path in sorted((tmp_path / "now").iterdir())]
-    assert found.tolist() == [float(old.scores(old.decode(one.path)[None])[0]) for one in shown]
+    assert found.tolist() == [float(old.scores(old.decode(one.path).given[None])[0]) for one in shown]
     assert new.threshold.exceeded(found).mean() <= 0.05
     with pytest.raises(InputError, match="is there already"):
         recalibration.recalibrate(run, shown, out)

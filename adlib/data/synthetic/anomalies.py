@@ -22,14 +22,17 @@ from scipy import ndimage
 
 from adlib.config import KINDS
 
+PLACES = 5  # of which the square is taken where the most pixels count
 
-def insert(images: torch.Tensor, n: int, *, seed: int,
-           kinds: typing.Sequence[str] = KINDS) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+
+def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[str] = KINDS,
+           area: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """n anomalous images made from good ones: number i from image i modulo N, of the kind i modulo
     len(kinds); it depends on (seed, i) and the images only.
 
     Args:
         images: uint8 [N,3,S,S], good ones.
+        area: bool [N,S,S], which of their pixels count: the others stay as they are.
 
     Returns:
         (uint8 [n,3,S,S], masks bool [n,S,S], kinds [n]). The mask is where the image was visibly
@@ -47,13 +50,58 @@ def insert(images: torch.Tensor, n: int, *, seed: int,
 
     def insert_one(i: int) -> None:
         rng, *indices = _sources(seed, i, len(images))
-        image, masks[i] = _insert(names[i], *(_channels_last(images[j]) for j in indices), rng)
+        image, masks[i] = _insert(names[i], *(_channels_last(images[j]) for j in indices), rng,
+                                  None if area is None else area[indices[0]].numpy())
         changed[i] = image.transpose(2, 0, 1)
 
     # NumPy, SciPy and Pillow work without holding Python's lock
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(insert_one, range(n)))
     return torch.from_numpy(changed), torch.from_numpy(masks), names
+
+
+class Changed(typing.Sequence[torch.Tensor]):
+    """Anomalies in pictures of any size, each made when it is looked at: number i in picture i
+    modulo N, as `insert` would put it into a square of it.
+
+    Args:
+        pictures: uint8 [4,h,w] each, 255 in the fourth channel where a pixel counts.
+        side: of the squares, in pixels.
+    """
+
+    def __init__(self, pictures: typing.Sequence[torch.Tensor], n: int, *, side: int, seed: int,
+                 kinds: typing.Sequence[str] = KINDS) -> None:
+        self.pictures, self.side, self.seed = pictures, side, seed
+        self.kinds = [kinds[i % len(kinds)] for i in range(n)]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return self.with_mask(i)[0]
+
+    def with_mask(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The picture, and its mask, bool [h,w]."""
+        rng, *indices = _sources(self.seed, i, len(self.pictures))
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        picture, other = (self.pictures[j] for j in indices)
+        picture, side = picture.clone(), self.side
+        places = [[int(rng.integers(length - side + 1)) for length in picture.shape[1:]]
+                  for _ in range(PLACES)]
+        y, x = max(places, key=lambda at: int(self._square(picture, *at)[3].sum()))
+        square = self._square(picture, y, x)
+        beside = self._square(other, *(min(at, length - side) for at, length in zip(
+            (y, x), other.shape[1:], strict=True)))
+        image, changed = _insert(self.kinds[i], _channels_last(square[:3]),
+                                 _channels_last(beside[:3]), rng, (square[3] > 0).numpy())
+        square[:3] = torch.from_numpy(image.transpose(2, 0, 1).copy())
+        mask = torch.zeros(picture.shape[1:], dtype=torch.bool)
+        mask[y:y + side, x:x + side] = torch.from_numpy(changed)
+        return picture, mask
+
+    def _square(self, picture: torch.Tensor, y: int, x: int) -> torch.Tensor:
+        return picture[:, y:y + self.side, x:x + self.side]
 
 
 def drop(image: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float],
@@ -94,12 +142,15 @@ def _channels_last(image: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(image.numpy().transpose(1, 2, 0))
 
 
-def _insert(kind: str, base: np.ndarray, other: np.ndarray,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _insert(kind: str, base: np.ndarray, other: np.ndarray, rng: np.random.Generator,
+            area: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Try places and sizes until the change can be seen."""
+    def kept(image: np.ndarray) -> np.ndarray:
+        return image if area is None else np.where(area[..., None], image, base)
+
     for _ in range(20):
-        centre = _place(base, rng)
-        image = _GENERATORS[kind](base, other, centre, rng)
+        centre = _place(base, rng, area)
+        image = kept(_GENERATORS[kind](base, other, centre, rng))
         mask = _visible(base, image)
         if mask.sum() >= max(4, base.shape[0]**2 // 4000):
             return image, mask
@@ -107,6 +158,7 @@ def _insert(kind: str, base: np.ndarray, other: np.ndarray,
     image, spot = base.copy(), _disc(base.shape[0], centre, base.shape[0] / 16)
     image[spot] = 255 - image[spot]
     image[spot & ~_visible(base, image)] = 0
+    image = kept(image)
     return image, _visible(base, image)
 
 
@@ -191,14 +243,18 @@ _GENERATORS = {"cutpaste": _cutpaste, "perlin": _perlin, "scratch": _scratch,
                "structural": _structural}
 
 
-def _place(base: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+def _place(base: np.ndarray, rng: np.random.Generator,
+           area: np.ndarray | None = None) -> tuple[int, int]:
     """A random pixel, likelier where the image has structure (gradient energy, smoothed), away from
-    the rim."""
+    the rim; of those that count."""
     grey = base.mean(axis=2)
     energy = ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(grey, 1.0),
                                      grey.shape[0] / 32) + 1e-3
-    rim = grey.shape[0] // 16
+    if area is not None:
+        energy[~area] = 0
+    rim, whole = grey.shape[0] // 16, energy.copy()
     energy[:rim] = energy[-rim:] = energy[:, :rim] = energy[:, -rim:] = 0
+    energy = energy if energy.any() else whole  # what counts lies on the rim
     index = rng.choice(energy.size, p=(energy / energy.sum()).ravel())
     return int(index // grey.shape[1]), int(index % grey.shape[1])
 

@@ -23,16 +23,14 @@ import yaml
 
 from adlib.config import Config, InputError, project_root
 from adlib.data import files
-from adlib.runs import run_folder
+from adlib.runs import freshness, run_folder
+from adlib.runs.engines import warm
 from adlib.runs.grid import Task
 
 # Whoever starts this process holds its standard input open: when that ends, killed or not, so do
-# this process and its kernel. Of all that papermill imports, one grammar takes three quarters of
-# the time, to check addresses that no notebook has. A kernel whose cells are done has written
-# everything; to let it take itself and torch apart costs two seconds. A cell's last words may come
-# later than the four seconds that are usual: after twenty thousand lines, or on a busy machine.
+# this process and its kernel.
 PAPERMILL = """
-import os, sys, threading
+import os, threading
 def end_with_the_one_that_started_this():
     os.read(0, 1)
     import psutil
@@ -40,10 +38,9 @@ def end_with_the_one_that_started_this():
         child.kill()
     os._exit(1)
 threading.Thread(target=end_with_the_one_that_started_this, daemon=True).start()
-sys.modules['rfc3987_syntax'] = None
+from adlib.runs.engines import warm
+warm.prepare_papermill()
 from papermill.cli import papermill
-from papermill.clientwrap import PapermillNotebookClient as Client
-Client.shutdown_kernel, Client.iopub_timeout = 'immediate', 600
 papermill()
 """
 # glibc returns large blocks to the system, which has to clear them again for the next training
@@ -100,32 +97,49 @@ class Local:
         """Raises InputError for less than one."""
         if jobs < 1:
             raise InputError(f"jobs is {jobs}; give at least 1")
-        self.slots = jobs
+        self.slots, self._server = jobs, None
 
     def launch(self, task: Task) -> LocalProcess:
-        return LocalProcess(task, project_root(), threads=max(1, cores() // self.slots))
+        threads = max(1, cores() // self.slots)
+        if self._server is None and warm.POSSIBLE:
+            self._server = warm.Server(project_root(), environment(threads))
+        return LocalProcess(task, project_root(), threads=threads, server=self._server)
+
+    def close(self) -> None:
+        if self._server:
+            self._server.close()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Of papermill and its kernel."""
+    env = KEEP_MEMORY | os.environ | KERNEL | {"OMP_NUM_THREADS": str(threads)}
+    # the notebook stands in the project's folder, the user perhaps elsewhere
+    return env | {name: os.path.abspath(env[name]) for name in ("ADLIB_DATA", "ADLIB_CACHE")
+                  if env.get(name)}
 
 
 class LocalProcess:
     """A papermill process of this machine."""
-    def __init__(self, task: Task, project: Path, *, threads: int) -> None:
+    def __init__(self, task: Task, project: Path, *, threads: int,
+                 server: warm.Server | None = None) -> None:
+        """server: that forks it; None = a new process."""
         # papermill fills in braces
         paths = [str(path).replace("{", "{{").replace("}", "}}")
                  for path in (task.notebook, _temporary(task))]
-        command = [sys.executable, "-c", PAPERMILL, *paths, "-f", str(_parameters(task)),
-                   "-k", "python3", "--log-output", "--no-progress-bar"]
-        env = KEEP_MEMORY | os.environ | KERNEL | {"OMP_NUM_THREADS": str(threads)}
-        # the notebook stands in the project's folder, the user perhaps elsewhere
-        for name in ("ADLIB_DATA", "ADLIB_CACHE"):
-            if env.get(name):
-                env[name] = os.path.abspath(env[name])
+        words = [*paths, "-f", str(_parameters(task)), "-k", "python3", "--log-output",
+                 "--no-progress-bar"]
+        path = task.output.parent / "log.txt"
         try:
-            with (task.output.parent / "log.txt").open("wb") as log:
-                # A session of its own: Ctrl-C reaches this process alone, which then ends the
-                # children in order.
-                self._process = subprocess.Popen(command, cwd=project, env=env,
-                                                 stdin=subprocess.PIPE, stdout=log,
-                                                 stderr=subprocess.STDOUT, start_new_session=True)
+            with path.open("wb") as log:
+                if server:
+                    self._process = server.fork(words, path, freshness.imported(task.notebook))
+                else:
+                    # A session of its own: Ctrl-C reaches this process alone, which then ends the
+                    # children in order.
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-c", PAPERMILL, *words], cwd=project,
+                        env=environment(threads), stdin=subprocess.PIPE, stdout=log,
+                        stderr=subprocess.STDOUT, start_new_session=True)
         except OSError as error:
             raise InputError(f"cannot start {task.title} in {task.output.parent}: "
                              f"{error.strerror or error}; free some space or choose a folder that "

@@ -1,0 +1,177 @@
+"""A picture of any size through a detector of squares: cut into overlapping tiles, whose maps are
+stitched into one.
+
+What it wraps sees images of one size and knows of no tiles. It is fitted on a sample of them, the
+same number from every place, so that all tiles share what it has learned (a memory, say). Tiles
+begin at multiples of a feature cell, so that their maps lie on one grid and nothing is resampled.
+"""
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+import torch
+from torch import nn
+
+from adlib.config import Config
+from adlib.data.frame import CELL
+from adlib.data.images import Pictures
+from adlib.models.backbone import KEPT_BYTES, OnBackbone
+from adlib.models.detector import Detector, Fold, fit_on, parted
+from adlib.models.fast.device import CHUNK
+from adlib.models.fused import MOST, FeatureDetector
+
+SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
+FEWEST = 32  # tiles
+FEATURE_BYTES = 14  # that the features of a pixel take on disk
+
+
+class Tiled(Detector):
+    """A detector of squares as one of pictures [N,3,H,W] of any size, at least a tile's."""
+
+    def __init__(self, detector: Detector, config: Config) -> None:
+        super().__init__()
+        self.detector, self.weights = detector, detector.weights
+        self.tile, self.overlap = config.tile_size, config.overlap
+        self.seed, self.can_be_reopened = config.seed, detector.can_be_reopened
+        _keep_features(detector, False)
+
+    def fit(self, images: Pictures, validation: Pictures | None = None, *,
+            run: typing.Any = None) -> Tiled:
+        """As Detector.fit, on pictures [4,h,w] of their own sizes, taken one by one."""
+        pixels = len(images) * images[0][0].numel()
+        _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
+        framed, of = self._sample(images)
+        good, area = parted(framed)
+        held, held_area = (None, None) if validation is None or not len(validation) else parted(
+            self._sample(validation)[0])
+        fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
+                       of=torch.from_numpy(of))
+        self.history, self.position_share = self.detector.history, self.detector.position_share
+        return self
+
+    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """{name: [N,h,w]}, a cell of 8 pixels, or of one where the wrapped detector's maps are so
+        fine; where tiles overlap, a mean that gives less weight to their rims."""
+        maps = [self._map(image, self.detector) for image in images]
+        return {name: torch.stack([one[name] for one in maps]) for name in maps[0]} if maps else {}
+
+    def cross_fitted_maps(self, good: Pictures, fitted_on: torch.Tensor,
+                          folds: typing.Sequence[Fold], area: torch.Tensor | None = None
+                          ) -> typing.Iterator[dict[str, torch.Tensor]] | None:
+        """As Detector.cross_fitted_maps, picture by picture; of heads on frozen features, and up to
+        MOST pictures."""
+        quick = isinstance(self.detector, FeatureDetector) and len(good) <= MOST
+        return self._cross_fit(good, fitted_on, folds) if quick else None
+
+    @torch.no_grad()
+    def _cross_fit(self, good: Pictures, fitted_on: torch.Tensor, folds: typing.Sequence[Fold]
+                   ) -> typing.Iterator[dict[str, torch.Tensor]]:
+        place = torch.full((len(good), ), -1)
+        place[fitted_on] = torch.arange(len(fitted_on))
+        detector, own = self.detector, self.detector.head
+        refit = None if hasattr(own, "without") else detector.refitting(*self._sample(good))
+        try:
+            for rest, held in folds:
+                with torch.random.fork_rng(devices=[]):
+                    head = refit(rest) if refit else own.without(place[held])
+                for i in held:
+                    detector.head = head if refit else LeavingOut(head, place[i])
+                    yield self.anomaly_maps(good[int(i)][None, :3])
+        finally:
+            detector.head = own
+
+    def _sample(self, pictures: Pictures) -> tuple[torch.Tensor, np.ndarray]:
+        """Tiles of pictures, uint8 [n,4,T,T], and the pictures that they are of: as many of each
+        place, each time of another picture, drawn by the seed; none where nothing counts."""
+        most = min(MOST, max(FEWEST, SAMPLE // self.tile**2))
+        rng = np.random.default_rng(self.seed)
+        order, places = rng.permutation(len(pictures)), [
+            [(y, x) for y in starts(size[0], self.tile, self.overlap)
+             for x in starts(size[1], self.tile, self.overlap)]
+            for size in (picture.shape[1:] for picture in pictures)]
+        turns = [[(int(order[(turn + place) % len(order)]), place)
+                  for place in rng.permutation(max(map(len, places), default=0))]
+                 for turn in range(len(order))]
+        drawn = [(i, places[i][place]) for turn in turns for i, place in turn
+                 if place < len(places[i])]
+        tiles, of = [], []
+        for i, (y, x) in drawn:
+            tile = pictures[i][:, y:y + self.tile, x:x + self.tile]
+            if tile[3].any():
+                tiles.append(tile.clone())
+                of.append(i)
+            if len(tiles) == most:
+                break
+        return torch.stack(tiles), np.array(of)
+
+    def _map(self, image: torch.Tensor, detector: Detector) -> dict[str, torch.Tensor]:
+        """The stitched maps of [3,H,W], float32 [h,w] each; of a smaller or odd one with its rim
+        repeated beyond it, which is then cut off."""
+        tile, sides = self.tile, image.shape[1:]
+        size = [max(tile, -(-side // CELL) * CELL) for side in sides]
+        down, right = (outer - side for outer, side in zip(size, sides, strict=True))
+        if down or right:
+            image = nn.functional.pad(image[None].float(), (0, right, 0, down),
+                                      mode="replicate")[0].to(image.dtype)
+        places = [(y, x) for y in starts(size[0], tile, self.overlap)
+                  for x in starts(size[1], tile, self.overlap)]
+        sums: dict[str, torch.Tensor] = {}
+        for first in range(0, len(places), CHUNK):
+            some = places[first:first + CHUNK]
+            maps = detector.anomaly_maps(torch.stack(
+                [image[:, y:y + tile, x:x + tile] for y, x in some]))
+            for name, values in maps.items():
+                values = on_grid(values, tile)
+                cell = tile // values.shape[-1]
+                weight = window(values.shape[-1], self.overlap // cell)
+                shape = [2, *(side // cell for side in size)]
+                total = sums.setdefault(name, torch.zeros(shape))
+                for (y, x), one in zip(some, values, strict=True):
+                    rows, columns = (slice(at // cell, (at + tile) // cell) for at in (y, x))
+                    total[0, rows, columns] += weight * one
+                    total[1, rows, columns] += weight
+        return {name: (total[0] / total[1])[:-(-sides[0] * total.shape[1] // size[0]),
+                                            :-(-sides[1] * total.shape[2] // size[1])]
+                for name, total in sums.items()}
+
+
+class LeavingOut(nn.Module):
+    """A head that compares no cell with those of one of the pictures it was fitted on."""
+
+    def __init__(self, head: nn.Module, picture: torch.Tensor) -> None:
+        super().__init__()
+        self.head, self.picture = head, picture
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(features, self.picture.expand(len(features)))
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin along a side, at multiples of CELL: as few as cover it and share at least
+    `overlap` pixels, evenly spread. length: at least a tile's, a multiple of CELL."""
+    count = 1 + -(-(length - tile) // (tile - overlap))
+    return [round((length - tile) * i / max(1, count - 1) / CELL) * CELL for i in range(count)]
+
+
+def window(side: int, overlap: int) -> torch.Tensor:
+    """A tile's weight at each of its cells, float32 [side,side]: 1 in the middle, falling as a
+    cosine over the overlap towards the rim, and nowhere 0."""
+    rim = torch.arange(side).minimum(torch.arange(side).flip(0)) + 0.5
+    line = 0.5 - 0.5 * torch.cos(torch.pi * (rim / max(1, overlap)).clamp(max=1))
+    return line[:, None] * line
+
+
+def on_grid(maps: torch.Tensor, tile: int) -> torch.Tensor:
+    """Maps of tiles [n,h,h] as float32 on the features' grid; those as fine as the pixels stay."""
+    if maps.shape[-1] in (tile, tile // CELL):
+        return maps.float()
+    if maps.shape[-1] > tile // CELL:
+        return nn.functional.adaptive_avg_pool2d(maps.float(), tile // CELL)
+    return nn.functional.interpolate(maps.float()[:, None], size=tile // CELL,
+                                     mode="bilinear")[:, 0]
+
+
+def _keep_features(detector: Detector, keep: bool) -> None:
+    if isinstance(detector, OnBackbone):
+        detector.keeps_features = keep

@@ -1,0 +1,68 @@
+"""How many good test pictures are called anomalous, beside what was asked? A row a category, then
+those pooled whose good test pictures are taken like the training ones (results.taken_otherwise).
+
+    python -m benchmarks.rates --weights FILE ROOT/CATEGORY [ROOT/CATEGORY ...]
+
+Labels are read when everything is decided. `above` are the categories significantly above the asked
+rate (one-sided binomial test, Holm over the categories).
+"""
+from __future__ import annotations
+
+import argparse
+import time
+import typing
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from adlib.config import Config
+from adlib.data.part import open_part
+from adlib.evaluation.auroc import holm
+from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.conformal import rate_interval
+from adlib.evaluation.results import evaluate
+from adlib.models import registry
+from adlib.models.detector import fit
+
+RATES = (0.01, 0.05, 0.1)
+
+
+def measure(config: Config) -> dict[str, typing.Any]:
+    part = open_part(config)
+    started = time.process_time()
+    detector = fit(registry.build(config), part.train, part.held_out)
+    fitted = time.process_time() - started
+    decision = calibrate(detector, part)
+    results = evaluate(detector, decision, part)
+    test = results.table[(results.table["split"] == "test") & (results.table["label"] == 0)]
+    threshold, scores = decision.threshold, test["chosen_score"].to_numpy(float)
+    return {"category": config.category, "calibration": len(threshold.calibration),
+            "least": threshold.least_target_fpr, "good": len(scores), "fit_s": round(fitted),
+            "taken otherwise": (results.metrics["conditions"] or {}).get("cause") or "",
+            **{rate: int(threshold.at(rate).exceeded(scores).sum()) for rate in RATES}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("categories", nargs="+", type=Path)
+    parser.add_argument("--weights", required=True)
+    given, rows = parser.parse_args(), []
+    for path in given.categories:
+        rows.append(measure(Config(name="fused", model="fused", image_size=256, category=path.name,
+                                   data_root=str(path.parent), weights=given.weights)))
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    alike = table[(table["taken otherwise"] == "") & (table["good"] > 0)]
+    for rate in RATES:
+        hits, n = int(alike[rate].sum()), int(alike["good"].sum())
+        low, high = rate_interval(hits, n)
+        p = [stats.binomtest(k, of, rate, alternative="greater").pvalue
+             for k, of in zip(alike[rate], alike["good"], strict=True)]
+        above = alike["category"][[value < 0.05 for value in holm(p)]] if p else []
+        print(f"{rate:.0%} asked: {hits} of {n}, {hits / max(n, 1):.1%} [{low:.1%}, {high:.1%}]; "
+              f"above: {', '.join(above) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()

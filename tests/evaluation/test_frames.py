@@ -1,0 +1,88 @@
+"""Whole runs in every frame: what is ignored has no say in them, and a picture is one part."""
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from adlib.config import Config
+from adlib.data import files
+from adlib.runs import inference, run_folder
+from tests import handmade
+
+SHAPES = ((90, 200), (96, 190), (90, 184))
+NUMBER = (slice(0, 24), slice(0, 60))  # where a serial number is printed
+SMALL = {"category": "strip", "image_size": 96, "tile_size": 64, "overlap": 16, "weights": "none",
+         "precision": "float32", "device": "cpu", "epochs": 1, "held_out": 0.4, "target_fpr": 0.3}
+
+
+def picture(path, seed, *, defect=False, ignored=0, shape=None):
+    """A long part of varying size; `ignored` seeds what is in the region that is not looked at."""
+    height, width = shape or SHAPES[seed % len(SHAPES)]
+    rng = np.random.default_rng(seed)
+    grey = np.linspace(60, 140, width) + 8 * np.sin(np.arange(height) / 5)[:, None]
+    grey = grey + rng.normal(0, 3, (height, width))
+    grey[NUMBER] = np.random.default_rng([ignored, seed]).uniform(0, 255, (24, 60))
+    mask = np.zeros((height, width), bool)
+    if defect:
+        mask[50:60, 100:110] = True
+        grey[mask] += 90
+    for target, values in ((path, np.clip(grey, 0, 255).astype(np.uint8)), (
+            path.parents[2] / "ground_truth" / "spot" / f"{path.stem}_mask.png", mask)):
+        if target == path or defect:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(target)
+
+
+def category(root, ignored=0):
+    place = root / "strip"
+    for i in range(8):
+        picture(place / "train" / "good" / f"{i:03d}.png", i, ignored=ignored)
+    for i in range(3):
+        picture(place / "test" / "good" / f"{i:03d}.png", 20 + i, ignored=ignored)
+        picture(place / "test" / "spot" / f"{i:03d}.png", 30 + i, defect=True, ignored=ignored)
+    hidden = np.zeros((90, 200), bool)
+    hidden[:26, :68] = True  # with room for every shape
+    (place / "ignore").mkdir()
+    Image.fromarray(hidden).save(place / "ignore" / "number.png")
+    return root
+
+
+@pytest.mark.parametrize(("fit", "model"), [
+    ("squeeze", "memory"), ("pad", "fused"), ("pad", "cae"), ("tile", "fused"), ("tile", "cae")])
+def test_what_is_ignored_has_no_say(tmp_path, fit, model):
+    """Other serial numbers, in every picture of the data: the same numbers to the last digit."""
+    found = []
+    for ignored in (0, 1):
+        root = category(tmp_path / f"data-{ignored}", ignored)
+        config = Config(**SMALL, model=model, fit=fit, data_root=str(root),
+                        reports=str(tmp_path / f"reports-{ignored}"))
+        folder, _, decision, results = handmade.spine(config)
+        found.append((files.read_json(folder / "metrics.json"), results))
+    (first, one), (second, other) = found
+    assert first == second
+    pd.testing.assert_frame_equal(one.table, other.table)
+    assert np.array_equal(one.maps, other.maps) and np.isfinite(one.maps).all()
+    # the defect is in the numbers, though
+    assert one.localization["pixel_auroc"] > 0.5 and len(one.regions) == 3
+    if fit == "tile":  # measured on the file's own pixels
+        assert one.regions["area"].tolist() == [100] * 3
+
+
+@pytest.mark.parametrize(("fit", "model"), [("pad", "fused"), ("tile", "memory")])
+def test_a_reopened_run_scores_a_file_as_the_run_did(tmp_path, fit, model):
+    root = category(tmp_path / "data")
+    config = Config(**SMALL, model=model, fit=fit, data_root=str(root),
+                    reports=str(tmp_path / "reports"))
+    folder, _, decision, results = handmade.spine(config)
+    run = inference.reopen(folder)
+    assert not run.looked_at[:26, :68].any() and run.looked_at.sum() == 90 * 200 - 26 * 68
+    assert (folder / run_folder.LOOKED_AT).exists()
+    table = results.table[results.table["split"] == "test"]
+    scores = [run.scores(run.decode(root / path).given[None])[0] for path in table["path"]]
+    # kept features are float16: a batch of another size rounds some of them to the next one
+    assert scores == pytest.approx(table["chosen_score"].tolist(), rel=1e-4, abs=0.01)
+    (_, maps) = run.score_with_maps(run.decode(root / table["path"].iloc[-1]).given[None])
+    assert maps.shape == (1, 96, 96)
+    # a picture is one part: one score, and a p-value among whole pictures
+    assert len(decision.threshold.calibration) in (3, 8)
+    assert table["chosen_p_value"].between(0, 1).all()
