@@ -86,7 +86,7 @@ def other_parts(part: Part) -> torch.Tensor:
         grey_range = images.grey_range(paths)
         for path in paths[:EACH]:
             try:
-                pictures.append(reading.read(path, size, grey_range).pixels)
+                pictures.append(reading.read(path, part.good.size, grey_range).pixels[:3])
             except Exception as error:  # whatever a decoder trips over, the file is named
                 log.warning("%s is left out of the exam of foreign pictures: %s", path,
                             str(error) or type(error).__name__)

@@ -68,9 +68,10 @@ def test_what_is_broken_in_other_categories_is_said_and_left_out(part, course_ro
         path = course_root / "deep" / "train" / "good" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(deep).save(path)
-    picture(course_root / "one" / "train" / "good" / "only.png", 1)
+    for place in ("train/good", "test", "test/crack"):
+        picture(course_root / "mixed" / place / "1.png", 1)
     others = foreign.other_parts(part)
     assert len(others) == 2 + 7 and others[0].max() == 255
     assert [record.message.partition(" is left out")[0].rpartition("/")[2]
-            for record in caplog.records] == ["one", "003.png"]
-    assert "at least 2 good ones are needed" in caplog.text
+            for record in caplog.records] == ["mixed", "003.png"]
+    assert "holds both images and folders of images" in caplog.text

@@ -12,6 +12,7 @@ import pytest
 from adlib.config import Config, InputError
 from adlib.data import files, layout
 from adlib.runs import freshness, run_folder
+from tests.handmade import small_run
 
 
 @pytest.fixture
@@ -442,3 +443,10 @@ def test_with_somebody_at_the_notebook_a_run_is_kept_apart_unless_it_is_named(
     assert numbers(first) == before
     again.finish({"auroc": 4}, train_seconds=1)
     assert json.loads((first / "metrics.json").read_text()) == {"auroc": 4}
+
+
+def test_what_tells_a_foreign_picture_is_in_the_manifest(course_root, tmp_path):
+    folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
+    about = run_folder.manifest(folder)
+    assert about["weights"].startswith("none")  # the statistic's own; and yet a network looks, too
+    assert about["foreign_weights"] == "RANDOM, not ImageNet's (the run has none)"
