@@ -38,8 +38,8 @@ DETECTORS = (*HALVES, "pca", "gaussian", "gaussian_anywhere")
 class Three(fused.Fused):
     """The fused map and those of its halves: [3,N,h,w]."""
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        halves = torch.stack(self.classifier.both(features))
+    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
+        halves = torch.stack(self.classifier.both(features, own))
         scaled = (halves - self.centre[:, None, None, None]) / self.spread[:, None, None, None]
         return torch.cat([scaled.sum(dim=0)[None], halves])
 

@@ -23,8 +23,9 @@ from adlib.evaluation.calibration import SYNTHETIC, label_free
 from adlib.evaluation.conformal import Threshold
 from adlib.evaluation.learning_curve import COUNTS
 from adlib.models import anomaly_maps, backbone, detectors, fused
+from adlib.models.anomaly_maps import WHOLE, View
 from adlib.models.backbone import OnBackbone
-from adlib.models.detector import Detector
+from adlib.models.detector import Detector, parted
 
 DRAWS = 10
 PATCHES = 256  # that each picture's memory keeps
@@ -46,17 +47,22 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
         memory of the others. NaN where there are no labels, or too few pictures for a threshold.
 
     Raises:
-        InputError: for a detector that does not look through the backbone.
+        InputError: for a detector that does not look at whole pictures through the backbone.
     """
     if not isinstance(detector, OnBackbone):
-        raise InputError(f"how many pictures it takes is measured on the backbone's features, and "
-                         f"{part.config.name} has none; take a configuration such as fused")
+        raise InputError("how many pictures it takes is measured on the backbone's features of "
+                         f"whole pictures, and {part.config.name} has none; take a configuration "
+                         "such as fused")
     random = np.random.default_rng(part.config.seed)
-    good = part.good.select(np.sort(random.permutation(len(part.good))[:MOST])).tensor
+    good = part.good.select(np.sort(random.permutation(len(part.good))[:MOST])).framed
     tested, truth = _tested(part, random)
-    changed, _, kinds = anomalies.insert(good, SYNTHETIC, seed=part.config.seed)
+    pictures, area = parted(good)
+    changed, _, kinds = anomalies.insert(pictures, SYNTHETIC, seed=part.config.seed, area=area)
     made_of = anomalies.sources(SYNTHETIC, len(good), seed=part.config.seed)
-    to = _distances(detector, good, torch.cat([good, changed, part.test.tensor[tested]]))
+    test, test_area = parted(part.test.framed[tested])
+    to = _distances(detector, good, torch.cat([pictures, changed, test]))
+    view = View(None if area is None else torch.cat([
+        area, area[torch.arange(SYNTHETIC) % len(good)], test_area]))
     apart = np.zeros((len(to), len(good)), bool)  # what no picture is compared with
     np.fill_diagonal(apart, True)
     apart[len(good) + np.arange(SYNTHETIC)[:, None], made_of] = True
@@ -64,7 +70,7 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
     for draw in range(draws):
         order = random.permutation(len(good))
         for n in (n for n in counts if n <= len(good)):
-            scores = _scores(to, order[:n], apart)
+            scores = _scores(to, order[:n], apart, view)
             rows.append({"pictures": len(part.good), "n": n, "draw": draw, **_figures(
                 scores, order[:n], len(good), np.asarray(kinds), truth, part.config.target_fpr)})
     return pd.DataFrame(rows)
@@ -82,10 +88,11 @@ def _tested(part: Part, random: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 @torch.no_grad()
 def _distances(detector: OnBackbone, good: torch.Tensor, images: torch.Tensor) -> np.ndarray:
-    """Of every cell of every image, to the nearest patch of each good picture: float32
-    [images, good, g, g]."""
+    """Of every cell of every image, uint8 [N,3,S,S], to the nearest patch of each good picture,
+    as `framed`: float32 [N, good, g, g]."""
     banks = [_bank(detector, image) for image in good]
-    bank, kept = torch.cat(banks), len(banks[0])
+    kept = max(map(len, banks))  # a picture of which little counts has fewer, some of them twice
+    bank = torch.cat([one[torch.arange(kept) % len(one)] for one in banks])
     squares = bank.square().sum(dim=1)
     found: np.ndarray | None = None
     for i, image in enumerate(images):
@@ -104,9 +111,12 @@ def _distances(detector: OnBackbone, good: torch.Tensor, images: torch.Tensor) -
 
 
 def _bank(detector: OnBackbone, image: torch.Tensor) -> torch.Tensor:
-    """What the memory keeps of one good picture: float32 [PATCHES,C]."""
-    views = torch.cat([_features(detector, fused.turned(image, view)[None]) for view in VIEWS])
-    cells = views.permute(0, 2, 3, 1).flatten(0, 2)
+    """What the memory keeps of one good picture, of what counts of it: float32 [PATCHES,C]."""
+    views, area = parted(torch.stack([fused.turned(image, view) for view in VIEWS]))
+    features = torch.cat([_features(detector, view[None]) for view in views])
+    cells = features.permute(0, 2, 3, 1).flatten(0, 2)
+    if area is not None:
+        cells = cells[anomaly_maps.counted(area, features.shape[-2:]).flatten()]
     generator = torch.Generator().manual_seed(detector.config.seed)
     return cells[detectors.coreset(cells, min(PATCHES, len(cells)), generator)]
 
@@ -115,7 +125,8 @@ def _features(detector: OnBackbone, images: torch.Tensor) -> torch.Tensor:
     return backbone.grid(detector.stages(images), detector.config.layers)
 
 
-def _scores(to: np.ndarray, drawn: np.ndarray, apart: np.ndarray) -> np.ndarray:
+def _scores(to: np.ndarray, drawn: np.ndarray, apart: np.ndarray,
+            view: View = WHOLE) -> np.ndarray:
     """float64 [images]: by the memory of the drawn pictures; NaN where none is left of them."""
     distances = to[:, drawn]
     alone = apart[:, drawn]
@@ -123,7 +134,8 @@ def _scores(to: np.ndarray, drawn: np.ndarray, apart: np.ndarray) -> np.ndarray:
     maps = distances.min(axis=1)
     scores = np.full(len(to), np.nan)
     some = ~alone.all(axis=1)
-    scores[some] = anomaly_maps.reduce(anomaly_maps.smooth(maps[some]), "top1")
+    view = View(None if view.area is None else view.area[torch.from_numpy(some)])
+    scores[some] = anomaly_maps.reduce(anomaly_maps.smooth(maps[some], view), "top1", view)
     return scores
 
 

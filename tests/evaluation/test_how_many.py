@@ -1,8 +1,11 @@
 """The memory of few good pictures and of more, from distances that are computed once."""
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from adlib.config import Config, InputError
 from adlib.data import layout
@@ -77,3 +80,23 @@ def test_a_detector_without_the_backbone_is_refused_in_a_sentence(course_root):
                             data_root=str(course_root)))
     with pytest.raises(InputError, match="mine has none; take a configuration such as fused"):
         how_many.measure(registry.build(part.config), part)
+
+
+def test_only_what_is_looked_at_counts(course_root, monkeypatch):
+    """The defects of the test images lie outside the region of interest."""
+    monkeypatch.setattr(how_many, "SYNTHETIC", 8)
+    roi = np.zeros((32, 32), np.uint8)
+    roi[:, 20:] = 255  # they are at 8:16, 8:16
+    Image.fromarray(roi).save(course_root / "nut" / "roi.png")
+    config = Config(name="memory", model="memory", weights="none", image_size=64, category="nut",
+                    data_root=str(course_root), roi="roi.png")
+    found = {}
+    for name, one in (("whole", dataclasses.replace(config, roi="")), ("right", config)):
+        part = open_part(one)
+        to = {}
+        monkeypatch.setattr(how_many, "_figures", lambda scores, *_, to=to: to.update(s=scores) or {})
+        how_many.measure(registry.build(one), part, counts=(8, ), draws=1)
+        labels = layout.read_labels(part.category)
+        found[name] = {key: score for key, score in zip(part.test.keys, to["s"][-6:], strict=True)
+                       if labels[key].anomalous}
+    assert all(found["right"][key] < 0.7 * score for key, score in found["whole"].items())
