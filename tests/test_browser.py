@@ -262,7 +262,7 @@ def test_two_runs_are_chosen_and_an_image_that_they_rank_differently(reports, tm
     # the anomalous one that is the highest of one run and the lowest of the other
     assert images == ["one7", "two7"] and at == "spot nut/7.png (1 / 8)"
     assert [cell.text for cell in panel.select("td[data-kind]")] == [
-        "0", "1", "0", "2", "0", "1", "2", "2"]
+        "0", "0", "1", "1", "0", "2", "2", "2"]
     captions = [part.select_one(".verdict")["class"][1] for part in panel.select(".panels figcaption")
                 if part.select_one(".verdict")]
     assert captions == ["found", "missed"]

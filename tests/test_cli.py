@@ -71,7 +71,7 @@ def test_check_ready(capsys, course_root, reports):
          str(reports), "--weights", "none"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].strip() for line in lines if not line.startswith(" ")] == [
-        "versions", "device", "data", "weights", "write access", "ready"
+        "versions", "device", "data", "weights", "suspects", "write access", "ready"
     ]
     assert any("nut: images train/good 8, test 6, train/bad 2" in line for line in lines)
 

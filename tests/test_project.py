@@ -144,7 +144,7 @@ def test_an_installed_adlib_plans_a_grid_and_finds_the_configurations_anywhere(t
     assert said.returncode == 0 and "due: nut fused seed 0 (never run)" in said.stdout, said
 
 
-NOT_TEXT = {"Image", "zipfile", "tarfile", "webbrowser"}  # whose `open` opens something else
+NOT_TEXT = {"os", "Image", "zipfile", "tarfile", "webbrowser"}  # whose `open` opens something else
 
 
 def encodings_missing(source):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
 
 from adlib.config import InputError
@@ -28,8 +28,7 @@ from adlib.data.frame import Frame, stretched
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
 TURNED = range(2, 9)  # values of EXIF's tag that turn or mirror
-TURNS = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
-         7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}  # those that swap the sides
+SWAPPED = range(5, 9)  # those that swap the sides
 Notes = typing.Counter[str]
 
 
@@ -80,7 +79,7 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
     shown, tag = _shown(picture)
     with reading.opened(path) as opened:
         lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        mask, turned = _turned(ImageOps.exif_transpose(opened), shown, tag)
+        mask, turned = _turned(_upright(opened), shown, tag)
     pixels, grey = _marked(mask, lossy)
     share = pixels.mean()
     found = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
@@ -105,7 +104,13 @@ def region(path: Path) -> np.ndarray:
     """A mask of no picture's own (roi, ignore), as it is shown: bool [H,W], read as `read` does."""
     with reading.opened(path) as opened:
         lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        return _marked(ImageOps.exif_transpose(opened), lossy)[0]
+        return _marked(_upright(opened), lossy)[0]
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    opened.load()  # after which a TIFF has turned itself
+    turn = reading.UPRIGHT.get(reading.orientation(opened))
+    return opened if turn is None else opened.transpose(turn)
 
 
 def _marked(mask: Image.Image, lossy: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -145,22 +150,22 @@ def on_grid(pixels: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, int
 def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
     """The width and height of an image as it is shown, and its EXIF tag."""
     with reading.opened(picture) as image:
-        tag = image.getexif().get(reading.ORIENTATION)
-        # a TIFF turns itself while it is decoded, so its tag says nothing of its size
-        return ImageOps.exif_transpose(image).size if tag in TURNED else image.size, tag
+        tag = reading.orientation(image)
+        turned = tag in SWAPPED and image.format != "TIFF"  # whose size is that as shown
+        return image.size[::-1] if turned else image.size, tag
 
 
 def _turned(mask: Image.Image, shown: tuple[int, int],
             tag: int | None) -> tuple[Image.Image, str]:
     """The mask as its image is shown, and a note ("" = there is nothing to say)."""
-    sensor = shown[::-1] if tag in TURNS else shown
+    sensor = shown[::-1] if tag in SWAPPED else shown
     exact = mask.size in (shown, sensor)
     as_shown, as_sensor = (mask.size == size if exact else _alike(mask.size, size)
                            for size in (shown, sensor))
     if as_shown:
         return mask, "exif" if as_sensor and tag in TURNED else ""
     if as_sensor:
-        return mask.transpose(TURNS[tag]), "turned"
+        return mask.transpose(reading.UPRIGHT[tag]), "turned"
     raise ValueError(f"its {mask.width}x{mask.height} pixels do not have the shape of the image's "
                      f"{shown[0]}x{shown[1]}")
 

@@ -103,7 +103,7 @@ def upright(file: File, side: int, grey_range: GreyRange | None = None
     with opened(file) as image:
         raw = _raw_mode(image)
         _load(image, side, file)
-        turn = _turn(image)
+        turn = UPRIGHT.get(orientation(image))
         values, extent = _deep(image, raw, file), None
         if values is not None:
             extent = _extent(values)
@@ -278,10 +278,10 @@ def _again(file: File) -> File:
     return io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns a picture upright; None where nothing need be done, or the EXIF is damaged."""
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF tag by which a picture is turned; None where there is none, or it is damaged."""
     with contextlib.suppress(Exception):
-        return UPRIGHT.get(image.getexif().get(ORIENTATION))
+        return image.getexif().get(ORIENTATION)
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -53,6 +53,7 @@ def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | 
     for (category, code), table in tables.items():
         if (points := draw(table)) is not None:
             lines.setdefault(category, []).append((f"c{names.index(code)}", "line", points))
+    lines = {category: some for category, some in lines.items() if some}
     if not lines:
         return Markup("")
     return panels(lines, list(map(label, names)), x, y, caption, name, **options)
@@ -68,13 +69,14 @@ def roc(tables: Results) -> Markup:
 
     grey: dict[str, list[Line]] = {}
     for (category, _), table in tables.items():
+        grey.setdefault(category, [])  # the order of the panels
         if not np.array_equal(table["score"], table["chosen_score"]) and (
                 line := points(table, "score")):
-            grey.setdefault(category, []).append(("grey", "line", line))
+            grey[category].append(("grey", "line", line))
     return by_category(
         tables, points, (t("axis.false_positives"), 0, 1, SHARE), (t("axis.found"), 0, 1, SHARE),
         t("comparison.roc"), "roc", diagonal=True, grey=grey,
-        more=[("grey", t("label.mean_squared_error"))] * bool(grey))
+        more=[("grey", t("label.mean_squared_error"))] * any(grey.values()))
 
 
 def epochs(tables: Results) -> Markup:

@@ -217,8 +217,9 @@ def _outline(array: np.ndarray, level: float) -> str:
 
 def _path(points: np.ndarray) -> str:
     kept = points[np.r_[True, (np.diff(points, axis=0) != 0).any(axis=1)]][::2]
-    return "M" + " ".join(f"{x} {y}" for x, y in kept) + ("Z" if (points[0] == points[-1]).all()
-                                                          else "")
+    steps = " ".join(f"{x} {y}" for x, y in np.diff(kept, axis=0))
+    return (f"M{kept[0, 0]} {kept[0, 1]}" + (f"l{steps}" if steps else "")
+            + ("Z" if (points[0] == points[-1]).all() else ""))
 
 
 def _corners(truth: np.ndarray) -> str:

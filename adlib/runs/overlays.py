@@ -46,7 +46,7 @@ def encoded(picture: np.ndarray | Image.Image) -> bytes:
     """uint8 [h,w,3] or [h,w,4] as a WebP file: half a JPEG file of a photograph, a third of a
     map's."""
     image, buffer = Image.fromarray(np.asarray(picture)), io.BytesIO()
-    image.save(buffer, "webp", quality=82, alpha_quality=60)
+    image.save(buffer, "webp", quality=82)
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 from scipy import ndimage
 
 from adlib.config import InputError
@@ -128,7 +128,7 @@ def test_a_mask_in_the_sensors_orientation_is_turned_as_the_image_is(tmp_path, o
     Image.fromarray(sensor).save(tmp_path / "mask.png")
     pixels, notes = masks.read(tmp_path / "mask.png", tmp_path / name)
     with Image.open(tmp_path / name) as image:
-        shown = np.asarray(masks.ImageOps.exif_transpose(image))[..., 0] > 127
+        shown = np.asarray(ImageOps.exif_transpose(image))[..., 0] > 127
     if orientation >= 5:  # the sides are swapped, so there is no doubt
         assert (pixels == shown).all() and notes == {"turned": 1}
     else:

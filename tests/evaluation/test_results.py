@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from adlib.data.part import Part, open_part
 from adlib.evaluation import localization
 from adlib.evaluation import results as evaluation
 from adlib.evaluation.calibration import Decision, calibrate, score_with_maps
+from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold
-from adlib.report import comparison
+from adlib.report import comparison, sentences
 from tests.conftest import picture
 from tests.handmade import Maps, Scored
 
@@ -418,3 +420,28 @@ def test_verdict_on_the_references_claims(value, verdict):
     assert comparison._claims(run, {"auroc": value, "random": True})["verdict"] == ""
     assert comparison._claims(pd.Series(run.to_dict() | {"epochs": 5}), {"auroc": value, "random": False})["verdict"] == ""
     assert comparison._claims(pd.Series(run.to_dict() | {"layout": "mvtec"}), {"auroc": value, "random": False}) == {}
+
+
+@pytest.mark.parametrize("brighter, labelled", [(0, True), (60, True), (60, False)])
+def test_where_good_test_images_are_taken_otherwise_it_is_said(brighter, labelled):
+    """24 good test images among 24 white ones, which are anomalous and have no say."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.normal(90, 8, (84, 3, 64, 64)).clip(0, 255)
+                              + rng.normal(0, 4, (84, 1, 1, 1))).to(torch.uint8)
+    good, shown = images[:60], images[60:] + brighter
+    test = torch.cat([torch.full((24, 3, 64, 64), 255, dtype=torch.uint8), shown]
+                     if labelled else [shown])
+    labels = pd.array([1] * 24 * labelled + [0 if labelled else None] * 24, dtype="Int64")
+    table = pd.DataFrame({"split": "test", "label": labels,
+                          "chosen_score": rng.normal(size=len(test))})
+    decision = SimpleNamespace(conditions=Conditions.of(good),
+                               threshold=Threshold(rng.normal(size=60), 0.05))
+    part = SimpleNamespace(config=Config(), test=SimpleNamespace(
+        select=lambda places: SimpleNamespace(tensor=test[places])))
+    found = evaluation.taken_otherwise(table, decision, part)
+    assert found["pictures"] == 24
+    assert found["cause"] == ("brighter" if brighter else None)
+    assert str(sentences.taken_otherwise({"conditions": found})).startswith(
+        "The threshold does not hold here: 24 good test images" if brighter else "")
+    assert bool(sentences.taken_otherwise({"conditions": found})) == bool(brighter)
+    assert sentences.taken_otherwise({}) == ""

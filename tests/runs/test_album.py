@@ -48,9 +48,10 @@ def nearest(kept, originals):
 
 
 def places(path):
-    """Every pair of numbers of an SVG path."""
-    numbers = [float(word) for word in path.replace("M", " ").replace("Z", " ").split()]
-    return np.array(numbers).reshape(-1, 2)
+    """Every point of an outline: a path of a place and steps."""
+    lines = [np.array(line.replace("l", " ").strip("Z ").split(), float).reshape(-1, 2)
+             for line in path.split("M")[1:]]
+    return np.concatenate([line.cumsum(axis=0) for line in lines])
 
 
 def test_every_picture_is_kept_beside_the_page_and_is_that_of_its_image(nut, tmp_path):
