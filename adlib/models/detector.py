@@ -41,6 +41,11 @@ class Detector(nn.Module):
         self.history: list[dict[str, float]] = []  # a row an epoch, where something was trained
         self.seconds = 0.0  # that fitting took
 
+    @property
+    def of_squares(self) -> Detector:
+        """What looks at square images [N,3,S,S]: itself, or what tiles are given to."""
+        return self
+
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None) -> Detector:
         """Fit on good images.
 

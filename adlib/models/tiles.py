@@ -36,6 +36,10 @@ class Tiled(Detector):
         self.seed, self.can_be_reopened = config.seed, detector.can_be_reopened
         _keep_features(detector, False)
 
+    @property
+    def of_squares(self) -> Detector:
+        return self.detector
+
     def fit(self, images: Pictures, validation: Pictures | None = None, *,
             run: typing.Any = None) -> Tiled:
         """As Detector.fit, on pictures [4,h,w] of their own sizes, taken one by one."""

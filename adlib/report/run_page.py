@@ -193,8 +193,8 @@ def sample_features(images: torch.Tensor, detector: Detector, config: Config) ->
     Through the detector's own backbone where it has one, else through one of random weights: good
     enough to learn the arithmetic from, and never out of reach.
     """
-    network = getattr(detector, "backbone", None)
-    if not isinstance(detector, backbone.OnBackbone):
+    network = getattr(detector.of_squares, "backbone", None)
+    if not isinstance(detector.of_squares, backbone.OnBackbone):
         with torch.random.fork_rng(devices=[]):
             network, _ = backbone.load_backbone(dataclasses.replace(config, weights="none"))
     return backbone.grid(backbone.extract(network, images, config), config.layers)

@@ -151,9 +151,20 @@ def test_bad_input(pictures):
         corruptions.apply(pictures, "blur", 0)
     with pytest.raises(ValueError, match="strength 6"):
         corruptions.amount("blur", 6)
-    for bad in (pictures.float(), pictures[0], pictures[:, :1], pictures[..., :10]):
-        with pytest.raises(ValueError, match="uint8 .N,3,S,S."):
+    for bad in (pictures.float(), pictures[0], pictures[:, :1]):
+        with pytest.raises(ValueError, match="uint8 .N,3,H,W."):
             corruptions.apply(bad, "blur", 1)
+
+
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_a_long_picture_is_disturbed_as_much_as_the_square_around_it(name):
+    """A flat strip stays as it is but for the disturbance, and keeps its shape."""
+    strip = torch.full((2, 3, 24, 96), 100, dtype=torch.uint8)
+    square = torch.full((2, 3, 96, 96), 100, dtype=torch.uint8)
+    found, whole = (corruptions.apply(one, name, 3) for one in (strip, square))
+    assert found.shape == strip.shape
+    assert found.float().mean() == pytest.approx(float(whole.float().mean()), abs=1)
+    assert found.float().std() == pytest.approx(float(whole.float().std()), abs=2)
 
 
 def test_no_pictures(pictures):
