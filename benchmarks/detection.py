@@ -146,7 +146,8 @@ def table(folder: Path) -> pd.DataFrame:
     fewer than two.
     """
     rows, ways = [], ("reference", "ours")
-    for name in sorted({tuple(path.stem.split("-")[:2]) for path in folder.glob("*/*.json")}):
+    for name in sorted({tuple(path.stem.split("-")[:2]) for way in ways
+                        for path in (folder / way).glob("*.json")}):
         (its, its_seeds), (own, own_seeds) = (curve(folder / way, *name) for way in ways)
         final = [list(values.values())[-1] if values else math.nan for values in (its, own)]
         rows.append({

@@ -42,7 +42,7 @@ if name != "silent":
     sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
     category, source = layout.open_from(data_root, category)
     run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source,
-                                                         grey_range=None),
+                                                 grey_range=None, looked_at=None),
                            types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})

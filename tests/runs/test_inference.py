@@ -198,8 +198,7 @@ def test_one_threshold_in_every_file(course_root, tmp_path, model):
     threshold = Threshold(np.array(measured["calibration"]["scores"]), 0.3)
     assert predictions["threshold"] == threshold.value == json.loads(metadata["threshold"])
     assert predictions["target_fpr"] == json.loads(metadata["target_fpr"]) == 0.3
-    assert json.loads(metadata["calibration_images"]) == predictions["calibration_images"] == (
-        8 if model == "fused" else 3)  # it can do without each of the good ones
+    assert json.loads(metadata["calibration_images"]) == predictions["calibration_images"] == 3
     assert measured["chosen"]["score"] == predictions["score"] == json.loads(metadata["score"])
     called = (table["chosen_score"] > threshold.value).tolist()
     assert called == (table["chosen_prediction"] == 1).tolist() and True in called

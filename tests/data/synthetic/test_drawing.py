@@ -114,7 +114,7 @@ def test_a_marker_that_somebody_else_wrote_is_an_error_that_names_it(tmp_path, s
     with pytest.raises(InputError, match="synthetic.json must hold a whole number as seed"):
         drawing.about(tmp_path)
     (tmp_path / drawing.MARKER).write_text(json.dumps({"seed": 3, "pixels": 64}))
-    assert drawing.about(tmp_path) == {"seed": 3, "pixels": 64}
+    assert drawing.about(tmp_path) == {"seed": 3, "pixels": 64, "across": 1, "down": 1}
 
 
 def test_a_tray_is_workpieces_beside_each_other_and_one_has_the_defect():
