@@ -21,7 +21,7 @@ from adlib.data import files
 from adlib.runs import run_folder
 from tests.tiny_study import GRID, Study, kernel_of, wait_for, workers
 
-KILLS = int(os.environ.get("KILLS", "15"))  # `make faults`: 50
+KILLS = int(os.environ.get("KILLS", "9"))  # `make faults`: 50
 CLOCK = """
 import datetime, os, time
 start, shift, pace = time.monotonic(), float(os.environ["CLOCK_SHIFT"]), float(os.environ["CLOCK_PACE"])
