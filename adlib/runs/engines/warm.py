@@ -8,6 +8,7 @@ papermill by jupyter_client's own seam for that, a provisioner.
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -53,6 +54,7 @@ class Server:
                 [sys.executable, "-c", f"from {__name__} import serve; serve()"],
                 cwd=self._project, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 start_new_session=True)
+            atexit.register(self.close)  # and where the batch is killed, it reads its end
             threading.Thread(target=self._listen, args=[self._server], daemon=True).start()
         server = self._server
         request = json.dumps({"words": words, "log": str(log.absolute()), "modules": modules})
@@ -75,7 +77,8 @@ class Server:
         if self._server is not None:
             self._server.kill()
             self._server.wait()
-            self._server.stdin.close()
+            with contextlib.suppress(OSError):
+                self._server.stdin.close()
 
     def _listen(self, server: subprocess.Popen) -> None:
         for line in server.stdout:
@@ -125,7 +128,7 @@ def serve() -> None:
         if not select.select([0], [], [], LOOK_S if children else None)[0]:
             continue
         if not (more := os.read(0, 65536)):
-            return  # the batch has ended, and what was forked ends with this
+            os._exit(0)  # the batch has ended, and what was forked ends with this
         *lines, rest = (rest + more).split(b"\n")
         for line in lines:
             request = json.loads(line)
