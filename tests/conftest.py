@@ -31,12 +31,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def small_detectors(monkeypatch) -> None:
-    """Few patches and few synthetic anomalies: for whatever needs a detector, and not a good one."""
+    """Few patches and synthetic anomalies: for whatever needs a detector, and not a good one."""
     from adlib.evaluation import calibration
     from adlib.models import detectors, fused
 
-    for module, name, value in ((calibration, "SYNTHETIC", 8), (fused, "SYNTHETIC", 24), (fused, "VIEWS", 16),
-                                (detectors, "BANK", 400), (detectors, "POOL", 2000)):
+    for module, name, value in ((calibration, "SYNTHETIC", 8), (fused, "SYNTHETIC", 24),
+                                (fused, "VIEWS", 16), (detectors, "BANK", 400),
+                                (detectors, "POOL", 2000)):
         monkeypatch.setattr(module, name, value)
 
 

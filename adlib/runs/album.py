@@ -156,11 +156,11 @@ def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:
     beside the page."""
     home = run_folder.home_of(page)  # what lies above a page is where it will be seen from there
 
-    def made_of(address: str, side: int) -> str:
+    def smaller(address: str, side: int) -> str:
         return _small((home if address.startswith("../") else page) / unquote(address), side)
 
     for side in SIDES:
-        made = [dataclasses.replace(shot, **{name: made_of(getattr(shot, name), side)
+        made = [dataclasses.replace(shot, **{name: smaller(getattr(shot, name), side)
                                              for name in ("thumb", "heat")}) for shot in shots]
         if sum(len(shot.thumb) + len(shot.heat) + TILE for shot in made) <= PAGE:
             break

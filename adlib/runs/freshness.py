@@ -186,7 +186,7 @@ def code(notebook: str, *more: str) -> str:
     do models that a cell imports by itself, to teach with: a run's own one is among `more`."""
     # Read each time: in JupyterLab it changes while this process lives.
     cells = _cells(study_root() / "notebooks" / notebook)
-    numeric, reached = _numeric_code(), set()
+    numeric, reached = numeric_code(), set()
     due = [name for source in cells for name in _imported(source) if ".models." not in name]
     due += [name for source in more for name in _imported(source)]
     while due:
@@ -248,7 +248,7 @@ def _cells(notebook: Path) -> list[str]:
 
 
 @functools.cache
-def _numeric_code() -> dict[str, tuple[str, set[str]]]:
+def numeric_code() -> dict[str, tuple[str, set[str]]]:
     """{module: (its source without what changes no number, the modules it imports)} of the packages
     that make numbers."""
     root, modules = Path(__file__).parents[1], {}

@@ -149,12 +149,12 @@ def copied(tmp_path, monkeypatch):
         monkeypatch.setattr(freshness, name, remembered)
     monkeypatch.setattr(freshness, "__file__", str(tmp_path / "adlib" / "runs" / "freshness.py"))
     yield tmp_path
-    freshness._numeric_code.cache_clear()
+    freshness.numeric_code.cache_clear()
 
 
 def hashes(category):
     """{model or notebook: the hash of its code}."""
-    freshness._numeric_code.cache_clear()
+    freshness.numeric_code.cache_clear()
     made = {kind: freshness.of_run(Config(model=kind), category)["code"] for kind in KINDS}
     return made | {name: freshness.code(name) for name in NOTEBOOKS}
 

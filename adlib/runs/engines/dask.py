@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from adlib import __version__
 from adlib.config import InputError, project_root, study_root
 from adlib.runs import run_folder
-from adlib.runs.engines import local
+from adlib.runs.engines import local, warm
 from adlib.runs.grid import Task
 
 if typing.TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Remote:
         if self._future.status == "finished":
             return self._future.result()
         if self._taken_back:
-            return local.KILLED
+            return warm.KILLED
         if self._future.status != "error":  # lost or cancelled, which nobody here asked for
             raise InputError(
                 "the Dask scheduler forgot this task or is gone; the same command goes on")

@@ -48,7 +48,7 @@ papermill()
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 STUCK_S, LOOK_S = 45.0, 5.0  # without work it is stuck; how often one looks
 LEAST = 0.25  # work that counts: seconds of processor time, or megabytes. Idle ones do a fifth
-KILLED, STUCK = -9, 1000  # exit codes: by SIGKILL, which Windows has none of; nobody's, for stuck
+STUCK = 1000  # nobody's exit code
 # The kernel is this interpreter's, and draws as notebooks do, whatever an editor's terminal or a
 # cluster's modules have set (JUPYTER_PATH comes before all other places of kernels).
 KERNEL = {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PATH": "", "PYTHONUTF8": "1",
@@ -239,7 +239,7 @@ def reason_of_exit(code: int, folder: Path) -> str:
     if code == 138:  # papermill's own code
         return "the kernel died (out of memory?)"
     if code < 0:
-        return f"killed by signal {-code}" + " (out of memory?)" * (code == KILLED)
+        return f"killed by signal {-code}" + " (out of memory?)" * (code == warm.KILLED)
     last = "".join(log_end(folder, 1))
     if last.startswith("Exception encountered at"):  # papermill's headline, and nothing under it
         return "a cell failed, and its kernel could no longer say why (out of memory?)"

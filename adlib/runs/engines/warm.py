@@ -26,9 +26,11 @@ import types
 import typing
 from pathlib import Path
 
+from adlib.runs import freshness
+
 POSSIBLE = sys.platform == "linux"  # macOS's and Windows' libraries do not bear a fork
 LOOK_S = 0.05  # how often the server asks after its children
-KILLED = -9
+KILLED = -9  # an exit code: by SIGKILL, which Windows has none of
 DIES_WITH_PARENT, NAME = 1, 15  # of prctl
 
 
@@ -157,6 +159,8 @@ def prepare_papermill() -> None:
 def _import(modules: list[str]) -> None:
     import ipykernel.kernelapp  # noqa: F401
 
+    if modules:  # A run is made from what is imported here, whatever the files say by then.
+        freshness.numeric_code()
     for name in modules:
         with contextlib.suppress(Exception):  # the notebook imports it, too, and says what is wrong
             importlib.import_module(name)

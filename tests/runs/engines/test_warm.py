@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import time
 
 import nbformat
 import psutil
 import pytest
 
 from adlib.runs.engines import local, warm
+from tests.tiny_study import wait_for
 
 pytestmark = pytest.mark.skipif(not warm.POSSIBLE, reason="forks on Linux alone")
 
@@ -35,19 +34,12 @@ def begin(server, tmp_path, source: str, name: str = "book", modules=()) -> warm
 
 def printed(tmp_path, name: str = "book") -> str:
     book = nbformat.read(tmp_path / f"{name}-out.ipynb", 4)
-    return "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", []))
-
-
-def waited(happened, seconds: float = 60.0):
-    ends = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.02)
-    return found
+    return "".join(output.get("text", "") for cell in book.cells
+                   for output in cell.get("outputs", []))
 
 
 def kernel_of(forked: warm.Forked) -> psutil.Process:
-    return waited(lambda: next((child for child in psutil.Process(forked.pid).children()
+    return wait_for(lambda: next((child for child in psutil.Process(forked.pid).children()
                                 if child.name() == "kernel"), None))
 
 
@@ -55,11 +47,20 @@ def test_what_is_imported_once_is_there_and_each_notebook_is_its_own(server, tmp
     source = "import sys, os\nprint('adlib.config' in sys.modules, os.getcwd(), 'x' in dir())\nx = 1"
     pids = set()
     for name in ("one", "two"):
-        forked = begin(server, tmp_path, source, name, ["adlib.config", "adlib.nosuch", "adlib.config.Config"])
+        forked = begin(server, tmp_path, source, name,
+                       ["adlib.config", "adlib.nosuch", "adlib.config.Config"])
         assert forked.wait() == 0, (tmp_path / f"{name}.txt").read_text()
         assert printed(tmp_path, name) == f"True {tmp_path} False\n"
         pids.add(forked.pid)
     assert len(pids) == 2
+
+
+def test_a_run_knows_the_code_that_was_imported_and_not_what_the_files_say_since(server, tmp_path):
+    """An edit in the middle of a batch: what was imported before is what makes the numbers."""
+    source = ("from adlib.runs import freshness\nfreshness.Path = None  # no file could be found\n"
+              "print(len(freshness.numeric_code()) > 20)")
+    assert begin(server, tmp_path, source, modules=["adlib.config"]).wait() == 0
+    assert printed(tmp_path) == "True\n"
 
 
 def test_a_cell_that_raises_is_papermills_failure_and_in_the_log(server, tmp_path):
@@ -75,9 +76,10 @@ def test_kernels_end_with_what_is_above_them(server, tmp_path, victim):
     kernel = kernel_of(forked)
     os.kill(forked.pid if victim == "papermill" else server._server.pid, signal.SIGKILL)
     assert forked.wait() == -signal.SIGKILL
-    waited(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
     # The next notebook starts all the same.
-    assert begin(server, tmp_path, "print(2)", "next").wait() == 0 and printed(tmp_path, "next") == "2\n"
+    assert begin(server, tmp_path, "print(2)", "next").wait() == 0
+    assert printed(tmp_path, "next") == "2\n"
 
 
 def test_a_killed_kernel_is_a_failure(server, tmp_path):
@@ -89,5 +91,5 @@ def test_where_nothing_can_be_forked_a_process_is_started(tmp_path, monkeypatch)
     monkeypatch.setattr(warm, "POSSIBLE", False)
     engine = local.Local(1)
     monkeypatch.setattr(local, "LocalProcess", lambda *given, **named: named["server"])
-    assert engine.launch(None) is None and sys.executable
+    assert engine.launch(None) is None  # no server
     engine.close()
