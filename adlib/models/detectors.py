@@ -159,7 +159,7 @@ class Memory(nn.Module):
         if without is not None:
             own = torch.isin(self.image, without)
             squares = squares.masked_fill(own & ~own.all(), torch.inf)
-        return cells - self.bank[torch.addmm(squares, cells, self.bank.T, alpha=-2).argmin(dim=1)]
+        return cells - self.bank[_least(torch.addmm(squares, cells, self.bank.T, alpha=-2))]
 
 
 class SyntheticAnomalyClassifier(nn.Module):
@@ -312,6 +312,14 @@ def _chunks(features: torch.Tensor, own: torch.Tensor | None
     else:
         for image, place in zip(features, own, strict=True):
             yield from ((cells, place) for cells in _cells(image[None]).split(AT_ONCE))
+
+
+def _least(values: torch.Tensor) -> torch.Tensor:
+    """Where each row of [P,M] has its least value: int64 [P]. NumPy finds it in a tenth of the
+    time that torch takes; an exporter sees torch alone."""
+    if torch.compiler.is_compiling():
+        return values.argmin(dim=1)
+    return torch.from_numpy(values.numpy().argmin(axis=1))
 
 
 def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

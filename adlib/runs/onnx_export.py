@@ -47,6 +47,8 @@ class Exported(nn.Module):
         super().__init__()
         self.run, self.detector = run, copy.deepcopy(run.detector)
         config, threshold = self.detector.config, run.threshold
+        if hasattr(self.detector, "backbone"):
+            self.detector.backbone = backbone.folded(self.detector.backbone)
         if device.precision(config, device.pick_device(config.device)) == "bf16":
             _round_as_bf16(self.detector)
         self.detector.config = dataclasses.replace(config, precision="float32")
