@@ -210,7 +210,7 @@ def worse(now: dict[str, typing.Any], history: list[dict[str, typing.Any]]) -> l
                   if entry["machine"] == now["machine"] and name in entry["rows"]]
         if before and min(found["times"]) > max(before[-1]["times"]):
             said.append(f"{name}: {min(found['times']):.3g} {found['unit']} at best, where it was "
-                        f"{max(before[-1]['times']):.3g} at most")
+                        f"{max(before[-1]['times']):.3g} {found['unit']} at most")
     return said
 
 
@@ -230,7 +230,7 @@ def table(entry: dict[str, typing.Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="default: the synthetic set")
     parser.add_argument("--weights", default="none", help="of the ResNet18 (default: random)")
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--history", type=Path, default=HISTORY)
     parser.add_argument("--table", action="store_true", help="print what was measured last")
     parser.add_argument("--check", action="store_true", help="end with 1 where a row got worse")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     history = ([json.loads(line) for line in given.history.read_text(encoding="utf-8").splitlines()]
                if given.history.is_file() else [])
     if given.table:
