@@ -96,9 +96,10 @@ def seconds_of(function: typing.Callable[[], typing.Any]) -> float:
     return time.perf_counter() - started
 
 
-def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
+def watched(command: list[str], fine: typing.Collection[int] = (0,), **environment: str
+            ) -> dict[str, typing.Any]:
     """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped
-    files aside), output}."""
+    files aside), output}. fine: the exit codes that are no failure."""
     started, peak = time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said,
@@ -116,7 +117,7 @@ def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
         seconds = time.perf_counter() - started
         said.seek(0)
         output = said.read()
-    if running.returncode:
+    if running.returncode not in fine:
         raise SystemExit(f"{' '.join(command)} failed:\n{output[-2000:]}")
     return {"seconds": seconds, "peak_mb": peak, "output": output}
 

@@ -184,7 +184,9 @@ MEASURED = {one.__name__: one for one in (study, new, fused, one_picture, predic
 
 
 def cli(words: list[str], place: str) -> dict[str, typing.Any]:
-    return speed.watched([sys.executable, "-m", "adlib.cli", *words], ADLIB_CACHE=f"{place}/cache")
+    fine = range(6) if words[0] == "predict" else (0,)  # it also ends with what it found
+    return speed.watched([sys.executable, "-m", "adlib.cli", *words], fine,
+                         ADLIB_CACHE=f"{place}/cache")
 
 
 def pictures(given: argparse.Namespace, folder: Path, count: int) -> None:
