@@ -186,7 +186,7 @@ def commands(monkeypatch):
             (run / "index.html").write_text("")
             time.sleep(0.5)
         if words[0] == "new":
-            called["photographs"] = len(list(Path(words[2]).iterdir()))
+            called["photographs"] = len(list(Path(words[3]).iterdir()))
         return {"seconds": 1.0}
 
     monkeypatch.setattr(waits, "cli", cli)
