@@ -7,12 +7,15 @@ them.
 """
 from __future__ import annotations
 
+import copy
 import hashlib
 import typing
+import weakref
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adlib.config import Config, cache_dir
 from adlib.data import files
@@ -24,8 +27,9 @@ from adlib.models.resnet18 import ResNet18
 
 BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
 CHANNELS, STRIDES = (64, 128, 256), (4, 8, 16)
-EXTRACTOR = "2"  # part of every cache key: raise it when _compute gives other features
+EXTRACTOR = "3"  # part of every cache key: raise it when _compute gives other features
 KEPT_BYTES = 4e9  # of features on disk; the oldest go first. A 256 px image takes 0.9 MB
+_folded: typing.MutableMapping[nn.Module, tuple[object, nn.Module]] = weakref.WeakKeyDictionary()
 Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on the CPU
 
 
@@ -72,6 +76,24 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config,
         stages.append(stage.permute(0, 3, 1, 2))
         start += channels * side**2
     return stages
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """The same with its batch norms in the convolutions before them, a third faster; made once for
+    the weights that it has."""
+    stamp = [(tensor.data_ptr(), tensor._version) for tensor in network.state_dict().values()]
+    known, made = _folded.get(network, (None, None))
+    if known != stamp:
+        made = copy.deepcopy(network)
+        for module in list(made.modules()):
+            pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")]
+            for convolution, norm in pairs:
+                one, other = (getattr(module, name, None) for name in (convolution, norm))
+                if isinstance(other, nn.BatchNorm2d):
+                    setattr(module, convolution, fuse_conv_bn_eval(one, other))
+                    setattr(module, norm, nn.Identity())
+        _folded[network] = stamp, made.eval()
+    return made
 
 
 def stages_of(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -140,7 +162,7 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
         fast.
     """
     device = pick_device(config.device)
-    network.to(device, memory_format=torch.channels_last).eval()
+    network = folded(network).to(device, memory_format=torch.channels_last)
     flat = np.empty((len(images), _flat_width(images.shape[-1])), np.float16)
     for start, batch in zip(range(0, len(images), BATCH), images.split(BATCH), strict=False):
         x = pictures.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)

@@ -99,6 +99,24 @@ def test_equals_torchvisions_resnet18(net, backbone):
         assert torch.allclose(stage.float(), truth, **of_features(truth))
 
 
+def test_batch_norms_are_folded_for_the_weights_that_it_has(backbone):
+    """Once; again when they change; and the backbone itself stays as it is."""
+    network = copy.deepcopy(backbone)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    made = features.folded(network)
+    assert made is features.folded(network) and made is not network
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in made.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    x = pictures(2, 64).float() / 255
+    for network_now in (network, network):
+        with torch.no_grad():
+            for one, other in zip(features.stages_of(features.folded(network_now), x),
+                                  features.stages_of(network_now, x), strict=True):
+                assert torch.allclose(one, other, **of_features(other))
+            network.encoder.layer1[0].bn1.weight.mul_(2)
+    assert features.folded(network) is not made
+
+
 def test_bf16_is_near_float32(backbone):
     for stage, other in zip(
             features.extract(backbone, pictures(), CONFIG),

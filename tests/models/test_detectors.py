@@ -308,6 +308,30 @@ def test_a_cell_is_compared_with_other_images_where_there_are_others():
     assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
 
 
+@pytest.mark.parametrize("width", [1, 49, 50, 51, 400, 1234])
+def test_the_lowest_of_a_line_is_found_by_blocks(width):
+    values = torch.randn(40, width, generator=torch.Generator().manual_seed(width))
+    values[:, ::7] = torch.inf  # as cells of the own image are
+    values[:5] = values[:5].round()  # ties: any of the lowest
+    found = values.gather(1, detectors._lowest(values)[:, None])[:, 0]
+    assert torch.equal(found, values.amin(dim=1))
+
+
+def test_a_rounded_search_finds_the_nearest_but_for_rounding():
+    """Far from the origin, where bf16 tells nothing apart: it looks from the patches' centre."""
+    torch.manual_seed(0)
+    memory = detectors.Memory()
+    memory.bank, cells = 100 + torch.randn(300, 64), 100 + torch.randn(50, 64)
+    exact = memory.difference(cells).norm(dim=1)
+    memory.rounded = True
+    found = memory.difference(cells).norm(dim=1)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert (found >= exact).all()  # the distance itself is not rounded
+    # squared distances that rounding 64 products to 8 bits, twice, cannot tell apart
+    assert (found.square() - exact.square()).max() < 12 * 2**-8 * 64**0.5
+    assert (found == exact).double().mean() > 0.8
+
+
 def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
     good, views = good_features(3), torch.from_numpy(cells_of(good_features(2, seed=8))).float()
     image = torch.tensor([2, 0]).repeat_interleave(SIDE**2)
