@@ -308,15 +308,6 @@ def test_a_cell_is_compared_with_other_images_where_there_are_others():
     assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
 
 
-@pytest.mark.parametrize("width", [1, 49, 50, 51, 400, 1234])
-def test_the_lowest_of_a_line_is_found_by_blocks(width):
-    values = torch.randn(40, width, generator=torch.Generator().manual_seed(width))
-    values[:, ::7] = torch.inf  # as cells of the own image are
-    values[:5] = values[:5].round()  # ties: any of the lowest
-    found = values.gather(1, detectors._lowest(values)[:, None])[:, 0]
-    assert torch.equal(found, values.amin(dim=1))
-
-
 def test_a_rounded_search_finds_the_nearest_but_for_rounding():
     """Far from the origin, where bf16 tells nothing apart: it looks from the patches' centre."""
     torch.manual_seed(0)
