@@ -428,9 +428,9 @@ def test_no_cell_is_compared_with_an_image_that_it_is_made_of(monkeypatch):
     """Else its difference were nothing, in training alone."""
     compared, original = [], detectors.Memory.difference
 
-    def spy(self, cells, without=None):
+    def spy(self, cells, without=None, table=None):
         compared.append(None if without is None else without.tolist())
-        return original(self, cells, without)
+        return original(self, cells, without, table)
 
     monkeypatch.setattr(detectors.Memory, "difference", spy)
     anomalous, masks, _ = anomalies_of(3)
