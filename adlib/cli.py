@@ -209,6 +209,9 @@ def export(args: argparse.Namespace) -> int:
                if about.get("precision") == "bf16" else "")
     print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
           f"of any size, threshold {run.threshold.value:.6g}{rounded}")
+    if run.detector.tile:
+        print(f"it takes squares: {Path(args.onnx).with_suffix('.py')} beside it cuts pictures and "
+              "stitches maps, and does not ask whether a picture shows the part at all")
     return 0
 
 
