@@ -144,9 +144,6 @@ def new(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
     from adlib.runs.record import Record
@@ -157,9 +154,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
     told, due = False, [] if args.watch else predictions.sources(given)
-    bar = Progress(BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
-                   console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(),
-                   disable=not sys.stderr.isatty())
+    bar = board.counted()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         for latest in predictions.predict(record, coming, stop,

@@ -21,6 +21,7 @@ from adlib.evaluation.results import write_csv
 from adlib.models import fused, ssim
 from benchmarks import detection, gpu, how_many, neighbour, parts, peers, reference, speed, waits
 from tests.conftest import picture
+from tests.tiny_study import SMALL_DETECTORS
 
 SMALL = {
     "image_size": 32, "epochs": 3, "batch_size": 4, "lr": 1e-3, "schedule": "reference",
@@ -140,7 +141,7 @@ def drawn(tmp_path, monkeypatch):
 
 def test_the_best_detector_is_measured_by_the_spine(drawn):
     script = speed.TO_METRICS.format(weights="none", root=str(drawn), name="hazelnut")
-    seen = speed.watched([sys.executable, "-c", script.replace("256", "64")])
+    seen = speed.watched([sys.executable, "-c", SMALL_DETECTORS + script.replace("256", "64")])
     assert 0 <= float(seen["output"].split()[-1]) <= 1
 
 
@@ -150,7 +151,7 @@ def test_a_neighbour_is_busy_and_gone_afterwards_and_the_script_beside_it_runs(d
                    if neighbour.NEIGHBOUR in child.cmdline())
         script = neighbour.RUN.format(model="fused", size=64, weights="none", root=str(drawn),
                                       name="hazelnut")
-        assert neighbour.seconds(script, beside=0) > 0 and sum(busy.cpu_times()[:2]) > 0
+        assert neighbour.seconds(SMALL_DETECTORS + script, beside=0) > 0 and sum(busy.cpu_times()[:2]) > 0
     assert not busy.is_running()
 
 
