@@ -106,10 +106,12 @@ def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
                      gallery.counted(rows, decision.threshold), "images", "all_results.csv")
 
 
-def show_misses(results: Results) -> None:
+def show_misses(decision: Decision, results: Results) -> None:
     """What is missed, by kind and size of defect, and how well defects are localized."""
     said = sentences.misses(results.table)
-    if table := components.misses(results):
+    if not decision.threshold.is_attainable:
+        figures.say(sentences.threshold_rests_on(decision.threshold))
+    elif table := components.misses(results):
         figures.show(table, said, "misses-by-defect", "all_results.csv")
     else:
         figures.say(said)

@@ -135,7 +135,7 @@ class Study:
             return None
         if len(by_category) > INLINE:
             return Section("", [tables.heat(
-                questions.wins(by_category, self.order), t("caption.wins"), "better", SUMMARY,
+                questions.wins(by_category, self.order), t("caption.wins", n=len(by_category)), "better", SUMMARY,
                 low=0, high=len(by_category))])
         return Section("", list(map(self._pairs, by_category)))
 

@@ -1,5 +1,6 @@
 """What a run's notebook shows: everything about the score in use, the reference's grey beside it; the
 reference's four pictures as files; and where something is missing, why."""
+import dataclasses
 import types
 
 import bs4
@@ -55,7 +56,7 @@ def everything(run):
     run_page.show_result(run, run.part, run.detector, run.decision, run.results)
     run_page.show_threshold(run, run.decision, run.results)
     run_page.show_images(run, run.part, run.detector, run.decision, run.results)
-    run_page.show_misses(run.results)
+    run_page.show_misses(run.decision, run.results)
     run_page.show_scores(run, run.decision, run.results)
     run_page.show_confounders(run.results)
     run_page.answer(run.part, run.detector, run.results)
@@ -94,6 +95,15 @@ def test_counts_agree_wherever_they_are(run, displayed):
     rows = [row.select_one(".n").text.split(" / ") for row in page.select(
         "#misses-by-defect tbody tr")]
     assert int(rows[0][0]) == matrix["found"] and int(rows[0][1]) == 3
+
+
+def test_without_an_attainable_threshold_nothing_counts_as_missed(run, displayed):
+    n = len(run.decision.threshold.calibration)
+    thresholds = {name: threshold.at(0.001) for name, threshold in run.decision.thresholds.items()}
+    run_page.show_misses(dataclasses.replace(run.decision, thresholds=thresholds), run.results)
+    page = english("".join(displayed))
+    assert not page.select("figure, table")
+    assert f"{n} held-out good images" in page.text and "at least 999 are needed" in page.text
 
 
 def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
