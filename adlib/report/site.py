@@ -23,7 +23,7 @@ from adlib.data import files
 from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, join, named, t
-from adlib.report.study import INLINE, Study
+from adlib.report.study import DATA, INLINE, Study
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
 from adlib.runs.grid import AFTER_A_RUN
@@ -31,8 +31,8 @@ from adlib.runs.grid import AFTER_A_RUN
 TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
-             "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "smallest.csv", "how_many.csv", "suspects.txt")
+             "score_study.csv", "history.csv", "regions.csv", "robustness.csv",
+             "detectability.csv", "suspects.txt", *DATA)
 # Of what an output offers, the first that a page can show: widgets and scripts are their text.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
          "text/plain"]
