@@ -109,7 +109,7 @@ class Study:
         """Display a section; on a page, nothing where its question was not asked."""
         section = getattr(self, name)()
         if section is None and figures.attended():
-            figures.say(self._how_to_ask(name))
+            figures.say(self._how_to_ask(name) if name in RUN_BY else t("study.not_asked"))
         for drawn in section.drawn if section else ():
             figures.show(drawn)
         if section and section.said:
@@ -243,8 +243,6 @@ class Study:
                       tables=tables, notes=matrix.notes(self.rows), label=comparison.label)
 
     def _how_to_ask(self, name: str) -> Text:
-        if name not in RUN_BY:
-            return t(f"section.{name}")
         grid = f"params/grids/{RUN_BY[name]}.yaml"
         takes = forecast.duration(forecast.of_grid(Path(grid), self.images))
         return t("study.how_to_ask", question=t(f"section.{name}"), grid=grid, takes=takes)
