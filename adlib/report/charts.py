@@ -21,6 +21,7 @@ from adlib.report.i18n import Text, t
 from adlib.report.render import render
 
 if typing.TYPE_CHECKING:
+    from adlib.evaluation.calibration import Decision
     from adlib.evaluation.results import Results as EvaluationResults
 
 Points = typing.Iterable[tuple[float, float]]
@@ -151,10 +152,11 @@ def loss(history: list[dict[str, float]], caption: str) -> Markup:
         (Text(""), 0, top, (0, top / 2, top)), caption, "loss-curve", data="history.csv")
 
 
-def roc_of(results: EvaluationResults, name: str, caption: str) -> Markup:
-    """ROC curve of the score in use, `name`, on the test split, a cross at the threshold; thin and
-    grey, that of the reference score. "" where it is undefined."""
+def roc_of(results: EvaluationResults, decision: Decision, caption: str) -> Markup:
+    """ROC curve of the score in use on the test split, a cross at the threshold if there is one;
+    thin and grey, that of the reference score. "" where it is undefined."""
     entry, point = results.chosen["auroc"]["test"], results.chosen["operating"]["test"]
+    name = decision.score
     if entry["value"] is None:
         return Markup("")
     lines, more = [], []
@@ -162,7 +164,7 @@ def roc_of(results: EvaluationResults, name: str, caption: str) -> Markup:
         lines.append(("grey", "line", zip(*_roc(results.table, "score"), strict=True)))
         more.append(("grey", sentences.score(results.metrics["score"])))
     lines.append(("c0", "line", zip(*_roc(results.table, "chosen_score"), strict=True)))
-    if point["detections"] and point["false_positives"]:
+    if decision.threshold.is_attainable and point["detections"] and point["false_positives"]:
         lines.append(("c1", "crosses", [(point["false_positives"]["rate"],
                                          point["detections"]["rate"])]))
         more.append(("cross", t("figure.threshold")))

@@ -122,7 +122,7 @@ def show_scores(run: Run, decision: Decision, results: Results) -> None:
     """The ROC curve, and every score's label-free AUROC beside its real one."""
     reference_figures.roc(results, decision.score, run.folder)
     said = sentences.roc(results.chosen["auroc"], decision.score)
-    figures.show(charts.roc_of(results, decision.score, said) or components.paragraph(said))
+    figures.show(charts.roc_of(results, decision, said) or components.paragraph(said))
     figures.show(charts.score_study(results.score_study, sentences.scores(results.score_study)))
 
 

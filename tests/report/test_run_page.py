@@ -116,7 +116,7 @@ def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
 def results(where, scores, chosen=""):
     run = scored(where, scores, chosen=chosen)
     return types.SimpleNamespace(
-        table=run.table, auroc=evaluation.auroc_of(run.table),
+        table=run.table, decision=run.decision, auroc=evaluation.auroc_of(run.table),
         metrics=evaluation.measured(run.table, run.decision, None, {}),
         chosen=evaluation.measured(run.table, run.decision, None, {})["chosen"],
         score_study=evaluation.score_study(run.table, run.decision, run.by_split))
@@ -126,14 +126,18 @@ def test_the_roc_curve_is_of_the_score_in_use_and_the_references_is_grey():
     nut = category()
     scores = {OWN: ranks(nut, 0.5), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
     for chosen, grey in ((OTHER, 1), (OWN, 0)):
-        shown = english(charts.roc_of(results(nut, scores, chosen), chosen, Text("ROC.")))
+        found = results(nut, scores, chosen)
+        shown = english(charts.roc_of(found, found.decision, Text("ROC.")))
         assert len(shown.select("path.line.grey")) - len(shown.select(".key path.grey")) == grey
         assert len(shown.select("path.crosses")) == 1
-    perfect = english(charts.roc_of(results(nut, scores, OTHER), OTHER, Text("ROC.")))
+    found = results(nut, scores, OTHER)
+    perfect = english(charts.roc_of(found, found.decision, Text("ROC.")))
     assert perfect.select_one(".grid path.line.c0")["d"].startswith("M0.0 180.0L0.0 0.0")
-    unlabelled = results(nut, scores)
-    unlabelled.chosen["auroc"]["test"]["value"] = None
-    assert charts.roc_of(unlabelled, OWN, Text("ROC.")) == ""
+    thresholds = {name: one.at(0.001) for name, one in found.decision.thresholds.items()}
+    none = dataclasses.replace(found.decision, thresholds=thresholds)
+    assert not english(charts.roc_of(found, none, Text("ROC."))).select("path.crosses")
+    found.chosen["auroc"]["test"]["value"] = None
+    assert charts.roc_of(found, found.decision, Text("ROC.")) == ""
 
 
 def test_the_loss_has_a_line_for_what_was_measured():
