@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
+from adlib.evaluation.results import write_csv
 from adlib.report import comparison, components, gallery
 from adlib.report.i18n import t
 from adlib.runs import album, run_folder
@@ -47,8 +48,10 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
     comparison.performance."""
     for category, runs in table[table["status"] == "finished"].groupby("category", sort=False):
         here = reports / FOLDER / str(category)
-        shown = gallery.compare([compared(reports / folder, here) for folder in runs["folder"]])
-        if shown:
+        sides = [compared(reports / folder, here) for folder in runs["folder"]]
+        if shown := gallery.compare(sides):
+            write_csv(pd.concat([side.rows.set_index("path")["score"].rename(str(side.name))
+                                 for side in sides], axis=1).reset_index(), here / "scores.csv")
             output = nbformat.v4.new_output("display_data", data={"text/html": shown})
             yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
                    "cells": [nbformat.v4.new_markdown_cell("", id="question"),

@@ -6,6 +6,7 @@ import typing
 import numpy as np
 from markupsafe import Markup
 
+from adlib.report import components
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
 from adlib.runs import overlays
@@ -47,8 +48,9 @@ def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.S
                       "left": f"{100 * place[i, 0] / WIDE:.2f}",
                       "top": f"{100 * place[i, 1] / HIGH:.2f}",
                       "text": t("view.kind_name", kind=kind, name=name)})
-    return render("feature_map.html.j2", points=items, kinds=list(marks.values()), title=title,
-                  wide=WIDE, high=HIGH, room=ROOM, large=LARGE)
+    drawn = render("feature_map.html.j2", points=items, kinds=list(marks.values()), title=title,
+                   wide=WIDE, high=HIGH, room=ROOM, large=LARGE)
+    return components.figure(drawn, "feature-map", title)
 
 
 def _kind(colour: str, shape: str, text: Text) -> dict[str, str]:

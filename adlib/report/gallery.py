@@ -135,7 +135,8 @@ def compare(runs: typing.Sequence[Compared]) -> Markup:
     words = {kind: html(text) for kind, text in VERDICTS.values()}
     shown = render("compare.html.j2", runs=told, images=images, verdicts=words,
                    truth=any(image["ticks"] for image in images))
-    return figure(shown, "two-runs", t("compare.caption", n=len(images), runs=len(runs)))
+    return figure(shown, "two-runs", t("compare.caption", n=len(images), runs=len(runs)),
+                  "scores.csv")
 
 
 def _of_run(run: Compared, rows: pd.DataFrame) -> dict[str, typing.Any]:

@@ -77,7 +77,8 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
         "matrix.html.j2", groups=list(groups.values()), several=len(over) > 0, low=low,
         heads=[(name, "" if only else _data_page(reports, name)) for name in categories],
         wide=len(categories) <= WIDE, constant=constant, decimal=tables.decimal,
-        said=tables.auroc, more={group: list(map(tables.title, more[group])) for group in more})
+        said=tables.auroc, rated=here["detections"].notna().any(),
+        more={group: list(map(tables.title, more[group])) for group in more})
 
 
 def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -118,10 +119,10 @@ def _more(rows: pd.DataFrame) -> tuple[dict[str, list[str]], list[tuple[str, str
     columns, constant = {}, []
     done = rows[rows["seeds"] > 0].to_dict("records")
     for group, name in ((group, name) for group, names in MORE.items() for name in names):
-        texts = {tables.text(name, row) for row in done} - {""}
+        texts = {tables.text(name, row) for row in done}
         if len(texts) > 1:
             columns.setdefault(group, []).append(name)
-        elif texts and len(done) > 1 and group in ("cost", "provenance"):
+        elif any(texts) and len(done) > 1 and group in ("cost", "provenance"):
             constant.append((tables.title(name), texts.pop()))
     return columns, constant
 

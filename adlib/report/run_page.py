@@ -111,10 +111,12 @@ def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
                      gallery.counted(rows, decision.threshold), "images", "all_results.csv")
 
 
-def show_misses(results: Results) -> None:
+def show_misses(decision: Decision, results: Results) -> None:
     """What is missed, by kind and size of defect, and how well defects are localized."""
     said = sentences.misses(results.table)
-    if table := components.misses(results):
+    if not decision.threshold.is_attainable:
+        figures.say(sentences.threshold_rests_on(decision.threshold))
+    elif table := components.misses(results):
         figures.show(table, said, "misses-by-defect", "all_results.csv")
     else:
         figures.say(said)
@@ -125,7 +127,7 @@ def show_scores(run: Run, decision: Decision, results: Results) -> None:
     """The ROC curve, and every score's label-free AUROC beside its real one."""
     reference_figures.roc(results, decision.score, run.folder)
     said = sentences.roc(results.chosen["auroc"], decision.score)
-    figures.show(charts.roc_of(results, decision.score, said) or components.paragraph(said))
+    figures.show(charts.roc_of(results, decision, said) or components.paragraph(said))
     figures.show(charts.score_study(results.score_study, sentences.scores(results.score_study)))
 
 

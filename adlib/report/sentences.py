@@ -237,7 +237,7 @@ def misses(table: pd.DataFrame) -> Text:
     """What is missed, of which kind most of it is, and what the reference score says of it. table:
     Results.table."""
     bad = table[(table["split"] == "test") & (table["label"] == 1)]
-    if bad.empty or bad["chosen_prediction"].isna().any():
+    if bad.empty:
         return t("misses.unknown")
     missed = bad[bad["chosen_prediction"] == 0]
     if missed.empty:
@@ -324,8 +324,8 @@ def answer(config: Config, category: str, auroc: dict[str, dict[str, typing.Any]
                  why=no_auroc(entry["n_good"], entry["n_anomalous"]))
     verdict = t("run.like_guessing" if entry["low"] <= 0.5 <= entry["high"] else
                 "run.worse_than_guessing" if entry["high"] < 0.5 else "run.better_than_guessing")
-    text = t("run.answer", category=category, value=entry["value"], name=config.name,
-             verdict=verdict, auroc=_auroc(entry))
+    text = t("run.answer", category=category, value=entry["value"], verdict=verdict,
+             name=named("label", config.name), auroc=_auroc(entry))
     return text if not weights_word.startswith("RANDOM") else join(
         [text, t("run.answer_weights", weights=weights(weights_word))])
 

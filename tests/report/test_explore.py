@@ -308,6 +308,9 @@ def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run):
     given = next(one for one in widgets(box) if isinstance(one, w.Text))
     given.value = json.dumps([["x.png", base64.b64encode(files_given[0][1]).decode()]])
     assert len(page(box).select("li")) == 1
+    box.children[0].value = ({"name": "y.png", "content": files_given[0][1], "size": 1,
+                              "type": "image/png", "last_modified": pd.Timestamp(0)},)
+    assert given.value == "" and page(box).select_one(".file").text == "y.png"  # the last counts
     given.value = "[1]"
     assert "what was dropped is no picture" in page(box).text
 
@@ -325,7 +328,7 @@ def test_tags_and_notes_are_kept_in_a_csv_and_come_back(look):
     assert (tags.value, note.value) == ("", "")
     note.value = "a label to doubt"
     control(box, "keep").click()
-    assert "2 notes in notes/nut.csv" in page(box).text
+    assert "notes/nut.csv, in the folder of the results, has notes on 2" in page(box).text
     again = explore.notes(look)
     control(again, "image").value = second
     assert control(again, "note").value == "a label to doubt"

@@ -232,8 +232,7 @@ def test_what_is_missed_by_kind_and_what_the_reference_says_of_it():
     _, run = metrics({OWN: tests[OTHER] + 2})
     assert sentences.misses(run.table) == (
         "Nothing is missed: all 15 anomalous test images are found.")
-    _, run = metrics({OWN: tests[OTHER]}, held=NOTHING)
-    assert "cannot be counted" in sentences.misses(run.table)
+    assert "cannot be counted" in sentences.misses(run.table[run.table["label"] != 1])
 
 
 @pytest.mark.parametrize(("code", "said", "other"), [

@@ -152,6 +152,13 @@ def test_a_failed_run_says_why_and_how_to_try_again(reports):
     assert "begin ValueError" in page.text and "\x1b" not in page.source
 
 
+def test_a_failed_run_without_a_notebook_is_headed_in_either_language(reports):
+    page = built(reports)["runs/nut/pca/seed-0"].soup
+    assert page.h1.text == "nut: PCA residual" and not page.select(".eyebrow")
+    other = Page(reports / "runs" / "nut" / "pca" / "seed-0" / "index.html", "zh").soup
+    assert other.h1.text == "nut：PCA 残差"
+
+
 def test_a_partial_notebook_is_shown_below_the_reason(reports):
     notebook(reports / "limits" / "nut" / "pca" / "notebook.ipynb", "begun", error="too dark")
     page = built(reports)["limits/nut/pca"]
