@@ -137,6 +137,8 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
+        if free and decision.undecided:
+            said.append(t("run.choice_unsure", n=len(decision.undecided), of=len(ranking) - 1))
     good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
         threshold.target_fpr)
     said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
