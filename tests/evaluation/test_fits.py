@@ -93,4 +93,4 @@ def test_a_run_tells_what_was_chosen_and_is_reopened_by_it(tmp_path, monkeypatch
     assert run.config.fit == "tile" and run.detector.tile == 64
     assert run_folder.config_of(folder).fit == "tile"
     test = next((tmp_path / "data" / "strip" / "test" / "spot").iterdir())
-    assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) == 0
+    assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) == 1  # found
