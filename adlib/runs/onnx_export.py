@@ -200,8 +200,12 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
         onnx.checker.check_model(model)
         onnx.save(model, str(temporary))
     if tiled:
-        with files.atomic_path(path.with_suffix(".py")) as temporary:
-            temporary.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
+        files.write_text(script_beside(path), SCRIPT.read_text(encoding="utf-8"))
+
+
+def script_beside(path: Path) -> Path:
+    """Where the script of an exported run of tiles lies."""
+    return path.with_name(f"{path.stem}_tiles.py")
 
 
 def _of_pictures(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typing.Any]]:
