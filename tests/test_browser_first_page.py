@@ -103,9 +103,13 @@ def test_more_columns_and_the_numbers_of_a_large_heat_map_come_on_demand(page, m
     assert visible(page, ".matrix tbody .m.localisation", tmp_path, columns) == 4 * 12
     assert visible(page, ".matrix tbody .m.other", tmp_path, columns) == 0
     assert visible(page, "#pairs-0 td > span", tmp_path) == 20  # of five rows they are seen at once
-    numbers = "#better td > span"
+    assert visible(many, "#better td > span", tmp_path) == 14 * 13  # so are numbers of few digits
+    numbers = "#all-scores td > span"
     assert visible(many, numbers, tmp_path) == 0
-    assert visible(many, numbers, tmp_path, tick.format("#better input")) == 14 * 13
+    assert visible(many, numbers, tmp_path, tick.format("#all-scores input")) == 6 * 20
+    assert visible(many, ".matrix td .at", tmp_path) == 0
+    rates = tick.format(".switch input[value=rates]")
+    assert visible(many, ".matrix td .at", tmp_path, rates) == 10 * 16
 
 
 def test_a_word_says_what_it_means_in_either_language(page, tmp_path):
