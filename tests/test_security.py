@@ -151,7 +151,7 @@ def followed(words, until=lambda: False, **options):
             time.sleep(0.1)
         if running.poll() is None:
             running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=30)[0].decode()
+        said = running.communicate(timeout=300)[0].decode()
     return running.returncode, said, seen
 
 

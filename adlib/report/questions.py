@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
+from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
 from adlib.report.i18n import named
@@ -78,7 +79,7 @@ def choices(scores: pd.DataFrame) -> pd.DataFrame:
             "chosen_score": ", ".join(part.loc[part["chosen"] > 0, "score"]),
             "chosen_auroc": part["picked"].iloc[0],
             "best_score": best["score"], "best_auroc": best["test"],
-            "rank_correlation": part["label_free"].corr(part["test"], method="spearman")})
+            "rank_correlation": rank_correlation(part["label_free"], part["test"])})
     return pd.DataFrame(rows)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from adlib.config import MODELS, PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
 from adlib.evaluation.conformal import min_calibration_size
+from adlib.evaluation.ranks import rank_correlation
 from adlib.report.data_sentences import corruption, findings_problems
 from adlib.report.i18n import Text, join, messages, named, t
 
@@ -129,6 +130,8 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
+        if free and decision.undecided:
+            said.append(t("run.choice_unsure", n=len(decision.undecided), of=len(ranking) - 1))
     good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
         threshold.target_fpr)
     said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
@@ -161,7 +164,7 @@ def scores(study: pd.DataFrame) -> Text:
     constant = 1 in study[["label_free", "test"]].nunique().to_list()  # has no rank correlation
     if len(study) < 3 or study["label_free"].isna().any() or constant:
         return text
-    agreement = study["label_free"].corr(study["test"], method="spearman")
+    agreement = rank_correlation(study["label_free"], study["test"])
     best = study.loc[study["test"].idxmax()]
     if best["test"] > used.loc[used["role"].str.contains("chosen|fixed"), "test"].max():
         return join([text, t("run.rank_correlation_and_best", agreement=agreement,

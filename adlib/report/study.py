@@ -24,6 +24,7 @@ from adlib.report import (
     questions,
     ranking,
     tables,
+    unlabelled,
 )
 from adlib.report.i18n import Text, join, t
 from adlib.report.render import render
@@ -32,8 +33,8 @@ from adlib.runs import forecast, run_folder
 SUMMARY = "summary.csv"
 INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
 LINES = 6  # configurations drawn in one figure: more lie on each other
-SECTIONS = ("ranks", "kinds", "scores", "target", "position", "ablation", "places", "limits",
-            "how_many", "epochs")  # of docs/results.md, in their order
+SECTIONS = ("ranks", "kinds", "unlabelled", "scores", "target", "position", "ablation", "places",
+            "limits", "how_many", "epochs")  # of docs/results.md, in their order
 ON_PAGES = ("better", "roc", *SECTIONS)
 DATA = (*(f"{name}.csv" for name in ON_PAGES), "choices.csv", "smallest.csv")  # of their figures
 RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "ablation": "ablation",
@@ -167,6 +168,12 @@ class Study:
             tables.heat(cells, caption, "all-scores", "scores.csv", low=0.4, high=1)], [
             (choices, t("caption.choices")), (questions.wide(cells, "score"), caption)],
             {"scores.csv": found, "choices.csv": choices})
+
+    def unlabelled(self) -> Section | None:
+        """Which would one take without labels, and is that sure?"""
+        found = unlabelled.table(self.main, self.reports)
+        return self._tabled(unlabelled.said(found), unlabelled.shown(found),
+                            "unlabelled") if len(found) else None
 
     def target(self) -> Section | None:
         """Pixels or features?"""

@@ -1,4 +1,5 @@
-"""New pictures through a finished run, read ahead, scored one by one, and kept in a record."""
+"""New pictures through a finished run: scored one by one, decoded and drawn beside that, and kept
+in their order in a record."""
 from __future__ import annotations
 
 import collections
@@ -14,14 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from adlib.config import InputError
-from adlib.data import layout, reading, untrusted
+from adlib.data import files, layout, reading, untrusted
 from adlib.runs import overlays
 from adlib.runs.inference import Decoded, Reopened
 from adlib.runs.record import Prediction, Record, Source, utc
 
-AHEAD = 4  # pictures that are decoded while another one is scored
+AHEAD, WORKERS = 2, 2  # pictures begun before their turn; threads that decode and draw
+T = typing.TypeVar("T")
 SIDE = 512  # pixels a side of an overlay at most
 
 
@@ -54,7 +57,7 @@ def below(folder: Path) -> list[Path]:
 
 
 def predict(record: Record, given: typing.Iterable[Source], stop: threading.Event, *,
-            ahead: int = AHEAD) -> typing.Iterator[Prediction]:
+            ahead: int = AHEAD, overlaid: bool = True) -> typing.Iterator[Prediction]:
     """Score what the record does not know, until `stop` is set: yields each prediction after its
     row and its overlay are written.
 
@@ -62,14 +65,24 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
     anywhere; one colour scale for all. A picture that cannot be read has a row, too.
 
     Args:
-        ahead: pictures to decode in advance; 0 where the next may be long in coming.
+        ahead: pictures to begin in advance; 0 where the next may be long in coming.
+        overlaid: write overlays.
     """
-    with ThreadPoolExecutor(2) as pool:
-        for source, look in _ahead(pool, record, given, ahead):
-            read = look()
-            source.done |= read is None
-            if read and (source.final or not read[0].problem):
-                prediction = _scored(record, source, *read)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        reads = _later(((source, pool.submit(_read, record, source).result) for source in given),
+                       ahead)
+        looks = _later(((source, _looked_at(pool, record.run, read(), overlaid))
+                        for source, read in reads), ahead)
+        for source, look in looks:
+            looked = look()
+            source.done |= looked is None
+            if looked and (source.final or not looked[0].problem):
+                prediction, overlay = looked
+                if overlay:
+                    prediction = dataclasses.replace(
+                        prediction, overlay=record.overlay_of(source, prediction.content))
+                    with files.atomic_path(record.out / prediction.overlay) as temporary:
+                        temporary.write_bytes(overlay)
                 added, told = record.add(prediction), source.done
                 source.done = True
                 if added or not told:
@@ -86,25 +99,35 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in found if what), 0)
 
 
-def _scored(record: Record, source: Source, read: Prediction, picture: Decoded | None
-            ) -> Prediction:
-    if picture is None:
-        return read
-    run, whole = record.run, picture.whole[None, :3]
+def _looked_at(pool: ThreadPoolExecutor, run: Reopened,
+               read: tuple[Prediction, Decoded | None] | None, overlaid: bool
+               ) -> typing.Callable[[], tuple[Prediction, bytes] | None]:
+    """Scored, here; the rest, which takes as long, beside the next one's score. Returns what waits
+    for the row and the overlay's file (b"" for none); for None of what has a row."""
+    if read is None or read[1] is None:
+        return lambda: read and (read[0], b"")
+    row, picture = read
     scores, maps = run.score_with_maps(picture.given[None])
     if not math.isfinite(scores[0]):
-        return dataclasses.replace(read, problem=f"its score is {scores[0]}")
-    overlay = record.overlay_of(source, read.content)
-    overlays.save(overlays.overlay(whole[0].permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
-                                   level=run.decision.level), record.out / overlay, SIDE)
+        return lambda: (dataclasses.replace(row, problem=f"its score is {scores[0]}"), b"")
+    return pool.submit(_finished, run, row, picture.whole[None, :3], scores, maps[0],
+                       overlaid).result
+
+
+def _finished(run: Reopened, read: Prediction, whole: torch.Tensor, scores: np.ndarray,
+              map_: np.ndarray, overlaid: bool) -> tuple[Prediction, bytes]:
+    overlay = overlays.jpeg(overlays.overlay(
+        whole[0].permute(1, 2, 0).numpy(), map_, low=run.decision.low,
+        level=run.decision.level), SIDE) if overlaid else b""
     p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
     taken = {name: float(values[0]) for name, values in usual.measure(whole).items()
              } if usual else {}
     (foreign_p_value, ), (reason, ) = run.foreign(whole)
     return dataclasses.replace(
         read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
-        verdict=_verdict(run, scores, reason), reason=reason, overlay=overlay,
-        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken)
+        verdict=_verdict(run, scores, reason), reason=reason,
+        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken
+    ), overlay
 
 
 def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
@@ -115,17 +138,14 @@ def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
     return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
 
 
-def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Source], ahead: int
-           ) -> typing.Iterator[tuple[Source, typing.Callable[[], typing.Any]]]:
-    """Every source with a function that waits for `_read`, `ahead` of them being decoded."""
-    waiting: collections.deque[tuple[Source, typing.Any]] = collections.deque()
-    for source in given:
-        waiting.append((source, pool.submit(_read, record, source)))
-        if len(waiting) > ahead:
-            first, future = waiting.popleft()
-            yield first, future.result
-    for first, future in waiting:
-        yield first, future.result
+def _later(items: typing.Iterable[T], n: int) -> typing.Iterator[T]:
+    """The items, each after n more were begun."""
+    waiting: collections.deque[T] = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > n:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _read(record: Record, source: Source) -> tuple[Prediction, Decoded | None] | None:
