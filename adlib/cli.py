@@ -205,7 +205,7 @@ def export(args: argparse.Namespace) -> int:
     print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
           f"of any size, threshold {run.threshold.value:.6g}{rounded}")
     if run.detector.tile:
-        print(f"it takes squares: {Path(args.onnx).with_suffix('.py')} beside it cuts pictures and "
+        print(f"it takes squares: {onnx_export.script_beside(Path(args.onnx))} cuts pictures and "
               "stitches maps, and does not ask whether a picture shows the part at all")
     return 0
 

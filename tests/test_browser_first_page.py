@@ -108,8 +108,10 @@ def test_more_columns_and_the_numbers_of_a_large_heat_map_come_on_demand(page, m
         click('.switch input[value=localisation]'), visible('.matrix tbody .m.localisation'),
         visible('.matrix tbody .m.other')]""", tmp_path) == [
             0, 20, None, 4 * 12, 0]  # numbers of five rows are seen at once
-    assert counted(many, """[visible('#better td > span'), click('#better input'),
-        visible('#better td > span')]""", tmp_path) == [0, None, 14 * 13]
+    assert counted(many, """[visible('#better td > span'), visible('#all-scores td > span'),
+        click('#all-scores input'), visible('#all-scores td > span'), visible('.matrix td .at'),
+        click('.switch input[value=rates]'), visible('.matrix td .at')]""", tmp_path) == [
+            14 * 13, 0, None, 6 * 20, 0, None, 10 * 16]  # so are numbers of few digits
 
 
 def test_a_word_says_what_it_means_in_either_language(page, tmp_path):

@@ -5,11 +5,9 @@ import typing
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.evaluation.conformal import Threshold
 from adlib.evaluation.results import write_csv
 from adlib.report import comparison, components, gallery
 from adlib.report.i18n import t
@@ -26,13 +24,10 @@ figures.show(beside.of_category(Path("reports"), {!r}))"""  # the same in a note
 def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
     """A finished run among others. page: the folder of the page that shows it; None = JupyterLab,
     which gets the pictures inside the notebook."""
-    metrics, results = comparison.read_metrics(folder), comparison.read_results(folder)
-    calibration, params = metrics["calibration"], run_folder.manifest(folder)["params"]
+    params = run_folder.manifest(folder)["params"]
     name = t("page.seed", configuration=comparison.label(params["name"]), seed=params["seed"])
-    return gallery.Compared(
-        name, metrics["chosen"]["score"], gallery.with_scores(results[results["split"] == "test"]),
-        Threshold(np.array(calibration["scores"], float), params["target_fpr"], calibration["how"]),
-        album.read(folder, page))
+    return gallery.Compared(name, comparison.read_metrics(folder)["chosen"]["score"],
+                            *gallery.judged(folder), album.read(folder, page))
 
 
 def of_category(reports: Path, category: str) -> Markup:
@@ -59,4 +54,4 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
                              SOURCE.format(str(category)), id="compare", outputs=[output])],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
-                   "synthetic": bool((runs["synthetic"] == True).any())}  # noqa: E712
+                   "synthetic": comparison.drawn(runs)}

@@ -77,7 +77,7 @@ def roc(tables: Results) -> Markup:
     return by_category(
         tables, points, (t("axis.false_positives"), 0, 1, SHARE), (t("axis.found"), 0, 1, SHARE),
         t("comparison.roc"), "roc", data="roc.csv", diagonal=True, grey=grey,
-        more=[("grey", t("label.mean_squared_error"))] * any(grey.values()))
+        more=[("grey", t("score.reference"))] * any(grey.values()))
 
 
 def epochs(tables: Results) -> Markup:

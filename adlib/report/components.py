@@ -35,7 +35,7 @@ VERDICTS = {  # (label, called anomalous): class, words
     (0, True): ("false-alarm", t("view.false_alarm")), (0, False): ("passed", t("view.passed")),
     (None, True): ("called", t("view.called_anomalous")),
     (None, False): ("let-pass", t("view.called_good"))}
-PIXEL_METRICS = {"pixel_auroc": t("run.pixel_auroc"), "au_pro_30": Text("AU-PRO .30"),
+PIXEL_METRICS = {"pixel_auroc": t("column.pixel_auroc"), "au_pro_30": Text("AU-PRO .30"),
                  "au_pro_05": Text("AU-PRO .05")}
 Axis = typing.Callable[[np.ndarray], np.ndarray]  # scores -> places in [0,1]
 

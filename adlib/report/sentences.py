@@ -99,32 +99,25 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
         about: device, threads, precision.
         fitted_on: good images in a feature detector's sample.
     """
-    line = _facts(part, detector, about, fitted_on)
-    if part.grey_range is None:
-        return line
-    low, high = part.grey_range
-    return join([line, t("run.grey_range", low=low, high=high)])
-
-
-def _facts(part: Part, detector: Detector, about: dict[str, typing.Any],
-           fitted_on: int | None) -> Text:
     config, origin = part.config, weights(detector.weights)
     shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
     if config.model in PIXEL_MODELS:
         total = sum(p.numel() for p in detector.parameters())
         trained = sum(p.numel() for p in detector.parameters() if p.requires_grad)
-        return t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
-                 optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
-                 total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)
-    if config.model in STATISTICS:
-        network = t("run.no_network")
-    elif config.model in MODELS:
-        network = t("run.frozen_encoder", layers=config.layers, weights=origin)
+        said = [t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
+                  optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
+                  total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)]
     else:
-        network = t("run.own_network", weights=origin)
-    text = t("run.detector", model=config.model, network=network, **shared)
-    return text if fitted_on is None or fitted_on >= len(part.train) else join(
-        [text, t("run.fitted_on_sample", n=fitted_on, of=len(part.train))])
+        network = t("run.no_network") if config.model in STATISTICS else t(
+            "run.frozen_encoder", layers=config.layers, weights=origin
+        ) if config.model in MODELS else t("run.own_network", weights=origin)
+        said = [t("run.detector", model=config.model, network=network, **shared)]
+        if fitted_on is not None and fitted_on < len(part.train):
+            said.append(t("run.fitted_on_sample", n=fitted_on, of=len(part.train)))
+    if part.grey_range is not None:
+        low, high = part.grey_range
+        said.append(t("run.grey_range", low=low, high=high))
+    return join(said)
 
 
 def decisions(decision: Decision) -> Text:

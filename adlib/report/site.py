@@ -13,7 +13,6 @@ import shlex
 import typing
 from pathlib import Path
 
-import markupsafe
 import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
@@ -41,11 +40,6 @@ RESULTS = """from adlib.report import figures, study
 
 figures.show(study.Study("reports").of_category({!r}))"""  # what a category's page begins with
 Page = dict[str, typing.Any]
-AFTER_A_RUN_SAID = {
-    "limits": {"group": "page.limits", "of": "page.limits_of",
-               "not_finished": "page.limits_not_finished"},
-    "how_many": {"group": "page.how_many", "of": "page.how_many_of",
-                 "not_finished": "page.how_many_not_finished"}}
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -85,7 +79,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
-                  "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
+                  "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
     common, links = shared(language) | {"hidden": hidden(reports, table)}, groups(pages, reports)
     for page in pages:
@@ -105,7 +99,7 @@ def _data_page(study: Study, folder: Path) -> Page:
             "title": t("page.data_of", category=category),
             "link": (t("page.the_data"), category, ""),
             "results": study.of_category(category) if category in study.categories else "",
-            "synthetic": _drawn(study.table[study.table["category"] == category]),
+            "synthetic": comparison.drawn(study.table[study.table["category"] == category]),
             "facts": [(t("page.data_fingerprint"), fingerprint)] if fingerprint else []}
 
 
@@ -142,26 +136,23 @@ def run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
 def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
     """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
-    said, failure = AFTER_A_RUN_SAID[kind], freshness.failure(folder / f"{kind}.json")
+    failure = freshness.failure(folder / f"{kind}.json")
     names = {"category": category, "configuration": label(name)}
     page = {"notebook": folder / "notebook.ipynb", "category": category,
             "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
-            "title": t(said["of"], **names),
-            "link": (t(said["group"]), t("page.category_configuration", **names),
+            "title": t(f"page.{kind}_of", **names),
+            "link": (t(f"page.{kind}"), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
-            "synthetic": _drawn(table[(table["category"] == category) & (table["name"] == name)])}
+            "synthetic": comparison.drawn(
+                table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t(said["not_finished"]), "failed", failure["failed"], failure["retry"])}
+        folder, t(f"page.{kind}_not_finished"), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
     said = t("answer.status_why", status=named("status", status), why=reason)
     return {"what": what, "reason": said,
             "log": "\n".join(local.log_end(folder, 20)), "command": command}
-
-
-def _drawn(table: typing.Any) -> bool:
-    return bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
 
 
 def _warnings(words: typing.Iterable[str]) -> list[Text]:
@@ -178,8 +169,8 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
     facts = {
         "page.data": f"{Path(str(data.get('root'))).name} ({data.get('layout')})",
         "page.data_fingerprint": data.get("fingerprint"),
-        "page.weights": sentences.weights(str(about.get("weights"))),
-        "page.device": t("page.device_threads", device=about.get("device"),
+        "column.weights": sentences.weights(str(about.get("weights"))),
+        "column.device": t("page.device_threads", device=about.get("device"),
                          threads=about.get("threads")),
         "page.git_revision": about.get("git"), "page.started": started and f"{started} UTC",
         "page.seconds": f"{about['seconds']:.0f}" if about.get("seconds") else "",
@@ -290,9 +281,8 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
     exporter.environment.globals["t"] = t
-    exporter.environment.filters["formulas"] = render.formulas
-    exporter.environment.filters["commands"] = render.commands
-    exporter.environment.filters["both"] = lambda text: markupsafe.Markup(i18n.html(text))  # noqa: S704
+    exporter.environment.filters |= {"formulas": render.formulas, "commands": render.commands,
+                                     "both": render.both, "aria": render.aria}
     content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
     files.write_text(folder / "index.html", _without_paths(content, page["hidden"]))
 
