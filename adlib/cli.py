@@ -141,6 +141,7 @@ def predict(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
+    from adlib.report import use
     from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
     from adlib.runs.record import Record
@@ -160,8 +161,8 @@ def predict(args: argparse.Namespace) -> int:
             print(board.prediction_line(latest), flush=True)
             if record.changed_at and not told:
                 told = True
-                print(board.conditions_line(record), flush=True)
-    print(board.predictions_summary(record))
+                print(use.warning(record), flush=True)
+    print(" ".join([board.predictions_summary(record), use.warning(record)]).strip())
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)

@@ -1,5 +1,5 @@
 """The exam of the verdict "foreign": how many pictures that do not show the part are refused, and
-how many good ones are, too. No label is read here, and nothing found goes back into a choice."""
+how many good ones are, too. Nothing found here goes back into a choice."""
 from __future__ import annotations
 
 import copy
@@ -12,7 +12,12 @@ from adlib.config import InputError, log
 from adlib.data import images, layout, reading
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign
-from adlib.evaluation.calibration import Decision, fit_foreign_features, score_table
+from adlib.evaluation.calibration import (
+    Decision,
+    fit_foreign_features,
+    known_good,
+    score_table,
+)
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.models.detector import Detector
 
@@ -61,14 +66,36 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
 
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     """Is each good picture called foreign by what was fitted on the other folds? bool [N]."""
-    features = decision.foreign.features(part.good.tensor)
-    called, model = np.zeros(len(features), bool), copy.deepcopy(decision.foreign)
-    for rest, held in folds(len(features), FOLDS, part.config.seed):
-        fit_foreign_features(model, features[rest])
+    features, n = decision.foreign.features(known_good(part)), len(part.good)
+    called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
+    for rest, held in folds(n, FOLDS, part.config.seed):
+        fit_foreign_features(model, features[np.isin(np.arange(len(features)) % n, rest)])
         threshold = TailThreshold(model.calibration.numpy(),
                                   decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())
     return called
+
+
+def refused_in_addition(table: pd.DataFrame, decision: Decision, part: Part
+                        ) -> dict[str, int] | None:
+    """Test images called foreign and not anomalous, beside what the score refuses: the one place
+    here that labels come to.
+
+    Args:
+        table: Results.table.
+
+    Returns:
+        {good, anomalous: how many of the images with that label}; None where nothing can be called
+        foreign, or nothing is labelled.
+    """
+    rows, threshold = table[table["split"] == "test"], decision.foreign_threshold
+    if threshold is None or not rows["label"].notna().any():
+        return None
+    features = decision.foreign.features(part.test.tensor)
+    unlike = threshold.exceeded(decision.foreign.distances(features).numpy())
+    unlike &= (rows["chosen_prediction"].fillna(0) == 0).to_numpy(dtype=bool)
+    return {name: int(unlike[(rows["label"] == label).fillna(False).to_numpy(dtype=bool)].sum())
+            for name, label in (("good", 0), ("anomalous", 1))}
 
 
 def other_parts(part: Part) -> torch.Tensor:

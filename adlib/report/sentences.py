@@ -143,7 +143,7 @@ def decisions(decision: Decision) -> Text:
                 threshold_rests_on(threshold))
     if unlike := decision.foreign_threshold:
         said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
-                      weights=weights(decision.foreign.weights)))
+                      both=threshold.target_fpr, weights=weights(decision.foreign.weights)))
         if aside := int(decision.foreign.set_aside):
             said.append(t("foreign.set_aside", n=aside))
     return join(said)
@@ -206,6 +206,13 @@ def taken_otherwise(metrics: dict[str, typing.Any]) -> Text | str:
     found = metrics.get("conditions") or {"cause": None}
     return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"], cause=named(
         "change", found["cause"])) if found["cause"] else ""
+
+
+def refused_in_addition(metrics: dict[str, typing.Any]) -> list[Text]:
+    """What the verdict "foreign" refuses of the test images beside the score; [] where nobody
+    knows."""
+    found = metrics.get("foreign")
+    return [t("foreign.in_addition", **found)] if found else []
 
 
 _ALARMS = {0: "result.no_alarm", 1: "result.one_alarm"}
