@@ -144,7 +144,7 @@ class Config:
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")
         _demand(0 <= self.ssim_weight <= 1,
-                f"ssim_weight is {self.ssim_weight}; give 0 (MSE only) to 1 (SSIM only)")
+                f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE) to 1 (SSIM)")
         _demand(0 <= self.held_out < 1, f"held_out is {self.held_out}; give a share from 0 to 1")
         _demand(self.epochs >= 1, f"epochs is {self.epochs}; give at least 1")
         _demand(self.batch_size >= 2,

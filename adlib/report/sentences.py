@@ -200,12 +200,15 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
     return t("result.title", configuration=configuration, category=category, said=said)
 
 
-def taken_otherwise(metrics: dict[str, typing.Any]) -> Text | str:
-    """That a run's threshold does not hold on its test images (results.taken_otherwise), "" where
-    nothing says so."""
-    found = metrics.get("conditions") or {"cause": None}
-    return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"], cause=named(
-        "change", found["cause"])) if found["cause"] else ""
+def taken_otherwise(metrics: dict[str, typing.Any], target_fpr: float) -> Text | str:
+    """That a run's threshold does not hold on its test images: they are taken otherwise
+    (results.taken_otherwise), or more are called anomalous than chance allows; "" else."""
+    if (found := metrics.get("conditions") or {"cause": None})["cause"]:
+        return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"],
+                 cause=named("change", found["cause"]))
+    alarms = metrics["chosen"]["operating"]["test"]["false_positives"]
+    above = alarms and alarms["low"] > target_fpr
+    return t("conditions.too_many", asked=target_fpr, **alarms) if above else ""
 
 
 def refused_in_addition(metrics: dict[str, typing.Any]) -> list[Text]:

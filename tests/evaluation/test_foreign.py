@@ -1,5 +1,6 @@
 """The exam of "foreign": what is counted, and that an empty detector is helped by it."""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -75,3 +76,19 @@ def test_what_is_broken_in_other_categories_is_said_and_left_out(part, course_ro
     assert [record.message.partition(" is left out")[0].rpartition("/")[2]
             for record in caplog.records] == ["mixed", "003.png"]
     assert "holds both images and folders of images" in caplog.text
+
+
+def test_what_is_refused_beside_the_score_is_counted_by_label(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
+    decision = calibration.calibrate(blind, part)
+    table = pd.DataFrame({"path": part.test.keys, "split": "test", "chosen_prediction": 0,
+                          "label": pd.array([0, 1] * (len(part.test) // 2) + [None] * (
+                              len(part.test) % 2), dtype="Int64")})
+    monkeypatch.setattr(decision.foreign, "distances",
+                        lambda features: torch.full((len(features), ), 1e9, dtype=torch.float64))
+    half = len(part.test) // 2
+    assert foreign.refused_in_addition(table, decision, part) == {"good": half, "anomalous": half}
+    table["chosen_prediction"] = table["label"]
+    assert foreign.refused_in_addition(table, decision, part) == {"good": half, "anomalous": 0}
+    assert foreign.refused_in_addition(table.assign(label=pd.NA), decision, part) is None
