@@ -3,6 +3,7 @@ how many good ones are, too. Nothing found here goes back into a choice."""
 from __future__ import annotations
 
 import copy
+import typing
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     Returns:
         A row a kind, then `all`, then `good`: kind, pictures, foreign and anomalous (how many are
         called so), refused (either), rate = refused / pictures, low and high (95 %,
-        Clopper-Pearson). Of a run of tiles none is called anomalous: these are whole pictures.
+        Clopper-Pearson). A run of tiles scores what it does not call foreign, laid out in the size
+        of a good picture.
         `good` are the good pictures, each by what was fitted on the other folds: its foreign ones
         are what is refused in addition, at the most. Empty where nothing can be called foreign.
     """
@@ -49,9 +51,11 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     model = decision.foreign
     unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
     called = np.zeros(len(made), bool)
-    if detector.tile is None:
-        scores = score_table(detector, decision.scale, made)[decision.score].to_numpy()
-        called = decision.threshold.exceeded(scores)
+    scored = np.arange(len(made)) if detector.tile is None else np.flatnonzero(~unlike)
+    given = made if detector.tile is None else _Laid(made[scored], part.good.given)
+    if len(scored):
+        scores = score_table(detector, decision.scale, given)[decision.score].to_numpy()
+        called[scored] = decision.threshold.exceeded(scores)
     table = pd.DataFrame({"kind": kinds, "foreign": unlike, "anomalous": called})
     good = cross_fitted(decision, part)
     tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
@@ -62,6 +66,23 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
         rows.append((kind, len(some), int(some["foreign"].sum()), int(some["anomalous"].sum()),
                      refused, refused / len(some), *rate_interval(refused, len(some))))
     return pd.DataFrame(rows, columns=columns)
+
+
+class _Laid(typing.Sequence[torch.Tensor]):
+    """Whole pictures, uint8 [n,3,S,S], each in the size of a good one, uint8 [4,h,w], and with what
+    counts of that, made when it is looked at."""
+
+    def __init__(self, images: torch.Tensor, good: typing.Sequence[torch.Tensor]) -> None:
+        self.images, self.good = images, good
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        as_large = self.good[i % len(self.good)]
+        larger = torch.nn.functional.interpolate(
+            self.images[i][None].float(), as_large.shape[1:], mode="bilinear", antialias=True)[0]
+        return torch.cat([larger.round().to(torch.uint8), as_large[3:]])
 
 
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:

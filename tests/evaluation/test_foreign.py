@@ -47,6 +47,28 @@ def test_what_the_score_refuses_counts_once(part, monkeypatch):
     assert exam.loc["black", "anomalous"] == 0 < exam.loc["black", "refused"]
 
 
+def test_a_run_of_tiles_scores_what_it_does_not_call_foreign(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    seen = []
+    def brightness(images):
+        seen.append(len(images))
+        return {"distance": images.float().mean(dim=1).numpy()}
+    decision = calibration.calibrate(Maps(brightness), part)
+    decision = calibration.dataclasses.replace(decision, thresholds={
+        decision.score: calibration.Threshold(np.full(99, 200.0), 0.05)})
+    tiled = Maps(brightness)
+    tiled.tile = 32
+    seen.clear()
+    exam = foreign.exam(tiled, decision, part, n=60).set_index("kind")
+    passed = exam.loc["all", "pictures"] - exam.loc["all", "foreign"]
+    assert seen == [1] * passed  # one by one, in their own sizes
+    decision.foreign.calibration = torch.full((24, ), 1e9, dtype=torch.float64)
+    every = foreign.exam(tiled, calibration.dataclasses.replace(decision), part, n=60)
+    every = every.set_index("kind")
+    assert every.loc["all", "foreign"] == 0 and every.loc["black", "anomalous"] == 0
+    assert every.loc["white", "anomalous"] == every.loc["white", "pictures"] > 0
+
+
 def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):
     monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     part = open_part(Config(category="nut", data_root=str(course_root), image_size=32,
