@@ -15,7 +15,7 @@ for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
     os.environ.setdefault(_name, _value)
 
 _HOMES = {
-    "Config": "config", "open_part": "data.part", "build": "models.registry",
+    "Config": "config", "open_part": "evaluation.fits", "build": "models.registry",
     "fit": "models.detector", "CAE": "models.autoencoders", "ResNetAE": "models.autoencoders",
     "ssim_map": "models.ssim", "calibrate": "evaluation.calibration",
     "Threshold": "evaluation.conformal", "evaluate": "evaluation.results",

@@ -48,17 +48,23 @@ def run(args: argparse.Namespace) -> int:
     where = args.data or (os.environ.get("ADLIB_DATA", "") if args.cluster else "")
     tasks = grid.plan(args.grid, data_root=where, reports=str(reports), only=args.only,
                       weights=args.weights, exclude=args.exclude)
+    language = args.lang or grid.read(args.grid).lang
     with contextlib.ExitStack() as after:
         engine = local.Local(args.jobs)
         if args.cluster and not args.dry_run:
             engine = dask.Cluster(args.cluster, reports)
         after.callback(engine.close)
+        growing = None
+        if args.report and not args.dry_run:
+            from adlib.report.growing import Growing
+
+            growing = after.enter_context(contextlib.closing(Growing(reports, language)))
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
-                         timeout_s=args.timeout)
+                         timeout_s=args.timeout, told=growing)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
         print("no report: the comparison itself failed; the same command tries it again")
     elif args.report and not args.dry_run and code in (0, 1):
-        _report(reports, again=False, language=args.lang or grid.read(args.grid).lang)
+        _report(reports, again=False, language=language)
     return code
 
 
@@ -139,7 +145,7 @@ def new(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from adlib.report import use
     from adlib.runs import board, predictions, watch
@@ -152,12 +158,14 @@ def predict(args: argparse.Namespace) -> int:
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
     told, due = False, [] if args.watch else predictions.sources(given)
-    bar = Progress(BarColumn(30), MofNCompleteColumn(), console=Console(stderr=True),
-                   redirect_stdout=sys.stdout.isatty(), disable=not sys.stderr.isatty())
+    bar = Progress(BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
+                   console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(),
+                   disable=not sys.stderr.isatty())
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         for latest in predictions.predict(record, coming, stop,
-                                          ahead=0 if args.watch else predictions.AHEAD):
+                                          ahead=0 if args.watch else predictions.AHEAD,
+                                          overlaid=not args.no_overlays):
             print(board.prediction_line(latest), flush=True)
             if record.changed_at and not told:
                 told = True
@@ -202,6 +210,9 @@ def export(args: argparse.Namespace) -> int:
                if about.get("precision") == "bf16" else "")
     print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
           f"of any size, threshold {run.threshold.value:.6g}{rounded}")
+    if run.detector.tile:
+        print(f"it takes squares: {Path(args.onnx).with_suffix('.py')} beside it cuts pictures and "
+              "stitches maps, and does not ask whether a picture shows the part at all")
     return 0
 
 
@@ -330,6 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
+    one.add_argument("--no-overlays", action="store_true", help="tables alone")
     one.add_argument("--watch", action="store_true",
                      help="go on with whatever is written into the folder, until Ctrl-C; what "
                           "cannot be read is tried again until it has stood still for 10 s, and "

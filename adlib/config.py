@@ -40,7 +40,7 @@ REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps 
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
-FITS = ("squeeze", "pad", "tile")
+FITS = ("squeeze", "pad", "tile")  # the simplest first
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
 # What an earlier version called otherwise is read for one version more, with a sentence.
@@ -77,7 +77,7 @@ class Config:
     weights_fallback: bool = False
     ssim_weight: float = 0.0  # a in the loss (1-a)*MSE + a*(1-SSIM); 0 is MSE only
     image_size: int = 128  # pixels, divisible by 32
-    fit: str = "squeeze"  # into a square: squeeze | pad (its shape kept) | tile (many, overlapping)
+    fit: str = "squeeze"  # squeeze | pad (shape kept) | tile (overlapping squares) | auto
     tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
     overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
     scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
@@ -126,7 +126,7 @@ class Config:
                     f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
         for key, known in (("device", DEVICES), ("precision", PRECISIONS),
                            ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                           ("distance", DISTANCES), ("fit", FITS)):
+                           ("distance", DISTANCES), ("fit", (*FITS, "auto"))):
             _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)

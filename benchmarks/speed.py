@@ -36,10 +36,8 @@ from adlib.data import files, images, layout
 from adlib.data.part import open_part
 from adlib.evaluation.calibration import score_table
 from adlib.models import anomaly_maps, autoencoders, registry, training
-from adlib.models.detector import fit
 from adlib.models.fast.device import pick_device, precision
 from adlib.runs import run_folder
-from adlib.runs.engines import local
 from benchmarks import detection
 
 # Epochs measured where the reference's way is not run to its end; the first pays for starting the
@@ -50,25 +48,31 @@ from adlib.config import Config
 from adlib.data.part import open_part
 from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.results import evaluate
-from adlib.models.detector import fit
 part = open_part(Config(model="fused", image_size=256, weights={weights!r}, data_root={root!r},
                         category={name!r}))
 detector = fit(part.config, part.train, part.held_out)
 print(evaluate(detector, calibrate(detector, part), part).auroc["test"]["value"])
 """
-SCORED = (("cae", 128), ("resnet18", 128), ("fused", 256))  # model, pixels
 GROWTH = ((0.25, 128), (1, 64), (1, 128), (1, 256), (4, 128))  # share of the images, pixels
 LARGE = 1024  # pixels: MVTec AD's own size, where decoding counts
 
 
-def ceiling() -> dict[str, float]:
-    """What this processor can do: matrix products in GFLOP/s, copies in GB/s."""
+def ceiling(device: str = "cpu") -> dict[str, float]:
+    """What a device can do: matrix products in GFLOP/s, copies in GB/s."""
+    def timed(function: typing.Callable[[], typing.Any]) -> float:
+        def done() -> None:
+            function()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return best_of(done)
+
     found = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
-        found[f"{name}_gflops"] = 2 * 2048**3 / 1e9 / best_of(lambda a=a, b=b: a @ b)
-    x, y = torch.randn(64_000_000), torch.empty(64_000_000)
-    found["copy_gb"] = 2 * 4 * len(x) / 1e9 / best_of(lambda: y.copy_(x))
+        a, b = (torch.randn(2048, 2048, dtype=dtype, device=device) for _ in range(2))
+        found[f"{name}_gflops"] = 2 * 2048**3 / 1e9 / timed(lambda a=a, b=b: a @ b)
+    x, y = torch.randn(64_000_000, device=device), torch.empty(64_000_000, device=device)
+    found["copy_gb"] = 2 * 4 * len(x) / 1e9 / timed(lambda: y.copy_(x))
     return found
 
 
@@ -92,9 +96,10 @@ def seconds_of(function: typing.Callable[[], typing.Any]) -> float:
     return time.perf_counter() - started
 
 
-def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
+def watched(command: list[str], fine: typing.Collection[int] = (0,), **environment: str
+            ) -> dict[str, typing.Any]:
     """Run a command to its end: {seconds, peak_mb (of the process with all its descendants, mapped
-    files aside), output}."""
+    files aside), output}. fine: the exit codes that are no failure."""
     started, peak = time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said,
@@ -112,7 +117,7 @@ def watched(command: list[str], **environment: str) -> dict[str, typing.Any]:
         seconds = time.perf_counter() - started
         said.seek(0)
         output = said.read()
-    if running.returncode:
+    if running.returncode not in fine:
         raise SystemExit(f"{' '.join(command)} failed:\n{output[-2000:]}")
     return {"seconds": seconds, "peak_mb": peak, "output": output}
 
@@ -200,28 +205,14 @@ def training_rates(root: Path, weights: str, limits: dict[str, float]) -> dict[s
     return rates
 
 
-def scoring(root: Path, weights: str) -> dict[str, float]:
-    """One image in a warm process, in milliseconds (median of 30), and images a second: every map
-    and score of a detector."""
-    category, took = layout.categories(root)[0], {}
-    for kind, size in SCORED:
-        part = open_part(Config(model=kind, weights=weights, image_size=size, category=category,
-                                data_root=str(root)))
-        detector = registry.build(part.config)
-        if kind == "fused":
-            few = part.train.select(range(min(72, len(part.train))))
-            detector = fit(detector, few, part.held_out)
-        maps = detector.anomaly_maps(part.good.tensor[:8])
-        scale = anomaly_maps.scale_of({name: values.numpy() for name, values in maps.items()})
-        order, good = torch.arange(100), part.good.tensor
-        # Each is another, and in no cache.
-        unseen = 255 - good[order % len(good)] + order[:, None, None, None].to(torch.uint8)
-        score = functools.partial(score_table, detector, scale)
-        one_by_one = [seconds_of(functools.partial(score, image[None])) for image in unseen[:35]]
-        took[f"{kind}_ms"] = 1e3 * statistics.median(one_by_one[5:])
-        took[f"{kind}_per_second"] = len(unseen) / seconds_of(
-            functools.partial(score, unseen.flip(-1)))
-    return took
+def scoring(root: Path, weights: str) -> float:
+    """Images a second of the CAE in a warm process: every map and score."""
+    part = open_part(Config(weights=weights, image_size=128, data_root=str(root),
+                            category=layout.categories(root)[0]))
+    detector, good = registry.build(part.config), part.good.tensor
+    maps = detector.anomaly_maps(good[:8])
+    scale = anomaly_maps.scale_of({name: values.numpy() for name, values in maps.items()})
+    return len(good) / best_of(functools.partial(score_table, detector, scale, good), 3)
 
 
 def growth(root: Path, weights: str) -> dict[str, float]:
@@ -238,42 +229,11 @@ def growth(root: Path, weights: str) -> dict[str, float]:
     return took
 
 
-def best_detector(root: Path, weights: str) -> dict[str, float]:
-    """`fused` at 256 px in a cold process with empty caches: seconds to its AUROC, and to the
-    executed notebook with its figures."""
-    name = layout.categories(root)[0]
-    with tempfile.TemporaryDirectory() as place:
-        script = TO_METRICS.format(weights=weights, root=str(root), name=name)
-        metrics = watched([sys.executable, "-c", script], ADLIB_CACHE=f"{place}/a",
-                          **local.KEEP_MEMORY)
-        parameters = {"weights": weights, "data_root": str(root), "category": name,
-                      "reports": f"{place}/reports"}
-        command = [sys.executable, "-c", local.PAPERMILL, "notebooks/04_feature_space.ipynb",
-                   f"{place}/out.ipynb", "-k", "python3",
-                   *(word for pair in parameters.items() for word in ("-p", *pair))]
-        notebook = watched(command, ADLIB_CACHE=f"{place}/b", **local.KEEP_MEMORY)
-    return {"metrics_seconds": metrics["seconds"], "notebook_seconds": notebook["seconds"],
-            "peak_mb": metrics["peak_mb"], "auroc": float(metrics["output"].split()[-1])}
-
-
 def modules() -> list[str]:
     """Every module of adlib that needs no optional extra."""
     optional = ("adlib.cli", "adlib.runs.engines.dask", "adlib.models.anomalib_adapter")
     return [found.name for found in pkgutil.walk_packages(adlib.__path__, "adlib.")
             if not found.ispkg and found.name not in optional]
-
-
-def starting() -> dict[str, float]:
-    """Seconds to import every module of adlib beyond torch, and to print the help."""
-    code = {"torch": "import torch", "package": "import torch; import adlib",
-            "adlib": f"import torch, {', '.join(modules())}"}
-    took = {name: best_of(lambda text=text: subprocess.run([sys.executable, "-c", text],
-                                                           check=True), 4)
-            for name, text in code.items()}
-    helped = best_of(lambda: subprocess.run([sys.executable, "-m", "adlib.cli", "--help"],
-                                            check=True, stdout=subprocess.DEVNULL), 4)
-    return {"import_adlib": max(0.0, took["package"] - took["torch"]),
-            "import_every_module": took["adlib"] - took["torch"], "help": helped}
 
 
 def compared(result: dict[str, typing.Any]) -> str:
@@ -302,7 +262,7 @@ def compared(result: dict[str, typing.Any]) -> str:
                          f"{found['images_per_second']:.0f} images/s",
                          f"{found['images_per_second'] / before:.1f} x"))
         rate = statistics.mean(cell["scored_per_second"] for cell in its["cells"].values())
-        fast = result["scoring"]["cae_per_second"]
+        fast = result["scoring"]
         rows.append((f"{size} px files: scoring", f"{rate:.0f} images/s (1 score)",
                      f"{fast:.0f} images/s (12 scores)", f"{fast / rate:.1f} x"))
         again = f"{own['second_seconds']:.1f} s, {own['done_again']} of {own['tasks']} tasks"
@@ -310,16 +270,6 @@ def compared(result: dict[str, typing.Any]) -> str:
     for name, found in result["training"].items():
         rows.append((f"{name}: share of the {found['precision']} ceiling in training", "",
                      f"{found['share_of_ceiling']:.0%}", ""))
-    scored, best, start = result["scoring"], result["best_detector"], result["starting"]
-    rows += [("one image, warm: CAE, ResNet18 at 128 px", "",
-              f"{scored['cae_ms']:.0f} ms, {scored['resnet18_ms']:.0f} ms", ""),
-             ("one image, warm: best detector at 256 px", "", f"{scored['fused_ms']:.0f} ms", ""),
-             ("best detector, cold process to metrics", "", f"{best['metrics_seconds']:.1f} s", ""),
-             ("best detector, its whole notebook", "", f"{best['notebook_seconds']:.1f} s", ""),
-             ("import adlib, beyond torch", "", f"{start['import_adlib']:.2f} s", ""),
-             ("import every module of it, beyond torch", "",
-              f"{start['import_every_module']:.2f} s", ""),
-             ("adlib --help", "", f"{start['help']:.2f} s", "")]
     rows += [(f"an epoch of CAE + SSIM, {name} px", "", f"{seconds:.2f} s", "")
              for name, seconds in result["growth"].items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -357,9 +307,8 @@ def main() -> None:
             files.write_json(arguments.out, result)
         os.environ["ADLIB_CACHE"] = f"{place}/cache"
         result |= {
-            "training": training_rates(root, weights, result["ceiling"]), "scoring": scoring(
-                root, weights), "best_detector": best_detector(root, weights),
-            "starting": starting(), "growth": growth(root, weights)
+            "training": training_rates(root, weights, result["ceiling"]),
+            "scoring": scoring(root, weights), "growth": growth(root, weights)
         }
     files.write_json(arguments.out, result)
     print("", compared(result), "", f"written to {arguments.out}", sep="\n")

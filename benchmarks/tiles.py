@@ -1,5 +1,6 @@
 """Squeezed, padded or in tiles? AUROC and AU-PRO of one detector on real parts with paired tests,
-and how surely small defects in large pictures are found, in what time and memory.
+what `fit: auto` chooses without labels, and how surely small defects in large pictures are found,
+in what time and memory.
 
     python -m benchmarks.tiles --data ROOT/CATEGORY... --weights FILE [--model fused] [--most 40]
     python -m benchmarks.tiles --large 4096 3072 --weights FILE [--defects 100]
@@ -22,19 +23,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib.config import Config
+from adlib.config import FITS, Config
 from adlib.data.part import Part, open_part, split
 from adlib.evaluation.auroc import auroc, paired_test
 from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.fits import open_part as decided
 from adlib.evaluation.results import arrays, evaluate
 from adlib.models.detector import fit
-
-FITS = ("squeeze", "pad", "tile")
 
 
 def real(folder: Path, given: argparse.Namespace) -> list[dict[str, typing.Any]]:
     """A row a fit: AUROC, AU-PRO, seconds, and the difference to squeeze with its p-value."""
     rows, scores, labels = [], {}, None
+    choice = decided(config(folder, "auto", given)).fit_choice
+    print(json.dumps({"part": folder.name, "auto": choice}), flush=True)
     for how in FITS:
         started = time.perf_counter()
         part = limited(open_part(config(folder, how, given)), given.most)

@@ -149,7 +149,8 @@ def small_run(root: Path, reports: Path, **changes: typing.Any) -> Path:
 
 def spine(config: Config) -> tuple[Path, Detector, Decision, evaluation.Results]:
     """A whole run, as the notebooks do it: its folder, and what its steps gave."""
-    part, detector = open_part(config), registry.build(config)
+    part = open_part(config)
+    detector = registry.build(part.config)
     run = run_folder.start(part, detector)
     detector = fit(detector, part.train, part.held_out, run=run)
     decision = calibrate(detector, part)

@@ -1,8 +1,9 @@
 """How a picture is laid into what a detector sees, and which of its pixels count.
 
 A pixel does not count where a mask says so (a category's folders roi and ignore), and beyond the
-picture's rim. It is painted in one colour before anything is resized, so that what is ignored
-reaches no number at all, and a fourth channel goes with the picture: 255 where a pixel counts.
+picture's rim. The first is painted in one colour before anything is resized, so that what is
+ignored reaches no number at all; beyond the rim the picture is mirrored. A fourth channel goes with
+it: 255 where a pixel counts.
 """
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class Frame:
             return (self.size, )
         seen = b"" if self.looked_at is None else np.packbits(self.looked_at).tobytes()
         shape = None if self.looked_at is None else self.looked_at.shape
-        return (self.fit, self.size, self.scale, shape, hashlib.sha256(seen).hexdigest())
+        seen = hashlib.sha256(seen).hexdigest()
+        return ("mirrored", self.fit, self.size, self.scale, shape, seen)
 
     def place(self, height: int, width: int) -> tuple[Size, Box]:
         """The frame of a picture, and where it lies there: in the middle."""
@@ -84,15 +86,14 @@ class Frame:
             painted = np.array(picture)
             painted[~counts] = FILL
             picture = Image.fromarray(painted)
-        laid = np.empty((height, width, 4), np.uint8)
-        laid[:] = (*FILL, 0)
-        inside = laid[box.inside]
-        inside[..., :3] = np.asarray(_resized(picture, box))
-        area = _resized(Image.fromarray(counts.astype(np.uint8) * 255), box)
-        inside[..., 3] = np.where(np.asarray(area) > 127, 255, 0)  # at least half of it counts
-        if not inside[..., 3].any():
+        area = np.asarray(_resized(Image.fromarray(counts.astype(np.uint8) * 255), box))
+        area = np.where(area > 127, 255, 0).astype(np.uint8)  # at least half of it counts
+        if not area.any():
             raise ValueError("nothing is left of what roi and ignore show of it, at this size")
-        return laid.transpose(2, 0, 1)
+        rim = ((box.top, height - box.top - box.height), (box.left, width - box.left - box.width))
+        # Mirrored: an edge that no picture has would be what a detector learns, and looks at.
+        laid = np.pad(np.asarray(_resized(picture, box)), (*rim, (0, 0)), mode="symmetric")
+        return np.concatenate([laid, np.pad(area, rim)[..., None]], axis=2).transpose(2, 0, 1)
 
 
 def unlaid(values: np.ndarray, frame: Frame, size: Size) -> np.ndarray:

@@ -11,6 +11,7 @@ A note is a code, the same in metrics.json and as a message:
 """
 from __future__ import annotations
 
+import functools
 import os
 import typing
 from collections import Counter
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from adlib.config import InputError
 from adlib.data import reading
@@ -29,6 +30,7 @@ from adlib.data.frame import Frame, stretched
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
 TURNED = range(2, 9)  # values of EXIF's tag that turn or mirror
 SWAPPED = range(5, 9)  # those that swap the sides
+COLUMNS = 1024  # of a mask, summed at once
 Notes = typing.Counter[str]
 
 
@@ -130,21 +132,25 @@ def on_grid(pixels: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, int
     A cell is defective where at least half of its area is. A defect (an 8-connected component) of
     which no cell would be left keeps the one that holds most of it.
     """
-    labels, _ = ndimage.label(pixels, structure=np.ones((3, 3)))
-    covered, defects, kept = np.zeros(shape), [], 0
-    for number, box in enumerate(ndimage.find_objects(labels), 1):
-        (rows, high), (columns, wide) = (_overlap(side, n, size) for side, n, size in zip(
-            box, pixels.shape, shape, strict=True))
-        own = high @ (labels[box] == number) @ wide.T
-        covered[rows, columns] += own
-        defects.append((rows, columns, own))
-    grid = 2 * covered >= pixels.size
-    for rows, columns, own in defects:
-        cells = grid[rows, columns]
-        if not cells[own > 0].any():
-            cells[np.unravel_index(own.argmax(), own.shape)] = True
-            kept += 1
-    return grid, kept
+    (rows, tall), (columns, broad) = (
+        _cells(n, size) for n, size in zip(pixels.shape, shape, strict=True))
+    grid = 2 * _covered(_covered(pixels, rows, tall).T, columns, broad).T >= pixels.size
+    labels, count = ndimage.label(pixels, structure=np.ones((3, 3)))
+    touched = functools.reduce(np.logical_or, [grid[i][:, j] for i in rows.T for j in columns.T])
+    left = np.zeros(count + 1, bool)
+    left[labels[touched]] = True
+    y, x = np.nonzero(pixels & ~left[labels])
+    if not len(y):
+        return grid, 0
+    # how much of each lost defect lies in each cell that it touches; the largest is kept
+    cell = rows[y][:, :, None] * shape[1] + columns[x][:, None, :]
+    area = tall[y][:, :, None] * broad[x][:, None, :]
+    keys, which = np.unique(labels[y, x][:, None, None] * grid.size + cell, return_inverse=True)
+    defect, cell = np.divmod(keys, grid.size)
+    order = np.lexsort((cell, -np.bincount(which.ravel(), area.ravel()), defect))
+    largest = order[np.unique(defect[order], return_index=True)[1]]
+    grid.flat[cell[largest]] = True
+    return grid, len(largest)
 
 
 def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
@@ -175,11 +181,21 @@ def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
     return 2 * abs(size[0] * other[1] - size[1] * other[0]) <= sum(other)
 
 
-def _overlap(side: slice, n: int, size: int) -> tuple[slice, np.ndarray]:
-    """The cells that some of n pixels touch along an axis, and how much of each pixel lies in each
-    cell: [cells, pixels], in whole numbers, of which a pixel has `size` and a cell `n`."""
-    pixels = np.arange(side.start, side.stop)
-    cells = np.arange(side.start * size // n, -(-side.stop * size // n))[:, None]
-    ends = np.minimum((pixels + 1) * size, (cells + 1) * n)
-    overlap = np.maximum(ends - np.maximum(pixels * size, cells * n), 0)
-    return slice(cells[0, 0], cells[-1, 0] + 1), overlap.astype(np.float64)
+def _cells(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `size` cells each of n pixels touches along an axis, and how much of the pixel lies
+    in each: two of [n,k], in whole numbers, of which a pixel has `size` and a cell `n`."""
+    pixel = np.arange(n)[:, None]
+    first, last = pixel * size // n, -(-(pixel + 1) * size // n) - 1
+    cells = np.minimum(first + np.arange((last - first).max() + 1), last)
+    area = (np.minimum((pixel + 1) * size, (cells + 1) * n)
+            - np.maximum(pixel * size, cells * n))
+    area[:, 1:][np.diff(cells) == 0] = 0  # the last, named again
+    return cells, area
+
+
+def _covered(values: np.ndarray, cells: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """The sums of values [n,m] in the cells of the first axis, weighted by area: [size,m]."""
+    n, k = cells.shape
+    weights = sparse.csr_array((area.ravel(), (cells.ravel(), np.repeat(np.arange(n), k))))
+    return np.hstack([weights @ values[:, at:at + COLUMNS].astype(np.int64)
+                      for at in range(0, values.shape[1], COLUMNS)])

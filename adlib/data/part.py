@@ -109,6 +109,13 @@ class Part:
     source: str  # the rule that found the data: parameter | environment | project | drawn
     train_index: torch.Tensor  # int64, of `good`: what a detector is fitted on
     held_out_index: torch.Tensor  # int64, of `good`: what calibrates it
+    # of `fit: auto` what was decided and why (evaluation/fits); config.fit is the chosen one
+    fit_choice: dict[str, typing.Any] | None = None
+
+    @property
+    def asked(self) -> Config:
+        """The configuration before a fit was chosen."""
+        return dataclasses.replace(self.config, fit="auto") if self.fit_choice else self.config
 
     def _set(self, paths: typing.Sequence[Path]) -> ImageSet:
         whole, tiled = frames(self.config, self.looked_at)
@@ -150,8 +157,9 @@ class Part:
 
 def frames(config: Config, looked_at: np.ndarray | None = None) -> tuple[Frame, Frame | None]:
     """The frame of whole pictures, and of fit tile that of what a detector is given."""
-    if config.fit != "tile":
-        return Frame(config.fit, config.image_size, looked_at=looked_at), None
+    if config.fit != "tile":  # auto, until it is decided: what is simplest
+        fit = "squeeze" if config.fit == "auto" else config.fit
+        return Frame(fit, config.image_size, looked_at=looked_at), None
     return (Frame("squeeze", config.image_size, looked_at=looked_at),
             Frame("tile", config.tile_size, config.scale, looked_at))
 

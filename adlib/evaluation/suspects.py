@@ -72,7 +72,8 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
         network, chunk, config), config.layers), GRID).half()
         for chunk in images.split(backbone.CHUNK)])
     memory = Memory(BANK, POOL).fit(features.float())
-    maps = [memory.difference(cells.float().flatten(1).T, torch.tensor([i])).norm(dim=1)
+    table = memory.table()
+    maps = [memory.difference(cells.float().flatten(1).T, torch.tensor([i]), table).norm(dim=1)
             for i, cells in enumerate(features)]
     smoothed = anomaly_maps.smooth(torch.stack(maps).view(-1, GRID, GRID).numpy())
     return anomaly_maps.reduce(smoothed, "top1").astype(float)

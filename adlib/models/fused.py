@@ -14,6 +14,7 @@ from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Fold
 from adlib.models.detectors import Counts, Views
+from adlib.models.fast.device import precision
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 200  # mirrored and turned good images that the memory has patches of, too
@@ -207,10 +208,16 @@ class FeatureDetector(OnBackbone):
 
     def _new_head(self) -> nn.Module:
         if self.config.model in CLOSED_FORM:
-            return CLOSED_FORM[self.config.model]()
-        width = backbone.width(self.config.layers)
-        fused = self.config.model == "fused"
-        return Fused(width) if fused else detectors.SyntheticAnomalyClassifier(width)
+            head = CLOSED_FORM[self.config.model]()
+        else:
+            fused = self.config.model == "fused"
+            head = (Fused if fused else detectors.SyntheticAnomalyClassifier)(
+                backbone.width(self.config.layers))
+        rounded = precision(self.config, torch.device("cpu")) == "bf16"  # where heads compute
+        for memory in head.modules():
+            if isinstance(memory, detectors.Memory):
+                memory.rounded = rounded
+        return head
 
     def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None,
                   views: Views | None, counts: Counts, of: detectors.Groups = None) -> nn.Module:

@@ -33,6 +33,9 @@ def build(config: Config) -> Detector:
     Raises:
         InputError: for pretrained weights out of reach, and for anything wrong in the user's files.
     """
+    if config.fit == "auto":
+        raise InputError("fit is auto, which adlib.open_part decides; build the detector of "
+                         "part.config")
     if config.fit == "tile":
         return _tiled(config)
     kind, _, name = config.model.partition(":")

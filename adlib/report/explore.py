@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from markupsafe import Markup
+from torch import nn
 
 from adlib.config import KINDS, Config, InputError, did_you_mean
 from adlib.data import untrusted
@@ -189,14 +190,11 @@ def another(look: Look) -> Markup:
 
 def what_if(look: Look) -> w.Widget:
     """An anomaly of any kind, size and contrast in a good image, where one clicks: its map, score
-    and verdict follow. Raises InputError for a run of tiles, which sees no whole image."""
-    if look.run.detector.tile:
-        raise InputError("an anomaly is dropped into whole pictures, and this run looks at tiles; "
-                         "choose a run of fit: squeeze or pad")
+    and verdict follow."""
     good = look.table[look.table["split"].isin(["held_out", "test"])
                       & (look.table["label"] == 0).fillna(False)]
     good = good if len(good) > 1 else look.table[look.table["split"] == "train"]
-    pictures, before = look.images(list(good["path"])).tensor, good["chosen_score"].to_numpy(float)
+    pictures, before = look.images(list(good["path"])).given, good["chosen_score"].to_numpy(float)
     which = w.Dropdown(options=[(f"{row.split} {Path(row.path).name}", i)
                                 for i, row in enumerate(good.itertuples())], description="picture")
     kind = w.Dropdown(options=KINDS, description="anomaly")
@@ -218,15 +216,22 @@ def what_if(look: Look) -> w.Widget:
 def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *, place: str,
             size: float, contrast: float, seed: int, before: float) -> Markup:
     """A good image with an anomaly dropped into it (anomalies.drop), and what the run makes of
-    that. place: "x y", shares of the side. before: the score without it."""
+    that. image, other: as the detector is given them; of tiles the anomaly is of a tile's size.
+    place: "x y", shares of the sides. before: the score without it."""
     try:
         x, y = (min(max(float(share), 0.0), 1.0) for share in place.split())
     except ValueError:
         raise InputError(
             f"place: {place!r} is not two numbers from 0 to 1, such as 0.5 0.5") from None
-    changed, mask = anomalies.drop(image, other, kind, centre=(y, x), size=size, contrast=contrast,
-                                   seed=seed)
-    (score, ), (shot, ) = look.seen(changed[None], mask[None])
+    side, shown = look.run.detector.tile or image.shape[-1], look.run.config.image_size
+    changed, mask = anomalies.drop_into(image, other, kind, side=side, place=(y, x), size=size,
+                                        contrast=contrast, seed=seed)
+    whole, where = changed[None, :3], mask[None]
+    if look.run.detector.tile:
+        whole = nn.functional.interpolate(whole.float(), (shown, shown), mode="bilinear",
+                                          antialias=True).round().byte()
+        where = nn.functional.adaptive_max_pool2d(where.float(), shown) > 0
+    (score, ), (shot, ) = look.seen(changed[None], where, whole)
     said = t("view.share_image_changed_name_before", share=float(mask.float().mean()),
              name=sentences.score(look.run.decision.score), before=before, after=score)
     return render("placed.html.j2", shot=shot, caption=components.judged(

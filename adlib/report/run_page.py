@@ -47,6 +47,11 @@ def introduce(part: Part, detector: Detector) -> None:
     figures.show(components.banner(part))
     fitted_on = min(len(part.train), MOST) if isinstance(detector, FeatureDetector) else None
     figures.say(sentences.facts(part, detector, devices.describe(part.config), fitted_on))
+    if choice := part.fit_choice:
+        least, most = (f"{width} x {height}" for width, height in choice["sizes"])
+        aurocs = ", ".join(f"{fit} {value:.3f}" for fit, value in choice.get("auroc", {}).items())
+        figures.say(t(f"run.fit_{choice['reason']}", **choice | {
+            "side": part.config.image_size, "least": least, "most": most, "aurocs": aurocs}))
     if part.config.fit == "tile":
         figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
     if part.looked_at is not None:

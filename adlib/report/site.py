@@ -76,7 +76,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     table, commands = study.table, _commands(reports)
     looks = sorted(path.parent for path in (reports / "eda").glob("*/notebook.ipynb"))
     pages = [_data_page(study, folder) for folder in looks]
-    pages += [_run_page(reports, row, commands) for row in table.itertuples()]
+    pages += [run_page(reports, row, commands) for row in table.itertuples()]
     pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
               for folder in freshness.looked_at(reports, kind)]
     pages += beside.pages(reports, table)
@@ -84,10 +84,9 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
-    common = shared(language) | {"hidden": _hidden(reports, table)}
-    groups = _groups(pages, reports)
+    common, links = shared(language) | {"hidden": hidden(reports, table)}, groups(pages, reports)
     for page in pages:
-        write(common | page, groups, reports)
+        write(common | page, links, reports)
     files.write_json(note, made_from)
     log.info("%d pages; open %s", len(pages), reports / "index.html")
     return reports / "index.html"
@@ -114,7 +113,7 @@ def _commands(reports: Path) -> dict[str, str]:
     return {task["folder"]: task.get("retry", "") for task in plan}
 
 
-def _run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
+def run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
     folder = reports / row.folder
     about, name = run_folder.manifest(folder), label(row.name)
     params, done = about.get("params") or {}, row.status == "finished"
@@ -230,7 +229,7 @@ def shared(language: str) -> Page:
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
 
 
-def _groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typing.Any]]]:
+def groups(pages: list[Page], reports: Path) -> dict[Text, list[dict[str, typing.Any]]]:
     """The links to the pages by group, with what a reader wants to know of each beforehand."""
     groups: dict[Text, list[dict[str, typing.Any]]] = {}
     for page in pages:
@@ -342,7 +341,7 @@ def _heading(markdown: str) -> str:
     return first.removeprefix("## ") if first.startswith("## ") else ""
 
 
-def _hidden(reports: Path, table: typing.Any) -> dict[str, str]:
+def hidden(reports: Path, table: typing.Any) -> dict[str, str]:
     """{folder of this machine: what a page shows in its place}: one in the project as seen from
     there, so that a command can be given as it stands; of another the name alone."""
     root = project_root()

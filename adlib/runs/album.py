@@ -35,6 +35,7 @@ FINE = 128  # pixels a side of a map's picture: maps are smooth
 LARGEST, SMALL = 1024, 256  # pixels of the longer side of an input that is kept, and of its thumb
 SIDES = (SMALL, 192, 144, 96, 64, 48)  # of thumbs inside a page: the largest that keep it below
 PAGE, TILE = 2_400_000, 2_000  # so many bytes, so many of them an image's own text
+DETAIL = 256  # pixels a side of what is kept of a larger image, around its map's maximum
 REGIONS = 12  # regions of one defect that get corners: the largest
 FILE = "pictures.json"  # {key of a test image: its Shot}, in a run's folder
 
@@ -57,6 +58,10 @@ class Shot:
     level: str  # where the map exceeds what one good image in twenty reaches anywhere
     truth: str  # the rim of the true defect
     ticks: str  # corners around it, which cover none of the heat
+    # of an image larger than the input that is kept: its own pixels around the map's maximum, and
+    # where they lie in it, as CSS
+    detail: str = ""
+    box: str = ""
 
 
 def inline(name: str, picture: np.ndarray) -> str:
@@ -119,6 +124,11 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     frame = images.size if isinstance(images.size, Frame) else None
     made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, frame=frame,
                  put=put)
+    for i, (_, _, size) in enumerate(inputs):
+        if max(size) == LARGEST:  # no smaller than its file, as a rule
+            place = frame.place(size[1], size[0])[1].inside if frame else ...
+            made[i] = dataclasses.replace(made[i], **_detail(
+                images.paths[i], maps[i][place], grey_range, put, f"{i:04d}-detail"))
     files.write_json(folder / FILE, {key: dataclasses.asdict(shot) for key, shot in
                                      zip(images.keys, made, strict=True)})
     return made
@@ -146,7 +156,7 @@ def read(folder: Path, page: Path | None = None,
                                                          if key in kept):
         entry["input"] = entry["thumb"] if page is None else entry["input"]
         found[key] = Shot(**entry | {name: address(entry[name]) for name in (
-            "input", "thumb", "reconstruction", "map", "heat")})
+            "input", "thumb", "reconstruction", "map", "heat", "detail")})
     return found
 
 
@@ -190,6 +200,22 @@ def _input(path: Path, kept: Path, grey_range: reading.GreyRange | None
         _write(large, overlays.encoded(picture))
     with Image.open(large) as picture:
         return (large, small if max(picture.size) > SMALL else large), picture.size
+
+
+def _detail(path: Path, map_: np.ndarray, grey_range: reading.GreyRange | None, put: Put,
+            name: str) -> dict[str, str]:
+    """The file's own pixels around the maximum of its map, any [h,w]."""
+    picture = reading.upright(path, reading.ENTIRE, grey_range)[0]
+    peak = np.unravel_index(map_.argmax(), map_.shape)
+    (top, height), (left, width) = (
+        (min(max(0, round((at + 0.5) * side / n) - DETAIL // 2), max(0, side - DETAIL)),
+         min(DETAIL, side))
+        for at, n, side in zip(peak, map_.shape, picture.size[::-1], strict=True))
+    share = zip(("left", "top", "width", "height"), (left, top, width, height),
+                picture.size * 2, strict=True)
+    crop = picture.crop((left, top, left + width, top + height))
+    return {"detail": put(name, np.asarray(crop)),
+            "box": ";".join(f"{key}:{100 * at / side:.4f}%" for key, at, side in share)}
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -29,12 +29,16 @@ NEVER_RUN, COMPARED = "never run", "what it compares is due"  # reasons that nee
 
 @dataclass
 class Outcome:
-    status: str  # waiting | finished | failed | interrupted
+    status: str  # waiting | running | finished | failed | interrupted
     reason: str = ""
 
 
+Outcomes = dict[Task, Outcome]
+
+
 def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = False,
-        force: bool = False, timeout_s: float = 3600.0) -> int:
+        force: bool = False, timeout_s: float = 3600.0,
+        told: typing.Callable[[Outcomes], None] | None = None) -> int:
     """Execute the tasks of `grid.plan` that are due on an engine, the comparison last; write
     reports/batch.json.
 
@@ -42,6 +46,7 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
         dry_run: only say what is due.
         force: also what is up to date.
         timeout_s: for each task.
+        told: called with the outcomes at the start, and whenever a task has started or ended.
     Returns:
         0 when everything succeeded (or was up to date), 1 when something failed, 130 when it was
         interrupted; then what had finished stays.
@@ -69,7 +74,8 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
             for last in (False, True):  # the comparison reads what the others left, and batch.json
                 queue = [task for task in tasks
                          if reasons[task] and (task.kind == "comparison") == last]
-                _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop)
+                _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop,
+                      told=told if queue and told else lambda _: None)
                 files.write_json(reports / "batch.json", _entries(outcomes))
                 if last:
                     _note_comparison(outcomes)
@@ -149,10 +155,12 @@ def _made_from_now(task: Task) -> freshness.Made:
         return {}
 
 
-def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, engine: Engine,
-          timeout_s: float, stop: threading.Event) -> None:
+def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine,
+          timeout_s: float, stop: threading.Event,
+          told: typing.Callable[[Outcomes], None]) -> None:
     """Run the queue to its end, or to `stop`. Whatever happens, no process of it is left behind."""
     running: list[Job] = []
+    told(outcomes)
     try:
         while (queue or running) and not stop.is_set():
             while len(running) < engine.slots and (task := _next(queue, running)):
@@ -162,6 +170,8 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
                     if not reason:
                         running.append(local.start(task, engine, _made_from_now(task)))
                         board.started(task)
+                        outcomes[task] = Outcome("running")
+                        told(outcomes)
                         continue
                     if task.note:
                         task.output.unlink(missing_ok=True)  # made from an earlier run
@@ -170,6 +180,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
                 except InputError as error:
                     reason = str(error)
                 outcomes[task] = Outcome("failed", reason)
+                told(outcomes)
                 board.failed(task, reason, log_too=False)
             for job in list(running):
                 try:
@@ -185,6 +196,7 @@ def _work(queue: list[Task], outcomes: dict[Task, Outcome], board: Board, *, eng
                     reason = str(error)
                 running.remove(job)
                 outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
+                told(outcomes)
                 if reason:
                     board.failed(job.task, reason)
                 else:
@@ -241,7 +253,7 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
     return reason
 
 
-def _entries(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
+def _entries(outcomes: Outcomes) -> list[dict[str, typing.Any]]:
     """What batch.json says of each task."""
     return [{"kind": task.kind, "title": task.title, "category": task.params.get("category", ""),
              "name": task.params.get("name", ""), "seed": task.params.get("seed"),
@@ -250,7 +262,7 @@ def _entries(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
             for task, outcome in outcomes.items()]
 
 
-def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
+def _note_comparison(outcomes: Outcomes) -> None:
     """What the comparison was made from, so that the next batch knows whether it still stands;
     nothing where it failed."""
     for task, outcome in outcomes.items():
@@ -261,7 +273,7 @@ def _note_comparison(outcomes: dict[Task, Outcome]) -> None:
             _comparison_note(task).unlink(missing_ok=True)
 
 
-def _plan(outcomes: dict[Task, Outcome]) -> list[dict[str, typing.Any]]:
+def _plan(outcomes: Outcomes) -> list[dict[str, typing.Any]]:
     return _entries({task: outcome for task, outcome in outcomes.items()
                      if task.kind != "comparison"})
 

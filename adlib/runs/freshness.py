@@ -55,7 +55,9 @@ def of_run(config: Config, category: layout.Category) -> Made:
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
-                         *(["import adlib.models.tiles"] if config.fit == "tile" else []),
+                         *(f"import adlib.{module}" for fit, module in (
+                             ("tile", "models.tiles"), ("auto", "models.tiles"),
+                             ("auto", "evaluation.fits")) if config.fit == fit),
                          *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})

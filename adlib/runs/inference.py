@@ -127,8 +127,7 @@ def reopen(folder: Path) -> Reopened:
                          f"its "
                          "configuration first")
     about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
-    config = dataclasses.replace(run_folder.config_of(folder),
-                                 grey_range=run_folder.grey_range(folder))
+    config = run_folder.config_of(folder)
     if "maps" not in measured:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")

@@ -10,11 +10,17 @@ fixed scale (low, level), the least target_fpr and what the run was.
 The picture is resized in the graph (onnx_resize); decoding it, turning it as its EXIF tag says and
 laying its alpha over black are the caller's. A run in bf16 is computed in float32 and rounded where
 it rounds.
+
+Of a run of tiles the graph takes BATCH squares, `tiles`, uint8 [BATCH,3,T,T], to their `maps`,
+float32 [BATCH,h,h]; onnx_tiles.py, which is written beside the file, cuts, stitches and scores, as
+the metadata say. It does not ask whether a picture is foreign.
 """
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
+import io
 import json
 import math
 import typing
@@ -22,21 +28,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy import ndimage
 from torch import nn
 
 from adlib.config import STATISTICS, InputError
-from adlib.data import files, reading
+from adlib.data import files, frame, reading
 from adlib.evaluation.conformal import UPPER
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
+from adlib.models.detector import Detector
 from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.fused import FeatureDetector
+from adlib.models.tiles import on_grid
 from adlib.runs import onnx_resize
 from adlib.runs.inference import Reopened
 
-OPSET = 18
+if typing.TYPE_CHECKING:  # an extra
+    import onnx
+
+OPSET, BATCH = 18, 4
+SCRIPT = Path(__file__).with_name("onnx_tiles.py")
 OUTPUTS = ("score", "map", "anomalous", "foreign", "foreign_p_value", "absent")
 
 
@@ -45,14 +58,10 @@ class Exported(nn.Module):
 
     def __init__(self, run: Reopened) -> None:
         super().__init__()
-        self.run, self.detector = run, copy.deepcopy(run.detector)
-        config, threshold = self.detector.config, run.threshold
-        if device.precision(config, device.pick_device(config.device)) == "bf16":
-            _round_as_bf16(self.detector)
-        self.detector.config = dataclasses.replace(config, precision="float32")
+        self.run, self.detector, threshold = run, _in_float32(run.detector), run.threshold
         self.map, self.reduction = run.decision.score.split(".")
         blank = torch.zeros(1, 3, *[run.config.image_size] * 2, dtype=torch.uint8)
-        side = next(iter(self._maps(blank).values())).shape[-1]
+        side = next(iter(_maps(self.detector, blank).values())).shape[-1]
         # anomaly_maps.smooth is linear along each axis: two matrix products, borders included.
         blur = ndimage.gaussian_filter1d(np.eye(side), max(1.0, side / 64), axis=0)
         self.register_buffer("blur", torch.from_numpy(blur).float())
@@ -64,10 +73,9 @@ class Exported(nn.Module):
 
     def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor
                 ) -> tuple[torch.Tensor, ...]:
-        raw, scale = self._maps(picture), self.run.decision.scale
+        raw = _maps(self.detector, picture)
         smoothed = {name: self.blur @ values @ self.blur.mT for name, values in raw.items()}
-        smoothed["sum"] = sum((values - scale[name][0]) / scale[name][1]
-                              for name, values in smoothed.items())
+        smoothed["sum"] = _sum(smoothed, self.run.decision.scale)
         unsmoothed = self.reduction == "mean" and self.map in raw
         values = (raw if unsmoothed else smoothed)[self.map].flatten(1)
         if self.reduction == "max":
@@ -100,15 +108,46 @@ class Exported(nn.Module):
         foreign = distance > threshold.value
         return foreign, p_value, foreign & model.is_empty(features)
 
-    def _maps(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
-        x, detector = picture.float() / 255, self.detector
-        if isinstance(detector, Autoencoder):
-            return anomaly_maps.pixel_maps(x, detector.network(x))
-        # Kept features are float16: what the detector was fitted on.
-        stages = [stage.half().float() for stage in backbone.stages_of(detector.backbone, x)]
-        if isinstance(detector, FeatureAutoencoder):
-            return {"distance": detector.errors(stages, picture)}
-        return {"distance": detector.head(backbone.grid(stages, detector.config.layers))}
+
+class ExportedTiles(nn.Module):
+    """The squares of a run of tiles, uint8 [BATCH,3,T,T] -> the map that its score is read off, not
+    smoothed: float32 [BATCH,h,h]. Stitching and smoothing are linear, so maps can be added before.
+    """
+
+    def __init__(self, run: Reopened) -> None:
+        super().__init__()
+        self.detector, self.scale = _in_float32(run.detector.of_squares), run.decision.scale
+        self.map = run.decision.score.split(".")[0]
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        maps = {name: on_grid(values, tiles.shape[-1])
+                for name, values in _maps(self.detector, tiles).items()}
+        return maps[self.map] if self.map in maps else _sum(maps, self.scale)
+
+
+def _in_float32(detector: Detector) -> Detector:
+    detector, config = copy.deepcopy(detector), detector.config
+    if isinstance(detector, backbone.OnBackbone):
+        detector.backbone = backbone.folded(detector.backbone)
+    if device.precision(config, device.pick_device(config.device)) == "bf16":
+        _round_as_bf16(detector)
+    detector.config = dataclasses.replace(config, precision="float32")
+    return detector
+
+
+def _maps(detector: Detector, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+    x = picture.float() / 255
+    if isinstance(detector, Autoencoder):
+        return anomaly_maps.pixel_maps(x, detector.network(x))
+    # Kept features are float16: what the detector was fitted on.
+    stages = [stage.half().float() for stage in backbone.stages_of(detector.backbone, x)]
+    if isinstance(detector, FeatureAutoencoder):
+        return {"distance": detector.errors(stages, picture)}
+    return {"distance": detector.head(backbone.grid(stages, detector.config.layers))}
+
+
+def _sum(maps: dict[str, torch.Tensor], scale: anomaly_maps.Scale) -> torch.Tensor:
+    return sum((values - scale[name][0]) / scale[name][1] for name, values in maps.items())
 
 
 def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
@@ -131,45 +170,80 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
     if config.model in STATISTICS:
         raise InputError(f"{config.name} is a statistic of the picture and no network; there is "
                          "nothing to export")
-    if config.fit != "squeeze" or run.looked_at is not None:
+    tiled = run.detector.tile is not None
+    if not tiled and (config.fit != "squeeze" or run.looked_at is not None):
         raise InputError(f"{config.name} has fit: {config.fit}"
                          f"{' and masks of what is looked at' if run.looked_at is not None else ''}"
-                         ", which is not exported; export a run of fit: squeeze without masks")
-    if not isinstance(run.detector, (Autoencoder, FeatureDetector, FeatureAutoencoder)):
+                         ", which is not exported; export a run of fit: squeeze without masks, or "
+                         "of fit: tile")
+    if not isinstance(run.detector.of_squares, (Autoencoder, FeatureDetector, FeatureAutoencoder)):
         raise InputError(f"{config.name} is {config.model}, which only its own code can export; "
                          "built-in networks and feature detectors can be exported here")
     if run.decision.score.count(".") != 1 or ":" in run.decision.score:
         raise InputError(f"{config.name} uses the score {run.decision.score}, which is code of "
                          "your own; export a run of a built-in score")
-    size, least, known = (config.image_size, threshold.least_target_fpr,
-                          run.decision.foreign_threshold)
-    picture = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    target_fpr = torch.tensor(threshold.target_fpr, dtype=torch.float64)
+    about = about | {
+        "score": run.decision.score, "target_fpr": threshold.target_fpr,
+        "threshold": None if math.isinf(threshold.value) else threshold.value,
+        "least_target_fpr": threshold.least_target_fpr,
+        "calibration_images": len(threshold.calibration),
+        "grey_range": reading.parsed(config.grey_range),
+        "map_low": run.decision.low, "map_level": run.decision.level}
     with files.atomic_path(path) as temporary, torch.no_grad():
-        torch.onnx.export(Exported(run).eval(), (picture, target_fpr), str(temporary),
-                          opset_version=OPSET, input_names=["resized", "target_fpr"],
-                          output_names=list(OUTPUTS), dynamo=True,
-                          external_data=False, verbose=False)
-        scoring = onnx.load(str(temporary))
-        model = onnx.compose.merge_models(
-            onnx_resize.model(size, scoring.ir_version, OPSET), scoring, [("resized", "resized")])
-        model.graph.initializer.append(
-            onnx.numpy_helper.from_array(target_fpr.numpy(), "target_fpr"))  # unless it is given
-        (verdict, ) = (node for node in model.graph.node if node.input[0].endswith("limits"))
-        # what its error says
-        verdict.name = f"target_fpr is out of range, {least:g} is the least, and below 1"
-        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in (about | {
-            "score": run.decision.score, "target_fpr": threshold.target_fpr,
-            "threshold": None if math.isinf(threshold.value) else threshold.value,
-            "least_target_fpr": least, "calibration_images": len(threshold.calibration),
-            "grey_range": reading.parsed(config.grey_range),
-            "foreign_fpr": known and known.target_fpr, "foreign_images": known and len(
-                known.calibration), "map_low": run.decision.low, "map_level": run.decision.level,
-            "input": "picture: uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; resized "
-                     f"in here to {size},{size}; of more than 8 bits, grey_range becomes 0 and "
-                     "255"}).items()})
+        model, more = (_of_tiles if tiled else _of_pictures)(run, temporary)
+        onnx.helper.set_model_props(
+            model, {key: json.dumps(value) for key, value in (about | more).items()})
         onnx.checker.check_model(model)
         onnx.save(model, str(temporary))
+    if tiled:
+        with files.atomic_path(path.with_suffix(".py")) as temporary:
+            temporary.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _of_pictures(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typing.Any]]:
+    """The graph, and what the metadata have to say of it."""
+    import onnx
+
+    size, known = run.config.image_size, run.decision.foreign_threshold
+    picture = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    target_fpr = torch.tensor(run.threshold.target_fpr, dtype=torch.float64)
+    torch.onnx.export(Exported(run).eval(), (picture, target_fpr), str(path), opset_version=OPSET,
+                      input_names=["resized", "target_fpr"], output_names=list(OUTPUTS),
+                      dynamo=True, external_data=False, verbose=False)
+    scoring = onnx.load(str(path))
+    model = onnx.compose.merge_models(
+        onnx_resize.model(size, scoring.ir_version, OPSET), scoring, [("resized", "resized")])
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(target_fpr.numpy(), "target_fpr"))  # unless it is given
+    (verdict, ) = (node for node in model.graph.node if node.input[0].endswith("limits"))
+    # what its error says
+    verdict.name = (f"target_fpr is out of range, {run.threshold.least_target_fpr:g} is the least, "
+                    "and below 1")
+    return model, {
+        "foreign_fpr": known and known.target_fpr,
+        "foreign_images": known and len(known.calibration),
+        "input": "picture: uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; resized in "
+                 f"here to {size},{size}; of more than 8 bits, grey_range becomes 0 and 255"}
+
+
+def _of_tiles(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typing.Any]]:
+    """The same of a run of tiles."""
+    import onnx
+
+    config, mask = run.config, None
+    tiles = torch.zeros(BATCH, 3, config.tile_size, config.tile_size, dtype=torch.uint8)
+    torch.onnx.export(ExportedTiles(run).eval(), (tiles, ), str(path), opset_version=OPSET,
+                      input_names=["tiles"], output_names=["maps"], dynamo=True,
+                      external_data=False, verbose=False)
+    if run.looked_at is not None:
+        png = io.BytesIO()
+        Image.fromarray(run.looked_at).save(png, "PNG")
+        mask = base64.b64encode(png.getvalue()).decode()
+    return onnx.load(str(path)), {
+        "tile_size": config.tile_size, "overlap": config.overlap, "scale": config.scale,
+        "fill": frame.FILL, "looked_at": mask,
+        "input": f"tiles: uint8 [{BATCH},3,{config.tile_size},{config.tile_size}] RGB, squares of "
+                 f"an upright picture, as {SCRIPT.name} cuts them"}
 
 
 def _round_as_bf16(detector: nn.Module) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-
-from adlib.data import files
 
 # deep blue = as expected, through red to yellow = not; even steps in lightness, unlike jet
 HEAT = "plasma"
@@ -63,13 +60,13 @@ def data_uri(content: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
-def save(picture: np.ndarray, path: Path, side: int) -> None:
+def jpeg(picture: np.ndarray, side: int) -> bytes:
     """uint8 [h,w,3] as a JPEG file, enlarged to `side` pixels where it is smaller."""
-    image = Image.fromarray(picture)
+    image, buffer = Image.fromarray(picture), io.BytesIO()
     if image.width < side:
         image = image.resize((side, side), Image.Resampling.BICUBIC)
-    with files.atomic_path(path) as temporary:
-        image.save(temporary, "jpeg", quality=90)
+    image.save(buffer, "jpeg", quality=90)
+    return buffer.getvalue()
 
 
 def _share(map_: np.ndarray, low: float, level: float) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""New pictures through a finished run, read ahead, scored one by one, and kept in a record."""
+"""New pictures through a finished run, two at a time, kept in their order in a record."""
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import io
 import math
@@ -14,14 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from adlib.config import InputError
-from adlib.data import layout, reading, untrusted
+from adlib.data import files, layout, reading, untrusted
 from adlib.runs import overlays
 from adlib.runs.inference import Decoded, Reopened
 from adlib.runs.record import Prediction, Record, Source, utc
 
-AHEAD = 4  # pictures that are decoded while another one is scored
+AHEAD, WORKERS = 4, 2  # pictures that are looked at before their turn, and at the same time
 SIDE = 512  # pixels a side of an overlay at most
 
 
@@ -54,7 +57,7 @@ def below(folder: Path) -> list[Path]:
 
 
 def predict(record: Record, given: typing.Iterable[Source], stop: threading.Event, *,
-            ahead: int = AHEAD) -> typing.Iterator[Prediction]:
+            ahead: int = AHEAD, overlaid: bool = True) -> typing.Iterator[Prediction]:
     """Score what the record does not know, until `stop` is set: yields each prediction after its
     row and its overlay are written.
 
@@ -62,14 +65,27 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
     anywhere; one colour scale for all. A picture that cannot be read has a row, too.
 
     Args:
-        ahead: pictures to decode in advance; 0 where the next may be long in coming.
+        ahead: pictures to look at in advance; 0 where the next may be long in coming.
+        overlaid: write overlays.
     """
-    with ThreadPoolExecutor(2) as pool:
-        for source, look in _ahead(pool, record, given, ahead):
-            read = look()
-            source.done |= read is None
-            if read and (source.final or not read[0].problem):
-                prediction = _scored(record, source, *read)
+    # Two at a time on half of the cores each take less time than one after the other on all.
+    threads = torch.get_num_threads()
+    each = max(1, threads // WORKERS) if ahead else threads
+    look = functools.partial(_looked_at, record, overlaid=overlaid)
+    with contextlib.ExitStack() as after:
+        after.callback(torch.set_num_threads, threads)
+        pool = after.enter_context(ThreadPoolExecutor(
+            WORKERS, initializer=torch.set_num_threads, initargs=[each]))
+        for source, result in _ahead(pool, look, given, ahead):
+            looked = result()
+            source.done |= looked is None
+            if looked and (source.final or not looked[0].problem):
+                prediction, overlay = looked
+                if overlay:
+                    prediction = dataclasses.replace(
+                        prediction, overlay=record.overlay_of(source, prediction.content))
+                    with files.atomic_path(record.out / prediction.overlay) as temporary:
+                        temporary.write_bytes(overlay)
                 added, told = record.add(prediction), source.done
                 source.done = True
                 if added or not told:
@@ -86,25 +102,34 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in found if what), 0)
 
 
-def _scored(record: Record, source: Source, read: Prediction, picture: Decoded | None
-            ) -> Prediction:
+def _looked_at(record: Record, source: Source, *, overlaid: bool
+               ) -> tuple[Prediction, bytes] | None:
+    """Read, and scored where it could be: the row, and the overlay's file, b"" for none; None for
+    what has a row."""
+    read = _read(record, source)
+    return None if read is None else _scored(record.run, *read, overlaid)
+
+
+def _scored(run: Reopened, read: Prediction, picture: Decoded | None, overlaid: bool
+            ) -> tuple[Prediction, bytes]:
     if picture is None:
-        return read
-    run, whole = record.run, picture.whole[None, :3]
+        return read, b""
+    whole = picture.whole[None, :3]
     scores, maps = run.score_with_maps(picture.given[None])
     if not math.isfinite(scores[0]):
-        return dataclasses.replace(read, problem=f"its score is {scores[0]}")
-    overlay = record.overlay_of(source, read.content)
-    overlays.save(overlays.overlay(whole[0].permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
-                                   level=run.decision.level), record.out / overlay, SIDE)
+        return dataclasses.replace(read, problem=f"its score is {scores[0]}"), b""
+    overlay = overlays.jpeg(overlays.overlay(
+        whole[0].permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
+        level=run.decision.level), SIDE) if overlaid else b""
     p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
     taken = {name: float(values[0]) for name, values in usual.measure(whole).items()
              } if usual else {}
     (foreign_p_value, ), (reason, ) = run.foreign(whole)
     return dataclasses.replace(
         read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
-        verdict=_verdict(run, scores, reason), reason=reason, overlay=overlay,
-        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken)
+        verdict=_verdict(run, scores, reason), reason=reason,
+        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken
+    ), overlay
 
 
 def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
@@ -115,12 +140,13 @@ def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
     return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
 
 
-def _ahead(pool: ThreadPoolExecutor, record: Record, given: typing.Iterable[Source], ahead: int
+def _ahead(pool: ThreadPoolExecutor, look: typing.Callable[[Source], typing.Any],
+           given: typing.Iterable[Source], ahead: int
            ) -> typing.Iterator[tuple[Source, typing.Callable[[], typing.Any]]]:
-    """Every source with a function that waits for `_read`, `ahead` of them being decoded."""
+    """Every source with a function that waits for `look`, `ahead` of them being looked at."""
     waiting: collections.deque[tuple[Source, typing.Any]] = collections.deque()
     for source in given:
-        waiting.append((source, pool.submit(_read, record, source)))
+        waiting.append((source, pool.submit(look, source)))
         if len(waiting) > ahead:
             first, future = waiting.popleft()
             yield first, future.result

@@ -161,7 +161,7 @@ def start(part: Part, detector: Detector) -> Run:
     """
     from adlib.models.fast import device as devices
 
-    config, category, weights = _kept(part.config), part.category, detector.weights
+    config, category, weights = _kept(part.asked), part.category, detector.weights
     home, began = folder(config), time.monotonic()
     lock = _take(home)
     inputs, contents = freshness.of_run(config, category), layout.contents(category)
@@ -190,7 +190,7 @@ def start(part: Part, detector: Detector) -> Run:
         "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
             "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
             "source": part.source, "counts": counts,
-            "fingerprint": inputs["data"], "grey_range": part.grey_range},
+            "fingerprint": inputs["data"], "grey_range": part.grey_range, "fit": part.fit_choice},
         "weights": weights, **devices.describe(config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
@@ -255,17 +255,15 @@ def data_root(run_folder: Path) -> str:
 
 
 def config_of(run_folder: Path) -> Config:
-    """A run's parameters, with the paths of this machine where it ran here."""
-    params = manifest(run_folder).get("params") or {}
-    return Config.from_mapping(params | local(run_folder).get("params", {}),
-                               str(run_folder / "run.json"))
-
-
-def grey_range(run_folder: Path) -> str:
-    """The parameter grey_range by which new pictures are read as the run's own were: a run that
-    notes none is of an earlier version, for which 16 bits were all that is above 8."""
-    low_high = manifest(run_folder)["data"].get("grey_range", SIXTEEN_BITS)
-    return ",".join(map(str, low_high or ()))
+    """A run's parameters, with the paths of this machine where it ran here, and what was decided
+    where nothing was given: by these, new pictures are read and laid as its own were."""
+    about = manifest(run_folder)
+    config = Config.from_mapping((about.get("params") or {}) | local(run_folder).get("params", {}),
+                                 str(run_folder / "run.json"))
+    # A run that notes none is of an earlier version, for which 16 bits were all that is above 8.
+    low_high = about["data"].get("grey_range", SIXTEEN_BITS)
+    return dataclasses.replace(config, grey_range=",".join(map(str, low_high or ())),
+                               fit=(about["data"].get("fit") or {}).get("fit", config.fit))
 
 
 def left_alone(run_folder: Path) -> bool:

@@ -201,11 +201,22 @@ def shares(pixels, size):
 def test_at_least_half_of_a_cell_decides_and_no_defect_is_lost(pixels, size):
     grid, kept = masks.on_grid(pixels, (size, size))
     expected = 2 * shares(pixels, size) >= pixels.size
-    assert (grid & expected == expected).all() and (grid & ~expected).sum() == kept
-    assert grid.any() == pixels.any()
     labels, count = ndimage.label(pixels, np.ones((3, 3)))
-    for number in range(1, count + 1):  # each one has a cell that it touches
-        assert grid[shares(labels == number, size) > 0].any()
+    held, lost = expected.copy(), 0
+    for number in range(1, count + 1):
+        share = shares(labels == number, size)
+        if not expected[share > 0].any():
+            held.flat[share.argmax()], lost = True, lost + 1
+    assert (grid == held).all() and kept == lost
+
+
+def test_a_mask_of_noise_is_read_as_fast_as_any():
+    """Each of its 29,000 specks was once looked at by itself: 20 s. Two may keep one cell."""
+    pixels = np.zeros((1024, 1024), bool)
+    pixels[::6, ::6] = True
+    grid, kept = masks.on_grid(pixels, (256, 256))
+    assert kept == pixels.sum() == 171 ** 2 and grid.sum() == 171 ** 2
+    assert masks.on_grid(np.kron(pixels[:512, :512], np.eye(2, dtype=bool)), (64, 64))[1] > 7000
 
 
 def test_small_defects_keep_the_cell_that_holds_most_of_them():

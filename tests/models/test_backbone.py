@@ -380,3 +380,18 @@ def test_a_picture_on_its_own_is_not_kept_and_looks_the_same(backbone):
     assert all(
         torch.allclose(a.float(), b[1:2].float(), **of_features(b))
         for a, b in zip(alone, among, strict=True)) and len(cached()) == 1
+
+
+def test_folded_is_the_same_function_of_the_weights_as_they_are_now(backbone):
+    network, x = copy.deepcopy(backbone), torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        for _ in range(2):
+            plain, folded = (features.stages_of(one, x)
+                             for one in (network, features.folded(network)))
+            for a, b in zip(plain, folded, strict=True):
+                assert (a - b).abs().max() <= 1e-5 * a.abs().max()
+            assert not any(isinstance(module, torch.nn.BatchNorm2d)
+                           for module in features.folded(network).modules())
+            network.load_state_dict({key: values + 0.01 * values.abs()
+                                     for key, values in network.state_dict().items()})
+    assert features.folded(network) is features.folded(network)

@@ -308,6 +308,21 @@ def test_a_cell_is_compared_with_other_images_where_there_are_others():
     assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
 
 
+def test_a_rounded_search_finds_the_nearest_but_for_rounding():
+    """Far from the origin, where bf16 tells nothing apart: it looks from the patches' centre."""
+    torch.manual_seed(0)
+    memory = detectors.Memory()
+    memory.bank, cells = 100 + torch.randn(300, 64), 100 + torch.randn(50, 64)
+    exact = memory.difference(cells).norm(dim=1)
+    memory.rounded = True
+    found = memory.difference(cells).norm(dim=1)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert (found >= exact).all()  # the distance itself is not rounded
+    # squared distances that rounding 64 products to 8 bits, twice, cannot tell apart
+    assert (found.square() - exact.square()).max() < 12 * 2**-8 * 64**0.5
+    assert (found == exact).double().mean() > 0.8
+
+
 def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
     good, views = good_features(3), torch.from_numpy(cells_of(good_features(2, seed=8))).float()
     image = torch.tensor([2, 0]).repeat_interleave(SIDE**2)
@@ -413,9 +428,9 @@ def test_no_cell_is_compared_with_an_image_that_it_is_made_of(monkeypatch):
     """Else its difference were nothing, in training alone."""
     compared, original = [], detectors.Memory.difference
 
-    def spy(self, cells, without=None):
+    def spy(self, cells, without=None, table=None):
         compared.append(None if without is None else without.tolist())
-        return original(self, cells, without)
+        return original(self, cells, without, table)
 
     monkeypatch.setattr(detectors.Memory, "difference", spy)
     anomalous, masks, _ = anomalies_of(3)

@@ -3,6 +3,7 @@ chosen; the widgets without a browser: a control is set, and the HTML beside it 
 import base64
 import json
 import math
+import re
 
 import bs4
 import ipywidgets as w
@@ -271,6 +272,23 @@ def test_a_defect_is_where_one_clicks_and_follows_every_control(look):
     assert "0.00% of the image changed" in page(box).text
     control(box, "place").value = "here"
     assert "place: 'here' is not two numbers from 0 to 1" in page(box).text
+
+
+def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_counts(
+        tmp_path, monkeypatch):
+    from tests.evaluation import test_frames
+
+    folder, *_ = spine(Config(
+        **test_frames.SMALL, model="memory", fit="tile", reports=str(tmp_path / "reports"),
+        data_root=str(test_frames.category(tmp_path / "data"))))
+    look = explore.open_run(folder)
+    good = look.part.test.given
+    options = {"size": 1.0, "contrast": 1.0, "seed": 0, "before": 0.0}
+    seen = soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.8 0.7", **options))
+    numbers = [float(word) for word in re.findall(r"[\d.]+", seen.select_one(".truth")["d"])]
+    assert np.abs(np.array(numbers[:2]) / album.VIEW - (0.8, 0.7)).max() < 0.25
+    hidden = soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.05 0.05", **options))
+    assert "0.00% of the image changed" in hidden.text
 
 
 def test_any_picture_can_be_judged_and_what_is_none_is_named(course_root, reports):

@@ -22,7 +22,7 @@ FAMILIES = {
     "label": {*comparison.CONFIGURATIONS, "reference_score", "mean_squared_error"},
     "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
     "term": set(site.TERMS), "glossary": set(site.TERMS),
-    "status": {"missing", "running", "finished", "failed", "interrupted"},
+    "status": {"waiting", "missing", "running", "finished", "failed", "interrupted"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
     "judged_by": {"auroc", "label_free"}, "position": {"per_position", "any_position"},

@@ -99,6 +99,29 @@ def test_inputs_keep_their_shape_and_no_metadata_and_large_ones_are_made_smaller
         "abc-small.webp", "abc.webp", "abd.webp"]
 
 
+def test_a_large_picture_keeps_its_own_pixels_around_the_maximum(tmp_path):
+    """At the rim, too; of one that is kept as it is nothing is kept twice."""
+    rng, place = np.random.default_rng(0), tmp_path / "data" / "strip"
+    large = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).resize((1500, 900))
+    for path, picture in (("train/good/0.png", large), ("test/good/0.png", large),
+                          ("test/good/1.png", large.resize((300, 180)))):
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(place / path)
+    test = part.open_part(Config(data_root=str(tmp_path / "data"), image_size=32, held_out=0)).test
+    maps = np.zeros((2, 32, 32), np.float32)
+    maps[:, 20, 0] = 1  # the middle of that cell: 23.4 across, 576.6 down
+    here = folder(tmp_path)
+    one, other = album.keep(here, test, maps, DECISION, object())
+    assert (other.detail, other.box) == ("", "")
+    assert one.box == f"left:0.0000%;top:{100 * 448 / 900:.4f}%;width:{100 * 256 / 1500:.4f}%;" \
+                      f"height:{100 * 256 / 900:.4f}%"
+    kept, expected = pixels(one.detail, here), np.asarray(large)[448:704, :256]
+    assert kept.shape == (256, 256, 3)
+    assert np.abs(kept.mean(axis=2) - expected.mean(axis=2)).mean() < 8  # as WebP keeps it
+    assert album.read(here, here)[test.keys[0]] == one
+    assert album.read(here)[test.keys[0]].detail.startswith("data:image/webp")
+
+
 def test_outlines_and_corners_lie_where_the_region_is():
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[0, 16:32, 32:48] = True

@@ -41,8 +41,9 @@ if name == "killed":
 if name != "silent":
     sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
     category, source = layout.open_from(data_root, category)
-    run = run_folder.start(types.SimpleNamespace(config=config, category=category, source=source,
-                                                 grey_range=None, looked_at=None),
+    run = run_folder.start(types.SimpleNamespace(config=config, asked=config, category=category,
+                                                 source=source, grey_range=None, looked_at=None,
+                                                 fit_choice=None),
                            types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})

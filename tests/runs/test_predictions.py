@@ -62,6 +62,27 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
             assert overlay.size == (predictions.SIDE, predictions.SIDE)
 
 
+def test_without_overlays_everything_else_is_the_same(run, course_root, tmp_path):
+    with_them, without = tmp_path / "with", tmp_path / "without"
+    for out, more in ((with_them, []), (without, ["--no-overlays"])):
+        cli.main(["predict", str(run), str(course_root / "nut"), "--out", str(out), *more])
+    assert not (without / "overlays").exists() and all(row["overlay"] for row in rows(with_them))
+    assert len(rows(without)) == len(rows(with_them)) > 2 * predictions.AHEAD
+    assert [row | {"time": "", "overlay": ""} for row in rows(without)] == [
+        row | {"time": "", "overlay": ""} for row in rows(with_them)]
+
+
+def test_pictures_of_one_name_have_overlays_of_their_own(run, tmp_path):
+    for i in range(6):
+        picture(tmp_path / str(i) / "one.png", i)
+    with Record(inference.reopen(run), tmp_path / "out") as record:
+        found = list(predictions.predict(
+            record, [Source(tmp_path / str(i) / "one.png", "one.png") for i in range(6)],
+            threading.Event()))
+    assert len({one.overlay for one in found}) == 6
+    assert all((tmp_path / "out" / one.overlay).is_file() for one in found)
+
+
 def test_no_data_of_the_run_are_needed(run, course_root, tmp_path):
     picture(tmp_path / "new" / "deep" / "one.png", 3)
     shutil.rmtree(course_root)

@@ -24,8 +24,8 @@ def setting(course_root, tmp_path):
 def begin(setting, weights="none"):
     """Start a run of (config, category), with a detector of which only the weights matter."""
     config, category = setting
-    part = SimpleNamespace(config=config, category=category, source="parameter", grey_range=None,
-                           looked_at=None)
+    part = SimpleNamespace(config=config, asked=config, category=category, source="parameter",
+                           grey_range=None, looked_at=None, fit_choice=None)
     return run_folder.start(part, SimpleNamespace(weights=weights))
 
 
@@ -83,8 +83,9 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, course_root):
         from adlib.config import Config
         from adlib.data import layout
         from adlib.runs import run_folder
-        part = SimpleNamespace(config=Config(**{config.as_dict()!r}), source="parameter", grey_range=None,
-                               category=layout.open_category(Path({str(course_root)!r}), "nut"))
+        config = Config(**{config.as_dict()!r})
+        part = SimpleNamespace(config=config, asked=config, source="parameter", grey_range=None,
+                               fit_choice=None, category=layout.open_category(Path({str(course_root)!r}), "nut"))
         run_folder.start(part, SimpleNamespace(weights="none"))
         os.kill(os.getpid(), signal.SIGKILL)"""
     subprocess.run([sys.executable, "-c", code], check=False)

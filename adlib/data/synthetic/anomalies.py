@@ -127,6 +127,32 @@ def drop(image: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[f
             torch.from_numpy(_visible(base, blended)))
 
 
+def drop_into(picture: torch.Tensor, other: torch.Tensor, kind: str, *, side: int,
+              place: tuple[float, float], **how: typing.Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """`drop` around a place (y, x), in shares of the sides, of pictures uint8 [3,h,w] or [4,h,w]
+    (255 in the fourth channel where a pixel counts; the others stay as they are), as large as in a
+    square of `side` pixels. Returns the picture and its mask, bool [h,w]."""
+    changed, mask = picture.clone(), torch.zeros(picture.shape[1:], dtype=torch.bool)
+    (square, centre), (beside, _), (marked, _) = (
+        _square_at(one, side, place) for one in (changed, other, mask[None]))
+    drawn, visible = drop(square[:3], beside[:3], kind, centre=centre, **how)
+    if len(picture) == 4:
+        visible &= square[3] > 0
+        drawn = torch.where(square[3] > 0, drawn, square[:3])
+    square[:3], marked[0] = drawn, visible
+    return changed, mask
+
+
+def _square_at(image: torch.Tensor, side: int, place: tuple[float, float]
+               ) -> tuple[torch.Tensor, tuple[float, float]]:
+    """The square of an image [C,h,w] around a place, and where that lies in it."""
+    at = [share * length for share, length in zip(place, image.shape[1:], strict=True)]
+    top, left = (int(min(max(0, middle - side / 2), length - side))
+                 for middle, length in zip(at, image.shape[1:], strict=True))
+    return (image[:, top:top + side, left:left + side],
+            ((at[0] - top) / side, (at[1] - left) / side))
+
+
 def sources(n: int, count: int, *, seed: int) -> np.ndarray:
     """Which two of `count` images each of the n images of `insert` may have something of: int64
     [n,2]."""

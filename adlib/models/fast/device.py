@@ -46,6 +46,17 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 
 
 @contextlib.contextmanager
+def rounded_products(rounded: bool) -> typing.Iterator[None]:
+    """Multiply matrices of float32 as bf16, their sums in float32, where the processor can."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if rounded else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
 def one_thread() -> typing.Iterator[None]:
     """For thousands of small steps: two threads would spend them waiting for each other, and beside
     a busy neighbour most of the time."""

@@ -36,15 +36,18 @@ adlib.kinds.gallery = (gallery) => {
 
   // ---- one image large, in a dialog of the document: there, no key is a notebook's
   const box = gallery.querySelector("template").content.firstElementChild.cloneNode(true);
-  const part = (selector) => box.querySelector(selector), stage = part(".stage"), stack = part(".stack"), deep = "deep" in gallery.dataset;
+  const part = (selector) => box.querySelector(selector), stage = part(".stage"), stack = part(".stack"), detail = part("img.detail"), deep = "deep" in gallery.dataset;
   let current = null;
   for (const image of box.querySelectorAll("img")) image.addEventListener("error", () => {  // a page that is passed on alone
+    if (image === detail) { detail.hidden = true; return; }
     const small = current.querySelector(image.matches(".input, .reconstruction") ? "img.input" : "img.heat").src;
     if (image.src !== small) image.src = small;
   });
   function open(tile) {
     current = tile;
     for (const view of ["input", "map", "reconstruction"]) part(`img.${view}`).src = tile.dataset[view] || tile.querySelector("img").src;
+    detail.hidden = !tile.dataset.detail;
+    if (!detail.hidden) { detail.src = tile.dataset.detail; detail.style.cssText = tile.dataset.box; }
     part("img.heat").src = tile.querySelector("img.heat").src;
     part("img.input").alt = tile.querySelector("img").alt;
     stack.style.aspectRatio = tile.querySelector(".stack").style.aspectRatio;
@@ -70,9 +73,12 @@ adlib.kinds.gallery = (gallery) => {
     if (button) button.ariaPressed = box.classList.toggle(name);
   }
   function zoom(event) {  // a pixel of the image is a pixel of the screen, or several
-    const at = stack.getBoundingClientRect(), image = part("img.input"), ratio = devicePixelRatio;
-    const spot = event ? [(event.clientX - at.left) / at.width, (event.clientY - at.top) / at.height] : [0.5, 0.5];
-    stack.style.setProperty("--width", `${image.naturalWidth / ratio * Math.ceil((at.width * ratio + 1) / image.naturalWidth)}px`);
+    const at = stack.getBoundingClientRect(), near = detail.getBoundingClientRect(), ratio = devicePixelRatio;
+    const middle = detail.hidden ? at : near;  // the map's maximum, where the image's own pixels are kept
+    const x = event ? event.clientX : middle.left + middle.width / 2, y = event ? event.clientY : middle.top + middle.height / 2;
+    const spot = [(x - at.left) / at.width, (y - at.top) / at.height];
+    const width = detail.hidden ? part("img.input").naturalWidth : detail.naturalWidth * at.width / near.width;
+    stack.style.setProperty("--width", `${width / ratio * Math.ceil((at.width * ratio + 1) / width)}px`);
     toggle("zoom");
     stage.scrollTo(spot[0] * stack.offsetWidth - stage.clientWidth / 2, spot[1] * stack.offsetHeight - stage.clientHeight / 2);
   }

@@ -1,0 +1,120 @@
+"""`fit: auto`: squeezed, padded or in tiles, decided from good pictures alone.
+
+A cheap detector (`memory`) is fitted under each fit on some good pictures, and tells others from
+the same ones with a synthetic anomaly, put in on the pictures' own pixels: half of them of the size
+that they have in a whole picture, half of that in a square. What is simpler stays unless another
+fit finds more by a paired test. No label is read.
+"""
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import numpy as np
+import torch
+from PIL import Image
+
+from adlib.config import FITS, Config
+from adlib.data import masks, part
+from adlib.data.frame import CELL, Frame
+from adlib.data.images import Pictures
+from adlib.data.part import ImageSet, Part
+from adlib.data.synthetic.anomalies import Changed
+from adlib.evaluation.auroc import auroc, paired_test
+from adlib.evaluation.calibration import score_table
+from adlib.evaluation.localization import Lazy
+from adlib.models.detector import Images, fit
+
+LONG = 1.1  # longer sides by shorter ones, up to which nothing is lost by squeezing
+FAR = 8  # working sides: of longer pictures a feature's cell would hide all that is small
+GOOD, FEWEST, SYNTHETIC = 60, 12, 80  # pictures that are looked at, a third of them not fitted on
+PIXELS = 80e6  # of all pictures that maps are made of; less than SYNTHETIC where they are large
+LEVEL = 0.05  # of the paired test
+
+
+def open_part(config: Config) -> Part:
+    """As data.part.open_part, with `fit: auto` decided: part.config has what was chosen, and
+    part.fit_choice says why."""
+    opened = part.open_part(config)
+    return opened if config.fit != "auto" else decided(opened)
+
+
+def decided(opened: Part) -> Part:
+    """The part with the fit that suits its good pictures.
+
+    Its fit_choice: `fit`, `reason` (`square`: none is larger than what is worked on, or long;
+    `large`: all are far larger; `few`: too few to measure by; `measured`), `sizes` (the smallest
+    and the largest width and height), and where they are measured `auroc`, label-free, of each fit,
+    `good` and `synthetic`, how many pictures that is of.
+    """
+    config, n = opened.config, len(opened.good)
+    order = np.unique(np.linspace(0, n - 1, min(n, GOOD)).astype(int))
+    sizes = np.array([masks.shown_size(opened.good.paths[i]) for i in order])
+    longer, shorter = sizes.max(axis=1), sizes.min(axis=1)
+    long, larger = (longer / shorter).max() > LONG, np.median(longer) > config.image_size
+    choice: dict[str, typing.Any] = {"sizes": [[int(v) for v in ends(sizes, axis=0)[::-1]]
+                                               for ends in (np.min, np.max)]}
+    if not (long or larger):
+        choice |= {"fit": "squeeze", "reason": "square"}
+    elif longer.min() > FAR * config.image_size:
+        choice |= {"fit": "tile", "reason": "large"}
+    elif n < FEWEST:
+        choice |= {"fit": "pad" if long else "squeeze", "reason": "few"}
+    else:
+        choice |= _measured(opened, order, sizes, [
+            how for how in FITS if how == "squeeze" or how == "pad" and long
+            or how == "tile" and larger])
+    return dataclasses.replace(opened, config=dataclasses.replace(config, fit=choice["fit"]),
+                               fit_choice=choice)
+
+
+def _measured(opened: Part, order: np.ndarray, sizes: np.ndarray,
+              known: typing.Sequence[str]) -> dict[str, typing.Any]:
+    kept, held = order[np.arange(len(order)) % 3 > 0], order[::3]
+    count = int(np.clip(PIXELS / np.prod(sizes, axis=1).mean(), 24, SYNTHETIC + len(held)))
+    held = held[:max(8, count - SYNTHETIC)] if count < SYNTHETIC + len(held) else held
+    good, n = opened.good.select(held), max(16, count - len(held)) // 2 * 2
+    drawn = _anomalous(opened, good, n)
+    scores = {}
+    for how in known:
+        config = dataclasses.replace(
+            opened.config, model="memory", fit=how, loss="", score="", options="",
+            weights=opened.config.weights if opened.config.uses_weights else "none")
+        under = dataclasses.replace(opened, config=config)
+        detector = fit(config, under.good.select(kept))
+        scores[how] = np.concatenate([
+            score_table(detector, {"distance": (0.0, 1.0)}, images)["distance.top1"]
+            for images in (under.good.select(held), _laid(under, drawn))])
+    labels = np.r_[np.zeros(len(held), int), np.ones(n, int)]
+    found = {how: auroc(labels, values) for how, values in scores.items()}
+    best = max(found, key=found.get)
+    chosen = next(how for how in known if how == best or paired_test(
+        labels, scores[best], scores[how])[1] >= LEVEL)
+    return {"fit": chosen, "reason": "measured", "auroc": found, "good": len(held), "synthetic": n}
+
+
+def _anomalous(opened: Part, good: ImageSet, n: int) -> Lazy:
+    """Good pictures with an anomaly in them, on their own pixels: uint8 [H,W,3] each."""
+    own = Pictures(good.paths, Frame("tile", CELL, looked_at=opened.looked_at), good.read_by)
+    shapes = [masks.shown_size(path) for path in good.paths]
+    whole = min(map(min, shapes))
+    square = min(whole, round(opened.config.tile_size / opened.config.scale))
+    halves = [Changed(own, n // 2, side=side, seed=opened.config.seed + i)
+              for i, side in enumerate((whole, square))]
+
+    def make(i: int) -> np.ndarray:
+        half, i = divmod(i, n // 2)
+        _, box = own.frame.place(*shapes[i % len(shapes)])
+        return halves[half][i][(slice(3), *box.inside)].permute(1, 2, 0).numpy()
+
+    return Lazy(n, make)
+
+
+def _laid(under: Part, drawn: Lazy) -> Images:
+    """Pictures as a detector of the part's fit is given them."""
+    whole, tiled = part.frames(under.config, under.looked_at)
+
+    def lay(i: int) -> torch.Tensor:
+        return torch.from_numpy((tiled or whole).lay(Image.fromarray(drawn[i])).copy())
+
+    return Lazy(len(drawn), lay) if tiled else torch.stack([lay(i) for i in range(len(drawn))])

@@ -1,0 +1,77 @@
+"""A run of tiles as ONNX, and the script beside it: what they say of a picture is what the run
+says."""
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adlib import cli
+from adlib.config import Config
+from adlib.data import files
+from adlib.runs import inference, onnx_export
+from tests import handmade
+from tests.evaluation.test_frames import SMALL, category
+
+ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
+pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
+pytestmark = pytest.mark.usefixtures("small_detectors")
+SHAPES = [(90, 200), (201, 77), (40, 50), (64, 64)]  # odd ones, and smaller than a square
+
+
+def exported(folder, path):
+    """The session, and the script as a module."""
+    assert cli.main(["export", str(folder), "--onnx", str(path)]) == 0
+    spec = importlib.util.spec_from_file_location("beside", path.with_suffix(".py"))
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return ort.InferenceSession(path), script
+
+
+@pytest.mark.parametrize(("model", "score", "scale"), [
+    ("fused", "", 1.0), ("memory", "distance.mean", 0.5), ("gaussian", "distance.max", 1.0),
+    ("cae", "sum.top1", 1.0), ("to_features", "", 1.0)])
+def test_the_script_says_what_the_run_says(tmp_path, model, score, scale):
+    root = category(tmp_path / "data")
+    folder, *_ = handmade.spine(Config(**SMALL, model=model, fit="tile", scale=scale,
+                                       data_root=str(root), reports=str(tmp_path / "reports")))
+    if score:
+        measured = files.read_json(folder / "metrics.json")
+        files.write_json(folder / "metrics.json",
+                         measured | {"chosen": measured["chosen"] | {"score": score}})
+    run = inference.reopen(folder)
+    session, script = exported(folder, tmp_path / "out.onnx")
+    rng = np.random.default_rng(0)
+    for shape in SHAPES:
+        coarse = rng.integers(40, 200, (6, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
+        picture.save(tmp_path / "a.png")
+        given = run.decode(tmp_path / "a.png").given[None]
+        expected = run.scores(given)[0]
+        found, map_, cells = script.look(session, picture)
+        assert found == pytest.approx(expected, rel=2e-3, abs=2e-3), shape
+        assert map_.shape == cells.shape and not cells.all() and np.isfinite(map_).all()
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["threshold"]) == run.threshold.value
+    assert json.loads(known["score"]) == run.decision.score
+
+
+def test_it_needs_no_adlib(tmp_path):
+    root = category(tmp_path / "data")
+    folder, _, _, results = handmade.spine(Config(**SMALL, model="pca", fit="tile", data_root=str(
+        root), reports=str(tmp_path / "reports")))
+    exported(folder, tmp_path / "part.onnx")
+    assert "adlib" not in re.sub(r'""".*?"""', "", onnx_export.SCRIPT.read_text(), flags=re.DOTALL)
+    tests = results.table[results.table["split"] == "test"]
+    said = subprocess.run(
+        [sys.executable, "-I", tmp_path / "part.py", tmp_path / "part.onnx",
+         *(root / path for path in tests["path"])], check=True, capture_output=True, text=True)
+    rows = [line.split("\t") for line in said.stdout.splitlines()]
+    assert [float(row[1]) for row in rows] == pytest.approx(tests["chosen_score"].tolist(), rel=2e-3)
+    threshold = inference.reopen(folder).threshold
+    assert [row[2] for row in rows] == np.where(
+        threshold.exceeded(tests["chosen_score"].to_numpy()), "anomalous", "good").tolist()
