@@ -139,7 +139,7 @@ class Config:
                 f"tile_size is {self.tile_size}; give a multiple of 32 from 64 on")
         _demand(0 <= self.overlap <= self.tile_size // 2 and self.overlap % 8 == 0,
                 f"overlap is {self.overlap}; give a multiple of 8 from 0 to half of tile_size")
-        _demand(not self.vary or self.fit != "tile", "vary is not for fit: tile; leave out either")
+        _demand(not self.vary or self.fit in FITS[:2], "vary is for fit: squeeze and pad; give one")
         _demand(0 < self.scale <= 1, f"scale is {self.scale}; give a number above 0 and up to 1")
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")

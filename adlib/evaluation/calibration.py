@@ -155,7 +155,7 @@ def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
 
 
 def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
-               target_fpr: float) -> np.ndarray:
+               target_fpr: float, *, new: bool = False) -> np.ndarray:
     """Calibration scores whose threshold shares the asked rate with the verdict "foreign": of good
     images as many are refused, for either reason, as were asked for.
 
@@ -163,12 +163,15 @@ def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
     for no good image, and left out where enough are left.
 
     Args:
-        distances, scores: float64 [n], of good images among those that `model` was fitted on.
+        distances, scores: float64 [n], of good images among those that `model` was fitted on; or,
+            if `new`, of others, of which it has set aside none.
     """
     if model is None or len(model.calibration) < foreign.FEWEST or not len(scores):
         return scores
     own = model.calibration.numpy()
     aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
+    if new:
+        return np.where(aside, scores.max(), scores)
     rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
     if TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
         farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
@@ -331,13 +334,14 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
             held = _refitted(detector, part.good, fitted, index, scale)
     chosen, distances = part.good.select(index), np.zeros(len(held))
     pixels = chosen.tensor if len(held) else None
-    if config.vary and enough:
+    if varied := config.vary and enough:
         held, pixels = score_table(detector, scale, corruptions.every(chosen.given)), (
             corruptions.every(pixels))
     if unlike and len(held):
         distances = unlike.distances(unlike.features(pixels)).numpy()
     return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy() if len(held) else
-                                       distances, config.target_fpr), config.target_fpr, how)
+                                       distances, config.target_fpr, new=varied),
+                            config.target_fpr, how)
             for name in (reference, score)}
 
 

@@ -404,6 +404,9 @@ def test_where_too_few_would_be_left_none_is_left_out():
     assert budget.tolist() == scores.tolist() and Threshold(budget, 0.05).is_attainable
     few = calibration.one_budget(Known(near[:9]), np.array([*near, 100.0]), scores, 0.05)
     assert few.tolist() == scores.tolist()  # nine say nothing
+    told = calibration.one_budget(Known(near), np.array([*near, 100.0]), scores[::-1].copy(), 0.05,
+                                  new=True)
+    assert told.tolist() == [*scores[:0:-1], 18.0]  # of new ones, a foreign one has no better rank
     assert calibration.one_budget(None, np.zeros(19), scores, 0.05) is scores
 
 
@@ -415,7 +418,10 @@ def test_varied_it_is_calibrated_on_disturbed_copies_if_the_images_are_enough(
     given = part.held_out.tensor if copies == 1 else corruptions.every(part.held_out.tensor)
     expected = calibration.score_table(DISTANCE, decision.scale, given)[decision.score]
     threshold = decision.threshold
-    assert threshold.calibration.tolist() == expected.tolist()
+    unlike = decision.foreign_threshold.exceeded(
+        decision.foreign.distances(decision.foreign.features(given)).numpy()) if (
+            decision.foreign_threshold) else np.zeros(len(given), bool)
+    assert threshold.calibration.tolist() == expected.where(~unlike, expected.max()).tolist()
     assert len(expected) == copies * len(part.held_out) and threshold.how == "split"
     assert math.isinf(threshold.value) == (copies == 1)
 
