@@ -144,9 +144,6 @@ def new(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from adlib.report import use
     from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
@@ -158,9 +155,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
     told, due = "", [] if args.watch else predictions.sources(given)
-    bar = Progress(BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
-                   console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(),
-                   disable=not sys.stderr.isatty())
+    bar = board.counted()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         ahead, overlaid = 0 if args.watch else predictions.AHEAD, not args.no_overlays
@@ -209,7 +204,7 @@ def export(args: argparse.Namespace) -> int:
     print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
           f"of any size, threshold {run.threshold.value:.6g}{rounded}")
     if run.detector.tile:
-        print(f"it takes squares: {Path(args.onnx).with_suffix('.py')} beside it cuts pictures and "
+        print(f"it takes squares: {onnx_export.script_beside(Path(args.onnx))} cuts pictures and "
               "stitches maps, and does not ask whether a picture shows the part at all")
     return 0
 

@@ -99,8 +99,9 @@ def new(given: argparse.Namespace) -> Rows:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "good"
             pictures(given, folder, PICTURES["new"])
-            took.append(cli(["new", "part", "--good", str(folder), "--data", f"{place}/data", "--weights",
-                             given.weights, "--reports", f"{place}/reports"], place)["seconds"])
+            took.append(cli(["new", "part", "--good", str(folder), "--data", f"{place}/data",
+                             "--weights", given.weights, "--reports", f"{place}/reports"],
+                            place)["seconds"])
     return {"adlib new, 50 pictures, to its report": row(took)}
 
 

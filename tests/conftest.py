@@ -3,7 +3,10 @@ own, tiny data sets."""
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
+import typing
 
 # before torch is loaded: tiny networks lose more to threads than they gain
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +18,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests import handmade
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +31,15 @@ settings.load_profile("house")
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("ADLIB_DATA", raising=False)
+
+
+@pytest.fixture
+def caplog(caplog):
+    """What adlib says, and nobody else: another library's thread may have a word at any time."""
+    adlib_alone = logging.Filter("adlib")
+    caplog.handler.addFilter(adlib_alone)
+    yield caplog
+    caplog.handler.removeFilter(adlib_alone)
 
 
 @pytest.fixture
@@ -59,11 +72,10 @@ def picture(path: Path, seed: int, defect: bool = False, size: int = 32) -> None
     Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path)
 
 
-@pytest.fixture
-def course_root(tmp_path) -> Path:
+def course_data(root: Path) -> Path:
     """The reference's layout: two categories, 8 good, 2 train/bad, 3 good + 3 bad in a flat test
     folder, and the label file."""
-    root, labels = tmp_path / "course_data", {}
+    labels = {}
     for c, category in enumerate(("nut", "zip")):
         for i in range(8):
             picture(root / category / "train" / "good" / f"{i:03d}.png", 100 * c + i)
@@ -77,6 +89,34 @@ def course_root(tmp_path) -> Path:
             }
     (root / "image_anomaly_labels.json").write_text(json.dumps(labels))
     return root
+
+
+@pytest.fixture
+def course_root(tmp_path) -> Path:
+    return course_data(tmp_path / "course_data")
+
+
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory) -> tuple[Path, dict[str, Path]]:
+    return tmp_path_factory.mktemp("made"), {}
+
+
+@pytest.fixture
+def course_run(_made, course_root, tmp_path, small_detectors) -> typing.Callable[..., Path]:
+    """handmade.small_run on course_root as it was written: a run that no test had yet is made, and
+    everyone gets a copy."""
+    def run(**changes: typing.Any) -> Path:
+        (place, runs), key = _made, json.dumps(changes, sort_keys=True)
+        if key not in runs:
+            data = course_data(place / str(len(runs)) / "course_data")
+            runs[key] = handmade.small_run(data, data.parent / "reports", **changes)
+        reports = runs[key].parents[3]
+        folder = shutil.copytree(runs[key], tmp_path / runs[key].relative_to(reports.parent))
+        places = folder / ".local.json"
+        places.write_text(places.read_text().replace(str(reports.parent), str(tmp_path)))
+        return folder
+
+    return run
 
 
 @pytest.fixture

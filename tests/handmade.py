@@ -58,9 +58,10 @@ class Scored:
 
 def scored(where: layout.Category, tests: dict[str, np.ndarray], *, chosen: str = "",
            held: np.ndarray = HELD, bad: float = 2.0, label_free: float = 0.7,
-           target_fpr: float = 0.05, config: Config | None = None) -> Scored:
+           target_fpr: float = 0.05, synthetic: np.ndarray | None = None,
+           config: Config | None = None) -> Scored:
     """tests: {score: [N test images]}, the configuration's own score first. chosen: empty = its
-    own. bad: the score of all train/bad."""
+    own. bad: the score of all train/bad. synthetic: every score of the synthetic anomalies."""
     own, n, good = next(iter(tests)), len(held), len(where.train)
     counts = {"train": good - n, "held_out": n, "test": len(where.test),
               "train_bad": len(where.train_bad)}
@@ -76,7 +77,8 @@ def scored(where: layout.Category, tests: dict[str, np.ndarray], *, chosen: str 
     threshold = Threshold(np.asarray(held, float), target_fpr, "split" if n else "none")
     decision = Decision(
         ranking, own, chosen or own, {}, {own: threshold, chosen or own: threshold},
-        {split: by_split[split] for split in ("train", "held_out") if split in by_split}, 0.0, 1.0)
+        {split: by_split[split] for split in ("train", "held_out") if split in by_split}, 0.0, 1.0,
+        synthetic=None if synthetic is None else pd.DataFrame(dict.fromkeys(tests, synthetic)))
     config = config or Config(category=where.name, target_fpr=target_fpr)
     part = Part(config, where, "parameter", torch.arange(n, good), torch.arange(n))
     return Scored(part, decision, by_split)

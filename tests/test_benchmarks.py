@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -13,14 +14,17 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data import layout
-from adlib.data.files import write_json
+from adlib.data.files import read_json, write_json
 from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
+from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.results import write_csv
 from adlib.models import fused, ssim
+from adlib.models.detector import fit
 from benchmarks import detection, gpu, how_many, neighbour, parts, peers, reference, speed, waits
 from tests.conftest import picture
+from tests.tiny_study import SMALL_DETECTORS
 
 SMALL = {
     "image_size": 32, "epochs": 3, "batch_size": 4, "lr": 1e-3, "schedule": "reference",
@@ -140,7 +144,7 @@ def drawn(tmp_path, monkeypatch):
 
 def test_the_best_detector_is_measured_by_the_spine(drawn):
     script = speed.TO_METRICS.format(weights="none", root=str(drawn), name="hazelnut")
-    seen = speed.watched([sys.executable, "-c", script.replace("256", "64")])
+    seen = speed.watched([sys.executable, "-c", SMALL_DETECTORS + script.replace("256", "64")])
     assert 0 <= float(seen["output"].split()[-1]) <= 1
 
 
@@ -150,7 +154,7 @@ def test_a_neighbour_is_busy_and_gone_afterwards_and_the_script_beside_it_runs(d
                    if neighbour.NEIGHBOUR in child.cmdline())
         script = neighbour.RUN.format(model="fused", size=64, weights="none", root=str(drawn),
                                       name="hazelnut")
-        assert neighbour.seconds(script, beside=0) > 0 and sum(busy.cpu_times()[:2]) > 0
+        assert neighbour.seconds(SMALL_DETECTORS + script, beside=0) > 0 and sum(busy.cpu_times()[:2]) > 0
     assert not busy.is_running()
 
 
@@ -300,6 +304,41 @@ def test_the_page_of_parts_has_intervals_and_rates_at_the_threshold(tmp_path):
     low, high = rate_interval(1, 3)
     assert f"| nut | 33% [{low:.0%}, {high:.0%}] / 50% [" in text
     assert "Pixel average precision" not in text  # there are no masks
+
+
+def test_the_page_of_parts_says_how_often_a_label_free_order_is_the_real_one(tmp_path):
+    for part, real in (("nut", [0, 1, 2, 3, 4]), ("tile", [0, 3, 4, 1, 2])):
+        part_measured(tmp_path, part, 0, real, [0, 1, 3, 2, 4])
+        cell = read_json(tmp_path / f"{part}-0.json")
+        for name, shift in zip(parts.DETECTORS, (9, 0.5, 0, 0, 0, 0), strict=True):
+            good = np.arange(6.0)
+            cell["detectors"][name]["exam"] = {
+                "good": good.tolist(), "synthetic": (good[:4] + shift).tolist()}
+        write_json(tmp_path / f"{part}-0.json", cell)
+    firsts, pairs = parts.choices(parts.cells(tmp_path))
+    firsts = firsts.set_index("part")
+    assert firsts["sure"].tolist() == [True, True]
+    # fused 1, memory 5/6, others 0; on the tile fused 1/3 behind memory's 5/6
+    assert firsts.loc["nut", "lost"] == 0 and firsts.loc["tile", "lost"] == pytest.approx(1 / 2)
+    sure = pairs[pairs["sure"]].groupby("part")["right"].mean()
+    assert sure["nut"] == 1 and sure["tile"] == pytest.approx(8 / 9)
+    text = parts.page(tmp_path)
+    assert "tells two detectors apart by the exam, its order was the real one in" in text
+    assert "The first was sure in 2 of 2 cases, and lost 0.250 on average, 0.500 at most" in text
+
+
+@pytest.mark.parametrize("target_fpr", [0.2, 0.5])  # two held-out images are enough for the second
+def test_the_parts_are_judged_by_the_threshold_of_a_run(course_root, monkeypatch, target_fpr):
+    monkeypatch.setattr(fused, "SYNTHETIC", 16)
+    config = Config(model="fused", image_size=32, weights="none", device="cpu", category="nut",
+                    precision="float32", data_root=str(course_root), held_out=0.25,
+                    target_fpr=target_fpr)
+    part = open_part(config)
+    fitted = fit(parts.WithHalves(config), part.train, part.held_out)
+    run = calibrate(fit(config, part.train, part.held_out), part).threshold
+    assert run.how == "cross-conformal"
+    ours = parts.scored(fitted, part)[0]
+    assert ours["how"] == run.how and ours["threshold"] == pytest.approx(run.value, rel=1e-4)
 
 
 def test_the_table_of_peers_compares_with_fused_on_the_same_images_and_says_who_wins(tmp_path):

@@ -134,6 +134,17 @@ PRESS = """const press = (part, key) => (typeof part === 'string' ? document.que
     const chip = (facet, value) => document.querySelector(`[data-facet=${facet}][data-value="${value}"]`);"""
 
 
+def test_without_a_threshold_no_image_has_a_verdict_until_one_is_chosen(tmp_path):
+    none, rows = THRESHOLD.at(0.001), gallery.with_scores(TABLE)
+    fragment = components.threshold(TABLE, none, "ssim.max") + gallery.gallery(
+        rows, [SHOT] * 8, none, "ssim.max")
+    page = tmp_path / "page.html"
+    for script, verdicts in (("", 0), ("document.querySelector('[data-to=oracle]').click();", 8)):
+        page.write_text(f"<meta charset=utf-8>{components.live(fragment)}<script>addEventListener("
+                        f"'load', () => {{ {script} }});</script>", encoding="utf-8")
+        assert len(shown(opened(page, tmp_path), ".tiles .verdict")) == verdicts
+
+
 def test_the_threshold_moves_the_matrix_the_line_and_the_gallery(reports, tmp_path):
     page, _ = seen(reports / "index.html", tmp_path=tmp_path)
     # the label-free one, before anything is touched

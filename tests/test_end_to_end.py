@@ -5,8 +5,6 @@ import html.parser
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import bs4
@@ -14,16 +12,18 @@ import pytest
 
 from adlib.data.synthetic import drawing
 from adlib.runs import inference
+from tests import forked
+from tests.tiny_study import SMALL_DETECTORS, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png")
 
 
-def adlib(*words, code=0):
-    done = subprocess.run([sys.executable, "-m", "adlib.cli", *map(str, words)], cwd=ROOT,
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def adlib(*words, code=0, cwd=ROOT, start=forked.begin):
+    begun = start("adlib", words, cwd)
+    said, _ = begun.communicate(timeout=600)
+    assert begun.returncode == code, said
+    return said
 
 
 class Page(html.parser.HTMLParser):
@@ -51,7 +51,7 @@ def study(tmp_path_factory):
     base = tmp_path_factory.mktemp("study")
     data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
     said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
-                 "--report", "--jobs", 2)
+                 "--report", "--jobs", 2, start=forked.cold)
     return base / "reports", data, said
 
 
@@ -165,11 +165,11 @@ def test_a_failing_run_is_named_and_does_not_sink_the_rest(study, tmp_path):
                        "run.json").read_text())["status"] == "finished"
 
 
-def papermill(notebook, out, *words):
-    return subprocess.run([
-        sys.executable, "-m", "papermill", f"notebooks/{notebook}",
-        str(out), "-k", "python3", *map(str, words)
-    ], cwd=ROOT, capture_output=True, text=True, check=False)
+def papermill(notebook, out, *words, code=0, start=forked.begin):
+    begun = start("papermill", [f"notebooks/{notebook}", out, "-k", "python3", *words])
+    said, _ = begun.communicate(timeout=600)
+    assert begun.returncode == code, said
+    return said
 
 
 def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(course_root, tmp_path):
@@ -178,30 +178,28 @@ def test_papermill_by_hand_on_the_seeds_layout_and_an_unknown_parameter(course_r
         "epochs", 1, "-p", "image_size", 32, "-p", "batch_size", 4, "-p", "reports",
         tmp_path / "reports"
     ]
-    done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", *words)
-    assert done.returncode == 0, done.stderr
+    papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", *words, start=forked.cold)
     auroc = json.loads((tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" /
                         "metrics.json").read_text())["auroc"]
     assert auroc["train_bad"]["n_anomalous"] == 2 and auroc["test"]["n_anomalous"] == 3
     # the comparison was not executed yet
     adlib("report", "--reports", tmp_path / "reports", code=2)
-    done = papermill("06_comparison.ipynb", tmp_path / "reports" / "comparison.ipynb", "-p",
-                     "reports", tmp_path / "reports")
-    assert done.returncode == 0, done.stderr
+    papermill("06_comparison.ipynb", tmp_path / "reports" / "comparison.ipynb", "-p", "reports",
+              tmp_path / "reports")
     adlib("report", "--reports", tmp_path / "reports")
     page = Page(tmp_path / "reports" / "runs" / "zip" / "cae_ssim" / "seed-0" / "index.html")
     assert {image["src"]
             for image in page.all("img")} == set(PNGS) and "not in its folder" in page.text
-    done = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3)
-    assert done.returncode != 0 and "unknown parameter 'epocs'; did you mean 'epochs'?" in done.stderr
+    said = papermill("02_cae_baseline.ipynb", tmp_path / "bad.ipynb", *words, "-p", "epocs", 3,
+                     code=1)
+    assert "unknown parameter 'epocs'; did you mean 'epochs'?" in said
 
 
 def test_exploring_with_nobody_there_shows_every_tool_as_it_starts(study, tmp_path):
     reports, _, _ = study
     made = tmp_path / "out.ipynb"
-    done = papermill("07_explore.ipynb", made, "-p", "category", "zipper", "-p", "name", "cae_mse",
-                     "-p", "reports", reports)
-    assert done.returncode == 0, done.stderr
+    papermill("07_explore.ipynb", made, "-p", "category", "zipper", "-p", "name", "cae_mse", "-p",
+              "reports", reports)
     outputs = [
         output["data"] for cell in json.loads(made.read_text())["cells"]
         for output in cell.get("outputs", [])
@@ -225,10 +223,9 @@ def test_exploring_with_nobody_there_shows_every_tool_as_it_starts(study, tmp_pa
 def test_unlabelled_images_are_scored_without_metrics(course_root, tmp_path):
     (course_root / "image_anomaly_labels.json").unlink()
     shutil.rmtree(course_root / "nut" / "train" / "bad")
-    done = papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", "-p", "category", "nut", "-p",
-                     "data_root", course_root, "-p", "epochs", 1, "-p", "image_size", 32, "-p",
-                     "batch_size", 4, "-p", "reports", tmp_path / "reports")
-    assert done.returncode == 0, done.stderr
+    papermill("02_cae_baseline.ipynb", tmp_path / "out.ipynb", "-p", "category", "nut", "-p",
+              "data_root", course_root, "-p", "epochs", 1, "-p", "image_size", 32, "-p",
+              "batch_size", 4, "-p", "reports", tmp_path / "reports")
     folder = tmp_path / "reports" / "runs" / "nut" / "cae_mse" / "seed-0"
     assert json.loads(
         (folder / "metrics.json"
@@ -240,20 +237,20 @@ def test_unlabelled_images_are_scored_without_metrics(course_root, tmp_path):
 def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
     drawn = drawing.write_dataset(tmp_path / "drawn", train=24, good=0, anomalous=4, pixels=64,
                                   seed=3, categories=["hazelnut"])
-    drawn = drawn / "hazelnut"
+    drawn, project = drawn / "hazelnut", Study(tmp_path / "project", drawn=False)
+    project.insert("04_feature_space", SMALL_DETECTORS)
+    best = project.place / "params" / "configurations" / "fused.yaml"
+    best.write_text(best.read_text().replace("image_size: 256", "image_size: 64"))
     said = adlib("new", "my-nut", "--good", drawn / "train" / "good", "--bad", drawn / "test",
                  "--data", tmp_path / "data", "--weights", "none", "--reports",
-                 tmp_path / "reports")
+                 tmp_path / "reports", cwd=project.place)
     assert "19 good pictures to learn from, 5 good ones to test with" in said and "Next: adlib predict" in said
     run = tmp_path / "reports" / "runs" / "my-nut" / "fused" / "seed-0"
     page = Page(run / "index.html")
     assert "cross-conformal" in page.text and (tmp_path / "reports" / "index.html").is_file()
-    code = subprocess.run([
-        sys.executable, "-m", "adlib.cli", "predict",
-        str(run),
-        str(drawn / "train" / "good"), "--out",
-        str(tmp_path / "out")
-    ], cwd=ROOT, capture_output=True, text=True, check=False).returncode
+    checked = forked.begin("adlib", ["predict", run, drawn / "train" / "good", "--out",
+                                     tmp_path / "out"])
+    checked.communicate(timeout=600)
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
-    assert code in (0, 1) and len(rows) == 24 and {row["verdict"]
+    assert checked.returncode in (0, 1) and len(rows) == 24 and {row["verdict"]
                                                    for row in rows} <= {"good", "anomalous"}

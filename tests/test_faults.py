@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import yaml
 from adlib.config import is_folder_name
 from adlib.data import files
 from adlib.runs import run_folder
+from tests import forked
 from tests.tiny_study import GRID, Study, kernel_of, wait_for, workers
 
 KILLS = int(os.environ.get("KILLS", "9"))  # `make faults`: 50
@@ -113,7 +115,7 @@ def test_a_full_disk(study, undisturbed, tmp_path):
     if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none",
                        str(tmp_path)], check=False, capture_output=True).returncode:
         pytest.skip("needs a file system of its own size (Linux, with user namespaces)")
-    command = " ".join(study.command())
+    command = shlex.join([sys.executable, "-m", "adlib.cli", *study.words()])
     script = (f"mount -t tmpfs -o size=400m none {study.reports}; cp -r {undisturbed.reports}/. "
               f"{study.reports}; rm -r {study.folder()}\n"
               f"head -c 380m /dev/zero > {study.reports}/filler; {command}; echo first: $?\n"
@@ -207,10 +209,9 @@ def test_a_finished_run_that_is_killed_when_run_again_keeps_its_numbers(undistur
         given = yaml.safe_load(params.read_text()) | {
             "data_root": str(study.data), "reports": str(study.reports)}
         (study.place / "given.yaml").write_text(yaml.safe_dump(given))
-        running = subprocess.Popen(
-            [sys.executable, "-m", "papermill", "notebooks/02_cae_baseline.ipynb", "out.ipynb",
-             "-k", "python3", "-f", "given.yaml"], cwd=study.place, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL)
+        running = forked.begin("papermill", [
+            "notebooks/02_cae_baseline.ipynb", "out.ipynb", "-k", "python3", "-f", "given.yaml"],
+            study.place)
     else:
         running = study.begin("--force", "--only", "config=cae_ssim")
     again = study.folder() / ".again" / "run.json"
@@ -280,8 +281,8 @@ def test_a_batch_on_a_cluster_is_interrupted_and_no_worker_goes_on(study):
         batch = study.begin()
         kernel = kernel_of(batch, study)
         batch.send_signal(signal.SIGTERM)
-        said = batch.communicate(timeout=60)[0]
+        said = batch.communicate(timeout=300)[0]
         assert batch.returncode == 130 and "stopped" in said and "Traceback" not in said
         wait_for(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE,
-                 seconds=2)
+                 seconds=60)
     assert run_folder.status(study.folder()).state == "interrupted"

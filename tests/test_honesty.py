@@ -72,8 +72,16 @@ class Complete:
 class Case:
     """A kind of DETECTORS, and the steps of a run with it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, place: Path, kept: dict[tuple[str, str], Complete]) -> None:
         self.config = Config(name=name, **TINY | DETECTORS[name])
+        self.place, self.kept = place, kept
+
+    def undisturbed(self, root: Path) -> Complete:
+        """The run of data as they were made, with which several tests compare."""
+        key = self.config.name, root.name
+        if key not in self.kept:
+            self.kept[key] = self.complete(root, self.place / "undisturbed")
+        return self.kept[key]
 
     def opened(self, root: Path) -> Part:
         return open_part(dataclasses.replace(self.config, data_root=str(root)))
@@ -97,12 +105,17 @@ class Case:
         return run
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict:
+    return {}
+
+
 @pytest.fixture(params=DETECTORS)
-def case(request, monkeypatch, tmp_path, small_detectors) -> Case:
+def case(request, monkeypatch, tmp_path, kept, small_detectors) -> Case:
     monkeypatch.setattr(calibration, "FOLDS", 3)
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    return Case(request.param)
+    return Case(request.param, tmp_path, kept)
 
 
 @pytest.fixture(params=["course", "mvtec"])
@@ -163,7 +176,7 @@ def test_permuted_test_labels_change_metrics_and_nothing_else(case, course_root,
     """No test label enters training, scoring, the choice of a score, the threshold or a prediction:
     with the labels permuted all of these are the same bit for bit, while the AUROC, where labels
     belong, turns into 1 - AUROC."""
-    before = case.complete(course_root, tmp_path / "before")
+    before = case.undisturbed(course_root)
     rotate_labels(course_root)
     after = case.complete(course_root, tmp_path / "after")
     same_training(before.detector, after.detector)
@@ -201,7 +214,7 @@ def test_without_anomalies_in_the_test_folder_nothing_else_changes(case, root, t
     """The anomalies of the test folder influence no training, no choice, no threshold, and no
     score, p-value or prediction of any other image: with all of them removed, each of these is the
     same, bit for bit."""
-    before = case.complete(root, tmp_path / "before")
+    before = case.undisturbed(root)
     whole = before.results.table
     for path in whole.loc[(whole["split"] == "test") & (whole["label"] == 1), "path"]:
         (root / path).unlink()
@@ -222,37 +235,35 @@ def test_no_test_image_is_needed_before_evaluation(case, root, tmp_path):
     """No test image, and none of train/bad, has a say in training, the choice of a score or the
     threshold: with all of them replaced by bytes that are no image, training and calibrate() end as
     with the real ones. Evaluation, which needs them, fails and names them."""
-    part, real = case.fitted(root, tmp_path / "real")
-    decision = calibrate(real, part)
+    before, part = case.undisturbed(root), case.opened(root)
     spoiled = spoil(root)
     assert len(spoiled) == len(part.test) + len(part.train_bad)
     part, blind = case.fitted(root, tmp_path / "blind")
-    same_training(real, blind)
-    same_decisions(decision, calibrate(blind, part))
+    same_training(before.detector, blind)
+    same_decisions(before.decision, calibrate(blind, part))
     with pytest.raises(InputError, match="6 of 6 images cannot be read") as error:
-        evaluate(blind, decision, part)
+        evaluate(blind, before.decision, part)
     assert all(str(path) in str(error.value) for path in part.test.paths)
 
 
 def test_the_tests_above_would_notice(case, course_root, tmp_path):
     """The comparisons used here are not blind: another good image is another decision and another
     training, and so is another seed."""
-    part, first = case.fitted(course_root, tmp_path / "a")
-    decision = calibrate(first, part)
+    before, part = case.undisturbed(course_root), case.opened(course_root)
     other = (course_root / "zip" / "train" / "good" / "000.png").read_bytes()
     part.held_out.paths[0].write_bytes(other)
     with pytest.raises(AssertionError):
-        same_decisions(decision, calibrate(first, case.opened(course_root)))
+        same_decisions(before.decision, calibrate(before.detector, case.opened(course_root)))
     case.config = dataclasses.replace(case.config, seed=1)  # another split, at least
     with pytest.raises(AssertionError):
-        same_training(first, case.fitted(course_root, tmp_path / "b")[1])
+        same_training(before.detector, case.fitted(course_root, tmp_path / "b")[1])
 
 
 def test_equal_parameters_give_equal_bytes(case, root, tmp_path):
     """Same parameters, same machine, CPU: two complete runs write the same bytes, wherever their
     reports go and whatever the global random generators did before. (tests/test_end_to_end.py says
     the same of runs through papermill.)"""
-    first = case.complete(root, tmp_path / "one")
+    first = case.undisturbed(root)
     torch.manual_seed(12345)
     np.random.seed(12345)
     second = case.complete(root, tmp_path / "two")

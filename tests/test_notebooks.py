@@ -18,6 +18,7 @@ from adlib.data import files
 from adlib.data.synthetic import drawing
 from adlib.report import i18n, overview, render
 from adlib.runs import run_folder
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -224,13 +225,12 @@ def drawn(tmp_path_factory):
 
 def execute(notebook, folder, **parameters):
     """Run a notebook as papermill does: {id of a cell: its outputs' texts and kinds}."""
-    words = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
+    words = [word for key, value in parameters.items() for word in ("-p", key, value)]
     output = folder / f"{notebook}.ipynb"
-    told = subprocess.run(
-        [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{notebook}.ipynb", output, "-k",
-         "python3", "-p", "reports", folder, *words], capture_output=True, text=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}, timeout=300)
-    assert told.returncode == 0, told.stderr[-3000:]
+    begun = forked.begin("papermill", [ROOT / "notebooks" / f"{notebook}.ipynb", output, "-k",
+                                       "python3", "-p", "reports", folder, *words])
+    told, _ = begun.communicate(timeout=300)
+    assert begun.returncode == 0, told[-3000:]
     return {cell.id: [output.get("data", {"text/plain": output.get("text", "")})
                       for output in cell.outputs]
             for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"}

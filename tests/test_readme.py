@@ -90,3 +90,10 @@ def test_its_commands_are_commands(page):
         words = shlex.split(command, comments=True) if command.startswith("adlib ") else []
         if words and not {"--version", "--help"} & set(words):
             cli._parser().parse_args(words[1:])  # ends the test with what is wrong with it
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("results*.md")), ids=lambda page: page.name)
+def test_measured_results_name_scores_in_words(page):
+    codes = re.findall(r"\b(?:squared|ssim|sum|gradient|distance)\.(?:mean|max|top1)\b",
+                       page.read_text(encoding="utf-8"))
+    assert not codes

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import subprocess
-import sys
 import time
 import typing
 from pathlib import Path
@@ -18,6 +16,7 @@ import yaml
 
 from adlib.data.synthetic import drawing
 from adlib.runs import run_folder
+from tests import forked
 
 if typing.TYPE_CHECKING:
     import distributed
@@ -32,14 +31,20 @@ GRID = {
 }
 # else no run here is long enough for a checkpoint
 EVERY_EPOCH = "from adlib.models import training\ntraining.CHECKPOINT_EVERY_S = 0"
+# the kernel's conftest.small_detectors
+SMALL_DETECTORS = """from adlib.evaluation import calibration
+from adlib.models import detectors, fused
+calibration.SYNTHETIC, fused.SYNTHETIC, fused.VIEWS = 8, 24, 16
+detectors.BANK, detectors.POOL = 400, 2000"""
 
 
 class Study:
     """A study in a folder of its own: notebooks and parameters copied, one synthetic category, and
     its command."""
-    def __init__(self, place: Path, like: Study | None = None, done: bool = False) -> None:
+    def __init__(self, place: Path, like: Study | None = None, done: bool = False,
+                 drawn: bool = True) -> None:
         """like: a study whose data this one shares, and (`done`) all of whose results but the CAE's
-        run."""
+        run. drawn: else it has no data."""
         self.place, self.reports, self.data, self.engine = place, place / "reports", place / "data", [
             "--jobs", "2"
         ]
@@ -53,7 +58,7 @@ class Study:
             shutil.rmtree(self.folder())
         if like:
             shutil.copytree(like.data, self.data)
-        else:
+        elif drawn:
             drawing.write_dataset(self.data, train=8, good=3, anomalous=5, pixels=32)
             shutil.rmtree(self.data / "zipper")
 
@@ -66,16 +71,13 @@ class Study:
         book.cells.insert(where, nbformat.v4.new_code_cell(code))
         nbformat.write(book, path)
 
-    def command(self, *words: str) -> list[str]:
-        return [
-            sys.executable, "-m", "adlib.cli", "run", "params/grids/faults.yaml", "--data",
-            str(self.data), "--reports",
-            str(self.reports), *self.engine, *words
-        ]
+    def words(self, *more: str) -> list[str]:
+        return ["run", "params/grids/faults.yaml", "--data", str(self.data), "--reports",
+                str(self.reports), *self.engine, *more]
 
-    def begin(self, *words: str, **environment: str) -> subprocess.Popen:
-        return subprocess.Popen(self.command(*words), cwd=self.place, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, env=os.environ | environment)
+    def begin(self, *more: str, **environment: str) -> forked.Command | subprocess.Popen:
+        start = forked.cold if "PYTHONPATH" in environment else forked.begin
+        return start("adlib", self.words(*more), self.place, environment)
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         child = self.begin(*words, **environment)

@@ -16,7 +16,7 @@ from adlib.data import corruptions
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
-from adlib.evaluation.auroc import auroc
+from adlib.evaluation.auroc import auroc, best_against_each
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.models import anomaly_maps, foreign
@@ -28,6 +28,7 @@ from adlib.models.foreign import Foreign
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
+LEVEL = 0.05  # of a difference that is more than the few images of an exam would show
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
@@ -53,6 +54,8 @@ class Decision:
     low, level: the one colour scale of a run's pictures: the map's median on good images, and what
         one good image in twenty exceeds somewhere; it ends at low + 2 (level - low).
     foreign: what tells pictures that do not show the part; None in the same runs.
+    synthetic: the scores of the synthetic anomalies, which `ranking` sets against those of the
+        held-out images: a column a score; None where nothing was held out, and in a reopened run.
     """
 
     ranking: pd.DataFrame
@@ -65,6 +68,7 @@ class Decision:
     level: float
     conditions: Conditions | None = None
     foreign: Foreign | None = None
+    synthetic: pd.DataFrame | None = None
 
     @functools.cached_property
     def foreign_threshold(self) -> TailThreshold | None:
@@ -78,6 +82,16 @@ class Decision:
         maps = {name.partition(".")[0] for name in self.ranking["score"]}
         several = self.reference == REFERENCE_SCORE or len(maps) > 1
         return several and ":" not in self.score
+
+    @property
+    def undecided(self) -> list[str]:
+        """The scores that the synthetic anomalies cannot tell apart from the one in use: of several
+        the choice among these is unsure."""
+        if self.synthetic is None:
+            return []
+        both = pd.concat([good := self.good_scores["held_out"], self.synthetic])
+        return undecided(self.score, np.repeat([0, 1], [len(good), len(self.synthetic)]),
+                     {name: both[name].to_numpy() for name in both})
 
     @property
     def threshold(self) -> Threshold:
@@ -111,10 +125,11 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     good = _scored(detector, scale, images, keep)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
     ranking, score = pd.DataFrame({"score": good.columns}), reference
-    good_scores = {"train": good}
+    good_scores, synthetic = {"train": good}, None
     if held:
         changed, kinds = _synthetic(detector, images, config.seed)
-        ranking = label_free(good, score_table(detector, scale, changed), kinds)
+        synthetic = score_table(detector, scale, changed)
+        ranking = label_free(good, synthetic, kinds)
         score = choose(ranking, reference) if len(scale) > 1 else reference
         good_scores = {"train": score_table(detector, scale, part.train), "held_out": good}
     if detector.own_score is not None:
@@ -125,7 +140,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         ranking, reference, score, scale,
         _thresholds(detector, part, scale, good if held else good[:0], reference, score, unlike),
         good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
-        Conditions.of(part.good.tensor) if unlike else None, unlike)
+        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic=synthetic)
 
 
 def known_good(part: Part) -> torch.Tensor:
@@ -207,6 +222,18 @@ def choose(ranking: pd.DataFrame, reference: str) -> str:
     """The score that label_free ranks first; the reference score where none is better."""
     values = ranking.set_index("score")["all"]
     return reference if values[reference] == values.max() else str(values.idxmax())
+
+
+def undecided(chosen: str, labels: np.ndarray,
+              scores: typing.Mapping[str, np.ndarray]) -> list[str]:
+    """What an exam cannot tell apart from what was chosen by it: DeLong's paired test of it against
+    each other, Holm; all others where a single good image took it. A choice that leaves nothing is
+    sure, as far as synthetic anomalies tell.
+
+    scores: {name: [N], or [K,N] of K seeds}.
+    """
+    apart = best_against_each(chosen, labels, scores)
+    return [name for name, p in apart.items() if p >= LEVEL or (labels == 0).sum() < 2]
 
 
 def score_table(detector: Detector, scale: Scale, images: Images) -> pd.DataFrame:
@@ -313,36 +340,46 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
     table[own.where] = values
 
 
+def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Iterator[
+        dict[str, torch.Tensor]]] | None:
+    """The good images that the threshold is from where it is from all of them, int64 [N] of
+    part.good, and their maps by what was fitted without each, in that order, some at a time; None
+    where it is from the held-out ones, or from none."""
+    config, n, held = part.config, len(part.good), len(part.held_out)
+    enough = Threshold(np.zeros(held), config.target_fpr).is_attainable
+    # Fitted on more images than the detector in use, the folds' would find good images too usual.
+    no_more = len(part.train) >= n - n // FOLDS
+    # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
+    if (not held or enough and not no_more or n < 2 * FOLDS or detector.own_score
+            or config.vary):
+        return None
+    good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
+    if isinstance(good, torch.Tensor):
+        good, area = parted(good)
+    more = {} if area is None else {"area": area}
+    fitted = detector.cross_fitted_maps(good, part.train_index, parts, **more)
+    return None if fitted is None else (np.concatenate([rest for _, rest in parts]), fitted)
+
+
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
                 score: str, unlike: Foreign | None) -> dict[str, Threshold]:
     """Calibrated on held-out images, or cross-conformal on all good ones; see `calibrate`."""
     index: np.ndarray | torch.Tensor = part.held_out_index
-    how, config, n = "split" if len(held) else "none", part.config, len(part.good)
-    enough = Threshold(np.zeros(len(held)), config.target_fpr).is_attainable
-    # Fitted on more images than the detector in use, the folds' would find good images too usual.
-    no_more = len(part.train) >= n - n // FOLDS
-    # Of varied copies no fold could be left out: they are calibrated on such copies instead.
-    if (how == "split" and (no_more or not enough) and n >= 2 * FOLDS and not detector.own_score
-            and not config.vary):
-        good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
-        if isinstance(good, torch.Tensor):
-            good, area = parted(good)
-        more = {} if area is None else {"area": area}
-        fitted = detector.cross_fitted_maps(good, part.train_index, parts, **more)
-        if fitted is not None:
-            index, how = np.concatenate([rest for _, rest in parts]), "cross-conformal"
-            held = _refitted(detector, part.good, fitted, index, scale)
+    how, target_fpr, varied = "split" if len(held) else "none", part.config.target_fpr, False
+    if (found := cross_fitted(detector, part)) is not None:
+        index, fitted = found
+        held, how = _refitted(detector, part.good, fitted, index, scale), "cross-conformal"
+    if not len(held):
+        return {name: Threshold(np.zeros(0), target_fpr, how) for name in (reference, score)}
     chosen, distances = part.good.select(index), np.zeros(len(held))
-    pixels = chosen.tensor if len(held) else None
-    if varied := config.vary and enough:
-        held, pixels = score_table(detector, scale, corruptions.every(chosen.given)), (
-            corruptions.every(pixels))
-    if unlike and len(held):
+    pixels = chosen.tensor
+    if part.config.vary and Threshold(distances, target_fpr).is_attainable:
+        held, varied = score_table(detector, scale, corruptions.every(chosen.given)), True
+        pixels = corruptions.every(pixels)
+    if unlike:
         distances = unlike.distances(unlike.features(pixels)).numpy()
-    return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy() if len(held) else
-                                       distances, config.target_fpr, new=varied),
-                            config.target_fpr, how)
-            for name in (reference, score)}
+    return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy(), target_fpr,
+                                       new=varied), target_fpr, how) for name in (reference, score)}
 
 
 def _refitted(detector: Detector, good: ImageSet, fitted: typing.Iterable[typing.Mapping[

@@ -49,7 +49,11 @@ def decided(opened: Part) -> Part:
     """
     config, n = opened.config, len(opened.good)
     order = np.unique(np.linspace(0, n - 1, min(n, GOOD)).astype(int))
-    sizes = np.array([masks.shown_size(opened.good.paths[i]) for i in order])
+    try:
+        sizes = np.array([masks.shown_size(opened.good.paths[i]) for i in order])
+    except Exception:
+        opened.good.framed  # noqa: B018 (whatever cannot be read is named)
+        raise
     longer, shorter = sizes.max(axis=1), sizes.min(axis=1)
     long, larger = (longer / shorter).max() > LONG, np.median(longer) > config.image_size
     choice: dict[str, typing.Any] = {"sizes": [[int(v) for v in ends(sizes, axis=0)[::-1]]
@@ -70,10 +74,9 @@ def decided(opened: Part) -> Part:
 
 def _measured(opened: Part, order: np.ndarray, sizes: np.ndarray,
               known: typing.Sequence[str]) -> dict[str, typing.Any]:
-    kept, held = order[np.arange(len(order)) % 3 > 0], order[::3]
-    count = int(np.clip(PIXELS / np.prod(sizes, axis=1).mean(), 24, SYNTHETIC + len(held)))
-    held = held[:max(8, count - SYNTHETIC)] if count < SYNTHETIC + len(held) else held
-    good, n = opened.good.select(held), max(16, count - len(held)) // 2 * 2
+    kept, most = order[np.arange(len(order)) % 3 > 0], int(PIXELS / np.prod(sizes, axis=1).mean())
+    held = order[::3][:max(8, most // 5)]
+    good, n = opened.good.select(held), int(np.clip(most - len(held), 16, SYNTHETIC)) // 2 * 2
     drawn = _anomalous(opened, good, n)
     scores = {}
     for how in known:

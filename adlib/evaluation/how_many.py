@@ -18,6 +18,7 @@ from adlib.config import InputError
 from adlib.data import layout
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
+from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import SYNTHETIC, label_free
 from adlib.evaluation.conformal import Threshold
@@ -44,7 +45,9 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
         against synthetic anomalies, no picture being compared with itself or what it is made of;
         auroc: of the test images; good, anomalous: test images of each class; false_positives,
         found: how many of them exceed the threshold of the drawn pictures, each scored by the
-        memory of the others. NaN where there are no labels, or too few pictures for a threshold.
+        memory of the others; smallest: the share of the picture that a synthetic anomaly covers of
+        whose size half are found at it. NaN where there are no labels, or too few pictures for a
+        threshold.
 
     Raises:
         InputError: for a detector that does not look at whole pictures through the backbone.
@@ -57,7 +60,8 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
     good = part.good.select(np.sort(random.permutation(len(part.good))[:MOST])).framed
     tested, truth = _tested(part, random)
     pictures, area = parted(good)
-    changed, _, kinds = anomalies.insert(pictures, SYNTHETIC, seed=part.config.seed, area=area)
+    changed, masks, kinds = anomalies.insert(pictures, SYNTHETIC, seed=part.config.seed, area=area)
+    sizes = masks.float().mean(dim=(1, 2)).numpy()
     made_of = anomalies.sources(SYNTHETIC, len(good), seed=part.config.seed)
     test, test_area = parted(part.test.framed[tested])
     to = _distances(detector, good, torch.cat([pictures, changed, test]))
@@ -72,7 +76,8 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
         for n in (n for n in counts if n <= len(good)):
             scores = _scores(to, order[:n], apart, view)
             rows.append({"pictures": len(part.good), "n": n, "draw": draw, **_figures(
-                scores, order[:n], len(good), np.asarray(kinds), truth, part.config.target_fpr)})
+                scores, order[:n], len(good), np.asarray(kinds), sizes, truth,
+                part.config.target_fpr)})
     return pd.DataFrame(rows)
 
 
@@ -140,7 +145,7 @@ def _scores(to: np.ndarray, drawn: np.ndarray, apart: np.ndarray,
 
 
 def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray,
-             truth: np.ndarray, target_fpr: float) -> dict[str, float]:
+             sizes: np.ndarray, truth: np.ndarray, target_fpr: float) -> dict[str, float]:
     own, synthetic, test = np.split(scores, [good, good + len(kinds)])
     some, known = pd.DataFrame({"top1": own}).dropna(), ~np.isnan(synthetic)
     free = label_free(some, pd.DataFrame({"top1": synthetic[known]}), kinds[known])
@@ -150,5 +155,9 @@ def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray
     threshold = Threshold(scores[drawn], target_fpr) if len(drawn) > 1 else None
     stands = threshold is not None and threshold.is_attainable
     called = threshold.exceeded(test) if stands else np.full(len(test), np.nan)
+    found["smallest"] = np.nan
+    if stands and len(np.unique(sizes[known])) > 1:
+        found["smallest"] = psychometric.fit(
+            sizes[known], threshold.exceeded(synthetic[known]), fpr=min(target_fpr, 0.5)).at(0.5)
     return found | {name: float(called[truth == of].sum()) if (truth == of).any() else np.nan
                     for name, of in (("false_positives", 0), ("found", 1))}

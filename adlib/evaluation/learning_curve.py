@@ -35,7 +35,8 @@ class Gain:
 def curve(table: pd.DataFrame) -> pd.DataFrame:
     """A row a number of pictures: n, and for auroc and label_free the mean over the draws, the
     lowest and the highest (`auroc_low`, `auroc_high`); the rates false_positives and found, the
-    mean over the draws with its interval for the finite test set (Clopper-Pearson).
+    mean over the draws with its interval for the finite test set (Clopper-Pearson); smallest, the
+    median.
     """
     found = table.groupby("n").agg(**{
         f"{name}{suffix}": (name, how) for name in ("auroc", "label_free")
@@ -46,6 +47,8 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
         ends = [rate_interval(round(hits), int(n)) if hits == hits else (np.nan, np.nan)
                 for hits, n in zip(counts[name], counts[of], strict=True)]
         found[[f"{name}_low", f"{name}_high"]] = ends
+    if "smallest" in table:  # older files have none
+        found["smallest"] = table.groupby("n")["smallest"].median()
     return found.reset_index()
 
 

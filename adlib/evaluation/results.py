@@ -16,6 +16,7 @@ from adlib.data import files, layout
 from adlib.evaluation import localization
 from adlib.evaluation.auroc import OneClassError, auroc, auroc_interval
 from adlib.evaluation.conformal import rate_interval
+from adlib.evaluation.ranks import rank_correlation
 
 if typing.TYPE_CHECKING:  # a comparison of runs need not wait for torch
     from adlib.data.part import Part
@@ -163,7 +164,8 @@ def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,
         "auroc": auroc_of(table), "score": decision.reference, "operating": operating_of(table),
         "chosen": {"score": decision.score, "auroc": auroc_of(table, "chosen_score"),
                    "operating": operating_of(table, "chosen_")},
-        "label_free": ranking,
+        "label_free": ranking, "synthetic": None if decision.synthetic is None else
+        decision.synthetic[decision.score].tolist(),
         "calibration": {"images": len(threshold.calibration), "how": threshold.how,
                         "scores": threshold.calibration.tolist()},
         "maps": {"scale": decision.scale, "low": decision.low, "level": decision.level},
@@ -344,7 +346,7 @@ def confounder_correlation(table: pd.DataFrame, appearance: typing.Mapping[str, 
     for name, values in appearance.items():
         looks = pd.Series(np.asarray(values, float))[good]
         varies = good.sum() >= 5 and scores.nunique() > 1 and looks.nunique() > 1
-        correlations[name] = float(scores.corr(looks, method="spearman")) if varies else None
+        correlations[name] = rank_correlation(scores, looks) if varies else None
     return correlations
 
 

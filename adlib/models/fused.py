@@ -17,7 +17,7 @@ from adlib.models.detectors import Counts, Views
 from adlib.models.fast.device import precision
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
-VIEWS = 200  # mirrored and turned good images that the memory has patches of, too
+VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,

@@ -58,7 +58,8 @@ def number_figures(cells: Cells) -> None:
                 data["text/html"] = re.sub(
                     r'(<a class="figno"[^>]*>)(?=</a>)',
                     lambda found: found[1] + i18n.html(t("figure.number", n=next(numbers))),
-                    "".join(data["text/html"])).replace('href="#cell"', f'href="#{cell.id}"')
+                    "".join(data["text/html"])).replace('href="#cell"',
+                                                                   f'href="#cell-{cell.id}"')
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:

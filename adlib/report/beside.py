@@ -5,11 +5,10 @@ import typing
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.evaluation.conformal import Threshold
+from adlib.evaluation.results import write_csv
 from adlib.report import comparison, components, gallery
 from adlib.report.i18n import t
 from adlib.runs import album, run_folder
@@ -25,13 +24,10 @@ figures.show(beside.of_category(Path("reports"), {!r}))"""  # the same in a note
 def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
     """A finished run among others. page: the folder of the page that shows it; None = JupyterLab,
     which gets the pictures inside the notebook."""
-    metrics, results = comparison.read_metrics(folder), comparison.read_results(folder)
-    calibration, params = metrics["calibration"], run_folder.manifest(folder)["params"]
+    params = run_folder.manifest(folder)["params"]
     name = t("page.seed", configuration=comparison.label(params["name"]), seed=params["seed"])
-    return gallery.Compared(
-        name, metrics["chosen"]["score"], gallery.with_scores(results[results["split"] == "test"]),
-        Threshold(np.array(calibration["scores"], float), params["target_fpr"], calibration["how"]),
-        album.read(folder, page))
+    return gallery.Compared(name, comparison.read_metrics(folder)["chosen"]["score"],
+                            *gallery.judged(folder), album.read(folder, page))
 
 
 def of_category(reports: Path, category: str) -> Markup:
@@ -47,8 +43,10 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
     comparison.performance."""
     for category, runs in table[table["status"] == "finished"].groupby("category", sort=False):
         here = reports / FOLDER / str(category)
-        shown = gallery.compare([compared(reports / folder, here) for folder in runs["folder"]])
-        if shown:
+        sides = [compared(reports / folder, here) for folder in runs["folder"]]
+        if shown := gallery.compare(sides):
+            write_csv(pd.concat([side.rows.set_index("path")["score"].rename(str(side.name))
+                                 for side in sides], axis=1).reset_index(), here / "scores.csv")
             output = nbformat.v4.new_output("display_data", data={"text/html": shown})
             yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
                    "cells": [nbformat.v4.new_markdown_cell("", id="question"),
@@ -56,4 +54,4 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
                              SOURCE.format(str(category)), id="compare", outputs=[output])],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
-                   "synthetic": bool((runs["synthetic"] == True).any())}  # noqa: E712
+                   "synthetic": comparison.drawn(runs)}

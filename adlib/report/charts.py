@@ -21,6 +21,7 @@ from adlib.report.i18n import Text, t
 from adlib.report.render import render
 
 if typing.TYPE_CHECKING:
+    from adlib.evaluation.calibration import Decision
     from adlib.evaluation.results import Results as EvaluationResults
 
 Points = typing.Iterable[tuple[float, float]]
@@ -75,8 +76,8 @@ def roc(tables: Results) -> Markup:
             grey[category].append(("grey", "line", line))
     return by_category(
         tables, points, (t("axis.false_positives"), 0, 1, SHARE), (t("axis.found"), 0, 1, SHARE),
-        t("comparison.roc"), "roc", diagonal=True, grey=grey,
-        more=[("grey", t("label.mean_squared_error"))] * any(grey.values()))
+        t("comparison.roc"), "roc", data="roc.csv", diagonal=True, grey=grey,
+        more=[("grey", t("score.reference"))] * any(grey.values()))
 
 
 def epochs(tables: Results) -> Markup:
@@ -86,7 +87,7 @@ def epochs(tables: Results) -> Markup:
     return by_category(
         tables, lambda table: list(table.dropna()[["epoch", "auroc"]].itertuples(index=False))
         or None, (t("axis.epochs"), 1, max(2, last), ticks), (t("axis.auroc"), 0, 1, SHARE),
-        t("caption.epochs_curve"), "epochs", level=0.5, log=True)
+        t("caption.epochs_curve"), "epochs", data="epochs.csv", level=0.5, log=True)
 
 
 def robustness(tables: Results) -> Markup:
@@ -94,7 +95,8 @@ def robustness(tables: Results) -> Markup:
     return by_category(
         tables, lambda table: table.groupby("strength")["auroc"].mean().items(),
         (t("axis.strength"), 0, 5, range(6)), (t("axis.auroc"), 0, 1, SHARE),
-        t("caption.robustness_curve", n=len(corruptions.CORRUPTIONS)), "robustness", level=0.5)
+        t("caption.robustness_curve", n=len(corruptions.CORRUPTIONS)), "robustness",
+        data="limits.csv", level=0.5)
 
 
 def scores(found: pd.DataFrame) -> Markup:
@@ -109,7 +111,7 @@ def scores(found: pd.DataFrame) -> Markup:
     ticks = [tick for tick in SHARE if tick >= low]
     return panels(lines, list(map(label, names)), (t("axis.label_free"), low, 1, ticks),
                   (t("axis.auroc"), low, 1, ticks), t("caption.scores_scatter"), "scores",
-                  diagonal=True, more=[("cross", t("axis.chosen"))])
+                  data="scores.csv", diagonal=True, more=[("cross", t("axis.chosen"))])
 
 
 def critical_difference(average: pd.Series, cliques: list[list[str]]) -> Markup:
@@ -129,7 +131,7 @@ def how_many(tables: Results) -> Markup:
     return by_category(
         tables, lambda table: table.groupby("n")[curves.judged_by(table)].mean().items(),
         _pictures(most), (t("axis.auroc"), 0, 1, SHARE), t("caption.how_many_curve"),
-        "how-many", level=0.5, log=True)
+        "how-many", data="how_many.csv", level=0.5, log=True)
 
 
 # ---- one run
@@ -150,10 +152,11 @@ def loss(history: list[dict[str, float]], caption: str) -> Markup:
         (Text(""), 0, top, (0, top / 2, top)), caption, "loss-curve", data="history.csv")
 
 
-def roc_of(results: EvaluationResults, name: str, caption: str) -> Markup:
-    """ROC curve of the score in use, `name`, on the test split, a cross at the threshold; thin and
-    grey, that of the reference score. "" where it is undefined."""
+def roc_of(results: EvaluationResults, decision: Decision, caption: str) -> Markup:
+    """ROC curve of the score in use on the test split, a cross at the threshold if there is one;
+    thin and grey, that of the reference score. "" where it is undefined."""
     entry, point = results.chosen["auroc"]["test"], results.chosen["operating"]["test"]
+    name = decision.score
     if entry["value"] is None:
         return Markup("")
     lines, more = [], []
@@ -161,7 +164,7 @@ def roc_of(results: EvaluationResults, name: str, caption: str) -> Markup:
         lines.append(("grey", "line", zip(*_roc(results.table, "score"), strict=True)))
         more.append(("grey", sentences.score(results.metrics["score"])))
     lines.append(("c0", "line", zip(*_roc(results.table, "chosen_score"), strict=True)))
-    if point["detections"] and point["false_positives"]:
+    if decision.threshold.is_attainable and point["detections"] and point["false_positives"]:
         lines.append(("c1", "crosses", [(point["false_positives"]["rate"],
                                          point["detections"]["rate"])]))
         more.append(("cross", t("figure.threshold")))
@@ -222,8 +225,6 @@ def _pictures(most: int) -> Axis:
             [n for n in curves.COUNTS if n <= max(2, most)])
 
 
-
-
 def disturbed(table: pd.DataFrame, caption: str) -> Markup:
     """AUROC and false positives against the strength of each disturbance (limits.robustness)."""
     clean, lines = table[table["strength"] == 0], {}
@@ -234,7 +235,7 @@ def disturbed(table: pd.DataFrame, caption: str) -> Markup:
             for i, column in enumerate(("auroc", "false_positives"))]
     return panels(lines, [Text("AUROC"), t("axis.false_positives")],
                   (t("axis.strength"), 0, 5, range(6)), (Text(""), 0, 1, SHARE), caption,
-                  "robustness") if lines else Markup("")
+                  "robustness", data="robustness.csv") if lines else Markup("")
 
 
 def detectability(drawn: pd.DataFrame, target_fpr: float, caption: str) -> Markup:
@@ -253,4 +254,4 @@ def detectability(drawn: pd.DataFrame, target_fpr: float, caption: str) -> Marku
     low, high = 100 * real["area"].min(), 100 * real["area"].max()
     ticks = [tick for tick in (0.001, 0.01, 0.1, 1, 10) if low <= tick <= high]
     return panels(lines, [], (t("axis.area"), low, high, ticks), (t("axis.found"), 0, 1, SHARE),
-                  caption, "detectability", log=True, level=target_fpr)
+                  caption, "detectability", data="detectability.csv", log=True, level=target_fpr)

@@ -6,6 +6,7 @@ import typing
 import numpy as np
 from markupsafe import Markup
 
+from adlib.report import components
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
 from adlib.runs import overlays
@@ -17,12 +18,11 @@ ROOM, LARGE = 44, 160  # pixels a side of a picture that is always shown, and of
 COLOURS = ("#7d8797", "#2f6690", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#0e8a8a", "#b5479b",
            "#7a5230")
 # within a radius of 6 round the origin; one fewer than colours, so that the pairs repeat late
-SHAPES = {"diamond": "M0-5.5 4.4 0 0 5.5-4.4 0z",
-          "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
-          "triangle": "M0-5.8 5.5 4.6-5.5 4.6z", "square": "M-4.4-4.4h8.8v8.8h-8.8z",
-          "cross": "M-5.5-3-3-5.5 0-2.5 3-5.5 5.5-3 2.5 0 5.5 3 3 5.5 0 2.5-3 5.5-5.5 3-2.5 0z",
-          "wedge": "M0 5.8-5.5-4.6 5.5-4.6z", "bar": "M-6-2.2h12v4.4h-12z",
-          "plus": "M-1.8-5.8h3.6v4h4v3.6h-4v4h-3.6v-4h-4v-3.6h4z"}
+SHAPES = ("M0-5.5 4.4 0 0 5.5-4.4 0z", "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
+          "M0-5.8 5.5 4.6-5.5 4.6z", "M-4.4-4.4h8.8v8.8h-8.8z",
+          "M-5.5-3-3-5.5 0-2.5 3-5.5 5.5-3 2.5 0 5.5 3 3 5.5 0 2.5-3 5.5-5.5 3-2.5 0z",
+          "M0 5.8-5.5-4.6 5.5-4.6z", "M-6-2.2h12v4.4h-12z",
+          "M-1.8-5.8h3.6v4h4v3.6h-4v4h-3.6v-4h-4v-3.6h4z")
 
 
 def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.Sequence[str],
@@ -37,8 +37,8 @@ def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.S
     place = (points - points.min(axis=0)) / spread * (box - 24) + 12
     # where a picture lies from its point: never over the map's edge
     towards = np.where(place > box - LARGE - 20, -1, 1)
-    marks = {kind: _kind(COLOURS[i % len(COLOURS)], list(SHAPES)[i % len(SHAPES)],
-                         t("view.kind_n", kind=kind, n=list(kinds).count(kind)))
+    marks = {kind: {"colour": COLOURS[i % len(COLOURS)], "shape": SHAPES[i % len(SHAPES)],
+                    "text": t("view.kind_n", kind=kind, n=list(kinds).count(kind))}
              for i, kind in enumerate(dict.fromkeys(kinds))}
     shown, items = _with_room(place + towards * ROOM / 2), []
     for i, (kind, name, uri) in enumerate(zip(kinds, names, _uris(thumbs), strict=True)):
@@ -47,12 +47,9 @@ def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.S
                       "left": f"{100 * place[i, 0] / WIDE:.2f}",
                       "top": f"{100 * place[i, 1] / HIGH:.2f}",
                       "text": t("view.kind_name", kind=kind, name=name)})
-    return render("feature_map.html.j2", points=items, kinds=list(marks.values()), title=title,
-                  wide=WIDE, high=HIGH, room=ROOM, large=LARGE)
-
-
-def _kind(colour: str, shape: str, text: Text) -> dict[str, str]:
-    return {"colour": colour, "shape": SHAPES[shape], "text": text}
+    drawn = render("feature_map.html.j2", points=items, kinds=list(marks.values()), title=title,
+                   wide=WIDE, high=HIGH, room=ROOM, large=LARGE)
+    return components.figure(drawn, "feature-map", title)
 
 
 def _with_room(centres: np.ndarray) -> set[int]:

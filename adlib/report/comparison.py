@@ -103,6 +103,11 @@ def results_of(table: pd.DataFrame, reports: Path, names: typing.Iterable[str],
             if (reports / row.folder / file).is_file()}
 
 
+def drawn(table: pd.DataFrame) -> bool:
+    """Is any of some runs (`performance`) of images that a program drew?"""
+    return bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
+
+
 # ---- a row a run
 
 

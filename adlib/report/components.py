@@ -35,7 +35,7 @@ VERDICTS = {  # (label, called anomalous): class, words
     (0, True): ("false-alarm", t("view.false_alarm")), (0, False): ("passed", t("view.passed")),
     (None, True): ("called", t("view.called_anomalous")),
     (None, False): ("let-pass", t("view.called_good"))}
-PIXEL_METRICS = {"pixel_auroc": t("run.pixel_auroc"), "au_pro_30": Text("AU-PRO .30"),
+PIXEL_METRICS = {"pixel_auroc": t("column.pixel_auroc"), "au_pro_30": Text("AU-PRO .30"),
                  "au_pro_05": Text("AU-PRO .05")}
 Axis = typing.Callable[[np.ndarray], np.ndarray]  # scores -> places in [0,1]
 
@@ -137,9 +137,9 @@ def verdicts(score: float, label: int | None,
 
 def misses(results: Results) -> Markup:
     """By kind of defect and by size: how many are found at the threshold, by the reference score
-    at its own too, and how well they are localized; "" without labels or a threshold."""
+    at its own too, and how well they are localized; "" without anomalous ones."""
     test = results.table[(results.table["split"] == "test") & (results.table["label"] == 1)]
-    if test.empty or test["chosen_prediction"].isna().any():
+    if test.empty:
         return Markup("")
     located = results.localization or {}
     measured = {row["group"]: row for row in located.get("groups", [])}

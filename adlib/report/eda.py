@@ -51,14 +51,18 @@ def duplicates(category: Category, findings: Findings, size: int = 72, most: int
     return components.flow(strips) if strips else ""
 
 
-def groups(category: Category) -> dict[str, list[Path]]:
+def groups(category: Category, most: int | None = None) -> dict[str, list[Path]]:
     """The images by kind, for description only: train, then the test images by their defect, good
-    ones first."""
+    ones first. most: defects that stay apart; of more, all are one kind."""
     labels = layout.read_labels(category)
     by_kind: dict[str, list[Path]] = {t("data.train_good"): list(category.train)}
+    defects = {label.defect for label in labels.values() if label.anomalous}
+    together = most is not None and len(defects) > most
     test = [(labels.get(category.key(path)), path) for path in category.test]
     for label, path in sorted(test, key=lambda pair: pair[0] is None or pair[0].anomalous):
-        kind = t("data.test_defect", defect=label.defect) if label else t("data.test_unlabelled")
+        kind = t("data.test_unlabelled") if label is None else (
+            t("data.test_anomalous") if label.anomalous and together else
+            t("data.test_defect", defect=sentences.defect(label.defect)))
         by_kind.setdefault(kind, []).append(path)
     if category.train_bad:
         by_kind[t("data.train_bad_never_trained")] = list(category.train_bad)
@@ -104,9 +108,10 @@ def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 1
 
 
 def brightness(category: Category, size: int) -> dict[str, np.ndarray]:
-    """{kind: mean grey value [N] in [0,1]} of all images."""
+    """{kind: mean grey value [N] in [0,1]} of all images, in no more kinds than lines can be told
+    apart."""
     return {kind: images.brightness(_load(category, paths, size))
-            for kind, paths in groups(category).items()}
+            for kind, paths in groups(category, most=3).items()}
 
 
 def page(category: Category, paths: list[Path], size: int, number: int, each: int) -> str:

@@ -255,6 +255,9 @@ def my_photo(look: Look) -> w.Widget:
                 raise InputError("what was dropped is no picture; drop picture files") from None
         return judged_photos(look, files) if files else components.paragraph(t("lab.drop"))
 
+    for one, other, nothing in ((button, dropped, ""), (dropped, button, ())):  # the last counts
+        one.observe(lambda change, other=other, nothing=nothing: change["new"]
+                    and other.set_trait("value", nothing), "value")
     box = w.VBox([button, dropped, _following(shown, button, dropped)])
     box.add_class("adlib-drop")
     return box

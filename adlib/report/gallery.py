@@ -5,16 +5,18 @@ from __future__ import annotations
 import collections
 import math
 import typing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
-from adlib.report import sentences
+from adlib.report import comparison, sentences
 from adlib.report.components import VERDICTS, figure, known, verdicts
 from adlib.report.i18n import Text, html, t
 from adlib.report.render import render
+from adlib.runs import run_folder
 from adlib.runs.album import Shot
 
 ORDERS = (("down", t("view.highest_score_first")), ("up", t("view.lowest_score_first")),
@@ -28,6 +30,15 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True).assign(
         score=lambda rows: rows["chosen_score"], p_value=lambda rows: rows["chosen_p_value"],
         defect=lambda rows: rows["defect"].fillna(""))
+
+
+def judged(folder: Path) -> tuple[pd.DataFrame, Threshold]:
+    """The test images of a finished run, `with_scores`, and its threshold."""
+    calibration, results = (comparison.read_metrics(folder)["calibration"],
+                            comparison.read_results(folder))
+    return with_scores(results[results["split"] == "test"]), Threshold(
+        np.array(calibration["scores"], float),
+        run_folder.manifest(folder)["params"]["target_fpr"], calibration["how"])
 
 
 def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold, name: str,
@@ -135,7 +146,8 @@ def compare(runs: typing.Sequence[Compared]) -> Markup:
     words = {kind: html(text) for kind, text in VERDICTS.values()}
     shown = render("compare.html.j2", runs=told, images=images, verdicts=words,
                    truth=any(image["ticks"] for image in images))
-    return figure(shown, "two-runs", t("compare.caption", n=len(images), runs=len(runs)))
+    return figure(shown, "two-runs", t("compare.caption", n=len(images), runs=len(runs)),
+                  "scores.csv")
 
 
 def _of_run(run: Compared, rows: pd.DataFrame) -> dict[str, typing.Any]:

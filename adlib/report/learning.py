@@ -28,6 +28,9 @@ def said(table: pd.DataFrame) -> Text:
         text.append(t(key, pictures=found.pictures, more=learning_curve.MORE, gain=found.gain,
                       low=found.low, high=found.high, worth=learning_curve.WORTH,
                       enough=found.enough))
+    if "smallest" in curve and len(sized := curve.dropna(subset=["smallest"])):
+        last = sized.iloc[-1]
+        text.append(t("how_many.smallest", n=int(last["n"]), share=last["smallest"]))
     if (judged := curve.dropna(subset=["false_positives"])).empty:
         return join([*text, t("how_many.no_rates")])
     last = judged.iloc[-1]

@@ -8,16 +8,14 @@ import typing
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.evaluation.conformal import Threshold
 from adlib.report import answers, comparison, figures, gallery, ranking, tables
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
-from adlib.runs import album, run_folder
+from adlib.runs import album
 
 MORE = {"localisation": ("au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"),
         "other": ("label_free", "bad_auroc"), "cost": ("train_seconds", "epochs", "device"),
@@ -69,7 +67,7 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
                              for group, names in more.items() for name in names]}
         parent = code.partition(comparison.REFERENCE)[0]
         groups.setdefault(parent, []).append({
-            "label": label(code) if code == parent else t("label.mean_squared_error"),
+            "label": label(code) if code == parent else t("score.reference"),
             "child": code != parent, "cells": list(map(mine.get, categories)),
             "random": any(row["random"] is True for row in mine.values()),
             "over": over.loc[code].to_dict() if code in over.index else None})
@@ -77,7 +75,8 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
         "matrix.html.j2", groups=list(groups.values()), several=len(over) > 0, low=low,
         heads=[(name, "" if only else _data_page(reports, name)) for name in categories],
         wide=len(categories) <= WIDE, constant=constant, decimal=tables.decimal,
-        said=tables.auroc, more={group: list(map(tables.title, more[group])) for group in more})
+        said=tables.auroc, rated=here["detections"].notna().any(),
+        more={group: list(map(tables.title, more[group])) for group in more})
 
 
 def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -102,10 +101,7 @@ def notes(rows: pd.DataFrame) -> list[Text]:
 
 def _telling(folder: Path, page: Path) -> list[Row]:
     """Three images of a run, as its own page begins with; [] where it has kept no pictures."""
-    metrics, results = comparison.read_metrics(folder), comparison.read_results(folder)
-    rows = gallery.with_scores(results[results["split"] == "test"])
-    threshold = Threshold(np.array(metrics["calibration"]["scores"], float),
-                          run_folder.manifest(folder)["params"]["target_fpr"])
+    rows, threshold = gallery.judged(folder)
     places = gallery.telling(rows, threshold)
     shots = album.read(folder, None if figures.attended() else page, rows.loc[list(places), "path"])
     return [gallery.tile(rows.iloc[i], shots[key], threshold) for i in places
@@ -118,10 +114,10 @@ def _more(rows: pd.DataFrame) -> tuple[dict[str, list[str]], list[tuple[str, str
     columns, constant = {}, []
     done = rows[rows["seeds"] > 0].to_dict("records")
     for group, name in ((group, name) for group, names in MORE.items() for name in names):
-        texts = {tables.text(name, row) for row in done} - {""}
+        texts = {tables.text(name, row) for row in done}
         if len(texts) > 1:
             columns.setdefault(group, []).append(name)
-        elif texts and len(done) > 1 and group in ("cost", "provenance"):
+        elif any(texts) and len(done) > 1 and group in ("cost", "provenance"):
             constant.append((tables.title(name), texts.pop()))
     return columns, constant
 

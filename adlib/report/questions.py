@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
+from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
 from adlib.report.i18n import named
@@ -78,7 +79,7 @@ def choices(scores: pd.DataFrame) -> pd.DataFrame:
             "chosen_score": ", ".join(part.loc[part["chosen"] > 0, "score"]),
             "chosen_auroc": part["picked"].iloc[0],
             "best_score": best["score"], "best_auroc": best["test"],
-            "rank_correlation": part["label_free"].corr(part["test"], method="spearman")})
+            "rank_correlation": rank_correlation(part["label_free"], part["test"])})
     return pd.DataFrame(rows)
 
 
@@ -197,14 +198,15 @@ def _p(value: float) -> str:
 
 
 def wins(by_category: dict[str, pd.DataFrame], order: list[str]) -> pd.DataFrame:
-    """In how many categories the row is significantly above the column, of how many that compare
-    the two, as cells."""
+    """In how many categories the row is significantly above the column, as cells; of how many,
+    where not all compare the two."""
     cells = pd.concat([both_ways(pairs, order) for pairs in by_category.values()])
     won = cells.assign(value=(cells["value"] > 0) & (cells["mark"] != ""))
     counts = won.groupby(["row", "column"], sort=False)["value"].agg(["sum", "count"]).reset_index()
     counts = counts.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
     return counts.assign(value=counts["sum"].astype(float), text=[
-        f"{row['sum']} / {row['count']}" for _, row in counts.iterrows()])
+        str(won) if of == len(by_category) else f"{won} / {of}"
+        for won, of in counts[["sum", "count"]].to_numpy()])
 
 
 # ---- which detector for which kind of workpiece

@@ -19,9 +19,9 @@ COMPONENTS = Path(__file__).parent / "templates" / "components"
 def render(template: str, **data: typing.Any) -> markupsafe.Markup:
     """A template of templates/components, filled with numbers, Texts, data URIs and fragments.
 
-    Filters: `both` (either language, escaped), `zh` (Chinese alone), `commands` (what is between
-    backticks as code), `number` (for JavaScript, with every digit), `short` (to be read). Global:
-    `t`, a message by its key.
+    Filters: `both` (either language, escaped), `aria` (a name), `zh` (Chinese alone), `commands`
+    (what is between backticks as code), `number` (for JavaScript, with every digit), `short` (to be
+    read). Global: `t`, a message by its key.
     """
     return markupsafe.Markup(_environment().get_template(template).render(data))  # noqa: S704
 
@@ -72,6 +72,17 @@ def formulas(text: str) -> str:
     return "".join(parts)
 
 
+def both(text: str) -> markupsafe.Markup:
+    """Either language, escaped (i18n.html)."""
+    return markupsafe.Markup(i18n.html(text))  # noqa: S704
+
+
+def aria(text: str) -> markupsafe.Markup:
+    """What an element is called where it is not seen, as attributes, in either language."""
+    return markupsafe.Markup('aria-label="{}" data-aria-zh="{}"').format(
+        str(text), i18n.chinese(text))
+
+
 def commands(markup: markupsafe.Markup) -> markupsafe.Markup:
     """What stands between backticks as code."""
     # not from a lone backtick in a name on, across tags or to that of the next name
@@ -85,7 +96,7 @@ def _environment() -> jinja2.Environment:
                                      trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {
-        "both": lambda text: markupsafe.Markup(i18n.html(text)), "zh": i18n.chinese,  # noqa: S704
+        "both": both, "aria": aria, "zh": i18n.chinese,
         "commands": commands, "number": number, "short": short,
         "log": math.log, "numbers": lambda values: " ".join(map(number, values))}
     environment.globals |= {"t": i18n.t, "named": i18n.named}

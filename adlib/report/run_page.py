@@ -50,7 +50,7 @@ def introduce(part: Part, detector: Detector) -> None:
     if choice := part.fit_choice:
         least, most = (f"{width} x {height}" for width, height in choice["sizes"])
         aurocs = ", ".join(f"{fit} {value:.3f}" for fit, value in choice.get("auroc", {}).items())
-        figures.say(t(f"run.fit_{choice['reason']}", **choice | {
+        figures.say(t(f"fit.{choice['reason']}", **choice | {
             "side": part.config.image_size, "least": least, "most": most, "aurocs": aurocs}))
     if part.config.fit == "tile":
         figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
@@ -112,10 +112,12 @@ def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
                      gallery.counted(rows, decision.threshold), "images", "all_results.csv")
 
 
-def show_misses(results: Results) -> None:
+def show_misses(decision: Decision, results: Results) -> None:
     """What is missed, by kind and size of defect, and how well defects are localized."""
     said = sentences.misses(results.table)
-    if table := components.misses(results):
+    if not decision.threshold.is_attainable:
+        figures.say(sentences.threshold_rests_on(decision.threshold))
+    elif table := components.misses(results):
         figures.show(table, said, "misses-by-defect", "all_results.csv")
     else:
         figures.say(said)
@@ -126,7 +128,7 @@ def show_scores(run: Run, decision: Decision, results: Results) -> None:
     """The ROC curve, and every score's label-free AUROC beside its real one."""
     reference_figures.roc(results, decision.score, run.folder)
     said = sentences.roc(results.chosen["auroc"], decision.score)
-    figures.show(charts.roc_of(results, decision.score, said) or components.paragraph(said))
+    figures.show(charts.roc_of(results, decision, said) or components.paragraph(said))
     figures.show(charts.score_study(results.score_study, sentences.scores(results.score_study)))
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from adlib.config import MODELS, PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
 from adlib.evaluation.conformal import min_calibration_size
+from adlib.evaluation.ranks import rank_correlation
 from adlib.report.data_sentences import corruption, findings_problems
 from adlib.report.i18n import Text, join, messages, named, t
 
@@ -98,32 +99,25 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
         about: device, threads, precision.
         fitted_on: good images in a feature detector's sample.
     """
-    line = _facts(part, detector, about, fitted_on)
-    if part.grey_range is None:
-        return line
-    low, high = part.grey_range
-    return join([line, t("run.grey_range", low=low, high=high)])
-
-
-def _facts(part: Part, detector: Detector, about: dict[str, typing.Any],
-           fitted_on: int | None) -> Text:
     config, origin = part.config, weights(detector.weights)
     shared = {"name": config.name, "seed": config.seed, "size": config.image_size, **about}
     if config.model in PIXEL_MODELS:
         total = sum(p.numel() for p in detector.parameters())
         trained = sum(p.numel() for p in detector.parameters() if p.requires_grad)
-        return t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
-                 optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
-                 total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)
-    if config.model in STATISTICS:
-        network = t("run.no_network")
-    elif config.model in MODELS:
-        network = t("run.frozen_encoder", layers=config.layers, weights=origin)
+        said = [t("run.trained_network", epochs=config.epochs, mse=1 - config.ssim_weight,
+                  optimizer=config.optimizer.capitalize(), ssim=config.ssim_weight,
+                  total=total / 1e6, trained=trained / 1e6, weights=origin, **shared)]
     else:
-        network = t("run.own_network", weights=origin)
-    text = t("run.detector", model=config.model, network=network, **shared)
-    return text if fitted_on is None or fitted_on >= len(part.train) else join(
-        [text, t("run.fitted_on_sample", n=fitted_on, of=len(part.train))])
+        network = t("run.no_network") if config.model in STATISTICS else t(
+            "run.frozen_encoder", layers=config.layers, weights=origin
+        ) if config.model in MODELS else t("run.own_network", weights=origin)
+        said = [t("run.detector", model=config.model, network=network, **shared)]
+        if fitted_on is not None and fitted_on < len(part.train):
+            said.append(t("run.fitted_on_sample", n=fitted_on, of=len(part.train)))
+    if part.grey_range is not None:
+        low, high = part.grey_range
+        said.append(t("run.grey_range", low=low, high=high))
+    return join(said)
 
 
 def decisions(decision: Decision) -> Text:
@@ -136,6 +130,8 @@ def decisions(decision: Decision) -> Text:
         free = decision.chosen_without_labels
         said.append(t("run.score_chosen" if free else "run.score_fixed", n=len(ranking),
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
+        if free and decision.undecided:
+            said.append(t("run.choice_unsure", n=len(decision.undecided), of=len(ranking) - 1))
     good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
         threshold.target_fpr)
     said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
@@ -168,7 +164,7 @@ def scores(study: pd.DataFrame) -> Text:
     constant = 1 in study[["label_free", "test"]].nunique().to_list()  # has no rank correlation
     if len(study) < 3 or study["label_free"].isna().any() or constant:
         return text
-    agreement = study["label_free"].corr(study["test"], method="spearman")
+    agreement = rank_correlation(study["label_free"], study["test"])
     best = study.loc[study["test"].idxmax()]
     if best["test"] > used.loc[used["role"].str.contains("chosen|fixed"), "test"].max():
         return join([text, t("run.rank_correlation_and_best", agreement=agreement,
@@ -246,7 +242,7 @@ def misses(table: pd.DataFrame) -> Text:
     """What is missed, of which kind most of it is, and what the reference score says of it. table:
     Results.table."""
     bad = table[(table["split"] == "test") & (table["label"] == 1)]
-    if bad.empty or bad["chosen_prediction"].isna().any():
+    if bad.empty:
         return t("misses.unknown")
     missed = bad[bad["chosen_prediction"] == 0]
     if missed.empty:
@@ -333,8 +329,8 @@ def answer(config: Config, category: str, auroc: dict[str, dict[str, typing.Any]
                  why=no_auroc(entry["n_good"], entry["n_anomalous"]))
     verdict = t("run.like_guessing" if entry["low"] <= 0.5 <= entry["high"] else
                 "run.worse_than_guessing" if entry["high"] < 0.5 else "run.better_than_guessing")
-    text = t("run.answer", category=category, value=entry["value"], name=config.name,
-             verdict=verdict, auroc=_auroc(entry))
+    text = t("run.answer", category=category, value=entry["value"], verdict=verdict,
+             name=named("label", config.name), auroc=_auroc(entry))
     return text if not weights_word.startswith("RANDOM") else join(
         [text, t("run.answer_weights", weights=weights(weights_word))])
 

@@ -13,7 +13,6 @@ import shlex
 import typing
 from pathlib import Path
 
-import markupsafe
 import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config as TraitConfig
@@ -22,8 +21,8 @@ from adlib.config import Config, InputError, log, project_root
 from adlib.data import files
 from adlib.report import arrangement, beside, comparison, i18n, render, sentences
 from adlib.report.comparison import label
-from adlib.report.i18n import Text, named, t
-from adlib.report.study import INLINE, Study
+from adlib.report.i18n import Text, join, named, t
+from adlib.report.study import DATA, INLINE, Study
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
 from adlib.runs.grid import AFTER_A_RUN
@@ -31,18 +30,16 @@ from adlib.runs.grid import AFTER_A_RUN
 TEMPLATES = Path(__file__).parent / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
-             "score_study.csv", "history.csv", "epochs.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "smallest.csv", "how_many.csv", "suspects.txt")
+             "score_study.csv", "history.csv", "regions.csv", "robustness.csv",
+             "detectability.csv", "suspects.txt", *DATA)
 # Of what an output offers, the first that a page can show: widgets and scripts are their text.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
          "text/plain"]
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
+RESULTS = """from adlib.report import figures, study
+
+figures.show(study.Study("reports").of_category({!r}))"""  # what a category's page begins with
 Page = dict[str, typing.Any]
-AFTER_A_RUN_SAID = {
-    "limits": {"group": "page.limits", "of": "page.limits_of",
-               "not_finished": "page.limits_not_finished"},
-    "how_many": {"group": "page.how_many", "of": "page.how_many_of",
-                 "not_finished": "page.how_many_not_finished"}}
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -82,7 +79,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages += beside.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
-                  "synthetic": _drawn(table), "warnings": _warnings(table["weights"]),
+                  "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
     common, links = shared(language) | {"hidden": hidden(reports, table)}, groups(pages, reports)
     for page in pages:
@@ -102,7 +99,7 @@ def _data_page(study: Study, folder: Path) -> Page:
             "title": t("page.data_of", category=category),
             "link": (t("page.the_data"), category, ""),
             "results": study.of_category(category) if category in study.categories else "",
-            "synthetic": _drawn(study.table[study.table["category"] == category]),
+            "synthetic": comparison.drawn(study.table[study.table["category"] == category]),
             "facts": [(t("page.data_fingerprint"), fingerprint)] if fingerprint else []}
 
 
@@ -139,26 +136,23 @@ def run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
 def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
     """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
-    said, failure = AFTER_A_RUN_SAID[kind], freshness.failure(folder / f"{kind}.json")
+    failure = freshness.failure(folder / f"{kind}.json")
     names = {"category": category, "configuration": label(name)}
     page = {"notebook": folder / "notebook.ipynb", "category": category,
             "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
-            "title": t(said["of"], **names),
-            "link": (t(said["group"]), t("page.category_configuration", **names),
+            "title": t(f"page.{kind}_of", **names),
+            "link": (t(f"page.{kind}"), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
-            "synthetic": _drawn(table[(table["category"] == category) & (table["name"] == name)])}
+            "synthetic": comparison.drawn(
+                table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t(said["not_finished"]), "failed", failure["failed"], failure["retry"])}
+        folder, t(f"page.{kind}_not_finished"), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
     said = t("answer.status_why", status=named("status", status), why=reason)
     return {"what": what, "reason": said,
             "log": "\n".join(local.log_end(folder, 20)), "command": command}
-
-
-def _drawn(table: typing.Any) -> bool:
-    return bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
 
 
 def _warnings(words: typing.Iterable[str]) -> list[Text]:
@@ -171,13 +165,14 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
     if not about.get("params"):
         return []
     data, versions = about.get("data", {}), about.get("versions", {})
+    started = about.get("started", "")[:16].replace("T", " ")
     facts = {
         "page.data": f"{Path(str(data.get('root'))).name} ({data.get('layout')})",
         "page.data_fingerprint": data.get("fingerprint"),
-        "page.weights": sentences.weights(str(about.get("weights"))),
-        "page.device": t("page.device_threads", device=about.get("device"),
+        "column.weights": sentences.weights(str(about.get("weights"))),
+        "column.device": t("page.device_threads", device=about.get("device"),
                          threads=about.get("threads")),
-        "page.git_revision": about.get("git"), "page.started": about.get("started"),
+        "page.git_revision": about.get("git"), "page.started": started and f"{started} UTC",
         "page.seconds": f"{about['seconds']:.0f}" if about.get("seconds") else "",
         "page.versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     return [(t(key), value if isinstance(value, str) else str(value))
@@ -246,8 +241,8 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
     """index.html in the folder of an executed notebook. The notebook's question, its first line,
     becomes the page's heading."""
     folder = page["notebook"].parent
-    chinese = page.get("chinese") or dict(i18n.notebooks().get(page["stem"], {}))
     notebook = _notebook(page)
+    chinese = page.get("chinese") or dict(i18n.notebooks().get(page["stem"], {}))
     first, executed = notebook.cells[0], notebook.metadata.get("papermill", {})
     (question, first.source), (other, chinese[first.id]) = (
         (text.partition("\n")[0], text.partition("\n")[2].strip())
@@ -269,13 +264,14 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
     if page["results"]:  # of a category's runs, before the look at its data
         page["question"] = page["category"]
         output = nbformat.v4.new_output("display_data", data={"text/html": page["results"]})
-        notebook.cells.insert(0, nbformat.v4.new_code_cell("", id="results", outputs=[output]))
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(
+            RESULTS.format(page["category"]), id="results", outputs=[output]))
         notebook.cells[1].source = f"## {question.removeprefix('# ')}\n{first.source}"
         chinese[first.id] = f"## {other.removeprefix('# ')}\n{chinese[first.id]}"
-    page["contents"] = [(cell.id, Text(heading, _heading(chinese.get(cell.id, "")) or None))
-                        for cell in notebook.cells if cell.cell_type == "markdown"
-                        and not cell.metadata.get("folded")
-                        and (heading := _heading(cell.source))]
+    page["contents"] = [
+        (f"cell-{cell.id}", Text(heading, _heading(chinese.get(cell.id, "")) or None))
+        for cell in notebook.cells if cell.cell_type == "markdown"
+        and not cell.metadata.get("folded") and (heading := _heading(cell.source))]
     if "result" in page:
         page["contents"].append(("method", t("template.method")))
     arrangement.number_figures(notebook.cells)
@@ -285,9 +281,8 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
     exporter.environment.globals["t"] = t
-    exporter.environment.filters["formulas"] = render.formulas
-    exporter.environment.filters["commands"] = render.commands
-    exporter.environment.filters["both"] = lambda text: markupsafe.Markup(i18n.html(text))  # noqa: S704
+    exporter.environment.filters |= {"formulas": render.formulas, "commands": render.commands,
+                                     "both": render.both, "aria": render.aria}
     content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
     files.write_text(folder / "index.html", _without_paths(content, page["hidden"]))
 
@@ -304,9 +299,11 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
     except FileNotFoundError:  # it never started, or was run by hand and written elsewhere
         # after a failure, figures are an earlier attempt's
         left = [] if page["failure"] else sorted(path.parent.glob("*.png"))
-        lines = [heading, *[t("page.no_notebook")] * bool(left), *(
-            f"![The run's {png.stem.replace('_', ' ')}]({png.name})" for png in left)]
-        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n\n".join(lines))])
+        said = join([heading, *[t("page.no_notebook")] * bool(left), *(
+            f"![{png.stem.replace('_', ' ')}]({png.name})" for png in left)], "\n\n")
+        cell = nbformat.v4.new_markdown_cell(said)
+        page |= {"heading": page["title"], "chinese": {cell.id: said.zh}}
+        return nbformat.v4.new_notebook(cells=[cell])
     except (ValueError, AttributeError, nbformat.reader.NotJSONError,
             nbformat.ValidationError) as error:
         raise InputError(f"{path} is not a notebook ({str(error)[:80]}); delete it and run it "

@@ -24,6 +24,7 @@ from adlib.report import (
     questions,
     ranking,
     tables,
+    unlabelled,
 )
 from adlib.report.i18n import Text, join, t
 from adlib.report.render import render
@@ -32,8 +33,10 @@ from adlib.runs import forecast, run_folder
 SUMMARY = "summary.csv"
 INLINE = 3  # categories of which the first page shows every pair; of more, their own pages do
 LINES = 6  # configurations drawn in one figure: more lie on each other
-SECTIONS = ("ranks", "kinds", "scores", "target", "position", "ablation", "places", "limits",
-            "how_many", "epochs")  # of docs/results.md, in their order
+SECTIONS = ("ranks", "kinds", "unlabelled", "scores", "target", "position", "ablation", "places",
+            "limits", "how_many", "epochs")  # of docs/results.md, in their order
+ON_PAGES = ("better", "roc", *SECTIONS)
+DATA = (*(f"{name}.csv" for name in ON_PAGES), "choices.csv", "smallest.csv")  # of their figures
 RUN_BY = {"scores": "quick", "target": "trained", "position": "detectors", "ablation": "ablation",
           "limits": "detectors", "how_many": "yours"}  # {section: the grid that asks its question}
 
@@ -43,11 +46,13 @@ class Section:
     """What one question came to.
 
     said: in sentences. drawn: figures, for a page. tables: (table, caption), for a file.
+    data: {file beside the page: the numbers of its figures}.
     """
 
     said: str
     drawn: list[Markup]
     tables: list[tuple[pd.DataFrame, Text]] = dataclasses.field(default_factory=list)
+    data: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
 
 
 class Study:
@@ -70,9 +75,13 @@ class Study:
         return ranking.matrix(self.main, self.reports, category)
 
     def write(self) -> None:
-        """all_runs.csv, a row a run; summary.csv and .json, a row a configuration and score."""
-        write_csv(self.table, self.reports / "all_runs.csv")
-        write_csv(self.rows, self.reports / SUMMARY)
+        """all_runs.csv, a row a run; summary.csv and .json, a row a configuration and score; the
+        numbers of every section."""
+        data = {"all_runs.csv": self.table, SUMMARY: self.rows}
+        for section in filter(None, (getattr(self, name)() for name in ON_PAGES)):
+            data |= section.data
+        for name, table in data.items():
+            write_csv(table, self.reports / name)
         files.write_text(self.reports / "summary.json",
                          self.rows.to_json(orient="records", indent=1))
 
@@ -92,7 +101,7 @@ class Study:
         """What the runs of one category came to, for its page."""
         table = components.figure(matrix.matrix(self.rows, self.reports, category), "performance",
                                   join(matrix.notes(self.rows)), f"../../{SUMMARY}")
-        pairs = [self._pairs(category)] if len(self.pairs(category)) else []
+        pairs = [self._pairs(category, "../../")] if len(self.pairs(category)) else []
         return Markup("").join([matrix.cards(self.rows, self.reports, category), table, *pairs])
 
     # ---- a section a question; None where the runs that are there do not ask it
@@ -101,7 +110,7 @@ class Study:
         """Display a section; on a page, nothing where its question was not asked."""
         section = getattr(self, name)()
         if section is None and figures.attended():
-            figures.say(self._how_to_ask(name))
+            figures.say(self._how_to_ask(name) if name in RUN_BY else t("study.not_asked"))
         for drawn in section.drawn if section else ():
             figures.show(drawn)
         if section and section.said:
@@ -125,24 +134,27 @@ class Study:
         cells, table = questions.by_kind(self.rows, found), questions.kind_table(found)
         heat = tables.heat(cells, t("caption.kinds"), "kinds", SUMMARY, low=cells["value"].min(),
                            high=1)
-        return Section(answers.kinds(cells, found), [heat, self._table(table, "properties")],
-                       [(table, t("caption.properties"))])
+        return Section(answers.kinds(cells, found), [
+            heat, self._table(table, "properties", "kinds.csv")],
+            [(table, t("caption.properties"))], {"kinds.csv": found})
 
     def better(self) -> Section | None:
         """Who is better than whom, in every category or, of many, in how many of them."""
         by_category = {name: pairs for name in self.categories if len(pairs := self.pairs(name))}
         if not by_category:
             return None
-        if len(by_category) > INLINE:
-            return Section("", [tables.heat(
-                questions.wins(by_category, self.order), t("caption.wins"), "better", SUMMARY,
-                low=0, high=len(by_category))])
-        return Section("", list(map(self._pairs, by_category)))
+        drawn = [tables.heat(questions.wins(by_category, self.order),
+                             t("caption.wins", n=len(by_category)), "better", "better.csv", low=0,
+                             high=len(by_category))
+                 ] if len(by_category) > INLINE else list(map(self._pairs, by_category))
+        return Section("", drawn, data={"better.csv": pd.concat([
+            pairs.assign(category=name) for name, pairs in by_category.items()])})
 
     def roc(self) -> Section | None:
         """ROC curves of the score in use, and of the mean squared error."""
-        drawn = charts.roc(self._results())
-        return Section("", [drawn]) if drawn else None
+        results = self._results()
+        drawn = charts.roc(results)
+        return Section("", [drawn], data={"roc.csv": _long(results)}) if drawn else None
 
     def scores(self) -> Section | None:
         """What the label-free choice among twelve scores is worth."""
@@ -152,9 +164,16 @@ class Study:
         choices, cells, caption = (questions.choices(found), questions.all_scores(found),
                                    t("caption.scores"))
         return Section(answers.scores(choices), [
-            charts.scores(found), self._table(choices, "choices"),
-            tables.heat(cells, caption, "all-scores", low=0.4, high=1)], [
-            (choices, t("caption.choices")), (questions.wide(cells, "score"), caption)])
+            charts.scores(found), self._table(choices, "choices", "choices.csv"),
+            tables.heat(cells, caption, "all-scores", "scores.csv", low=0.4, high=1)], [
+            (choices, t("caption.choices")), (questions.wide(cells, "score"), caption)],
+            {"scores.csv": found, "choices.csv": choices})
+
+    def unlabelled(self) -> Section | None:
+        """Which would one take without labels, and is that sure?"""
+        found = unlabelled.table(self.main, self.reports)
+        return self._tabled(unlabelled.said(found), unlabelled.shown(found),
+                            "unlabelled") if len(found) else None
 
     def target(self) -> Section | None:
         """Pixels or features?"""
@@ -177,8 +196,9 @@ class Study:
         found = questions.localization(self.main, self.reports)
         if found.empty:
             return None
-        heat = tables.heat(questions.places(found), t("caption.places"), "places", low=0, high=1)
-        return Section("", [heat], [(found, t("caption.localization"))])
+        heat = tables.heat(questions.places(found), t("caption.places"), "places", "places.csv",
+                           low=0, high=1)
+        return Section("", [heat], [(found, t("caption.localization"))], {"places.csv": found})
 
     def limits(self) -> Section | None:
         """How small, how faint, how noisy?"""
@@ -187,10 +207,12 @@ class Study:
             return None
         table, sizes = questions.robustness_table(found), questions.smallest(self.reports)
         caption = answers.robustness_caption()
-        heat = tables.heat(questions.disturbed(table), caption, "disturbances", low=0.5, high=1)
+        heat = tables.heat(questions.disturbed(table), caption, "disturbances", "limits.csv",
+                           low=0.5, high=1)
         return Section(answers.robustness(found), [
-            charts.robustness(found), heat, self._table(sizes, "smallest")], [
-            (table, caption), (sizes, t("caption.smallest"))])
+            charts.robustness(found), heat, self._table(sizes, "smallest", "smallest.csv")], [
+            (table, caption), (sizes, t("caption.smallest"))],
+            {"limits.csv": _long(found), "smallest.csv": sizes})
 
     def how_many(self) -> Section | None:
         """How many good pictures does it take?"""
@@ -198,16 +220,16 @@ class Study:
             return None
         table = learning.table(found)
         return Section(learning.of_parts(table), [
-            charts.how_many(found), self._table(table, "how_many")], [
-            (table, t("caption.how_many"))])
+            charts.how_many(found), self._table(table, "how_many", "how_many.csv")], [
+            (table, t("caption.how_many"))], {"how_many.csv": _long(found)})
 
     def epochs(self) -> Section | None:
         """Does training help?"""
         found = questions.epochs(self.table, self.reports)
         curves = self._results("epochs.csv")
         return Section("", [
-            charts.epochs(curves), self._table(found, "epochs")], [
-            (found, t("caption.epochs"))]) if len(found) else None
+            charts.epochs(curves), self._table(found, "epochs", "epochs.csv")], [
+            (found, t("caption.epochs"))], {"epochs.csv": found}) if len(found) else None
 
     # ---- the end
 
@@ -228,26 +250,32 @@ class Study:
                       tables=tables, notes=matrix.notes(self.rows), label=comparison.label)
 
     def _how_to_ask(self, name: str) -> Text:
-        if name not in RUN_BY:
-            return t(f"section.{name}")
         grid = f"params/grids/{RUN_BY[name]}.yaml"
         takes = forecast.duration(forecast.of_grid(Path(grid), self.images))
         return t("study.how_to_ask", question=t(f"section.{name}"), grid=grid, takes=takes)
 
-    def _table(self, found: pd.DataFrame, name: str) -> Markup:
-        return tables.html(found, t(f"caption.{name}"), f"{name}-table", SUMMARY)
+    def _table(self, found: pd.DataFrame, name: str, data: str) -> Markup:
+        return tables.html(found, t(f"caption.{name}"), f"{name}-table", data)
 
     def _tabled(self, said: Text, found: pd.DataFrame, name: str) -> Section:
-        return Section(said, [self._table(found, name)], [(found, t(f"caption.{name}"))])
+        file = f"{name}.csv"
+        return Section(said, [self._table(found, name, file)], [(found, t(f"caption.{name}"))],
+                       {file: found})
 
-    def _pairs(self, category: str) -> Markup:
+    def _pairs(self, category: str, up: str = "") -> Markup:
         number = self.categories.index(category)  # an id in ASCII, whatever its name
         return tables.heat(questions.both_ways(self.pairs(category), self.order),
-                           t("caption.pairs", category=category), f"pairs-{number}", low=-0.5,
-                           high=0.5)
+                           t("caption.pairs", category=category), f"pairs-{number}",
+                           f"{up}better.csv", low=-0.5, high=0.5)
 
     def _results(self, file: str = "all_results.csv") -> comparison.Results:
         """A file of the first run of the best configurations, LINES of them, the best first."""
         results = comparison.results_of(self.table, self.reports, self.order, file)
         names = list(dict.fromkeys(name for _, name in results))[:LINES]
         return {key: table for key, table in results.items() if key[1] in names}
+
+
+def _long(results: comparison.Results) -> pd.DataFrame:
+    """Some runs' files one below the other."""
+    return pd.concat([table.assign(category=category, configuration=name)
+                      for (category, name), table in results.items()])

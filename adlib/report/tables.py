@@ -23,9 +23,10 @@ PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "labe
 INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_", "gain_")
           for end in ("spread", "low", "high")} - {"claim_low"}  # said in another column's cell
 FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
-         "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}", "found_at_real_size": "{:.0%}",
-         "contrast95": "{:.2f}", "faintest": "{:.2f}", "pictures": "{:.0f}", "most": "{:.0f}",
-         "enough": "{:.0f}"}  # others have three decimals
+         "good": "{:.0f}", "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}",
+         "found_at_real_size": "{:.0%}", "contrast95": "{:.2f}", "faintest": "{:.2f}",
+         "pictures": "{:.0f}", "most": "{:.0f}", "enough": "{:.0f}"}  # others have three decimals
+FEW, BRIEF = 6, 4  # a heat map shows its numbers at once: of so few columns, or characters
 NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
 VERDICTS = ("missed", "reached", "exceeded")
 Row = dict[typing.Any, typing.Any]
@@ -63,7 +64,10 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
         shown[cell["row"]][cell["column"]] = {
             "share": round(100 * min(abs(max(share, -1)), 1)), "negative": share < 0,
             "text": cell.get("text") or decimal(value), "mark": cell.get("mark", "")}
-    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)), rows=[
+    texts = [cell["text"] for cells in shown.values() for cell in cells.values()]
+    numbers = len(columns) <= FEW or max(map(len, texts), default=0) <= BRIEF
+    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)),
+                     few=len(columns) <= FEW, numbers=numbers, rows=[
         (title(row), list(map(shown[row].get, columns))) for row in rows])
     return components.figure(content, name, caption, data) if rows else Markup("")
 

@@ -155,8 +155,8 @@ def read(folder: Path, page: Path | None = None,
     for key, entry in kept.items() if keys is None else ((key, kept[key]) for key in keys
                                                          if key in kept):
         entry["input"] = entry["thumb"] if page is None else entry["input"]
-        found[key] = Shot(**entry | {name: address(entry[name]) for name in (
-            "input", "thumb", "reconstruction", "map", "heat", "detail")})
+        found[key] = Shot(**entry | {name: address(entry.get(name, "")) for name in (
+            "input", "thumb", "reconstruction", "map", "heat", "detail")})  # the last is new
     return found
 
 

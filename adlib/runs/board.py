@@ -9,7 +9,13 @@ import typing
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 from adlib.config import InputError, log
@@ -122,6 +128,13 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
             table.add_row(label, *(known.get((label, category), "") for category in some))
         console.print(table, markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
+
+
+def counted() -> Progress:
+    """A bar on stderr with what is done, of how many, and the time left."""
+    return Progress(BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
+                    console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(),
+                    disable=not sys.stderr.isatty())
 
 
 def prediction_line(prediction: Prediction) -> str:

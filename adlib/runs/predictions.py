@@ -1,11 +1,10 @@
-"""New pictures through a finished run, two at a time, kept in their order in a record."""
+"""New pictures through a finished run: scored one by one, decoded and drawn beside that, and kept
+in their order in a record."""
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import datetime
-import functools
 import hashlib
 import io
 import math
@@ -24,7 +23,8 @@ from adlib.runs import overlays
 from adlib.runs.inference import Decoded, Reopened
 from adlib.runs.record import Prediction, Record, Source, utc
 
-AHEAD, WORKERS = 4, 2  # pictures that are looked at before their turn, and at the same time
+AHEAD, WORKERS = 2, 2  # pictures begun before their turn; threads that decode and draw
+T = typing.TypeVar("T")
 SIDE = 512  # pixels a side of an overlay at most
 
 
@@ -65,19 +65,16 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
     anywhere; one colour scale for all. A picture that cannot be read has a row, too.
 
     Args:
-        ahead: pictures to look at in advance; 0 where the next may be long in coming.
+        ahead: pictures to begin in advance; 0 where the next may be long in coming.
         overlaid: write overlays.
     """
-    # Two at a time on half of the cores each take less time than one after the other on all.
-    threads = torch.get_num_threads()
-    each = max(1, threads // WORKERS) if ahead else threads
-    look = functools.partial(_looked_at, record, overlaid=overlaid)
-    with contextlib.ExitStack() as after:
-        after.callback(torch.set_num_threads, threads)
-        pool = after.enter_context(ThreadPoolExecutor(
-            WORKERS, initializer=torch.set_num_threads, initargs=[each]))
-        for source, result in _ahead(pool, look, given, ahead):
-            looked = result()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        reads = _later(((source, pool.submit(_read, record, source).result) for source in given),
+                       ahead)
+        looks = _later(((source, _looked_at(pool, record.run, read(), overlaid))
+                        for source, read in reads), ahead)
+        for source, look in looks:
+            looked = look()
             source.done |= looked is None
             if looked and (source.final or not looked[0].problem):
                 prediction, overlay = looked
@@ -102,24 +99,25 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in found if what), 0)
 
 
-def _looked_at(record: Record, source: Source, *, overlaid: bool
-               ) -> tuple[Prediction, bytes] | None:
-    """Read, and scored where it could be: the row, and the overlay's file, b"" for none; None for
-    what has a row."""
-    read = _read(record, source)
-    return None if read is None else _scored(record.run, *read, overlaid)
-
-
-def _scored(run: Reopened, read: Prediction, picture: Decoded | None, overlaid: bool
-            ) -> tuple[Prediction, bytes]:
-    if picture is None:
-        return read, b""
-    whole = picture.whole[None, :3]
+def _looked_at(pool: ThreadPoolExecutor, run: Reopened,
+               read: tuple[Prediction, Decoded | None] | None, overlaid: bool
+               ) -> typing.Callable[[], tuple[Prediction, bytes] | None]:
+    """Scored, here; the rest, which takes as long, beside the next one's score. Returns what waits
+    for the row and the overlay's file (b"" for none); for None of what has a row."""
+    if read is None or read[1] is None:
+        return lambda: read and (read[0], b"")
+    row, picture = read
     scores, maps = run.score_with_maps(picture.given[None])
     if not math.isfinite(scores[0]):
-        return dataclasses.replace(read, problem=f"its score is {scores[0]}"), b""
+        return lambda: (dataclasses.replace(row, problem=f"its score is {scores[0]}"), b"")
+    return pool.submit(_finished, run, row, picture.whole[None, :3], scores, maps[0],
+                       overlaid).result
+
+
+def _finished(run: Reopened, read: Prediction, whole: torch.Tensor, scores: np.ndarray,
+              map_: np.ndarray, overlaid: bool) -> tuple[Prediction, bytes]:
     overlay = overlays.jpeg(overlays.overlay(
-        whole[0].permute(1, 2, 0).numpy(), maps[0], low=run.decision.low,
+        whole[0].permute(1, 2, 0).numpy(), map_, low=run.decision.low,
         level=run.decision.level), SIDE) if overlaid else b""
     p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
     taken = {name: float(values[0]) for name, values in usual.measure(whole).items()
@@ -140,18 +138,14 @@ def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
     return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
 
 
-def _ahead(pool: ThreadPoolExecutor, look: typing.Callable[[Source], typing.Any],
-           given: typing.Iterable[Source], ahead: int
-           ) -> typing.Iterator[tuple[Source, typing.Callable[[], typing.Any]]]:
-    """Every source with a function that waits for `look`, `ahead` of them being looked at."""
-    waiting: collections.deque[tuple[Source, typing.Any]] = collections.deque()
-    for source in given:
-        waiting.append((source, pool.submit(look, source)))
-        if len(waiting) > ahead:
-            first, future = waiting.popleft()
-            yield first, future.result
-    for first, future in waiting:
-        yield first, future.result
+def _later(items: typing.Iterable[T], n: int) -> typing.Iterator[T]:
+    """The items, each after n more were begun."""
+    waiting: collections.deque[T] = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > n:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _read(record: Record, source: Source) -> tuple[Prediction, Decoded | None] | None:

@@ -310,6 +310,18 @@ def test_the_reference_score_stays_where_none_is_better():
         assert calibration.choose(ranking, "own") == "own"
 
 
+def test_a_choice_is_sure_where_the_exam_tells_it_apart_from_every_other():
+    shifts = {"better": 2.0, "as good": 1.97, "poor": 0.2}
+    good, bad, _ = scores_of(shifts)
+    both, labels = pd.concat([good, bad]), np.repeat([0, 1], len(good))
+    scores = {name: both[name].to_numpy() for name in both}
+    assert calibration.undecided("better", labels, scores) == ["as good"]
+    assert calibration.undecided("better", labels, {name: scores[name] for name in (
+        "better", "poor")}) == []
+    one = {name: each[len(good) - 1:] for name, each in scores.items()}  # a single good image
+    assert calibration.undecided("better", labels[len(good) - 1:], one) == ["as good", "poor"]
+
+
 FITTED = {"model": "pca", "weights": "none", "image_size": 64, "precision": "float32"}
 
 

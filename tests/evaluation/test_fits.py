@@ -93,4 +93,11 @@ def test_a_run_tells_what_was_chosen_and_is_reopened_by_it(tmp_path, monkeypatch
     assert run.config.fit == "tile" and run.detector.tile == 64
     assert run_folder.config_of(folder).fit == "tile"
     test = next((tmp_path / "data" / "strip" / "test" / "spot").iterdir())
-    assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) == 0
+    assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) == 1  # found
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    config = part_of(tmp_path / "data", (64, 200))
+    (tmp_path / "data" / "strip" / "train" / "good" / "003.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"1 of 14 images cannot be read.*003\.png"):
+        open_part(config)

@@ -78,6 +78,7 @@ def test_robustness_is_of_what_the_detector_is_given(tmp_path, fit, monkeypatch)
     """Disturbed as it is laid: what does not count stays, so that another number on it has no
     say."""
     monkeypatch.setattr(limits.corruptions, "CORRUPTIONS", ("shift", "blur"))
+    monkeypatch.setattr(limits.corruptions, "STRENGTHS", (2, 5))
     found = []
     for ignored in (0, 1):
         root = category(tmp_path / f"data-{ignored}", ignored)

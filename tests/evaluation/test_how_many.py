@@ -54,6 +54,7 @@ def test_a_row_a_number_and_a_draw_and_a_threshold_where_there_are_enough(memory
     assert table.loc[few, ["false_positives", "found"]].isna().all(axis=None)
     assert table.loc[~few, ["false_positives", "found"]].notna().all(axis=None)
     assert len(table.loc[table["n"] == 8, "auroc"].unique()) == 1  # all are all, in any order
+    assert table.loc[few, "smallest"].isna().all()
     again = how_many.measure(*memory, draws=3)
     pd.testing.assert_frame_equal(table, again)
 
@@ -73,6 +74,17 @@ def test_without_labels_it_is_judged_by_synthetic_anomalies_alone(memory, monkey
     table = how_many.measure(*memory, counts=(1, 8), draws=2)
     assert table["label_free"].notna().all()
     assert table[["auroc", "false_positives", "found"]].isna().all(axis=None)
+
+
+def test_the_smallest_anomaly_is_that_of_whose_size_half_are_found():
+    sizes = np.geomspace(0.001, 0.1, 40)
+    scores = np.r_[np.zeros(20), np.where(sizes > 0.01, 2.0, -1.0), np.ones(2)]  # found above .01
+    found = how_many._figures(scores, np.arange(20), 20, np.repeat("scratch", 40), sizes,
+                              np.array([0, 1]), 0.05)
+    assert found["smallest"] == pytest.approx(0.01, rel=0.1)
+    few = how_many._figures(scores, np.arange(18), 20, np.repeat("scratch", 40), sizes,
+                            np.array([0, 1]), 0.05)
+    assert np.isnan(few["smallest"])  # 18 make no threshold for 5 %
 
 
 def test_a_detector_without_the_backbone_is_refused_in_a_sentence(course_root):

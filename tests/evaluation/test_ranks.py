@@ -89,3 +89,16 @@ def test_the_best_against_each_is_corrected_for_these_comparisons_alone():
     # a row that nobody is near multiplies the others' p by one more, and not by its pairs
     more = best_against_each("best", labels, scores | {"noise": rng.normal(size=70)})
     assert more["near"] == found["near"]
+
+
+def test_the_rank_correlation_is_scipys_of_the_pairs_without_a_gap():
+    rng = np.random.default_rng(0)
+    for n in (3, 5, 40):
+        one = pd.Series(rng.integers(0, 9, n) * 1.0)  # with ties
+        other = one + pd.Series(rng.normal(0, 3, n))
+        assert ranks.rank_correlation(one, other) == pytest.approx(stats.spearmanr(one, other)[0])
+    other[::3] = np.nan
+    there = other.notna()
+    assert ranks.rank_correlation(one, other) == pytest.approx(
+        stats.spearmanr(one[there], other[there])[0])
+    assert math.isnan(ranks.rank_correlation(one, 0 * one))

@@ -1,8 +1,6 @@
 import dataclasses
 import math
 import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 
 from adlib.config import Config, InputError
 from adlib.models import autoencoders, ssim, training
+from tests import forked
 from tests.tolerances import NETWORK
 
 SMALL = {"image_size": 32, "precision": "float32", "batch_size": 4, "epochs": 3, "device": "cpu"}
@@ -143,15 +142,15 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
     """)
 
     def run(folder, kill_at):
-        return subprocess.run([sys.executable, "-c", script, str(folder), str(kill_at)],
-                              capture_output=True, text=True, check=False)
+        begun = forked.begin("python", [script, folder, kill_at])
+        return begun.communicate(timeout=300)[0], begun.returncode
 
-    unbroken = run(tmp_path / "a", 0)
-    killed = run(tmp_path / "b", 4)
-    assert killed.returncode == -signal.SIGKILL and (tmp_path / "b" / "checkpoint.pt").exists()
-    resumed = run(tmp_path / "b", 0)
-    assert "going on after epoch 3" in resumed.stdout
-    assert resumed.stdout.splitlines()[-1] == unbroken.stdout.splitlines()[-1]
+    unbroken, _ = run(tmp_path / "a", 0)
+    _, code = run(tmp_path / "b", 4)
+    assert code == -signal.SIGKILL and (tmp_path / "b" / "checkpoint.pt").exists()
+    resumed, _ = run(tmp_path / "b", 0)
+    assert "going on after epoch 3" in resumed
+    assert resumed.splitlines()[-1] == unbroken.splitlines()[-1]
 
 
 def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch, caplog):

@@ -58,7 +58,7 @@ def test_figures_are_numbered_in_the_order_of_the_page_and_lead_to_their_cell():
             for each in page.select("figure"):
                 told[each["id"]] = ([part.text for part in each.select(".figno span")],
                                     [link["href"] for link in each.select(".sources a")])
-    assert told == {name: ([f"Figure {n}.", f"图 {n}。"], ["all_results.csv", f"#{cell}"])
+    assert told == {name: ([f"Figure {n}.", f"图 {n}。"], ["all_results.csv", f"#cell-{cell}"])
                     for n, (name, cell) in enumerate((
                         ("examples", "evaluate"), ("threshold", "show-line"), ("roc", "show-line"),
                         ("loss", "fit")), 1)}
@@ -99,9 +99,9 @@ def test_the_title_of_a_run_is_its_result_and_its_question_goes_with_the_method(
     assert re.match(r"Memory of patches \(PatchCore\) on nut: finds \d+ of 15, ", english(page.h1))
     method = page.select_one("details.method")
     assert "Is it so?" in english(method.summary) and "An introduction." in english(method)
-    assert [cell["id"] for cell in method.select(".cell")] == ["open", "fit"]
+    assert [cell["id"] for cell in method.select(".cell")] == ["cell-open", "cell-fit"]
     order = [part["id"] for part in page.select("main .cell, main details.method")]
-    assert order == ["evaluate", "show-line", "save", "method", "open", "fit"]
+    assert order == ["cell-evaluate", "cell-show-line", "cell-save", "method", "cell-open", "cell-fit"]
     assert [english(link) for link in page.select(".contents a")] == [
         "Where?", "What was found", "How it was found, cell by cell"]
     for link in page.select(".contents a, .figno, .sources a[href^='#']"):

@@ -177,9 +177,8 @@ def test_what_is_missed_is_counted_by_defect_the_most_missed_first_and_by_size()
     assert [bar.i["style"] for bar in bars] == ["left:50.0%"] * 4  # the reference's
 
 
-def test_without_a_threshold_or_an_anomalous_label_nothing_can_be_missed():
+def test_without_an_anomalous_label_nothing_can_be_missed():
     assert components.misses(results([0, 0], [0, 1], ["good"] * 2)) == ""
-    assert components.misses(results([1, 0], [None, None], ["cut", "good"])) == ""
     one = results([1, 1], [1, 0], ["cut", "cut"], [(0, 0.02), (1, 0.02)])  # of one kind and size
     assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "1"]]
     assert not english(components.misses(one)).select(".part i")

@@ -68,6 +68,8 @@ def test_kinds_are_train_then_good_then_the_defects(mvtec_root):
     picture(mvtec_root / "nut" / "test" / "crack" / "000.png", 99)
     assert list(eda.groups(layout.open_category(
         mvtec_root, "nut"))) == ["train, good", "test, good", "test, crack", "test, spot"]
+    assert list(eda.groups(layout.open_category(
+        mvtec_root, "nut"), most=1)) == ["train, good", "test, good", "test, anomalous"]
 
 
 def test_a_page_of_images(course_root):

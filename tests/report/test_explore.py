@@ -59,8 +59,8 @@ def test_it_sees_what_the_run_saw(course_root, reports):
     assert all(shot.reconstruction.startswith("data:image/webp") for shot in seen)
 
 
-def test_page_and_predictions_have_one_threshold(course_root, reports, tmp_path):
-    folder = small_run(course_root, reports, model="pca", name="pca", image_size=64)
+def test_page_and_predictions_have_one_threshold(course_run, tmp_path):
+    folder = course_run(model="pca", name="pca", image_size=64)
     look = explore.open_run(folder)
     with Record(look.run, tmp_path / "out"):
         pass
@@ -76,8 +76,8 @@ def images_of(look):
 
 
 @pytest.mark.parametrize("changes", [{}, {"target_fpr": 0.05}, {"held_out": 0.0}])
-def test_the_threshold_says_of_the_test_images_what_the_run_said(course_root, reports, changes):
-    look = explore.open_run(small_run(course_root, reports, **changes))
+def test_the_threshold_says_of_the_test_images_what_the_run_said(course_run, changes):
+    look = explore.open_run(course_run(**changes))
     said = look.table.loc[look.table["split"] == "test", "chosen_prediction"]
     page = images_of(look)
     if changes.get("held_out") == 0:
@@ -151,9 +151,9 @@ def displayed(monkeypatch):
     return shown
 
 
-def test_tools_follow_the_run_that_is_chosen(course_root, reports, displayed):
+def test_tools_follow_the_run_that_is_chosen(course_run, reports, displayed):
     for name, where in (("mean_grey", "nut"), ("contrast", "nut"), ("contrast", "zip")):
-        small_run(course_root, reports, model=name, name=name, category=where)
+        course_run(model=name, name=name, category=where)
     desk = explore.Desk(Config(name="mean_grey", reports=str(reports)))
     desk.show()
     desk.show(explore.threshold)
@@ -179,8 +179,8 @@ def test_tools_follow_the_run_that_is_chosen(course_root, reports, displayed):
 
 
 def test_a_run_that_has_gone_meanwhile_is_told_and_the_one_on_the_desk_stays(
-        course_root, reports, displayed):
-    folders = [small_run(course_root, reports, model=name, name=name)
+        course_run, reports, displayed):
+    folders = [course_run(model=name, name=name)
                for name in ("mean_grey", "contrast")]
     desk = explore.Desk(Config(name="mean_grey", reports=str(reports)))
     desk.show()
@@ -190,12 +190,12 @@ def test_a_run_that_has_gone_meanwhile_is_told_and_the_one_on_the_desk_stays(
     assert desk.look.run.config.name == "mean_grey"
 
 
-def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(course_root, reports):
+def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(course_run, reports):
     config = Config(name="mean_grey", reports=str(reports))
     with pytest.raises(InputError, match=r"there is no finished run in .*; run `adlib run "
                        r"params/grids/quick.yaml` first"):
         explore.Desk(config)
-    small_run(course_root, reports, model="mean_grey", name="mean_grey")
+    course_run(model="mean_grey", name="mean_grey")
     for wanted in (config, Config(name="mean_grey", category="nut", reports=str(reports))):
         assert explore.Desk(wanted).look.run.config.category == "nut"
     for wrong in ({"name": "mean_gray"}, {"name": "mean_grey", "seed": 1},
@@ -206,8 +206,8 @@ def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(cours
         assert "\n" not in str(caught.value)
 
 
-def test_labels_colour_what_is_seen_and_change_no_map(course_root, reports):
-    folder = small_run(course_root, reports, model="mean_grey", name="mean_grey")
+def test_labels_colour_what_is_seen_and_change_no_map(course_run):
+    folder = course_run(model="mean_grey", name="mean_grey")
     look = explore.open_run(folder)
     look.table.assign(label=1 - look.table["label"]).to_csv(folder / "all_results.csv", index=False)
     turned = explore.open_run(folder)
@@ -219,11 +219,11 @@ def test_labels_colour_what_is_seen_and_change_no_map(course_root, reports):
 
 # ---- tools
 
-def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_root, reports):
-    folder = small_run(course_root, reports)
+def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_run):
+    folder = course_run()
     look = explore.open_run(folder)
     assert "needs two finished runs" in soup(explore.another(look)).text
-    other = small_run(course_root, reports, model="mean_grey", name="mean_grey", image_size=64)
+    other = course_run(model="mean_grey", name="mean_grey", image_size=64)
     for one in (folder, other):
         again = explore.open_run(one)
         _, maps = again.run.score_with_maps(again.part.test.tensor)
@@ -234,8 +234,8 @@ def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_ro
     assert len(shown.select("g[data-i]")) == len(look.test)
 
 
-def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_root, reports):
-    look = explore.open_run(small_run(course_root, reports, model="pca", name="pca", image_size=64))
+def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_run):
+    look = explore.open_run(course_run(model="pca", name="pca", image_size=64))
     good = images.load(look.part.category.train, 64)
     before = look.seen(good[:1])[0][0]
     options = {"size": 2.0, "seed": 0, "before": before}
@@ -291,8 +291,8 @@ def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_cou
     assert "0.00% of the image changed" in hidden.text
 
 
-def test_any_picture_can_be_judged_and_what_is_none_is_named(course_root, reports):
-    look = explore.open_run(small_run(course_root, reports, model="pca", name="pca", image_size=64))
+def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run):
+    look = explore.open_run(course_run(model="pca", name="pca", image_size=64))
     sources = [("../good.png", look.part.category.test[0]), ("a <b>.png", look.part.category.test[1])]
     files_given = [(name, path.read_bytes()) for name, path in sources]
     shown = soup(explore.judged_photos(look, [*files_given, ("no.png", b"nothing")]))
@@ -308,6 +308,9 @@ def test_any_picture_can_be_judged_and_what_is_none_is_named(course_root, report
     given = next(one for one in widgets(box) if isinstance(one, w.Text))
     given.value = json.dumps([["x.png", base64.b64encode(files_given[0][1]).decode()]])
     assert len(page(box).select("li")) == 1
+    box.children[0].value = ({"name": "y.png", "content": files_given[0][1], "size": 1,
+                              "type": "image/png", "last_modified": pd.Timestamp(0)},)
+    assert given.value == "" and page(box).select_one(".file").text == "y.png"  # the last counts
     given.value = "[1]"
     assert "what was dropped is no picture" in page(box).text
 
@@ -325,7 +328,7 @@ def test_tags_and_notes_are_kept_in_a_csv_and_come_back(look):
     assert (tags.value, note.value) == ("", "")
     note.value = "a label to doubt"
     control(box, "keep").click()
-    assert "2 notes in notes/nut.csv" in page(box).text
+    assert "notes/nut.csv, in the folder of the results, has notes on 2" in page(box).text
     again = explore.notes(look)
     control(again, "image").value = second
     assert control(again, "note").value == "a label to doubt"

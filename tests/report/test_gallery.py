@@ -65,7 +65,7 @@ def test_filters_say_how_many_images_are_like_that():
     assert {button["data-value"]: button.select_one(".n").text
             for button in page.select("[data-facet=defect]")} == {"": "5", "bad": "3", "good": "2"}
     assert gallery.counted(rows([0, 0, 1, 1, 1], [1, 5, 2, 6, 7]), above(4.0)) == (
-        "All 5 images: 2 found, 1 missed, 1 false alarm, 1 passed.")
+        "All 5 images; at the label-free threshold 2 found, 1 missed, 1 false alarm, 1 passed.")
 
 
 def test_without_labels_only_the_calls_can_be_chosen_and_without_a_threshold_nothing():

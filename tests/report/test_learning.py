@@ -1,6 +1,7 @@
 """How many good pictures it takes, in words and as a row a part."""
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -26,6 +27,11 @@ def test_how_many_pictures_it_takes():
     assert "50 more than the 40 good pictures there are would bring about 0.021" in said
     assert "By each of these it is below 0.005 from about" in said
     assert "5% [0%, 25%] of the good test images are called anomalous and 90% of the" in said
+    assert "of the synthetic anomalies" not in said  # a file of an earlier version
+    sized = learned(lambda n: 0.01 * n**-0.5)
+    sized["smallest"] = np.where(sized["n"] > 16, 0.0123, math.nan)
+    assert "With 32 good pictures, half of the synthetic anomalies that cover 1.23%" in (
+        learning.said(sized))
     said = learning.said(learned(lambda n: 0.01 * n**-0.5))
     assert "less than 0.005, so more are not worth taking" in said and said.zh != said
     said = learning.said(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))

@@ -1,5 +1,6 @@
 """What a run's notebook shows: everything about the score in use, the reference's grey beside it; the
 reference's four pictures as files; and where something is missing, why."""
+import dataclasses
 import types
 
 import bs4
@@ -55,7 +56,7 @@ def everything(run):
     run_page.show_result(run, run.part, run.detector, run.decision, run.results)
     run_page.show_threshold(run, run.decision, run.results)
     run_page.show_images(run, run.part, run.detector, run.decision, run.results)
-    run_page.show_misses(run.results)
+    run_page.show_misses(run.decision, run.results)
     run_page.show_scores(run, run.decision, run.results)
     run_page.show_confounders(run.results)
     run_page.answer(run.part, run.detector, run.results)
@@ -96,6 +97,15 @@ def test_counts_agree_wherever_they_are(run, displayed):
     assert int(rows[0][0]) == matrix["found"] and int(rows[0][1]) == 3
 
 
+def test_without_an_attainable_threshold_nothing_counts_as_missed(run, displayed):
+    n = len(run.decision.threshold.calibration)
+    thresholds = {name: threshold.at(0.001) for name, threshold in run.decision.thresholds.items()}
+    run_page.show_misses(dataclasses.replace(run.decision, thresholds=thresholds), run.results)
+    page = english("".join(displayed))
+    assert not page.select("figure, table")
+    assert f"{n} held-out good images" in page.text and "at least 999 are needed" in page.text
+
+
 def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
     empty = types.SimpleNamespace(test=(), category=None)
     run_page.show_result(None, empty, None, None, None)
@@ -106,7 +116,7 @@ def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
 def results(where, scores, chosen=""):
     run = scored(where, scores, chosen=chosen)
     return types.SimpleNamespace(
-        table=run.table, auroc=evaluation.auroc_of(run.table),
+        table=run.table, decision=run.decision, auroc=evaluation.auroc_of(run.table),
         metrics=evaluation.measured(run.table, run.decision, None, {}),
         chosen=evaluation.measured(run.table, run.decision, None, {})["chosen"],
         score_study=evaluation.score_study(run.table, run.decision, run.by_split))
@@ -116,14 +126,18 @@ def test_the_roc_curve_is_of_the_score_in_use_and_the_references_is_grey():
     nut = category()
     scores = {OWN: ranks(nut, 0.5), OTHER: np.r_[np.zeros(20), np.full(15, 2.0)]}
     for chosen, grey in ((OTHER, 1), (OWN, 0)):
-        shown = english(charts.roc_of(results(nut, scores, chosen), chosen, Text("ROC.")))
+        found = results(nut, scores, chosen)
+        shown = english(charts.roc_of(found, found.decision, Text("ROC.")))
         assert len(shown.select("path.line.grey")) - len(shown.select(".key path.grey")) == grey
         assert len(shown.select("path.crosses")) == 1
-    perfect = english(charts.roc_of(results(nut, scores, OTHER), OTHER, Text("ROC.")))
+    found = results(nut, scores, OTHER)
+    perfect = english(charts.roc_of(found, found.decision, Text("ROC.")))
     assert perfect.select_one(".grid path.line.c0")["d"].startswith("M0.0 180.0L0.0 0.0")
-    unlabelled = results(nut, scores)
-    unlabelled.chosen["auroc"]["test"]["value"] = None
-    assert charts.roc_of(unlabelled, OWN, Text("ROC.")) == ""
+    thresholds = {name: one.at(0.001) for name, one in found.decision.thresholds.items()}
+    none = dataclasses.replace(found.decision, thresholds=thresholds)
+    assert not english(charts.roc_of(found, none, Text("ROC."))).select("path.crosses")
+    found.chosen["auroc"]["test"]["value"] = None
+    assert charts.roc_of(found, found.decision, Text("ROC.")) == ""
 
 
 def test_the_loss_has_a_line_for_what_was_measured():

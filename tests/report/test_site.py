@@ -117,7 +117,7 @@ def test_limits_are_a_group_of_their_own(reports):
     assert pages["limits/nut/memory"].groups["Limits"][0] == ("here",
                                                               "nut: Memory of patches (PatchCore)")
     assert "../../../runs/nut/memory/seed-0/index.html" in pages["limits/nut/memory"].hrefs
-    assert "<title>nut: the limits of PCA residual</title>" in pages["limits/nut/pca"].source
+    assert pages["limits/nut/pca"].soup.title.text == "nut: the limits of PCA residual"
 
 
 def test_how_many_pictures_a_run_takes_has_a_page_and_a_group(reports):
@@ -127,7 +127,8 @@ def test_how_many_pictures_a_run_takes_has_a_page_and_a_group(reports):
     pages = built(reports)
     page = pages["how_many/nut/memory"]
     assert list(page.groups) == ["The data", "Runs: nut", "Limits", "How many pictures"]
-    assert "<title>nut: how many pictures Memory of patches (PatchCore) takes</title>" in page.source
+    assert page.soup.title.text == (
+        "nut: how many pictures Memory of patches (PatchCore) takes")
     assert "how_many.csv" in page.hrefs and "a learning curve" in page.text
     assert "how_many/nut/memory/index.html" in pages["."].hrefs
     freshness.fail(folder / "how_many.json", "the sky fell", RETRY)
@@ -150,6 +151,13 @@ def test_a_failed_run_says_why_and_how_to_try_again(reports):
     assert "To try again: papermill notebooks/02_cae_baseline.ipynb" in page.text
     assert "-p name pca" in page.text and "-p epochs" not in page.text  # as by default
     assert "begin ValueError" in page.text and "\x1b" not in page.source
+
+
+def test_a_failed_run_without_a_notebook_is_headed_in_either_language(reports):
+    page = built(reports)["runs/nut/pca/seed-0"].soup
+    assert page.h1.text == "nut: PCA residual" and not page.select(".eyebrow")
+    other = Page(reports / "runs" / "nut" / "pca" / "seed-0" / "index.html", "zh").soup
+    assert other.h1.text == "nut：PCA 残差"
 
 
 def test_a_partial_notebook_is_shown_below_the_reason(reports):

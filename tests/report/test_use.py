@@ -50,7 +50,7 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     shown = [image["src"] for image in page.select("img")]
     assert shown and all(not source.startswith(("http", "/")) for source in shown)
     best = max((row for row in rows if row["score"] is not None), key=lambda row: row["score"])
-    section = page.select_one("#most-anomalous-shown img")
+    section = page.select_one("#cell-most-anomalous-shown img")
     assert section["alt"] == best["path"].rpartition("/")[2]
     assert "<black>" not in (predicted / "index.html").read_text(encoding="utf-8")
     assert len(page.select("script")) == 0  # decomposed: the page's own is the only one

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 @pytest.fixture
-def run(course_root, tmp_path):
-    return small_run(course_root, tmp_path / "reports", model="pca", name="pca", image_size=64)
+def run(course_run):
+    return course_run(model="pca", name="pca", image_size=64)
 
 
 def of(folder, split="test"):
@@ -47,8 +47,8 @@ def named(changes):
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=named)
-def test_a_reopened_run_gives_its_own_scores_again(course_root, tmp_path, changes):
-    folder = small_run(course_root, tmp_path / "reports", **changes)
+def test_a_reopened_run_gives_its_own_scores_again(course_run, changes):
+    folder = course_run(**changes)
     run, part = inference.reopen_with_data(folder)
     assert (run.config.name, part.category.name) == (changes["name"], "nut")
     assert run.decision.score == files.read_json(folder / "metrics.json")["chosen"]["score"]
@@ -79,8 +79,8 @@ def test_it_is_the_chosen_score_whichever_it_is(course_root, tmp_path):
         assert run.threshold.value == Threshold(held.to_numpy(), 0.3).value
 
 
-def test_the_data_may_have_moved(course_root, tmp_path):
-    folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
+def test_the_data_may_have_moved(course_root, course_run, tmp_path):
+    folder = course_run(model="mean_grey", name="mean_grey")
     course_root.rename(tmp_path / "moved")
     with pytest.raises(InputError):
         inference.reopen_with_data(folder)
@@ -104,8 +104,8 @@ def test_the_data_may_have_moved(course_root, tmp_path):
      "have changed since it ran; run its configuration again"),
 ], ids=["missing", "failed", "unfinished", "no state", "no state dict", "another test image",
         "a training image less"])
-def test_what_cannot_be_reopened_is_one_sentence(course_root, tmp_path, spoil, sentence):
-    folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
+def test_what_cannot_be_reopened_is_one_sentence(course_root, course_run, spoil, sentence):
+    folder = course_run(model="mean_grey", name="mean_grey")
     spoil(folder, course_root)
     with pytest.raises(InputError, match=sentence) as caught:
         inference.reopen_with_data(folder)
@@ -144,8 +144,8 @@ def as_version_0_1(folder):
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=named)
-def test_a_run_of_version_0_1_still_opens_and_says_so(course_root, tmp_path, changes, caplog):
-    folder = small_run(course_root, tmp_path / "reports", **changes)
+def test_a_run_of_version_0_1_still_opens_and_says_so(course_run, changes, caplog):
+    folder = course_run(**changes)
     part = inference.reopen_with_data(folder)[1]
     old = as_version_0_1(folder)
     assert bool(old) == (changes["model"] != "mean_grey")
@@ -183,12 +183,12 @@ def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("model", ["cae", "fused"])
-def test_one_threshold_in_every_file(course_root, tmp_path, model):
+def test_one_threshold_in_every_file(course_root, course_run, tmp_path, model):
     """metrics.json, predictions.json and the ONNX file of a run hold one and the same number, and
     call the same images anomalous that all_results.csv does."""
     ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
-    folder = small_run(course_root, tmp_path / "reports", model=model, name=model, image_size=64)
+    folder = course_run(model=model, name=model, image_size=64)
     test, onnx = course_root / "nut" / "test", tmp_path / "out.onnx"
     assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) in (0, 1)
     assert cli.main(["export", str(folder), "--onnx", str(onnx)]) == 0

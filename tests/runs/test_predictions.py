@@ -20,14 +20,13 @@ from adlib.runs.engines import local
 from adlib.runs.record import COLUMNS, Record, Source
 from tests import tolerances
 from tests.conftest import picture
-from tests.handmade import small_run
 
 pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 @pytest.fixture
-def run(course_root, tmp_path):
-    return small_run(course_root, tmp_path / "reports", model="pca", name="pca", image_size=64)
+def run(course_run):
+    return course_run(model="pca", name="pca", image_size=64)
 
 
 def rows(out):
@@ -133,10 +132,10 @@ def test_a_killed_call_goes_on_where_it_was(run, course_root, tmp_path, capsys):
     assert cli.main(words) == 1 and len(rows(tmp_path / "out")) == 6
 
 
-def test_predictions_of_two_runs_are_never_mixed(run, course_root, tmp_path, capsys):
+def test_predictions_of_two_runs_are_never_mixed(run, course_run, course_root, tmp_path, capsys):
     words = [str(course_root / "nut" / "test"), "--out", str(tmp_path / "out")]
     assert cli.main(["predict", str(run), *words]) == 1
-    other = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
+    other = course_run(model="mean_grey", name="mean_grey")
     assert cli.main(["predict", str(other), *words]) == 2
     assert "holds predictions of another run" in capsys.readouterr().err
 
@@ -329,9 +328,8 @@ def test_another_false_positive_rate(run, course_root, tmp_path, capsys):
     assert "by another threshold" in capsys.readouterr().err
 
 
-def test_without_calibration_images_no_rate_can_be_asked_for(course_root, tmp_path, capsys):
-    folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey",
-                       held_out=0.0)
+def test_without_calibration_images_no_rate_can_be_asked_for(course_run, tmp_path, capsys):
+    folder = course_run(model="mean_grey", name="mean_grey", held_out=0.0)
     picture(tmp_path / "a.png", 0)
     words = ["predict", str(folder), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
     assert cli.main([*words, "--target-fpr", "0.5"]) == 2

@@ -13,7 +13,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import typing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -167,10 +169,26 @@ def _draw_all(jobs: list[tuple]) -> None:
         # a script read from stdin cannot be spawned: draw here then, more slowly
         with contextlib.suppress(BrokenProcessPool), ProcessPoolExecutor(
                 workers, multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(_draw, jobs, chunksize=8))
+            with _uninterrupted():
+                drawn = pool.map(_draw, jobs, chunksize=8)
+            list(drawn)
             return
     for job in jobs:
         _draw(job)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> typing.Iterator[None]:
+    """Processes started meanwhile leave Ctrl-C to this one, whose it is: they would each print a
+    traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _draw(job: tuple) -> None:

@@ -47,7 +47,11 @@ class Cluster:
             raise InputError(f"no Dask scheduler answers at {address} ({error}); give the address "
                              f"that `dask scheduler` prints, such as tcp://head:8786") from None
         self._address = address
-        self._check(reports)
+        try:
+            self._check(reports)
+        except BaseException:
+            self.close()  # or it would go on asking for a scheduler in the background
+            raise
 
     @property
     def slots(self) -> int:

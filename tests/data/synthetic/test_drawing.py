@@ -1,6 +1,12 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -140,3 +146,18 @@ def test_large_and_long_sets_are_drawn(tmp_path):
     assert drawing.about(root)["down"] == 4
     with pytest.raises(InputError, match="across 0, down 1: give 1 to 64"):
         drawing.write_dataset(tmp_path / "other", across=0)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.cpu_count() == 1, reason="no group of workers here")
+def test_ctrl_c_while_workers_start_is_answered_in_one_line(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "adlib.cli", "data", "synthesize", "--root", str(tmp_path / "drawn"),
+         "--pixels", "512"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True)
+    ends, process = time.monotonic() + 60, psutil.Process(child.pid)
+    while not process.children() and child.poll() is None and time.monotonic() < ends:
+        time.sleep(0.01)
+    time.sleep(0.3)  # they import
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.communicate(timeout=120)[0] == "adlib: stopped\n" and child.returncode == 130
+    assert not (tmp_path / "drawn").exists()

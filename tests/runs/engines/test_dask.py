@@ -12,7 +12,7 @@ from adlib.config import InputError
 from adlib.runs.engines import dask
 from tests.tiny_study import workers
 
-pytest.importorskip("distributed", reason="needs the extra [cluster]")
+distributed = pytest.importorskip("distributed", reason="needs the extra [cluster]")
 
 
 @pytest.mark.parametrize(("options", "slots"),
@@ -34,6 +34,10 @@ def test_no_scheduler_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_no_worker_and_another_version_are_one_sentence(tmp_path, monkeypatch):
+    """And no client is left that asks for its scheduler for as long as this process lives."""
+    made, connect = [], distributed.Client
+    monkeypatch.setattr(distributed, "Client",
+                        lambda *given, **named: made.append(connect(*given, **named)) or made[-1])
     with workers(0, processes=False) as local, pytest.raises(InputError,
                                                              match="has no workers; start some"):
         dask.Cluster(local.scheduler_address, tmp_path)
@@ -41,6 +45,7 @@ def test_no_worker_and_another_version_are_one_sentence(tmp_path, monkeypatch):
         monkeypatch.setattr(dask, "problem", lambda folders, version: "it does not see /data")
         with pytest.raises(InputError, match="cannot take part: it does not see /data"):
             dask.Cluster(local.scheduler_address, tmp_path)
+    assert [client.status for client in made] == ["closed", "closed"]
 
 
 def test_why_a_machine_cannot_take_part(tmp_path):
@@ -51,10 +56,11 @@ def test_why_a_machine_cannot_take_part(tmp_path):
 
 
 def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(dask, "PATIENCE_S", 1)
     with workers(1, processes=False) as local:
         engine = dask.Cluster(local.scheduler_address, tmp_path)
         assert engine.slots == 1
+        monkeypatch.setattr(dask, "PATIENCE_S", 1)  # not for what a busy machine has to start
+        engine._client._timeout = 1
         under_way = dask.Remote(engine._client, engine._client.submit(time.sleep, 2), "stop")
     with pytest.raises(InputError, match="is gone"):
         assert engine.slots
@@ -66,9 +72,9 @@ def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path, monkeypatch):
 
 def test_one_that_waits_for_a_worker_beyond_its_time_was_killed_and_is_not_lost(
         tmp_path, monkeypatch):
-    monkeypatch.setattr(dask, "PATIENCE_S", 0.5)
     with workers(1, processes=False) as local:
         engine = dask.Cluster(local.scheduler_address, tmp_path)
+        monkeypatch.setattr(dask, "PATIENCE_S", 0.5)  # not for what a busy machine has to start
         waiting = dask.Remote(engine._client,
                               engine._client.submit(time.sleep, 0, resources={"none has it": 1}),
                               "stop")

@@ -7,7 +7,7 @@ adlib.kinds.threshold = (panel) => {
   const called = levels.map((level) => above(good, level) + above(bad, level));
   const places = () => numbers(data[data.axis]);
   let now = 0;
-  function show(index) {
+  function show(index, tell = true) {
     now = index;
     const level = levels[index], found = above(bad, level), alarms = above(good, level);
     const counts = {found, missed: bad.length - found, false_positives: alarms, passed: good.length - alarms};
@@ -17,9 +17,11 @@ adlib.kinds.threshold = (panel) => {
     line.style.left = `${100 * places()[index]}%`;
     line.ariaValueNow = index;
     line.ariaValueText = output.textContent = short(level);
-    output.dataset.threshold = data.level = level;
+    output.dataset.threshold = level;
     const there = (option) => option.value !== "" && Number(option.value) === level;
     if (rates && !there(rates.selectedOptions[0])) rates.selectedIndex = Math.max(0, [...rates.options].findIndex(there));
+    if (!tell) return;
+    data.level = level;
     for (const gallery of place(panel).querySelectorAll(".adlib.gallery[data-alive]")) if (gallery.dataset.score === data.score)
       gallery.dispatchEvent(new CustomEvent("threshold", {detail: level}));
   }
@@ -48,5 +50,5 @@ adlib.kinds.threshold = (panel) => {
     show(now);
   });
   panel.querySelector(".rates").setAttribute("aria-live", "polite");
-  to(Number(output.dataset.threshold));
+  show(levels.indexOf(Number(output.dataset.threshold)), data.labelFree !== "");  // best F1 is nobody's verdict until it is chosen
 };

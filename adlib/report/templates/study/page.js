@@ -19,7 +19,7 @@ function speak(lang) {
   };
   each("[data-alt-zh]", (part) => swap(part, "alt", part.dataset.altZh));
   each("[data-aria-zh]", (part) => swap(part, "aria-label", part.dataset.ariaZh));
-  each("option[data-zh]", (part) => {
+  each("option[data-zh], title", (part) => {
     part.dataset.english ??= part.textContent;
     part.textContent = lang === "zh-CN" ? part.dataset.zh : part.dataset.english;
   });
