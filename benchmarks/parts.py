@@ -26,10 +26,12 @@ from adlib.data.part import Part, open_part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import calibration, localization, ranks
 from adlib.evaluation.auroc import (
+    LEVEL,
     auroc,
     auroc_interval,
     best_against_each,
     pairwise_tests,
+    undecided,
 )
 from adlib.evaluation.conformal import Threshold, rate_interval
 from adlib.models import anomaly_maps, backbone, fused, registry
@@ -236,10 +238,10 @@ def choices(measured: dict[str, list[dict[str, typing.Any]]]) -> tuple[pd.DataFr
             first = str(free.idxmax())
             firsts.append(of | {"kendall": free.corr(real, method="kendall"),
                                 "lost": real.max() - real[first],
-                                "sure": not calibration.undecided(first, taken, exams)})
+                                "sure": not undecided(first, taken, exams)})
             for row in pairwise_tests(taken, exams).itertuples():
                 if real[row.a] != real[row.b] and row.difference:
-                    pairs.append(of | {"sure": row.p < calibration.LEVEL, "right": (
+                    pairs.append(of | {"sure": row.p < LEVEL, "right": (
                         row.difference > 0) == (real[row.a] > real[row.b])})
     return (pd.DataFrame(firsts, columns=["part", "seed", "kendall", "lost", "sure"]),
             pd.DataFrame(pairs, columns=["part", "seed", "sure", "right"]))

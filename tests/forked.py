@@ -7,6 +7,7 @@ signals, standard output, exit codes. Where systems cannot fork, commands start 
 """
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -97,7 +98,7 @@ def _run(tool: str, words: list[str], cwd: Path, env: dict[str, str], said: str)
     else:
         from adlib import cli
 
-        warm.subprocess = types.SimpleNamespace(Popen=_Server, PIPE=subprocess.PIPE)
+        warm.subprocess = types.SimpleNamespace(Popen=_Waiting(), PIPE=subprocess.PIPE)
         sys.exit(cli.main(words))
 
 
@@ -116,11 +117,20 @@ def _compute(env: dict[str, str]) -> None:
     matplotlib.rcParams["backend"] = local.KERNEL["MPLBACKEND"]
 
 
-class _Server(warm._Kernel):
-    """The process that a batch forks its notebooks from."""
+class _Waiting:
+    """Popen of the process that a batch forks its notebooks from: forked at once, since a batch has
+    threads by the time it needs one, and waits. The next, where that was killed, starts cold."""
 
-    def __init__(self, words: list[str], *, cwd: Path, env: dict[str, str],
-                 **streams: object) -> None:
+    def __init__(self) -> None:
+        self.server: _Server | None = _Server()
+
+    def __call__(self, words: list[str], **how: typing.Any) -> _Server | subprocess.Popen:
+        server, self.server = self.server, None
+        return server.begin(how["cwd"], how["env"]) if server else subprocess.Popen(words, **how)
+
+
+class _Server(warm._Kernel):
+    def __init__(self) -> None:
         self._code, (asked, ask), (hear, tell) = None, os.pipe(), os.pipe()
         self.pid = os.fork()
         if not self.pid:
@@ -128,17 +138,33 @@ class _Server(warm._Kernel):
                 os.setsid()
                 os.dup2(asked, 0)
                 os.dup2(tell, 1)
-                os.closerange(3, KEPT)  # the batch's lock, and the pipe whose end is the batch's
+                os.closerange(3, KEPT)  # the pipe whose end is the batch's
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
-                _become(cwd, env)
-                _compute(env)
+                begun = json.loads(self._line())
+                _become(begun["cwd"], begun["env"])
+                _compute(begun["env"])
                 warm.serve()
             finally:
                 os._exit(1)
         os.close(asked)
         os.close(tell)
         self.stdin, self.stdout = open(ask, "wb"), open(hear, "rb")
+
+    def begin(self, cwd: Path, env: dict[str, str]) -> _Server:
+        self.stdin.write(json.dumps({"cwd": str(cwd), "env": env}).encode() + b"\n")
+        self.stdin.flush()
+        return self
+
+    @staticmethod
+    def _line() -> bytes:
+        """The first line of stdin, and nothing of what follows; the batch's end ends this too."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if not (more := os.read(0, 1)):
+                os._exit(0)
+            line += more
+        return line
 
     def kill(self) -> None:
         if self.poll() is None:

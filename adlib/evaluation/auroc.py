@@ -16,6 +16,8 @@ from scipy import special
 
 from adlib.config import InputError
 
+LEVEL = 0.05  # of a difference that is more than the few images of an exam would show
+
 
 class OneClassError(InputError):
     """There are no anomalous images, or no good ones, so ranking them against each other is
@@ -160,6 +162,18 @@ def best_against_each(best: str, labels: np.ndarray,
     others = [name for name in scores if name != best]
     p_values = [paired_test(labels, scores[best], scores[other])[1] for other in others]
     return dict(zip(others, map(float, holm(p_values)), strict=True))
+
+
+def undecided(chosen: str, labels: np.ndarray,
+              scores: typing.Mapping[str, np.ndarray]) -> list[str]:
+    """What an exam cannot tell apart from what was chosen by it: DeLong's paired test of it against
+    each other, Holm; all others where a single good image took it. A choice that leaves nothing is
+    sure, as far as synthetic anomalies tell.
+
+    scores: {name: [N], or [K,N] of K seeds}.
+    """
+    apart = best_against_each(chosen, labels, scores)
+    return [name for name, p in apart.items() if p >= LEVEL or (labels == 0).sum() < 2]
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from adlib.data import corruptions
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
-from adlib.evaluation.auroc import auroc, best_against_each
+from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.models import anomaly_maps, foreign
@@ -28,7 +28,6 @@ from adlib.models.foreign import Foreign
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
-LEVEL = 0.05  # of a difference that is more than the few images of an exam would show
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
@@ -222,18 +221,6 @@ def choose(ranking: pd.DataFrame, reference: str) -> str:
     """The score that label_free ranks first; the reference score where none is better."""
     values = ranking.set_index("score")["all"]
     return reference if values[reference] == values.max() else str(values.idxmax())
-
-
-def undecided(chosen: str, labels: np.ndarray,
-              scores: typing.Mapping[str, np.ndarray]) -> list[str]:
-    """What an exam cannot tell apart from what was chosen by it: DeLong's paired test of it against
-    each other, Holm; all others where a single good image took it. A choice that leaves nothing is
-    sure, as far as synthetic anomalies tell.
-
-    scores: {name: [N], or [K,N] of K seeds}.
-    """
-    apart = best_against_each(chosen, labels, scores)
-    return [name for name, p in apart.items() if p >= LEVEL or (labels == 0).sum() < 2]
 
 
 def score_table(detector: Detector, scale: Scale, images: Images) -> pd.DataFrame:

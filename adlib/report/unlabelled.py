@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib.evaluation import calibration
-from adlib.evaluation.auroc import auroc
+from adlib.evaluation.auroc import auroc, undecided
 from adlib.report.comparison import finished, label, read_metrics, read_results
 from adlib.report.i18n import Text, enumerated, join, t
 
@@ -63,7 +62,7 @@ def _choice(exam: Exam, scores: dict[str, np.ndarray], real: pd.Series) -> dict[
                       for name, each in scores.items()})
     first = str(free.idxmax())
     row = {"configuration": first, "label_free": free[first], "others": len(scores) - 1,
-           "unsure": calibration.undecided(first, labels, scores)}
+           "unsure": undecided(first, labels, scores)}
     if real.isna().any():
         return row | {"best": ""}
     return row | {"chosen_auroc": real[first], "best": real.idxmax(), "best_auroc": real.max(),

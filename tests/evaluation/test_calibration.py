@@ -15,7 +15,7 @@ from adlib.config import REFERENCE_SCORE, Config, InputError
 from adlib.data import corruptions
 from adlib.data import part as parts
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import calibration
+from adlib.evaluation import auroc, calibration
 from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps, fused
 from adlib.models.detector import fit
@@ -315,11 +315,11 @@ def test_a_choice_is_sure_where_the_exam_tells_it_apart_from_every_other():
     good, bad, _ = scores_of(shifts)
     both, labels = pd.concat([good, bad]), np.repeat([0, 1], len(good))
     scores = {name: both[name].to_numpy() for name in both}
-    assert calibration.undecided("better", labels, scores) == ["as good"]
-    assert calibration.undecided("better", labels, {name: scores[name] for name in (
+    assert auroc.undecided("better", labels, scores) == ["as good"]
+    assert auroc.undecided("better", labels, {name: scores[name] for name in (
         "better", "poor")}) == []
     one = {name: each[len(good) - 1:] for name, each in scores.items()}  # a single good image
-    assert calibration.undecided("better", labels[len(good) - 1:], one) == ["as good", "poor"]
+    assert auroc.undecided("better", labels[len(good) - 1:], one) == ["as good", "poor"]
 
 
 FITTED = {"model": "pca", "weights": "none", "image_size": 64, "precision": "float32"}
