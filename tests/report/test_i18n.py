@@ -39,7 +39,8 @@ BY_CODE = {*(f"data.{code}" for code in ("unread", "stray", "bare", "respelled",
            *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
                                          "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
-           *(f"matrix.{note}" for note in ("random", "reference"))}
+           *(f"matrix.{note}" for note in ("random", "reference")),
+           *(f"run.fit_{reason}" for reason in ("square", "large", "few", "measured"))}
 
 
 def constants(source):
