@@ -144,6 +144,7 @@ def new(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
+    from adlib.report import use
     from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
     from adlib.runs.record import Record
@@ -153,18 +154,16 @@ def predict(args: argparse.Namespace) -> int:
         run = run.at(args.target_fpr)
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
-    told, due = False, [] if args.watch else predictions.sources(given)
+    told, due = "", [] if args.watch else predictions.sources(given)
     bar = board.counted()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
-        for latest in predictions.predict(record, coming, stop,
-                                          ahead=0 if args.watch else predictions.AHEAD,
-                                          overlaid=not args.no_overlays):
+        ahead, overlaid = 0 if args.watch else predictions.AHEAD, not args.no_overlays
+        for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
             print(board.prediction_line(latest), flush=True)
-            if record.changed_at and not told:
-                told = True
-                print(board.conditions_line(record), flush=True)
-    print(board.predictions_summary(record))
+            if (warning := use.warning(record)) != told:
+                print(told := warning, flush=True)
+    print(board.predictions_summary(record), use.warning(record))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
@@ -205,14 +204,13 @@ def export(args: argparse.Namespace) -> int:
     print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
           f"of any size, threshold {run.threshold.value:.6g}{rounded}")
     if run.detector.tile:
-        print(f"it takes squares: {Path(args.onnx).with_suffix('.py')} beside it cuts pictures and "
+        print(f"it takes squares: {onnx_export.script_beside(Path(args.onnx))} cuts pictures and "
               "stitches maps, and does not ask whether a picture shows the part at all")
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    """One line each: versions, device, data, weights, suspect pictures, write access; 1 if a study
-    could not run. Of a detector of one's own: what was asked of it, and what to do if it fails."""
+    """One line each on what a study needs; 1 if one could not run, 0 otherwise."""
     if args.detector:
         return _check_detector(args)
     from adlib.report import readiness

@@ -87,6 +87,7 @@ class Config:
     # good training images
     grey_range: str = ""
     exclude: str = ""  # good training images to leave out: names, or the path of a list of them
+    vary: bool = False  # learn and calibrate on good images in other light, focus and place, too
     epochs: int = 5  # passes over the training images
     # images per training step; small ones take more steps, and learn more from as many images
     batch_size: int = 4
@@ -138,13 +139,13 @@ class Config:
                 f"tile_size is {self.tile_size}; give a multiple of 32 from 64 on")
         _demand(0 <= self.overlap <= self.tile_size // 2 and self.overlap % 8 == 0,
                 f"overlap is {self.overlap}; give a multiple of 8 from 0 to half of tile_size")
+        _demand(not self.vary or self.fit in FITS[:2], "vary is for fit: squeeze and pad; give one")
         _demand(0 < self.scale <= 1, f"scale is {self.scale}; give a number above 0 and up to 1")
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")
-        _demand(0 <= self.ssim_weight <= 1, f"ssim_weight is {self.ssim_weight}; give a number "
-                f"from 0 (MSE only) to 1 (SSIM only)")
-        _demand(0 <= self.held_out < 1,
-                f"held_out is {self.held_out}; give a share from 0 to below 1")
+        _demand(0 <= self.ssim_weight <= 1,
+                f"ssim_weight is {self.ssim_weight}; give a number from 0 (MSE) to 1 (SSIM)")
+        _demand(0 <= self.held_out < 1, f"held_out is {self.held_out}; give a share from 0 to 1")
         _demand(self.epochs >= 1, f"epochs is {self.epochs}; give at least 1")
         _demand(self.batch_size >= 2,
                 f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
@@ -326,10 +327,8 @@ def _typed(field: dataclasses.Field, value: object) -> object:
     if field.name in ("options", "exclude"):
         return _canonical(field.name, value)
     kind = {"str": str, "int": int, "float": float, "bool": bool}[str(field.type)]
-    if kind is str and value is None:
-        return ""
-    if kind is str and isinstance(value, (str, os.PathLike)):
-        return os.fspath(value)
+    if kind is str and (value is None or isinstance(value, (str, os.PathLike))):
+        return os.fspath(value or "")
     if kind is bool and isinstance(value, bool):
         return value
     if kind in (int, float) and not isinstance(value, bool) and isinstance(
@@ -383,7 +382,7 @@ def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
     for word in words:
         if word not in known or words.count(word) > 1:
             raise InputError(f"{key} is {value!r}; give some of {', '.join(known)}, each once, "
-                             f"with commas between")
+                             "with commas between")
 
 
 def _is_range(given: str) -> bool:

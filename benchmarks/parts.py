@@ -51,7 +51,9 @@ class Three(fused.Fused):
 
 class WithHalves(fused.FeatureDetector):
     def _new_head(self) -> Three:
-        return Three(backbone.width(self.config.layers))
+        head = super()._new_head()
+        head.__class__ = Three  # otherwise as a run makes it
+        return head
 
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
-"""How many good test pictures are called anomalous, beside what was asked? A row a category, then
-those pooled whose good test pictures are taken like the training ones (results.taken_otherwise).
+"""How many good test pictures are refused, as anomalous or as foreign, beside what was asked for
+both together? A row a category (`foreign`: called foreign, at any rate), then those pooled whose
+good test pictures are taken like the training ones (results.taken_otherwise).
 
     python -m benchmarks.rates --weights FILE ROOT/CATEGORY [ROOT/CATEGORY ...]
 
@@ -37,10 +38,14 @@ def measure(config: Config) -> dict[str, typing.Any]:
     results = evaluate(detector, decision, part)
     test = results.table[(results.table["split"] == "test") & (results.table["label"] == 0)]
     threshold, scores = decision.threshold, test["chosen_score"].to_numpy(float)
+    good = part.test.select([part.test.keys.index(key) for key in test["path"]]).tensor
+    distances = decision.foreign.distances(decision.foreign.features(good)).numpy()
+    unlike = decision.foreign_threshold.exceeded(distances)
     return {"category": config.category, "calibration": len(threshold.calibration),
             "least": threshold.least_target_fpr, "good": len(scores), "fit_s": round(fitted),
             "taken otherwise": (results.metrics["conditions"] or {}).get("cause") or "",
-            **{rate: int(threshold.at(rate).exceeded(scores).sum()) for rate in RATES}}
+            "foreign": int(unlike.sum()), **{
+                rate: int((threshold.at(rate).exceeded(scores) | unlike).sum()) for rate in RATES}}
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ def test_frozen():
                           ({"image_size": -32}, "multiple of 32"),
                           ({"ssim_weight": 1.5}, "ssim_weight is 1.5; give a number from 0"),
                           ({"held_out": 1}, "held_out"), ({"batch_size": 1}, "two images"),
+                          ({"vary": True, "fit": "tile"}, "vary is for fit: squeeze and pad"),
                           ({"model": "resnet"}, "did you mean 'resnet18'?"),
                           ({"device": "gpu"}, "known: auto, cpu, cuda, mps"),
                           ({"precision": "fp16"}, "precision is 'fp16'"),

@@ -5,6 +5,7 @@ Hostile archives are in test_download, hostile label files in test_data. What ru
 is not looked for here again.
 """
 import ast
+import contextlib
 import csv
 import json
 import os
@@ -31,6 +32,7 @@ from adlib.evaluation.conformal import Threshold
 from adlib.report import charts, clouds, components, gallery, tables
 from adlib.report.i18n import Text, t
 from adlib.runs.album import Shot
+from tests import forked
 from tests.conftest import picture
 from tests.handmade import failed, small_run
 from tests.test_browser import BROWSER
@@ -139,19 +141,16 @@ def listening(process):
             at.type == socket.SOCK_DGRAM and at.laddr and not at.raddr))
 
 
-def followed(words, until=lambda: False, **options):
+def followed(words, until=lambda: False, cwd=ROOT, **env):
     """A command of adlib to its end, or interrupted as soon as `until` holds: (exit code, output,
     every address listened on)."""
-    command, seen, ends = [sys.executable, "-m", "adlib.cli",
-                           *map(str, words)], set(), time.monotonic() + 240
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          stdin=subprocess.PIPE, **options) as running:
-        while running.poll() is None and not until() and time.monotonic() < ends:
+    running, seen, ends = forked.begin("adlib", words, cwd, env), set(), time.monotonic() + 240
+    while running.poll() is None and not until() and time.monotonic() < ends:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
             seen |= set(listening(psutil.Process(running.pid)))
-            time.sleep(0.1)
-        if running.poll() is None:
-            running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=300)[0].decode()
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)  # to one that has ended, nothing
+    said, _ = running.communicate(timeout=300)
     return running.returncode, said, seen
 
 
@@ -175,7 +174,7 @@ def study(tmp_path_factory):
     code, said, seen = followed([
         "run", base / "own.yaml", "--data", base / "data", "--reports", base / "reports", "--jobs",
         2, "--report"
-    ], cwd=ROOT, env=os.environ | {"ADLIB_CACHE": str(base / "cache")})
+    ], ADLIB_CACHE=str(base / "cache"))
     assert code == 0, said
     return base, here, seen
 

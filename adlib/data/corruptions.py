@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:  # a comparison asks for the amounts alone, and need no
     import torch
 
 STRENGTHS = (1, 2, 3, 4, 5)
+USUAL = 3  # the strongest that good images are varied by
 _AMOUNTS = {  # of each strength, in per cent of the grey range or of the image's side, except:
     "noise": (1, 2, 4, 7, 12), "blur": (0.2, 0.35, 0.55, 0.8, 1.2), "brighter": (2, 4, 7, 11, 16),
     "darker": (2, 4, 7, 11, 16),
@@ -61,6 +62,30 @@ def apply(images: torch.Tensor, name: str, strength: int, *, seed: int = 0) -> t
     for i, image in enumerate(images.cpu().numpy()):
         corrupted[i] = np.clip(np.rint(_corrupt(image, name, level, i, seed)), 0, 255)
     return torch.from_numpy(corrupted)
+
+
+def varied(images: torch.Tensor, *, seed: int) -> torch.Tensor:
+    """A copy of each image as the line might take it another day: one of the corruptions, of
+    strength 1 to USUAL, drawn by (seed, its number).
+
+    Args:
+        images: uint8 [N,3,H,W], or [N,4,H,W], whose fourth channel stays.
+    """
+    changed = images.clone()
+    for i, image in enumerate(images):
+        random = np.random.default_rng([seed, i])
+        name, strength = random.choice(CORRUPTIONS), int(random.integers(1, USUAL + 1))
+        changed[i, :3] = apply(image[None, :3], name, strength, seed=i)[0]
+    return changed
+
+
+def every(images: torch.Tensor) -> torch.Tensor:
+    """The images, uint8 [N,C,H,W] as in `varied`, and after them as many copies by every corruption
+    of strength USUAL: uint8 [9N,C,H,W]."""
+    import torch
+
+    return torch.cat([images, *(torch.cat([apply(images[:, :3], name, USUAL), images[:, 3:]], dim=1)
+                                for name in CORRUPTIONS)])
 
 
 def amount(name: str, strength: int) -> float:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from adlib.config import REFERENCE_SCORE, InputError
+from adlib.data import corruptions
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
@@ -104,10 +105,12 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     The scores are ranked by how well they separate held-out good images from synthetic anomalies
     put into them. The threshold is from all good images (cross-conformal) where the detector can
     do without each of them in seconds, else from the held-out ones; from these, too, where they are
-    enough and more than a fold. Where nothing is held out, the reference score stays and there is
-    no threshold.
+    enough and more than a fold. With `vary` it is from these and their disturbed copies together.
+    Where nothing is held out, the reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
+    unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), known_good(part),
+                                                         seed=config.seed)
     images = part.held_out if held else part.train
     first = images.select(range(min(SCALED_BY, len(images))))
     scale = anomaly_maps.scale_of_batches(
@@ -135,11 +138,16 @@ def calibrate(detector: Detector, part: Part) -> Decision:
                                 for name, maps in shown.items()}, score)
     return Decision(
         ranking, reference, score, scale,
-        _thresholds(detector, part, scale, good if held else good[:0], reference, score),
+        _thresholds(detector, part, scale, good if held else good[:0], reference, score, unlike),
         good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
-        *((Conditions.of(part.good.tensor),
-           fit_foreign(Foreign(config), part.good.tensor, seed=config.seed))
-          if len(part.good) > 1 else ()), synthetic=synthetic)
+        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic=synthetic)
+
+
+def known_good(part: Part) -> torch.Tensor:
+    """All good images, uint8 [N,3,S,S], and after them, with `vary`, a varied copy of each."""
+    good = part.good.tensor
+    return torch.cat([good, corruptions.varied(good, seed=part.config.seed)]
+                     ) if part.config.vary else good
 
 
 def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
@@ -159,6 +167,32 @@ def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
         if not outlying.any() or (~outlying).sum() < foreign.FEWEST:
             return model
         kept = kept[~outlying]
+
+
+def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
+               target_fpr: float, *, new: bool = False) -> np.ndarray:
+    """Calibration scores whose threshold shares the asked rate with the verdict "foreign": of good
+    images as many are refused, for either reason, as were asked for.
+
+    The image that all others call foreign counts as the most anomalous. What was set aside is taken
+    for no good image, and left out where enough are left.
+
+    Args:
+        distances, scores: float64 [n], of good images among those that `model` was fitted on; or,
+            if `new`, of others, of which it has set aside none.
+    """
+    if model is None or len(model.calibration) < foreign.FEWEST or not len(scores):
+        return scores
+    own = model.calibration.numpy()
+    aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
+    if new:
+        return np.where(aside, scores.max(), scores)
+    rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
+    if TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
+        farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
+        scores = np.where(farthest & ~aside, scores.max(), scores)
+    enough = Threshold(scores[~aside], target_fpr).is_attainable
+    return scores[~aside] if enough else scores
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
@@ -315,7 +349,9 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     enough = Threshold(np.zeros(held), config.target_fpr).is_attainable
     # Fitted on more images than the detector in use, the folds' would find good images too usual.
     no_more = len(part.train) >= n - n // FOLDS
-    if not held or enough and not no_more or n < 2 * FOLDS or detector.own_score:
+    # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
+    if (not held or enough and not no_more or n < 2 * FOLDS or detector.own_score
+            or config.vary):
         return None
     good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
     if isinstance(good, torch.Tensor):
@@ -326,13 +362,24 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
 
 
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
-                score: str) -> dict[str, Threshold]:
-    how = "split" if len(held) else "none"
+                score: str, unlike: Foreign | None) -> dict[str, Threshold]:
+    """Calibrated on held-out images, or cross-conformal on all good ones; see `calibrate`."""
+    index: np.ndarray | torch.Tensor = part.held_out_index
+    how, target_fpr, varied = "split" if len(held) else "none", part.config.target_fpr, False
     if (found := cross_fitted(detector, part)) is not None:
-        order, fitted = found
-        held, how = _refitted(detector, part.good, fitted, order, scale), "cross-conformal"
-    return {name: Threshold(held[name].to_numpy() if len(held) else np.zeros(0),
-                            part.config.target_fpr, how) for name in (reference, score)}
+        index, fitted = found
+        held, how = _refitted(detector, part.good, fitted, index, scale), "cross-conformal"
+    if not len(held):
+        return {name: Threshold(np.zeros(0), target_fpr, how) for name in (reference, score)}
+    chosen, distances = part.good.select(index), np.zeros(len(held))
+    pixels = chosen.tensor
+    if part.config.vary and Threshold(distances, target_fpr).is_attainable:
+        held, varied = score_table(detector, scale, corruptions.every(chosen.given)), True
+        pixels = corruptions.every(pixels)
+    if unlike:
+        distances = unlike.distances(unlike.features(pixels)).numpy()
+    return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy(), target_fpr,
+                                       new=varied), target_fpr, how) for name in (reference, score)}
 
 
 def _refitted(detector: Detector, good: ImageSet, fitted: typing.Iterable[typing.Mapping[

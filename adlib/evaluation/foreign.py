@@ -1,8 +1,9 @@
 """The exam of the verdict "foreign": how many pictures that do not show the part are refused, and
-how many good ones are, too. No label is read here, and nothing found goes back into a choice."""
+how many good ones are, too. Nothing found here goes back into a choice."""
 from __future__ import annotations
 
 import copy
+import typing
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,12 @@ from adlib.config import InputError, log
 from adlib.data import images, layout, reading
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign
-from adlib.evaluation.calibration import Decision, fit_foreign_features, score_table
+from adlib.evaluation.calibration import (
+    Decision,
+    fit_foreign_features,
+    known_good,
+    score_table,
+)
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.models.detector import Detector
 
@@ -31,7 +37,8 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     Returns:
         A row a kind, then `all`, then `good`: kind, pictures, foreign and anomalous (how many are
         called so), refused (either), rate = refused / pictures, low and high (95 %,
-        Clopper-Pearson). Of a run of tiles none is called anomalous: these are whole pictures.
+        Clopper-Pearson). A run of tiles scores what it does not call foreign, laid out in the size
+        of a good picture.
         `good` are the good pictures, each by what was fitted on the other folds: its foreign ones
         are what is refused in addition, at the most. Empty where nothing can be called foreign.
     """
@@ -44,9 +51,11 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     model = decision.foreign
     unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
     called = np.zeros(len(made), bool)
-    if detector.tile is None:
-        scores = score_table(detector, decision.scale, made)[decision.score].to_numpy()
-        called = decision.threshold.exceeded(scores)
+    scored = np.arange(len(made)) if detector.tile is None else np.flatnonzero(~unlike)
+    given = made if detector.tile is None else _Laid(made[scored], part.good.given)
+    if len(scored):
+        scores = score_table(detector, decision.scale, given)[decision.score].to_numpy()
+        called[scored] = decision.threshold.exceeded(scores)
     table = pd.DataFrame({"kind": kinds, "foreign": unlike, "anomalous": called})
     good = cross_fitted(decision, part)
     tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
@@ -59,16 +68,55 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     return pd.DataFrame(rows, columns=columns)
 
 
+class _Laid(typing.Sequence[torch.Tensor]):
+    """Whole pictures, uint8 [n,3,S,S], each in the size of a good one, uint8 [4,h,w], and with what
+    counts of that, made when it is looked at."""
+
+    def __init__(self, images: torch.Tensor, good: typing.Sequence[torch.Tensor]) -> None:
+        self.images, self.good = images, good
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        as_large = self.good[i % len(self.good)]
+        larger = torch.nn.functional.interpolate(
+            self.images[i][None].float(), as_large.shape[1:], mode="bilinear", antialias=True)[0]
+        return torch.cat([larger.round().to(torch.uint8), as_large[3:]])
+
+
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     """Is each good picture called foreign by what was fitted on the other folds? bool [N]."""
-    features = decision.foreign.features(part.good.tensor)
-    called, model = np.zeros(len(features), bool), copy.deepcopy(decision.foreign)
-    for rest, held in folds(len(features), FOLDS, part.config.seed):
-        fit_foreign_features(model, features[rest])
+    features, n = decision.foreign.features(known_good(part)), len(part.good)
+    called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
+    for rest, held in folds(n, FOLDS, part.config.seed):
+        fit_foreign_features(model, features[np.isin(np.arange(len(features)) % n, rest)])
         threshold = TailThreshold(model.calibration.numpy(),
                                   decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())
     return called
+
+
+def refused_in_addition(table: pd.DataFrame, decision: Decision, part: Part
+                        ) -> dict[str, int] | None:
+    """Test images called foreign and not anomalous, beside what the score refuses: the one place
+    here that labels come to.
+
+    Args:
+        table: Results.table.
+
+    Returns:
+        {good, anomalous: how many of the images with that label}; None where nothing can be called
+        foreign, or nothing is labelled.
+    """
+    rows, threshold = table[table["split"] == "test"], decision.foreign_threshold
+    if threshold is None or not rows["label"].notna().any():
+        return None
+    features = decision.foreign.features(part.test.tensor)
+    unlike = threshold.exceeded(decision.foreign.distances(features).numpy())
+    unlike &= (rows["chosen_prediction"].fillna(0) == 0).to_numpy(dtype=bool)
+    return {name: int(unlike[(rows["label"] == label).fillna(False).to_numpy(dtype=bool)].sum())
+            for name, label in (("good", 0), ("anomalous", 1))}
 
 
 def other_parts(part: Part) -> torch.Tensor:

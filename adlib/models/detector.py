@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adlib.config import Config
+from adlib.data import corruptions
 from adlib.data.part import ImageSet
 from adlib.models.fast.device import CHUNK
 
@@ -113,6 +114,7 @@ def fit(detector: Config | Detector | object, images: Images, validation: Images
         detector: what `registry.build` made, any object with `fit` and `anomaly_maps`, or a
             configuration, of which the detector is built first.
         images: the good images to fit on.
+            With `vary` in its configuration a varied copy of each is fitted on, too.
         validation: other good images, which calibrate and are not fitted on.
         run: an `adlib.runs.Run`: training goes on from its checkpoint and tells it its progress.
 
@@ -123,8 +125,10 @@ def fit(detector: Config | Detector | object, images: Images, validation: Images
 
     built = registry.build(detector) if isinstance(detector, Config) else registry.adopt(detector)
     good, held = given(images), None if validation is None else given(validation)
-    more = {}
+    more, config = {}, getattr(built, "config", None)
     if isinstance(good, torch.Tensor):
+        if isinstance(config, Config) and config.vary:
+            good = torch.cat([good, corruptions.varied(good, seed=config.seed)])
         good, more["area"] = parted(good)
         held, more["validation_area"] = (None, None) if held is None else parted(held)
     started = time.perf_counter()

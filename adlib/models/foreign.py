@@ -2,9 +2,10 @@
 detector looks for defects in it.
 
 An anomaly map compares patches with patches, and an empty fixture has only good ones. Here a
-picture is one vector: the means and deviations of a frozen ResNet18's layer2 over it, the means of
-its quarters, and the deviation of its grey values; the distance is Mahalanobis to all good
-pictures, with a ridge.
+picture is one vector: the means and deviations of a frozen ResNet18's layer2 and layer3 over it,
+the means of its quarters, and the deviation of its grey values; the distance is Mahalanobis to all
+good pictures, with a ridge. The finer layer tells light, colour and sharpness, the deeper one what
+is there and where; it has twice the features, and each counts for half.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from adlib.models import backbone
 SIDE = 128  # pixels that it looks at, or up to twice as many: larger pictures are averaged down
 RIDGE = 1.0  # on the covariance of features of (about) unit variance
 FLOOR = 0.1  # of the mean deviation, is added to each: a feature that hardly varies counts for less
+DEEPER = 0.5  # what a feature of layer3 counts for
 FEWEST = 10  # fewer say nothing of how good pictures vary
 
 
@@ -52,7 +54,6 @@ class Foreign(nn.Module):
         if weights != "none" and word.startswith("RANDOM"):
             log.warning("whether a picture shows the part is told by a ResNet18 of %s weights; "
                         "give the run weights: PATH", word)
-        del network.encoder.layer3
         self.network = network
         self.register_buffer("set_aside", torch.tensor(0))  # good pictures too unlike the others
 
@@ -60,26 +61,25 @@ class Foreign(nn.Module):
         """Fit on what `features` gives of good pictures: float64 [N,D], N > 1."""
         n, deviation = len(features), features.std(dim=0)
         self.register_buffer("mean", features.mean(dim=0))
-        self.register_buffer("deviation", (deviation + FLOOR * deviation.mean()).clamp_min(1e-6))
+        deviation = (deviation + FLOOR * deviation.mean()).clamp_min(1e-6)
+        deviation[1 + 6 * backbone.CHANNELS[1]:] /= DEEPER
+        self.register_buffer("deviation", deviation)
         z = (features - self.mean) / self.deviation
         values, vectors = torch.linalg.eigh(z @ z.T / n)
         # ||z||^2 - ||basis z||^2 = z' (covariance / ridge + 1)^-1 z, without a D x D matrix.
         self.register_buffer(
             "basis", (vectors / (n * (values.clamp_min(0) + RIDGE)).sqrt()).T @ z)
-        # Without picture i the mean moves by z_i/(n-1), and the scatter loses n/(n-1) z_i z_i':
-        # Sherman-Morrison, no refit.
-        own = self._square(features) / RIDGE
-        left_out = n / (n - 1) * (own / (1 - own / (n - 1)).clamp_min(1e-9)).sqrt()
-        self.register_buffer("calibration", left_out)
+        self.register_buffer("calibration", features.new_zeros(n))
+        self.calibration = self.left_out(self.distances(features))
         self.register_buffer("least_detail", _detail(features).min())
         return self
 
     @torch.inference_mode()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float64 [N,D] on the CPU."""
-        return torch.cat([self.features_of(pictures.to_float(part))
-                          for part in images.split(backbone.BATCH)]) if len(images) else (
-                              torch.zeros(0, 1 + 6 * backbone.CHANNELS[1], dtype=torch.float64))
+        found = [self.features_of(pictures.to_float(part)) for part in images.split(backbone.BATCH)]
+        return torch.cat(found) if len(images) else (
+            torch.zeros(0, 1 + 6 * sum(backbone.CHANNELS[1:]), dtype=torch.float64))
 
     def features_of(self, x: torch.Tensor) -> torch.Tensor:
         """float32 [N,3,S,S] in [0,1] -> float64 [N,D]."""
@@ -87,17 +87,26 @@ class Foreign(nn.Module):
         detail = x.mean(dim=1).flatten(1).std(dim=1, keepdim=True)
         cells, encoder = (x - self.network.mean) / self.network.std, self.network.encoder
         cells = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(cells))))
-        cells = encoder.layer2(encoder.layer1(cells))
-        half = cells.shape[-1] // 2
-        halves, whole = (slice(half), slice(half, None)), cells.flatten(2)
-        quarters = [cells[:, :, rows, columns].mean(dim=(2, 3)) for rows in halves
-                    for columns in halves]
-        return torch.cat([detail, whole.std(dim=-1), whole.mean(dim=-1), *quarters],
-                         dim=1).double()
+        finer = encoder.layer2(encoder.layer1(cells))
+        summaries = [detail]
+        for cells in (finer, encoder.layer3(finer)):
+            half = cells.shape[-1] // 2
+            halves, whole = (slice(half), slice(half, None)), cells.flatten(2)
+            summaries += [whole.std(dim=-1), whole.mean(dim=-1)]
+            summaries += [cells[:, :, rows, columns].mean(dim=(2, 3)) for rows in halves
+                          for columns in halves]
+        return torch.cat(summaries, dim=1).double()
 
     def distances(self, features: torch.Tensor) -> torch.Tensor:
         """float64 [N,D] -> float64 [N]."""
         return (self._square(features) / RIDGE).clamp_min(0).sqrt()
+
+    def left_out(self, distances: torch.Tensor) -> torch.Tensor:
+        """The distances, float64 [N], of pictures that it was fitted on, each from all others."""
+        # Without picture i the mean moves by z_i/(n-1), and the scatter loses n/(n-1) z_i z_i':
+        # Sherman-Morrison, no refit.
+        n, own = len(self.calibration), distances.square()
+        return n / (n - 1) * (own / (1 - own / (n - 1)).clamp_min(1e-9)).sqrt()
 
     def is_empty(self, features: torch.Tensor) -> torch.Tensor:
         """Does it show less detail than any good picture? bool [N]: of a foreign one that says, the

@@ -139,7 +139,7 @@ def decisions(decision: Decision) -> Text:
                 threshold_rests_on(threshold))
     if unlike := decision.foreign_threshold:
         said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
-                      weights=weights(decision.foreign.weights)))
+                      both=threshold.target_fpr, weights=weights(decision.foreign.weights)))
         if aside := int(decision.foreign.set_aside):
             said.append(t("foreign.set_aside", n=aside))
     return join(said)
@@ -196,12 +196,22 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
     return t("result.title", configuration=configuration, category=category, said=said)
 
 
-def taken_otherwise(metrics: dict[str, typing.Any]) -> Text | str:
-    """That a run's threshold does not hold on its test images (results.taken_otherwise), "" where
-    nothing says so."""
-    found = metrics.get("conditions") or {"cause": None}
-    return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"], cause=named(
-        "change", found["cause"])) if found["cause"] else ""
+def taken_otherwise(metrics: dict[str, typing.Any], target_fpr: float) -> Text | str:
+    """That a run's threshold does not hold on its test images: they are taken otherwise
+    (results.taken_otherwise), or more are called anomalous than chance allows; "" else."""
+    if (found := metrics.get("conditions") or {"cause": None})["cause"]:
+        return t("conditions.taken_otherwise", n=found["pictures"], by=found["by"],
+                 cause=named("change", found["cause"]))
+    alarms = metrics["chosen"]["operating"]["test"]["false_positives"]
+    above = alarms and alarms["low"] > target_fpr
+    return t("conditions.too_many", asked=target_fpr, **alarms) if above else ""
+
+
+def refused_in_addition(metrics: dict[str, typing.Any]) -> list[Text]:
+    """What the verdict "foreign" refuses of the test images beside the score; [] where nobody
+    knows."""
+    found = metrics.get("foreign")
+    return [t("foreign.in_addition", **found)] if found else []
 
 
 _ALARMS = {0: "result.no_alarm", 1: "result.one_alarm"}

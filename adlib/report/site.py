@@ -131,7 +131,7 @@ def run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
     if done:
         metrics = comparison.read_metrics(folder)
         page["result"] = sentences.result(row.category, name, metrics, params["target_fpr"])
-        page["caution"] = sentences.taken_otherwise(metrics)
+        page["caution"] = sentences.taken_otherwise(metrics, params["target_fpr"])
     return page if done else page | {"failure": _failure(
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 

@@ -7,8 +7,6 @@ has how often a sure choice is right.
 """
 from __future__ import annotations
 
-import collections
-import math
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,8 @@ from adlib.evaluation.auroc import auroc
 from adlib.report.comparison import finished, label, read_metrics, read_results
 from adlib.report.i18n import Text, enumerated, join, t
 
+Exam = tuple[str, int, int]  # the data's fingerprint; held-out images, and synthetic anomalies
+
 
 def table(runs: pd.DataFrame, reports: Path) -> pd.DataFrame:
     """A row a category of which two or more configurations took the same exam.
@@ -28,48 +28,46 @@ def table(runs: pd.DataFrame, reports: Path) -> pd.DataFrame:
     of a category with labels also chosen_auroc, best (configuration), best_auroc and kendall, the
     correlation of both orders. runs: comparison.performance.
     """
-    exams: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
-    real: dict[str, dict[str, float]] = {}
-    for (category, name), some in finished(runs[~runs["weights"].str.startswith("RANDOM")]):
-        taken = [_exam(reports / folder) for folder in some["folder"]]
-        if all(len(labels) == len(taken[0][0]) > 0 for labels, _ in taken):
-            exams.setdefault(category, {})[name] = taken[0][0], np.stack([one for _, one in taken])
-            real.setdefault(category, {})[name] = some["auroc"].mean()
-    rows = [_row(category, taken, real[category]) for category, taken in exams.items()]
-    return pd.DataFrame([row for row in rows if row], columns=[
-        "category", "configuration", "label_free", "unsure", "others", "chosen_auroc", "best",
-        "best_auroc", "kendall"])
+    rows = []
+    for category, here in runs[~runs["weights"].str.startswith("RANDOM")].groupby(
+            "category", sort=False):
+        exams: dict[Exam, dict[str, np.ndarray]] = {}
+        for (_, name), some in finished(here):
+            if (found := _taken(some, reports)) is not None:
+                exams.setdefault(found[0], {})[name] = found[1]
+        usual = max(exams, key=lambda exam: len(exams[exam]), default=None)
+        if usual is not None and len(exams[usual]) > 1:
+            real = here.groupby("name")["auroc"].mean()[list(exams[usual])]
+            rows.append({"category": category, **_choice(usual, exams[usual], real)})
+    return pd.DataFrame(rows, columns=["category", "configuration", "label_free", "unsure",
+                                       "others", "chosen_auroc", "best", "best_auroc", "kendall"])
 
 
-def _exam(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """0 for held-out good images, 1 for synthetic anomalies, and their scores; empty where a run of
-    an earlier version kept none."""
-    results, synthetic = read_results(folder), read_metrics(folder).get("synthetic") or []
-    good = results.loc[results["split"] == "held_out", "chosen_score"].to_numpy(float)
-    kept = min(len(good), len(synthetic)) > 0
-    return (np.repeat([0, 1], [len(good), len(synthetic)] if kept else [0, 0]),
-            np.r_[good, synthetic] if kept else np.zeros(0))
+def _taken(seeds: pd.DataFrame, reports: Path) -> tuple[Exam, np.ndarray] | None:
+    """The exam that a configuration's runs took, and their scores, [seeds,N]; None where they took
+    different ones, or none: nothing was held out, or an earlier version kept no score."""
+    exams, scores = set(), []
+    for run in seeds.itertuples():
+        results = read_results(reports / run.folder)
+        good = results.loc[results["split"] == "held_out", "chosen_score"].to_numpy(float)
+        synthetic = read_metrics(reports / run.folder).get("synthetic") or []
+        exams.add((run.fingerprint, len(good), len(synthetic)))
+        scores.append(np.r_[good, synthetic])
+    (exam, *others) = exams
+    return (exam, np.stack(scores)) if not others and min(exam[1:]) else None
 
 
-def _row(category: str, taken: dict[str, tuple[np.ndarray, np.ndarray]],
-         real: dict[str, float]) -> dict[str, object] | None:
-    usual, _ = collections.Counter(tuple(one) for one, _ in taken.values()).most_common(1)[0]
-    labels = np.array(usual)
-    scores = {name: each for name, (one, each) in taken.items() if np.array_equal(one, labels)}
-    if len(scores) < 2:
-        return None
-    free = {name: float(np.mean([auroc(labels, one) for one in each]))
-            for name, each in scores.items()}
-    first = max(free, key=free.__getitem__)
-    row = {"category": category, "configuration": first, "label_free": free[first],
-           "unsure": calibration.undecided(first, labels, scores), "others": len(scores) - 1}
-    judged = pd.Series(real)[list(scores)]
-    if judged.isna().any():
-        return row | {"chosen_auroc": math.nan, "best": "", "best_auroc": math.nan,
-                      "kendall": math.nan}
-    return row | {"chosen_auroc": judged[first], "best": judged.idxmax(),
-                  "best_auroc": judged.max(),
-                  "kendall": pd.Series(free).corr(judged, method="kendall")}
+def _choice(exam: Exam, scores: dict[str, np.ndarray], real: pd.Series) -> dict[str, object]:
+    labels = np.repeat([0, 1], exam[1:])
+    free = pd.Series({name: np.mean([auroc(labels, one) for one in each])
+                      for name, each in scores.items()})
+    first = str(free.idxmax())
+    row = {"configuration": first, "label_free": free[first], "others": len(scores) - 1,
+           "unsure": calibration.undecided(first, labels, scores)}
+    if real.isna().any():
+        return row | {"best": ""}
+    return row | {"chosen_auroc": real[first], "best": real.idxmax(), "best_auroc": real.max(),
+                  "kendall": free.corr(real, method="kendall")}
 
 
 def said(found: pd.DataFrame) -> Text:

@@ -1,6 +1,7 @@
 """The report of use: a page from a folder of predictions (runs/record), without the run."""
 from __future__ import annotations
 
+import dataclasses
 import math
 import typing
 from pathlib import Path
@@ -15,6 +16,9 @@ from adlib.evaluation.conditions import MEASURED
 from adlib.report import charts, components, single
 from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
+
+if typing.TYPE_CHECKING:
+    from adlib.runs.record import Record
 
 MOST = 24  # pictures shown of a kind
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
@@ -54,6 +58,15 @@ def build(folder: Path, language: str = "") -> Path:
                         synthetic=False, language=language)
 
 
+def warning(record: Record) -> Text:
+    """For the terminal: since when pictures are not taken as the run's own were, how they differ,
+    and what to do; nothing where no change was found."""
+    if record.changed_at is None:
+        return Text("")
+    return _told(dataclasses.asdict(record.conditions.change) | {
+        "path": record.changed_at.path, "time": record.changed_at.time})
+
+
 def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
     unread = int((rows["problem"] != "").sum())
     counts = rows.loc[rows["problem"] == "", "verdict"].value_counts()
@@ -72,8 +85,13 @@ def _changed(conditions: dict[str, typing.Any]) -> Text:
     if not (change := conditions["change"]):
         return t("use.as_before", n=conditions["pictures"], evidence=conditions["evidence"],
                  needed=conditions["needed"])
-    return t("use.changed", since=change["since"], path=Path(change["path"]).name,
-             time=change["time"][:16], cause=named("change", change["cause"]), by=change["by"])
+    return _told(change)
+
+
+def _told(change: dict[str, typing.Any]) -> Text:
+    return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
+                   time=change["time"][:16], cause=named("change", change["cause"]),
+                   by=change["by"]), t("use.what_to_do")])
 
 
 def _days(rows: pd.DataFrame) -> Markup:

@@ -147,26 +147,6 @@ def prediction_line(prediction: Prediction) -> str:
             f"{prediction.path}{reason}")
 
 
-CAUSES = {"redder": "redder", "bluer": "bluer", "brighter": "brighter", "darker": "darker",
-          "noisier": "noisier", "blurrier": "blurrier", "sharper": "sharper",
-          "more_contrast": "richer in contrast", "less_contrast": "poorer in contrast",
-          "moved": "shifted, turned or of something else", "aligned": "better aligned",
-          "more_anomalous": "more anomalous as a whole", "less_anomalous": "less anomalous"}
-
-
-def conditions_line(record: Record) -> str:
-    """Since when pictures are not taken as the run's own were, and how they differ; "" where no
-    change was found."""
-    if record.changed_at is None:
-        return ""
-    change = record.conditions.change
-    return (f"CONDITIONS HAVE CHANGED since picture {change.since}, {record.changed_at.path} "
-            f"({record.changed_at.time}): the pictures are {CAUSES[change.cause]}, by "
-            f"{change.by:.1f} deviations of the good pictures. Verdicts since then cannot be "
-            "relied on: see to camera and light, or take 40 good pictures and run "
-            "adlib recalibrate")
-
-
 def predictions_summary(record: Record) -> str:
     """What came out, in a sentence, and every picture that could not be read."""
     verdicts, unread = record.verdicts, record.unread
@@ -175,8 +155,7 @@ def predictions_summary(record: Record) -> str:
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
     if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"
-    changed = f"{line}. " if (line := conditions_line(record)) else ""
-    return f"{text}. {changed}Tables and overlays: {record.out}"
+    return f"{text}. Tables and overlays: {record.out}"
 
 
 def _far(job: Job) -> str:

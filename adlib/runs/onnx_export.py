@@ -38,6 +38,7 @@ from adlib.evaluation.conformal import UPPER
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.detector import Detector
+from adlib.models.detectors import Memory
 from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.fused import FeatureDetector
@@ -131,6 +132,9 @@ def _in_float32(detector: Detector) -> Detector:
         detector.backbone = backbone.folded(detector.backbone)
     if device.precision(config, device.pick_device(config.device)) == "bf16":
         _round_as_bf16(detector)
+    for module in detector.modules():
+        if isinstance(module, Memory):
+            module.rounded = False
     detector.config = dataclasses.replace(config, precision="float32")
     return detector
 
@@ -196,8 +200,12 @@ def export(run: Reopened, path: Path, about: dict[str, typing.Any]) -> None:
         onnx.checker.check_model(model)
         onnx.save(model, str(temporary))
     if tiled:
-        with files.atomic_path(path.with_suffix(".py")) as temporary:
-            temporary.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
+        files.write_text(script_beside(path), SCRIPT.read_text(encoding="utf-8"))
+
+
+def script_beside(path: Path) -> Path:
+    """Where the script of an exported run of tiles lies."""
+    return path.with_name(f"{path.stem}_tiles.py")
 
 
 def _of_pictures(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typing.Any]]:

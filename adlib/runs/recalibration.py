@@ -17,11 +17,12 @@ import typing
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from adlib.config import InputError
 from adlib.data import files
-from adlib.evaluation.calibration import fit_foreign
+from adlib.evaluation.calibration import fit_foreign, one_budget
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import min_calibration_size
 from adlib.runs import inference, run_folder
@@ -53,11 +54,15 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         picture = _decoded(run, source.path)
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
-    images = torch.stack(wholes)
+    images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
+    if unlike:  # what is foreign is told by pictures as they are now
+        distances = fit_foreign(unlike, images, seed=run.config.seed).distances(
+            unlike.features(images)).numpy()
+        values = one_budget(unlike, distances, values, run.config.target_fpr)
     metrics = {key: value for key, value in run_folder.metrics(folder).items() if key in KEPT}
     metrics |= {"chosen": {"score": run.decision.score}, "auroc": {}}  # that was the parent's
-    metrics["calibration"] = {"images": len(images), "how": "recalibrated",
-                              "scores": scores}
+    metrics["calibration"] = {"images": len(values), "how": "recalibrated",
+                              "scores": values.tolist()}
     about = run_folder.manifest(folder) | {
         "parent": folder.name, "finished": datetime.now(timezone.utc).isoformat()}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +72,8 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         for name in ("model.pt", run_folder.LOOKED_AT):
             if (folder / name).exists():
                 shutil.copy2(folder / name, beside / name)
-        if known := run.decision.foreign:  # what is foreign is told by pictures as they are now
-            run_folder.save_state(fit_foreign(known, images, seed=run.config.seed),
-                                  beside / "foreign.pt")
+        if unlike:
+            run_folder.save_state(unlike, beside / "foreign.pt")
         files.write_json(beside / "conditions.json", Conditions.of(images).as_dict())
         files.write_json(beside / "run.json", about)
         files.write_json(beside / "metrics.json", metrics)

@@ -169,3 +169,20 @@ def test_a_long_picture_is_disturbed_as_much_as_the_square_around_it(name):
 
 def test_no_pictures(pictures):
     assert corruptions.apply(pictures[:0], "jpeg", 2).shape == (0, 3, 128, 128)
+
+
+def test_varied_copies_depend_on_their_own_image_and_number(pictures):
+    marked = torch.cat([pictures, torch.full((5, 1, 128, 128), 7, dtype=torch.uint8)], dim=1)
+    copies = corruptions.varied(marked, seed=1)
+    assert torch.equal(copies[:, 3], marked[:, 3]) and torch.equal(
+        copies[:2], corruptions.varied(marked[:2], seed=1))
+    assert (copies[:, :3] != pictures).flatten(1).any(dim=1).all()
+    assert not torch.equal(copies, corruptions.varied(marked, seed=2))
+
+
+def test_every_corruption_follows_the_images(pictures):
+    marked = torch.cat([pictures[:2], torch.full((2, 1, 128, 128), 7, dtype=torch.uint8)], dim=1)
+    found = corruptions.every(marked).unflatten(0, (9, 2))
+    assert torch.equal(found[0], marked) and (found[:, :, 3] == 7).all()
+    for i, name in enumerate(corruptions.CORRUPTIONS, 1):
+        assert torch.equal(found[i, :, :3], corruptions.apply(pictures[:2], name, 3))

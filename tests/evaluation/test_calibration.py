@@ -12,6 +12,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from adlib.config import REFERENCE_SCORE, Config, InputError
+from adlib.data import corruptions
 from adlib.data import part as parts
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import calibration
@@ -383,3 +384,66 @@ def test_what_tells_foreign_images_is_not_blinded_by_one_among_the_good():
     assert model.set_aside >= 1 and model.calibration.max() < 1.5 * clean.max()
     threshold = calibration.TailThreshold(model.calibration.numpy(), calibration.FOREIGN_FPR)
     assert threshold.exceeded(model.distances(model.features(black)).numpy()).all()
+
+
+class Known:
+    """What Foreign has found out, without one."""
+
+    def __init__(self, calibration):
+        self.calibration = torch.tensor(calibration)
+
+    def left_out(self, distances):
+        return distances
+
+
+def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
+    near = np.linspace(1, 2, 59).tolist()
+    model, distances = Known([*near, 30.0]), np.array([*near, 30.0, 100.0])  # the last: set aside
+    scores = np.arange(61.0)[::-1].copy()
+    budget = calibration.one_budget(model, distances, scores, 0.05)
+    assert budget.tolist() == [*scores[:59], 60.0]
+    asked = int(0.05 * 61)  # of sixty and a new one, less the new one itself
+    refused = Threshold(budget, 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
+    assert refused.sum() == asked - 1
+    alone = Threshold(scores[:60], 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
+    assert alone.sum() == asked  # without the budget one more
+
+
+def test_where_too_few_would_be_left_none_is_left_out():
+    near = np.linspace(1, 2, 18).tolist()
+    scores = np.arange(19.0)
+    budget = calibration.one_budget(Known(near), np.array([*near, 100.0]), scores, 0.05)
+    assert budget.tolist() == scores.tolist() and Threshold(budget, 0.05).is_attainable
+    few = calibration.one_budget(Known(near[:9]), np.array([*near, 100.0]), scores, 0.05)
+    assert few.tolist() == scores.tolist()  # nine say nothing
+    told = calibration.one_budget(Known(near), np.array([*near, 100.0]), scores[::-1].copy(), 0.05,
+                                  new=True)
+    assert told.tolist() == [*scores[:0:-1], 18.0]  # of new ones, a foreign one has no better rank
+    assert calibration.one_budget(None, np.zeros(19), scores, 0.05) is scores
+
+
+@pytest.mark.parametrize(("target_fpr", "copies"), [(0.3, 9), (0.05, 1)])
+def test_varied_it_is_calibrated_on_disturbed_copies_if_the_images_are_enough(
+        course_root, target_fpr, copies):
+    part = opened(course_root, vary=True, target_fpr=target_fpr)
+    decision = calibration.calibrate(DISTANCE, part)
+    given = part.held_out.tensor if copies == 1 else corruptions.every(part.held_out.tensor)
+    expected = calibration.score_table(DISTANCE, decision.scale, given)[decision.score]
+    threshold = decision.threshold
+    unlike = decision.foreign_threshold.exceeded(
+        decision.foreign.distances(decision.foreign.features(given)).numpy()) if (
+            decision.foreign_threshold) else np.zeros(len(given), bool)
+    assert threshold.calibration.tolist() == expected.where(~unlike, expected.max()).tolist()
+    assert len(expected) == copies * len(part.held_out) and threshold.how == "split"
+    assert math.isinf(threshold.value) == (copies == 1)
+
+
+def test_varied_it_is_fitted_on_a_copy_of_each_beside_it(course_root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(fused.FeatureDetector, "fit",
+                        lambda self, images, validation, **_: seen.append((images, validation)))
+    for vary in (False, True):
+        fitted(course_root, vary=vary)
+    (plain, held), (more, same) = seen
+    assert torch.equal(held, same) and torch.equal(more[:len(plain)], plain)
+    assert torch.equal(more[len(plain):], corruptions.varied(plain, seed=CONFIG.seed))

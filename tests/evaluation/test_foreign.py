@@ -1,5 +1,6 @@
 """The exam of "foreign": what is counted, and that an empty detector is helped by it."""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -46,6 +47,28 @@ def test_what_the_score_refuses_counts_once(part, monkeypatch):
     assert exam.loc["black", "anomalous"] == 0 < exam.loc["black", "refused"]
 
 
+def test_a_run_of_tiles_scores_what_it_does_not_call_foreign(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    seen = []
+    def brightness(images):
+        seen.append(len(images))
+        return {"distance": images.float().mean(dim=1).numpy()}
+    decision = calibration.calibrate(Maps(brightness), part)
+    decision = calibration.dataclasses.replace(decision, thresholds={
+        decision.score: calibration.Threshold(np.full(99, 200.0), 0.05)})
+    tiled = Maps(brightness)
+    tiled.tile = 32
+    seen.clear()
+    exam = foreign.exam(tiled, decision, part, n=60).set_index("kind")
+    passed = exam.loc["all", "pictures"] - exam.loc["all", "foreign"]
+    assert seen == [1] * passed  # one by one, in their own sizes
+    decision.foreign.calibration = torch.full((24, ), 1e9, dtype=torch.float64)
+    every = foreign.exam(tiled, calibration.dataclasses.replace(decision), part, n=60)
+    every = every.set_index("kind")
+    assert every.loc["all", "foreign"] == 0 and every.loc["black", "anomalous"] == 0
+    assert every.loc["white", "anomalous"] == every.loc["white", "pictures"] > 0
+
+
 def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):
     monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     part = open_part(Config(category="nut", data_root=str(course_root), image_size=32,
@@ -75,3 +98,19 @@ def test_what_is_broken_in_other_categories_is_said_and_left_out(part, course_ro
     assert [record.message.partition(" is left out")[0].rpartition("/")[2]
             for record in caplog.records] == ["mixed", "003.png"]
     assert "holds both images and folders of images" in caplog.text
+
+
+def test_what_is_refused_beside_the_score_is_counted_by_label(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
+    decision = calibration.calibrate(blind, part)
+    table = pd.DataFrame({"path": part.test.keys, "split": "test", "chosen_prediction": 0,
+                          "label": pd.array([0, 1] * (len(part.test) // 2) + [None] * (
+                              len(part.test) % 2), dtype="Int64")})
+    monkeypatch.setattr(decision.foreign, "distances",
+                        lambda features: torch.full((len(features), ), 1e9, dtype=torch.float64))
+    half = len(part.test) // 2
+    assert foreign.refused_in_addition(table, decision, part) == {"good": half, "anomalous": half}
+    table["chosen_prediction"] = table["label"]
+    assert foreign.refused_in_addition(table, decision, part) == {"good": half, "anomalous": 0}
+    assert foreign.refused_in_addition(table.assign(label=pd.NA), decision, part) is None

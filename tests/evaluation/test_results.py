@@ -441,7 +441,15 @@ def test_where_good_test_images_are_taken_otherwise_it_is_said(brighter, labelle
     found = evaluation.taken_otherwise(table, decision, part)
     assert found["pictures"] == 24
     assert found["cause"] == ("brighter" if brighter else None)
-    assert str(sentences.taken_otherwise({"conditions": found})).startswith(
-        "The threshold does not hold here: 24 good test images" if brighter else "")
-    assert bool(sentences.taken_otherwise({"conditions": found})) == bool(brighter)
-    assert sentences.taken_otherwise({}) == ""
+    alarms = {"count": 2, "n": 24, "rate": 2 / 24, "low": 0.01, "high": 0.27}
+    metrics = {"conditions": found,
+               "chosen": {"operating": {"test": {"false_positives": alarms}}}}
+    said = sentences.taken_otherwise(metrics, 0.05)
+    assert str(said).startswith("The threshold does not hold here: 24 good test images"
+                                if brighter else "")
+    assert bool(said) == bool(brighter)
+    alarms["low"] = 0.06  # in the light of training, and more than chance allows
+    assert str(sentences.taken_otherwise(metrics | {"conditions": None}, 0.05)).startswith(
+        "The threshold does not hold here: of 24 good test images 2 are")
+    metrics["chosen"]["operating"]["test"]["false_positives"] = None
+    assert sentences.taken_otherwise(metrics | {"conditions": None}, 0.05) == ""

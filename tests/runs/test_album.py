@@ -113,9 +113,9 @@ def test_a_large_picture_keeps_its_own_pixels_around_the_maximum(tmp_path):
     here = folder(tmp_path)
     one, other = album.keep(here, test, maps, DECISION, object())
     assert (other.detail, other.box) == ("", "")
-    assert one.box == f"left:0.0000%;top:{100 * 448 / 900:.4f}%;width:{100 * 256 / 1500:.4f}%;" \
+    assert one.box == f"left:0.0000%;top:{100 * 449 / 900:.4f}%;width:{100 * 256 / 1500:.4f}%;" \
                       f"height:{100 * 256 / 900:.4f}%"
-    kept, expected = pixels(one.detail, here), np.asarray(large)[448:704, :256]
+    kept, expected = pixels(one.detail, here), np.asarray(large)[449:705, :256]
     assert kept.shape == (256, 256, 3)
     assert np.abs(kept.mean(axis=2) - expected.mean(axis=2)).mean() < 8  # as WebP keeps it
     assert album.read(here, here)[test.keys[0]] == one

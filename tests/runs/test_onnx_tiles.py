@@ -26,7 +26,7 @@ SHAPES = [(90, 200), (201, 77), (40, 50), (64, 64)]  # odd ones, and smaller tha
 def exported(folder, path):
     """The session, and the script as a module."""
     assert cli.main(["export", str(folder), "--onnx", str(path)]) == 0
-    spec = importlib.util.spec_from_file_location("beside", path.with_suffix(".py"))
+    spec = importlib.util.spec_from_file_location("beside", onnx_export.script_beside(path))
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return ort.InferenceSession(path), script
@@ -68,7 +68,7 @@ def test_it_needs_no_adlib(tmp_path):
     assert "adlib" not in re.sub(r'""".*?"""', "", onnx_export.SCRIPT.read_text(), flags=re.DOTALL)
     tests = results.table[results.table["split"] == "test"]
     said = subprocess.run(
-        [sys.executable, "-I", tmp_path / "part.py", tmp_path / "part.onnx",
+        [sys.executable, "-I", tmp_path / "part_tiles.py", tmp_path / "part.onnx",
          *(root / path for path in tests["path"])], check=True, capture_output=True, text=True)
     rows = [line.split("\t") for line in said.stdout.splitlines()]
     assert [float(row[1]) for row in rows] == pytest.approx(tests["chosen_score"].tolist(), rel=2e-3)

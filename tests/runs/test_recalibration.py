@@ -10,7 +10,8 @@ from adlib import cli
 from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation import calibration
-from adlib.runs import board, inference, predictions, recalibration, run_folder
+from adlib.report import i18n
+from adlib.runs import inference, predictions, recalibration, run_folder
 from adlib.runs.record import Source
 from tests.conftest import picture
 from tests.handmade import small_run
@@ -72,22 +73,22 @@ def test_a_changed_light_is_told_in_terminal_file_and_exit_code(run, tmp_path, c
     code = cli.main(words)
     said, told = capsys.readouterr().out, json.loads((tmp_path / "out" / "conditions.json"
                                                       ).read_text())
-    assert said.count("CONDITIONS HAVE CHANGED") == 2, said
+    assert said.count("The conditions have changed since picture") == 2, said
     assert "the pictures are brighter" in said, said[-600:]
     assert told["change"]["cause"] == "brighter" and 38 <= told["change"]["since"] <= 43
     assert told["pictures"] <= 70 and code in (1, 4, 5)
     # The same again adds nothing, and says the same; a stream that is as it was says nothing.
-    assert cli.main(words) == code and "CONDITIONS HAVE CHANGED" in capsys.readouterr().out
+    assert cli.main(words) == code and "The conditions have changed" in capsys.readouterr().out
     assert files.read_json(tmp_path / "out" / "conditions.json") == told
     assert cli.main(["predict", str(run), str(tmp_path / "a"), "--out", str(tmp_path / "o2")]) != 5
-    assert "CONDITIONS" not in capsys.readouterr().out
+    assert "conditions have changed" not in capsys.readouterr().out
     assert files.read_json(tmp_path / "o2" / "conditions.json")["change"] is None
 
 
 def test_every_cause_has_its_words():
     from adlib.evaluation.conditions import CAUSES
 
-    assert set(CAUSES.values()) == set(board.CAUSES)
+    assert {f"change.{cause}" for cause in CAUSES.values()} <= set(i18n.messages())
 
 
 def test_a_run_of_an_earlier_version_predicts_without_the_test(run, tmp_path, capsys):

@@ -1,0 +1,108 @@
+"""What does a changed camera do to the verdicts of `fused`, and what brings them back? Good test
+pictures that are refused and anomalous ones that are, each undisturbed and by every disturbance of
+strength 3:
+
+- `asis`: as a run calibrates itself;
+- `recalibrated`: that run, from PICTURES held-out good ones, so disturbed (`adlib recalibrate`);
+- `vary`: a run with `vary: true`, which has learned and calibrated on disturbed copies.
+
+    python -m benchmarks.disturbed --weights FILE --out FILE.csv ROOT/CATEGORY [ROOT/CATEGORY ...]
+
+A row a category, disturbance and way: `alarms` of `good` (anomalous or foreign), `found` of `bad`,
+and of these by the score alone. At the end the categories together, with 95 % intervals. Labels are
+read when everything is decided.
+"""
+from __future__ import annotations
+
+import argparse
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adlib.config import Config
+from adlib.data import corruptions, layout
+from adlib.data.part import open_part
+from adlib.evaluation import calibration
+from adlib.evaluation.calibration import Decision, score_table
+from adlib.evaluation.conformal import TailThreshold, Threshold, rate_interval
+from adlib.models import registry
+from adlib.models.detector import fit
+from adlib.models.foreign import Foreign
+
+PICTURES, TESTED = 40, 60  # good ones that recalibrate; tested of a class, at the most
+NAMES = ("", *corruptions.CORRUPTIONS)
+COUNTS = ["good", "alarms", "alarms by score", "bad", "found", "found by score"]
+
+
+def disturbed(images: torch.Tensor, name: str) -> torch.Tensor:
+    return corruptions.apply(images, name, corruptions.USUAL) if name else images
+
+
+def recalibrated(config: Config, images: torch.Tensor, scores: np.ndarray
+                 ) -> tuple[Threshold, Foreign, TailThreshold]:
+    model = calibration.fit_foreign(Foreign(config), images, seed=config.seed)
+    scores = calibration.one_budget(model, model.distances(model.features(images)).numpy(), scores,
+                                    config.target_fpr)
+    return (Threshold(scores, config.target_fpr), model,
+            TailThreshold(model.calibration.numpy(), calibration.FOREIGN_FPR))
+
+
+def measure(given: dict[str, typing.Any]) -> typing.Iterator[dict[str, typing.Any]]:
+    for way in ("asis", "vary"):
+        config = Config(**given, vary=way == "vary")
+        part = open_part(config)
+        detector = fit(registry.build(config), part.train, part.held_out)
+        decision: Decision = calibration.calibrate(detector, part)
+        labels = layout.read_labels(part.category)
+        truth = np.array([int(labels[key].anomalous) for key in part.test.keys])
+        tested = np.concatenate([np.flatnonzero(truth == one)[:TESTED] for one in (0, 1)])
+        test, truth = part.test.tensor[torch.from_numpy(tested)], truth[tested]
+
+        def scores(images: torch.Tensor, detector=detector, decision=decision) -> np.ndarray:
+            return score_table(detector, decision.scale, images)[decision.score].to_numpy()
+
+        for name in NAMES:
+            images, held = disturbed(test, name), disturbed(part.held_out.tensor, name)
+            values = scores(images)
+            ways = {way: (decision.threshold, decision.foreign, decision.foreign_threshold)}
+            if way == "asis":
+                ways["recalibrated"] = recalibrated(config, held, scores(held))
+            for called, (threshold, model, tail) in ways.items():
+                anomalous = threshold.exceeded(values)
+                refused = anomalous | tail.exceeded(model.distances(model.features(images)).numpy())
+                good, bad = truth == 0, truth == 1
+                yield {"category": config.category, "way": called, "disturbance": name or "none",
+                       **dict(zip(COUNTS, map(int, (
+                           good.sum(), refused[good].sum(), anomalous[good].sum(), bad.sum(),
+                           refused[bad].sum(), anomalous[bad].sum())), strict=True))}
+
+
+def together(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table.groupby(["way", "disturbance"], sort=False)[COUNTS].sum().reset_index()
+    intervals = [rate_interval(k, n) for k, n in zip(rows["alarms"], rows["good"], strict=True)]
+    return rows.assign(rate=rows["alarms"] / rows["good"], low=[low for low, _ in intervals],
+                       high=[high for _, high in intervals])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("categories", nargs="+", type=Path)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given, rows = parser.parse_args(), []
+    for path in given.categories:
+        n = len(layout.open_category(path.parent, path.name).train)
+        for row in measure({"name": "fused", "model": "fused", "image_size": 256,
+                            "category": path.name, "data_root": str(path.parent),
+                            "weights": given.weights, "held_out": PICTURES / n}):
+            rows.append(row)
+            print(row, flush=True)
+        pd.DataFrame(rows).to_csv(given.out, index=False)
+    print(together(pd.DataFrame(rows)).to_string(index=False, float_format="{:.3f}".format))
+
+
+if __name__ == "__main__":
+    main()
