@@ -29,8 +29,8 @@ class Growing:
     is another. An earlier study's first page stays until the new one is whole."""
 
     def __init__(self, reports: Path, language: str) -> None:
-        self.reports, self.index, self.note = (
-            reports, reports / "index.html", reports / "report.json")
+        self.reports = reports.absolute()  # as a task's output is
+        self.index, self.note = self.reports / "index.html", self.reports / "report.json"
         self.own = not self.index.is_file() or "growing" in freshness.read(self.note)
         self.common = site.shared(language or freshness.read(self.note).get("language", "en"))
         self.pages: dict[Task, site.Page] = {}

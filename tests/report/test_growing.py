@@ -1,5 +1,6 @@
 """The report while its study runs: pages of what has finished, a first page that reloads."""
 import dataclasses
+from pathlib import Path
 
 import bs4
 import pytest
@@ -46,6 +47,13 @@ def test_the_first_page_lists_the_steps_links_what_is_done_and_reloads(steps, tm
     run = bs4.BeautifulSoup((tmp_path / first.a["href"]).read_text(encoding="utf-8"), "html.parser")
     assert "remembered" in run.text and not run.select("meta[http-equiv=refresh]")
     assert "index.html" in caplog.text and "no page" not in caplog.text
+
+
+def test_a_folder_may_be_given_from_here(steps, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path.parent)
+    page = drawn(Growing(Path(tmp_path.name), ""), {one: Outcome("finished") for one in steps[:1]})
+    assert page.select_one("ol.steps a")["href"] == "runs/nut/memory/seed-0/index.html"
+    assert "no page" not in caplog.text
 
 
 def test_before_anything_has_finished_there_is_a_page_of_what_is_to_come(tmp_path):
