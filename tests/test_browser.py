@@ -17,6 +17,7 @@ import pytest
 from adlib.evaluation.conformal import Threshold
 from adlib.report import charts, components, gallery, site
 from adlib.report.i18n import Text
+from adlib.runs import overlays
 from adlib.runs.album import Shot
 from tests.handmade import DISTANCE, category, finished, ranks
 
@@ -39,10 +40,15 @@ DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="  # with what it i
 SHOT = Shot(DOT, DOT, 4, 3, f"{DOT}#again", f"{DOT}#map", f"{DOT}#heat", "M0 0", "M1 1", "M2 2")
 
 
+BOX = "left:50%;top:25%;width:10%;height:10%"
+
+
 def both():
     """The threshold and the gallery of the same run."""
     rows = gallery.with_scores(TABLE)
     shots = [dataclasses.replace(SHOT, input=f"{DOT}#{i}") for i in range(8)]
+    square = overlays.uri(np.zeros((8, 8, 3), np.uint8))  # a tenth of a picture 80 pixels wide
+    shots[7] = dataclasses.replace(shots[7], detail=square, box=BOX)
     return (components.threshold(TABLE, THRESHOLD, "ssim.max"),
             gallery.gallery(rows, shots, THRESHOLD, "ssim.max", ids=True))
 
@@ -233,6 +239,21 @@ def test_the_gallery_is_filtered_with_counts_and_sorted_by_nearness(reports, tmp
         "", "spot"]
     assert tiles(order.format("near"))[1][:4] == [6, 5, 7, 4]
     assert tiles(order.format("up") + "chip('verdict', 'missed').click();")[1] == [4, 5]
+
+
+def test_a_large_image_is_zoomed_to_its_own_pixels_around_the_maximum(reports, tmp_path):
+    first = "document.querySelectorAll('.tiles a')[0].click();"
+    for script, near in ((f"{first} document.querySelector('dialog img.detail').onload = () => "
+                          "press(document.querySelector('dialog'), 'z');", True),
+                         (f"{first} press(document.querySelector('dialog'), 'ArrowRight');"
+                          "press(document.querySelector('dialog'), 'z');", False)):
+        page, _ = seen(reports / "index.html", f"{PRESS} {script}", tmp_path=tmp_path)
+        detail, stack = page.select_one("dialog img.detail"), page.select_one("dialog .stack")
+        assert detail.has_attr("hidden") != near
+        if near:
+            assert detail["style"].replace(" ", "").rstrip(";") == BOX and "zoom" in page.dialog["class"]
+            width = float(re.search(r"--width: ([\d.]+)px", stack["style"])[1])
+            assert width >= 80 and width % 80 == pytest.approx(0, abs=0.5)
 
 
 def test_an_image_opens_large_and_keys_show_what_they_say(reports, tmp_path):

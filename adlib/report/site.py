@@ -36,6 +36,9 @@ DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
          "text/plain"]
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
+AFTER_A_RUN_SAID = {  # {kind: its group, its title, that it failed}
+    "limits": ("page.limits", "page.limits_of", "page.limits_not_finished"),
+    "how_many": ("page.how_many", "page.how_many_of", "page.how_many_not_finished")}
 RESULTS = """from adlib.report import figures, study
 
 figures.show(study.Study("reports").of_category({!r}))"""  # what a category's page begins with
@@ -137,16 +140,17 @@ def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
     """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
     failure = freshness.failure(folder / f"{kind}.json")
+    group, title, failed = AFTER_A_RUN_SAID[kind]
     names = {"category": category, "configuration": label(name)}
     page = {"notebook": folder / "notebook.ipynb", "category": category,
             "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
-            "title": t(f"page.{kind}_of", **names),
-            "link": (t(f"page.{kind}"), t("page.category_configuration", **names),
+            "title": t(title, **names),
+            "link": (t(group), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
             "synthetic": comparison.drawn(
                 table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t(f"page.{kind}_not_finished"), "failed", failure["failed"], failure["retry"])}
+        folder, t(failed), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
@@ -348,6 +352,8 @@ def hidden(reports: Path, table: typing.Any) -> dict[str, str]:
         given = [kept.get("data_root"), params.get("data_root"), params.get("reports")]
         folders += [Path(path) for path in given if path]
         folders += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
+    for command in _commands(reports).values():  # of a grid of one's own
+        folders += [Path(word) for word in shlex.split(command) if Path(word).is_absolute()]
     shown = {Path.home(): "~"} | {
         folder: folder.relative_to(root).as_posix() if root in folder.parents else folder.name
         for folder in folders}

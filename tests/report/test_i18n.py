@@ -19,7 +19,7 @@ ROOT = project_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # messages that are called by a code: their codes
 FAMILIES = {
-    "label": {*comparison.CONFIGURATIONS, "reference_score", "mean_squared_error"},
+    "label": {*comparison.CONFIGURATIONS, "reference_score"},
     "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
     "term": set(site.TERMS), "glossary": set(site.TERMS),
     "status": {"waiting", "missing", "running", "finished", "failed", "interrupted"},
@@ -39,6 +39,8 @@ BY_CODE = {*(f"data.{code}" for code in ("unread", "stray", "bare", "respelled",
            *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
                                          "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
+           *(f"page.{kind}{end}" for kind in ("how_many", "limits")
+             for end in ("", "_of", "_not_finished")),
            *(f"matrix.{note}" for note in ("random", "reference"))}
 
 

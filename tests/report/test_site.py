@@ -316,6 +316,8 @@ def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch, 
     cells.metadata["papermill"] = {"input_path": f"{project}/notebooks/04.ipynb"}
     nbformat.write(cells, folder / "notebook.ipynb")
     failed(reports, "pca", f"no space left on {reports}/runs, nor in {tmp_path}/project/x")
+    files.write_json(reports / "batch.json", [{
+        "folder": "runs/nut/pca/seed-0", "retry": f"adlib run {tmp_path}/grids/own.yaml"}])
     files.write_text(reports / "runs/nut/pca/seed-0/log.txt", f"File \"{project}/adlib/cli.py\"\n")
     pages = built(reports)
     assert [here for here, page in pages.items() if str(tmp_path) in page.source] == []
@@ -324,7 +326,7 @@ def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch, 
     assert "-p weights 'a b.pth'" in run.text and "cannot read my data/nut" in run.text
     assert "my data/nut/0.png and params/own.yaml" in run.text
     assert "no space left on reports/runs, nor in x" in failure.text
-    assert 'File "adlib/cli.py"' in failure.text
+    assert 'File "adlib/cli.py"' in failure.text and "adlib run own.yaml" in failure.text
 
 
 def test_a_cell_is_shown_in_chinese_where_there_is_one_and_in_english_where_not(reports, monkeypatch):

@@ -74,10 +74,10 @@ adlib.kinds.gallery = (gallery) => {
   }
   function zoom(event) {  // a pixel of the image is a pixel of the screen, or several
     const at = stack.getBoundingClientRect(), near = detail.getBoundingClientRect(), ratio = devicePixelRatio;
-    const middle = detail.hidden ? at : near;  // the map's maximum, where the image's own pixels are kept
+    const sharp = !detail.hidden && detail.naturalWidth, middle = sharp ? near : at;  // the map's maximum, where the image's own pixels are kept
     const x = event ? event.clientX : middle.left + middle.width / 2, y = event ? event.clientY : middle.top + middle.height / 2;
     const spot = [(x - at.left) / at.width, (y - at.top) / at.height];
-    const width = detail.hidden ? part("img.input").naturalWidth : detail.naturalWidth * at.width / near.width;
+    const width = sharp ? sharp * at.width / near.width : part("img.input").naturalWidth;
     stack.style.setProperty("--width", `${width / ratio * Math.ceil((at.width * ratio + 1) / width)}px`);
     toggle("zoom");
     stage.scrollTo(spot[0] * stack.offsetWidth - stage.clientWidth / 2, spot[1] * stack.offsetHeight - stage.clientHeight / 2);
