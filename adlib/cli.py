@@ -163,7 +163,7 @@ def predict(args: argparse.Namespace) -> int:
             print(board.prediction_line(latest), flush=True)
             if (warning := use.warning(record)) != told:
                 print(told := warning, flush=True)
-    print(board.predictions_summary(record), use.warning(record))
+    print(board.predictions_summary(record), *filter(None, [use.warning(record)]))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
