@@ -249,10 +249,11 @@ def test_a_large_image_is_zoomed_to_its_own_pixels_around_the_maximum(reports, t
                          (f"{first} press(document.querySelector('dialog'), 'ArrowRight');"
                           "press(document.querySelector('dialog'), 'z');", False)):
         page, _ = seen(reports / "index.html", f"{PRESS} {script}", tmp_path=tmp_path)
-        detail, stack = page.select_one("dialog img.detail"), page.select_one("dialog .stack")
+        opened_large = page.select_one("dialog[open]")
+        detail, stack = (opened_large.select_one(what) for what in ("img.detail", ".stack"))
         assert detail.has_attr("hidden") != near
         if near:
-            assert detail["style"].replace(" ", "").rstrip(";") == BOX and "zoom" in page.dialog["class"]
+            assert detail["style"].replace(" ", "").rstrip(";") == BOX and "zoom" in opened_large["class"]
             width = float(re.search(r"--width: ([\d.]+)px", stack["style"])[1])
             assert width >= 80 and width % 80 == pytest.approx(0, abs=0.5)
 
