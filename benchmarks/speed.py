@@ -48,6 +48,7 @@ from adlib.config import Config
 from adlib.data.part import open_part
 from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.results import evaluate
+from adlib.models.detector import fit
 part = open_part(Config(model="fused", image_size=256, weights={weights!r}, data_root={root!r},
                         category={name!r}))
 detector = fit(part.config, part.train, part.held_out)
