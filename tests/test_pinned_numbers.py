@@ -178,15 +178,16 @@ def test_numbers_of_real_images_are_as_they_were_recorded(name, shared):
 
 @pytest.mark.parametrize("name", [*KINDS, *REAL])
 def test_no_tolerance_forgives_everything(name):
-    """Scores a tenth higher (twice as high, of a trained classifier), a fifth of the AUROC and another kind of threshold are differences."""
+    """Scores a tenth higher (twice as high, of a trained classifier), an AUROC .2 lower (.3) and
+    another kind of threshold are differences."""
     kept = json.loads(RECORDED.read_text())[name]
     numbers = kept["numbers"]
     assert not differences(kept, numbers)
     # A classifier that is trained on differences to the nearest good cell amplifies rounding.
-    factor = 2.0 if re.search("classifier|fused", name) else 1.1
+    factor, less = (2.0, 0.3) if re.search("classifier|fused", name) else (1.1, 0.2)
     assert differences(kept, numbers | {"scores": [factor * value for value in numbers["scores"]]})
     assert differences(kept, numbers | {"words": numbers["words"] | {"how": "none"}})
-    assert differences(kept, numbers | {"auroc": [numbers["auroc"][0] - 0.2]})
+    assert differences(kept, numbers | {"auroc": [numbers["auroc"][0] - less]})
 
 
 @pytest.mark.parametrize(("name", "changes"), [
