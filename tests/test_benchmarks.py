@@ -206,11 +206,13 @@ def waited(history, drawn, *rows):
 
 
 def test_what_people_wait_for_is_measured_beside_the_ceiling(drawn, commands, tmp_path):
-    code, entry = waited(tmp_path / "history.jsonl", drawn, "study", "new", "one_picture")
+    code, entry = waited(tmp_path / "history.jsonl", drawn, "study", "new", "one_picture",
+                         "starting")
     assert code == 0 and {"float32_gflops", "bf16_gflops", "copy_gb", "decode_per_s"} == set(
         entry["ceiling"])
     assert commands["run"][1] == waits.STUDY and commands["photographs"] == 50
     assert entry["rows"]["make study, whole"]["times"] == [1.0]
+    assert 0 < entry["rows"]["adlib --help"]["times"][0] < entry["rows"]["import torch"]["times"][0]
     assert 0 < entry["rows"]["make study, to the first page"]["times"][0] < 1
     for model, size in MODELS:
         found = entry["rows"][f"one picture, warm: {model} at {size} px"]
