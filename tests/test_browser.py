@@ -244,7 +244,8 @@ def test_the_gallery_is_filtered_with_counts_and_sorted_by_nearness(reports, tmp
 def test_a_large_image_is_zoomed_to_its_own_pixels_around_the_maximum(reports, tmp_path):
     first = "document.querySelectorAll('.tiles a')[0].click();"
     # as if it were there already: a dump does not wait for pictures
-    loaded = "Object.defineProperty(document.querySelector('dialog img.detail'), 'naturalWidth', {value: 8});"
+    loaded = ("Object.defineProperty(document.querySelector('dialog img.detail'), "
+              "'naturalWidth', {value: 8});")
     for script, near in ((f"{first} {loaded} press(document.querySelector('dialog'), 'z');", True),
                          (f"{first} press(document.querySelector('dialog'), 'ArrowRight');"
                           "press(document.querySelector('dialog'), 'z');", False)):
@@ -253,7 +254,8 @@ def test_a_large_image_is_zoomed_to_its_own_pixels_around_the_maximum(reports, t
         detail, stack = (opened_large.select_one(what) for what in ("img.detail", ".stack"))
         assert detail.has_attr("hidden") != near
         if near:
-            assert detail["style"].replace(" ", "").rstrip(";") == BOX and "zoom" in opened_large["class"]
+            assert detail["style"].replace(" ", "").rstrip(";") == BOX
+            assert "zoom" in opened_large["class"]
             width = float(re.search(r"--width: ([\d.]+)px", stack["style"])[1])
             assert width >= 80 and width % 80 == pytest.approx(0, abs=0.5)
 

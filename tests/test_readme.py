@@ -92,7 +92,8 @@ def test_its_commands_are_commands(page):
             cli._parser().parse_args(words[1:])  # ends the test with what is wrong with it
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("results*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("results*.md")),
+                         ids=lambda page: page.name)
 def test_measured_results_name_scores_in_words(page):
     codes = re.findall(r"\b(?:squared|ssim|sum|gradient|distance)\.(?:mean|max|top1)\b",
                        page.read_text(encoding="utf-8"))

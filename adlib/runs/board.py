@@ -155,7 +155,8 @@ def predictions_summary(record: Record) -> str:
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
     if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"
-    return f"{text}. Tables and overlays: {record.out}"
+    kept = "Tables and overlays" if (record.out / "overlays").is_dir() else "Tables"
+    return f"{text}. {kept}: {record.out}"
 
 
 def _far(job: Job) -> str:

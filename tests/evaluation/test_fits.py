@@ -94,7 +94,8 @@ def test_a_run_tells_what_was_chosen_and_is_reopened_by_it(tmp_path, monkeypatch
     assert run.config.fit == "tile" and run.detector.tile == 64
     assert run_folder.config_of(folder).fit == "tile"
     test = next((tmp_path / "data" / "strip" / "test" / "spot").iterdir())
-    assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) == 1  # found
+    out = str(tmp_path / "out")
+    assert cli.main(["predict", str(folder), str(test), "--out", out]) == 1  # found
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):

@@ -101,7 +101,8 @@ def test_the_title_of_a_run_is_its_result_and_its_question_goes_with_the_method(
     assert "Is it so?" in english(method.summary) and "An introduction." in english(method)
     assert [cell["id"] for cell in method.select(".cell")] == ["cell-open", "cell-fit"]
     order = [part["id"] for part in page.select("main .cell, main details.method")]
-    assert order == ["cell-evaluate", "cell-show-line", "cell-save", "method", "cell-open", "cell-fit"]
+    assert order == ["cell-evaluate", "cell-show-line", "cell-save", "method", "cell-open",
+                     "cell-fit"]
     assert [english(link) for link in page.select(".contents a")] == [
         "Where?", "What was found", "How it was found, cell by cell"]
     for link in page.select(".contents a, .figno, .sources a[href^='#']"):

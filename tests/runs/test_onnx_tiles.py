@@ -71,7 +71,8 @@ def test_it_needs_no_adlib(tmp_path):
         [sys.executable, "-I", tmp_path / "part_tiles.py", tmp_path / "part.onnx",
          *(root / path for path in tests["path"])], check=True, capture_output=True, text=True)
     rows = [line.split("\t") for line in said.stdout.splitlines()]
-    assert [float(row[1]) for row in rows] == pytest.approx(tests["chosen_score"].tolist(), rel=2e-3)
+    assert [float(row[1]) for row in rows] == pytest.approx(
+        tests["chosen_score"].tolist(), rel=2e-3)
     threshold = inference.reopen(folder).threshold
     assert [row[2] for row in rows] == np.where(
         threshold.exceeded(tests["chosen_score"].to_numpy()), "anomalous", "good").tolist()

@@ -61,10 +61,11 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
             assert overlay.size == (predictions.SIDE, predictions.SIDE)
 
 
-def test_without_overlays_everything_else_is_the_same(run, course_root, tmp_path):
+def test_without_overlays_everything_else_is_the_same(run, course_root, tmp_path, capsys):
     with_them, without = tmp_path / "with", tmp_path / "without"
     for out, more in ((with_them, []), (without, ["--no-overlays"])):
         cli.main(["predict", str(run), str(course_root / "nut"), "--out", str(out), *more])
+    assert f"Tables: {without}" in capsys.readouterr().out
     assert not (without / "overlays").exists() and all(row["overlay"] for row in rows(with_them))
     assert len(rows(without)) == len(rows(with_them)) > 2 * predictions.AHEAD
     assert [row | {"time": "", "overlay": ""} for row in rows(without)] == [
