@@ -7,14 +7,10 @@ import contextlib
 import os
 import shlex
 import sys
-import typing
 from pathlib import Path
 
 from adlib import __version__
-from adlib.config import LANGUAGES, InputError, deprecated, log, show_log
-
-if typing.TYPE_CHECKING:
-    from adlib.runs.inference import Reopened
+from adlib.config import LANGUAGES, InputError, log, show_log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,11 +141,11 @@ def new(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
     from adlib.report import use
-    from adlib.runs import board, predictions, watch
+    from adlib.runs import board, inference, predictions, watch
     from adlib.runs.engines import local
     from adlib.runs.record import Record
 
-    run, given = _reopened(args), [Path(path) for path in args.pictures]
+    run, given = inference.reopen(Path(args.run)), [Path(path) for path in args.pictures]
     if args.target_fpr is not None:
         run = run.at(args.target_fpr)
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
@@ -182,19 +178,11 @@ def recalibrate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reopened(args: argparse.Namespace) -> Reopened:
-    from adlib.runs import inference
-
-    if args.weights:
-        deprecated("--weights here, since a run keeps its own")
-    return inference.reopen(Path(args.run))
-
-
 def export(args: argparse.Namespace) -> int:
     """Write a finished run as one ONNX file."""
-    from adlib.runs import onnx_export, run_folder
+    from adlib.runs import inference, onnx_export, run_folder
 
-    run, about = _reopened(args), run_folder.manifest(Path(args.run))
+    run, about = inference.reopen(Path(args.run)), run_folder.manifest(Path(args.run))
     config = run.config
     onnx_export.export(run, Path(args.onnx), {
         "configuration": config.name, "category": config.category, "seed": config.seed,
@@ -324,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="where the part's folder is made (default data/ of the project)")
     one.set_defaults(command=new)
 
-    one = commands.add_parser("predict", parents=[weights],
+    one = commands.add_parser("predict",
                               help="new pictures through a finished run's detector; exit code 1: "
                                    "an anomaly was found, 4: none, but a picture that does not "
                                    "show the part, 3: neither, but an unreadable one")
@@ -351,8 +339,8 @@ def _parser() -> argparse.ArgumentParser:
                      help="the new run's folder (default recalibrated/)")
     one.set_defaults(command=recalibrate)
 
-    one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "
-                                                                "from the picture to the verdict")
+    one = commands.add_parser("export", help="a finished run as one ONNX file, from the picture to "
+                                             "the verdict")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
     one.set_defaults(command=export)

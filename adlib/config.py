@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import functools
 import json
 import logging
 import math
@@ -43,11 +42,6 @@ PRECISIONS = ("auto", "float32", "bf16")
 FITS = ("squeeze", "pad", "tile")  # the simplest first
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
-# What an earlier version called otherwise is read for one version more, with a sentence.
-RENAMED_KEYS = {"false_alarms": "target_fpr"}
-RENAMED_VALUES = {("schedule", "seed"): "reference", ("model", "taught"): "classifier",
-                  **{("name", f"taught{kinds}"): f"classifier{kinds}"
-                     for kinds in ("", "_texture", "_shape")}}
 log = logging.getLogger("adlib")
 
 
@@ -159,13 +153,13 @@ class Config:
         """A checked Config of a mapping (the content of a YAML file, say).
 
         Args:
-            values: parameters by name; names and values of an earlier version are upgraded.
+            values: parameters by name.
             where: what to call the mapping in errors.
         Raises:
             InputError: for an unknown key (naming the nearest known one), a wrong type, or a value
                 out of range.
         """
-        known, values = [field.name for field in dataclasses.fields(cls)], upgrade(values, where)
+        known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
                 raise InputError(
@@ -234,24 +228,6 @@ def is_folder_name(name: str) -> bool:
     devices = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
     return (bool(name) and name[-1] not in ". " and not set(name) & set('/\\\0<>:"|?*')
             and not re.fullmatch(devices, name))
-
-
-def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object]:
-    """Parameters as this version names them; each old name is told once, with its new one."""
-    upgraded = {}
-    for key, value in values.items():
-        name = RENAMED_KEYS.get(key, key)
-        new = RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
-        if (name, new) != (key, value):
-            deprecated(f"{where}: {key}: {value} is now {name}: {new}")
-        upgraded[name] = new
-    return upgraded
-
-
-@functools.cache
-def deprecated(sentence: str) -> None:
-    """Say once that something old was read, and what it is called now."""
-    log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
 
 
 class _Shown(logging.Handler):
