@@ -186,9 +186,8 @@ def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
     labels = labels.astype(int)
     if not np.isfinite(scores).all():
         raise InputError(
-            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look "
-            f"for a network "
-            "that diverged")
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look for "
+            "a network that diverged")
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     if good == 0 or bad == 0:
         raise OneClassError(

@@ -121,8 +121,7 @@ def _alone(detector: Detector) -> str:
             if not torch.allclose(values[0], together[name][i], rtol=1e-3, atol=1e-4):
                 return (f"the map {name!r} of an image changes with the images beside it; a score "
                         "would then depend on the batch (batch norm in train mode? a minimum or "
-                        "mean "
-                        "over the batch?)")
+                        "mean over the batch?)")
     return ""
 
 
@@ -143,9 +142,8 @@ def _repeats(config: Config, images: torch.Tensor) -> str:
 
 def _reopens(config: Config, detector: Detector) -> str:
     if not detector.can_be_reopened:
-        return ("it is no torch module and has no state() and load(state), so that its runs "
-                "cannot be "
-                "reopened: no `adlib predict`, no limits")
+        return ("it is no torch module and has no state() and load(state), so that its runs cannot "
+                "be reopened: no `adlib predict`, no limits")
     buffer = io.BytesIO()
     torch.save(detector.state_dict(), buffer)
     buffer.seek(0)

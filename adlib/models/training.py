@@ -160,8 +160,7 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter],
             total += loss.item() * size / (count // size * size)
         if not math.isfinite(total):
             raise InputError(f"the loss became {total} in epoch {epoch}; the learning rate {peak} "
-                             f"is "
-                             "probably too high")
+                             "is probably too high")
         history.append({"epoch": epoch, "lr": lr, "loss": total, "held_out_loss": float("nan"),
                         "seconds": time.perf_counter() - started})
     return history
@@ -234,8 +233,7 @@ def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
     loss, mse = (total / len(order)).tolist()
     if not math.isfinite(loss):
         raise InputError(f"the loss became {loss} in epoch {epoch}; the learning rate {config.lr} "
-                         f"is "
-                         "probably too high (or, with precision bf16, try float32)")
+                         "is probably too high (or, with precision bf16, try float32)")
     return {"loss": loss, "mse": mse}
 
 

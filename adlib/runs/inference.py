@@ -121,8 +121,7 @@ def reopen(folder: Path) -> Reopened:
     status = run_folder.status(folder)
     if status.state != "finished":
         raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
-                         f"its "
-                         "configuration first")
+                         "its configuration first")
     about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
     config = run_folder.config_of(folder)
     if not (folder / "model.pt").exists():
@@ -142,8 +141,7 @@ def reopen(folder: Path) -> Reopened:
     except Exception as error:  # a damaged file can raise anything: UnpicklingError, KeyError, ...
         why = f"{type(error).__name__}: {str(error)[:80]}".splitlines()[0]
         raise InputError(f"{folder / 'model.pt'} cannot be read ({why}); run its configuration "
-                         f"again "
-                         "with --force") from error
+                         "again with --force") from error
     score = measured["chosen"]["score"]
     threshold = Threshold(np.array(calibration["scores"], float), config.target_fpr,
                           calibration["how"])
@@ -167,8 +165,7 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
     opened = part.open_part(dataclasses.replace(run.config, data_root=root))
     if layout.fingerprint(opened.category) != about["data"]["fingerprint"]:
         raise InputError(f"the data of {folder} have changed since it ran; run its configuration "
-                         f"again "
-                         "first")
+                         "again first")
     return run, opened
 
 
