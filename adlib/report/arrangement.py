@@ -38,6 +38,13 @@ def result_first(cells: Cells) -> Cells:
     return [*lead, *results, *method]
 
 
+def shown(name: str, *fragments: str, source: str = "") -> nbformat.NotebookNode:
+    """A cell of that id with what its source shows: fragments of HTML, empty ones left out."""
+    return nbformat.v4.new_code_cell(source, id=name, outputs=[
+        nbformat.v4.new_output("display_data", data={"text/html": html})
+        for html in fragments if html])
+
+
 def links(groups: Groups, folder: Path, compare: Path) -> dict[str, typing.Any]:
     """Where one goes from a run's page: `neighbours`, (prev or next, link) in the order of its
     group; `compare`, the address of the page in the folder of that name, "" where there is none."""

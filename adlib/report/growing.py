@@ -6,12 +6,11 @@ import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from adlib.config import log
 from adlib.data import files
-from adlib.report import comparison, site
+from adlib.report import arrangement, comparison, site
 from adlib.report.i18n import named, t
 from adlib.report.render import render
 from adlib.runs import forecast, freshness
@@ -74,9 +73,7 @@ class Growing:
         shown = render("growing.html.j2", said=said, steps=[
             (task.title, f"{task.output.parent.relative_to(self.reports).as_posix()}/index.html"
              if task in self.pages else "", named("status", status)) for task, status in steps])
-        output = nbformat.v4.new_output("display_data", data={"text/html": shown})
         return {"notebook": self.reports / "comparison.ipynb", "stem": "", "up": "",
-                "cells": [nbformat.v4.new_markdown_cell("", id="question"),
-                          nbformat.v4.new_code_cell("", id="steps", outputs=[output])],
+                "cells": [arrangement.shown("steps", shown)],
                 "heading": t("growing.title"), "title": t("page.study"), "synthetic": False,
                 "reload": RELOAD_S}

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 
 from adlib.config import project_root
-from adlib.report import site
+from adlib.report import arrangement, site
 from adlib.report.i18n import Text, chinese
 
 Section = tuple[str, Text, typing.Sequence[str]]  # id, heading, fragments of HTML
@@ -16,13 +16,10 @@ Section = tuple[str, Text, typing.Sequence[str]]  # id, heading, fragments of HT
 def write(folder: Path, heading: Text, sections: typing.Sequence[Section], *, synthetic: bool,
           language: str = "") -> Path:
     """index.html in a folder, which opens in `language` (empty: English); returns its path."""
-    cells, other = [nbformat.v4.new_markdown_cell("", id="question")], {}
-    for name, title, fragments in sections:
-        cells.append(nbformat.v4.new_markdown_cell(f"## {title}", id=name))
-        other[name] = f"## {chinese(title)}"
-        cells.append(nbformat.v4.new_code_cell("", id=f"{name}-shown", outputs=[
-            nbformat.v4.new_output("display_data", data={"text/html": html})
-            for html in fragments if html]))
+    cells = [cell for name, title, fragments in sections for cell in (
+        nbformat.v4.new_markdown_cell(f"## {title}", id=name),
+        arrangement.shown(f"{name}-shown", *fragments))]
+    other = {name: f"## {chinese(title)}" for name, title, _ in sections}
     page = site.shared(language or "en") | {
         "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
         "heading": heading, "title": heading, "synthetic": synthetic,

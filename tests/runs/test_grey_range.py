@@ -91,21 +91,6 @@ def test_a_range_may_be_given(root, tmp_path):
             Config(grey_range=wrong)
 
 
-def test_a_run_of_an_earlier_version_reads_16_bits_as_it_did(root, tmp_path, caplog):
-    folder = small_run(root, tmp_path / "reports", **PCA)
-    about = files.read_json(folder / "run.json")
-    del about["data"]["grey_range"], about["params"]["grey_range"]
-    files.write_json(folder / "run.json", about)
-    part = inference.reopen_with_data(folder)[1]
-    with Image.open(part.category.test[0]) as image:
-        before = (np.asarray(image, float) / 257 + 0.5).astype(np.uint8)
-    assert (part.test.tensor[0, 0].numpy() == before).all()
-    Image.new("L", (64, 64), 90).save(tmp_path / "eight.png")
-    with caplog.at_level(logging.WARNING):
-        predicted(folder, tmp_path / "eight.png", tmp_path / "out")
-    assert not caplog.text
-
-
 def test_a_run_of_8_bits_does_not_guess_at_12(course_root, tmp_path):
     folder = small_run(course_root, tmp_path / "reports", **PCA)
     assert files.read_json(folder / "run.json")["data"]["grey_range"] is None
