@@ -13,6 +13,8 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import filelock
+
 from adlib.config import InputError, cache_dir
 
 if typing.TYPE_CHECKING:
@@ -51,6 +53,21 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.FileLock:
+    """A lock file, whose folder is made, locked. Raises InputError: `busy` where another process
+    has it, or that the folder cannot be written, and `advice`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, **how)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(busy) from None
+    except OSError as error:
+        raise InputError(f"cannot write in {path.parent}: {error.strerror or error}; {advice}"
+                         ) from error
+    return lock
 
 
 def write_text(path: Path | str, text: str) -> None:

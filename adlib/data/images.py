@@ -68,7 +68,7 @@ class Pictures(typing.Sequence[torch.Tensor]):
         array = files.open_mapped(kept, None, np.uint8)
         if array is None:
             try:
-                array = reading.read(path, self.frame, self.grey_range).pixels
+                array = reading.read(path, self.frame, self.grey_range)
             except Exception as error:  # whatever a decoder trips over, the file is named
                 raise InputError(f"{path} cannot be read ({str(error) or type(error).__name__}); "
                                  "mend or remove it") from error

@@ -79,9 +79,8 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
         OSError, ValueError: it is no image, or has another shape than `picture`.
     """
     shown, tag = _shown(picture)
-    with reading.opened(path) as opened:
-        lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        mask, turned = _turned(_upright(opened), shown, tag)
+    mask, lossy = _upright(path)
+    mask, turned = _turned(mask, shown, tag)
     pixels, grey = _marked(mask, lossy)
     share = pixels.mean()
     found = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
@@ -104,22 +103,21 @@ def shown_size(picture: Path) -> tuple[int, int]:
 
 def region(path: Path) -> np.ndarray:
     """A mask of no picture's own (roi, ignore), as it is shown: bool [H,W], read as `read` does."""
-    with reading.opened(path) as opened:
-        lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        return _marked(_upright(opened), lossy)[0]
+    return _marked(*_upright(path))[0]
 
 
-def _upright(opened: Image.Image) -> Image.Image:
-    opened.load()  # after which a TIFF has turned itself
-    turn = reading.UPRIGHT.get(reading.orientation(opened))
-    return opened if turn is None else opened.transpose(turn)
+def _upright(path: Path) -> tuple[Image.Image, bool]:
+    """A mask as it is shown; is its format lossy?"""
+    with reading.opened(path) as mask:
+        lossy = mask.format in LOSSY or mask.info.get("compression") == "jpeg"
+        mask.load()  # after which a TIFF has turned itself
+        turn = reading.UPRIGHT.get(reading.orientation(mask))
+        return mask if turn is None else mask.transpose(turn), lossy
 
 
 def _marked(mask: Image.Image, lossy: bool) -> tuple[np.ndarray, np.ndarray]:
     """What is marked, bool [H,W], and the grey values that say so."""
-    if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
-        rgba = mask.convert("RGBA")
-        mask = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    mask = reading.over_black(mask)
     grey = np.asarray(mask.convert("RGB") if mask.mode not in ("1", "L", "F") and
                       not mask.mode.startswith("I") else mask)
     grey = grey.max(axis=2) if grey.ndim == 3 else grey

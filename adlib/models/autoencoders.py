@@ -84,7 +84,7 @@ class Autoencoder(Detector):
         self.snapshots: dict[int, Path] = {}  # {epoch: state dict of the network}
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
-            run: training.Checkpoints | None = None, area: training.Area = None,
+            run: typing.Any = None, area: training.Area = None,
             validation_area: training.Area = None) -> Autoencoder:
         self.history = training.train(self.network, images, validation, self.config, run=run,
                                       loss=self.own_loss, area=area,

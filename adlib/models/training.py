@@ -27,16 +27,6 @@ Area = torch.Tensor | None  # bool [N,S,S], which pixels of some images count; N
 Loss = typing.Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (images, reconstructions)
 
 
-class Checkpoints(typing.Protocol):
-    """Where training keeps its state, and whom it tells: an `adlib.runs.Run`."""
-
-    folder: Path  # gets checkpoint.pt, snapshots/ and history.csv
-    identity: str  # what the numbers depend on; a checkpoint of another identity is not used
-
-    def progress(self, state: dict[str, typing.Any]) -> None:
-        """{"epoch", "epochs", "loss", "seconds_left"}."""
-
-
 def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor,
                ssim_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
     """(1 - a) MSE + a (1 - SSIM), and its MSE: float32 scalars of two [N,3,H,W] in [0,1]."""
@@ -48,7 +38,7 @@ def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor,
 
 
 def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | None,
-          config: Config, *, run: Checkpoints | None = None, loss: Loss | None = None,
+          config: Config, *, run: typing.Any = None, loss: Loss | None = None,
           area: Area = None, validation_area: Area = None) -> list[dict[str, float]]:
     """Train a network in place to redraw good images; the last epoch is the result.
 
@@ -58,7 +48,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
 
     Args:
         images: uint8 [N,3,S,S], good ones; validation: others, or None.
-        run: a killed run goes on from its checkpoint; None keeps nothing on disk.
+        run: an `adlib.runs.Run`, whose folder gets checkpoint.pt, snapshots/ and history.csv. A
+            killed one goes on from its checkpoint; None keeps nothing on disk.
         loss: another than `loss_terms`: (images, reconstructions) -> scalar.
         area, validation_area: bool [N,S,S], which pixels count; the others are as if redrawn
             without an error.
@@ -253,7 +244,7 @@ def _save(path: Path, state: dict) -> None:
         torch.save(state, temporary)
 
 
-def _resume(run: Checkpoints | None, network: nn.Module, optimiser: torch.optim.Optimizer,
+def _resume(run: typing.Any, network: nn.Module, optimiser: torch.optim.Optimizer,
             scheduler: torch.optim.lr_scheduler.LRScheduler) -> list[dict[str, float]]:
     if run is None or not (run.folder / "checkpoint.pt").exists():
         return []

@@ -21,7 +21,7 @@ from adlib.evaluation.auroc import auroc_interval, best_against_each
 from adlib.evaluation.conformal import min_calibration_size, rate_interval
 from adlib.evaluation.results import arrays
 from adlib.report.i18n import named, t
-from adlib.runs import run_folder
+from adlib.runs import freshness, run_folder
 
 LEVEL = 0.05  # of a difference that counts
 
@@ -100,6 +100,15 @@ def results_of(table: pd.DataFrame, reports: Path, names: typing.Iterable[str],
     return {(row.category, row.name): pd.read_csv(reports / row.folder / file)
             for name in names for row in done[done["name"] == name].itertuples(index=False)
             if (reports / row.folder / file).is_file()}
+
+
+def after_runs(reports: Path, kind: str, file: str) -> Results:
+    """{(category, configuration): a CSV of what was found out after its run}, where that has a row.
+    kind: of grid.AFTER_A_RUN."""
+    tables = {folder.parts[-2:]: pd.read_csv(folder / file)
+              for folder in freshness.looked_at(reports, kind)
+              if (folder / file).is_file() and not freshness.failure(folder / f"{kind}.json")}
+    return {key: table for key, table in tables.items() if len(table)}
 
 
 def drawn(table: pd.DataFrame) -> bool:

@@ -202,7 +202,7 @@ class Study:
 
     def limits(self) -> Section | None:
         """How small, how faint, how noisy?"""
-        found = questions.robustness(self.reports)
+        found = comparison.after_runs(self.reports, "limits", "robustness.csv")
         if not found:
             return None
         table, sizes = questions.robustness_table(found), questions.smallest(self.reports)
@@ -216,7 +216,7 @@ class Study:
 
     def how_many(self) -> Section | None:
         """How many good pictures does it take?"""
-        if not (found := learning.measured(self.reports)):
+        if not (found := comparison.after_runs(self.reports, "how_many", "how_many.csv")):
             return None
         table = learning.table(found)
         return Section(learning.of_parts(table), [

@@ -160,7 +160,9 @@ def start(part: Part, detector: Detector) -> Run:
 
     config, category, weights = _kept(part.asked), part.category, detector.weights
     home, began = folder(config), time.monotonic()
-    lock = _take(home)
+    # a cell run again in one kernel takes its own lock
+    lock = files.taken(home / ".lock", f"another process is working on {home}; wait for it, or end "
+                       "it", "make it writable or choose another reports folder", is_singleton=True)
     inputs, contents = freshness.of_run(config, category), layout.contents(category)
     if freshness.attended():
         inputs["code"] = freshness.by_hand()
@@ -294,20 +296,6 @@ def save_state(detector: nn.Module, path: Path) -> None:
              for name, tensor in detector.state_dict().items()}
     with files.atomic_path(path) as temporary:
         torch.save(state, temporary)
-
-
-def _take(here: Path) -> filelock.FileLock:
-    try:
-        here.mkdir(parents=True, exist_ok=True)
-        # a cell run again in one kernel takes its own lock
-        lock = filelock.FileLock(here / ".lock", is_singleton=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(f"another process is working on {here}; wait for it, or end it") from None
-    except OSError as error:
-        raise InputError(f"cannot write in {here}: {error.strerror or error}; make it writable or "
-                         f"choose another reports folder") from error
-    return lock
 
 
 def _locked(here: Path, then: typing.Callable[[Path], None]) -> bool:
