@@ -90,8 +90,7 @@ def read_json(path: Path | str) -> typing.Any:
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
 
 
-def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any
-                ) -> np.ndarray | None:
+def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any) -> np.ndarray | None:
     """The array of a cache's .npy file, mapped into memory; None where there is none, a damaged or
     another one. shape: None = any.
 

@@ -178,8 +178,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
                 grey_range: GreyRange | None, target: Path, shape: tuple[int, ...]) -> None:
     unreadable, outside = [], []
     with files.atomic_path(target) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8,
-                                          shape=shape)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         # a disk that fills up while a mapped file is written kills the process
         if hasattr(os, "posix_fallocate"):
             with temporary.open("r+b") as stream:

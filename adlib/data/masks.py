@@ -159,8 +159,7 @@ def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
         return image.size[::-1] if turned else image.size, tag
 
 
-def _turned(mask: Image.Image, shown: tuple[int, int],
-            tag: int | None) -> tuple[Image.Image, str]:
+def _turned(mask: Image.Image, shown: tuple[int, int], tag: int | None) -> tuple[Image.Image, str]:
     """The mask as its image is shown, and a note ("" = there is nothing to say)."""
     sensor = shown[::-1] if tag in SWAPPED else shown
     exact = mask.size in (shown, sensor)
@@ -185,8 +184,7 @@ def _cells(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     pixel = np.arange(n)[:, None]
     first, last = pixel * size // n, -(-(pixel + 1) * size // n) - 1
     cells = np.minimum(first + np.arange((last - first).max() + 1), last)
-    area = (np.minimum((pixel + 1) * size, (cells + 1) * n)
-            - np.maximum(pixel * size, cells * n))
+    area = (np.minimum((pixel + 1) * size, (cells + 1) * n) - np.maximum(pixel * size, cells * n))
     area[:, 1:][np.diff(cells) == 0] = 0  # the last, named again
     return cells, area
 

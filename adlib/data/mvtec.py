@@ -226,7 +226,9 @@ def _once(url: str, part: Path, say: Callable) -> str:
                 file.write(block)
                 size = file.tell()
                 if size > MAX_BYTES:
-                    raise _too_large(url, part)
+                    part.unlink()
+                    raise InputError(f"{url} sends more than {_megabytes(MAX_BYTES)}, too much to "
+                                     "be right; check it")
                 if size // _STEP > (size - len(block)) // _STEP:
                     say(f"{part.stem}: {_megabytes(size)}"
                         + (f" of {_megabytes(end)}" if end else ""))
@@ -251,12 +253,6 @@ def _refused(url: str, status: int) -> str:
     raise InputError(
         f"the server answered {status} for {url}; fetch it by other means and give its path as the "
         "url, or get 'all' (the addresses of single categories are older)")
-
-
-def _too_large(url: str, part: Path) -> InputError:
-    part.unlink(missing_ok=True)
-    return InputError(f"{url} sends more than {_megabytes(MAX_BYTES)}, too much to be right; "
-                      f"check it")
 
 
 def _size(path: Path) -> int:

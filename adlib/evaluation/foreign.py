@@ -12,12 +12,7 @@ from adlib.config import InputError, log
 from adlib.data import images, layout, reading
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign
-from adlib.evaluation.calibration import (
-    Decision,
-    fit_foreign_features,
-    known_good,
-    score_table,
-)
+from adlib.evaluation.calibration import Decision, fit_foreign_features, known_good, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.evaluation.localization import Lazy
 from adlib.models.detector import Detector
@@ -84,8 +79,7 @@ def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
     for rest, held in folds(n, FOLDS, part.config.seed):
         fit_foreign_features(model, features[np.isin(np.arange(len(features)) % n, rest)])
-        threshold = TailThreshold(model.calibration.numpy(),
-                                  decision.foreign_threshold.target_fpr)
+        threshold = TailThreshold(model.calibration.numpy(), decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())
     return called
 

@@ -90,8 +90,7 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     study = score_study(table, decision, by_split)
     epochs = pd.DataFrame(columns=["epoch", "auroc"])
     if hasattr(detector, "scores_over_epochs"):
-        epochs = auroc_over_epochs(table, detector.scores_over_epochs(
-            *parted(part.test.framed)))
+        epochs = auroc_over_epochs(table, detector.scores_over_epochs(*parted(part.test.framed)))
     looks = images.appearance(part.test.tensor, part.good.tensor)
     follows = confounder_correlation(table, looks)
     last = detector.history[-1] if detector.history else {"loss": None, "held_out_loss": None}

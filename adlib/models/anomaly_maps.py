@@ -121,8 +121,7 @@ def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
     return scale_of_batches([(maps, WHOLE)])
 
 
-def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]
-                     ) -> dict[str, tuple[float, float]]:
+def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]) -> dict[str, tuple[float, float]]:
     """The same of the cells that count, a batch at a time.
 
     A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same

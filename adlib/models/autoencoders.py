@@ -121,8 +121,7 @@ class Autoencoder(Detector):
         before evaluation."""
         last, scores = {k: v.clone() for k, v in self.network.state_dict().items()}, {}
         for epoch, path in sorted(self.snapshots.items()):
-            self.network.load_state_dict(
-                torch.load(path, weights_only=True, map_location="cpu"))
+            self.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
             errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double() if area is None else
                       ((x - y)**2).mean(dim=1).cpu().double() for x, y in self.pairs(images)]
             scores[epoch] = torch.cat(errors) if errors else torch.zeros(0, dtype=torch.float64)

@@ -94,8 +94,7 @@ class GaussianAnywhere(nn.Module):
     """The same with one Gaussian for all positions and all dimensions: for parts that lie
     freely."""
 
-    def fit(self, features: torch.Tensor, seed: int = 0,
-            counts: Counts = None) -> GaussianAnywhere:
+    def fit(self, features: torch.Tensor, seed: int = 0, counts: Counts = None) -> GaussianAnywhere:
         x = _counted(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean

@@ -75,7 +75,7 @@ def read_results(folder: Path) -> pd.DataFrame:
     """A finished run's all_results.csv. Raises InputError where it is missing or damaged."""
     path = folder / "all_results.csv"
     try:
-        return _csv(path, path.stat().st_mtime_ns).copy()
+        return _read(path, path.stat().st_mtime_ns).copy()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); run its configuration again with "
                          "--force") from error
@@ -84,7 +84,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 def read_metrics(folder: Path) -> dict[str, typing.Any]:
     """A finished run's metrics.json, which is not to be changed."""
     path = folder / "metrics.json"
-    return _metrics(path, path.stat().st_mtime_ns)
+    return _read(path, path.stat().st_mtime_ns)
 
 
 def finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.DataFrame]]:
@@ -170,7 +170,7 @@ def _run(folder: Path, reports: Path) -> dict[str, typing.Any]:
                 "n_bad": bad["n_anomalous"], "epochs": metrics["epochs"],
                 "train_seconds": manifest.get("train_seconds"),
                 **(metrics.get("confounders") or {})}
-    return {column: _nan(row.get(column)) if column != "synthetic" else row[column]
+    return {column: math.nan if row.get(column) is None and column != "synthetic" else row[column]
             for column in RUN_COLUMNS}
 
 
@@ -344,15 +344,6 @@ def _pixel_metrics(metrics: list[dict], name: str) -> dict[str, float]:
             for key in PIXEL_METRICS if measured}
 
 
-@functools.lru_cache(maxsize=1024)
-def _csv(path: Path, stamp: int) -> pd.DataFrame:
-    return pd.read_csv(path)
-
-
-@functools.lru_cache(maxsize=1024)
-def _metrics(path: Path, stamp: int) -> dict[str, typing.Any]:
-    return run_folder.metrics(path.parent)
-
-
-def _nan(value: typing.Any) -> typing.Any:
-    return math.nan if value is None else value
+@functools.lru_cache(maxsize=2048)
+def _read(path: Path, stamp: int) -> typing.Any:
+    return pd.read_csv(path) if path.suffix == ".csv" else files.read_json(path)

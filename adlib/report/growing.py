@@ -2,7 +2,6 @@
 there a first page that lists the steps and loads itself again."""
 from __future__ import annotations
 
-import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,13 +13,11 @@ from adlib.report import arrangement, comparison, site
 from adlib.report.i18n import named, t
 from adlib.report.render import render
 from adlib.runs import forecast, freshness
-
-if typing.TYPE_CHECKING:
-    from adlib.runs.batch import Outcome
-    from adlib.runs.grid import Task
+from adlib.runs.batch import Outcomes
+from adlib.runs.grid import Task
 
 RELOAD_S = 5
-Steps = list[tuple["Task", str]]
+Steps = list[tuple[Task, str]]
 
 
 class Growing:
@@ -36,7 +33,7 @@ class Growing:
         self.pool = ThreadPoolExecutor(1)
         self.said = False
 
-    def __call__(self, outcomes: typing.Mapping[Task, Outcome]) -> None:
+    def __call__(self, outcomes: Outcomes) -> None:
         if not self.said:
             log.info("report, which grows as runs finish: %s", forecast.near(self.index))
             self.said = True

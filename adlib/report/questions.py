@@ -13,7 +13,6 @@ from adlib.config import STATISTICS
 from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
-from adlib.report.i18n import named
 from adlib.report.sentences import SHOWN_STRENGTH, group
 from adlib.runs import freshness, run_folder
 
@@ -237,11 +236,6 @@ def by_kind(rows: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
     order = means.mean().sort_values(ascending=False, kind="stable").index
     cells = means[order].T.stack().rename_axis(["row", "column"])
     return cells.rename("value").reset_index()
-
-
-def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
-    """`kinds` in words."""
-    return kinds.assign(kind_of=[named("kind_of", kind) for kind in kinds["kind_of"]])
 
 
 # ---- limits, of every configuration that was taken to them

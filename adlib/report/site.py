@@ -40,6 +40,7 @@ RESULTS = """from adlib.report import figures, study
 
 figures.show(study.Study("reports").of_category({!r}))"""  # what a category's page begins with
 Page = dict[str, typing.Any]
+Part = tuple[str, Text, typing.Sequence[str]]  # of a page: id, heading, fragments of HTML
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -284,6 +285,22 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
                                      "both": render.both, "aria": render.aria}
     content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
     files.write_text(folder / "index.html", _without_paths(content, page["hidden"]))
+
+
+def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
+          language: str = "") -> Path:
+    """A page on its own, with the looks of the report's: index.html in a folder, which opens in
+    `language` (empty: English); returns its path."""
+    cells = [cell for name, title, fragments in sections for cell in (
+        nbformat.v4.new_markdown_cell(f"## {title}", id=name),
+        arrangement.shown(f"{name}-shown", *fragments))]
+    other = {name: f"## {i18n.chinese(title)}" for name, title, _ in sections}
+    page = shared(language or "en") | {
+        "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
+        "heading": heading, "title": heading, "synthetic": synthetic,
+        "hidden": {str(Path.home()): "~", str(project_root()): project_root().name}}
+    write(page, {}, folder)
+    return folder / "index.html"
 
 
 def _notebook(page: Page) -> nbformat.NotebookNode:

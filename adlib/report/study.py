@@ -26,7 +26,7 @@ from adlib.report import (
     tables,
     unlabelled,
 )
-from adlib.report.i18n import Text, join, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 from adlib.runs import forecast, run_folder
 
@@ -131,7 +131,8 @@ class Study:
         found = questions.kinds(self.rows, self.reports)
         if len(found) < 2 or len(self.categories) <= INLINE:
             return None
-        cells, table = questions.by_kind(self.rows, found), questions.kind_table(found)
+        cells = questions.by_kind(self.rows, found)
+        table = found.assign(kind_of=[named("kind_of", kind) for kind in found["kind_of"]])
         heat = tables.heat(cells, t("caption.kinds"), "kinds", SUMMARY, low=cells["value"].min(),
                            high=1)
         return Section(answers.kinds(cells, found), [

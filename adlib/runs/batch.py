@@ -64,8 +64,7 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
         log.info(forecast.describe(reasons, seconds))
         for task, reason in reasons.items():
             if dry_run or reason not in ("", NEVER_RUN, "its run is due", COMPARED):
-                log.info(f"due: {task.title} ({reason})" if reason
-                         else f"{task.title}: up to date")
+                log.info(f"due: {task.title} ({reason})" if reason else f"{task.title}: up to date")
         if dry_run:
             return 0
         if isinstance(engine, local.Local) and (warning := forecast.weights_out_of_reach(seconds)):

@@ -11,14 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from adlib.config import (
-    LANGUAGES,
-    Config,
-    InputError,
-    did_you_mean,
-    project_root,
-    study_root,
-)
+from adlib.config import LANGUAGES, Config, InputError, did_you_mean, project_root, study_root
 from adlib.data import layout
 from adlib.runs import run_folder
 from adlib.runs.freshness import notebook_of

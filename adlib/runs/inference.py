@@ -122,7 +122,7 @@ def reopen(folder: Path) -> Reopened:
     if status.state != "finished":
         raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
                          "its configuration first")
-    about, measured = run_folder.manifest(folder), run_folder.metrics(folder)
+    about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
     config = run_folder.config_of(folder)
     if not (folder / "model.pt").exists():
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
@@ -150,8 +150,7 @@ def reopen(folder: Path) -> Reopened:
                         {score: threshold}, {}, maps["low"], maps["level"], usual,
                         _foreign(folder, config))
     detector.weights = about["weights"]
-    return Reopened(config, detector.eval(), decision,
-                    frame.kept(folder / run_folder.LOOKED_AT))
+    return Reopened(config, detector.eval(), decision, frame.kept(folder / run_folder.LOOKED_AT))
 
 
 def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.Part]:

@@ -72,8 +72,7 @@ class Exported(nn.Module):
             values if threshold.is_attainable else np.append(values, np.inf)))
         self.foreign = run.decision.foreign
 
-    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor
-                ) -> tuple[torch.Tensor, ...]:
+    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor) -> tuple[torch.Tensor, ...]:
         raw = _maps(self.detector, picture)
         smoothed = {name: self.blur @ values @ self.blur.mT for name, values in raw.items()}
         smoothed["sum"] = _sum(smoothed, self.run.decision.scale)

@@ -220,11 +220,6 @@ def manifest(run_folder: Path) -> dict[str, typing.Any]:
     return freshness.read(run_folder / "run.json")
 
 
-def metrics(run_folder: Path) -> dict[str, typing.Any]:
-    """What metrics.json holds. Raises InputError where it cannot be read."""
-    return files.read_json(run_folder / "metrics.json")
-
-
 def local(run_folder: Path) -> dict[str, typing.Any]:
     """What a run's folder keeps of the machine that made it, and does not pass on.
 
