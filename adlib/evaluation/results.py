@@ -62,11 +62,6 @@ class Results:
         """score, auroc and operating of the score that the study uses."""
         return self.metrics["chosen"]
 
-    @property
-    def operating(self) -> dict[str, Entry]:
-        """Of the reference score, by split (see operating_of)."""
-        return self.metrics["operating"]
-
 
 def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     """Score the test images (and the course layout's train/bad), and join their labels.

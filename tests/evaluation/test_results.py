@@ -391,7 +391,7 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
     assert (results.maps == maps).all()
     assert results.auroc == results.metrics["auroc"] == evaluation.auroc_of(results.table)
     assert results.chosen["auroc"] == evaluation.auroc_of(results.table, "chosen_score")
-    assert results.operating == evaluation.operating_of(results.table)
+    assert results.metrics["operating"] == evaluation.operating_of(results.table)
     assert results.chosen["operating"] == evaluation.operating_of(results.table, "chosen_")
     assert results.metrics["localisation"] == results.localization
     assert results.metrics["confounders"] == results.confounders
