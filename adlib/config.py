@@ -14,7 +14,6 @@ import math
 import os
 import re
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 
 PIXEL_MODELS = ("cae", "resnet18")  # trained end to end on the images
@@ -31,15 +30,13 @@ DETECTORS = (dict.fromkeys(PIXEL_MODELS, ("autoencoders", "Autoencoder"))
              | dict.fromkeys(("to_pixels", "to_features"),
                              ("feature_autoencoder", "FeatureAutoencoder"))
              | {"anomalib": ("anomalib_adapter", "build")})
-SCHEDULES = ("one_cycle", "reference")
-OPTIMIZERS = ("adam", "muon")
-DISTANCES = ("cosine", "squared")
 LAYERS = ("1", "2", "3")
 REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps names the scores)
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bf16")
 FITS = ("squeeze", "pad", "tile")  # the simplest first
+CHOICES = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "float32", "bf16"),
+           "schedule": ("one_cycle", "reference"), "optimizer": ("adam", "muon"),
+           "distance": ("cosine", "squared"), "fit": (*FITS, "auto")}
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
 log = logging.getLogger("adlib")
@@ -53,7 +50,7 @@ class InputError(ValueError):
         return [f"InputError: {self}"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """One run of the study. Field order is the order of the parameter cells; the comments are their
     help texts."""
@@ -118,9 +115,7 @@ class Config:
             value = getattr(self, key)
             _demand(not value or OWN.fullmatch(value),
                     f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
-        for key, known in (("device", DEVICES), ("precision", PRECISIONS),
-                           ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                           ("distance", DISTANCES), ("fit", (*FITS, "auto"))):
+        for key, known in CHOICES.items():
             _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
@@ -160,10 +155,7 @@ class Config:
                 out of range.
         """
         known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise InputError(
-                    f"{where}: unknown parameter {key!r}{did_you_mean(str(key), known)}")
+        check_known(values, known, f"{where}: unknown parameter")
         try:
             return cls(**values)
         except InputError as error:
@@ -241,6 +233,14 @@ def show_log() -> None:
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, _Shown) for handler in log.handlers):
         log.addHandler(_Shown())
+
+
+def check_known(words: typing.Iterable[object], known: typing.Collection[str], said: str) -> None:
+    """Raises InputError for the first word that is none of the known ones. said: what comes before
+    it, such as "unknown parameter"."""
+    for word in words:
+        if word not in known:
+            raise InputError(f"{said} {word!r}{did_you_mean(str(word), known)}")
 
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import typing
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adlib.config import InputError, cache_dir
+from adlib.config import InputError, cache_dir, log
 from adlib.data import files, layout, reading
 from adlib.data.frame import Frame
 from adlib.data.reading import GreyRange
 
-log = logging.getLogger("adlib")
 KEPT_BYTES = 16e9  # of pictures at their own size on disk; the oldest go first
 
 

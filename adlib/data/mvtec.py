@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from adlib.config import InputError, did_you_mean
+from adlib.config import InputError, check_known
 from adlib.data import files
 
 _SHARES = "https://www.mydrive.ch/shares/"
@@ -86,9 +86,7 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
             archive, disk full.
     """
     root, names = Path(root), list(dict.fromkeys(categories))
-    for name in names:
-        if name not in ARCHIVES:
-            raise InputError(f"MVTec AD has no category {name!r}{did_you_mean(name, ARCHIVES)}")
+    check_known(names, ARCHIVES, "MVTec AD has no category")
     names = list(CATEGORIES) if not names or "all" in names else names
     missing = [name for name in names if not (root / name / "train" / "good").is_dir()]
     for name in names:

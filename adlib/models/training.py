@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import math
 import os
 import time
@@ -12,14 +11,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, log
 from adlib.data import files
 from adlib.data.images import to_float
 from adlib.models import ssim
 from adlib.models.fast import optimizers
 from adlib.models.fast.device import AT_ONCE, autocast, pick_device, precision
 
-log = logging.getLogger("adlib")
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work, and changes no number
 SHORT_MEMORY = 0.95  # Adam's second beta for one_cycle: a run of some hundred steps is short
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs

@@ -6,12 +6,19 @@ import dataclasses
 import re
 import shlex
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from adlib.config import LANGUAGES, Config, InputError, did_you_mean, project_root, study_root
+from adlib.config import (
+    LANGUAGES,
+    Config,
+    InputError,
+    check_known,
+    did_you_mean,
+    project_root,
+    study_root,
+)
 from adlib.data import layout
 from adlib.runs import run_folder
 from adlib.runs.freshness import notebook_of
@@ -29,7 +36,7 @@ DECIDED_BY = {"name": "configs: in the grid", "save_as": "configs: in the grid",
 ONLY = ("category", "config", "seed")
 
 
-@dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict
+@dataclasses.dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict
 class Task:
     """One notebook to execute in a process of its own."""
 
@@ -49,7 +56,7 @@ class Task:
         return self.output.with_name(f"{self.kind}.json") if noted else None
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Grid:
     """What a grid's file says, checked for unknown names."""
 
@@ -79,7 +86,7 @@ def read(path: Path | str) -> Grid:
     content = _mapping(path)
     if not any(key in content for key in KEYS):
         return _single(path, content)
-    _known(content, KEYS, str(path))
+    check_known(content, KEYS, f"{path}: unknown key")
     seeds = _list(content, "seeds", path) if "seeds" in content else [0]
     categories = [] if content.get("categories", "all") == "all" else [
         str(name) for name in _list(content, "categories", path)]
@@ -95,16 +102,12 @@ def read(path: Path | str) -> Grid:
     configs = {str(name): _configuration(path, str(name))
                for name in _list(content, "configs", path)}
     for number, (when, _) in enumerate(pairs, 1):
-        if when.get("name", next(iter(configs))) not in configs:
-            raise InputError(f"{path}: override {number}: when: no configuration "
-                             f"{when['name']!r}{did_you_mean(when['name'], configs)}")
+        check_known([when["name"]] if "name" in when else [], configs,
+                    f"{path}: override {number}: when: no configuration")
     after = {key: list(map(str, _list(content, key, path)))
              for key in AFTER_A_RUN if key in content}
     for key, names in after.items():
-        for name in names:
-            if name not in configs:
-                raise InputError(
-                    f"{path}: {key}: no configuration {name!r}{did_you_mean(name, configs)}")
+        check_known(names, configs, f"{path}: {key}: no configuration")
     if (language := str(content.get("lang", ""))) not in ("", *LANGUAGES):
         raise InputError(f"{path}: lang is {language!r}; give {' or '.join(LANGUAGES)}")
     return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common,
@@ -129,10 +132,7 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     if data_root := data_root or grid.data_root:
         data_root = str((base / Path(data_root).expanduser()).absolute())
     on_disk = layout.categories(layout.find_root(data_root)[0])
-    for name in grid.categories:
-        if name not in on_disk:
-            raise InputError(
-                f"{grid.path}: the data holds no category {name!r}{did_you_mean(name, on_disk)}")
+    check_known(grid.categories, on_disk, f"{grid.path}: the data holds no category")
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
     if exclude := Config(exclude=exclude).exclude:
         place["exclude"] = exclude
@@ -207,9 +207,7 @@ def _filter(configs: list[Config], only: str) -> list[Config]:
             raise InputError(f"--only {only}: {part!r} is not KEY=VALUE with a known "
                              f"key{did_you_mean(key, ONLY)}")
         values = sorted({_facets(config)[key] for config in configs})
-        if value not in values:
-            raise InputError(
-                f"--only {only}: the grid has no {key} {value!r}{did_you_mean(value, values)}")
+        check_known([value], values, f"--only {only}: the grid has no {key}")
         wanted.setdefault(key, set()).add(value)
     kept = [config for config in configs
             if all(_facets(config)[key] in values for key, values in wanted.items())]
@@ -235,7 +233,7 @@ def _command(grid: Path, data_root: str, reports: str, weights: str,
 
 
 def _single(path: Path, content: Values) -> Grid:
-    _known(content, (*PARAMETERS, *KEYS), str(path))
+    check_known(content, (*PARAMETERS, *KEYS), f"{path}: unknown key")
     _named_like_file(path, content)
     for key, what in (("reports", "the command line; take it out and use --reports"),
                       ("save_as", "the file's name; take it out and name the file so")):
@@ -254,7 +252,7 @@ def _configuration(grid: Path, name: str) -> Values:
     for path in (folder / f"{name}.yaml" for folder in folders):
         if path.is_file() and path != grid:
             content = _mapping(path)
-            _known(content, PARAMETERS, str(path))
+            check_known(content, PARAMETERS, f"{path}: unknown key")
             _named_like_file(path, content)
             content.pop("name", None)
             return _settings(content, str(path))
@@ -272,11 +270,11 @@ def _named_like_file(path: Path, content: Values) -> None:
 def _override(entry: object, where: str) -> tuple[Values, Values]:
     if not isinstance(entry, dict) or not entry.get("when") or not entry.get("set"):
         raise InputError(f"{where} is {entry!r}; give a mapping with `when:` and `set:`")
-    _known(entry, ("when", "set"), where)
+    check_known(entry, ("when", "set"), f"{where}: unknown key")
     if not isinstance(entry["when"], dict):
         raise InputError(
             f"{where}: when is {entry['when']!r}; give a mapping such as {{category: zipper}}")
-    _known(entry["when"], PARAMETERS, f"{where}: when")
+    check_known(entry["when"], PARAMETERS, f"{where}: when: unknown key")
     # lr: 1e-4 is a string in YAML and would never be equal
     typed = Config.from_mapping(entry["when"], f"{where}: when")
     return ({key: getattr(typed, key) for key in entry["when"]},
@@ -288,17 +286,11 @@ def _settings(values: object, where: str) -> Values:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise InputError(f"{where} is {values!r}; give a mapping such as {{epochs: 12}}")
-    _known(values, PARAMETERS, where)
+    check_known(values, PARAMETERS, f"{where}: unknown key")
     for key in values:
         if key in DECIDED_BY:
             raise InputError(f"{where}: {key} cannot be set here; use {DECIDED_BY[key]}")
     return values
-
-
-def _known(values: Values, known: typing.Iterable[str], where: str) -> None:
-    for key in values:
-        if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}{did_you_mean(str(key), known)}")
 
 
 def _list(content: Values, key: str, path: Path) -> list[typing.Any]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import typing
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, log
 from adlib.data import files, frame, layout, part, reading, untrusted
 from adlib.data.frame import Frame
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
@@ -22,8 +21,6 @@ from adlib.models.detector import Detector, Images, as_tensor, load_state
 from adlib.models.fast import device
 from adlib.models.foreign import Foreign
 from adlib.runs import run_folder
-
-log = logging.getLogger("adlib")
 
 
 class Decoded(typing.NamedTuple):

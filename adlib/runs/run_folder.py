@@ -16,7 +16,6 @@ import platform
 import shutil
 import time
 import typing
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -42,13 +41,13 @@ PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 PLACES = ("data_root", "reports", "weights")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Status:
     state: str  # missing | running | finished | failed | interrupted
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """A run under way, owned by this process until `finish`."""
 
