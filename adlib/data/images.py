@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import typing
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +100,7 @@ def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None
         with contextlib.suppress(Exception):
             return reading.extent(path)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = reading.union(pool.map(extent, good))
+    found = reading.union(files.in_threads(extent, good))
     files.write_json(known, found or ())
     return found
 
@@ -192,9 +190,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
             except Exception as error:  # whatever a decoder trips over, the file is named
                 unreadable.append(f"{paths[i]} ({str(error) or type(error).__name__})")
 
-        # Pillow decodes without holding Python's lock
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(decode_one, range(len(paths))))
+        files.in_threads(decode_one, range(len(paths)))
         array.flush()
         array = None  # Windows renames no file that is mapped
         if unreadable:

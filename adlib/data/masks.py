@@ -12,10 +12,8 @@ A note is a code, the same in metrics.json and as a message:
 from __future__ import annotations
 
 import functools
-import os
 import typing
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from PIL import Image
 from scipy import ndimage, sparse
 
 from adlib.config import InputError
-from adlib.data import reading
+from adlib.data import files, reading
 from adlib.data.frame import Frame, stretched
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
@@ -60,8 +58,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
         return grid, +notes
 
     problems: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        loaded = list(pool.map(load_one, pictures, masks))
+    loaded = files.in_threads(load_one, pictures, masks)
     if problems:
         raise InputError(f"{len(problems)} masks cannot be used: {'; '.join(sorted(problems))}; "
                          "mend or remove them")

@@ -146,10 +146,8 @@ def holm(p_values: typing.Sequence[float]) -> np.ndarray:
 def pairwise_tests(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Every unordered pair of detectors on the same images: columns a, b, difference (a - b), p,
     p_holm."""
-    rows = [{
-        "a": a, "b": b, **dict(
-            zip(("difference", "p"), paired_test(labels, scores[a], scores[b]), strict=True))
-    } for a, b in itertools.combinations(scores, 2)]
+    rows = [(a, b, *paired_test(labels, scores[a], scores[b]))
+            for a, b in itertools.combinations(scores, 2)]
     table = pd.DataFrame(rows, columns=["a", "b", "difference", "p"])
     return table.assign(p_holm=holm(table["p"]))
 

@@ -23,8 +23,7 @@ if typing.TYPE_CHECKING:  # a comparison of runs need not wait for torch
     from adlib.evaluation.calibration import Decision
     from adlib.models.detector import Detector
 
-EVALUATION_SPLITS = (
-    "test", "train_bad")  # train_bad: the course layout's, against test's good ones
+EVALUATION_SPLITS = ("test", "train_bad")  # the latter: the course layout's, with test's good ones
 Entry = dict[str, typing.Any]
 
 
@@ -320,10 +319,8 @@ def auroc_over_epochs(table: pd.DataFrame,
     by_epoch: {epoch: scores [N] of the test images, in the order of `table`}.
     """
     test = table[table["split"] == "test"]
-    rows = [{
-        "epoch": epoch,
-        "auroc": _auroc_or_nan(*arrays(test.assign(score=np.asarray(scores)), "test"))
-    } for epoch, scores in sorted(by_epoch.items())]
+    rows = [(epoch, _auroc_or_nan(*arrays(test.assign(score=np.asarray(scores)), "test")))
+            for epoch, scores in sorted(by_epoch.items())]
     return pd.DataFrame(rows, columns=["epoch", "auroc"])
 
 

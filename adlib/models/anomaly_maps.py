@@ -162,10 +162,7 @@ def score_table(maps: Maps, smoothed: Maps, view: View = WHOLE) -> pd.DataFrame:
     # The mean is that of the map as it is; smoothing changes it by rounding only.
     return pd.DataFrame({
         f"{name}.{how}": reduce(maps[name] if how == "mean" and name in maps else smoothed[name],
-                                how, view)
-        for name in smoothed
-        for how in REDUCTIONS
-    })
+                                how, view) for name in smoothed for how in REDUCTIONS})
 
 
 def display_map(smoothed: Maps, score: str, size: int) -> np.ndarray:

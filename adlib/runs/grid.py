@@ -223,13 +223,11 @@ def _facets(config: Config) -> dict[str, str]:
 
 def _command(grid: Path, data_root: str, reports: str, weights: str,
              exclude: str) -> typing.Callable[[str], str]:
-    words = ["adlib", "run", str(grid)]
-    if reports and Path(reports).absolute() != run_folder.reports_dir().absolute():
-        words += ["--reports", reports]
-    words += ["--data", data_root] if data_root else []
-    words += ["--weights", weights] if weights else []
-    words += ["--exclude", exclude] if exclude else []
-    return lambda only: shlex.join(words + (["--only", only] if only else []))
+    if Path(reports).absolute() == run_folder.reports_dir().absolute():
+        reports = ""
+    given = {"--reports": reports, "--data": data_root, "--weights": weights, "--exclude": exclude}
+    return lambda only: shlex.join(["adlib", "run", str(grid), *(
+        word for option in {**given, "--only": only}.items() if option[1] for word in option)])
 
 
 def _single(path: Path, content: Values) -> Grid:
