@@ -266,15 +266,13 @@ def _parser() -> argparse.ArgumentParser:
     shared["--lang"].add_argument("--lang", choices=LANGUAGES, default="", help=(
         "the report's language (default: as last time, else English)"))
 
-    def command(do: typing.Callable[[argparse.Namespace], int], said: str, *flags: str,
+    def command(name: str, do: typing.Callable[[argparse.Namespace], int], said: str, *flags: str,
                 among: typing.Any = commands) -> argparse.ArgumentParser:
-        """A command called as its function."""
-        one = among.add_parser(do.__name__.removeprefix("data_"), help=said,
-                               parents=[shared[flag] for flag in flags])
+        one = among.add_parser(name, help=said, parents=[shared[flag] for flag in flags])
         one.set_defaults(command=do)
         return one
 
-    one = command(run, "run a grid of notebooks: what is due, each in its own process",
+    one = command("run", run, "run a grid of notebooks: what is due, each in its own process",
                   "--reports", "--data", "--weights", "--lang", "--exclude")
     one.add_argument("grid", help="params/grids/reference.yaml, params/grids/quick.yaml, or one "
                                   "configuration's file")
@@ -290,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="time limit of one run in seconds (default 10800)")
     one.add_argument("--report", action="store_true", help="render the report afterwards")
 
-    one = command(report, "render the executed notebooks to reports/index.html",
+    one = command("report", report, "render the executed notebooks to reports/index.html",
                   "--reports", "--lang")
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
@@ -300,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--pages", default="", metavar="DIR",
                      help="copy the pages there, to be passed on, without what a run needs")
 
-    one = command(new, "your own photographs of good parts to a detector and a report",
+    one = command("new", new, "your own photographs of good parts to a detector and a report",
                   "--reports", "--weights", "--lang", "--exclude")
     one.add_argument("name", help="what to call the part, such as my-part")
     one.add_argument("--good", required=True, metavar="DIR",
@@ -312,9 +310,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--data", default="", metavar="PATH",
                      help="where the part's folder is made (default data/ of the project)")
 
-    one = command(predict, "new pictures through a finished run's detector; exit code 1: an "
-                           "anomaly was found, 4: none, but a picture that does not show the part,"
-                           " 3: neither, but an unreadable one")
+    one = command("predict", predict, "new pictures through a finished run's detector; exit code "
+                                      "1: an anomaly was found, 4: none, but a picture that does "
+                                      "not show the part, 3: neither, but an unreadable one")
     one.add_argument("run", help="folder of a finished run, such as "
                                  "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
@@ -329,19 +327,20 @@ def _parser() -> argparse.ArgumentParser:
                      help="share of good parts that may be called anomalous, such as 0.01 "
                           "(default: the run's own)")
 
-    one = command(recalibrate, "a finished run's threshold anew, from good pictures taken after a "
-                               "change")
+    one = command("recalibrate", recalibrate, "a finished run's threshold anew, from good pictures "
+                                              "taken after a change")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("pictures", nargs="+", help="good pictures, or folders of them: 40, say")
     one.add_argument("--out", default="recalibrated", metavar="DIR",
                      help="the new run's folder (default recalibrated/)")
 
-    one = command(export, "a finished run as one ONNX file, from the picture to the verdict")
+    one = command("export", export, "a finished run as one ONNX file, from the picture to the "
+                                    "verdict")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
 
-    one = command(check, "could a study run here? versions, device, data, weights; or: does a "
-                         "detector of your own keep its contract?",
+    one = command("check", check, "could a study run here? versions, device, data, weights; or: "
+                                  "does a detector of your own keep its contract?",
                   "--reports", "--data", "--weights")
     one.add_argument("detector", nargs="?", default="", metavar="FILE.py[:CLASS]")
     one.add_argument("--options", default="", help="of its constructor, as YAML or JSON")
@@ -349,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
     datasets = commands.add_parser(
         "data", help="get MVTec AD, or draw synthetic data").add_subparsers(
             required=True, metavar="COMMAND")
-    one = command(data_get, "download categories of MVTec AD from its official archive",
+    one = command("get", data_get, "download categories of MVTec AD from its official archive",
                   among=datasets)
     one.add_argument("category", nargs="*", help="such as hazelnut zipper; none = all")
     one.add_argument("--root", default="data", help="where to put them (default data/)")
@@ -358,8 +357,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--url", default=None,
                      help="another address, or the path of an archive already here")
     one.add_argument("--sha256", default=None, help="the hash that archive must have")
-    one = command(data_synthesize, "draw the synthetic hazelnut and zipper, with defects and exact"
-                                   " masks", among=datasets)
+    one = command("synthesize", data_synthesize, "draw the synthetic hazelnut and zipper, with "
+                                                 "defects and exact masks", among=datasets)
     one.add_argument("--root", default="data/synthetic",
                      help="where to put them (default data/synthetic)")
     for name, count in (("train", 200), ("good", 60), ("anomalous", 100), ("seed", 0),
