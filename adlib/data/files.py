@@ -67,9 +67,9 @@ def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.Fil
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InputError(busy) from None
-    except OSError as error:
-        raise InputError(f"cannot write in {path.parent}: {error.strerror or error}; {advice}"
-                         ) from error
+    except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write in {path.parent}: {why}; {advice}") from error
     return lock
 
 

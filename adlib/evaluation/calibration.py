@@ -337,7 +337,7 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     # Fitted on more images than the detector in use, the folds' would find good images too usual.
     no_more = len(part.train) >= n - n // FOLDS
     # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
-    if (not held or enough and not no_more or n < 2 * FOLDS or detector.own_score or config.vary):
+    if not held or enough and not no_more or n < 2 * FOLDS or detector.own_score or config.vary:
         return None
     good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
     if isinstance(good, torch.Tensor):
