@@ -233,8 +233,8 @@ class Record:
         try:
             yield
         except OSError as error:
-            raise InputError(f"cannot write in {self.out} ({error.strerror or error}); make room or "
-                             "make it writable, or give another --out") from error
+            raise InputError(f"cannot write in {self.out} ({error.strerror or error}); make room "
+                             "or make it writable, or give another --out") from error
 
 
 def utc(seconds: float) -> str:
