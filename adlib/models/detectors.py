@@ -118,6 +118,7 @@ class Memory(nn.Module):
 
     # Does the search multiply in bf16? The distance to what it finds is float32's in any case.
     rounded = False
+    device = torch.device("cpu")  # of the search; what is fitted lies on the CPU
 
     def __init__(self, bank: int = 0, pool: int = 0) -> None:
         """bank: patches to keep; 0: BANK. pool: random ones that they are chosen from; 0: POOL."""
@@ -162,17 +163,18 @@ class Memory(nn.Module):
         `table`, for many calls."""
         centre, products = self.table() if table is None else table
         asked = torch.cat([cells - centre, cells.new_ones(
-            len(cells), products.shape[1] - cells.shape[1])], dim=1)
+            len(cells), products.shape[1] - cells.shape[1])], dim=1).to(products.device)
         with rounded_products(self.rounded):
             values = asked @ products.T
         if without is not None:
-            own = torch.isin(self.image, without)
+            own = torch.isin(self.image, without).to(values.device)
             values[:, own & ~own.all()] = torch.inf
         return cells - self.bank[_least(values)]
 
     def table(self) -> Table:
         """What cells are compared by: a centre [C], about which least is lost by rounding, and a
-        line a patch, [M,C+1] or more: its product with a cell, followed by ones, ranks it."""
+        line a patch, [M,C+1] or more: its product with a cell, followed by ones, ranks it. The
+        lines lie where the search is done."""
         centre = self.bank.mean(dim=0)
         bank = self.bank - centre
         # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the nearest has the least part in brackets.
@@ -180,7 +182,9 @@ class Memory(nn.Module):
         if self.rounded:  # a sum of two numbers that stay themselves in bf16, as good as exact
             large = squares.bfloat16().float()
             squares = torch.cat([large, squares - large], dim=1)
-        return centre, torch.cat([-2 * bank, squares], dim=1)
+        products = torch.cat([-2 * bank, squares], dim=1)
+        # an exported graph holds the CPU's alone
+        return centre, products if torch.compiler.is_compiling() else products.to(self.device)
 
 
 class SyntheticAnomalyClassifier(nn.Module):
@@ -340,8 +344,8 @@ def _chunks(features: torch.Tensor, own: torch.Tensor | None
 def _least(values: torch.Tensor) -> torch.Tensor:
     """Where each row of [P,M] has its least value: int64 [P]. NumPy finds it in a tenth of the
     time that torch takes; an exporter sees torch alone."""
-    if torch.compiler.is_compiling():
-        return values.argmin(dim=1)
+    if torch.compiler.is_compiling() or values.device.type != "cpu":
+        return values.argmin(dim=1).cpu()
     return torch.from_numpy(values.numpy().argmin(axis=1))
 
 

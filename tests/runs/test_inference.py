@@ -30,7 +30,7 @@ def run(course_run):
 
 
 def of(folder, split="test"):
-    table = pd.read_csv(folder / "all_results.csv")
+    table = pd.read_csv(folder / "all_results.csv", float_precision="round_trip")
     return table[table["split"] == split]
 
 

@@ -38,7 +38,7 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
     out, folder = tmp_path / "out", course_root / "nut" / "test"
     # there are anomalous ones
     assert cli.main(["predict", str(run), str(folder), "--out", str(out)]) == 1
-    results = pd.read_csv(run / "all_results.csv")
+    results = pd.read_csv(run / "all_results.csv", float_precision="round_trip")
     results = results[results["split"] == "test"].sort_values("path")
     found = rows(out)
     assert [row["path"] for row in found] == [str(course_root / key) for key in results["path"]]
