@@ -72,7 +72,7 @@ class Config:
     tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
     overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
     scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
-    roi: str = ""  # mask file in the category's folder: white is looked at, beside masks in roi/
+    roi: str = ""  # mask file of the part's: white is looked at, beside masks in roi/ | auto
     ignore: str = ""  # mask file: white is not looked at, beside masks in ignore/
     # of images of more than 8 bits, what becomes 0 and 255, such as 0,4095; empty: the range of the
     # good training images

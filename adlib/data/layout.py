@@ -71,9 +71,9 @@ class Category:
         return path.relative_to(self.root).as_posix()
 
     def looking(self, roi: str, ignore: str) -> Category:
-        """The same with the masks that the parameters roi and ignore name ("" = none). Raises
-        InputError where there is no such file in the category's folder."""
-        added = {"roi": {*self.roi}, "ignore": {*self.ignore}}
+        """The same with the masks that the parameters roi and ignore name ("" = none; of roi "auto"
+        is none either). Raises InputError where there is no such file in the category's folder."""
+        roi, added = "" if roi == "auto" else roi, {"roi": {*self.roi}, "ignore": {*self.ignore}}
         for key, given in (("roi", roi), ("ignore", ignore)):
             path = self.root / self.name / given
             if given and (not path.is_file() or ".." in path.parts or Path(given).is_absolute()):

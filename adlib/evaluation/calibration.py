@@ -21,7 +21,7 @@ from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.models import anomaly_maps, foreign
 from adlib.models.anomaly_maps import Scale, View
-from adlib.models.detector import Detector, Images, as_tensor, batches, parted
+from adlib.models.detector import OWN, Detector, Images, as_tensor, batches, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.foreign import Foreign
 
@@ -121,7 +121,11 @@ def calibrate(detector: Detector, part: Part) -> Decision:
             shown.setdefault(name, []).append(
                 anomaly_maps.display_map({name: smoothed[name]}, name, config.image_size))
 
-    good = _scored(detector, scale, images, keep)
+    refitted = _refitted(detector, part, scale)
+    own = refitted and refitted[2]  # of all good images, or None
+    good = _scored(detector, scale, images if own is None else first, keep)
+    if own is not None:
+        good = own.iloc[part.held_out_index.numpy()].reset_index(drop=True)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
     ranking, score = pd.DataFrame({"score": good.columns}), reference
     good_scores, synthetic = {"train": good}, None
@@ -130,14 +134,16 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         synthetic = score_table(detector, scale, changed)
         ranking = label_free(good, synthetic, kinds)
         score = choose(ranking, reference) if len(scale) > 1 else reference
-        good_scores = {"train": score_table(detector, scale, part.train), "held_out": good}
+        good_scores = {"train": score_table(detector, scale, part.train) if own is None else
+                       own.iloc[part.train_index.numpy()].reset_index(drop=True), "held_out": good}
     if detector.own_score is not None:
         score = detector.own_score.where
     seen = anomaly_maps.map_of({name: np.concatenate(maps)[:SCALED_BY]
                                 for name, maps in shown.items()}, score)
     return Decision(
         ranking, reference, score, scale,
-        _thresholds(detector, part, scale, good if held else good[:0], reference, score, unlike),
+        _thresholds(detector, part, scale, good if held else good[:0], refitted, reference, score,
+                    unlike),
         good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
         Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic=synthetic)
 
@@ -347,14 +353,14 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     return None if fitted is None else (np.concatenate([rest for _, rest in parts]), fitted)
 
 
-def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
-                score: str, unlike: Foreign | None) -> dict[str, Threshold]:
+def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame,
+                refitted: tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None,
+                reference: str, score: str, unlike: Foreign | None) -> dict[str, Threshold]:
     """Calibrated on held-out images, or cross-conformal on all good ones; see `calibrate`."""
-    index: np.ndarray | torch.Tensor = part.held_out_index
     how, target_fpr, varied = "split" if len(held) else "none", part.config.target_fpr, False
-    if (found := cross_fitted(detector, part)) is not None:
-        index, fitted = found
-        held, how = _refitted(detector, part.good, fitted, index, scale), "cross-conformal"
+    index: np.ndarray | torch.Tensor = part.held_out_index
+    if refitted is not None:
+        (index, held, _), how = refitted, "cross-conformal"
     if not len(held):
         return {name: Threshold(np.zeros(0), target_fpr, how) for name in (reference, score)}
     chosen, distances = part.good.select(index), np.zeros(len(held))
@@ -368,16 +374,25 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
                                        new=varied), target_fpr, how) for name in (reference, score)}
 
 
-def _refitted(detector: Detector, good: ImageSet, fitted: typing.Iterable[typing.Mapping[
-        str, torch.Tensor]], order: np.ndarray, scale: Scale) -> pd.DataFrame:
-    """The scores of good images by maps that come in another order, some at a time."""
-    tables, start = [], 0
+def _refitted(detector: Detector, part: Part, scale: Scale
+              ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None:
+    """Good images, int64 [N] of part.good, and the scores of each by what was fitted without it,
+    in that order; of the detector itself, in the order of part.good, where these come along. None
+    as `cross_fitted`."""
+    if (found := cross_fitted(detector, part)) is None:
+        return None
+    (order, fitted), start, tables = found, 0, {"": [], OWN: []}
     for maps in map(_arrays, fitted):
         n = len(next(iter(maps.values())))
-        some = good.select(order[start:start + n])
-        views = [_view(detector, *one) for one in batches(some, max(1, n))]
-        maps = {name: anomaly_maps.within(one, views[0]) for name, one in maps.items()}
-        tables.append(anomaly_maps.score_table(
-            maps, anomaly_maps.smoothed_maps(maps, scale, views[0]), views[0]))
+        view, = (_view(detector, *one) for one in batches(
+            part.good.select(order[start:start + n]), max(1, n)))
+        for whose, rows in tables.items():
+            some = {name.removeprefix(OWN): anomaly_maps.within(one, view)
+                    for name, one in maps.items() if name.startswith(OWN) == bool(whose)}
+            if some:
+                rows.append(anomaly_maps.score_table(
+                    some, anomaly_maps.smoothed_maps(some, scale, view), view))
         start += n
-    return pd.concat(tables, ignore_index=True)
+    left_out, own = (pd.concat(rows, ignore_index=True) if rows else None
+                     for rows in tables.values())
+    return order, left_out, None if own is None else own.iloc[np.argsort(order)]

@@ -44,7 +44,8 @@ def notebook_of(model: str) -> str:
 def of_run(config: Config, category: layout.Category) -> Made:
     """Everything a run's numbers depend on: runs of equal inputs have equal numbers (on one
     machine, on CPU)."""
-    params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS}
+    params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS
+              or (key, value) == ("roi", "auto")}
     given = params.pop("weights")
     weights = given if config.uses_weights else "none"
     if weights not in ("imagenet", "none"):

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from adlib.config import KINDS, project_root
-from adlib.data import corruptions
+from adlib.data import background, corruptions
 from adlib.data.synthetic import foreign
 from adlib.evaluation import conditions, suspects
 from adlib.models import anomaly_maps
@@ -23,6 +23,7 @@ FAMILIES = {
     "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
     "term": set(site.TERMS), "glossary": set(site.TERMS),
     "status": {"waiting", "missing", "running", "finished", "failed", "interrupted"},
+    "roi": {"found", *background.WHY},
     "fit": {"square", "large", "few", "measured"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
