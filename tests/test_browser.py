@@ -17,6 +17,7 @@ import pytest
 from adlib.evaluation.conformal import Threshold
 from adlib.report import charts, components, gallery, site
 from adlib.report.i18n import Text
+from adlib.report.render import render
 from adlib.runs import overlays
 from adlib.runs.album import Shot
 from tests.handmade import DISTANCE, category, finished, ranks
@@ -361,6 +362,24 @@ def test_in_jupyterlab_a_component_moves_however_often_it_is_shown(tmp_path):
     galleries = one.select(".gallery")
     assert [called(galleries[0])[score] for score in (4, 5, 6)] == ["found", "found", "false-alarm"]
     assert [called(two)[score] for score in (4, 5, 6)] == ["missed", "missed", "false-alarm"]
+
+
+def test_in_jupyterlab_a_click_says_where_in_the_picture(tmp_path):
+    """A corner of a region (report/regions), or the place of an anomaly."""
+    picture = render("region.html.j2", picture=DOT, size=(200, 100), name="a", caption="b")
+    page = tmp_path / "lab.html"
+    page.write_text(f"""<body><div class="jp-Notebook"><div class="adlib-place"><input type="text">
+        <input type="text">{components.live(picture)}</div></div><script>
+        addEventListener('load', () => {{
+          const stack = document.querySelector('.stack'), box = stack.getBoundingClientRect();
+          document.querySelector('input').addEventListener('change', (event) => {{
+            document.title = event.target.value; }});
+          stack.querySelector('img').dispatchEvent(new MouseEvent('click', {{bubbles: true,
+            clientX: box.left + box.width / 4, clientY: box.top + box.height * 0.9}}));
+          document.body.dataset.ratio = (box.width / box.height).toFixed(2);
+        }});</script></body>""")
+    found = opened(page, tmp_path)
+    assert found.title.text == "0.250 0.900" and found.body["data-ratio"] == "2.00"
 
 
 def test_a_heading_sorts_and_empty_cells_stay_last(reports, tmp_path):

@@ -18,6 +18,7 @@ from PIL import Image
 from adlib.config import InputError
 from adlib.data import files
 
+AUTO = Path("roi: auto")  # stands for the mask that is found (data/background)
 FILL = (124, 116, 104)  # ImageNet's mean colour, which is 0 to a pretrained network
 CELL = 8  # pixels: squares of fit tile begin at multiples of it, where the features' cells begin
 Size = tuple[int, int]  # height, width
@@ -117,20 +118,23 @@ def stretched(mask: np.ndarray, size: Size) -> np.ndarray:
 
 
 def looked_at(roi: typing.Sequence[Path], ignore: typing.Sequence[Path],
-              read: typing.Callable[[Path], np.ndarray]) -> np.ndarray | None:
+              read: typing.Callable[[Path], np.ndarray], found: np.ndarray | None = None
+              ) -> np.ndarray | None:
     """What masks leave to be looked at: all that any of `roi` shows (everything where there is
     none) without what any of `ignore` shows. bool [h,w] at the size of the largest mask; None where
     there are no masks.
 
     Args:
-        read: a mask's file -> bool [h,w].
+        read: a mask's file -> bool [h,w]. found: one more mask of `roi`, bool [h,w], or None.
 
     Raises:
         InputError: a mask that cannot be read; masks that leave nothing.
     """
-    if not roi and not ignore:
-        return None
     masks = {path: _read(path, read) for path in (*roi, *ignore)}
+    if found is not None:
+        roi, masks = (*roi, AUTO), masks | {AUTO: found}
+    if not masks:
+        return None
     size = max((mask.shape for mask in masks.values()), key=lambda shape: shape[0] * shape[1])
     seen, hidden = (np.any([stretched(masks[path], size) for path in paths], axis=0) if paths else
                     np.full(size, not hides) for paths, hides in ((roi, False), (ignore, True)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from adlib.config import Config, log
-from adlib.data import frame, images, layout, masks
+from adlib.data import background, frame, images, layout, masks
 from adlib.data.frame import Frame
 
 
@@ -111,6 +111,7 @@ class Part:
     held_out_index: torch.Tensor  # int64, of `good`: what calibrates it
     # of `fit: auto` what was decided and why (evaluation/fits); config.fit is the chosen one
     fit_choice: dict[str, typing.Any] | None = None
+    found: tuple[np.ndarray | None, str] = None, ""  # of `roi: auto`, as background.region
 
     @property
     def asked(self) -> Config:
@@ -125,7 +126,7 @@ class Part:
     def looked_at(self) -> np.ndarray | None:
         """What the category's masks roi and ignore leave to be looked at, bool [h,w], stretched
         over every picture; None = all. InputError for masks that cannot be used."""
-        return frame.looked_at(self.category.roi, self.category.ignore, masks.region)
+        return frame.looked_at(self.category.roi, self.category.ignore, masks.region, self.found[0])
 
     @property
     def grey_range(self) -> tuple[float, float] | None:
@@ -165,7 +166,8 @@ def frames(config: Config, looked_at: np.ndarray | None = None) -> tuple[Frame, 
 
 
 def open_part(config: Config) -> Part:
-    """Find the data of a configuration and split its good images; nothing is decoded yet.
+    """Find the data of a configuration and split its good images; nothing is decoded yet, but for
+    `roi: auto`.
 
     Raises:
         InputError: for a folder, a category or a file that is not as it has to be, and for too few
@@ -179,8 +181,13 @@ def open_part(config: Config) -> Part:
                     len(category.unread), root / category.name,
                     layout.some(list(map(category.key, category.unread))))
     kept, held = split(len(category.train), config.held_out, config.seed)
-    config = dataclasses.replace(config, category=category.name)
-    return Part(config, category, source, kept, held)
+    part = Part(dataclasses.replace(config, category=category.name), category, source, kept, held)
+    if config.roi != "auto":
+        return part
+    found = background.region(images.load(category.train, background.SIDE, part.grey_range))
+    if found[0] is None:
+        log.warning("roi: auto cuts nothing off: %s", background.WHY[found[1]])
+    return dataclasses.replace(part, found=found)
 
 
 def split(n: int, held_out: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,13 +15,13 @@ from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data import corruptions
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
+from adlib.evaluation.refusal import FOREIGN_FPR, fit_foreign, known_good, one_budget
 from adlib.models import anomaly_maps, foreign
 from adlib.models.anomaly_maps import Scale, View
-from adlib.models.detector import Detector, Images, as_tensor, batches, parted
+from adlib.models.detector import OWN, Detector, Images, batches, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.foreign import Foreign
 
@@ -29,12 +29,8 @@ SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score wit
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
-# Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
-# a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
-FOREIGN_FPR = 0.001
 Keep = typing.Callable[[np.ndarray, int], object]
 Looked = tuple[dict[str, np.ndarray], View]  # at a batch of images: their maps, and how
-MOST = 500  # good images that tell foreign ones, as in fused
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,8 +108,8 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), known_good(part),
                                                          seed=config.seed)
     images = part.held_out if held else part.train
-    first = [(maps, view) for _, maps, view in _batches(
-        detector, images.select(range(min(SCALED_BY, len(images)))))]
+    some = images.select(range(min(SCALED_BY, len(images))))
+    first = [(maps, view) for _, maps, view in _batches(detector, some)]
     scale = anomaly_maps.scale_of_batches(first)
     shown: dict[str, list[np.ndarray]] = {}
 
@@ -122,7 +118,11 @@ def calibrate(detector: Detector, part: Part) -> Decision:
             shown.setdefault(name, []).append(
                 anomaly_maps.display_map({name: smoothed[name]}, name, config.image_size))
 
-    good = _scored(detector, scale, images, keep, first)
+    refitted = _refitted(detector, part, scale)
+    own = refitted and refitted[2]  # of all good images, or None
+    good = _scored(detector, scale, images if own is None else some, keep, first)
+    if own is not None:
+        good = own.iloc[part.held_out_index.numpy()].reset_index(drop=True)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
     ranking, score = pd.DataFrame({"score": good.columns}), reference
     good_scores, synthetic = {"train": good}, None
@@ -131,68 +131,18 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         synthetic = score_table(detector, scale, changed)
         ranking = label_free(good, synthetic, kinds)
         score = choose(ranking, reference) if len(scale) > 1 else reference
-        good_scores = {"train": score_table(detector, scale, part.train), "held_out": good}
+        good_scores = {"train": score_table(detector, scale, part.train) if own is None else
+                       own.iloc[part.train_index.numpy()].reset_index(drop=True), "held_out": good}
     if detector.own_score is not None:
         score = detector.own_score.where
     seen = anomaly_maps.map_of({name: np.concatenate(maps)[:SCALED_BY]
                                 for name, maps in shown.items()}, score)
     return Decision(
         ranking, reference, score, scale,
-        _thresholds(detector, part, scale, good if held else good[:0], reference, score, unlike),
+        _thresholds(detector, part, scale, good if held else good[:0], refitted, reference, score,
+                    unlike),
         good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
         Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic=synthetic)
-
-
-def known_good(part: Part) -> torch.Tensor:
-    """All good images, uint8 [N,3,S,S], and after them, with `vary`, a varied copy of each."""
-    good = part.good.tensor
-    return torch.cat([good, corruptions.varied(good, seed=part.config.seed)]
-                     ) if part.config.vary else good
-
-
-def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
-    """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample."""
-    kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
-    return fit_foreign_features(model, model.features(as_tensor(good)[kept.sort().values]))
-
-
-def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
-    """The same of their features. A folder of good images is never clean: one that is much more
-    unlike the others than they are would hide all that is as unlike, and is set aside."""
-    kept = np.arange(len(features))
-    while True:
-        model.fit(features[kept])
-        outlying = conformal.outlying(model.calibration.numpy(), FOREIGN_FPR / 10)
-        model.set_aside = torch.tensor(len(features) - len(kept))
-        if not outlying.any() or (~outlying).sum() < foreign.FEWEST:
-            return model
-        kept = kept[~outlying]
-
-
-def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
-               target_fpr: float, *, new: bool = False) -> np.ndarray:
-    """Calibration scores whose threshold shares the asked rate with the verdict "foreign": of good
-    images as many are refused, for either reason, as were asked for.
-
-    The image that all others call foreign counts as the most anomalous. What was set aside is taken
-    for no good image, and left out where enough are left.
-
-    Args:
-        distances, scores: float64 [n], of good images among those that `model` was fitted on; or,
-            if `new`, of others, of which it has set aside none.
-    """
-    if model is None or len(model.calibration) < foreign.FEWEST or not len(scores):
-        return scores
-    own = model.calibration.numpy()
-    aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
-    if new:
-        return np.where(aside, scores.max(), scores)
-    rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
-    if TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
-        farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
-        scores = np.where(farthest & ~aside, scores.max(), scores)
-    enough = Threshold(scores[~aside], target_fpr).is_attainable
-    return scores[~aside] if enough else scores
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
@@ -343,8 +293,7 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     # Fitted on more images than the detector in use, the folds' would find good images too usual.
     no_more = len(part.train) >= n - n // FOLDS
     # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
-    if (not held or enough and not no_more or n < 2 * FOLDS or detector.own_score
-            or config.vary):
+    if not held or enough and not no_more or n < 2 * FOLDS or detector.own_score or config.vary:
         return None
     good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
     if isinstance(good, torch.Tensor):
@@ -354,14 +303,14 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     return None if fitted is None else (np.concatenate([rest for _, rest in parts]), fitted)
 
 
-def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame, reference: str,
-                score: str, unlike: Foreign | None) -> dict[str, Threshold]:
+def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame,
+                refitted: tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None,
+                reference: str, score: str, unlike: Foreign | None) -> dict[str, Threshold]:
     """Calibrated on held-out images, or cross-conformal on all good ones; see `calibrate`."""
-    index: np.ndarray | torch.Tensor = part.held_out_index
     how, target_fpr, varied = "split" if len(held) else "none", part.config.target_fpr, False
-    if (found := cross_fitted(detector, part)) is not None:
-        index, fitted = found
-        held, how = _refitted(detector, part.good, fitted, index, scale), "cross-conformal"
+    index: np.ndarray | torch.Tensor = part.held_out_index
+    if refitted is not None:
+        (index, held, _), how = refitted, "cross-conformal"
     if not len(held):
         return {name: Threshold(np.zeros(0), target_fpr, how) for name in (reference, score)}
     chosen, distances = part.good.select(index), np.zeros(len(held))
@@ -377,16 +326,25 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
                                        new=varied), target_fpr, how) for name in (reference, score)}
 
 
-def _refitted(detector: Detector, good: ImageSet, fitted: typing.Iterable[typing.Mapping[
-        str, torch.Tensor]], order: np.ndarray, scale: Scale) -> pd.DataFrame:
-    """The scores of good images by maps that come in another order, some at a time."""
-    tables, start = [], 0
+def _refitted(detector: Detector, part: Part, scale: Scale
+              ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None:
+    """Good images, int64 [N] of part.good, and the scores of each by what was fitted without it,
+    in that order; of the detector itself, in the order of part.good, where these come along. None
+    as `cross_fitted`."""
+    if (found := cross_fitted(detector, part)) is None:
+        return None
+    (order, fitted), start, tables = found, 0, {"": [], OWN: []}
     for maps in map(_arrays, fitted):
         n = len(next(iter(maps.values())))
-        some = good.select(order[start:start + n])
-        views = [_view(detector, *one) for one in batches(some, max(1, n))]
-        maps = {name: anomaly_maps.within(one, views[0]) for name, one in maps.items()}
-        tables.append(anomaly_maps.score_table(
-            maps, anomaly_maps.smoothed_maps(maps, scale, views[0]), views[0]))
+        view, = (_view(detector, *one) for one in batches(
+            part.good.select(order[start:start + n]), max(1, n)))
+        for whose, rows in tables.items():
+            some = {name.removeprefix(OWN): anomaly_maps.within(one, view)
+                    for name, one in maps.items() if name.startswith(OWN) == bool(whose)}
+            if some:
+                rows.append(anomaly_maps.score_table(
+                    some, anomaly_maps.smoothed_maps(some, scale, view), view))
         start += n
-    return pd.concat(tables, ignore_index=True)
+    left_out, own = (pd.concat(rows, ignore_index=True) if rows else None
+                     for rows in tables.values())
+    return order, left_out, None if own is None else own.iloc[np.argsort(order)]

@@ -23,9 +23,10 @@ from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import SYNTHETIC, label_free
 from adlib.evaluation.conformal import Threshold
 from adlib.evaluation.learning_curve import COUNTS
-from adlib.models import anomaly_maps, backbone, detectors, fused
+from adlib.models import anomaly_maps, backbone, fused
 from adlib.models.anomaly_maps import WHOLE, View
 from adlib.models.backbone import OnBackbone
+from adlib.models.coreset import coreset
 from adlib.models.detector import Detector, parted
 
 DRAWS = 10
@@ -123,7 +124,7 @@ def _bank(detector: OnBackbone, image: torch.Tensor) -> torch.Tensor:
     if area is not None:
         cells = cells[anomaly_maps.counted(area, features.shape[-2:]).flatten()]
     generator = torch.Generator().manual_seed(detector.config.seed)
-    return cells[detectors.coreset(cells, min(PATCHES, len(cells)), generator)]
+    return cells[coreset(cells, min(PATCHES, len(cells)), generator)]
 
 
 def _features(detector: OnBackbone, images: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from adlib.models.fast.device import CHUNK
 # where images are taken, any will do: [N,4,h,w] has 255 in its fourth channel where a pixel counts,
 # and pictures of their own sizes come one by one
 Images = ImageSet | torch.Tensor | typing.Sequence[torch.Tensor]
+OWN = "own "  # begins the names of maps that come along with those by others
 Fold = tuple[np.ndarray, np.ndarray]  # indices of images: fitted on, held
 
 
@@ -69,7 +70,8 @@ class Detector(nn.Module):
             ) -> typing.Iterator[dict[str, torch.Tensor]] | None:
         """For each fold (fit indices, held indices) of `good`: the maps of the held images, in
         their order, by a detector of the same kind that was fitted on the rest. None: refitting
-        takes too long.
+        takes too long. Where the features take the time, the maps by this detector itself come with
+        them, under names that begin with OWN.
 
         Args:
             fitted_on: int64, the indices of `good` that this detector was fitted on.

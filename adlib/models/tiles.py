@@ -17,7 +17,7 @@ from adlib.config import Config
 from adlib.data.frame import CELL
 from adlib.data.images import Pictures
 from adlib.models.backbone import KEPT_BYTES, OnBackbone
-from adlib.models.detector import Detector, Fold, fit_on, parted
+from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.fused import MOST, FeatureDetector
 
@@ -45,10 +45,10 @@ class Tiled(Detector):
         """As Detector.fit, on pictures [4,h,w] of their own sizes, taken one by one."""
         pixels = len(images) * images[0][0].numel()
         _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
-        framed, of = self._sample(images)
+        framed, of = self.sample(images)
         good, area = parted(framed)
         held, held_area = (None, None) if validation is None or not len(validation) else parted(
-            self._sample(validation)[0])
+            self.sample(validation)[0])
         fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
                        of=torch.from_numpy(of))
         self.history, self.position_share = self.detector.history, self.detector.position_share
@@ -57,14 +57,14 @@ class Tiled(Detector):
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """{name: [N,h,w]}, a cell of 8 pixels, or of one where the wrapped detector's maps are so
         fine; where tiles overlap, a mean that gives less weight to their rims."""
-        maps = [self._map(image, self.detector) for image in images]
+        maps = [self.stitched(image, self.detector.anomaly_maps) for image in images]
         return {name: torch.stack([one[name] for one in maps]) for name in maps[0]} if maps else {}
 
     def cross_fitted_maps(self, good: Pictures, fitted_on: torch.Tensor,
                           folds: typing.Sequence[Fold], area: torch.Tensor | None = None
                           ) -> typing.Iterator[dict[str, torch.Tensor]] | None:
         """As Detector.cross_fitted_maps, picture by picture; of heads on frozen features, and up to
-        MOST pictures."""
+        MOST pictures. The maps by its own head come with them: features take long."""
         quick = isinstance(self.detector, FeatureDetector) and len(good) <= MOST
         return self._cross_fit(good, fitted_on, folds) if quick else None
 
@@ -74,22 +74,30 @@ class Tiled(Detector):
         place = torch.full((len(good), ), -1)
         place[fitted_on] = torch.arange(len(fitted_on))
         detector, own = self.detector, self.detector.head
-        refit = None if hasattr(own, "without") else detector.refitting(*self._sample(good))
-        try:
-            for rest, held in folds:
-                with torch.random.fork_rng(devices=[]):
-                    head = refit(rest) if refit else own.without(place[held])
-                for i in held:
-                    detector.head = head if refit else LeavingOut(head, place[i])
-                    yield self.anomaly_maps(good[int(i)][None, :3])
-        finally:
-            detector.head = own
+        refit = None if hasattr(own, "without") else detector.refitting(*self.sample(good))
+        for rest, held in folds:
+            with torch.random.fork_rng(devices=[]):
+                head = refit(rest) if refit else own.without(place[held])
+            for i in held:
+                other = head if refit else LeavingOut(head, place[i])
 
-    def _sample(self, pictures: Pictures) -> tuple[torch.Tensor, np.ndarray]:
+                def both(tiles: torch.Tensor, other: nn.Module = other) -> dict[str, torch.Tensor]:
+                    features = detector.features(tiles)
+                    return {"distance": other(features), f"{OWN}distance": own(features)}
+
+                yield {name: one[None]
+                       for name, one in self.stitched(good[int(i)][:3], both).items()}
+
+    def sample(self, pictures: typing.Sequence[torch.Tensor], most: int = 0, seed: int | None =
+               None) -> tuple[torch.Tensor, np.ndarray]:
         """Tiles of pictures, uint8 [n,4,T,T], and the pictures that they are of: as many of each
-        place, each time of another picture, drawn by the seed; none where nothing counts."""
-        most = min(MOST, max(FEWEST, SAMPLE // self.tile**2))
-        rng = np.random.default_rng(self.seed)
+        place, each time of another picture, drawn by the seed; none where nothing counts.
+
+        Args:
+            most: how many; 0: as many as it is fitted on. seed: None: the configuration's.
+        """
+        most = most or min(MOST, max(FEWEST, SAMPLE // self.tile**2))
+        rng = np.random.default_rng(self.seed if seed is None else seed)
         order, places = rng.permutation(len(pictures)), [
             [(y, x) for y in starts(size[0], self.tile, self.overlap)
              for x in starts(size[1], self.tile, self.overlap)]
@@ -109,9 +117,11 @@ class Tiled(Detector):
                 break
         return torch.stack(tiles), np.array(of)
 
-    def _map(self, image: torch.Tensor, detector: Detector) -> dict[str, torch.Tensor]:
+    def stitched(self, image: torch.Tensor, maps_of: typing.Callable[
+            [torch.Tensor], typing.Mapping[typing.Any, torch.Tensor]]
+            ) -> dict[typing.Any, torch.Tensor]:
         """The stitched maps of [3,H,W], float32 [h,w] each; of a smaller or odd one with its rim
-        repeated beyond it, which is then cut off."""
+        repeated beyond it, which is then cut off. maps_of: tiles [n,3,T,T] -> {name: [n,t,t]}."""
         tile, sides = self.tile, image.shape[1:]
         size = [max(tile, -(-side // CELL) * CELL) for side in sides]
         down, right = (outer - side for outer, side in zip(size, sides, strict=True))
@@ -123,8 +133,7 @@ class Tiled(Detector):
         sums: dict[str, torch.Tensor] = {}
         for first in range(0, len(places), CHUNK):
             some = places[first:first + CHUNK]
-            maps = detector.anomaly_maps(torch.stack(
-                [image[:, y:y + tile, x:x + tile] for y, x in some]))
+            maps = maps_of(torch.stack([image[:, y:y + tile, x:x + tile] for y, x in some]))
             for name, values in maps.items():
                 values = on_grid(values, tile)
                 cell = tile // values.shape[-1]

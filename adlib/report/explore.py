@@ -180,7 +180,7 @@ def every_image(look: Look) -> w.Widget:
             rows, look.seen(some, some.masks)[1], look.run.threshold,
             look.run.decision.score)
 
-    return w.VBox([split, _following(shown, split)])
+    return w.VBox([split, following(shown, split)])
 
 
 def another(look: Look) -> Markup:
@@ -208,7 +208,7 @@ def what_if(look: Look) -> w.Widget:
                        contrast=contrast, seed=shape, place=place, before=before[i])
 
     box = w.VBox([_row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
-                  _following(drawn, which, kind, size, contrast, shape, place)])
+                  following(drawn, which, kind, size, contrast, shape, place)])
     box.add_class("adlib-place")
     return box
 
@@ -258,7 +258,7 @@ def my_photo(look: Look) -> w.Widget:
     for one, other, nothing in ((button, dropped, ""), (dropped, button, ())):  # the last counts
         one.observe(lambda change, other=other, nothing=nothing: change["new"]
                     and other.set_trait("value", nothing), "value")
-    box = w.VBox([button, dropped, _following(shown, button, dropped)])
+    box = w.VBox([button, dropped, following(shown, button, dropped)])
     box.add_class("adlib-drop")
     return box
 
@@ -316,7 +316,7 @@ def notes(look: Look) -> w.Widget:
         said.value = components.paragraph(t("lab.kept", n=len(kept), file=f"notes/{path.name}"))
 
     save.on_click(keep)
-    return w.VBox([image, _following(filled, image), tags, note, _row(save, said)])
+    return w.VBox([image, following(filled, image), tags, note, _row(save, said)])
 
 
 def _plain(text: str) -> str:
@@ -338,7 +338,7 @@ def browse(part: Part) -> w.Widget:
                       description="kind")
     number = w.BoundedIntText(1, min=1, max=9999, description="page", layout={"width": "160px"})
     kind.observe(lambda _: number.set_trait("value", 1), "value")
-    return w.VBox([_row(kind, number), _following(lambda name, number: eda.page(
+    return w.VBox([_row(kind, number), following(lambda name, number: eda.page(
         part.category, groups[name], part.config.image_size, number, PAGE), kind, number)])
 
 
@@ -370,7 +370,7 @@ def _display(widget: w.Widget) -> None:
         figures.show(still(widget))
 
 
-def _following(drawn: typing.Callable[..., str], *controls: w.Widget) -> w.HTML:
+def following(drawn: typing.Callable[..., str], *controls: w.Widget) -> w.HTML:
     """HTML that stays what `drawn` makes of the controls' values; an InputError is shown as it
     is."""
     picture = w.HTML()

@@ -14,17 +14,11 @@ import torch
 from PIL import Image
 
 from adlib.config import Config
+from adlib.data import background
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import (
-    charts,
-    components,
-    figures,
-    gallery,
-    reference_figures,
-    sentences,
-)
+from adlib.report import charts, components, figures, gallery, reference_figures, sentences
 from adlib.report.i18n import join, named, t
 from adlib.runs import album, overlays
 
@@ -54,6 +48,8 @@ def introduce(part: Part, detector: Detector) -> None:
             "side": part.config.image_size, "least": least, "most": most, "aurocs": aurocs}))
     if part.config.fit == "tile":
         figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
+    if reason := part.found[1]:
+        figures.say(t(f"roi.{reason}", few=background.FEWEST))
     if part.looked_at is not None:
         caption = t("run.looked_at", share=float(part.looked_at.mean()))
         seen = part.good.select([0]).tensor[0].permute(1, 2, 0).numpy()

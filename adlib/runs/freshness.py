@@ -23,7 +23,7 @@ import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, study_root, upgrade
+from adlib.config import DETECTORS, Config, InputError, study_root
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
@@ -44,7 +44,8 @@ def notebook_of(model: str) -> str:
 def of_run(config: Config, category: layout.Category) -> Made:
     """Everything a run's numbers depend on: runs of equal inputs have equal numbers (on one
     machine, on CPU)."""
-    params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS}
+    params = {key: value for key, value in config.as_dict().items() if key not in NOT_INPUTS
+              or (key, value) == ("roi", "auto")}
     given = params.pop("weights")
     weights = given if config.uses_weights else "none"
     if weights not in ("imagenet", "none"):
@@ -132,7 +133,7 @@ def why_stale(about: Made, now: Made) -> str:
         return "it ran with random weights, and ImageNet's are at hand now" if again else ""
     if str(before.get("code")).startswith(BY_HAND):
         return "it was run by hand, in a notebook"
-    old, new = Config().as_dict() | upgrade(before["params"], "run.json"), now["params"]
+    old, new = Config().as_dict() | before["params"], now["params"]
     changed = [f"{key}: {old.get(key)} -> {value}" for key, value in sorted(new.items())
                if old.get(key) != value]
     changed += [text for key, text in CHANGED.items() if before.get(key) != now.get(key)]

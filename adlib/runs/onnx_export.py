@@ -74,8 +74,7 @@ class Exported(nn.Module):
         self.foreign = run.decision.foreign
         self.network = self.foreign and backbone.folded(self.foreign.network)
 
-    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor
-                ) -> tuple[torch.Tensor, ...]:
+    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor) -> tuple[torch.Tensor, ...]:
         raw = _maps(self.detector, picture)
         smoothed = {name: self.blur @ values @ self.blur.mT for name, values in raw.items()}
         smoothed["sum"] = _sum(smoothed, self.run.decision.scale)

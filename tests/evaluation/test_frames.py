@@ -8,8 +8,9 @@ from adlib.config import Config
 from adlib.data import files
 from adlib.data.part import open_part
 from adlib.evaluation import limits
-from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.calibration import calibrate, score_table
 from adlib.models.detector import fit as fit_detector
+from adlib.models.fused import FeatureDetector
 from adlib.runs import inference, run_folder
 from tests import handmade
 
@@ -87,6 +88,26 @@ def test_robustness_is_of_what_the_detector_is_given(tmp_path, fit, monkeypatch)
         found.append(limits.robustness(detector, calibrate(detector, part), part))
     pd.testing.assert_frame_equal(*found)
     assert found[0]["strength"].iloc[0] == 0 and found[0]["auroc"].iloc[0] == 1
+
+
+def test_a_threshold_from_all_good_pictures_has_their_features_once(tmp_path, monkeypatch):
+    """Of a large picture features take long: its own score comes with that by the others."""
+    part = open_part(Config(**SMALL | {"held_out": 0.2}, model="memory", fit="tile",
+                            data_root=str(category(tmp_path / "data"))))
+    detector = fit_detector(part.config, part.train, part.held_out)
+    seen, features = [], FeatureDetector.features
+    monkeypatch.setattr(FeatureDetector, "features", lambda self, images: seen.append(
+        len(images)) or features(self, images))
+    decision = calibrate(detector, part)
+    tiles = [sum(seen)]
+    seen.clear()
+    for split in ("train", "held_out"):
+        expected = score_table(detector, decision.scale, getattr(part, split))
+        pd.testing.assert_frame_equal(decision.good_scores[split], expected)
+    each = sum(seen) / 8
+    assert decision.threshold.how == "cross-conformal" and len(part.held_out) == 2
+    # 8 once, the held-out ones for the scale and the colours, and the synthetic anomalies
+    assert tiles == [(8 + 2 + 2 + len(decision.synthetic)) * each]
 
 
 @pytest.mark.parametrize(("fit", "model"), [("pad", "fused"), ("tile", "memory")])

@@ -85,7 +85,7 @@ def test_every_place_is_learned_from_in_other_pictures(monkeypatch):
     monkeypatch.setattr(tiles, "FEWEST", 1)
     pictures = [picture(64, 256, seed=i) for i in range(6)]  # six tiles of each
     tiled = Tiled(Grey(), CONFIG)
-    framed, of = tiled._sample(pictures)
+    framed, of = tiled.sample(pictures)
     places = starts(256, 64, 16)
     assert len(framed) == 16
     found = [next(x for x in places if torch.equal(pictures[i][:, :, x:x + 64], tile))
@@ -130,6 +130,8 @@ def test_refitting_leaves_the_held_pictures_out(monkeypatch):
     maps = list(tiled.cross_fitted_maps(pictures, torch.arange(4), folds))
     assert [len(one["distance"]) for one in maps] == [1, 1, 1]
     assert maps[0]["distance"].mean() > 2 * before
+    for one, i in zip(maps, (3, 0, 1), strict=True):  # and what it makes of each itself
+        assert torch.equal(one["own distance"], tiled.anomaly_maps(pictures[i][None, :3])["distance"])
     # and leaves the detector as it was
     assert tiled.anomaly_maps(pictures[3][None, :3])["distance"].mean() == before
 

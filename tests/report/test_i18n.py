@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from adlib.config import KINDS, project_root
-from adlib.data import corruptions
+from adlib.data import background, corruptions
 from adlib.data.synthetic import foreign
 from adlib.evaluation import conditions, suspects
 from adlib.models import anomaly_maps
@@ -23,9 +23,11 @@ FAMILIES = {
     "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
     "term": set(site.TERMS), "glossary": set(site.TERMS),
     "status": {"waiting", "missing", "running", "finished", "failed", "interrupted"},
+    "roi": {"found", *background.WHY},
     "fit": {"square", "large", "few", "measured"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),
+    "corruption": set(corruptions.CORRUPTIONS),
     "judged_by": {"auroc", "label_free"}, "position": {"per_position", "any_position"},
     "suspect": set(suspects.REASONS),
     "change": set(conditions.CAUSES.values()), "measured": set(conditions.MEASURED),
@@ -36,7 +38,12 @@ FAMILIES = {
                 "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
                 "deviation"},
     "foreign_kind": set(foreign.KINDS)}
-BY_CODE = {*(f"data.{code}" for code in ("unread", "stray", "bare", "respelled", "alike")),
+BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
+                                           "folder")),
+           *(f"problem.{code}" for code in ("unreadable", "unnamed", "outside", "eight_bits",
+                                            "coarse", "leak", "duplicate", "no_test", "no_labels",
+                                            "all_good", "all_anomalous", "unread", "stray", "bare",
+                                            "respelled", "alike")),
            *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
                                          "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
