@@ -55,6 +55,7 @@ class Decision:
     foreign: what tells pictures that do not show the part; None in the same runs.
     synthetic: the scores of the synthetic anomalies, which `ranking` sets against those of the
         held-out images: a column a score; None where nothing was held out, and in a reopened run.
+    synthetic_pixels: how many of the file's pixels each of them covers.
     """
 
     ranking: pd.DataFrame
@@ -68,6 +69,7 @@ class Decision:
     conditions: Conditions | None = None
     foreign: Foreign | None = None
     synthetic: pd.DataFrame | None = None
+    synthetic_pixels: np.ndarray | None = None
 
     @functools.cached_property
     def foreign_threshold(self) -> TailThreshold | None:
@@ -128,9 +130,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         good = own.iloc[part.held_out_index.numpy()].reset_index(drop=True)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
     ranking, score = pd.DataFrame({"score": good.columns}), reference
-    good_scores, synthetic = {"train": good}, None
+    good_scores, synthetic, pixels = {"train": good}, None, None
     if held:
-        changed, kinds = _synthetic(detector, images, config.seed)
+        changed, pixels, kinds = _synthetic(detector, images, config.seed)
         synthetic = score_table(detector, scale, changed)
         ranking = label_free(good, synthetic, kinds)
         score = choose(ranking, reference) if len(scale) > 1 else reference
@@ -145,7 +147,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         _thresholds(detector, part, scale, good if held else good[:0], refitted, reference, score,
                     unlike),
         good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
-        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic=synthetic)
+        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic, pixels)
 
 
 def known_good(part: Part) -> torch.Tensor:
@@ -294,21 +296,16 @@ def _view(detector: Detector, pixels: torch.Tensor, area: torch.Tensor | None) -
     return View(None if area is None or area.all() else area, share)
 
 
-def _synthetic(detector: Detector, images: ImageSet, seed: int) -> tuple[Images, list[str]]:
-    """SYNTHETIC anomalies put into good images, and their kinds; with tiles, fewer into images of
-    many, each into a square of a tile's size."""
-    pixels = images.given
-    if isinstance(pixels, torch.Tensor):
-        pixels, area = parted(pixels)
-        changed, _, kinds = anomalies.insert(pixels, SYNTHETIC, seed=seed, area=area)
-        if area is None:
-            return changed, kinds
-        marks = area[torch.arange(SYNTHETIC) % len(pixels)][:, None].byte() * 255
-        return torch.cat([changed, marks], dim=1), kinds
-    tiles = max(1, pixels[0][0].numel() // detector.tile**2)
-    n = max(FEWEST_SYNTHETIC, min(SYNTHETIC, TILES // tiles))
-    changed = anomalies.Changed(pixels, n, side=detector.tile, seed=seed)
-    return changed, changed.kinds
+def _synthetic(detector: Detector, images: ImageSet, seed: int
+               ) -> tuple[Images, np.ndarray, list[str]]:
+    """SYNTHETIC anomalies put into good images, how many of the files' pixels each covers, and
+    their kinds; with tiles, fewer into images of many, each into a square of a tile's size."""
+    n = SYNTHETIC
+    if detector.tile:
+        tiles = max(1, images.given[0][0].numel() // detector.tile**2)
+        n = max(FEWEST_SYNTHETIC, min(SYNTHETIC, TILES // tiles))
+    changed, shares, kinds = anomalies.into(images.given, n, side=detector.tile, seed=seed)
+    return changed, shares * [images.own_pixels(i % len(images)) for i in range(n)], kinds
 
 
 def _arrays(maps: typing.Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

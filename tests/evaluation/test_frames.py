@@ -110,6 +110,17 @@ def test_a_threshold_from_all_good_pictures_has_their_features_once(tmp_path, mo
     assert tiles == [(8 + 2 + 2 + len(decision.synthetic)) * each]
 
 
+@pytest.mark.parametrize(("fit", "scale"), [("squeeze", 1), ("pad", 1), ("tile", 1), ("tile", 0.5)])
+def test_sizes_are_counted_in_the_files_pixels(tmp_path, fit, scale):
+    root = category(tmp_path / "data")
+    (root / "strip" / "ignore" / "number.png").unlink()
+    good = open_part(Config(**SMALL, fit=fit, scale=scale, data_root=str(root))).good
+    for i, image in enumerate(good.given):
+        height, width = SHAPES[i % len(SHAPES)]
+        shown = (image[3] > 0).float().mean().item() if len(image) == 4 else 1.0
+        assert shown * good.own_pixels(i) == pytest.approx(height * width, rel=1e-6)
+
+
 @pytest.mark.parametrize(("fit", "model"), [("pad", "fused"), ("tile", "memory")])
 def test_a_reopened_run_scores_a_file_as_the_run_did(tmp_path, fit, model):
     root = category(tmp_path / "data")
