@@ -11,10 +11,7 @@ import typing
 from pathlib import Path
 
 from adlib import __version__
-from adlib.config import LANGUAGES, InputError, deprecated, log, show_log
-
-if typing.TYPE_CHECKING:
-    from adlib.runs.inference import Reopened
+from adlib.config import LANGUAGES, InputError, log, show_log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,11 +142,11 @@ def new(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
     from adlib.report import use
-    from adlib.runs import board, predictions, watch
+    from adlib.runs import board, inference, predictions, watch
     from adlib.runs.engines import local
     from adlib.runs.record import Record
 
-    run, given = _reopened(args), [Path(path) for path in args.pictures]
+    run, given = inference.reopen(Path(args.run)), [Path(path) for path in args.pictures]
     if args.target_fpr is not None:
         run = run.at(args.target_fpr)
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
@@ -182,19 +179,11 @@ def recalibrate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reopened(args: argparse.Namespace) -> Reopened:
-    from adlib.runs import inference
-
-    if args.weights:
-        deprecated("--weights here, since a run keeps its own")
-    return inference.reopen(Path(args.run))
-
-
 def export(args: argparse.Namespace) -> int:
     """Write a finished run as one ONNX file."""
-    from adlib.runs import onnx_export, run_folder
+    from adlib.runs import inference, onnx_export, run_folder
 
-    run, about = _reopened(args), run_folder.manifest(Path(args.run))
+    run, about = inference.reopen(Path(args.run)), run_folder.manifest(Path(args.run))
     config = run.config
     onnx_export.export(run, Path(args.onnx), {
         "configuration": config.name, "category": config.category, "seed": config.seed,
@@ -265,26 +254,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="adlib", description="Find defective parts having seen only good ones.")
     parser.add_argument("--version", action="version", version=f"adlib {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    reports = argparse.ArgumentParser(add_help=False)
-    reports.add_argument("--reports", default="",
-                         help="folder of the results (default: reports/ of the project)")
-    weights = argparse.ArgumentParser(add_help=False)
-    weights.add_argument("--weights", default="", metavar="PATH",
-                         help="ResNet18 weights: imagenet, none, or a state dict's path (default: "
-                              "what the configuration says)")
-    data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("--data", default="", metavar="PATH",
-                      help="folder of the data (default: ADLIB_DATA, data/, else synthetic)")
-    language = argparse.ArgumentParser(add_help=False)
-    language.add_argument("--lang", choices=LANGUAGES, default="",
-                          help="the report's language (default: as last time, else English)")
+    shared = {flag: argparse.ArgumentParser(add_help=False) for flag in (
+        "--reports", "--data", "--weights", "--lang", "--exclude")}
+    for flag, metavar, said in (
+            ("--reports", None, "folder of the results (default: reports/ of the project)"),
+            ("--data", "PATH", "folder of the data (default: ADLIB_DATA, data/, else synthetic)"),
+            ("--weights", "PATH", "ResNet18 weights: imagenet, none, or a state dict's path "
+                                  "(default: what the configuration says)"),
+            ("--exclude", "FILE", "a list of good training pictures to leave out, one a line")):
+        shared[flag].add_argument(flag, default="", metavar=metavar, help=said)
+    shared["--lang"].add_argument("--lang", choices=LANGUAGES, default="", help=(
+        "the report's language (default: as last time, else English)"))
 
-    exclude = argparse.ArgumentParser(add_help=False)
-    exclude.add_argument("--exclude", default="", metavar="FILE",
-                         help="a list of good training pictures to leave out, one a line")
+    def command(name: str, do: typing.Callable[[argparse.Namespace], int], said: str, *flags: str,
+                among: typing.Any = commands) -> argparse.ArgumentParser:
+        one = among.add_parser(name, help=said, parents=[shared[flag] for flag in flags])
+        one.set_defaults(command=do)
+        return one
 
-    one = commands.add_parser("run", parents=[reports, data, weights, language, exclude],
-                              help="run a grid of notebooks: what is due, each in its own process")
+    one = command("run", run, "run a grid of notebooks: what is due, each in its own process",
+                  "--reports", "--data", "--weights", "--lang", "--exclude")
     one.add_argument("grid", help="params/grids/reference.yaml, params/grids/quick.yaml, or one "
                                   "configuration's file")
     one.add_argument("--jobs", type=int, default=1, metavar="N",
@@ -298,10 +287,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout", type=float, default=3 * 3600.0, metavar="S",
                      help="time limit of one run in seconds (default 10800)")
     one.add_argument("--report", action="store_true", help="render the report afterwards")
-    one.set_defaults(command=run)
 
-    one = commands.add_parser("report", parents=[reports, language],
-                              help="render the executed notebooks to reports/index.html")
+    one = command("report", report, "render the executed notebooks to reports/index.html",
+                  "--reports", "--lang")
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
     one.add_argument("--use", default="", metavar="DIR",
@@ -309,10 +297,9 @@ def _parser() -> argparse.ArgumentParser:
                           "how the pictures were taken")
     one.add_argument("--pages", default="", metavar="DIR",
                      help="copy the pages there, to be passed on, without what a run needs")
-    one.set_defaults(command=report)
 
-    one = commands.add_parser("new", parents=[reports, weights, language, exclude],
-                              help="your own photographs of good parts to a detector and a report")
+    one = command("new", new, "your own photographs of good parts to a detector and a report",
+                  "--reports", "--weights", "--lang", "--exclude")
     one.add_argument("name", help="what to call the part, such as my-part")
     one.add_argument("--good", required=True, metavar="DIR",
                      help="photographs of good parts: 50 or more")
@@ -322,12 +309,10 @@ def _parser() -> argparse.ArgumentParser:
                      help="where the defects are: white on black, named like the bad photographs")
     one.add_argument("--data", default="", metavar="PATH",
                      help="where the part's folder is made (default data/ of the project)")
-    one.set_defaults(command=new)
 
-    one = commands.add_parser("predict", parents=[weights],
-                              help="new pictures through a finished run's detector; exit code 1: "
-                                   "an anomaly was found, 4: none, but a picture that does not "
-                                   "show the part, 3: neither, but an unreadable one")
+    one = command("predict", predict, "new pictures through a finished run's detector; exit code "
+                                      "1: an anomaly was found, 4: none, but a picture that does "
+                                      "not show the part, 3: neither, but an unreadable one")
     one.add_argument("run", help="folder of a finished run, such as "
                                  "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
@@ -341,34 +326,30 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--target-fpr", type=float, default=None, metavar="SHARE",
                      help="share of good parts that may be called anomalous, such as 0.01 "
                           "(default: the run's own)")
-    one.set_defaults(command=predict)
 
-    one = commands.add_parser("recalibrate", help="a finished run's threshold anew, from good "
-                                                  "pictures taken after a change")
+    one = command("recalibrate", recalibrate, "a finished run's threshold anew, from good pictures "
+                                              "taken after a change")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("pictures", nargs="+", help="good pictures, or folders of them: 40, say")
     one.add_argument("--out", default="recalibrated", metavar="DIR",
                      help="the new run's folder (default recalibrated/)")
-    one.set_defaults(command=recalibrate)
 
-    one = commands.add_parser("export", parents=[weights], help="a finished run as one ONNX file, "
-                                                                "from the picture to the verdict")
+    one = command("export", export, "a finished run as one ONNX file, from the picture to the "
+                                    "verdict")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
-    one.set_defaults(command=export)
 
-    one = commands.add_parser("check", parents=[reports, data, weights],
-                              help="could a study run here? versions, device, data, weights; or: "
-                                   "does a detector of your own keep its contract?")
+    one = command("check", check, "could a study run here? versions, device, data, weights; or: "
+                                  "does a detector of your own keep its contract?",
+                  "--reports", "--data", "--weights")
     one.add_argument("detector", nargs="?", default="", metavar="FILE.py[:CLASS]")
     one.add_argument("--options", default="", help="of its constructor, as YAML or JSON")
-    one.set_defaults(command=check)
 
     datasets = commands.add_parser(
         "data", help="get MVTec AD, or draw synthetic data").add_subparsers(
             required=True, metavar="COMMAND")
-    one = datasets.add_parser("get",
-                              help="download categories of MVTec AD from its official archive")
+    one = command("get", data_get, "download categories of MVTec AD from its official archive",
+                  among=datasets)
     one.add_argument("category", nargs="*", help="such as hazelnut zipper; none = all")
     one.add_argument("--root", default="data", help="where to put them (default data/)")
     one.add_argument("--accept-license", action="store_true",
@@ -376,9 +357,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--url", default=None,
                      help="another address, or the path of an archive already here")
     one.add_argument("--sha256", default=None, help="the hash that archive must have")
-    one.set_defaults(command=data_get)
-    one = datasets.add_parser("synthesize", help="draw the synthetic hazelnut and zipper, with "
-                                                 "defects and exact masks")
+    one = command("synthesize", data_synthesize, "draw the synthetic hazelnut and zipper, with "
+                                                 "defects and exact masks", among=datasets)
     one.add_argument("--root", default="data/synthetic",
                      help="where to put them (default data/synthetic)")
     for name, count in (("train", 200), ("good", 60), ("anomalous", 100), ("seed", 0),
@@ -387,7 +367,6 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("size", "contrast"):
         one.add_argument(f"--{name}", type=float, default=1.0,
                          help=f"{name} of the defects; 1 = like the real ones")
-    one.set_defaults(command=data_synthesize)
     return parser
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import functools
 import json
 import logging
 import math
 import os
 import re
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 
 PIXEL_MODELS = ("cae", "resnet18")  # trained end to end on the images
@@ -32,22 +30,15 @@ DETECTORS = (dict.fromkeys(PIXEL_MODELS, ("autoencoders", "Autoencoder"))
              | dict.fromkeys(("to_pixels", "to_features"),
                              ("feature_autoencoder", "FeatureAutoencoder"))
              | {"anomalib": ("anomalib_adapter", "build")})
-SCHEDULES = ("one_cycle", "reference")
-OPTIMIZERS = ("adam", "muon")
-DISTANCES = ("cosine", "squared")
 LAYERS = ("1", "2", "3")
 REFERENCE_SCORE = "squared.mean"  # the mean squared error (models.anomaly_maps names the scores)
 KINDS = ("cutpaste", "perlin", "scratch", "structural")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bf16")
 FITS = ("squeeze", "pad", "tile")  # the simplest first
+CHOICES = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "float32", "bf16"),
+           "schedule": ("one_cycle", "reference"), "optimizer": ("adam", "muon"),
+           "distance": ("cosine", "squared"), "fit": (*FITS, "auto")}
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
-# What an earlier version called otherwise is read for one version more, with a sentence.
-RENAMED_KEYS = {"false_alarms": "target_fpr"}
-RENAMED_VALUES = {("schedule", "seed"): "reference", ("model", "taught"): "classifier",
-                  **{("name", f"taught{kinds}"): f"classifier{kinds}"
-                     for kinds in ("", "_texture", "_shape")}}
 log = logging.getLogger("adlib")
 
 
@@ -59,7 +50,7 @@ class InputError(ValueError):
         return [f"InputError: {self}"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """One run of the study. Field order is the order of the parameter cells; the comments are their
     help texts."""
@@ -124,9 +115,7 @@ class Config:
             value = getattr(self, key)
             _demand(not value or OWN.fullmatch(value),
                     f"{key} is {value!r}; give FILE.py:FUNCTION of your own, or nothing")
-        for key, known in (("device", DEVICES), ("precision", PRECISIONS),
-                           ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                           ("distance", DISTANCES), ("fit", (*FITS, "auto"))):
+        for key, known in CHOICES.items():
             _one_of(key, getattr(self, key), known)
         _some_of("layers", self.layers, LAYERS)
         _some_of("kinds", self.kinds, KINDS)
@@ -159,17 +148,14 @@ class Config:
         """A checked Config of a mapping (the content of a YAML file, say).
 
         Args:
-            values: parameters by name; names and values of an earlier version are upgraded.
+            values: parameters by name.
             where: what to call the mapping in errors.
         Raises:
             InputError: for an unknown key (naming the nearest known one), a wrong type, or a value
                 out of range.
         """
-        known, values = [field.name for field in dataclasses.fields(cls)], upgrade(values, where)
-        for key in values:
-            if key not in known:
-                raise InputError(
-                    f"{where}: unknown parameter {key!r}{did_you_mean(str(key), known)}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        check_known(values, known, f"{where}: unknown parameter")
         try:
             return cls(**values)
         except InputError as error:
@@ -236,24 +222,6 @@ def is_folder_name(name: str) -> bool:
             and not re.fullmatch(devices, name))
 
 
-def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object]:
-    """Parameters as this version names them; each old name is told once, with its new one."""
-    upgraded = {}
-    for key, value in values.items():
-        name = RENAMED_KEYS.get(key, key)
-        new = RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
-        if (name, new) != (key, value):
-            deprecated(f"{where}: {key}: {value} is now {name}: {new}")
-        upgraded[name] = new
-    return upgraded
-
-
-@functools.cache
-def deprecated(sentence: str) -> None:
-    """Say once that something old was read, and what it is called now."""
-    log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
-
-
 class _Shown(logging.Handler):
     """Prints each message to whatever standard output is now."""
     def emit(self, record: logging.LogRecord) -> None:
@@ -265,6 +233,14 @@ def show_log() -> None:
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, _Shown) for handler in log.handlers):
         log.addHandler(_Shown())
+
+
+def check_known(words: typing.Iterable[object], known: typing.Collection[str], said: str) -> None:
+    """Raises InputError for the first word that is none of the known ones. said: what comes before
+    it, such as "unknown parameter"."""
+    for word in words:
+        if word not in known:
+            raise InputError(f"{said} {word!r}{did_you_mean(str(word), known)}")
 
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:

@@ -47,7 +47,7 @@ GRIDS = {"reference": "params/grids/reference.yaml", "ours": "params/grids/four.
 
 @dataclasses.dataclass
 class Observed:
-    """What training tells (training.Checkpoints): each epoch calls `after`."""
+    """What training tells (the `run` of training.train): each epoch calls `after`."""
 
     folder: Path
     after: typing.Callable[[int], None]

@@ -22,6 +22,7 @@ from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.results import write_csv
 from adlib.models import fused, ssim
 from adlib.models.detector import fit
+from adlib.runs import grid
 from benchmarks import detection, gpu, how_many, neighbour, parts, peers, reference, speed, waits
 from tests.conftest import picture
 from tests.tiny_study import SMALL_DETECTORS
@@ -186,6 +187,7 @@ def commands(monkeypatch):
     def cli(words, place):
         called[words[0]] = words
         if words[0] == "run":
+            grid.read(words[1])  # with the configurations it names
             (run := Path(place) / "reports" / "runs" / "hazelnut" / "cae" / "seed-0").mkdir(
                 parents=True)
             (run / "index.html").write_text("")
@@ -241,7 +243,7 @@ def test_the_script_for_a_gpu_runs_on_the_processor_in_a_short_form(drawn, comma
     gpu.main(["--short", "--data", str(drawn), "--times", "1", "--history", str(history)])
     rows = json.loads(history.read_text())["rows"]
     assert {f"one picture: {model} at 64 px" for model, _ in MODELS} < set(rows)
-    assert rows["the study with 1 seed(s), 4 runs at a time"]["times"] == [1.0]
+    assert rows[f"the study with 1 seed(s), {gpu.JOBS} runs at a time"]["times"] == [1.0]
     assert "one picture: fused at 64 px" in capsys.readouterr().out
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit):

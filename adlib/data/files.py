@@ -11,12 +11,17 @@ import tempfile
 import typing
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import filelock
 
 from adlib.config import InputError, cache_dir
 
 if typing.TYPE_CHECKING:
     import numpy as np
+
+T = typing.TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -53,6 +58,21 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.FileLock:
+    """A lock file, whose folder is made, locked. Raises InputError: `busy` where another process
+    has it, or that the folder cannot be written, and `advice`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, **how)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(busy) from None
+    except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write in {path.parent}: {why}; {advice}") from error
+    return lock
+
+
 def write_text(path: Path | str, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -73,8 +93,14 @@ def read_json(path: Path | str) -> typing.Any:
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
 
 
-def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any
-                ) -> np.ndarray | None:
+def in_threads(do: typing.Callable[..., T], *values: typing.Iterable) -> list[T]:
+    """What `do` gives for each of some values, by all cores: Pillow and NumPy work without holding
+    Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(do, *values))
+
+
+def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any) -> np.ndarray | None:
     """The array of a cache's .npy file, mapped into memory; None where there is none, a damaged or
     another one. shape: None = any.
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import typing
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from adlib.config import InputError, cache_dir
+from adlib.config import InputError, cache_dir, log
 from adlib.data import files, layout, reading
 from adlib.data.frame import Frame
 from adlib.data.reading import GreyRange
 
-log = logging.getLogger("adlib")
 KEPT_BYTES = 16e9  # of pictures at their own size on disk; the oldest go first
 
 
@@ -68,7 +65,7 @@ class Pictures(typing.Sequence[torch.Tensor]):
         array = files.open_mapped(kept, None, np.uint8)
         if array is None:
             try:
-                array = reading.read(path, self.frame, self.grey_range).pixels
+                array = reading.read(path, self.frame, self.grey_range)
             except Exception as error:  # whatever a decoder trips over, the file is named
                 raise InputError(f"{path} cannot be read ({str(error) or type(error).__name__}); "
                                  "mend or remove it") from error
@@ -103,8 +100,7 @@ def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None
         with contextlib.suppress(Exception):
             return reading.extent(path)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = reading.union(pool.map(extent, good))
+    found = reading.union(files.in_threads(extent, good))
     files.write_json(known, found or ())
     return found
 
@@ -178,8 +174,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
                 grey_range: GreyRange | None, target: Path, shape: tuple[int, ...]) -> None:
     unreadable, outside = [], []
     with files.atomic_path(target) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8,
-                                          shape=shape)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         # a disk that fills up while a mapped file is written kills the process
         if hasattr(os, "posix_fallocate"):
             with temporary.open("r+b") as stream:
@@ -195,9 +190,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
             except Exception as error:  # whatever a decoder trips over, the file is named
                 unreadable.append(f"{paths[i]} ({str(error) or type(error).__name__})")
 
-        # Pillow decodes without holding Python's lock
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(decode_one, range(len(paths))))
+        files.in_threads(decode_one, range(len(paths)))
         array.flush()
         array = None  # Windows renames no file that is mapped
         if unreadable:

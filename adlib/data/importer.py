@@ -129,20 +129,16 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as temporary:
-            _copy(planned, Path(temporary) / name)
+            for target, source in planned.copies.items():
+                path = Path(temporary) / name / target
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, path)
             files.write_json(Path(temporary) / name / NOTE, note)
             (Path(temporary) / name).rename(folder)
     except OSError as error:
         raise InputError(f"cannot write {folder} ({error.strerror or error}); nothing was left "
                          "there; make room, or give another --data") from error
     return True
-
-
-def _copy(planned: Plan, folder: Path) -> None:
-    for target, source in planned.copies.items():
-        path = folder / target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, path)
 
 
 def describe(planned: Plan) -> str:

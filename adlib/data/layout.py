@@ -157,8 +157,9 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     """
     found, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
-        if not path.is_dir():
-            found += [path] * (_is_image(path) == images)
+        if not path.is_dir():  # a link that leads nowhere is an image, too, and named when read
+            named = path.suffix.lower() in SUFFIXES | NOT_READ
+            found += [path] * ((named and (path.is_file() or not path.exists())) == images)
         elif not path.is_symlink():
             found += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
@@ -202,8 +203,7 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
     for about in (labels := label_file(root), root / MARKER):
         if os.path.lexists(about):
             untrusted.check_inside(root, name, about)
-    layout = ("mvtec" if nested
-              else "course" if labels.exists() or found["train_bad"] else "plain")
+    layout = ("mvtec" if nested else "course" if labels.exists() or found["train_bad"] else "plain")
     readable = [path for path in marks if path.suffix.lower() not in NOT_READ]
     test, mirrored = (
         {path: path.relative_to(place).parts[1:] for path in paths} for paths in (nested or flat,
@@ -385,9 +385,3 @@ def _visible(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-
-
-def _is_image(path: Path) -> bool:
-    """By its name; a link that leads nowhere is one, too, and is named when it is read."""
-    return path.suffix.lower() in SUFFIXES | NOT_READ and not path.is_dir() and (
-        path.is_file() or not path.exists())

@@ -12,10 +12,8 @@ A note is a code, the same in metrics.json and as a message:
 from __future__ import annotations
 
 import functools
-import os
 import typing
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from PIL import Image
 from scipy import ndimage, sparse
 
 from adlib.config import InputError
-from adlib.data import reading
+from adlib.data import files, reading
 from adlib.data.frame import Frame, stretched
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
@@ -60,8 +58,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
         return grid, +notes
 
     problems: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        loaded = list(pool.map(load_one, pictures, masks))
+    loaded = files.in_threads(load_one, pictures, masks)
     if problems:
         raise InputError(f"{len(problems)} masks cannot be used: {'; '.join(sorted(problems))}; "
                          "mend or remove them")
@@ -79,9 +76,8 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
         OSError, ValueError: it is no image, or has another shape than `picture`.
     """
     shown, tag = _shown(picture)
-    with reading.opened(path) as opened:
-        lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        mask, turned = _turned(_upright(opened), shown, tag)
+    mask, lossy = _upright(path)
+    mask, turned = _turned(mask, shown, tag)
     pixels, grey = _marked(mask, lossy)
     share = pixels.mean()
     found = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
@@ -104,22 +100,21 @@ def shown_size(picture: Path) -> tuple[int, int]:
 
 def region(path: Path) -> np.ndarray:
     """A mask of no picture's own (roi, ignore), as it is shown: bool [H,W], read as `read` does."""
-    with reading.opened(path) as opened:
-        lossy = opened.format in LOSSY or opened.info.get("compression") == "jpeg"
-        return _marked(_upright(opened), lossy)[0]
+    return _marked(*_upright(path))[0]
 
 
-def _upright(opened: Image.Image) -> Image.Image:
-    opened.load()  # after which a TIFF has turned itself
-    turn = reading.UPRIGHT.get(reading.orientation(opened))
-    return opened if turn is None else opened.transpose(turn)
+def _upright(path: Path) -> tuple[Image.Image, bool]:
+    """A mask as it is shown; is its format lossy?"""
+    with reading.opened(path) as mask:
+        lossy = mask.format in LOSSY or mask.info.get("compression") == "jpeg"
+        mask.load()  # after which a TIFF has turned itself
+        turn = reading.UPRIGHT.get(reading.orientation(mask))
+        return mask if turn is None else mask.transpose(turn), lossy
 
 
 def _marked(mask: Image.Image, lossy: bool) -> tuple[np.ndarray, np.ndarray]:
     """What is marked, bool [H,W], and the grey values that say so."""
-    if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
-        rgba = mask.convert("RGBA")
-        mask = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    mask = reading.over_black(mask)
     grey = np.asarray(mask.convert("RGB") if mask.mode not in ("1", "L", "F") and
                       not mask.mode.startswith("I") else mask)
     grey = grey.max(axis=2) if grey.ndim == 3 else grey
@@ -161,8 +156,7 @@ def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
         return image.size[::-1] if turned else image.size, tag
 
 
-def _turned(mask: Image.Image, shown: tuple[int, int],
-            tag: int | None) -> tuple[Image.Image, str]:
+def _turned(mask: Image.Image, shown: tuple[int, int], tag: int | None) -> tuple[Image.Image, str]:
     """The mask as its image is shown, and a note ("" = there is nothing to say)."""
     sensor = shown[::-1] if tag in SWAPPED else shown
     exact = mask.size in (shown, sensor)
@@ -187,8 +181,7 @@ def _cells(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     pixel = np.arange(n)[:, None]
     first, last = pixel * size // n, -(-(pixel + 1) * size // n) - 1
     cells = np.minimum(first + np.arange((last - first).max() + 1), last)
-    area = (np.minimum((pixel + 1) * size, (cells + 1) * n)
-            - np.maximum(pixel * size, cells * n))
+    area = (np.minimum((pixel + 1) * size, (cells + 1) * n) - np.maximum(pixel * size, cells * n))
     area[:, 1:][np.diff(cells) == 0] = 0  # the last, named again
     return cells, area
 

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from adlib.config import InputError, did_you_mean
+from adlib.config import InputError, check_known
 from adlib.data import files
 
 _SHARES = "https://www.mydrive.ch/shares/"
@@ -86,9 +86,7 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
             archive, disk full.
     """
     root, names = Path(root), list(dict.fromkeys(categories))
-    for name in names:
-        if name not in ARCHIVES:
-            raise InputError(f"MVTec AD has no category {name!r}{did_you_mean(name, ARCHIVES)}")
+    check_known(names, ARCHIVES, "MVTec AD has no category")
     names = list(CATEGORIES) if not names or "all" in names else names
     missing = [name for name in names if not (root / name / "train" / "good").is_dir()]
     for name in names:
@@ -226,7 +224,9 @@ def _once(url: str, part: Path, say: Callable) -> str:
                 file.write(block)
                 size = file.tell()
                 if size > MAX_BYTES:
-                    raise _too_large(url, part)
+                    part.unlink()
+                    raise InputError(f"{url} sends more than {_megabytes(MAX_BYTES)}, too much to "
+                                     "be right; check it")
                 if size // _STEP > (size - len(block)) // _STEP:
                     say(f"{part.stem}: {_megabytes(size)}"
                         + (f" of {_megabytes(end)}" if end else ""))
@@ -251,12 +251,6 @@ def _refused(url: str, status: int) -> str:
     raise InputError(
         f"the server answered {status} for {url}; fetch it by other means and give its path as the "
         "url, or get 'all' (the addresses of single categories are older)")
-
-
-def _too_large(url: str, part: Path) -> InputError:
-    part.unlink(missing_ok=True)
-    return InputError(f"{url} sends more than {_megabytes(MAX_BYTES)}, too much to be right; "
-                      f"check it")
 
 
 def _size(path: Path) -> int:

@@ -3,10 +3,8 @@ every file that cannot be read or has no place. And what kind of workpiece its
 good images show, by measurement."""
 from __future__ import annotations
 
-import os
 import typing
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,8 +81,7 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     Bad images, labels and masks are findings, and raise nothing."""
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
     paths = [path for split in splits.values() for path in split]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        examined = dict(zip(map(category.key, paths), pool.map(_examine, paths), strict=True))
+    examined = dict(zip(map(category.key, paths), files.in_threads(_examine, paths), strict=True))
     headers = {key: header for key, header in examined.items() if isinstance(header, Header)}
     grey_range = reading.union(headers[key].extent for key in map(category.key, category.train)
                                if key in headers)

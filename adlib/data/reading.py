@@ -52,13 +52,6 @@ TiffImagePlugin.OPEN_INFO[b"II", 1, (3, ), 1, (64, ), ()] = ("F", "F;64F")
 _one_at_a_time = threading.Lock()
 
 
-class Picture(typing.NamedTuple):
-    """What was read of a file."""
-
-    pixels: np.ndarray  # uint8 [3,size,size], RGB; [4,h,w] in a frame that marks what counts
-    extent: GreyRange | None  # of its own values; None for a picture of 8 bits
-
-
 class Header(typing.NamedTuple):
     """What a file says of itself, and its values' extent."""
 
@@ -67,8 +60,8 @@ class Header(typing.NamedTuple):
     extent: GreyRange | None
 
 
-def read(file: File, size: int | Frame, grey_range: GreyRange | None = None) -> Picture:
-    """One picture's file -> uint8 [3,size,size], RGB, and the extent of its values.
+def read(file: File, size: int | Frame, grey_range: GreyRange | None = None) -> np.ndarray:
+    """One picture's file -> uint8 [3,size,size], RGB; [4,h,w] in a frame that marks what counts.
 
     Turned as its EXIF tag says, alpha laid over black, resized with antialiasing (Pillow's
     bilinear): to a square, or as a frame says.
@@ -82,13 +75,12 @@ def read(file: File, size: int | Frame, grey_range: GreyRange | None = None) -> 
             grey_range is given.
         OSError, or whatever else a decoder trips over in a damaged file.
     """
-    (pixels, ), extent = laid(file, [size], grey_range)
-    return Picture(pixels, extent)
+    return laid(file, [size], grey_range)[0][0]
 
 
 def laid(file: File, frames: typing.Sequence[int | Frame], grey_range: GreyRange | None = None
          ) -> tuple[list[np.ndarray], GreyRange | None]:
-    """The same in several frames, decoded once."""
+    """The same in several frames, decoded once, and the extent of its values; None for 8 bits."""
     made = [Frame("squeeze", one) if isinstance(one, int) else one for one in frames]
     whole = any(frame.fit == "tile" for frame in made)
     side = max(ENTIRE if whole else 2 * frame.size for frame in made)
@@ -110,11 +102,16 @@ def upright(file: File, side: int, grey_range: GreyRange | None = None
             if grey_range is None:
                 raise ValueError(without_range(extent))
             image = Image.fromarray(_to_8_bits(values, grey_range))
-        if image.mode in ("RGBA", "LA", "PA") or image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-        image = image.convert("RGB")
+        image = over_black(image).convert("RGB")
     return (image if turn is None else image.transpose(turn)), extent
+
+
+def over_black(image: Image.Image) -> Image.Image:
+    """A picture with its transparency, if it has any, laid over black."""
+    if not image.has_transparency_data:
+        return image
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
 
 
 def examine(file: File) -> Header:

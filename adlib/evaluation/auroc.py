@@ -146,10 +146,8 @@ def holm(p_values: typing.Sequence[float]) -> np.ndarray:
 def pairwise_tests(labels: np.ndarray, scores: typing.Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Every unordered pair of detectors on the same images: columns a, b, difference (a - b), p,
     p_holm."""
-    rows = [{
-        "a": a, "b": b, **dict(
-            zip(("difference", "p"), paired_test(labels, scores[a], scores[b]), strict=True))
-    } for a, b in itertools.combinations(scores, 2)]
+    rows = [(a, b, *paired_test(labels, scores[a], scores[b]))
+            for a, b in itertools.combinations(scores, 2)]
     table = pd.DataFrame(rows, columns=["a", "b", "difference", "p"])
     return table.assign(p_holm=holm(table["p"]))
 
@@ -186,9 +184,8 @@ def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
     labels = labels.astype(int)
     if not np.isfinite(scores).all():
         raise InputError(
-            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look "
-            f"for a network "
-            "that diverged")
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look for "
+            "a network that diverged")
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     if good == 0 or bad == 0:
         raise OneClassError(

@@ -33,6 +33,7 @@ FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes
 # a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
 FOREIGN_FPR = 0.001
 Keep = typing.Callable[[np.ndarray, int], object]
+Looked = tuple[dict[str, np.ndarray], View]  # at a batch of images: their maps, and how
 MOST = 500  # good images that tell foreign ones, as in fused
 
 
@@ -113,9 +114,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), known_good(part),
                                                          seed=config.seed)
     images = part.held_out if held else part.train
-    first = images.select(range(min(SCALED_BY, len(images))))
-    scale = anomaly_maps.scale_of_batches(
-        (maps, view) for _, maps, view in _batches(detector, first))
+    some = images.select(range(min(SCALED_BY, len(images))))
+    first = [(maps, view) for _, maps, view in _batches(detector, some)]
+    scale = anomaly_maps.scale_of_batches(first)
     shown: dict[str, list[np.ndarray]] = {}
 
     def keep(smoothed: anomaly_maps.Maps, start: int) -> None:
@@ -125,7 +126,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
 
     refitted = _refitted(detector, part, scale)
     own = refitted and refitted[2]  # of all good images, or None
-    good = _scored(detector, scale, images if own is None else first, keep)
+    good = _scored(detector, scale, images if own is None else some, keep, first)
     if own is not None:
         good = own.iloc[part.held_out_index.numpy()].reset_index(drop=True)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
@@ -259,10 +260,12 @@ def score_with_maps(detector: Detector, decision: Decision, images: Images, size
 
 
 def _scored(detector: Detector, scale: Scale, images: Images,
-            keep: typing.Callable[[anomaly_maps.Maps, int], None]) -> pd.DataFrame:
+            keep: typing.Callable[[anomaly_maps.Maps, int], None],
+            first: typing.Sequence[Looked] = ()) -> pd.DataFrame:
+    """first: the maps of the first batches, where they are known."""
     def tables() -> typing.Iterator[pd.DataFrame]:
         start = 0
-        for pixels, maps, view in _batches(detector, images):
+        for pixels, maps, view in _batches(detector, images, first):
             smoothed = anomaly_maps.smoothed_maps(maps, scale, view)
             keep(smoothed, start)
             start += len(pixels)
@@ -281,11 +284,14 @@ def _scored(detector: Detector, scale: Scale, images: Images,
     return pd.DataFrame(values, columns=first.columns)
 
 
-def _batches(detector: Detector, images: Images) -> typing.Iterator[
-        tuple[torch.Tensor, dict[str, np.ndarray], View]]:
+def _batches(detector: Detector, images: Images, known: typing.Sequence[Looked] = ()
+             ) -> typing.Iterator[tuple[torch.Tensor, dict[str, np.ndarray], View]]:
     """Images [n,3,h,w] a batch at a time, their maps, which have nothing where nothing counts, and
     how they are looked at."""
-    for pixels, area in batches(images):
+    for i, (pixels, area) in enumerate(batches(images)):
+        if i < len(known) and all(len(one) == len(pixels) for one in known[i][0].values()):
+            yield pixels, *known[i]
+            continue
         view = _view(detector, pixels, area)
         maps = _arrays(detector.anomaly_maps(pixels))
         yield pixels, {name: anomaly_maps.within(one, view) for name, one in maps.items()}, view
@@ -340,8 +346,7 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     # Fitted on more images than the detector in use, the folds' would find good images too usual.
     no_more = len(part.train) >= n - n // FOLDS
     # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
-    if (not held or enough and not no_more or n < 2 * FOLDS or detector.own_score
-            or config.vary):
+    if not held or enough and not no_more or n < 2 * FOLDS or detector.own_score or config.vary:
         return None
     good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
     if isinstance(good, torch.Tensor):
@@ -366,8 +371,10 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
     if part.config.vary and Threshold(distances, target_fpr).is_attainable:
         held, varied = score_table(detector, scale, corruptions.every(chosen.given)), True
         pixels = corruptions.every(pixels)
-    if unlike:
-        distances = unlike.distances(unlike.features(pixels)).numpy()
+    if unlike:  # all good images in their order are known
+        features = (unlike.features(part.good.tensor)[index] if how == "cross-conformal" else
+                    unlike.features(pixels))
+        distances = unlike.distances(features).numpy()
     return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy(), target_fpr,
                                        new=varied), target_fpr, how) for name in (reference, score)}
 

@@ -3,7 +3,6 @@ how many good ones are, too. Nothing found here goes back into a choice."""
 from __future__ import annotations
 
 import copy
-import typing
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,9 @@ from adlib.config import InputError, log
 from adlib.data import images, layout, reading
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign
-from adlib.evaluation.calibration import (
-    Decision,
-    fit_foreign_features,
-    known_good,
-    score_table,
-)
+from adlib.evaluation.calibration import Decision, fit_foreign_features, known_good, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
+from adlib.evaluation.localization import Lazy
 from adlib.models.detector import Detector
 
 PICTURES = 200  # of an exam
@@ -51,15 +46,17 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     model = decision.foreign
     unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
     called = np.zeros(len(made), bool)
-    scored = np.arange(len(made)) if detector.tile is None else np.flatnonzero(~unlike)
-    given = made if detector.tile is None else _Laid(made[scored], part.good.given)
+    scored, given, good = np.arange(len(made)), made, part.good.given
+    if detector.tile is not None:
+        scored = np.flatnonzero(~unlike)
+        given = Lazy(len(scored), lambda i: _laid(made[scored[i]], good[i % len(good)]))
     if len(scored):
         scores = score_table(detector, decision.scale, given)[decision.score].to_numpy()
         called[scored] = decision.threshold.exceeded(scores)
     table = pd.DataFrame({"kind": kinds, "foreign": unlike, "anomalous": called})
-    good = cross_fitted(decision, part)
+    own = cross_fitted(decision, part)
     tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
-        {"foreign": good, "anomalous": np.zeros(len(good), bool)})}
+        {"foreign": own, "anomalous": np.zeros(len(own), bool)})}
     rows = []
     for kind, some in tables.items():
         refused = int((some["foreign"] | some["anomalous"]).sum())
@@ -68,21 +65,12 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     return pd.DataFrame(rows, columns=columns)
 
 
-class _Laid(typing.Sequence[torch.Tensor]):
-    """Whole pictures, uint8 [n,3,S,S], each in the size of a good one, uint8 [4,h,w], and with what
-    counts of that, made when it is looked at."""
-
-    def __init__(self, images: torch.Tensor, good: typing.Sequence[torch.Tensor]) -> None:
-        self.images, self.good = images, good
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        as_large = self.good[i % len(self.good)]
-        larger = torch.nn.functional.interpolate(
-            self.images[i][None].float(), as_large.shape[1:], mode="bilinear", antialias=True)[0]
-        return torch.cat([larger.round().to(torch.uint8), as_large[3:]])
+def _laid(image: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    """A whole picture, uint8 [3,S,S], in the size of a good one, uint8 [4,h,w], and with what
+    counts of that."""
+    larger = torch.nn.functional.interpolate(image[None].float(), good.shape[1:], mode="bilinear",
+                                             antialias=True)[0]
+    return torch.cat([larger.round().to(torch.uint8), good[3:]])
 
 
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
@@ -91,8 +79,7 @@ def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
     for rest, held in folds(n, FOLDS, part.config.seed):
         fit_foreign_features(model, features[np.isin(np.arange(len(features)) % n, rest)])
-        threshold = TailThreshold(model.calibration.numpy(),
-                                  decision.foreign_threshold.target_fpr)
+        threshold = TailThreshold(model.calibration.numpy(), decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())
     return called
 
@@ -134,7 +121,7 @@ def other_parts(part: Part) -> torch.Tensor:
         grey_range = images.grey_range(paths)
         for path in paths[:EACH]:
             try:
-                pictures.append(reading.read(path, part.good.size, grey_range).pixels[:3])
+                pictures.append(reading.read(path, part.good.size, grey_range)[:3])
             except Exception as error:  # whatever a decoder trips over, the file is named
                 log.warning("%s is left out of the exam of foreign pictures: %s", path,
                             str(error) or type(error).__name__)

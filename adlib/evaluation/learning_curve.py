@@ -78,8 +78,7 @@ def gain(table: pd.DataFrame, column: str) -> Gain | None:
 
 def _fit(n: np.ndarray, error: np.ndarray) -> tuple[float, float]:
     """(b, c) of the curve."""
-    found = [(*optimize.nnls(np.stack([np.ones(len(n)), n**-c], axis=1), error), c)
-             for c in POWERS]
+    found = [(*optimize.nnls(np.stack([np.ones(len(n)), n**-c], axis=1), error), c) for c in POWERS]
     (_, b), _, c = min(found, key=lambda one: one[1])
     return float(b), float(c)
 

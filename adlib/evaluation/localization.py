@@ -36,16 +36,11 @@ def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
     masks = _inside(masks, areas)
     levels, above, at_least, bad, good = _counted(maps, masks, areas)
     hits = np.cumsum(bad[::-1])[::-1]  # defective pixels at or above each level
-    regions = _regions(
-        maps, masks, levels,
-        {name: _credit(above / good, at_least / good, limit)
-         for name, limit in LIMITS.items()})
-    return {
-        "pixel_auroc": float(bad @ (1 - (above + at_least) / 2 / good) / bad.sum()),
-        "pixel_ap": float(bad @ (hits / (hits + at_least)) / bad.sum()),
-        **{name: float(regions[name].mean())
-           for name in LIMITS}
-    }, regions
+    regions = _regions(maps, masks, levels, {
+        name: _credit(above / good, at_least / good, limit) for name, limit in LIMITS.items()})
+    return {"pixel_auroc": float(bad @ (1 - (above + at_least) / 2 / good) / bad.sum()),
+            "pixel_ap": float(bad @ (hits / (hits + at_least)) / bad.sum()),
+            **{name: float(regions[name].mean()) for name in LIMITS}}, regions
 
 
 def au_pro(maps: np.ndarray, masks: np.ndarray, *, limit: float = 0.30) -> float:
@@ -54,9 +49,8 @@ def au_pro(maps: np.ndarray, masks: np.ndarray, *, limit: float = 0.30) -> float
     if not 0 < limit <= 1:
         raise ValueError(f"limit is {limit}; give a false positive rate above 0 and up to 1")
     levels, above, at_least, _, good = _counted(maps, masks, None)
-    return float(
-        _regions(maps, masks, levels,
-                 {"pro": _credit(above / good, at_least / good, limit)})["pro"].mean())
+    credit = _credit(above / good, at_least / good, limit)
+    return float(_regions(maps, masks, levels, {"pro": credit})["pro"].mean())
 
 
 class Lazy(typing.Sequence[np.ndarray]):
@@ -151,9 +145,7 @@ def _regions(maps: np.ndarray, masks: np.ndarray, levels: np.ndarray,
             place = _level(levels, map_[box][inside])
             rows.append({
                 "image": i, "area": int(inside.sum()), "share": float(inside.sum() / mask.size),
-                **{name: float(credit[place].mean())
-                   for name, credit in credits_of.items()}
-            })
+                **{name: float(credit[place].mean()) for name, credit in credits_of.items()}})
     return pd.DataFrame(rows)
 
 

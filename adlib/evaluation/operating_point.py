@@ -5,42 +5,29 @@ One comparison everywhere: an image is called anomalous where `score > threshold
 """
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """A confusion matrix of images; anomalous is the positive class."""
+def counts(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    """The confusion matrix, anomalous being the positive class, and its rates.
 
-    found: int  # anomalous, called anomalous
-    missed: int  # anomalous, called good
-    false_positives: int  # good, called anomalous
-    passed: int  # good, called good
+    Args:
+        labels: [N] of 0 and 1. scores: [N], higher = more anomalous.
 
-    @property
-    def recall(self) -> float:
-        """Share of the anomalous images that are found; NaN where there is none."""
-        return _share(self.found, self.found + self.missed)
-
-    @property
-    def precision(self) -> float:
-        """Share of the images called anomalous that are; NaN where none is called so."""
-        return _share(self.found, self.found + self.false_positives)
-
-    @property
-    def fpr(self) -> float:
-        """Share of the good images that are called anomalous; NaN where there is none."""
-        return _share(self.false_positives, self.false_positives + self.passed)
-
-
-def counts(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Counts:
-    """labels [N] of 0 and 1, scores [N], higher = more anomalous."""
+    Returns:
+        Images: found and missed (anomalous, called anomalous and good), false_positives and passed
+        (good, called so). Shares, NaN of nothing: recall (of the anomalous, found), precision (of
+        those called anomalous, that are), fpr (of the good, called anomalous).
+    """
     labels, called = np.asarray(labels), np.asarray(scores) > threshold
-    return Counts(*(int(((labels == truth) & (called == call)).sum())
-                    for truth, call in ((1, True), (1, False), (0, True), (0, False))))
+    found, missed, alarms, passed = (
+        int(((labels == truth) & (called == call)).sum())
+        for truth, call in ((1, True), (1, False), (0, True), (0, False)))
+    return {"found": found, "missed": missed, "false_positives": alarms, "passed": passed,
+            "recall": _share(found, found + missed), "precision": _share(found, found + alarms),
+            "fpr": _share(alarms, alarms + passed)}
 
 
 def cuts(scores: np.ndarray) -> np.ndarray:
@@ -63,7 +50,7 @@ def oracle(labels: np.ndarray, scores: np.ndarray) -> float:
         return math.nan
     thresholds = cuts(scores)[:-1]
     each = [counts(labels, scores, threshold) for threshold in thresholds]
-    f1 = [2 * c.found / (2 * c.found + c.missed + c.false_positives) for c in each]
+    f1 = [2 * c["found"] / (2 * c["found"] + c["missed"] + c["false_positives"]) for c in each]
     return float(thresholds[int(np.argmax(f1))])
 
 

@@ -68,28 +68,7 @@ def fit(x: np.ndarray, detected: np.ndarray, *, fpr: float) -> Curve:
     positive and finite, fewer than two different ones, and lengths that differ.
     """
     logs, detected = _checked(x, detected, fpr)
-    return _fit(logs, detected, fpr, (logs.min() + logs.max()) / 2, np.ptp(logs))
-
-
-def _checked(x: np.ndarray, detected: np.ndarray, fpr: float) -> tuple[np.ndarray, np.ndarray]:
-    x, detected = np.asarray(x, dtype=np.float64), np.asarray(detected)
-    if x.shape != detected.shape or x.ndim != 1:
-        raise ValueError(
-            f"sizes {x.shape} and detections {detected.shape} must be two lists of one length")
-    if not np.isin(detected, (0, 1)).all():
-        raise ValueError("detected must be true or false")
-    if not (np.isfinite(x) & (x > 0)).all():
-        raise ValueError("sizes must be positive and finite: the curve is over their logarithm")
-    if not 0 <= fpr < 1 - MOST_LAPSES:
-        raise ValueError(f"fpr is {fpr}; the false-alarm rate must be in [0,{1 - MOST_LAPSES})")
-    logs = np.log10(x)
-    if len(np.unique(logs)) < 2:
-        raise ValueError("a curve needs at least two different sizes")
-    return logs, detected.astype(bool)
-
-
-def _fit(logs: np.ndarray, detected: np.ndarray, fpr: float, middle: float, span: float) -> Curve:
-    n = len(detected)
+    n, middle, span = len(detected), (logs.min() + logs.max()) / 2, np.ptp(logs)
     if detected.all() or not detected.any():
         return Curve(0.0 if detected.all() else math.inf, math.inf, fpr, 0.0, n)
     t = (logs - middle) / span  # in [-0.5,0.5]: the problem looks the same in every unit
@@ -107,14 +86,14 @@ def _fit(logs: np.ndarray, detected: np.ndarray, fpr: float, middle: float, span
         by_z = by_p * room * up * down
         gradient = -np.stack([-slope * by_z, by_z * off, -by_p * up]).sum(axis=-1)
         pull = np.stack([place[..., 0], slope[..., 0] / STEEPEST**2, np.zeros(place.shape[:-1])])
-        value = -np.log(chance).sum(axis=-1) + place[...,
-                                                     0]**2 / 2 + (slope[..., 0] / STEEPEST)**2 / 2
+        prior = place[..., 0]**2 / 2 + (slope[..., 0] / STEEPEST)**2 / 2
+        value = -np.log(chance).sum(axis=-1) + prior
         return value, np.moveaxis(gradient + pull, 0, -1)
 
     # There may be several summits, most of all for steep curves, which fit between any two stimuli.
     # Climb from the best place for each steepness, at the three best of these.
-    grid = np.stack(np.meshgrid(STEEPNESS, PLACES, 0.02, indexing="ij"), axis=-1)[:, :, 0,
-                                                                                  [1, 0, 2]]
+    grid = np.stack(np.meshgrid(STEEPNESS, PLACES, 0.02, indexing="ij"), axis=-1)
+    grid = grid[:, :, 0, [1, 0, 2]]
     heights = loss(grid)[0]
     starts = grid[np.arange(len(grid)), heights.argmin(axis=1)][np.argsort(heights.min(axis=1))[:3]]
     bounds = [(-5, 5), (0, 10 * STEEPEST), (0, MOST_LAPSES)]
@@ -122,3 +101,20 @@ def _fit(logs: np.ndarray, detected: np.ndarray, fpr: float, middle: float, span
                 for start in starts), key=lambda r: r.fun)
     place, slope, lapse = best.x
     return Curve(float(10**(middle + span * place)), float(slope / span), fpr, float(lapse), n)
+
+
+def _checked(x: np.ndarray, detected: np.ndarray, fpr: float) -> tuple[np.ndarray, np.ndarray]:
+    x, detected = np.asarray(x, dtype=np.float64), np.asarray(detected)
+    if x.shape != detected.shape or x.ndim != 1:
+        raise ValueError(
+            f"sizes {x.shape} and detections {detected.shape} must be two lists of one length")
+    if not np.isin(detected, (0, 1)).all():
+        raise ValueError("detected must be true or false")
+    if not (np.isfinite(x) & (x > 0)).all():
+        raise ValueError("sizes must be positive and finite: the curve is over their logarithm")
+    if not 0 <= fpr < 1 - MOST_LAPSES:
+        raise ValueError(f"fpr is {fpr}; the false-alarm rate must be in [0,{1 - MOST_LAPSES})")
+    logs = np.log10(x)
+    if len(np.unique(logs)) < 2:
+        raise ValueError("a curve needs at least two different sizes")
+    return logs, detected.astype(bool)

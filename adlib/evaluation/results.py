@@ -23,8 +23,7 @@ if typing.TYPE_CHECKING:  # a comparison of runs need not wait for torch
     from adlib.evaluation.calibration import Decision
     from adlib.models.detector import Detector
 
-EVALUATION_SPLITS = (
-    "test", "train_bad")  # train_bad: the course layout's, against test's good ones
+EVALUATION_SPLITS = ("test", "train_bad")  # the latter: the course layout's, with test's good ones
 Entry = dict[str, typing.Any]
 
 
@@ -62,11 +61,6 @@ class Results:
         """score, auroc and operating of the score that the study uses."""
         return self.metrics["chosen"]
 
-    @property
-    def operating(self) -> dict[str, Entry]:
-        """Of the reference score, by split (see operating_of)."""
-        return self.metrics["operating"]
-
 
 def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     """Score the test images (and the course layout's train/bad), and join their labels.
@@ -90,8 +84,7 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     study = score_study(table, decision, by_split)
     epochs = pd.DataFrame(columns=["epoch", "auroc"])
     if hasattr(detector, "scores_over_epochs"):
-        epochs = auroc_over_epochs(table, detector.scores_over_epochs(
-            *parted(part.test.framed)))
+        epochs = auroc_over_epochs(table, detector.scores_over_epochs(*parted(part.test.framed)))
     looks = images.appearance(part.test.tensor, part.good.tensor)
     follows = confounder_correlation(table, looks)
     last = detector.history[-1] if detector.history else {"loss": None, "held_out_loss": None}
@@ -327,10 +320,8 @@ def auroc_over_epochs(table: pd.DataFrame,
     by_epoch: {epoch: scores [N] of the test images, in the order of `table`}.
     """
     test = table[table["split"] == "test"]
-    rows = [{
-        "epoch": epoch,
-        "auroc": _auroc_or_nan(*arrays(test.assign(score=np.asarray(scores)), "test"))
-    } for epoch, scores in sorted(by_epoch.items())]
+    rows = [(epoch, _auroc_or_nan(*arrays(test.assign(score=np.asarray(scores)), "test")))
+            for epoch, scores in sorted(by_epoch.items())]
     return pd.DataFrame(rows, columns=["epoch", "auroc"])
 
 

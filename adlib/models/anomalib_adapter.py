@@ -27,7 +27,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError, did_you_mean
+from adlib.config import Config, InputError, check_known, did_you_mean
 from adlib.models.backbone import BATCH, load_backbone
 from adlib.models.detector import Detector
 from adlib.models.fast.device import pick_device
@@ -123,10 +123,8 @@ def _module(name: str, config: Config) -> tuple[nn.Module, str]:
     timm, kind = _imported("timm"), getattr(_imported("anomalib.models"), name)
     known = inspect.signature(kind).parameters
     options = json.loads(config.options) if config.options else {}
-    for key in options:
-        if key not in known or key in GIVEN:
-            raise InputError(f"options of model anomalib:{name}: unknown option {key!r}"
-                             f"{did_you_mean(key, set(known) - set(GIVEN))}")
+    check_known(options, set(known) - set(GIVEN),
+                f"options of model anomalib:{name}: unknown option")
     arguments = {key: False for key in GIVEN if key in known} | {
         "backbone": "resnet18", "pre_processor": kind.configure_pre_processor(
             (config.image_size, config.image_size))}

@@ -121,8 +121,7 @@ def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
     return scale_of_batches([(maps, WHOLE)])
 
 
-def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]
-                     ) -> dict[str, tuple[float, float]]:
+def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]) -> dict[str, tuple[float, float]]:
     """The same of the cells that count, a batch at a time.
 
     A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
@@ -163,10 +162,7 @@ def score_table(maps: Maps, smoothed: Maps, view: View = WHOLE) -> pd.DataFrame:
     # The mean is that of the map as it is; smoothing changes it by rounding only.
     return pd.DataFrame({
         f"{name}.{how}": reduce(maps[name] if how == "mean" and name in maps else smoothed[name],
-                                how, view)
-        for name in smoothed
-        for how in REDUCTIONS
-    })
+                                how, view) for name in smoothed for how in REDUCTIONS})
 
 
 def display_map(smoothed: Maps, score: str, size: int) -> np.ndarray:

@@ -84,7 +84,7 @@ class Autoencoder(Detector):
         self.snapshots: dict[int, Path] = {}  # {epoch: state dict of the network}
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
-            run: training.Checkpoints | None = None, area: training.Area = None,
+            run: typing.Any = None, area: training.Area = None,
             validation_area: training.Area = None) -> Autoencoder:
         self.history = training.train(self.network, images, validation, self.config, run=run,
                                       loss=self.own_loss, area=area,
@@ -121,8 +121,7 @@ class Autoencoder(Detector):
         before evaluation."""
         last, scores = {k: v.clone() for k, v in self.network.state_dict().items()}, {}
         for epoch, path in sorted(self.snapshots.items()):
-            self.network.load_state_dict(
-                torch.load(path, weights_only=True, map_location="cpu"))
+            self.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
             errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double() if area is None else
                       ((x - y)**2).mean(dim=1).cpu().double() for x, y in self.pairs(images)]
             scores[epoch] = torch.cat(errors) if errors else torch.zeros(0, dtype=torch.float64)

@@ -68,9 +68,8 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config,
     torch), so that a run's numbers do not depend on it. An image on its own is computed each time:
     looking it up would take as long, and what is drawn into one is not seen again.
     """
-    parts = [(_cached if keep and len(part) > 1 else _compute)(network, part, config)
-             for part in images.split(CHUNK)]
-    flat = torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    flat = remembered(lambda some: _compute(network, some, config), EXTRACTOR, network, images,
+                      config, (_flat_width(images.shape[-1]), np.float16), keep)
     size, stages, start = images.shape[-1], [], 0
     for channels, stride in zip(CHANNELS, STRIDES, strict=True):
         side = size // stride
@@ -78,6 +77,38 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config,
         stages.append(stage.permute(0, 3, 1, 2))
         start += channels * side**2
     return stages
+
+
+def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, network: nn.Module,
+               images: torch.Tensor, config: Config, row: tuple[int, type], keep: bool = True
+               ) -> torch.Tensor:
+    """A row for each image, by a frozen network: computed, or from the cache if it is there.
+
+    Args:
+        compute: uint8 [n,3,S,S] -> [n,D]; n is at most CHUNK.
+        what: names what is computed, and is another when that changes.
+        row: D and the rows' type.
+        keep: in the cache; else they are computed.
+    """
+    def known(some: torch.Tensor) -> np.ndarray:
+        device = pick_device(config.device)
+        digest = hashlib.sha256(repr((
+            what, tuple(some.shape), precision(config, device), device.type,
+            torch.get_num_threads(), torch.__version__,
+            torch.backends.cpu.get_cpu_capability())).encode())
+        for tensor in (some, *network.state_dict().values()):
+            digest.update(tensor.contiguous().cpu().numpy())
+        path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
+        rows = files.open_mapped(path, (len(some), row[0]), row[1])
+        if rows is None:
+            rows = compute(some)
+            with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, rows)
+            files.forget(path, KEPT_BYTES)
+        return rows
+
+    parts = [(known if keep and len(some) > 1 else compute)(some) for some in images.split(CHUNK)]
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def stages_of(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -142,25 +173,6 @@ def _fold(module: nn.Module, convolution: str, norm: str) -> None:
     fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
     setattr(module, convolution, fused)
     setattr(module, norm, nn.Identity())
-
-
-def _cached(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndarray:
-    """_compute's answer, from the cache if it is there."""
-    device = pick_device(config.device)
-    digest = hashlib.sha256(repr((
-        EXTRACTOR, tuple(images.shape), precision(config, device), device.type,
-        torch.get_num_threads(), torch.__version__,
-        torch.backends.cpu.get_cpu_capability())).encode())
-    for tensor in (images, *network.state_dict().values()):
-        digest.update(tensor.contiguous().cpu().numpy())
-    path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
-    flat = files.open_mapped(path, (len(images), _flat_width(images.shape[-1])), np.float16)
-    if flat is None:
-        flat = _compute(network, images, config)
-        with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, flat)
-        files.forget(path, KEPT_BYTES)
-    return flat
 
 
 @torch.inference_mode()

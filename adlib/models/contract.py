@@ -45,9 +45,11 @@ def check(given: str, options: str = "") -> list[Finding]:
     except InputError as error:
         return [Finding("it can be made", False, str(error))]
     before, findings = images.clone(), [Finding("it can be made", True)]
-    for asked, question in (("it can be fitted on good images", lambda: _fits(detector, images)),
-                            ("it leaves the images as they are", lambda: _same(images, before)),
-                            ("its maps are [N,h,w], finite, for any N", lambda: _maps(detector))):
+    for asked, question in (
+            ("it can be fitted on good images", lambda: fit(detector, images[:8], images[8:])),
+            ("it leaves the images as they are", lambda: _same(images, before)),
+            ("its maps are [N,h,w], finite, for any N",  # which is checked where they are returned
+             lambda: [detector.anomaly_maps(_images(n, seed=1)) for n in (3, 1)])):
         findings.append(_answer(asked, question))
         if not findings[-1].ok:
             return findings
@@ -80,12 +82,13 @@ def _named(given: str) -> str:
     return f"{given}:{names[0]}"
 
 
-def _answer(asked: str, question: typing.Callable[[], str], needed: bool = True) -> Finding:
+def _answer(asked: str, question: typing.Callable[[], object], needed: bool = True) -> Finding:
+    """question: raises an InputError, the advice, where the answer is no."""
     try:
-        advice = question()
+        question()
     except InputError as error:
-        advice = str(error)
-    return Finding(asked, not advice, advice, needed)
+        return Finding(asked, False, str(error), needed)
+    return Finding(asked, True, needed=needed)
 
 
 def _images(n: int, seed: int = 0, defect: bool = False) -> torch.Tensor:
@@ -97,55 +100,42 @@ def _images(n: int, seed: int = 0, defect: bool = False) -> torch.Tensor:
     return torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8))
 
 
-def _fits(detector: Detector, images: torch.Tensor) -> str:
-    fit(detector, images[:8], images[8:])
-    return ""
+def _same(images: torch.Tensor, before: torch.Tensor) -> None:
+    if not torch.equal(images, before):
+        raise InputError("fit changed the images that it was given; work on a copy "
+                         "(images.float() is one)")
 
 
-def _same(images: torch.Tensor, before: torch.Tensor) -> str:
-    return "" if torch.equal(images, before) else (
-        "fit changed the images that it was given; work on a copy (images.float() is one)")
-
-
-def _maps(detector: Detector) -> str:
-    for n in (3, 1):
-        detector.anomaly_maps(_images(n, seed=1))  # which checks what it returns
-    return ""
-
-
-def _alone(detector: Detector) -> str:
+def _alone(detector: Detector) -> None:
     images = _images(3, seed=2)
     together = detector.anomaly_maps(images)
     for i in range(3):
         for name, values in detector.anomaly_maps(images[i:i + 1]).items():
             if not torch.allclose(values[0], together[name][i], rtol=1e-3, atol=1e-4):
-                return (f"the map {name!r} of an image changes with the images beside it; a score "
-                        "would then depend on the batch (batch norm in train mode? a minimum or "
-                        "mean "
-                        "over the batch?)")
-    return ""
+                raise InputError(f"the map {name!r} of an image changes with the images beside it; "
+                                 "a score would then depend on the batch (batch norm in train "
+                                 "mode? a minimum or mean over the batch?)")
 
 
-def _higher(detector: Detector) -> str:
+def _higher(detector: Detector) -> None:
     good, bad = (detector.anomaly_maps(_images(4, seed=3, defect=defect)) for defect in (0, 1))
-    if any(bad[name].amax(dim=(1, 2)).min() > good[name].amax(dim=(1, 2)).max() for name in good):
-        return ""
-    return "a white square does not raise its maximum; higher must mean more anomalous"
+    if all(bad[name].amax(dim=(1, 2)).min() <= good[name].amax(dim=(1, 2)).max() for name in good):
+        raise InputError("a white square does not raise its maximum; higher must mean more "
+                         "anomalous")
 
 
-def _repeats(config: Config, images: torch.Tensor) -> str:
+def _repeats(config: Config, images: torch.Tensor) -> None:
     first, second = (fit(registry.build(config), images[:8], images[8:]).anomaly_maps(
         _images(2, seed=4)) for _ in range(2))
-    if all(torch.equal(values, second[name]) for name, values in first.items()):
-        return ""
-    return "two fits on the same images differ; draw random numbers from a seed of your own"
+    if not all(torch.equal(values, second[name]) for name, values in first.items()):
+        raise InputError("two fits on the same images differ; draw random numbers from a seed of "
+                         "your own")
 
 
-def _reopens(config: Config, detector: Detector) -> str:
+def _reopens(config: Config, detector: Detector) -> None:
     if not detector.can_be_reopened:
-        return ("it is no torch module and has no state() and load(state), so that its runs "
-                "cannot be "
-                "reopened: no `adlib predict`, no limits")
+        raise InputError("it is no torch module and has no state() and load(state), so that its "
+                         "runs cannot be reopened: no `adlib predict`, no limits")
     buffer = io.BytesIO()
     torch.save(detector.state_dict(), buffer)
     buffer.seek(0)
@@ -153,10 +143,10 @@ def _reopens(config: Config, detector: Detector) -> str:
     try:
         load_state(again, torch.load(buffer, weights_only=True))
     except (KeyError, RuntimeError, AttributeError) as error:
-        return (f"its state cannot be loaded into a new one "
-                f"({' '.join(str(error).split())[:200]}); "
-                "make every layer and buffer in the constructor, or offer state() and load(state)")
+        raise InputError(f"its state cannot be loaded into a new one "
+                         f"({' '.join(str(error).split())[:200]}); make every layer and buffer in "
+                         "the constructor, or offer state() and load(state)") from error
     images = _images(2, seed=5)
     before, after = detector.anomaly_maps(images), again.eval().anomaly_maps(images)
-    same = all(torch.allclose(values, after[name]) for name, values in before.items())
-    return "" if same else "opened again, its maps are others; something is not in its state"
+    if not all(torch.allclose(values, after[name]) for name, values in before.items()):
+        raise InputError("opened again, its maps are others; something is not in its state")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import typing
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on 
 BANK, POOL = 4000, 20000  # patches the memory keeps, and random ones it chooses them from
 AT_ONCE = 1024  # cells that are compared with the bank: the products fit the processor's cache
 PROJECTED = 64  # dimensions in which the memory's coreset is chosen
+AHEAD = 64  # points that it is chosen from at a time
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 6, 2e-3, 2048  # of the classifier; a batch is of cells
 GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones of each anomalous
 DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by at least
@@ -94,8 +96,7 @@ class GaussianAnywhere(nn.Module):
     """The same with one Gaussian for all positions and all dimensions: for parts that lie
     freely."""
 
-    def fit(self, features: torch.Tensor, seed: int = 0,
-            counts: Counts = None) -> GaussianAnywhere:
+    def fit(self, features: torch.Tensor, seed: int = 0, counts: Counts = None) -> GaussianAnywhere:
         x = _counted(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
@@ -119,11 +120,13 @@ class Memory(nn.Module):
 
     # Does the search multiply in bf16? The distance to what it finds is float32's in any case.
     rounded = False
+    device = torch.device("cpu")  # of the search; what is fitted lies on the CPU
 
     def __init__(self, bank: int = 0, pool: int = 0) -> None:
         """bank: patches to keep; 0: BANK. pool: random ones that they are chosen from; 0: POOL."""
         super().__init__()
         self.kept, self.pool = bank or BANK, pool or POOL
+        self._made: tuple[typing.Any, Table] | None = None  # of which bank, and its table
 
     def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None,
             counts: Counts = None, of: Groups = None) -> Memory:
@@ -163,17 +166,27 @@ class Memory(nn.Module):
         `table`, for many calls."""
         centre, products = self.table() if table is None else table
         asked = torch.cat([cells - centre, cells.new_ones(
-            len(cells), products.shape[1] - cells.shape[1])], dim=1)
+            len(cells), products.shape[1] - cells.shape[1])], dim=1).to(products.device)
         with rounded_products(self.rounded):
             values = asked @ products.T
         if without is not None:
-            own = torch.isin(self.image, without)
+            own = torch.isin(self.image, without).to(values.device)
             values[:, own & ~own.all()] = torch.inf
         return cells - self.bank[_least(values)]
 
     def table(self) -> Table:
         """What cells are compared by: a centre [C], about which least is lost by rounding, and a
-        line a patch, [M,C+1] or more: its product with a cell, followed by ones, ranks it."""
+        line a patch, [M,C+1] or more: its product with a cell, followed by ones, ranks it. The
+        lines lie where the search is done, and are made once of a bank as it is: that takes a
+        quarter of what one picture's search does."""
+        if torch.compiler.is_compiling():
+            return self._new_table()
+        key = self.rounded, self.device, id(self.bank), self.bank._version
+        if self._made is None or self._made[0] != key:
+            self._made = key, self._new_table()
+        return self._made[1]
+
+    def _new_table(self) -> Table:
         centre = self.bank.mean(dim=0)
         bank = self.bank - centre
         # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the nearest has the least part in brackets.
@@ -181,7 +194,9 @@ class Memory(nn.Module):
         if self.rounded:  # a sum of two numbers that stay themselves in bf16, as good as exact
             large = squares.bfloat16().float()
             squares = torch.cat([large, squares - large], dim=1)
-        return centre, torch.cat([-2 * bank, squares], dim=1)
+        products = torch.cat([-2 * bank, squares], dim=1)
+        # an exported graph holds the CPU's alone
+        return centre, products if torch.compiler.is_compiling() else products.to(self.device)
 
 
 class SyntheticAnomalyClassifier(nn.Module):
@@ -341,8 +356,8 @@ def _chunks(features: torch.Tensor, own: torch.Tensor | None
 def _least(values: torch.Tensor) -> torch.Tensor:
     """Where each row of [P,M] has its least value: int64 [P]. NumPy finds it in a tenth of the
     time that torch takes; an exporter sees torch alone."""
-    if torch.compiler.is_compiling():
-        return values.argmin(dim=1)
+    if torch.compiler.is_compiling() or values.device.type != "cpu":
+        return values.argmin(dim=1).cpu()
     return torch.from_numpy(values.numpy().argmin(axis=1))
 
 
@@ -371,12 +386,27 @@ def _perceptron(width: int) -> nn.Sequential:
 
 
 def _k_centre(points: torch.Tensor, count: int) -> torch.Tensor:
-    """Greedy k-centre, [P,D] -> int64 [count]: each next point is the farthest from all chosen."""
-    chosen = torch.zeros(count, dtype=torch.long)
+    """Greedy k-centre, [P,D] -> int64 [count]: each next point is the farthest from all chosen.
+
+    Distances only shrink. So as long as the farthest of those that were the farthest AHEAD is
+    farther than the last of these was, it is the farthest of all points, and these need not be
+    compared with each that is chosen, but with dozens in one matrix product.
+    """
     squares = points.square().sum(dim=1)
-    distance = torch.full((len(points), ), torch.inf)
-    for i in range(1, count):
-        last = points[chosen[i - 1]]
-        distance = torch.minimum(distance, squares - 2 * (points @ last) + last @ last)
-        chosen[i] = distance.argmax()
-    return chosen
+
+    def squared(index: typing.Any, to: typing.Any = slice(None)) -> torch.Tensor:
+        return torch.addmm(squares[index, None], points[index], points[to].T, alpha=-2
+                           ).add_(squares[to])
+
+    distance, chosen, new = torch.full((len(points), ), torch.inf), [0], [0]
+    while len(chosen) < count:
+        distance = torch.minimum(distance, squared(new).amin(dim=0))
+        ahead = distance.topk(min(AHEAD, len(points))).indices.sort().values
+        far, among, new = distance[ahead].numpy(), squared(ahead, ahead).numpy(), []
+        others = far.min()
+        while len(chosen) + len(new) < count and far.max() > others:
+            new.append(int(ahead[farthest := int(far.argmax())]))
+            far = np.minimum(far, among[farthest])
+        new = new or [int(distance.argmax())]  # all are as far
+        chosen += new
+    return torch.tensor(chosen)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,6 +36,8 @@ class Foreign(nn.Module):
         Ledoit and Wolf's shrinkage (2004) with a fixed weight.
     """
 
+    keeps_features = True  # on disk, as the backbone's
+
     def __init__(self, config: Config) -> None:
         """The ResNet18 has the run's pretrained weights; random ones, as `weights` then says, where
         the run has none, or where a detector of one's own names none that can be had.
@@ -44,11 +47,12 @@ class Foreign(nn.Module):
         """
         super().__init__()
         weights = config.weights if config.uses_weights else "none"
+        self.config = dataclasses.replace(
+            config, model="resnet18", weights=weights, precision="float32", device="cpu",
+            weights_fallback=config.weights_fallback or config.model not in MODELS)
         with torch.random.fork_rng(devices=[]):  # random weights are the run's own, too
             torch.manual_seed(config.seed)
-            network, word = backbone.load_backbone(dataclasses.replace(
-                config, model="resnet18", weights=weights, precision="float32",
-                weights_fallback=config.weights_fallback or config.model not in MODELS))
+            network, word = backbone.load_backbone(self.config)
         # where they came from, in words
         self.weights = "RANDOM, not ImageNet's (the run has none)" if weights == "none" else word
         if weights != "none" and word.startswith("RANDOM"):
@@ -74,28 +78,18 @@ class Foreign(nn.Module):
         self.register_buffer("least_detail", _detail(features).min())
         return self
 
-    @torch.inference_mode()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float64 [N,D] on the CPU."""
-        found = [self.features_of(pictures.to_float(part)) for part in images.split(backbone.BATCH)]
-        return torch.cat(found) if len(images) else (
-            torch.zeros(0, 1 + 6 * sum(backbone.CHANNELS[1:]), dtype=torch.float64))
+        width = 1 + 6 * sum(backbone.CHANNELS[1:])
+        return backbone.remembered(self._compute, "foreign 1", self.network, images, self.config,
+                                   (width, np.float64), self.keeps_features)
 
-    def features_of(self, x: torch.Tensor) -> torch.Tensor:
-        """float32 [N,3,S,S] in [0,1] -> float64 [N,D]."""
-        x = nn.functional.avg_pool2d(x, max(1, x.shape[-1] // SIDE))
-        detail = x.mean(dim=1).flatten(1).std(dim=1, keepdim=True)
-        cells, encoder = (x - self.network.mean) / self.network.std, self.network.encoder
-        cells = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(cells))))
-        finer = encoder.layer2(encoder.layer1(cells))
-        summaries = [detail]
-        for cells in (finer, encoder.layer3(finer)):
-            half = cells.shape[-1] // 2
-            halves, whole = (slice(half), slice(half, None)), cells.flatten(2)
-            summaries += [whole.std(dim=-1), whole.mean(dim=-1)]
-            summaries += [cells[:, :, rows, columns].mean(dim=(2, 3)) for rows in halves
-                          for columns in halves]
-        return torch.cat(summaries, dim=1).double()
+    @torch.inference_mode()
+    def _compute(self, images: torch.Tensor) -> np.ndarray:
+        network = backbone.folded(self.network).to(memory_format=torch.channels_last)
+        found = [features_of(network, pictures.to_float(part).contiguous(
+            memory_format=torch.channels_last)) for part in images.split(backbone.BATCH)]
+        return torch.cat(found).numpy()
 
     def distances(self, features: torch.Tensor) -> torch.Tensor:
         """float64 [N,D] -> float64 [N]."""
@@ -116,6 +110,19 @@ class Foreign(nn.Module):
     def _square(self, features: torch.Tensor) -> torch.Tensor:
         z = (features - self.mean) / self.deviation
         return z.square().sum(dim=1) - (z @ self.basis.T).square().sum(dim=1)
+
+
+def features_of(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """float32 [N,3,S,S] in [0,1] -> float64 [N,D], by a frozen ResNet18."""
+    x = nn.functional.avg_pool2d(x, max(1, x.shape[-1] // SIDE))
+    summaries = [x.mean(dim=1).flatten(1).std(dim=1, keepdim=True)]
+    for cells in backbone.stages_of(network, x)[1:]:
+        half = cells.shape[-1] // 2
+        halves, whole = (slice(half), slice(half, None)), cells.flatten(2)
+        summaries += [whole.std(dim=-1), whole.mean(dim=-1)]
+        summaries += [cells[:, :, rows, columns].mean(dim=(2, 3)) for rows in halves
+                      for columns in halves]
+    return torch.cat(summaries, dim=1).double()
 
 
 def _detail(features: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Fold
 from adlib.models.detectors import Counts, Views
-from adlib.models.fast.device import precision
+from adlib.models.fast.device import pick_device, precision
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
@@ -213,10 +213,11 @@ class FeatureDetector(OnBackbone):
             fused = self.config.model == "fused"
             head = (Fused if fused else detectors.SyntheticAnomalyClassifier)(
                 backbone.width(self.config.layers))
-        rounded = precision(self.config, torch.device("cpu")) == "bf16"  # where heads compute
+        device = pick_device(self.config.device)
+        rounded = precision(self.config, device) == "bf16"
         for memory in head.modules():
             if isinstance(memory, detectors.Memory):
-                memory.rounded = rounded
+                memory.rounded, memory.device = rounded, device
         return head
 
     def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None,

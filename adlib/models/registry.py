@@ -49,9 +49,8 @@ def build(config: Config) -> Detector:
     if config.loss:
         if not hasattr(detector, "own_loss"):
             raise InputError(f"loss is {config.loss!r}, and model {config.model!r} is not trained "
-                             f"by "
-                             "a loss of images and reconstructions; leave it empty, or use cae or "
-                             "resnet18")
+                             "by a loss of images and reconstructions; leave it empty, or use cae "
+                             "or resnet18")
         detector.own_loss = _guarded(load_object(config.loss, "loss"), config.loss)
     if config.score:
         detector.own_score = _guarded(load_object(config.score, "score"), config.score)
@@ -147,8 +146,7 @@ class OwnDetector(Detector):
         values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
         if bad := int((~torch.isfinite(values)).flatten(1).any(dim=1).sum()) if n else 0:
             raise InputError(f"{self.where}: anomaly_maps gave NaN or infinity in {name!r} of "
-                             f"{bad} "
-                             f"of {n} images; give finite numbers")
+                             f"{bad} of {n} images; give finite numbers")
         return values
 
 
@@ -219,8 +217,7 @@ def _row(row: object, epoch: int, where: str) -> dict[str, float]:
                 **{str(key): float(value) for key, value in row.items()}, "loss": loss}
     except (TypeError, KeyError, ValueError, AttributeError):
         raise InputError(f"{where}: row {epoch} of its history is {row!r}; give a dict with a "
-                         f"loss, "
-                         "such as {'epoch': 1, 'loss': 0.5}") from None
+                         f"loss, such as {{'epoch': 1, 'loss': 0.5}}") from None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import math
 import os
 import time
@@ -12,29 +11,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, log
 from adlib.data import files
 from adlib.data.images import to_float
 from adlib.models import ssim
 from adlib.models.fast import optimizers
 from adlib.models.fast.device import AT_ONCE, autocast, pick_device, precision
 
-log = logging.getLogger("adlib")
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work, and changes no number
 SHORT_MEMORY = 0.95  # Adam's second beta for one_cycle: a run of some hundred steps is short
 SNAPSHOT_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # kept for the AUROC over epochs
 Area = torch.Tensor | None  # bool [N,S,S], which pixels of some images count; None = all
 Loss = typing.Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (images, reconstructions)
-
-
-class Checkpoints(typing.Protocol):
-    """Where training keeps its state, and whom it tells: an `adlib.runs.Run`."""
-
-    folder: Path  # gets checkpoint.pt, snapshots/ and history.csv
-    identity: str  # what the numbers depend on; a checkpoint of another identity is not used
-
-    def progress(self, state: dict[str, typing.Any]) -> None:
-        """{"epoch", "epochs", "loss", "seconds_left"}."""
 
 
 def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor,
@@ -48,7 +36,7 @@ def loss_terms(x: torch.Tensor, reconstruction: torch.Tensor,
 
 
 def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | None,
-          config: Config, *, run: Checkpoints | None = None, loss: Loss | None = None,
+          config: Config, *, run: typing.Any = None, loss: Loss | None = None,
           area: Area = None, validation_area: Area = None) -> list[dict[str, float]]:
     """Train a network in place to redraw good images; the last epoch is the result.
 
@@ -58,7 +46,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
 
     Args:
         images: uint8 [N,3,S,S], good ones; validation: others, or None.
-        run: a killed run goes on from its checkpoint; None keeps nothing on disk.
+        run: an `adlib.runs.Run`, whose folder gets checkpoint.pt, snapshots/ and history.csv. A
+            killed one goes on from its checkpoint; None keeps nothing on disk.
         loss: another than `loss_terms`: (images, reconstructions) -> scalar.
         area, validation_area: bool [N,S,S], which pixels count; the others are as if redrawn
             without an error.
@@ -160,8 +149,7 @@ def one_cycle(parameters: typing.Iterable[nn.Parameter],
             total += loss.item() * size / (count // size * size)
         if not math.isfinite(total):
             raise InputError(f"the loss became {total} in epoch {epoch}; the learning rate {peak} "
-                             f"is "
-                             "probably too high")
+                             "is probably too high")
         history.append({"epoch": epoch, "lr": lr, "loss": total, "held_out_loss": float("nan"),
                         "seconds": time.perf_counter() - started})
     return history
@@ -234,8 +222,7 @@ def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
     loss, mse = (total / len(order)).tolist()
     if not math.isfinite(loss):
         raise InputError(f"the loss became {loss} in epoch {epoch}; the learning rate {config.lr} "
-                         f"is "
-                         "probably too high (or, with precision bf16, try float32)")
+                         "is probably too high (or, with precision bf16, try float32)")
     return {"loss": loss, "mse": mse}
 
 
@@ -255,7 +242,7 @@ def _save(path: Path, state: dict) -> None:
         torch.save(state, temporary)
 
 
-def _resume(run: Checkpoints | None, network: nn.Module, optimiser: torch.optim.Optimizer,
+def _resume(run: typing.Any, network: nn.Module, optimiser: torch.optim.Optimizer,
             scheduler: torch.optim.lr_scheduler.LRScheduler) -> list[dict[str, float]]:
     if run is None or not (run.folder / "checkpoint.pt").exists():
         return []

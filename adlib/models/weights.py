@@ -61,8 +61,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from a file, floating-point tensors as float32. InputError where that fails."""
     if not path.is_file():
         raise InputError(f"weights file {path} is {'a folder' if path.is_dir() else 'missing'}; "
-                         f"give "
-                         "the path of a ResNet18 state dict, or weights: imagenet or none")
+                         "give the path of a ResNet18 state dict, or weights: imagenet or none")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything: IndexError, struct.error, ...
@@ -74,8 +73,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         # An OSError's own word is clear; torch's others mislead here.
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise InputError(f"weights file {path} cannot be read as a torch state dict{why}; it may "
-                         f"be "
-                         "truncated or of another kind") from None
+                         "be truncated or of another kind") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     plain = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
@@ -127,11 +125,9 @@ def _imagenet_state() -> dict[str, torch.Tensor]:
                          "give weights: PATH or weights: none") from error
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong hash
         raise InputError(f"ImageNet weights are out of reach ({_first_line(error)}); three ways "
-                         f"out: "
-                         f"give a state dict with weights: PATH, put torchvision's file at "
-                         f"{cached} "
-                         "(connecting once does it), or start from random weights with weights: "
-                         "none") from error
+                         "out: give a state dict with weights: PATH, put torchvision's file at "
+                         f"{cached} (connecting once does it), or start from random weights with "
+                         "weights: none") from error
 
 
 def _imagenet() -> tuple[typing.Any, Path]:

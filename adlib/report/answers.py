@@ -140,7 +140,7 @@ def provenance(table: pd.DataFrame) -> Text:
     if random := [word for word in words if word.startswith("RANDOM")]:
         said.append(t("comparison.random_weights",
                       weights=join(map(sentences.weights, random), "; ")))
-    said += [data_source("", folder) for folder in sorted(set(done["data"]) - {""})]
+    said += [data_source("folder", folder) for folder in sorted(set(done["data"]) - {""})]
     if given := [word for word in words if not word.startswith(("RANDOM", "none"))]:
         said.append(t("comparison.weights", weights=join(map(sentences.weights, given), "; ")))
     fingerprints = (t("list.name", name=category, value=enumerated(sorted(set(values))))

@@ -19,23 +19,23 @@ Groups = typing.Mapping[str, list[dict[str, typing.Any]]]  # of links between pa
 def result_first(cells: Cells) -> Cells:
     """What was found, then how. In front: cells tagged "lead", then sections (a heading and what
     follows it) whose heading is tagged "result". The others are marked `folded` in their metadata,
-    the first of them `opens`, the last
-    `closes`."""
-    lead: Cells = []
-    results: Cells = []
-    method: Cells = []
+    the first of them `opens`, the last `closes`."""
+    lead, results, method = [], [], []
     section = method
     for cell in cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             section = results if "result" in _tags(cell) else method
         (lead if "lead" in _tags(cell) else section).append(cell)
-    for cell in method:
-        cell.metadata["folded"] = True
-    for cell in method[:1]:
-        cell.metadata["opens"] = True
-    for cell in method[-1:]:
-        cell.metadata["closes"] = True
+    for i, cell in enumerate(method, 1):
+        cell.metadata |= {"folded": True, "opens": i == 1, "closes": i == len(method)}
     return [*lead, *results, *method]
+
+
+def shown(name: str, *fragments: str, source: str = "") -> nbformat.NotebookNode:
+    """A cell of that id with what its source shows: fragments of HTML, empty ones left out."""
+    return nbformat.v4.new_code_cell(source, id=name, outputs=[
+        nbformat.v4.new_output("display_data", data={"text/html": html})
+        for html in fragments if html])
 
 
 def links(groups: Groups, folder: Path, compare: Path) -> dict[str, typing.Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 import typing
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 from markupsafe import Markup
 
 from adlib.evaluation.results import write_csv
-from adlib.report import comparison, components, gallery
+from adlib.report import arrangement, comparison, components, gallery
 from adlib.report.i18n import t
 from adlib.runs import album, run_folder
 
@@ -47,11 +46,9 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
         if shown := gallery.compare(sides):
             write_csv(pd.concat([side.rows.set_index("path")["score"].rename(str(side.name))
                                  for side in sides], axis=1).reset_index(), here / "scores.csv")
-            output = nbformat.v4.new_output("display_data", data={"text/html": shown})
             yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
-                   "cells": [nbformat.v4.new_markdown_cell("", id="question"),
-                             nbformat.v4.new_code_cell(
-                             SOURCE.format(str(category)), id="compare", outputs=[output])],
+                   "cells": [arrangement.shown("compare", shown,
+                                               source=SOURCE.format(str(category)))],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
                    "synthetic": comparison.drawn(runs)}

@@ -21,7 +21,7 @@ from adlib.evaluation.auroc import auroc_interval, best_against_each
 from adlib.evaluation.conformal import min_calibration_size, rate_interval
 from adlib.evaluation.results import arrays
 from adlib.report.i18n import named, t
-from adlib.runs import run_folder
+from adlib.runs import freshness, run_folder
 
 LEVEL = 0.05  # of a difference that counts
 
@@ -35,7 +35,6 @@ REFERENCE_CLAIMS = {
     ("hazelnut", "resnet_mse"): (0.80, 0.85), ("zipper", "resnet_mse"): (0.70, 0.80),
     ("hazelnut", "resnet_ssim"): (0.85, 0.90), ("zipper", "resnet_ssim"): (0.75, 0.85)}
 REFERENCE_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"): 0.717}
-REFERENCE_LAYOUTS = ("course", "seed")  # the second: as older runs name it
 
 ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_texture", "fused_shape",
              "classifier_texture", "classifier_shape")
@@ -76,7 +75,7 @@ def read_results(folder: Path) -> pd.DataFrame:
     """A finished run's all_results.csv. Raises InputError where it is missing or damaged."""
     path = folder / "all_results.csv"
     try:
-        return _csv(path, path.stat().st_mtime_ns).copy()
+        return _read(path, path.stat().st_mtime_ns).copy()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); run its configuration again with "
                          "--force") from error
@@ -85,7 +84,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 def read_metrics(folder: Path) -> dict[str, typing.Any]:
     """A finished run's metrics.json, which is not to be changed."""
     path = folder / "metrics.json"
-    return _metrics(path, path.stat().st_mtime_ns)
+    return _read(path, path.stat().st_mtime_ns)
 
 
 def finished(table: pd.DataFrame) -> typing.Iterator[tuple[tuple[str, str], pd.DataFrame]]:
@@ -101,6 +100,15 @@ def results_of(table: pd.DataFrame, reports: Path, names: typing.Iterable[str],
     return {(row.category, row.name): pd.read_csv(reports / row.folder / file)
             for name in names for row in done[done["name"] == name].itertuples(index=False)
             if (reports / row.folder / file).is_file()}
+
+
+def after_runs(reports: Path, kind: str, file: str) -> Results:
+    """{(category, configuration): a CSV of what was found out after its run}, where that has a row.
+    kind: of grid.AFTER_A_RUN."""
+    tables = {folder.parts[-2:]: pd.read_csv(folder / file)
+              for folder in freshness.looked_at(reports, kind)
+              if (folder / file).is_file() and not freshness.failure(folder / f"{kind}.json")}
+    return {key: table for key, table in tables.items() if len(table)}
 
 
 def drawn(table: pd.DataFrame) -> bool:
@@ -162,7 +170,7 @@ def _run(folder: Path, reports: Path) -> dict[str, typing.Any]:
                 "n_bad": bad["n_anomalous"], "epochs": metrics["epochs"],
                 "train_seconds": manifest.get("train_seconds"),
                 **(metrics.get("confounders") or {})}
-    return {column: _nan(row.get(column)) if column != "synthetic" else row[column]
+    return {column: math.nan if row.get(column) is None and column != "synthetic" else row[column]
             for column in RUN_COLUMNS}
 
 
@@ -287,7 +295,7 @@ def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]
     exceeded; "" where the claims, which are about full training, ImageNet weights and its own
     images, say nothing of the run); the AUROC of the scores that it published."""
     key = (run["category"], run["name"])
-    if run["layout"] not in REFERENCE_LAYOUTS or key not in REFERENCE_CLAIMS:
+    if run["layout"] != "course" or key not in REFERENCE_CLAIMS:
         return {}
     low, high = REFERENCE_CLAIMS[key]
     found = {"claim_low": low, "claim_high": high, "verdict": "",
@@ -336,15 +344,6 @@ def _pixel_metrics(metrics: list[dict], name: str) -> dict[str, float]:
             for key in PIXEL_METRICS if measured}
 
 
-@functools.lru_cache(maxsize=1024)
-def _csv(path: Path, stamp: int) -> pd.DataFrame:
-    return pd.read_csv(path)
-
-
-@functools.lru_cache(maxsize=1024)
-def _metrics(path: Path, stamp: int) -> dict[str, typing.Any]:
-    return run_folder.metrics(path.parent)
-
-
-def _nan(value: typing.Any) -> typing.Any:
-    return math.nan if value is None else value
+@functools.lru_cache(maxsize=2048)
+def _read(path: Path, stamp: int) -> typing.Any:
+    return pd.read_csv(path) if path.suffix == ".csv" else files.read_json(path)

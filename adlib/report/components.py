@@ -80,6 +80,7 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
              "ticks": [undone(at) for at in (0, 0.25, 0.5, 0.75, 1)],
              "paths": _histograms(axis(scores), labels)}
             for kind, (axis, undone) in _axes(scores).items()]
+    heavy = bool(np.ptp(scores) > HEAVY * np.ptp(np.quantile(scores, [0.25, 0.75])))
     reference = test["score"].to_numpy(float)
     grey = [] if np.array_equal(reference, scores) else _histograms(
         _axes(reference)["linear"][0](reference), labels)
@@ -90,7 +91,7 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
         anomalous=np.sort(scores[labels == 1]), axes=axes, grey=grey, said=said, level=level,
         label_free=threshold.value if calibrated else math.nan, oracle=best, calibrated=calibrated,
         target_fpr=threshold.target_fpr, score=sentences.score(name), height=2 * HEIGHT,
-        start=int(np.searchsorted(levels, level)), heavy=_is_heavy(scores),
+        start=int(np.searchsorted(levels, level)), heavy=heavy,
         rates=[(rate, value) for rate, value in rates.items() if math.isfinite(value)],
         counts=operating_point.counts(labels, scores, level))
 
@@ -110,11 +111,6 @@ def _axes(scores: np.ndarray) -> dict[str, tuple[Axis, typing.Callable[[float], 
                               lambda y: middle + spread * np.sinh(y))}
 
 
-def _is_heavy(scores: np.ndarray) -> bool:
-    quartiles = np.quantile(scores, [0.25, 0.75])
-    return bool(np.ptp(scores) > HEAVY * np.ptp(quartiles))
-
-
 def _histograms(places: np.ndarray, labels: np.ndarray) -> list[str]:
     """Histograms of places in [0,1] as SVG paths: anomalous images above the axis, good ones
     below."""
@@ -126,8 +122,7 @@ def _histograms(places: np.ndarray, labels: np.ndarray) -> list[str]:
             for counts, sign in zip(counted, (-1, 1), strict=True)]
 
 
-def verdicts(score: float, label: int | None,
-             threshold: Threshold) -> list[tuple[str, Text, bool]]:
+def verdicts(score: float, label: int | None, threshold: Threshold) -> list[tuple[str, Text, bool]]:
     """(class, words, does it hold) for a score above the threshold and one that is not; none holds
     where there is no threshold."""
     above = bool(threshold.exceeded(score))
@@ -157,8 +152,7 @@ def misses(results: Results) -> Markup:
                   other=other)
 
 
-def _groups(test: pd.DataFrame,
-            regions: pd.DataFrame) -> typing.Iterator[tuple[str, pd.DataFrame]]:
+def _groups(test: pd.DataFrame, regions: pd.DataFrame) -> typing.Iterator[tuple[str, pd.DataFrame]]:
     """The anomalous test images by defect, the most missed first, and by the size of their defect,
     named as results.locate names them."""
     by_defect = [(str(name), images) for name, images in test.groupby("defect", sort=True)]

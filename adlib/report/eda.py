@@ -2,11 +2,12 @@
 What is said of them is in `sentences`."""
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from markupsafe import Markup
 
 from adlib.config import Config, InputError
 from adlib.data import files, images, layout, quality
@@ -20,13 +21,14 @@ from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 from adlib.runs import overlays, run_folder
 
+IMAGES = "images.csv"  # beside the data's page: each image, its kind and its mean grey value
 
-def card(findings: Findings) -> typing.Any:
-    """The data card: what was found, and every problem, as an HTML table."""
-    from IPython.display import HTML
 
-    return HTML(render("data_card.html.j2", rows=findings_rows(findings),
-                       problems=findings_problems(findings)))
+def card(findings: Findings) -> Markup:
+    """The data card: what was found, and every problem."""
+    return components.figure(render("data_card.html.j2", rows=findings_rows(findings),
+                                    problems=findings_problems(findings)),
+                             "card", t("data.data_card"))
 
 
 def properties(part: Part, most: int = 200) -> Text:
@@ -35,8 +37,7 @@ def properties(part: Part, most: int = 200) -> Text:
     if len(part.good) < 2:
         return t("data.one_good_picture")
     found = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
-    folder = run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
-    files.write_json(folder / "properties.json", found)
+    files.write_json(_folder(part) / "properties.json", found)
     return t("data.properties", kind=named("kind_of", questions.kind_of(found)), **found)
 
 
@@ -104,14 +105,19 @@ def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 1
         {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
                                      for i, shares in enumerate(counted.values())]},
         list(counted), (t("data.brightness_axis"), low, high, (low, (low + high) / 2, high)),
-        (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness")
+        (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness", data=IMAGES)
 
 
-def brightness(category: Category, size: int) -> dict[str, np.ndarray]:
+def brightness(part: Part) -> dict[str, np.ndarray]:
     """{kind: mean grey value [N] in [0,1]} of all images, in no more kinds than lines can be told
-    apart."""
-    return {kind: images.brightness(_load(category, paths, size))
-            for kind, paths in groups(category, most=3).items()}
+    apart; each image's is kept in IMAGES beside the data's page."""
+    category, by_kind = part.category, groups(part.category, most=3)
+    values = {kind: images.brightness(_load(category, paths, part.config.image_size))
+              for kind, paths in by_kind.items()}
+    files.write_text(_folder(part) / IMAGES, pd.concat([
+        pd.DataFrame({"path": map(category.key, by_kind[kind]), "kind": str(kind),
+                      "brightness": some}) for kind, some in values.items()]).to_csv(index=False))
+    return values
 
 
 def page(category: Category, paths: list[Path], size: int, number: int, each: int) -> str:
@@ -153,6 +159,11 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
     title = t("data.n_images_features_frozen_resnet18", n=len(paths), how=how, weights=weights)
     drawn = clouds.feature_map(points, kinds, keys, loaded.permute(0, 2, 3, 1).numpy(), title)
     return drawn, sentences.neighbours(*embedding.alike(pooled, anomalous), len(paths))
+
+
+def _folder(part: Part) -> Path:
+    """Of the data's page."""
+    return run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
 
 
 def _spread(paths: list[Path], most: int) -> list[Path]:

@@ -3,6 +3,7 @@ figure, or a sentence."""
 from __future__ import annotations
 
 from adlib.report import components
+from adlib.runs.freshness import attended
 
 
 def show(shown: str, caption: str = "", name: str = "", data: str = "") -> None:
@@ -28,12 +29,3 @@ def say(text: str) -> None:
     from IPython.display import display
 
     display({"text/html": components.paragraph(text), "text/plain": str(text)}, raw=True)
-
-
-def attended() -> bool:
-    """Can the running cell ask somebody a question? JupyterLab's can, papermill's and nbconvert's
-    cannot."""
-    from IPython import get_ipython
-
-    header = getattr(get_ipython(), "parent_header", None) or {}
-    return bool(header.get("content", {}).get("allow_stdin", False))

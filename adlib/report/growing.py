@@ -2,26 +2,22 @@
 there a first page that lists the steps and loads itself again."""
 from __future__ import annotations
 
-import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from adlib.config import log
 from adlib.data import files
-from adlib.report import comparison, site
+from adlib.report import arrangement, comparison, site
 from adlib.report.i18n import named, t
 from adlib.report.render import render
 from adlib.runs import forecast, freshness
-
-if typing.TYPE_CHECKING:
-    from adlib.runs.batch import Outcome
-    from adlib.runs.grid import Task
+from adlib.runs.batch import Outcomes
+from adlib.runs.grid import Task
 
 RELOAD_S = 5
-Steps = list[tuple["Task", str]]
+Steps = list[tuple[Task, str]]
 
 
 class Growing:
@@ -37,7 +33,7 @@ class Growing:
         self.pool = ThreadPoolExecutor(1)
         self.said = False
 
-    def __call__(self, outcomes: typing.Mapping[Task, Outcome]) -> None:
+    def __call__(self, outcomes: Outcomes) -> None:
         if not self.said:
             log.info("report, which grows as runs finish: %s", forecast.near(self.index))
             self.said = True
@@ -74,9 +70,7 @@ class Growing:
         shown = render("growing.html.j2", said=said, steps=[
             (task.title, f"{task.output.parent.relative_to(self.reports).as_posix()}/index.html"
              if task in self.pages else "", named("status", status)) for task, status in steps])
-        output = nbformat.v4.new_output("display_data", data={"text/html": shown})
         return {"notebook": self.reports / "comparison.ipynb", "stem": "", "up": "",
-                "cells": [nbformat.v4.new_markdown_cell("", id="question"),
-                          nbformat.v4.new_code_cell("", id="steps", outputs=[output])],
+                "cells": [arrangement.shown("steps", shown)],
                 "heading": t("growing.title"), "title": t("page.study"), "synthetic": False,
                 "reload": RELOAD_S}

@@ -2,13 +2,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 
 from adlib.evaluation import learning_curve
 from adlib.report.i18n import Text, enumerated, join, named, t
-from adlib.runs import freshness
 
 
 def said(table: pd.DataFrame) -> Text:
@@ -37,15 +35,6 @@ def said(table: pd.DataFrame) -> Text:
     return join([*text, t("how_many.rates", n=int(last["n"]), rate=last["false_positives"],
                           low=last["false_positives_low"], high=last["false_positives_high"],
                           found=last["found"])])
-
-
-def measured(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    """{(category, configuration): how_many.measure}."""
-    tables = {folder.parts[-2:]: pd.read_csv(folder / "how_many.csv")
-              for folder in freshness.looked_at(reports, "how_many")
-              if not freshness.failure(folder / "how_many.json")
-              and (folder / "how_many.csv").is_file()}
-    return {key: table for key, table in tables.items() if len(table)}
 
 
 def table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from adlib.config import STATISTICS
 from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
-from adlib.report.i18n import named
 from adlib.report.sentences import SHOWN_STRENGTH, group
 from adlib.runs import freshness, run_folder
 
@@ -239,19 +238,7 @@ def by_kind(rows: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
     return cells.rename("value").reset_index()
 
 
-def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
-    """`kinds` in words."""
-    return kinds.assign(kind_of=[named("kind_of", kind) for kind in kinds["kind_of"]])
-
-
 # ---- limits, of every configuration that was taken to them
-
-
-def robustness(reports: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    """{(category, configuration): limits.robustness}."""
-    tables = {folder.parts[-2:]: _read(folder / "robustness.csv")
-              for folder in _looked_at(reports, "limits")}
-    return {key: table for key, table in tables.items() if len(table)}
 
 
 def robustness_table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
@@ -277,21 +264,11 @@ def disturbed(table: pd.DataFrame) -> pd.DataFrame:
 
 def smallest(reports: Path) -> pd.DataFrame:
     """Where each defect is found, on drawn data: limits.smallest of every configuration."""
-    tables = [_read(folder / "smallest.csv").assign(category=folder.parts[-2],
-                                                    configuration=folder.name)
-              for folder in _looked_at(reports, "limits")]
+    tables = [table.assign(category=category, configuration=name) for (category, name), table in
+              comparison.after_runs(reports, "limits", "smallest.csv").items()]
     columns = ["category", "configuration", "defect", "area50", "area95", "smallest", "largest",
                "found_at_real_size", "contrast95", "faintest"]
-    return pd.concat([pd.DataFrame(columns=columns), *filter(len, tables)])[columns]
-
-
-def _looked_at(reports: Path, kind: str) -> list[Path]:
-    return [folder for folder in freshness.looked_at(reports, kind)
-            if not freshness.failure(folder / f"{kind}.json")]
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return pd.concat([pd.DataFrame(columns=columns), *tables])[columns]
 
 
 def _metrics(reports: Path, runs: pd.DataFrame) -> list[dict[str, typing.Any]]:

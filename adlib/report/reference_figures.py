@@ -2,6 +2,7 @@
 English. The run's page shows more of each, in its own colours."""
 from __future__ import annotations
 
+import contextlib
 import typing
 from pathlib import Path
 
@@ -28,9 +29,12 @@ STYLE = {"font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left", "a
          "figure.constrained_layout.use": True, "text.parse_math": False}
 
 
-def _save(draw: typing.Callable[[], plt.Figure], path: Path) -> None:
+@contextlib.contextmanager
+def _figure(path: Path, *grid: int, **how: typing.Any) -> typing.Iterator[tuple]:
+    """A figure and its axes to draw into, made as by plt.subplots, and saved at the end."""
     with plt.rc_context(STYLE), files.atomic_path(path) as temporary:
-        figure = draw()
+        figure, axes = plt.subplots(*grid, **how)
+        yield figure, axes
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
         plt.close(figure)
 
@@ -38,9 +42,8 @@ def _save(draw: typing.Callable[[], plt.Figure], path: Path) -> None:
 def loss_curve(history: list[dict], folder: Path) -> None:
     """loss_curve.png: training and held-out loss over epochs, logarithmic. history:
     Detector.history, not empty."""
-    def draw() -> plt.Figure:
-        table = pd.DataFrame(history)
-        figure, axes = plt.subplots(figsize=(6.5, 3.4))
+    table = pd.DataFrame(history)
+    with _figure(folder / "loss_curve.png", figsize=(6.5, 3.4)) as (_, axes):
         axes.plot(table["epoch"], table["loss"], color=GOOD, label="training images")
         axes.plot(table["epoch"], table["held_out_loss"], "--", color=ANOMALOUS,
                   label="held-out good images")
@@ -49,16 +52,12 @@ def loss_curve(history: list[dict], folder: Path) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:.2g}")
         axes.legend()
-        return figure
-
-    _save(draw, folder / "loss_curve.png")
 
 
 def roc(results: Results, name: str, folder: Path) -> None:
     """roc_curve.png: of the score in use, `name`, on the test split; grey, of the reference
     score."""
-    def draw() -> plt.Figure:
-        figure, axes = plt.subplots(figsize=(4.6, 4.6))
+    with _figure(folder / "roc_curve.png", figsize=(4.6, 4.6)) as (_, axes):
         axes.plot([0, 1], [0, 1], ":", color="#999999", linewidth=0.8)
         for code, column, entry, look in (
                 (results.metrics["score"], "score", results.auroc, {"color": GREY, "linewidth": 1}),
@@ -70,19 +69,15 @@ def roc(results: Results, name: str, folder: Path) -> None:
                 axes.legend(loc="lower right", fontsize=8)
         axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal",
                  title="ROC curve, test split")
-        return figure
-
-    _save(draw, folder / "roc_curve.png")
 
 
 def score_distribution(results: Results, name: str, folder: Path) -> None:
     """score_distribution.png: the score in use, `name`, of training, good and anomalous test
     images, as densities over common bins."""
-    def draw() -> plt.Figure:
-        table = results.table
-        test = table[table["split"] == "test"]
-        figure, axes = plt.subplots(figsize=(6.5, 3.4))
-        bins = np.histogram_bin_edges(table["chosen_score"], bins=28)
+    table = results.table
+    test = table[table["split"] == "test"]
+    bins = np.histogram_bin_edges(table["chosen_score"], bins=28)
+    with _figure(folder / "score_distribution.png", figsize=(6.5, 3.4)) as (_, axes):
         for label, rows, colour, hatch in (
                 ("train, good", table[table["split"] == "train"], GREY, "//"),
                 ("test, good", test[test["label"] == 0], GOOD, ""),
@@ -94,9 +89,6 @@ def score_distribution(results: Results, name: str, folder: Path) -> None:
         axes.set(xlabel=f"{sentences.score(name)} (higher = more anomalous)", ylabel="density",
                  title="Anomaly scores")
         axes.legend(fontsize=8)
-        return figure
-
-    _save(draw, folder / "score_distribution.png")
 
 
 def visualization(detector: Detector, results: Results, decision: Decision, part: Part,
@@ -122,9 +114,9 @@ def visualization(detector: Detector, results: Results, decision: Decision, part
     rows["anomaly map"] = (results.maps[chosen.index], low,
                            low + 2 * max(decision.level - low, 1e-12))
 
-    def draw() -> plt.Figure:
-        figure, axes = plt.subplots(len(rows), len(chosen), squeeze=False, figsize=(
-            1.35 * len(chosen) + 0.9, 1.35 * len(rows) + 0.5))
+    size = (1.35 * len(chosen) + 0.9, 1.35 * len(rows) + 0.5)
+    with _figure(folder / "visualization_result.png", len(rows), len(chosen), squeeze=False,
+                 figsize=size) as (figure, axes):
         for line, (kind, (pictures, start, stop)) in zip(axes, rows.items(), strict=True):
             for ax, picture in zip(line, pictures, strict=True):
                 drawn = ax.imshow(picture, vmin=start, vmax=stop, cmap=HEAT)
@@ -136,9 +128,6 @@ def visualization(detector: Detector, results: Results, decision: Decision, part
         for ax, row in zip(axes[0], chosen.itertuples(), strict=True):
             ax.set_title(f"{row.defect or 'unlabelled'}\n{Path(row.path).name}\n{row.score:.4g}",
                          fontsize=7.5, loc="center")
-        return figure
-
-    _save(draw, folder / "visualization_result.png")
 
 
 def _redrawn(detector: Detector, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:

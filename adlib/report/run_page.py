@@ -18,14 +18,7 @@ from adlib.data import background
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import (
-    charts,
-    components,
-    figures,
-    gallery,
-    reference_figures,
-    sentences,
-)
+from adlib.report import charts, components, figures, gallery, reference_figures, sentences
 from adlib.report.i18n import join, named, t
 from adlib.runs import album, overlays
 

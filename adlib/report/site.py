@@ -36,13 +36,11 @@ DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
          "text/plain"]
 TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
-AFTER_A_RUN_SAID = {  # {kind: its group, its title, that it failed}
-    "limits": ("page.limits", "page.limits_of", "page.limits_not_finished"),
-    "how_many": ("page.how_many", "page.how_many_of", "page.how_many_not_finished")}
 RESULTS = """from adlib.report import figures, study
 
 figures.show(study.Study("reports").of_category({!r}))"""  # what a category's page begins with
 Page = dict[str, typing.Any]
+Part = tuple[str, Text, typing.Sequence[str]]  # of a page: id, heading, fragments of HTML
 
 
 def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
@@ -140,17 +138,16 @@ def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
     """Of a run's limits, or of how many pictures it takes."""
     category, name = folder.parts[-2:]
     failure = freshness.failure(folder / f"{kind}.json")
-    group, title, failed = AFTER_A_RUN_SAID[kind]
     names = {"category": category, "configuration": label(name)}
     page = {"notebook": folder / "notebook.ipynb", "category": category,
             "stem": AFTER_A_RUN[kind].removesuffix(".ipynb"),
-            "title": t(title, **names),
-            "link": (t(group), t("page.category_configuration", **names),
+            "title": t(f"page.{kind}_of", **names),
+            "link": (t(f"page.{kind}"), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
             "synthetic": comparison.drawn(
                 table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
-        folder, t(failed), "failed", failure["failed"], failure["retry"])}
+        folder, t(f"page.{kind}_not_finished"), "failed", failure["failed"], failure["retry"])}
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
@@ -267,9 +264,8 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
         notebook.cells = arrangement.result_first(notebook.cells)
     if page["results"]:  # of a category's runs, before the look at its data
         page["question"] = page["category"]
-        output = nbformat.v4.new_output("display_data", data={"text/html": page["results"]})
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(
-            RESULTS.format(page["category"]), id="results", outputs=[output]))
+        notebook.cells.insert(0, arrangement.shown(
+            "results", page["results"], source=RESULTS.format(page["category"])))
         notebook.cells[1].source = f"## {question.removeprefix('# ')}\n{first.source}"
         chinese[first.id] = f"## {other.removeprefix('# ')}\n{chinese[first.id]}"
     page["contents"] = [
@@ -291,13 +287,30 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
     files.write_text(folder / "index.html", _without_paths(content, page["hidden"]))
 
 
+def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
+          language: str = "") -> Path:
+    """A page on its own, with the looks of the report's: index.html in a folder, which opens in
+    `language` (empty: English); returns its path."""
+    cells = [cell for name, title, fragments in sections for cell in (
+        nbformat.v4.new_markdown_cell(f"## {title}", id=name),
+        arrangement.shown(f"{name}-shown", *fragments))]
+    other = {name: f"## {i18n.chinese(title)}" for name, title, _ in sections}
+    page = shared(language or "en") | {
+        "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
+        "heading": heading, "title": heading, "synthetic": synthetic,
+        "hidden": {str(Path.home()): "~", str(project_root()): project_root().name}}
+    write(page, {}, folder)
+    return folder / "index.html"
+
+
 def _notebook(page: Page) -> nbformat.NotebookNode:
     """An executed notebook, opening with its question; where there is none, one of the figures that
     a run by hand has left."""
     # one line, which is escaped; what follows is markdown, which may hold HTML
     path, heading = page["notebook"], f"# {' '.join(page['title'].split())}"
     if "cells" in page:
-        return nbformat.v4.new_notebook(cells=page["cells"])
+        question = nbformat.v4.new_markdown_cell("", id="question")
+        return nbformat.v4.new_notebook(cells=[question, *page["cells"]])
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:  # it never started, or was run by hand and written elsewhere

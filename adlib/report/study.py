@@ -26,7 +26,7 @@ from adlib.report import (
     tables,
     unlabelled,
 )
-from adlib.report.i18n import Text, join, t
+from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 from adlib.runs import forecast, run_folder
 
@@ -131,7 +131,8 @@ class Study:
         found = questions.kinds(self.rows, self.reports)
         if len(found) < 2 or len(self.categories) <= INLINE:
             return None
-        cells, table = questions.by_kind(self.rows, found), questions.kind_table(found)
+        cells = questions.by_kind(self.rows, found)
+        table = found.assign(kind_of=[named("kind_of", kind) for kind in found["kind_of"]])
         heat = tables.heat(cells, t("caption.kinds"), "kinds", SUMMARY, low=cells["value"].min(),
                            high=1)
         return Section(answers.kinds(cells, found), [
@@ -202,7 +203,7 @@ class Study:
 
     def limits(self) -> Section | None:
         """How small, how faint, how noisy?"""
-        found = questions.robustness(self.reports)
+        found = comparison.after_runs(self.reports, "limits", "robustness.csv")
         if not found:
             return None
         table, sizes = questions.robustness_table(found), questions.smallest(self.reports)
@@ -216,7 +217,7 @@ class Study:
 
     def how_many(self) -> Section | None:
         """How many good pictures does it take?"""
-        if not (found := learning.measured(self.reports)):
+        if not (found := comparison.after_runs(self.reports, "how_many", "how_many.csv")):
             return None
         table = learning.table(found)
         return Section(learning.of_parts(table), [

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from adlib.data import files, layout
 from adlib.data.part import ImageSet, Part
 from adlib.evaluation import suspects
-from adlib.report import components, single
+from adlib.report import components, site
 from adlib.report.i18n import Text, join, named, t
 
 LIST = "suspects.txt"
@@ -30,7 +30,7 @@ def of_part(part: Part) -> pd.DataFrame:
 
 def page(category: layout.Category, found: pd.DataFrame, folder: Path, language: str = "") -> Path:
     """A page of its own with the gallery, and the list, in a folder; the path of the list."""
-    single.write(folder, t("suspects.title", category=category.name), [
+    site.alone(folder, t("suspects.title", category=category.name), [
         ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
                                              gallery(found, category)])],
         synthetic=category.synthetic, language=language)

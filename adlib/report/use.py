@@ -13,7 +13,7 @@ from markupsafe import Markup
 from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation.conditions import MEASURED
-from adlib.report import charts, components, single
+from adlib.report import charts, components, site
 from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 
@@ -53,7 +53,7 @@ def build(folder: Path, language: str = "") -> Path:
     foreign = scored[scored["verdict"] == "foreign"]
     if len(foreign):
         sections.append(("foreign", t("use.foreign"), [_pictures(foreign)]))
-    return single.write(folder, t("use.title", category=said["category"],
+    return site.alone(folder, t("use.title", category=said["category"],
                                   configuration=said["configuration"]), sections,
                         synthetic=False, language=language)
 

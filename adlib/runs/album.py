@@ -10,7 +10,6 @@ import dataclasses
 import os
 import shutil
 import typing
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -117,9 +116,8 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     home, grey_range = run_folder.home_of(folder), images.read_by
     where = home.parents[3] / "pictures" / images.category.name
     digests = files.content_hashes(images.paths)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow works without holding Python's lock
-        inputs = list(pool.map(lambda path: _input(path, where / digests[path][:16], grey_range),
-                               images.paths))
+    inputs = files.in_threads(lambda path: _input(path, where / digests[path][:16], grey_range),
+                              images.paths)
     inputs = [(*(_relative(path, home) for path in kept), size) for kept, size in inputs]
     frame = images.size if isinstance(images.size, Frame) else None
     made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, frame=frame,

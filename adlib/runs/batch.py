@@ -13,8 +13,6 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from adlib.config import Config, InputError, log
 from adlib.data import files, layout
 from adlib.runs import forecast, freshness, run_folder
@@ -55,14 +53,18 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
     """
     if timeout_s <= 0:
         raise InputError(f"the time limit is {timeout_s:g} s; give more than 0 s")
-    with contextlib.nullcontext() if dry_run else _locked(reports):
+    with contextlib.ExitStack() as held:
+        if not dry_run:
+            held.callback(files.taken(
+                reports / ".batch.lock", f"another batch is at work in {reports}; wait for it, or "
+                "give this one another --reports", "make it writable or give another --reports"
+            ).release)
         reasons = due(tasks, force)
         seconds = forecast.of_tasks(task for task, reason in reasons.items() if reason)
         log.info(forecast.describe(reasons, seconds))
         for task, reason in reasons.items():
             if dry_run or reason not in ("", NEVER_RUN, "its run is due", COMPARED):
-                log.info(f"due: {task.title} ({reason})" if reason
-                         else f"{task.title}: up to date")
+                log.info(f"due: {task.title} ({reason})" if reason else f"{task.title}: up to date")
         if dry_run:
             return 0
         if isinstance(engine, local.Local) and (warning := forecast.weights_out_of_reach(seconds)):
@@ -280,21 +282,3 @@ def _plan(outcomes: Outcomes) -> list[dict[str, typing.Any]]:
 
 def _comparison_note(task: Task) -> Path:
     return task.output.with_suffix(".json")
-
-
-@contextlib.contextmanager
-def _locked(reports: Path) -> typing.Iterator[None]:
-    try:
-        reports.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(reports / ".batch.lock")
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(f"another batch is at work in {reports}; wait for it, or give this one "
-                         f"another --reports") from None
-    except OSError as error:
-        raise InputError(f"cannot write in {reports}: {error.strerror or error}; make it writable "
-                         f"or give another --reports") from error
-    try:
-        yield
-    finally:
-        lock.release()

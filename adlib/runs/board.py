@@ -9,13 +9,7 @@ import typing
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from adlib.config import InputError, log
@@ -78,8 +72,7 @@ class Board:
     def progress(self, running: list[Job]) -> None:
         """Show how far the running tasks are, every now and then."""
         now = time.monotonic()
-        if not running or now - self.shown < (
-                LIVE_S if self.console.is_terminal else PLAIN_S):
+        if not running or now - self.shown < (LIVE_S if self.console.is_terminal else PLAIN_S):
             return
         self.shown = now
         # what a running task is behind with is not known; at most what it was to take
@@ -173,7 +166,7 @@ def _far(job: Job) -> str:
 def _result(task: Task) -> str:
     if task.kind != "run":
         return ""
-    test = run_folder.metrics(task.output.parent)["chosen"]["auroc"].get("test", {})
+    test = files.read_json(task.output.with_name("metrics.json"))["chosen"]["auroc"]["test"]
     if test.get("value") is None:
         return f", no AUROC ({test.get('why_absent', 'no labels')})"
     return f", AUROC {test['value']:.4f}"

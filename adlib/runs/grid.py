@@ -6,21 +6,18 @@ import dataclasses
 import re
 import shlex
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from adlib.config import (
     LANGUAGES,
-    RENAMED_VALUES,
     Config,
     InputError,
-    deprecated,
+    check_known,
     did_you_mean,
     project_root,
     study_root,
-    upgrade,
 )
 from adlib.data import layout
 from adlib.runs import run_folder
@@ -37,11 +34,9 @@ DECIDED_BY = {"name": "configs: in the grid", "save_as": "configs: in the grid",
               "category": "categories: in the grid", "seed": "seeds: in the grid",
               "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
-RENAMED_FILES = {"study": "reference"} | {
-    old: new for (key, old), new in RENAMED_VALUES.items() if key == "name"}
 
 
-@dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict
+@dataclasses.dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict
 class Task:
     """One notebook to execute in a process of its own."""
 
@@ -61,7 +56,7 @@ class Task:
         return self.output.with_name(f"{self.kind}.json") if noted else None
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Grid:
     """What a grid's file says, checked for unknown names."""
 
@@ -81,18 +76,17 @@ def read(path: Path | str) -> Grid:
     """Read a grid, or a single configuration's file as a grid of one.
 
     Args:
-        path: where it lies, from the working folder or the study's; a place of an earlier version
-            (params/quick.yaml) is read as well.
+        path: where it lies, from the working folder or the study's.
     Raises:
         InputError: when the file, or a configuration it names, is missing, is not YAML, or holds an
             unknown name.
     """
     places = Path(path), study_root() / path
-    path = _moved(next((place for place in places if place.is_file()), places[0]))
+    path = next((place for place in places if place.is_file()), places[0])
     content = _mapping(path)
     if not any(key in content for key in KEYS):
         return _single(path, content)
-    _known(content, KEYS, str(path))
+    check_known(content, KEYS, f"{path}: unknown key")
     seeds = _list(content, "seeds", path) if "seeds" in content else [0]
     categories = [] if content.get("categories", "all") == "all" else [
         str(name) for name in _list(content, "categories", path)]
@@ -105,19 +99,15 @@ def read(path: Path | str) -> Grid:
             f"{path}: overrides is {overrides!r}; give a list of entries with `when:` and `set:`")
     pairs = [_override(entry, f"{path}: override {number}")
              for number, entry in enumerate(overrides, 1)]
-    configs = dict(_configuration(path, str(name)) for name in _list(content, "configs", path))
+    configs = {str(name): _configuration(path, str(name))
+               for name in _list(content, "configs", path)}
     for number, (when, _) in enumerate(pairs, 1):
-        if when.get("name", next(iter(configs))) not in configs:
-            raise InputError(f"{path}: override {number}: when: no configuration "
-                             f"{when['name']!r}{did_you_mean(when['name'], configs)}")
-    after = {key: [name if name in configs else RENAMED_FILES.get(name, name)
-                   for name in map(str, _list(content, key, path))]
+        check_known([when["name"]] if "name" in when else [], configs,
+                    f"{path}: override {number}: when: no configuration")
+    after = {key: list(map(str, _list(content, key, path)))
              for key in AFTER_A_RUN if key in content}
     for key, names in after.items():
-        for name in names:
-            if name not in configs:
-                raise InputError(
-                    f"{path}: {key}: no configuration {name!r}{did_you_mean(name, configs)}")
+        check_known(names, configs, f"{path}: {key}: no configuration")
     if (language := str(content.get("lang", ""))) not in ("", *LANGUAGES):
         raise InputError(f"{path}: lang is {language!r}; give {' or '.join(LANGUAGES)}")
     return Grid(path, configs, list(dict.fromkeys(categories)), list(dict.fromkeys(seeds)), common,
@@ -142,10 +132,7 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     if data_root := data_root or grid.data_root:
         data_root = str((base / Path(data_root).expanduser()).absolute())
     on_disk = layout.categories(layout.find_root(data_root)[0])
-    for name in grid.categories:
-        if name not in on_disk:
-            raise InputError(
-                f"{grid.path}: the data holds no category {name!r}{did_you_mean(name, on_disk)}")
+    check_known(grid.categories, on_disk, f"{grid.path}: the data holds no category")
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
     if exclude := Config(exclude=exclude).exclude:
         place["exclude"] = exclude
@@ -220,9 +207,7 @@ def _filter(configs: list[Config], only: str) -> list[Config]:
             raise InputError(f"--only {only}: {part!r} is not KEY=VALUE with a known "
                              f"key{did_you_mean(key, ONLY)}")
         values = sorted({_facets(config)[key] for config in configs})
-        if value not in values:
-            raise InputError(
-                f"--only {only}: the grid has no {key} {value!r}{did_you_mean(value, values)}")
+        check_known([value], values, f"--only {only}: the grid has no {key}")
         wanted.setdefault(key, set()).add(value)
     kept = [config for config in configs
             if all(_facets(config)[key] in values for key, values in wanted.items())]
@@ -238,27 +223,15 @@ def _facets(config: Config) -> dict[str, str]:
 
 def _command(grid: Path, data_root: str, reports: str, weights: str,
              exclude: str) -> typing.Callable[[str], str]:
-    words = ["adlib", "run", str(grid)]
-    if reports and Path(reports).absolute() != run_folder.reports_dir().absolute():
-        words += ["--reports", reports]
-    words += ["--data", data_root] if data_root else []
-    words += ["--weights", weights] if weights else []
-    words += ["--exclude", exclude] if exclude else []
-    return lambda only: shlex.join(words + (["--only", only] if only else []))
-
-
-def _moved(path: Path) -> Path:
-    """Where a file of params/ lies now that grids and configurations have folders of their own."""
-    name = f"{RENAMED_FILES.get(path.stem, path.stem)}{path.suffix}"
-    for now in (path.with_name("grids") / name, path.with_name("configurations") / name):
-        if not path.is_file() and now.is_file():
-            deprecated(f"{path} is now {now}")
-            return now
-    return path
+    if Path(reports).absolute() == run_folder.reports_dir().absolute():
+        reports = ""
+    given = {"--reports": reports, "--data": data_root, "--weights": weights, "--exclude": exclude}
+    return lambda only: shlex.join(["adlib", "run", str(grid), *(
+        word for option in {**given, "--only": only}.items() if option[1] for word in option)])
 
 
 def _single(path: Path, content: Values) -> Grid:
-    _known(content, (*PARAMETERS, *KEYS), str(path))
+    check_known(content, (*PARAMETERS, *KEYS), f"{path}: unknown key")
     _named_like_file(path, content)
     for key, what in (("reports", "the command line; take it out and use --reports"),
                       ("save_as", "the file's name; take it out and name the file so")):
@@ -270,20 +243,17 @@ def _single(path: Path, content: Values) -> Grid:
                 [config.seed], {}, [], config.data_root)
 
 
-def _configuration(grid: Path, name: str) -> tuple[str, Values]:
-    """A configuration's name and settings: its file lies beside the grid, or in `configurations`
-    beside or below the grid's folder."""
+def _configuration(grid: Path, name: str) -> Values:
+    """A configuration's settings: its file lies beside the grid, or in `configurations` beside or
+    below the grid's folder."""
     folders = (grid.parent, grid.parent.parent / "configurations", grid.parent / "configurations")
-    for now in (name, RENAMED_FILES.get(name, name)):
-        for path in (folder / f"{now}.yaml" for folder in folders):
-            if path.is_file() and path != grid:
-                if now != name:
-                    deprecated(f"{grid}: the configuration {name} is now {now}")
-                content = _mapping(path)
-                _known(content, PARAMETERS, str(path))
-                _named_like_file(path, content)
-                content.pop("name", None)
-                return now, _settings(content, str(path))
+    for path in (folder / f"{name}.yaml" for folder in folders):
+        if path.is_file() and path != grid:
+            content = _mapping(path)
+            check_known(content, PARAMETERS, f"{path}: unknown key")
+            _named_like_file(path, content)
+            content.pop("name", None)
+            return _settings(content, str(path))
     others = {path.stem for folder in folders for path in folder.glob("*.yaml")} - {grid.stem}
     raise InputError(f"{grid}: there is no configuration file {name}.yaml beside it or in "
                      f"{folders[1]}{did_you_mean(name, others)}")
@@ -298,15 +268,15 @@ def _named_like_file(path: Path, content: Values) -> None:
 def _override(entry: object, where: str) -> tuple[Values, Values]:
     if not isinstance(entry, dict) or not entry.get("when") or not entry.get("set"):
         raise InputError(f"{where} is {entry!r}; give a mapping with `when:` and `set:`")
-    _known(entry, ("when", "set"), where)
+    check_known(entry, ("when", "set"), f"{where}: unknown key")
     if not isinstance(entry["when"], dict):
         raise InputError(
             f"{where}: when is {entry['when']!r}; give a mapping such as {{category: zipper}}")
-    when = upgrade(entry["when"], f"{where}: when")
-    _known(when, PARAMETERS, f"{where}: when")
+    check_known(entry["when"], PARAMETERS, f"{where}: when: unknown key")
     # lr: 1e-4 is a string in YAML and would never be equal
-    typed = Config.from_mapping(when, f"{where}: when")
-    return {key: getattr(typed, key) for key in when}, _settings(entry["set"], f"{where}: set")
+    typed = Config.from_mapping(entry["when"], f"{where}: when")
+    return ({key: getattr(typed, key) for key in entry["when"]},
+            _settings(entry["set"], f"{where}: set"))
 
 
 def _settings(values: object, where: str) -> Values:
@@ -314,18 +284,11 @@ def _settings(values: object, where: str) -> Values:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise InputError(f"{where} is {values!r}; give a mapping such as {{epochs: 12}}")
-    values = upgrade(values, where)
-    _known(values, PARAMETERS, where)
+    check_known(values, PARAMETERS, f"{where}: unknown key")
     for key in values:
         if key in DECIDED_BY:
             raise InputError(f"{where}: {key} cannot be set here; use {DECIDED_BY[key]}")
     return values
-
-
-def _known(values: Values, known: typing.Iterable[str], where: str) -> None:
-    for key in values:
-        if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}{did_you_mean(str(key), known)}")
 
 
 def _list(content: Values, key: str, path: Path) -> list[typing.Any]:
@@ -336,7 +299,7 @@ def _list(content: Values, key: str, path: Path) -> list[typing.Any]:
 
 
 def _mapping(path: Path) -> Values:
-    """A YAML file's content, with the parameters among its keys as this version names them."""
+    """A YAML file's content."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -348,5 +311,4 @@ def _mapping(path: Path) -> Values:
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} holds no mapping; give `key: value` lines (see "
                          f"params/grids/quick.yaml)")
-    name = {"name": content.pop("name")} if "name" in content else {}  # it is the file's
-    return name | upgrade(content, str(path))
+    return content

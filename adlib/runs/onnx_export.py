@@ -41,6 +41,7 @@ from adlib.models.detector import Detector
 from adlib.models.detectors import Memory
 from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
+from adlib.models.foreign import features_of
 from adlib.models.fused import FeatureDetector
 from adlib.models.tiles import on_grid
 from adlib.runs import onnx_resize
@@ -71,9 +72,9 @@ class Exported(nn.Module):
         self.register_buffer("limits", torch.from_numpy(
             values if threshold.is_attainable else np.append(values, np.inf)))
         self.foreign = run.decision.foreign
+        self.network = self.foreign and backbone.folded(self.foreign.network)
 
-    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor
-                ) -> tuple[torch.Tensor, ...]:
+    def forward(self, picture: torch.Tensor, target_fpr: torch.Tensor) -> tuple[torch.Tensor, ...]:
         raw = _maps(self.detector, picture)
         smoothed = {name: self.blur @ values @ self.blur.mT for name, values in raw.items()}
         smoothed["sum"] = _sum(smoothed, self.run.decision.scale)
@@ -99,7 +100,7 @@ class Exported(nn.Module):
         if threshold is None:
             never = picture.flatten()[:1] > 255
             return never, torch.full((1, ), math.nan, dtype=torch.float64), never
-        features = model.features_of(picture.float() / 255)
+        features = features_of(self.network, picture.float() / 255)
         distance, (start, excess) = model.distances(features), threshold.tail
         beyond = (distance - start).clamp_min(0) / max(excess, 1e-300)
         counted = (1 + (model.calibration >= distance).sum()[None]) / (1 + len(model.calibration))

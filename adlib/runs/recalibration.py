@@ -51,7 +51,11 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
                          f"{run.config.target_fpr:g}; give {least} or more")
     wholes, scores = [], []
     for source in pictures:  # one by one, as predict does: a batch rounds otherwise
-        picture = _decoded(run, source.path)
+        try:
+            picture = run.decode(source.path)
+        except Exception as error:  # whatever a decoder trips over
+            raise InputError(f"{source.path} cannot be read ({error}); take it out, or give "
+                             "another one") from error
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
@@ -59,7 +63,8 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         distances = fit_foreign(unlike, images, seed=run.config.seed).distances(
             unlike.features(images)).numpy()
         values = one_budget(unlike, distances, values, run.config.target_fpr)
-    metrics = {key: value for key, value in run_folder.metrics(folder).items() if key in KEPT}
+    measured = files.read_json(folder / "metrics.json")
+    metrics = {key: measured[key] for key in KEPT}
     metrics |= {"chosen": {"score": run.decision.score}, "auroc": {}}  # that was the parent's
     metrics["calibration"] = {"images": len(values), "how": "recalibrated",
                               "scores": values.tolist()}
@@ -79,11 +84,3 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         files.write_json(beside / "metrics.json", metrics)
         beside.rename(out)
     return inference.reopen(out)
-
-
-def _decoded(run: inference.Reopened, path: Path) -> inference.Decoded:
-    try:
-        return run.decode(path)
-    except Exception as error:  # whatever a decoder trips over
-        raise InputError(f"{path} cannot be read ({error}); take it out, or give another one"
-                         ) from error

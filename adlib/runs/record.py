@@ -17,7 +17,6 @@ import os
 import typing
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from adlib.config import InputError, is_folder_name
@@ -98,19 +97,13 @@ class Record:
         self._compared: list[Prediction] = []
         self._course: list[float] = []  # log10 of the evidence after each picture
         self.changed_at: Prediction | None = None  # where the pictures began to differ
-        self._lock = filelock.FileLock(out / ".lock")
-        with self._writing():
-            out.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(timeout=0)
-            except filelock.Timeout:
-                raise InputError(f"another adlib predict writes in {out}; end it, or give another "
-                                 "--out") from None
-            try:
-                self._stream = self._open()
-            except BaseException:
-                self._lock.release()
-                raise
+        self._lock = files.taken(
+            out / ".lock", f"another adlib predict writes in {out}; end it, or give another --out",
+            "make room or make it writable, or give another --out")
+        with contextlib.ExitStack() as failed, self._writing():
+            failed.callback(self._lock.release)
+            self._stream = self._open()
+            failed.pop_all()
 
     def __enter__(self) -> Record:
         return self
@@ -239,9 +232,9 @@ class Record:
     def _writing(self) -> typing.Iterator[None]:
         try:
             yield
-        except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
-            raise InputError(f"cannot write in {self.out} ({getattr(error, 'strerror', error)}); "
-                             "make room or make it writable, or give another --out") from error
+        except OSError as error:
+            raise InputError(f"cannot write in {self.out} ({error.strerror or error}); make room "
+                             "or make it writable, or give another --out") from error
 
 
 def utc(seconds: float) -> str:

@@ -43,9 +43,9 @@ def test_pad_keeps_the_shape_and_marks_what_it_adds(shape):
 
 def test_squeeze_stays_as_it_was(tmp_path):
     picture(30, 90).save(tmp_path / "a.png")
-    plain = reading.read(tmp_path / "a.png", 64).pixels
+    plain = reading.read(tmp_path / "a.png", 64)
     assert plain.shape == (3, 64, 64)
-    assert (plain == reading.read(tmp_path / "a.png", Frame("squeeze", 64)).pixels).all()
+    assert (plain == reading.read(tmp_path / "a.png", Frame("squeeze", 64))).all()
     assert Frame("squeeze", 64).key == (64, )  # what is kept on disk is found again
 
 

@@ -18,7 +18,7 @@ def save(path, array, **options):
 
 
 def decode(path, size, grey_range=None):
-    return reading.read(path, size, grey_range).pixels
+    return reading.read(path, size, grey_range)
 
 
 GREY = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)

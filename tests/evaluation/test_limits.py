@@ -172,7 +172,7 @@ def test_the_drawn_parts_are_in_no_data_set_and_look_as_their_files_would(drawn,
     first, _ = drawing.render("hazelnut", seed=5, index=limits.FIRST_PART, defect="crack", size=0.4,
                               pixels=64)
     Image.fromarray(first).save(tmp_path / "part.png")
-    assert (shown[0] == reading.read(tmp_path / "part.png", 32).pixels).all()
+    assert (shown[0] == reading.read(tmp_path / "part.png", 32)).all()
 
 
 def test_detectability_is_empty_where_no_defect_of_any_size_can_be_had(drawn, part):

@@ -20,9 +20,9 @@ def test_counts_are_scikit_learns(rows, threshold):
     counted = operating_point.counts(labels, scores, threshold)
     passed, false_positives, missed, hits = confusion_matrix(labels, scores > threshold,
                                                              labels=[0, 1]).ravel()
-    assert (counted.passed, counted.false_positives, counted.missed,
-            counted.found) == (passed, false_positives, missed, hits)
-    for mine, its in ((counted.precision, precision_score), (counted.recall, recall_score)):
+    assert (counted["passed"], counted["false_positives"], counted["missed"],
+            counted["found"]) == (passed, false_positives, missed, hits)
+    for mine, its in ((counted["precision"], precision_score), (counted["recall"], recall_score)):
         assert mine == pytest.approx(its(labels, scores > threshold, zero_division=np.nan),
                                      nan_ok=True)
 
@@ -33,14 +33,14 @@ def test_counts_are_scikit_learns(rows, threshold):
 def test_it_counts_what_the_label_free_threshold_calls_anomalous(scores, held_out, rate):
     threshold = Threshold(np.array(held_out, float), rate)
     counted = operating_point.counts([0] * len(scores), scores, threshold.value)
-    assert counted.false_positives == threshold.exceeded(scores).sum() == (
+    assert counted["false_positives"] == threshold.exceeded(scores).sum() == (
         threshold.p_values(np.array(scores, float)) <= rate).sum()
 
 
 def test_a_rate_of_nothing_is_not_a_number():
-    assert operating_point.counts([0], [1], 2).fpr == 0
-    assert math.isnan(operating_point.counts([0], [1], 2).recall)
-    assert math.isnan(operating_point.counts([0], [1], 2).precision)
+    assert operating_point.counts([0], [1], 2)["fpr"] == 0
+    assert math.isnan(operating_point.counts([0], [1], 2)["recall"])
+    assert math.isnan(operating_point.counts([0], [1], 2)["precision"])
 
 
 @given(scored)

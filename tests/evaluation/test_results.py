@@ -391,7 +391,7 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
     assert (results.maps == maps).all()
     assert results.auroc == results.metrics["auroc"] == evaluation.auroc_of(results.table)
     assert results.chosen["auroc"] == evaluation.auroc_of(results.table, "chosen_score")
-    assert results.operating == evaluation.operating_of(results.table)
+    assert results.metrics["operating"] == evaluation.operating_of(results.table)
     assert results.chosen["operating"] == evaluation.operating_of(results.table, "chosen_")
     assert results.metrics["localisation"] == results.localization
     assert results.metrics["confounders"] == results.confounders
@@ -405,8 +405,8 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
 def test_csv_keeps_every_digit(course_root, tmp_path):
     results = table(course_root)
     evaluation.write_csv(results, tmp_path / "all_results.csv")
-    read = pd.read_csv(tmp_path / "all_results.csv", dtype=dict.fromkeys(
-        ("label", "prediction", "chosen_prediction"), "Int64"))
+    read = pd.read_csv(tmp_path / "all_results.csv", float_precision="round_trip",
+                       dtype=dict.fromkeys(("label", "prediction", "chosen_prediction"), "Int64"))
     assert read["score"].tolist() == results["score"].tolist() and read["prediction"].equals(
         results["prediction"])
     assert [path.name for path in tmp_path.glob("*.csv*")] == ["all_results.csv"]

@@ -442,7 +442,7 @@ def test_the_answer_names_every_row_where_it_belongs(drawn):
 def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):
     """The folders above are worth something only as long as they hold what a run holds."""
     folder = finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)})
-    again = pd.read_csv(folder / "all_results.csv")
+    again = pd.read_csv(folder / "all_results.csv", float_precision="round_trip")
     assert auroc_of(again)["test"] == files.read_json(
         folder / "metrics.json")["auroc"]["test"]
     assert set(again["split"]) == {"train", "held_out", "test"} and len(

@@ -15,7 +15,7 @@ from adlib.report.i18n import chinese
     ("environment", "Data: folder images (environment variable ADLIB_DATA)."),
     ("project", "Data: folder images of the project."),
     ("drawn", "Data: folder images, drawn by adlib, because neither data_root nor"),
-    ("Data: /home/me/images (parameter data_root).", "Data: folder images."),  # an older run's
+    ("folder", "Data: folder images."),
 ])
 def test_where_the_data_lie_by_the_folders_name(rule, said):
     sentence = data_sentences.data_source(rule, "images")

@@ -1,14 +1,17 @@
 """What the first notebook shows: duplicates with their pictures, any page of images, images by
 their features, sizes in words."""
+import dataclasses
 import shutil
 
 import bs4
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from adlib.config import Config, InputError
 from adlib.data import layout, quality
+from adlib.data.part import open_part
 from adlib.models import weights
 from adlib.report import data_sentences, eda
 from tests.conftest import picture
@@ -107,3 +110,17 @@ def test_without_labels_there_is_a_map_all_the_same(course_root):
     shutil.rmtree(course_root / "nut" / "train" / "bad")
     drawn, said = eda.feature_map(layout.open_category(course_root, "nut"), CONFIG)
     assert "test, unlabelled" in drawn and said.startswith("No image is known to be anomalous")
+
+
+def test_the_brightness_of_every_image_lies_beside_the_page(course_root, tmp_path):
+    part = open_part(dataclasses.replace(CONFIG, data_root=str(course_root), category="nut",
+                                         reports=str(tmp_path), held_out=0))
+    values = eda.brightness(part)
+    table = pd.read_csv(tmp_path / "eda" / "nut" / eda.IMAGES)
+    category = part.category
+    assert set(table["path"]) == set(map(category.key, [*category.train, *category.test,
+                                                        *category.train_bad]))
+    assert table.groupby("kind")["brightness"].median().to_dict() == pytest.approx(
+        {str(kind): np.median(some) for kind, some in values.items()})
+    drawn = soup(eda.brightness_curves(values, "brightness"))
+    assert drawn.select(f'a[href="{eda.IMAGES}"]')

@@ -100,7 +100,7 @@ def test_the_threshold_is_the_component_of_the_page(look):
     labels, scores = results.arrays(look.table, "test", "chosen_score")
     counts = operating_point.counts(labels, scores, look.run.threshold.value)
     assert {cell["data-count"]: int(cell.text) for cell in page.select("td[data-count]")} == {
-        key: getattr(counts, key) for key in ("found", "missed", "false_positives", "passed")}
+        key: counts[key] for key in ("found", "missed", "false_positives", "passed")}
     look.table["label"] = pd.NA
     assert "no labels of both classes" in soup(explore.threshold(look)).text
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from adlib.evaluation.results import write_csv
-from adlib.report import learning, tables
+from adlib.report import comparison, learning, tables
 from adlib.report.study import Study
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, finished, ranks
@@ -44,7 +44,7 @@ def test_how_many_pictures_every_part_takes(tmp_path):
         write_csv(learned(lambda n, scale=scale: scale * n**-0.5),
                   tmp_path / "how_many" / "nut" / name / "how_many.csv")
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
-    found = learning.measured(tmp_path)
+    found = comparison.after_runs(tmp_path, "how_many", "how_many.csv")
     table = learning.table(found)
     row = table.set_index("configuration").loc["pca"]
     assert (row["auroc_of_4"], row["most"], row["pictures"]) == (0.8, 32, 40)
@@ -55,4 +55,4 @@ def test_how_many_pictures_every_part_takes(tmp_path):
     assert "| 0.800 | 32 |" in tables.markdown(table) and len(section.drawn) == 2
     assert section.drawn[0].count('class="line c') == 2
     freshness.fail(tmp_path / "how_many" / "nut" / "pca" / "how_many.json", "the sky fell", "again")
-    assert set(learning.measured(tmp_path)) == {("nut", "own")}
+    assert set(comparison.after_runs(tmp_path, "how_many", "how_many.csv")) == {("nut", "own")}

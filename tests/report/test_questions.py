@@ -248,7 +248,7 @@ def write(reports, name, table, file="robustness.csv"):
 def test_a_row_a_configuration_at_the_one_strength(tmp_path):
     write(tmp_path, "pca", disturbed(blur=0.6))
     write(tmp_path, "own", disturbed())
-    limits = questions.robustness(tmp_path)
+    limits = comparison.after_runs(tmp_path, "limits", "robustness.csv")
     assert set(limits) == {("nut", "pca"), ("nut", "own")}
     table = questions.robustness_table(limits)
     row = table.set_index("configuration").loc["pca"]
@@ -266,7 +266,7 @@ def test_a_row_a_configuration_at_the_one_strength(tmp_path):
 
 def test_no_threshold_is_not_told_as_no_false_positives(tmp_path):
     write(tmp_path, "pca", disturbed(false_positives=math.nan))
-    table = questions.robustness_table(questions.robustness(tmp_path))
+    table = questions.robustness_table(comparison.after_runs(tmp_path, "limits", "robustness.csv"))
     assert "no threshold" in tables.markdown(table)
 
 
@@ -275,7 +275,7 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
     folder = write(tmp_path, "broken", disturbed())
     freshness.fail(folder / "limits.json", "the sky fell", "again")
     write(tmp_path, "broken", disturbed())  # even where a table is there
-    assert questions.robustness(tmp_path) == {} and questions.smallest(tmp_path).empty
+    assert comparison.after_runs(tmp_path, "limits", "robustness.csv") == {} and questions.smallest(tmp_path).empty
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
     assert Study(tmp_path).limits() is None
 

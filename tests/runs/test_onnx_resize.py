@@ -30,7 +30,7 @@ def test_every_pixel_is_the_one_that_decode_gives(tmp_path, size):
             Image.fromarray(pixels).save(tmp_path / "a.png")
             given = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
             (resized, ) = resize.run(None, {"picture": given[None]})
-            assert (resized[0] == reading.read(tmp_path / "a.png", size).pixels).all(), (height, width)
+            assert (resized[0] == reading.read(tmp_path / "a.png", size)).all(), (height, width)
 
 
 def test_a_resize_as_torch_exports_it_is_another_one(tmp_path):
@@ -44,7 +44,7 @@ def test_a_resize_as_torch_exports_it_is_another_one(tmp_path):
         }""").SerializeToString())
     pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    given, decoded = pixels.transpose(2, 0, 1)[None], reading.read(tmp_path / "a.png", 64).pixels
+    given, decoded = pixels.transpose(2, 0, 1)[None], reading.read(tmp_path / "a.png", 64)
     apart = np.abs(plain.run(None, {"picture": given})[0][0].astype(int) - decoded)
     assert apart.max() > 1 and (session(64).run(None, {"picture": given})[0][0] == decoded).all()
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from adlib import cli
-from adlib.config import InputError, deprecated
+from adlib.config import InputError
 from adlib.data import files
 from adlib.runs import inference, predictions
 from adlib.runs.engines import local
@@ -38,7 +38,7 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
     out, folder = tmp_path / "out", course_root / "nut" / "test"
     # there are anomalous ones
     assert cli.main(["predict", str(run), str(folder), "--out", str(out)]) == 1
-    results = pd.read_csv(run / "all_results.csv")
+    results = pd.read_csv(run / "all_results.csv", float_precision="round_trip")
     results = results[results["split"] == "test"].sort_values("path")
     found = rows(out)
     assert [row["path"] for row in found] == [str(course_root / key) for key in results["path"]]
@@ -197,13 +197,6 @@ def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, caps
     assert cli.main(["predict", str(run), *words]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
-
-
-def test_weights_are_no_longer_asked_for_and_still_taken(run, course_root, tmp_path, capsys):
-    deprecated.cache_clear()
-    assert cli.main(["predict", str(run), str(course_root / "nut" / "test"), "--weights", "w.pth",
-                     "--out", str(tmp_path / "out")]) == 1
-    assert "deprecated: --weights here, since a run keeps its own" in capsys.readouterr().out
 
 
 def one_more(run, out, *words):

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adlib.config import InputError, did_you_mean
+from adlib.config import InputError, check_known, did_you_mean
 from adlib.data import files
 from adlib.data.layout import MARKER
 from adlib.data.synthetic import hazelnut, zipper
@@ -210,9 +210,8 @@ def _check(category: str, defect: str | None, size: float, contrast: float, pixe
     if category not in CATEGORIES:
         raise InputError(
             f"category {category!r} cannot be drawn{did_you_mean(category, CATEGORIES)}")
-    if defect is not None and defect not in CATEGORIES[category]:
-        raise InputError(
-            f"{category} has no defect {defect!r}{did_you_mean(defect, CATEGORIES[category])}")
+    check_known([] if defect is None else [defect], CATEGORIES[category],
+                f"{category} has no defect")
     if not size > 0 or contrast < 0 or not 32 <= pixels <= MOST_PIXELS:
         raise InputError(f"size {size}, contrast {contrast}, pixels {pixels}: size must be above "
                          f"0, contrast not below 0, pixels from 32 to {MOST_PIXELS}")
