@@ -106,8 +106,8 @@ def test_a_threshold_from_all_good_pictures_has_their_features_once(tmp_path, mo
         pd.testing.assert_frame_equal(decision.good_scores[split], expected)
     each = sum(seen) / 8
     assert decision.threshold.how == "cross-conformal" and len(part.held_out) == 2
-    # 8 once, the held-out ones for the scale and the colours, and the synthetic anomalies
-    assert tiles == [(8 + 2 + 2 + len(decision.synthetic)) * each]
+    # 8 once, the held-out ones for the scale, and the synthetic anomalies
+    assert tiles == [(8 + 2 + len(decision.synthetic)) * each]
 
 
 @pytest.mark.parametrize(("fit", "scale"), [("squeeze", 1), ("pad", 1), ("tile", 1), ("tile", 0.5)])
