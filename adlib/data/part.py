@@ -94,6 +94,12 @@ class ImageSet:
         """A map of `given` image i, [h,w], on the image's own pixels: float32 [H,W]."""
         return frame.unlaid(map_, self.tiled, masks.shown_size(self.paths[i]))
 
+    def own_pixels(self, i: int) -> float:
+        """How many of its own pixels the frame of image i is of, its rim included."""
+        height, width = masks.shown_size(self.paths[i])
+        outer, box = (self.tiled or self.size).place(height, width)
+        return height * width * outer[0] * outer[1] / (box.height * box.width)
+
     def select(self, indices: typing.Iterable[int]) -> ImageSet:
         """The images of some indices, in that order."""
         return dataclasses.replace(self, paths=tuple(self.paths[int(i)] for i in indices))

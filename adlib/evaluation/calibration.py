@@ -52,6 +52,7 @@ class Decision:
     foreign: what tells pictures that do not show the part; None in the same runs.
     synthetic: the scores of the synthetic anomalies, which `ranking` sets against those of the
         held-out images: a column a score; None where nothing was held out, and in a reopened run.
+    synthetic_pixels: how many of the file's pixels each of them covers.
     """
 
     ranking: pd.DataFrame
@@ -65,6 +66,7 @@ class Decision:
     conditions: Conditions | None = None
     foreign: Foreign | None = None
     synthetic: pd.DataFrame | None = None
+    synthetic_pixels: np.ndarray | None = None
 
     @functools.cached_property
     def foreign_threshold(self) -> TailThreshold | None:
@@ -125,9 +127,9 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         good = own.iloc[part.held_out_index.numpy()].reset_index(drop=True)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
     ranking, score = pd.DataFrame({"score": good.columns}), reference
-    good_scores, synthetic = {"train": good}, None
+    good_scores, synthetic, pixels = {"train": good}, None, None
     if held:
-        changed, kinds = _synthetic(detector, images, config.seed)
+        changed, pixels, kinds = _synthetic(detector, images, config.seed)
         synthetic = score_table(detector, scale, changed)
         ranking = label_free(good, synthetic, kinds)
         score = choose(ranking, reference) if len(scale) > 1 else reference
@@ -137,12 +139,12 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         score = detector.own_score.where
     seen = anomaly_maps.map_of({name: np.concatenate(maps)[:SCALED_BY]
                                 for name, maps in shown.items()}, score)
+    thresholds = _thresholds(detector, part, scale, good if held else good[:0], refitted,
+                             (reference, score), unlike)
     return Decision(
-        ranking, reference, score, scale,
-        _thresholds(detector, part, scale, good if held else good[:0], refitted, reference, score,
-                    unlike),
-        good_scores, float(np.median(seen)), float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
-        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic=synthetic)
+        ranking, reference, score, scale, thresholds, good_scores, float(np.median(seen)),
+        float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
+        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic, pixels)
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
@@ -244,21 +246,14 @@ def _view(detector: Detector, pixels: torch.Tensor, area: torch.Tensor | None) -
     return View(None if area is None or area.all() else area, share)
 
 
-def _synthetic(detector: Detector, images: ImageSet, seed: int) -> tuple[Images, list[str]]:
-    """SYNTHETIC anomalies put into good images, and their kinds; with tiles, fewer into images of
-    many, each into a square of a tile's size."""
-    pixels = images.given
-    if isinstance(pixels, torch.Tensor):
-        pixels, area = parted(pixels)
-        changed, _, kinds = anomalies.insert(pixels, SYNTHETIC, seed=seed, area=area)
-        if area is None:
-            return changed, kinds
-        marks = area[torch.arange(SYNTHETIC) % len(pixels)][:, None].byte() * 255
-        return torch.cat([changed, marks], dim=1), kinds
-    tiles = max(1, pixels[0][0].numel() // detector.tile**2)
-    n = max(FEWEST_SYNTHETIC, min(SYNTHETIC, TILES // tiles))
-    changed = anomalies.Changed(pixels, n, side=detector.tile, seed=seed)
-    return changed, changed.kinds
+def _synthetic(detector: Detector, images: ImageSet, seed: int
+               ) -> tuple[Images, np.ndarray, list[str]]:
+    """SYNTHETIC anomalies put into good images, how many of the files' pixels each covers, and
+    their kinds; with tiles, fewer into images of many, each into a square of a tile's size."""
+    tiles = images.given[0][0].numel() // detector.tile**2 if detector.tile else 0
+    n = max(FEWEST_SYNTHETIC, min(SYNTHETIC, TILES // tiles)) if tiles else SYNTHETIC
+    changed, shares, kinds = anomalies.into(images.given, n, side=detector.tile, seed=seed)
+    return changed, shares * [images.own_pixels(i % len(images)) for i in range(n)], kinds
 
 
 def _arrays(maps: typing.Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -305,14 +300,14 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
 
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame,
                 refitted: tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None,
-                reference: str, score: str, unlike: Foreign | None) -> dict[str, Threshold]:
+                names: tuple[str, str], unlike: Foreign | None) -> dict[str, Threshold]:
     """Calibrated on held-out images, or cross-conformal on all good ones; see `calibrate`."""
     how, target_fpr, varied = "split" if len(held) else "none", part.config.target_fpr, False
     index: np.ndarray | torch.Tensor = part.held_out_index
     if refitted is not None:
         (index, held, _), how = refitted, "cross-conformal"
     if not len(held):
-        return {name: Threshold(np.zeros(0), target_fpr, how) for name in (reference, score)}
+        return {name: Threshold(np.zeros(0), target_fpr, how) for name in names}
     chosen, distances = part.good.select(index), np.zeros(len(held))
     pixels = chosen.tensor
     if part.config.vary and Threshold(distances, target_fpr).is_attainable:
@@ -323,14 +318,13 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
                     unlike.features(pixels))
         distances = unlike.distances(features).numpy()
     return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy(), target_fpr,
-                                       new=varied), target_fpr, how) for name in (reference, score)}
+                                       new=varied), target_fpr, how) for name in names}
 
 
 def _refitted(detector: Detector, part: Part, scale: Scale
               ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None:
-    """Good images, int64 [N] of part.good, and the scores of each by what was fitted without it,
-    in that order; of the detector itself, in the order of part.good, where these come along. None
-    as `cross_fitted`."""
+    """As `cross_fitted`, but the scores of each image; and, where these come along, those by the
+    detector itself, in the order of part.good."""
     if (found := cross_fitted(detector, part)) is None:
         return None
     (order, fitted), start, tables = found, 0, {"": [], OWN: []}

@@ -20,21 +20,23 @@ from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
-from adlib.evaluation.calibration import SYNTHETIC, label_free
+from adlib.evaluation.calibration import FEWEST_SYNTHETIC, SYNTHETIC, label_free
 from adlib.evaluation.conformal import Threshold
 from adlib.evaluation.learning_curve import COUNTS
 from adlib.models import anomaly_maps, backbone, fused
 from adlib.models.anomaly_maps import WHOLE, View
 from adlib.models.backbone import OnBackbone
 from adlib.models.coreset import coreset
-from adlib.models.detector import Detector, parted
+from adlib.models.detector import Detector, Images, batches, parted
 
 DRAWS = 10
 PATCHES = 256  # that each picture's memory keeps
 VIEWS = (0, 1, 2, 4)  # of each good picture: as it is, mirrored either way, and transposed
+TILES = 32  # of a picture, that these are of
 AT_ONCE = 16  # good pictures whose memories are searched: the products fit the processor's cache
 MOST = 200  # good pictures that are drawn from
 TESTED = 50  # test pictures of each class that are looked at
+# Of pictures of many tiles fewer, by the root of how many: it takes no longer.
 
 
 def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = COUNTS,
@@ -51,98 +53,104 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
         threshold.
 
     Raises:
-        InputError: for a detector that does not look at whole pictures through the backbone.
+        InputError: for a detector that does not look through the backbone.
     """
-    if not isinstance(detector, OnBackbone):
-        raise InputError("how many pictures it takes is measured on the backbone's features of "
-                         f"whole pictures, and {part.config.name} has none; take a configuration "
-                         "such as fused")
-    random = np.random.default_rng(part.config.seed)
-    good = part.good.select(np.sort(random.permutation(len(part.good))[:MOST])).framed
-    tested, truth = _tested(part, random)
-    pictures, area = parted(good)
-    changed, masks, kinds = anomalies.insert(pictures, SYNTHETIC, seed=part.config.seed, area=area)
-    sizes = masks.float().mean(dim=(1, 2)).numpy()
-    made_of = anomalies.sources(SYNTHETIC, len(good), seed=part.config.seed)
-    test, test_area = parted(part.test.framed[tested])
-    to = _distances(detector, good, torch.cat([pictures, changed, test]))
-    view = View(None if area is None else torch.cat([
-        area, area[torch.arange(SYNTHETIC) % len(good)], test_area]))
-    apart = np.zeros((len(to), len(good)), bool)  # what no picture is compared with
+    if not isinstance(detector.of_squares, OnBackbone):
+        raise InputError("how many pictures it takes is measured on the backbone's features, and "
+                         f"{part.config.name} has none; take a configuration such as fused")
+    random, first = np.random.default_rng(part.config.seed), part.good.given[0][0]
+    fewer = max(1.0, first.numel() / detector.tile**2)**0.5 if detector.tile else 1.0
+    good = part.good.select(np.sort(random.permutation(len(part.good))[:int(MOST / fewer)]))
+    tested, truth = _tested(part, random, max(1, int(TESTED / fewer)))
+    changed, sizes, kinds = anomalies.into(
+        good.given, max(FEWEST_SYNTHETIC, int(SYNTHETIC / fewer)) if detector.tile else SYNTHETIC,
+        side=detector.tile, seed=part.config.seed)
+    n, synthetic = len(good), len(kinds)
+    apart = np.zeros((n + synthetic + len(tested), n), bool)  # what no picture is compared with
     np.fill_diagonal(apart, True)
-    apart[len(good) + np.arange(SYNTHETIC)[:, None], made_of] = True
-    rows: list[dict[str, float]] = []
-    for draw in range(draws):
-        order = random.permutation(len(good))
-        for n in (n for n in counts if n <= len(good)):
-            scores = _scores(to, order[:n], apart, view)
-            rows.append({"pictures": len(part.good), "n": n, "draw": draw, **_figures(
-                scores, order[:n], len(good), np.asarray(kinds), sizes, truth,
-                part.config.target_fpr)})
-    return pd.DataFrame(rows)
+    apart[n + np.arange(synthetic)[:, None],
+          anomalies.sources(synthetic, n, seed=part.config.seed)] = True
+    drawn = [(draw, order[:count]) for draw, order in enumerate(
+        random.permutation(n) for _ in range(draws)) for count in counts if count <= n]
+    scores = np.array([[score(maps, index[~alone[index]], view) for _, index in drawn]
+                       for (maps, view), alone in zip(_distances(detector, good.given, (
+                           good.given, changed, part.test.select(tested).given)), apart,
+                           strict=True)])
+    return pd.DataFrame([
+        {"pictures": len(part.good), "n": len(index), "draw": draw, **_figures(
+            one, index, n, np.asarray(kinds), sizes, truth, part.config.target_fpr)}
+        for (draw, index), one in zip(drawn, scores.T, strict=True)])
 
 
-def _tested(part: Part, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of up to TESTED test images of each class, and their labels."""
+def _tested(part: Part, random: np.random.Generator, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of up to `most` test images of each class, and their labels."""
     known = layout.read_labels(part.category)
     labels = np.array([int(known[key].anomalous) if key in known else -1
                        for key in part.test.keys], dtype=int)
-    chosen = [random.permutation(np.flatnonzero(labels == truth))[:TESTED] for truth in (0, 1)]
+    chosen = [random.permutation(np.flatnonzero(labels == truth))[:most] for truth in (0, 1)]
     index = np.sort(np.concatenate(chosen)).astype(int)
     return index, labels[index]
 
 
 @torch.no_grad()
-def _distances(detector: OnBackbone, good: torch.Tensor, images: torch.Tensor) -> np.ndarray:
-    """Of every cell of every image, uint8 [N,3,S,S], to the nearest patch of each good picture,
-    as `framed`: float32 [N, good, g, g]."""
-    banks = [_bank(detector, image) for image in good]
+def _distances(detector: Detector, good: Images, sets: typing.Iterable[Images]
+               ) -> typing.Iterator[tuple[np.ndarray, View]]:
+    """Of every image of some sets, as the detector is given them: of every cell to the nearest
+    patch of each good picture, float32 [good,h,w], and how the image is looked at."""
+    banks = [_bank(detector, image, i) for i, image in enumerate(good)]
     kept = max(map(len, banks))  # a picture of which little counts has fewer, some of them twice
     bank = torch.cat([one[torch.arange(kept) % len(one)] for one in banks])
     squares = bank.square().sum(dim=1)
-    found: np.ndarray | None = None
-    for i, image in enumerate(images):
-        features = _features(detector, image[None])
-        cells, nearest = features[0].flatten(1).T, []
-        for start in range(0, len(bank), AT_ONCE * kept):
-            some = slice(start, start + AT_ONCE * kept)
-            nearest.append(torch.addmm(squares[some], cells, bank[some].T, alpha=-2)
-                           .unflatten(1, (-1, kept)).amin(dim=2))
-        to = torch.cat(nearest, dim=1) + cells.square().sum(dim=1, keepdim=True)
-        side = features.shape[-1]
-        found = np.empty((len(images), len(good), side, side), np.float32
-                         ) if found is None else found
-        found[i] = to.clamp_min(0).sqrt().T.reshape(len(good), side, side)
-    return found
+
+    def to(images: torch.Tensor) -> dict[int, torch.Tensor]:
+        found = []
+        for image in images:
+            features = _features(detector, image[None])
+            cells, nearest = features[0].flatten(1).T, []
+            for start in range(0, len(bank), AT_ONCE * kept):
+                some = slice(start, start + AT_ONCE * kept)
+                nearest.append(torch.addmm(squares[some], cells, bank[some].T, alpha=-2)
+                               .unflatten(1, (-1, kept)).amin(dim=2))
+            away = torch.cat(nearest, dim=1) + cells.square().sum(dim=1, keepdim=True)
+            found.append(away.clamp_min(0).sqrt().T.unflatten(1, features.shape[-2:]))
+        return dict(enumerate(torch.stack(found, dim=1)))
+
+    for images in sets:
+        for pixels, area in batches(images, 1):
+            maps = detector.stitched(pixels[0], to) if detector.tile else to(pixels)
+            share = detector.tile / pixels.shape[-1] if detector.tile else None
+            yield (np.stack([one.numpy().reshape(one.shape[-2:]) for one in maps.values()]),
+                   View(None if area is None else area, share))
 
 
-def _bank(detector: OnBackbone, image: torch.Tensor) -> torch.Tensor:
-    """What the memory keeps of one good picture, of what counts of it: float32 [PATCHES,C]."""
-    views, area = parted(torch.stack([fused.turned(image, view) for view in VIEWS]))
-    features = torch.cat([_features(detector, view[None]) for view in views])
-    cells = features.permute(0, 2, 3, 1).flatten(0, 2)
-    if area is not None:
-        cells = cells[anomaly_maps.counted(area, features.shape[-2:]).flatten()]
-    generator = torch.Generator().manual_seed(detector.config.seed)
+def _bank(detector: Detector, image: torch.Tensor, i: int) -> torch.Tensor:
+    """What the memory keeps of good picture i, of what counts of it: float32 [PATCHES,C]."""
+    config = detector.of_squares.config
+    tiles = detector.sample([image], TILES, config.seed + i)[0] if detector.tile else image[None]
+    cells = []
+    for tile in tiles:
+        views, area = parted(torch.stack([fused.turned(tile, view) for view in VIEWS]))
+        features = torch.cat([_features(detector, view[None]) for view in views])
+        some = features.permute(0, 2, 3, 1).flatten(0, 2)
+        cells.append(some if area is None else some[
+            anomaly_maps.counted(area, features.shape[-2:]).flatten()])
+    cells = torch.cat(cells)
+    generator = torch.Generator().manual_seed(config.seed)
     return cells[coreset(cells, min(PATCHES, len(cells)), generator)]
 
 
-def _features(detector: OnBackbone, images: torch.Tensor) -> torch.Tensor:
-    return backbone.grid(detector.stages(images), detector.config.layers)
+def _features(detector: Detector, images: torch.Tensor) -> torch.Tensor:
+    squares = detector.of_squares
+    return backbone.grid(squares.stages(images), squares.config.layers)
 
 
-def _scores(to: np.ndarray, drawn: np.ndarray, apart: np.ndarray,
-            view: View = WHOLE) -> np.ndarray:
-    """float64 [images]: by the memory of the drawn pictures; NaN where none is left of them."""
-    distances = to[:, drawn]
-    alone = apart[:, drawn]
-    distances[alone] = np.inf
-    maps = distances.min(axis=1)
-    scores = np.full(len(to), np.nan)
-    some = ~alone.all(axis=1)
-    view = View(None if view.area is None else view.area[torch.from_numpy(some)])
-    scores[some] = anomaly_maps.reduce(anomaly_maps.smooth(maps[some], view), "top1", view)
-    return scores
+def score(maps: np.ndarray, drawn: np.ndarray, view: View = WHOLE) -> float:
+    """Of an image, by the memory of the drawn pictures, whose distances are [good,h,w]; NaN where
+    there are none."""
+    if not len(drawn):
+        return np.nan
+    nearest = maps[drawn].min(axis=0)[None]
+    return anomaly_maps.reduce(anomaly_maps.smooth(nearest, view), "top1", view)[0]
 
 
 def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray,

@@ -106,8 +106,19 @@ def test_a_threshold_from_all_good_pictures_has_their_features_once(tmp_path, mo
         pd.testing.assert_frame_equal(decision.good_scores[split], expected)
     each = sum(seen) / 8
     assert decision.threshold.how == "cross-conformal" and len(part.held_out) == 2
-    # 8 once, the held-out ones for the scale and the colours, and the synthetic anomalies
-    assert tiles == [(8 + 2 + 2 + len(decision.synthetic)) * each]
+    # 8 once, the held-out ones for the scale, and the synthetic anomalies
+    assert tiles == [(8 + 2 + len(decision.synthetic)) * each]
+
+
+@pytest.mark.parametrize(("fit", "scale"), [("squeeze", 1), ("pad", 1), ("tile", 1), ("tile", 0.5)])
+def test_sizes_are_counted_in_the_files_pixels(tmp_path, fit, scale):
+    root = category(tmp_path / "data")
+    (root / "strip" / "ignore" / "number.png").unlink()
+    good = open_part(Config(**SMALL, fit=fit, scale=scale, data_root=str(root))).good
+    for i, image in enumerate(good.given):
+        height, width = SHAPES[i % len(SHAPES)]
+        shown = (image[3] > 0).float().mean().item() if len(image) == 4 else 1.0
+        assert shown * good.own_pixels(i) == pytest.approx(height * width, rel=1e-6)
 
 
 @pytest.mark.parametrize(("fit", "model"), [("pad", "fused"), ("tile", "memory")])

@@ -13,6 +13,7 @@ from adlib.data.part import open_part
 from adlib.evaluation import how_many
 from adlib.evaluation.auroc import auroc
 from adlib.models import anomaly_maps, registry
+from tests.evaluation import test_frames
 
 
 @pytest.fixture
@@ -29,19 +30,15 @@ def memory(course_root, monkeypatch):
 def test_any_set_of_pictures_is_judged_as_by_the_memory_of_its_cells(memory):
     detector, part = memory
     good, test = part.good.tensor, part.test.tensor
-    to = how_many._distances(detector, good, torch.cat([good, test]))
-    assert to.shape == (14, 8, 8, 8)
-    drawn = np.array([5, 2, 7])
-    apart = np.zeros((14, 8), bool)
-    np.fill_diagonal(apart, True)
-    scores = how_many._scores(to, drawn, apart)
-    for image, own in ((11, drawn), (2, np.array([5, 7])), (0, drawn)):  # 2 is not compared with 2
-        bank = torch.cat([how_many._bank(detector, one) for one in good[own]])
+    to = [maps for maps, _ in how_many._distances(detector, good, [good, test])]
+    assert len(to) == 14 and to[0].shape == (8, 8, 8)
+    for image, own in ((11, np.array([5, 2, 7])), (2, np.array([5, 7]))):
+        bank = torch.cat([how_many._bank(detector, one, i) for i, one in enumerate(good[own])])
         cells = detector.features(torch.cat([good, test])[image:image + 1])[0].flatten(1).T
         nearest = torch.cdist(cells, bank).amin(dim=1).view(1, 8, 8)
         right = anomaly_maps.reduce(anomaly_maps.smooth(nearest.numpy()), "top1")[0]
-        assert scores[image] == pytest.approx(right, rel=1e-3)
-    assert np.isnan(how_many._scores(to, np.array([2]), apart)[2])
+        assert how_many.score(to[image], own) == pytest.approx(right, rel=1e-3)
+    assert np.isnan(how_many.score(to[2], np.array([], int)))
 
 
 def test_a_row_a_number_and_a_draw_and_a_threshold_where_there_are_enough(memory):
@@ -63,8 +60,8 @@ def test_all_pictures_have_the_auroc_of_the_one_memory_of_all(memory):
     detector, part = memory
     known = layout.read_labels(part.category)
     labels = np.array([int(known[key].anomalous) for key in part.test.keys])
-    to = how_many._distances(detector, part.good.tensor, part.test.tensor)
-    maps = anomaly_maps.smooth(to.min(axis=1))
+    to = how_many._distances(detector, part.good.tensor, [part.test.tensor])
+    maps = anomaly_maps.smooth(np.stack([maps.min(axis=0) for maps, _ in to]))
     right = auroc(labels, anomaly_maps.reduce(maps, "top1"))
     assert how_many.measure(*memory, counts=(8, ), draws=1)["auroc"].tolist() == [right]
 
@@ -112,3 +109,28 @@ def test_only_what_is_looked_at_counts(course_root, monkeypatch):
         found[name] = {key: score for key, score in zip(part.test.keys, to["s"][-6:], strict=True)
                        if labels[key].anomalous}
     assert all(found["right"][key] < 0.7 * score for key, score in found["whole"].items())
+
+
+def test_pictures_of_one_tile_are_judged_as_whole_ones(memory, course_root):
+    for path in (course_root / "nut").rglob("*.png"):
+        Image.open(path).resize((64, 64)).save(path)
+    whole = dataclasses.replace(memory[1].config, image_size=64)  # as they are
+    tiled = dataclasses.replace(whole, fit="tile", tile_size=64, overlap=16)
+    assert [tuple(one.shape) for one in open_part(tiled).good.given] == 8 * [(4, 64, 64)]
+    found = [how_many.measure(registry.build(one), open_part(one), draws=2)
+             for one in (whole, tiled)]
+    columns = ["n", "draw", "auroc", "good", "anomalous", "false_positives", "found"]
+    pd.testing.assert_frame_equal(*(one[columns] for one in found))
+    assert found[1]["label_free"].between(0, 1).all()
+
+
+def test_of_pictures_of_many_tiles_fewer_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(how_many, "MOST", 10)
+    monkeypatch.setattr(how_many, "TESTED", 5)
+    config = Config(**test_frames.SMALL, name="memory", model="memory", fit="tile",
+                    data_root=str(test_frames.category(tmp_path)))
+    table = how_many.measure(registry.build(config), open_part(config), draws=1)
+    tiles = 96 * 184 / 64**2  # of the smallest; the first may be another
+    assert table["n"].tolist() == [1, 2, 4] and 10 / tiles**0.5 < 8
+    assert (table[["good", "anomalous"]] == 2).all(axis=None) and (table["pictures"] == 8).all()
+    assert table["auroc"].notna().all()

@@ -23,7 +23,7 @@ FAMILIES = {
     "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
     "term": set(site.TERMS), "glossary": set(site.TERMS),
     "status": {"waiting", "missing", "running", "finished", "failed", "interrupted"},
-    "roi": {"found", *background.WHY},
+    "half_found": {"pixels", "or_less", "beyond"}, "roi": {"found", *background.WHY},
     "fit": {"square", "large", "few", "measured"},
     "claim": {"missed", "reached", "exceeded"}, "how": {"split", "cross-conformal"},
     "appearance": set(comparison.CONFOUNDERS), "disturbance": set(corruptions.CORRUPTIONS),

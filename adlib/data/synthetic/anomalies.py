@@ -104,6 +104,22 @@ class Changed(typing.Sequence[torch.Tensor]):
         return picture[:, y:y + self.side, x:x + self.side]
 
 
+def into(given: torch.Tensor | typing.Sequence[torch.Tensor], n: int, *, side: int | None,
+         seed: int) -> tuple[torch.Tensor | Changed, np.ndarray, list[str]]:
+    """`insert`, or `Changed`, with images as a detector is given them: uint8 [N,3,S,S] or
+    [N,4,S,S], or one by one, and squares of `side` pixels. Returns the same, the share of each that
+    the anomaly covers, float64 [n], and its kind."""
+    if not isinstance(given, torch.Tensor):
+        changed = Changed(given, n, side=side, seed=seed)
+        shares = [float(changed.with_mask(i)[1].float().mean()) for i in range(n)]
+        return changed, np.array(shares), changed.kinds
+    marks = given[torch.arange(n) % len(given), 3:]
+    images, masks, kinds = insert(given[:, :3], n, seed=seed,
+                                  area=given[:, 3] > 0 if marks.shape[1] else None)
+    return (torch.cat([images, marks], dim=1),
+            masks.float().mean(dim=(1, 2)).double().numpy(), kinds)
+
+
 def drop(image: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float],
          size: float = 1.0, contrast: float = 1.0,
          seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
