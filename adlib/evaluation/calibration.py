@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from adlib.config import REFERENCE_SCORE, InputError
-from adlib.data import corruptions
+from adlib.data import corruptions, siblings
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc, undecided
@@ -290,7 +290,12 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
     if not held or enough and not no_more or n < 2 * FOLDS or detector.own_score or config.vary:
         return None
-    good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
+    good, area = part.good.given, None
+    group = siblings.groups(good).numpy()  # siblings are held together
+    if len(np.unique(group)) < 2 * FOLDS:
+        group = np.arange(n)
+    parts = [(np.flatnonzero(np.isin(group, rest)), np.flatnonzero(np.isin(group, left)))
+             for rest, left in folds(group.max() + 1, FOLDS, config.seed)]
     if isinstance(good, torch.Tensor):
         good, area = parted(good)
     more = {} if area is None else {"area": area}
