@@ -25,7 +25,7 @@ import torch
 from adlib.config import Config
 from adlib.data import corruptions, layout
 from adlib.data.part import open_part
-from adlib.evaluation import calibration
+from adlib.evaluation import calibration, refusal
 from adlib.evaluation.calibration import Decision, score_table
 from adlib.evaluation.conformal import TailThreshold, Threshold, rate_interval
 from adlib.models import registry
@@ -43,11 +43,11 @@ def disturbed(images: torch.Tensor, name: str) -> torch.Tensor:
 
 def recalibrated(config: Config, images: torch.Tensor, scores: np.ndarray
                  ) -> tuple[Threshold, Foreign, TailThreshold]:
-    model = calibration.fit_foreign(Foreign(config), images, seed=config.seed)
-    scores = calibration.one_budget(model, model.distances(model.features(images)).numpy(), scores,
+    model = refusal.fit_foreign(Foreign(config), images, seed=config.seed)
+    scores = refusal.one_budget(model, model.distances(model.features(images)).numpy(), scores,
                                     config.target_fpr)
     return (Threshold(scores, config.target_fpr), model,
-            TailThreshold(model.calibration.numpy(), calibration.FOREIGN_FPR))
+            TailThreshold(model.calibration.numpy(), refusal.FOREIGN_FPR))
 
 
 def measure(given: dict[str, typing.Any]) -> typing.Iterator[dict[str, typing.Any]]:

@@ -15,13 +15,13 @@ from adlib.config import REFERENCE_SCORE, InputError
 from adlib.data import corruptions
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
+from adlib.evaluation.refusal import FOREIGN_FPR, fit_foreign, known_good, one_budget
 from adlib.models import anomaly_maps, foreign
 from adlib.models.anomaly_maps import Scale, View
-from adlib.models.detector import OWN, Detector, Images, as_tensor, batches, parted
+from adlib.models.detector import OWN, Detector, Images, batches, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.foreign import Foreign
 
@@ -29,12 +29,8 @@ SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score wit
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
-# Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
-# a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
-FOREIGN_FPR = 0.001
 Keep = typing.Callable[[np.ndarray, int], object]
 Looked = tuple[dict[str, np.ndarray], View]  # at a batch of images: their maps, and how
-MOST = 500  # good images that tell foreign ones, as in fused
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,58 +145,6 @@ def calibrate(detector: Detector, part: Part) -> Decision:
         ranking, reference, score, scale, thresholds, good_scores, float(np.median(seen)),
         float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
         Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic, pixels)
-
-
-def known_good(part: Part) -> torch.Tensor:
-    """All good images, uint8 [N,3,S,S], and after them, with `vary`, a varied copy of each."""
-    good = part.good.tensor
-    return torch.cat([good, corruptions.varied(good, seed=part.config.seed)]
-                     ) if part.config.vary else good
-
-
-def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
-    """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample."""
-    kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
-    return fit_foreign_features(model, model.features(as_tensor(good)[kept.sort().values]))
-
-
-def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
-    """The same of their features. A folder of good images is never clean: one that is much more
-    unlike the others than they are would hide all that is as unlike, and is set aside."""
-    kept = np.arange(len(features))
-    while True:
-        model.fit(features[kept])
-        outlying = conformal.outlying(model.calibration.numpy(), FOREIGN_FPR / 10)
-        model.set_aside = torch.tensor(len(features) - len(kept))
-        if not outlying.any() or (~outlying).sum() < foreign.FEWEST:
-            return model
-        kept = kept[~outlying]
-
-
-def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
-               target_fpr: float, *, new: bool = False) -> np.ndarray:
-    """Calibration scores whose threshold shares the asked rate with the verdict "foreign": of good
-    images as many are refused, for either reason, as were asked for.
-
-    The image that all others call foreign counts as the most anomalous. What was set aside is taken
-    for no good image, and left out where enough are left.
-
-    Args:
-        distances, scores: float64 [n], of good images among those that `model` was fitted on; or,
-            if `new`, of others, of which it has set aside none.
-    """
-    if model is None or len(model.calibration) < foreign.FEWEST or not len(scores):
-        return scores
-    own = model.calibration.numpy()
-    aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
-    if new:
-        return np.where(aside, scores.max(), scores)
-    rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
-    if TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
-        farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
-        scores = np.where(farthest & ~aside, scores.max(), scores)
-    enough = Threshold(scores[~aside], target_fpr).is_attainable
-    return scores[~aside] if enough else scores
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,

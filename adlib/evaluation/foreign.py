@@ -12,9 +12,10 @@ from adlib.config import InputError, log
 from adlib.data import images, layout, reading
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign
-from adlib.evaluation.calibration import Decision, fit_foreign_features, known_good, score_table
+from adlib.evaluation.calibration import Decision, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.evaluation.localization import Lazy
+from adlib.evaluation.refusal import fit_foreign_features, known_good
 from adlib.models.detector import Detector
 
 PICTURES = 200  # of an exam

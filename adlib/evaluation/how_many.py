@@ -23,9 +23,10 @@ from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import FEWEST_SYNTHETIC, SYNTHETIC, label_free
 from adlib.evaluation.conformal import Threshold
 from adlib.evaluation.learning_curve import COUNTS
-from adlib.models import anomaly_maps, backbone, detectors, fused
+from adlib.models import anomaly_maps, backbone, fused
 from adlib.models.anomaly_maps import WHOLE, View
 from adlib.models.backbone import OnBackbone
+from adlib.models.coreset import coreset
 from adlib.models.detector import Detector, Images, batches, parted
 
 DRAWS = 10
@@ -135,7 +136,7 @@ def _bank(detector: Detector, image: torch.Tensor, i: int) -> torch.Tensor:
             anomaly_maps.counted(area, features.shape[-2:]).flatten()])
     cells = torch.cat(cells)
     generator = torch.Generator().manual_seed(config.seed)
-    return cells[detectors.coreset(cells, min(PATCHES, len(cells)), generator)]
+    return cells[coreset(cells, min(PATCHES, len(cells)), generator)]
 
 
 def _features(detector: Detector, images: torch.Tensor) -> torch.Tensor:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import copy
 import typing
 
-import numpy as np
 import torch
 from torch import nn
 
 from adlib.config import InputError
 from adlib.models import training
-from adlib.models.fast.device import one_thread, rounded_products
+from adlib.models.coreset import coreset
+from adlib.models.fast.device import rounded_products
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
 BANK, POOL = 4000, 20000  # patches the memory keeps, and random ones it chooses them from
 AT_ONCE = 1024  # cells that are compared with the bank: the products fit the processor's cache
-PROJECTED = 64  # dimensions in which the memory's coreset is chosen
-AHEAD = 64  # points that it is chosen from at a time
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 6, 2e-3, 2048  # of the classifier; a batch is of cells
 GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones of each anomalous
 DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by at least
@@ -324,14 +322,6 @@ def position_share(features: torch.Tensor, counts: Counts = None) -> float | Non
     return float(between / variance.mean().clamp_min(1e-12))
 
 
-def coreset(patches: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Greedy k-centre in a random projection: [P,C] -> int64 [count]."""
-    projection = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
-    points = patches @ projection
-    with one_thread():
-        return _k_centre(points, count)
-
-
 def _cells(features: torch.Tensor) -> torch.Tensor:
     """[N,C,g,g] -> [N*g*g,C]."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
@@ -383,30 +373,3 @@ def _perceptron(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
                          nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
                          nn.Linear(HIDDEN, 1))
-
-
-def _k_centre(points: torch.Tensor, count: int) -> torch.Tensor:
-    """Greedy k-centre, [P,D] -> int64 [count]: each next point is the farthest from all chosen.
-
-    Distances only shrink. So as long as the farthest of those that were the farthest AHEAD is
-    farther than the last of these was, it is the farthest of all points, and these need not be
-    compared with each that is chosen, but with dozens in one matrix product.
-    """
-    squares = points.square().sum(dim=1)
-
-    def squared(index: typing.Any, to: typing.Any = slice(None)) -> torch.Tensor:
-        return torch.addmm(squares[index, None], points[index], points[to].T, alpha=-2
-                           ).add_(squares[to])
-
-    distance, chosen, new = torch.full((len(points), ), torch.inf), [0], [0]
-    while len(chosen) < count:
-        distance = torch.minimum(distance, squared(new).amin(dim=0))
-        ahead = distance.topk(min(AHEAD, len(points))).indices.sort().values
-        far, among, new = distance[ahead].numpy(), squared(ahead, ahead).numpy(), []
-        others = far.min()
-        while len(chosen) + len(new) < count and far.max() > others:
-            new.append(int(ahead[farthest := int(far.argmax())]))
-            far = np.minimum(far, among[farthest])
-        new = new or [int(distance.argmax())]  # all are as far
-        chosen += new
-    return torch.tensor(chosen)

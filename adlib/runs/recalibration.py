@@ -22,9 +22,9 @@ import torch
 
 from adlib.config import InputError
 from adlib.data import files
-from adlib.evaluation.calibration import fit_foreign, one_budget
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import min_calibration_size
+from adlib.evaluation.refusal import fit_foreign, one_budget
 from adlib.runs import inference, run_folder
 from adlib.runs.record import Source
 

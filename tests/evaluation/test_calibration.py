@@ -15,7 +15,7 @@ from adlib.config import REFERENCE_SCORE, Config, InputError
 from adlib.data import corruptions
 from adlib.data import part as parts
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import auroc, calibration
+from adlib.evaluation import auroc, calibration, refusal
 from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps, fused
 from adlib.models.detector import fit
@@ -377,12 +377,12 @@ def test_what_tells_foreign_images_is_not_blinded_by_one_among_the_good():
         40 + 150 * (np.hypot(y - 32 - dy, x - 32 - dx) < 18) + rng.normal(0, 6, (3, 64, 64)), 0,
         255).astype(np.uint8) for dy, dx in rng.integers(-3, 4, (40, 2))]))
     model = calibration.Foreign(Config(weights="none", image_size=64))
-    clean = calibration.fit_foreign(model, good, seed=0).calibration.clone()
+    clean = refusal.fit_foreign(model, good, seed=0).calibration.clone()
     assert model.set_aside <= 1
     black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    calibration.fit_foreign(model, torch.cat([good, black]), seed=0)
+    refusal.fit_foreign(model, torch.cat([good, black]), seed=0)
     assert model.set_aside >= 1 and model.calibration.max() < 1.5 * clean.max()
-    threshold = calibration.TailThreshold(model.calibration.numpy(), calibration.FOREIGN_FPR)
+    threshold = calibration.TailThreshold(model.calibration.numpy(), refusal.FOREIGN_FPR)
     assert threshold.exceeded(model.distances(model.features(black)).numpy()).all()
 
 
@@ -400,7 +400,7 @@ def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
     near = np.linspace(1, 2, 59).tolist()
     model, distances = Known([*near, 30.0]), np.array([*near, 30.0, 100.0])  # the last: set aside
     scores = np.arange(61.0)[::-1].copy()
-    budget = calibration.one_budget(model, distances, scores, 0.05)
+    budget = refusal.one_budget(model, distances, scores, 0.05)
     assert budget.tolist() == [*scores[:59], 60.0]
     asked = int(0.05 * 61)  # of sixty and a new one, less the new one itself
     refused = Threshold(budget, 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
@@ -412,14 +412,14 @@ def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
 def test_where_too_few_would_be_left_none_is_left_out():
     near = np.linspace(1, 2, 18).tolist()
     scores = np.arange(19.0)
-    budget = calibration.one_budget(Known(near), np.array([*near, 100.0]), scores, 0.05)
+    budget = refusal.one_budget(Known(near), np.array([*near, 100.0]), scores, 0.05)
     assert budget.tolist() == scores.tolist() and Threshold(budget, 0.05).is_attainable
-    few = calibration.one_budget(Known(near[:9]), np.array([*near, 100.0]), scores, 0.05)
+    few = refusal.one_budget(Known(near[:9]), np.array([*near, 100.0]), scores, 0.05)
     assert few.tolist() == scores.tolist()  # nine say nothing
-    told = calibration.one_budget(Known(near), np.array([*near, 100.0]), scores[::-1].copy(), 0.05,
+    told = refusal.one_budget(Known(near), np.array([*near, 100.0]), scores[::-1].copy(), 0.05,
                                   new=True)
     assert told.tolist() == [*scores[:0:-1], 18.0]  # of new ones, a foreign one has no better rank
-    assert calibration.one_budget(None, np.zeros(19), scores, 0.05) is scores
+    assert refusal.one_budget(None, np.zeros(19), scores, 0.05) is scores
 
 
 @pytest.mark.parametrize(("target_fpr", "copies"), [(0.3, 9), (0.05, 1)])

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from adlib.config import FITTED_IN_SECONDS, InputError
 from adlib.models import detectors, training
+from adlib.models.coreset import k_centre
 from adlib.models.fused import CLOSED_FORM
 from tests.tolerances import UNIT, summed
 
@@ -382,7 +383,7 @@ def greedy(x, count):
 def test_the_coreset_is_the_greedy_k_centre(values, data):
     x = np.array(values, float)  # whole numbers: float32 is exact, and ties are ties
     count = data.draw(st.integers(1, len(x)))
-    found = detectors._k_centre(torch.from_numpy(x).float(), count)
+    found = k_centre(torch.from_numpy(x).float(), count)
     assert found.dtype == torch.long and found.tolist() == greedy(x, count)
 
 
@@ -394,7 +395,7 @@ def test_the_coreset_covers_at_most_twice_as_far_as_the_best(values, count):
     distance = cdist(x, x)
     best = min(distance[:, list(some)].min(axis=1).max()
                for some in itertools.combinations(range(len(x)), count))
-    assert distance[:, detectors._k_centre(torch.from_numpy(x).float(), count).tolist()].min(
+    assert distance[:, k_centre(torch.from_numpy(x).float(), count).tolist()].min(
         axis=1).max() <= 2 * best + 1e-9
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from adlib import cli
 from adlib.config import Config, InputError
 from adlib.data import files, images
-from adlib.evaluation import calibration
+from adlib.evaluation import refusal
 from adlib.evaluation.conformal import Threshold
 from adlib.models import backbone, fused
 from adlib.runs import inference, onnx_export
@@ -234,7 +234,7 @@ def test_foreign_pictures_are_pytorchs(course_root, tmp_path):
         seen.add(why)
     assert seen == {"", "absent", "unlike"}
     known = session.get_modelmeta().custom_metadata_map
-    assert json.loads(known["foreign_fpr"]) == calibration.FOREIGN_FPR
+    assert json.loads(known["foreign_fpr"]) == refusal.FOREIGN_FPR
 
 
 def test_a_run_without_a_threshold_calls_nothing_anomalous(exported):
