@@ -2,33 +2,33 @@
 there a first page that lists the steps and loads itself again."""
 from __future__ import annotations
 
+import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pandas as pd
-
 from adlib.config import log
 from adlib.data import files
-from adlib.report import arrangement, comparison, site
-from adlib.report.i18n import named, t
-from adlib.report.render import render
 from adlib.runs import forecast, freshness
 from adlib.runs.batch import Outcomes
 from adlib.runs.grid import Task
+
+if typing.TYPE_CHECKING:
+    from adlib.report import site
 
 RELOAD_S = 5
 Steps = list[tuple[Task, str]]
 
 
 class Growing:
-    """Draws beside the batch, in a thread of its own; called with the outcomes whenever one of them
-    is another. An earlier study's first page stays until the new one is whole."""
+    """Draws beside the batch, in a thread of its own, which also imports what draws: five seconds
+    in which the first run starts. Called with the outcomes whenever one of them is another. An
+    earlier study's first page stays until the new one is whole."""
 
     def __init__(self, reports: Path, language: str) -> None:
         self.reports = reports.absolute()  # as a task's output is
         self.index, self.note = self.reports / "index.html", self.reports / "report.json"
         self.own = not self.index.is_file() or "growing" in freshness.read(self.note)
-        self.common = site.shared(language or freshness.read(self.note).get("language", "en"))
+        self.language = language or freshness.read(self.note).get("language", "en")
         self.pages: dict[Task, site.Page] = {}
         self.pool = ThreadPoolExecutor(1)
         self.said = False
@@ -45,11 +45,15 @@ class Growing:
 
     def _draw(self, steps: Steps) -> None:
         try:
+            import pandas as pd
+
+            from adlib.report import comparison, site
+
             new = [task for task, status in steps
                    if task.kind == "run" and status == "finished" and task not in self.pages]
             table = (comparison.performance(self.reports) if new or self.pages
                      else pd.DataFrame({"folder": []}))
-            common = self.common | {"hidden": site.hidden(self.reports, table)}
+            common = site.shared(self.language) | {"hidden": site.hidden(self.reports, table)}
             for row in table.itertuples():
                 for task in new:
                     if self.reports / row.folder == task.output.parent:
@@ -65,6 +69,10 @@ class Growing:
             log.warning("no page while the study runs: %s", error)
 
     def _first(self, steps: Steps) -> site.Page:
+        from adlib.report import arrangement
+        from adlib.report.i18n import named, t
+        from adlib.report.render import render
+
         done = sum(status in ("finished", "failed") for _, status in steps)
         said = t("growing.done", done=str(done), all=str(len(steps)))
         shown = render("growing.html.j2", said=said, steps=[

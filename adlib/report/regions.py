@@ -96,12 +96,8 @@ def keep_mask(part: Part, kind: str, name: str, drawn: str, size: frame.Size) ->
     if abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) < 2:  # twice the pixels inside
         raise InputError(f"corners: {drawn!r} enclose nothing; click two of a rectangle, or more")
     ImageDraw.Draw(mask).polygon(points, fill=1)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with files.atomic_path(path) as temporary:
-            mask.save(temporary, "PNG")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    with files.atomic_path(path) as temporary:
+        mask.save(temporary, "PNG")
     return path
 
 

@@ -76,6 +76,9 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
             for last in (False, True):  # the comparison reads what the others left, and batch.json
                 queue = [task for task in tasks
                          if reasons[task] and (task.kind == "comparison") == last]
+                quickest = min((task for task in queue if task.kind == "run"), key=seconds.get,
+                               default=None)
+                queue.sort(key=lambda task: task is not quickest)  # a first page as soon as can be
                 _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop,
                       told=told if queue and told else lambda _: None)
                 files.write_json(reports / "batch.json", _entries(outcomes))

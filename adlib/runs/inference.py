@@ -83,6 +83,11 @@ class Reopened:
         whole, *tiled = (torch.from_numpy(one.copy()) for one in pixels)
         return Decoded(whole, *tiled or [whole])
 
+    def keep_no_features(self) -> None:
+        """Of the pictures to come: they are not seen again."""
+        for module in (*self.detector.modules(), *filter(None, [self.decision.foreign])):
+            module.keeps_features = False
+
     def scores(self, given: Images) -> np.ndarray:
         """uint8 [N,3,S,S], or what else the detector is given -> float64 [N], higher = more
         anomalous."""

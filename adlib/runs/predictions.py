@@ -1,5 +1,5 @@
-"""New pictures through a finished run: scored one by one, decoded and drawn beside that, and kept
-in their order in a record."""
+"""New pictures through a finished run: scored a few at a time, decoded and drawn beside that, and
+kept in their order in a record."""
 from __future__ import annotations
 
 import collections
@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import hashlib
 import io
+import itertools
 import math
 import os
 import threading
@@ -23,8 +24,10 @@ from adlib.runs import overlays
 from adlib.runs.inference import Decoded, Reopened
 from adlib.runs.record import Prediction, Record, Source, utc
 
-AHEAD, WORKERS = 2, 2  # pictures begun before their turn; threads that decode and draw
+AHEAD, WORKERS = 8, 2  # pictures scored at a time, and as many begun; threads that decode and draw
+AHEAD_OF_TILES = 2  # of pictures at their own size, which are scored one by one
 T = typing.TypeVar("T")
+Read = tuple[Prediction, Decoded | None]  # a row without a score, and the picture
 SIDE = 512  # pixels a side of an overlay at most
 
 
@@ -65,30 +68,36 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
     anywhere; one colour scale for all. A picture that cannot be read has a row, too.
 
     Args:
-        ahead: pictures to begin in advance; 0 where the next may be long in coming.
+        ahead: pictures to score at a time, and to begin in advance; 0 where the next may be long in
+            coming.
         overlaid: write overlays.
     """
+    tiled = record.run.detector.tile is not None
+    ahead = min(ahead, AHEAD_OF_TILES) if tiled else ahead
+    at_once = 1 if tiled else max(1, ahead)
+    record.run.keep_no_features()
     with ThreadPoolExecutor(WORKERS) as pool:
         reads = _later(((source, pool.submit(_read, record, source).result) for source in given),
                        ahead)
-        looks = _later(((source, _looked_at(pool, record.run, read(), overlaid))
-                        for source, read in reads), ahead)
-        for source, look in looks:
-            looked = look()
-            source.done |= looked is None
-            if looked and (source.final or not looked[0].problem):
-                prediction, overlay = looked
-                if overlay:
-                    prediction = dataclasses.replace(
-                        prediction, overlay=record.overlay_of(source, prediction.content))
-                    with files.atomic_path(record.out / prediction.overlay) as temporary:
-                        temporary.write_bytes(overlay)
-                added, told = record.add(prediction), source.done
-                source.done = True
-                if added or not told:
-                    yield prediction
-            if stop.is_set():
-                return
+        looks = _later(((some, _looked_at(pool, record.run, [read() for _, read in some], at_once,
+                                          overlaid)) for some in _together(reads, at_once)),
+                       min(ahead, 1))
+        for some, look in looks:
+            for (source, _), looked in zip(some, look(), strict=True):
+                source.done |= looked is None
+                if looked and (source.final or not looked[0].problem):
+                    prediction, overlay = looked
+                    if overlay:
+                        prediction = dataclasses.replace(
+                            prediction, overlay=record.overlay_of(source, prediction.content))
+                        with files.atomic_path(record.out / prediction.overlay) as temporary:
+                            temporary.write_bytes(overlay)
+                    added, told = record.add(prediction), source.done
+                    source.done = True
+                    if added or not told:
+                        yield prediction
+                if stop.is_set():
+                    return
 
 
 def exit_code(record: Record) -> int:
@@ -99,35 +108,58 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in found if what), 0)
 
 
-def _looked_at(pool: ThreadPoolExecutor, run: Reopened,
-               read: tuple[Prediction, Decoded | None] | None, overlaid: bool
-               ) -> typing.Callable[[], tuple[Prediction, bytes] | None]:
-    """Scored, here; the rest, which takes as long, beside the next one's score. Returns what waits
-    for the row and the overlay's file (b"" for none); for None of what has a row."""
-    if read is None or read[1] is None:
-        return lambda: read and (read[0], b"")
-    row, picture = read
-    scores, maps = run.score_with_maps(picture.given[None])
-    if not math.isfinite(scores[0]):
-        return lambda: (dataclasses.replace(row, problem=f"its score is {scores[0]}"), b"")
-    return pool.submit(_finished, run, row, picture.whole[None, :3], scores, maps[0],
-                       overlaid).result
+def _looked_at(pool: ThreadPoolExecutor, run: Reopened, reads: list[Read | None], at_once: int,
+               overlaid: bool) -> typing.Callable[[], list[tuple[Prediction, bytes] | None]]:
+    """Scored, here; the rest beside the next ones' scores. Returns what waits for each row and its
+    overlay's file (b"" for none); None for what has a row."""
+    found: list[tuple[Prediction, bytes] | None] = [read and (read[0], b"") for read in reads]
+    places = [i for i, read in enumerate(reads) if read and read[1] is not None]
+    if not places:
+        return lambda: found
+    rows, pictures = zip(*(reads[i] for i in places), strict=True)
+    scores, maps = run.score_with_maps(_stacked([one.given for one in pictures], at_once))
+    whole = _stacked([one.whole[:3] for one in pictures], at_once)
+    finished = pool.submit(_finished, run, rows, whole, scores, maps, overlaid)
+
+    def look() -> list[tuple[Prediction, bytes] | None]:
+        for i, one in zip(places, finished.result(), strict=True):
+            found[i] = one
+        return found
+
+    return look
 
 
-def _finished(run: Reopened, read: Prediction, whole: torch.Tensor, scores: np.ndarray,
-              map_: np.ndarray, overlaid: bool) -> tuple[Prediction, bytes]:
-    overlay = overlays.jpeg(overlays.overlay(
-        whole[0].permute(1, 2, 0).numpy(), map_, low=run.decision.low,
-        level=run.decision.level), SIDE) if overlaid else b""
-    p_value, usual = float(run.threshold.p_values(scores)[0]), run.decision.conditions
-    taken = {name: float(values[0]) for name, values in usual.measure(whole).items()
-             } if usual else {}
-    (foreign_p_value, ), (reason, ) = run.foreign(whole)
-    return dataclasses.replace(
-        read, score=float(scores[0]), p_value=None if math.isnan(p_value) else p_value,
-        verdict=_verdict(run, scores, reason), reason=reason,
-        foreign_p_value=None if math.isnan(foreign_p_value) else float(foreign_p_value), **taken
-    ), overlay
+def _stacked(images: typing.Sequence[torch.Tensor], n: int) -> torch.Tensor:
+    """At most n images, [n,C,h,w], the last again where they are fewer: how many others are looked
+    at with an image changes its numbers by rounding."""
+    return torch.stack([*images, *[images[-1]] * (n - len(images))])
+
+
+def _finished(run: Reopened, rows: typing.Sequence[Prediction], whole: torch.Tensor,
+              scores: np.ndarray, maps: np.ndarray, overlaid: bool
+              ) -> list[tuple[Prediction, bytes]]:
+    """The rows, and overlays, of the first of some images."""
+    usual, p_values = run.decision.conditions, run.threshold.p_values(scores)
+    taken = usual.measure(whole) if usual else {}
+    foreign_p_values, reasons = run.foreign(whole)
+    found = []
+    for i, row in enumerate(rows):
+        if not math.isfinite(scores[i]):
+            found.append((dataclasses.replace(row, problem=f"its score is {scores[i]}"), b""))
+            continue
+        overlay = overlays.jpeg(overlays.overlay(
+            whole[i].permute(1, 2, 0).numpy(), maps[i], low=run.decision.low,
+            level=run.decision.level), SIDE) if overlaid else b""
+        found.append((dataclasses.replace(
+            row, score=float(scores[i]), p_value=_number(p_values[i]), reason=reasons[i],
+            verdict=_verdict(run, scores[i:i + 1], reasons[i]),
+            foreign_p_value=_number(foreign_p_values[i]),
+            **{name: float(values[i]) for name, values in taken.items()}), overlay))
+    return found
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
@@ -136,6 +168,12 @@ def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
     if reason != "absent" and run.threshold.exceeded(scores)[0]:
         return "anomalous"
     return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
+
+
+def _together(items: typing.Iterable[T], n: int) -> typing.Iterator[list[T]]:
+    """The items, n at a time."""
+    items = iter(items)
+    return iter(lambda: list(itertools.islice(items, n)), [])
 
 
 def _later(items: typing.Iterable[T], n: int) -> typing.Iterator[T]:
@@ -148,7 +186,7 @@ def _later(items: typing.Iterable[T], n: int) -> typing.Iterator[T]:
     yield from waiting
 
 
-def _read(record: Record, source: Source) -> tuple[Prediction, Decoded | None] | None:
+def _read(record: Record, source: Source) -> Read | None:
     """A file read once, so that what is decoded is what is known by its content: the row without a
     score, and the picture, None where that cannot be; None for what has a row."""
     content = modified = problem = ""

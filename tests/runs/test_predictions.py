@@ -1,6 +1,7 @@
 """New pictures through a run: what is said of each, and tables that survive a kill."""
 import contextlib
 import csv
+import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adlib import cli
+from adlib import cli, config
 from adlib.config import InputError
 from adlib.data import files
 from adlib.runs import inference, predictions
@@ -61,7 +62,9 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
             assert overlay.size == (predictions.SIDE, predictions.SIDE)
 
 
-def test_without_overlays_everything_else_is_the_same(run, course_root, tmp_path, capsys):
+def test_without_overlays_everything_else_is_the_same(run, course_root, tmp_path, monkeypatch,
+                                                      capsys):
+    monkeypatch.setattr(predictions, "AHEAD", 5)
     with_them, without = tmp_path / "with", tmp_path / "without"
     for out, more in ((with_them, []), (without, ["--no-overlays"])):
         cli.main(["predict", str(run), str(course_root / "nut"), "--out", str(out), *more])
@@ -70,6 +73,27 @@ def test_without_overlays_everything_else_is_the_same(run, course_root, tmp_path
     assert len(rows(without)) == len(rows(with_them)) > 2 * predictions.AHEAD
     assert [row | {"time": "", "overlay": ""} for row in rows(without)] == [
         row | {"time": "", "overlay": ""} for row in rows(with_them)]
+
+
+def test_what_is_said_of_a_picture_depends_on_no_other(run, course_root, tmp_path):
+    """Whole batches, and what is left for the last one; and nothing is kept of new pictures."""
+    reopened = inference.reopen(run)
+    nut = course_root / "nut"
+    sources = predictions.sources([nut / "train", nut / "test"])[:11]
+    assert len(sources) % predictions.AHEAD and len(sources) > predictions.AHEAD
+    before = sorted(config.cache_dir().rglob("*.npy"))
+
+    def said(name, given):
+        with Record(reopened, tmp_path / name) as record:
+            return {one.path: dataclasses.replace(one, time="") for one in predictions.predict(
+                record, given, threading.Event(), overlaid=False)}
+
+    together = said("together", sources)
+    assert len({one.score for one in together.values()}) == len(sources)  # each its own
+    for i in (0, 3, len(sources) - 1):
+        source = Source(sources[i].path, sources[i].name)
+        assert said(str(i), [source]) == {str(source.path): together[str(source.path)]}
+    assert sorted(config.cache_dir().rglob("*.npy")) == before
 
 
 def test_pictures_of_one_name_have_overlays_of_their_own(run, tmp_path):
