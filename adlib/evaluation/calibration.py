@@ -27,6 +27,7 @@ from adlib.models.foreign import Foreign
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
+FIRST_BYTES = 2e8  # of those images' maps, which are kept until the scale is known
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 Keep = typing.Callable[[np.ndarray, int], object]
@@ -111,8 +112,15 @@ def calibrate(detector: Detector, part: Part) -> Decision:
                                                          seed=config.seed)
     images = part.held_out if held else part.train
     some = images.select(range(min(SCALED_BY, len(images))))
-    first = [(maps, view) for _, maps, view in _batches(detector, some)]
-    scale = anomaly_maps.scale_of_batches(first)
+    first: list[Looked] = []
+
+    def looked() -> typing.Iterator[Looked]:
+        for _, maps, view in _batches(detector, some):
+            if sum(one.nbytes for known, _ in first for one in known.values()) < FIRST_BYTES:
+                first.append((maps, view))
+            yield maps, view
+
+    scale = anomaly_maps.scale_of_batches(looked())
     shown: dict[str, list[np.ndarray]] = {}
 
     def keep(smoothed: anomaly_maps.Maps, start: int) -> None:
