@@ -1,5 +1,6 @@
 import copy
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from adlib.config import FITTED_IN_SECONDS, InputError
-from adlib.models import detectors, training
+from adlib.models import coreset, detectors, training
 from adlib.models.coreset import k_centre
 from adlib.models.fused import CLOSED_FORM
 from tests.tolerances import UNIT, summed
@@ -337,6 +338,18 @@ def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
     assert detector.difference(views).norm(dim=1).max() < 0.1
 
 
+def test_what_cells_are_compared_by_is_that_of_the_bank_as_it_is():
+    memory = detectors.Memory().fit(good_features())
+    assert memory.table() is memory.table()  # made once
+    other = detectors.Memory().fit(good_features(seed=9))
+    for change in (lambda: memory.load_state_dict(other.state_dict()),
+                   lambda: memory.fit(good_features(seed=7))):
+        change()
+        fresh = detectors.Memory()
+        fresh.bank = memory.bank
+        assert all(torch.equal(*pair) for pair in zip(memory.table(), fresh.table(), strict=True))
+
+
 def test_the_pool_is_a_random_part_of_the_patches(monkeypatch):
     monkeypatch.setattr(detectors, "POOL", 40)
     numbered = torch.arange(10 * SIDE * SIDE, dtype=torch.float32).view(10, 1, SIDE, SIDE)
@@ -383,7 +396,8 @@ def greedy(x, count):
 def test_the_coreset_is_the_greedy_k_centre(values, data):
     x = np.array(values, float)  # whole numbers: float32 is exact, and ties are ties
     count = data.draw(st.integers(1, len(x)))
-    found = k_centre(torch.from_numpy(x).float(), count)
+    with mock.patch.object(coreset, "AHEAD", data.draw(st.integers(1, 6))):
+        found = k_centre(torch.from_numpy(x).float(), count)
     assert found.dtype == torch.long and found.tolist() == greedy(x, count)
 
 

@@ -418,6 +418,18 @@ def test_on_a_terminal_there_is_one_live_line_and_a_long_command_stays_in_one_pi
     assert f"to try again: {running.task.retry}\n" in screen.getvalue()
 
 
+def test_the_quickest_run_is_the_first(project, said, monkeypatch):
+    """It brings the first page."""
+    write(project, "other", {"name": "other", "model": "cae"})
+    write(project, "all", {"configs": ["ok", "other"]})
+    tasks = grid.plan("params/all.yaml")
+    monkeypatch.setattr(forecast, "of_tasks", lambda due: {
+        task: 1.0 if "other" in task.title else 9.0 for task in due})
+    batch.run(tasks, local.Local(1), reports=project / "reports")
+    started = [line.removeprefix("start: ") for line in said if line.startswith("start: ")]
+    assert started == ["nut other seed 0", "nut: the data", "nut ok seed 0", "comparison"]
+
+
 def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said, monkeypatch,
                                                                  tmp_path):
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
