@@ -11,7 +11,10 @@ import typing
 from pathlib import Path
 
 from adlib import __version__
-from adlib.config import LANGUAGES, InputError, log, show_log
+from adlib.config import LANGUAGES, InputError, deprecated, log, show_log
+
+if typing.TYPE_CHECKING:
+    from adlib.runs.inference import Reopened
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,11 +145,11 @@ def new(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
     from adlib.report import use
-    from adlib.runs import board, inference, predictions, watch
+    from adlib.runs import board, predictions, watch
     from adlib.runs.engines import local
     from adlib.runs.record import Record
 
-    run, given = inference.reopen(Path(args.run)), [Path(path) for path in args.pictures]
+    run, given = _reopened(args), [Path(path) for path in args.pictures]
     if args.target_fpr is not None:
         run = run.at(args.target_fpr)
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
@@ -179,11 +182,19 @@ def recalibrate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _reopened(args: argparse.Namespace) -> Reopened:
+    from adlib.runs import inference
+
+    if args.weights:
+        deprecated("--weights here, since a run keeps its own")
+    return inference.reopen(Path(args.run))
+
+
 def export(args: argparse.Namespace) -> int:
     """Write a finished run as one ONNX file."""
-    from adlib.runs import inference, onnx_export, run_folder
+    from adlib.runs import onnx_export, run_folder
 
-    run, about = inference.reopen(Path(args.run)), run_folder.manifest(Path(args.run))
+    run, about = _reopened(args), run_folder.manifest(Path(args.run))
     config = run.config
     onnx_export.export(run, Path(args.onnx), {
         "configuration": config.name, "category": config.category, "seed": config.seed,
@@ -312,7 +323,8 @@ def _parser() -> argparse.ArgumentParser:
 
     one = command("predict", predict, "new pictures through a finished run's detector; exit code "
                                       "1: an anomaly was found, 4: none, but a picture that does "
-                                      "not show the part, 3: neither, but an unreadable one")
+                                      "not show the part, 3: neither, but an unreadable one",
+                  "--weights")
     one.add_argument("run", help="folder of a finished run, such as "
                                  "reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
@@ -335,7 +347,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="the new run's folder (default recalibrated/)")
 
     one = command("export", export, "a finished run as one ONNX file, from the picture to the "
-                                    "verdict")
+                                    "verdict", "--weights")
     one.add_argument("run", help="folder of a finished run")
     one.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
 

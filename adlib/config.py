@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import json
 import logging
 import math
@@ -39,6 +40,11 @@ CHOICES = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "floa
            "distance": ("cosine", "squared"), "fit": (*FITS, "auto")}
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
+# What an earlier version called otherwise is read for one version more, with a sentence.
+RENAMED_KEYS = {"false_alarms": "target_fpr"}
+RENAMED_VALUES = {("schedule", "seed"): "reference", ("model", "taught"): "classifier",
+                  **{("name", f"taught{kinds}"): f"classifier{kinds}"
+                     for kinds in ("", "_texture", "_shape")}}
 log = logging.getLogger("adlib")
 
 
@@ -148,13 +154,13 @@ class Config:
         """A checked Config of a mapping (the content of a YAML file, say).
 
         Args:
-            values: parameters by name.
+            values: parameters by name; names and values of an earlier version are upgraded.
             where: what to call the mapping in errors.
         Raises:
             InputError: for an unknown key (naming the nearest known one), a wrong type, or a value
                 out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known, values = [field.name for field in dataclasses.fields(cls)], upgrade(values, where)
         check_known(values, known, f"{where}: unknown parameter")
         try:
             return cls(**values)
@@ -220,6 +226,24 @@ def is_folder_name(name: str) -> bool:
     devices = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
     return (bool(name) and name[-1] not in ". " and not set(name) & set('/\\\0<>:"|?*')
             and not re.fullmatch(devices, name))
+
+
+def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object]:
+    """Parameters as this version names them; each old name is told once, with its new one."""
+    upgraded = {}
+    for key, value in values.items():
+        name = RENAMED_KEYS.get(key, key)
+        new = RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
+        if (name, new) != (key, value):
+            deprecated(f"{where}: {key}: {value} is now {name}: {new}")
+        upgraded[name] = new
+    return upgraded
+
+
+@functools.cache
+def deprecated(sentence: str) -> None:
+    """Say once that something old was read, and what it is called now."""
+    log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
 
 
 class _Shown(logging.Handler):

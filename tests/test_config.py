@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from adlib.config import Config, InputError, did_you_mean, project_root
+from adlib.config import Config, InputError, deprecated, did_you_mean, project_root
 from adlib.runs.freshness import notebook_of
 
 
@@ -86,3 +86,43 @@ def test_options_are_kept_as_one_text_however_they_are_given(given):
 @pytest.mark.parametrize("nothing", ["", None, {}, "{}"])
 def test_no_options(nothing):
     assert Config(options=nothing).options == ""
+
+
+def test_old_words_are_read_and_told_once(caplog):
+    deprecated.cache_clear()
+    for _ in range(2):
+        config = Config.from_mapping({"false_alarms": 0.1, "schedule": "seed", "model": "taught",
+                                      "name": "taught_texture"}, "mine.yaml")
+    assert (config.target_fpr, config.schedule, config.model, config.name) == (
+        0.1, "reference", "classifier", "classifier_texture")
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "deprecated: mine.yaml: false_alarms: 0.1 is now target_fpr: 0.1",
+        "deprecated: mine.yaml: schedule: seed is now schedule: reference",
+        "deprecated: mine.yaml: model: taught is now model: classifier",
+        "deprecated: mine.yaml: name: taught_texture is now name: classifier_texture"]
+    deprecated.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["a:b", "what?", "con", "Aux.1", "lpt1", "ends.", "ends ", "a|b"])
+def test_a_name_that_is_no_folders_on_windows_is_refused_everywhere(name):
+    with pytest.raises(InputError, match="name is .*a folder's on any system"):
+        Config(name=name)
+
+
+def test_a_run_is_kept_under_the_name_that_it_is_saved_as():
+    assert Config(name="cae_mse", save_as="mine").name == "mine"
+    with pytest.raises(InputError, match="a folder's"):
+        Config(save_as="../up")
+
+
+def test_names_to_exclude_are_a_list_or_the_path_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.txt").write_text("# why\nb.png\n\na, 1.png\r\nb.png\n", encoding="utf-8")
+    for given in ("bad.txt", tmp_path / "bad.txt", ["b.png", "a, 1.png"], '["b.png", "a, 1.png"]'):
+        config = Config(exclude=given)
+        assert config.excluded == ["a, 1.png", "b.png"]
+        assert Config(**config.as_dict()) == config
+    assert Config(exclude="").excluded == Config(exclude=[]).excluded == []
+    for given in ("nosuch.txt", "b.png", [3], {"a": 1}, "[a"):
+        with pytest.raises(InputError, match="^exclude is .*; give names"):
+            Config(exclude=given)

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from adlib.config import REFERENCE_SCORE, InputError
-from adlib.data import corruptions
+from adlib.data import corruptions, siblings
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc, undecided
@@ -27,6 +27,7 @@ from adlib.models.foreign import Foreign
 
 SYNTHETIC = 80  # anomalies put into held-out good images, to choose a score with
 SCALED_BY = 2 * CHUNK  # good images that the scale and the colours of the maps are from
+FIRST_BYTES = 2e8  # of those images' maps, which are kept until the scale is known
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 Keep = typing.Callable[[np.ndarray, int], object]
@@ -111,8 +112,15 @@ def calibrate(detector: Detector, part: Part) -> Decision:
                                                          seed=config.seed)
     images = part.held_out if held else part.train
     some = images.select(range(min(SCALED_BY, len(images))))
-    first = [(maps, view) for _, maps, view in _batches(detector, some)]
-    scale = anomaly_maps.scale_of_batches(first)
+    first: list[Looked] = []
+
+    def looked() -> typing.Iterator[Looked]:
+        for _, maps, view in _batches(detector, some):
+            if sum(one.nbytes for known, _ in first for one in known.values()) < FIRST_BYTES:
+                first.append((maps, view))
+            yield maps, view
+
+    scale = anomaly_maps.scale_of_batches(looked())
     shown: dict[str, list[np.ndarray]] = {}
 
     def keep(smoothed: anomaly_maps.Maps, start: int) -> None:
@@ -290,7 +298,12 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
     # Of varied copies no fold could be left out: held-out ones, so varied, calibrate instead.
     if not held or enough and not no_more or n < 2 * FOLDS or detector.own_score or config.vary:
         return None
-    good, area, parts = part.good.given, None, folds(n, FOLDS, config.seed)
+    good, area = part.good.given, None
+    group = siblings.groups(good).numpy()  # siblings are held together
+    if len(np.unique(group)) < 2 * FOLDS:
+        group = np.arange(n)
+    parts = [(np.flatnonzero(np.isin(group, rest)), np.flatnonzero(np.isin(group, left)))
+             for rest, left in folds(group.max() + 1, FOLDS, config.seed)]
     if isinstance(good, torch.Tensor):
         good, area = parted(good)
     more = {} if area is None else {"area": area}

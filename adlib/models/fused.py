@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from adlib.config import Config
-from adlib.data import corruptions
+from adlib.data import corruptions, siblings
 from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
@@ -84,10 +84,14 @@ class FeatureDetector(OnBackbone):
         """As Detector.fit. `fused` puts its maps on one scale by the validation images; of fewer
         than two, by copies of all good ones, a little shifted, turned, brighter and darker.
 
-        of: which picture each image is a tile of, int64 [N]; None where each is one of its own.
+        of: which picture each image is a tile of, int64 [N], the same for siblings; None where
+            each is one of its own.
         """
         index = self._sample(len(images))
         good, area, of = (_chosen(one, index) for one in (images, area, of))
+        if of is None and not self.config.vary:  # a varied copy is a picture of its own
+            of = siblings.groups(good, good[:0] if validation is None else validation)[:len(good)]
+        self.of = of
         features = self.features(good)
         counts = self._counts(area)
         self.head = self._fit_head(features, self._synthetic(good, area), self._views(good, area),
@@ -118,18 +122,18 @@ class FeatureDetector(OnBackbone):
             ) -> typing.Iterator[dict[str, torch.Tensor]] | None:
         """As Detector.cross_fitted_maps; None for more than MOST images.
 
-        A closed form is fitted again on each fold. No picture is compared with its own patches in
-        the memory, which stays; the classifier is trained again on what has nothing of the fold's
-        held pictures, synthetic anomalies included. The fused detector's two scales stay.
+        A closed form is fitted again on each fold. The memory stays, but no picture is compared
+        with its own patches in it, or its siblings'; the classifier is trained again on what has
+        nothing of the fold's held pictures, synthetic anomalies included. The fused detector's two
+        scales stay.
         """
         return None if len(good) > MOST else self._cross_fit(good, fitted_on, folds, area)
 
     @torch.no_grad()
     def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[Fold],
                    area: torch.Tensor | None) -> typing.Iterator[dict[str, torch.Tensor]]:
-        features, place = self.features(good), torch.full((len(good), ), -1)
+        features, place = self.features(good), siblings.numbered(good, fitted_on, self.of)
         counts = self._counts(area)
-        place[fitted_on] = torch.arange(len(fitted_on))
         for rest, held in folds:
             if self.config.model not in LEFT_OUT:
                 head = self._fit_head(features[rest], None, None, _chosen(counts, rest))

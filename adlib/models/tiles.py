@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adlib.config import Config
+from adlib.data import siblings
 from adlib.data.frame import CELL
 from adlib.data.images import Pictures
 from adlib.models.backbone import KEPT_BYTES, OnBackbone
@@ -46,11 +47,13 @@ class Tiled(Detector):
         pixels = len(images) * images[0][0].numel()
         _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
         framed, of = self.sample(images)
+        self.of = siblings.groups(
+            images, () if validation is None else validation)[:len(images)]
         good, area = parted(framed)
         held, held_area = (None, None) if validation is None or not len(validation) else parted(
             self.sample(validation)[0])
         fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
-                       of=torch.from_numpy(of))
+                       of=self.of[torch.from_numpy(of)])
         self.history, self.position_share = self.detector.history, self.detector.position_share
         return self
 
@@ -71,8 +74,7 @@ class Tiled(Detector):
     @torch.no_grad()
     def _cross_fit(self, good: Pictures, fitted_on: torch.Tensor, folds: typing.Sequence[Fold]
                    ) -> typing.Iterator[dict[str, torch.Tensor]]:
-        place = torch.full((len(good), ), -1)
-        place[fitted_on] = torch.arange(len(fitted_on))
+        place = siblings.numbered(good, fitted_on, self.of)
         detector, own = self.detector, self.detector.head
         refit = None if hasattr(own, "without") else detector.refitting(*self.sample(good))
         for rest, held in folds:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from adlib.config import Config
-from adlib.data import background
+from adlib.data import background, siblings
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
@@ -48,6 +48,10 @@ def introduce(part: Part, detector: Detector) -> None:
             "side": part.config.image_size, "least": least, "most": most, "aurocs": aurocs}))
     if part.config.fit == "tile":
         figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
+    _, counts = siblings.groups(part.good.tensor).unique(return_counts=True)
+    if len(several := counts[counts > 1]):
+        figures.say(t("run.siblings", n=int(several.sum()), good=len(part.good),
+                      groups=len(several)))
     if reason := part.found[1]:
         figures.say(t(f"roi.{reason}", few=background.FEWEST))
     if part.looked_at is not None:

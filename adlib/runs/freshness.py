@@ -23,7 +23,7 @@ import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, study_root
+from adlib.config import DETECTORS, Config, InputError, study_root, upgrade
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
@@ -133,7 +133,7 @@ def why_stale(about: Made, now: Made) -> str:
         return "it ran with random weights, and ImageNet's are at hand now" if again else ""
     if str(before.get("code")).startswith(BY_HAND):
         return "it was run by hand, in a notebook"
-    old, new = Config().as_dict() | before["params"], now["params"]
+    old, new = Config().as_dict() | upgrade(before["params"], "run.json"), now["params"]
     changed = [f"{key}: {old.get(key)} -> {value}" for key, value in sorted(new.items())
                if old.get(key) != value]
     changed += [text for key, text in CHANGED.items() if before.get(key) != now.get(key)]

@@ -12,12 +12,15 @@ import yaml
 
 from adlib.config import (
     LANGUAGES,
+    RENAMED_VALUES,
     Config,
     InputError,
     check_known,
+    deprecated,
     did_you_mean,
     project_root,
     study_root,
+    upgrade,
 )
 from adlib.data import layout
 from adlib.runs import run_folder
@@ -34,6 +37,8 @@ DECIDED_BY = {"name": "configs: in the grid", "save_as": "configs: in the grid",
               "category": "categories: in the grid", "seed": "seeds: in the grid",
               "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
+RENAMED_FILES = {"study": "reference"} | {
+    old: new for (key, old), new in RENAMED_VALUES.items() if key == "name"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict
@@ -76,13 +81,14 @@ def read(path: Path | str) -> Grid:
     """Read a grid, or a single configuration's file as a grid of one.
 
     Args:
-        path: where it lies, from the working folder or the study's.
+        path: where it lies, from the working folder or the study's; a place of an earlier version
+            (params/quick.yaml) is read as well.
     Raises:
         InputError: when the file, or a configuration it names, is missing, is not YAML, or holds an
             unknown name.
     """
     places = Path(path), study_root() / path
-    path = next((place for place in places if place.is_file()), places[0])
+    path = _moved(next((place for place in places if place.is_file()), places[0]))
     content = _mapping(path)
     if not any(key in content for key in KEYS):
         return _single(path, content)
@@ -99,12 +105,12 @@ def read(path: Path | str) -> Grid:
             f"{path}: overrides is {overrides!r}; give a list of entries with `when:` and `set:`")
     pairs = [_override(entry, f"{path}: override {number}")
              for number, entry in enumerate(overrides, 1)]
-    configs = {str(name): _configuration(path, str(name))
-               for name in _list(content, "configs", path)}
+    configs = dict(_configuration(path, str(name)) for name in _list(content, "configs", path))
     for number, (when, _) in enumerate(pairs, 1):
         check_known([when["name"]] if "name" in when else [], configs,
                     f"{path}: override {number}: when: no configuration")
-    after = {key: list(map(str, _list(content, key, path)))
+    after = {key: [name if name in configs else RENAMED_FILES.get(name, name)
+                   for name in map(str, _list(content, key, path))]
              for key in AFTER_A_RUN if key in content}
     for key, names in after.items():
         check_known(names, configs, f"{path}: {key}: no configuration")
@@ -230,6 +236,16 @@ def _command(grid: Path, data_root: str, reports: str, weights: str,
         word for option in {**given, "--only": only}.items() if option[1] for word in option)])
 
 
+def _moved(path: Path) -> Path:
+    """Where a file of params/ lies now that grids and configurations have folders of their own."""
+    name = f"{RENAMED_FILES.get(path.stem, path.stem)}{path.suffix}"
+    for now in (path.with_name("grids") / name, path.with_name("configurations") / name):
+        if not path.is_file() and now.is_file():
+            deprecated(f"{path} is now {now}")
+            return now
+    return path
+
+
 def _single(path: Path, content: Values) -> Grid:
     check_known(content, (*PARAMETERS, *KEYS), f"{path}: unknown key")
     _named_like_file(path, content)
@@ -243,17 +259,20 @@ def _single(path: Path, content: Values) -> Grid:
                 [config.seed], {}, [], config.data_root)
 
 
-def _configuration(grid: Path, name: str) -> Values:
-    """A configuration's settings: its file lies beside the grid, or in `configurations` beside or
-    below the grid's folder."""
+def _configuration(grid: Path, name: str) -> tuple[str, Values]:
+    """A configuration's name and settings: its file lies beside the grid, or in `configurations`
+    beside or below the grid's folder."""
     folders = (grid.parent, grid.parent.parent / "configurations", grid.parent / "configurations")
-    for path in (folder / f"{name}.yaml" for folder in folders):
-        if path.is_file() and path != grid:
-            content = _mapping(path)
-            check_known(content, PARAMETERS, f"{path}: unknown key")
-            _named_like_file(path, content)
-            content.pop("name", None)
-            return _settings(content, str(path))
+    for now in (name, RENAMED_FILES.get(name, name)):
+        for path in (folder / f"{now}.yaml" for folder in folders):
+            if path.is_file() and path != grid:
+                if now != name:
+                    deprecated(f"{grid}: the configuration {name} is now {now}")
+                content = _mapping(path)
+                check_known(content, PARAMETERS, f"{path}: unknown key")
+                _named_like_file(path, content)
+                content.pop("name", None)
+                return now, _settings(content, str(path))
     others = {path.stem for folder in folders for path in folder.glob("*.yaml")} - {grid.stem}
     raise InputError(f"{grid}: there is no configuration file {name}.yaml beside it or in "
                      f"{folders[1]}{did_you_mean(name, others)}")
@@ -272,11 +291,11 @@ def _override(entry: object, where: str) -> tuple[Values, Values]:
     if not isinstance(entry["when"], dict):
         raise InputError(
             f"{where}: when is {entry['when']!r}; give a mapping such as {{category: zipper}}")
-    check_known(entry["when"], PARAMETERS, f"{where}: when: unknown key")
+    when = upgrade(entry["when"], f"{where}: when")
+    check_known(when, PARAMETERS, f"{where}: when: unknown key")
     # lr: 1e-4 is a string in YAML and would never be equal
-    typed = Config.from_mapping(entry["when"], f"{where}: when")
-    return ({key: getattr(typed, key) for key in entry["when"]},
-            _settings(entry["set"], f"{where}: set"))
+    typed = Config.from_mapping(when, f"{where}: when")
+    return {key: getattr(typed, key) for key in when}, _settings(entry["set"], f"{where}: set")
 
 
 def _settings(values: object, where: str) -> Values:
@@ -284,6 +303,7 @@ def _settings(values: object, where: str) -> Values:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise InputError(f"{where} is {values!r}; give a mapping such as {{epochs: 12}}")
+    values = upgrade(values, where)
     check_known(values, PARAMETERS, f"{where}: unknown key")
     for key in values:
         if key in DECIDED_BY:
@@ -299,7 +319,7 @@ def _list(content: Values, key: str, path: Path) -> list[typing.Any]:
 
 
 def _mapping(path: Path) -> Values:
-    """A YAML file's content."""
+    """A YAML file's content, with the parameters among its keys as this version names them."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -311,4 +331,5 @@ def _mapping(path: Path) -> Values:
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} holds no mapping; give `key: value` lines (see "
                          f"params/grids/quick.yaml)")
-    return content
+    name = {"name": content.pop("name")} if "name" in content else {}  # it is the file's
+    return name | upgrade(content, str(path))

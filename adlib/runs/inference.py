@@ -17,6 +17,8 @@ from adlib.evaluation.calibration import Decision, score_table, score_with_maps
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold, min_calibration_size
 from adlib.models import registry
+from adlib.models.autoencoders import Autoencoder
+from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Detector, Images, as_tensor, load_state
 from adlib.models.fast import device
 from adlib.models.foreign import Foreign
@@ -77,7 +79,8 @@ class Reopened:
         if reading.is_outside(extent, grey_range):
             log.warning("%s: its values, from %g to %g, exceed those of the run, which are from %g "
                         "to %g, and are clipped", name, *extent, *grey_range)
-        if grey_range and not extent:
+        # Of a run of an earlier version nobody knows what it learned from.
+        if not extent and grey_range not in (None, run_folder.SIXTEEN_BITS):
             log.warning("%s has 8 bits, and what the run learned from has more: its score may mean "
                         "nothing", name)
         whole, *tiled = (torch.from_numpy(one.copy()) for one in pixels)
@@ -126,17 +129,27 @@ def reopen(folder: Path) -> Reopened:
                          "its configuration first")
     about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
     config = run_folder.config_of(folder)
+    if "maps" not in measured:
+        raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
+                         f"again first")
     if not (folder / "model.pt").exists():
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
                          f"neither a "
                          "torch state dict nor state() and load(state) (docs/your_detector.md)")
     try:
         state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
-        detector = registry.build(dataclasses.replace(config, weights="none", loss="",
+        own_weights = "none" if _is_current(state) else config.weights
+        detector = registry.build(dataclasses.replace(config, weights=own_weights, loss="",
                                                       precision=_precision(config, about)))
-        load_state(detector, state)
+        if own_weights != "none" and _digest(detector.weights) != _digest(about["weights"]):
+            raise InputError(f"{folder} was made with other weights ({about['weights']}; now: "
+                             f"{detector.weights}); give the same ones, or run its configuration "
+                             f"again")
+        if not _is_current(state) and isinstance(detector, OnBackbone):
+            _same_weights(folder, about["weights"], detector.weights)
+        load_state(detector, _current(state, detector))
         maps, calibration = measured["maps"], measured["calibration"]
-        kept = folder / "conditions.json"  # a run of one good picture has none
+        kept = folder / "conditions.json"  # a run of an earlier version has none
         usual = Conditions.from_dict(files.read_json(kept)) if kept.exists() else None
     except InputError:
         raise
@@ -194,3 +207,38 @@ def _precision(config: Config, about: dict[str, typing.Any]) -> str:
                                            device.pick_device(config.device)) != made:
         log.warning("this run computes in bf16, which this processor imitates: it takes longer")
     return made
+
+
+def _same_weights(folder: Path, before: str, now: str) -> None:
+    """Are these the weights that a run of version 0.1, which kept no backbone, was made with?"""
+    hashes = [word.partition("sha256:")[2] or word.split(" (")[0] for word in (before, now)]
+    if hashes[0] != hashes[1]:
+        raise InputError(f"{folder} was made with other weights ({before}; now: {now}); run its "
+                         "configuration again")
+
+
+def _digest(weights: str) -> str:
+    """What tells two weights apart: where a file lies does not."""
+    return "RANDOM" if weights.startswith("RANDOM") else weights.partition("sha256:")[2] or weights
+
+
+def _is_current(state: dict[str, torch.Tensor]) -> bool:
+    return any(
+        key.startswith(("network.", "backbone.", "good", "subject.", "_extra_state", "model.",
+                        "detector."))
+        for key in state)
+
+
+def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, torch.Tensor]:
+    """A state dict by today's names; up to version 0.1 it held the network, or the head, alone."""
+    if _is_current(state):
+        return state
+    log.warning("this run was made by adlib 0.1, which the next version will no longer read; run "
+                "its "
+                "configuration again")
+    if isinstance(detector, Autoencoder):
+        return {f"network.{key}": tensor for key, tensor in state.items()}
+    prefix = "head" if hasattr(detector, "head") else "decoder"
+    kept = detector.state_dict() if isinstance(detector, OnBackbone) else {}
+    return {key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
+        f"{prefix}.{key}": tensor for key, tensor in state.items()}

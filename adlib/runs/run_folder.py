@@ -21,7 +21,7 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import Config, InputError, log, project_root
+from adlib.config import Config, InputError, log, project_root, upgrade
 from adlib.data import files, layout
 from adlib.runs import freshness
 
@@ -39,6 +39,9 @@ AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 # parameters that may be paths of this machine
 PLACES = ("data_root", "reports", "weights")
+LAYOUTS = {"seed": "course"}  # as an earlier version called it
+SIXTEEN_BITS = (0, 65535)
+METRICS = {"false_alarms": "false_positives", "follows": "confounders"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,8 +218,20 @@ def status(run_folder: Path) -> Status:
 
 
 def manifest(run_folder: Path) -> dict[str, typing.Any]:
-    """What run.json says; {} when it is missing or cannot be understood."""
-    return freshness.read(run_folder / "run.json")
+    """What run.json says, in this version's words; {} when it is missing or cannot be understood.
+    """
+    about = freshness.read(run_folder / "run.json")
+    if isinstance(about.get("params"), dict):
+        about["params"] = upgrade(about["params"], "run folders of an earlier version")
+    if isinstance(data := about.get("data"), dict) and "layout" in data:
+        data["layout"] = LAYOUTS.get(data["layout"], data["layout"])
+    return about
+
+
+def metrics(run_folder: Path) -> dict[str, typing.Any]:
+    """What metrics.json holds, in this version's words. Raises InputError where it cannot be read.
+    """
+    return _renamed(files.read_json(run_folder / "metrics.json"))
 
 
 def local(run_folder: Path) -> dict[str, typing.Any]:
@@ -226,7 +241,13 @@ def local(run_folder: Path) -> dict[str, typing.Any]:
         `data_root`: full path of the data, and `params`: those of PLACES, as the run was given
         them; {} in a folder that came from elsewhere. `host`: the machine's name.
     """
-    return freshness.read(run_folder / ".local.json")
+    if kept := freshness.read(run_folder / ".local.json"):
+        return kept
+    about = freshness.read(run_folder / "run.json")  # an earlier version kept them there
+    if "host" not in about:
+        return {}
+    return {"host": about["host"], "data_root": about["data"]["root"], "params": {
+        key: value for key, value in about["params"].items() if key in PLACES}}
 
 
 def data_root(run_folder: Path) -> str:
@@ -240,8 +261,9 @@ def config_of(run_folder: Path) -> Config:
     about = manifest(run_folder)
     config = Config.from_mapping((about.get("params") or {}) | local(run_folder).get("params", {}),
                                  str(run_folder / "run.json"))
-    low_high = about["data"].get("grey_range") or ()
-    return dataclasses.replace(config, grey_range=",".join(map(str, low_high)),
+    # A run that notes none is of an earlier version, for which 16 bits were all that is above 8.
+    low_high = about["data"].get("grey_range", SIXTEEN_BITS)
+    return dataclasses.replace(config, grey_range=",".join(map(str, low_high or ())),
                                fit=(about["data"].get("fit") or {}).get("fit", config.fit))
 
 
@@ -282,6 +304,12 @@ def all_runs(reports: Path) -> list[Path]:
                   key=order)
 
 
+def _renamed(value: typing.Any) -> typing.Any:
+    if isinstance(value, dict):
+        return {METRICS.get(key, key): _renamed(inner) for key, inner in value.items()}
+    return value
+
+
 def save_state(detector: nn.Module, path: Path) -> None:
     """The state dict, loadable with torch.load(path, weights_only=True)."""
     import torch
@@ -310,9 +338,6 @@ def _numbers(here: Path) -> Status:
     if said == "failed":
         return Status("failed", str(about.get("error", "no reason recorded")))
     if said == "finished":
-        params = about.get("params")
-        if isinstance(params, dict) and params.keys() - Config().as_dict().keys():
-            return Status("failed", f"{here} was made by another version of adlib; run it again")
         try:
             measured = files.read_json(here / "metrics.json")
         except InputError as error:

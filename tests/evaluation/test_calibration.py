@@ -139,6 +139,22 @@ def test_of_many_held_out_images_some_give_the_scale_and_all_are_scored(part, mo
     assert decision.level == float(np.quantile(seen.max(axis=(1, 2)), 0.95))
 
 
+def test_maps_that_are_too_large_to_be_kept_are_made_again(part, monkeypatch):
+    calls = []
+
+    def counted(pictures):
+        calls.append(len(pictures))
+        return contrast(pictures)
+
+    kept = calibration.calibrate(Maps(counted), part)
+    few = sum(calls)
+    monkeypatch.setattr(calibration, "FIRST_BYTES", 0)
+    again = calibration.calibrate(Maps(counted), part)
+    assert sum(calls) - few == few + len(part.held_out)  # and not one of them was kept
+    assert again.scale == kept.scale and (again.low, again.level) == (kept.low, kept.level)
+    pd.testing.assert_frame_equal(again.good_scores["held_out"], kept.good_scores["held_out"])
+
+
 def test_another_score_is_chosen_where_the_reference_score_is_blind(course_root):
     part = opened(course_root)
     usual = part.good.tensor.float().mean(dim=(0, 1)).numpy()

@@ -465,3 +465,24 @@ def test_of_many_images_a_sample_is_fitted_on(monkeypatch):
     sampled = fitted_to("memory")
     monkeypatch.undo()
     assert equal_states(sampled, fit(configured("memory"), pictures()[KEPT][chosen[0]]))
+
+
+def test_a_sibling_says_nothing_of_a_picture_that_stands_in_for_parts_to_come(monkeypatch):
+    """The memory is the same; only the pictures that have a sibling in it look less usual."""
+    from tests.data.test_siblings import pictures as siblings_too
+
+    good, folds = siblings_too(), [(np.arange(29), np.arange(29))]
+    config = dataclasses.replace(configured("memory"), image_size=96)
+
+    def scores():
+        detector = fit(config, good)
+        (found, ) = crossed(detector, good, torch.arange(29), folds)
+        return found.mean(axis=(1, 2))
+
+    apart = scores()
+    monkeypatch.setattr(fused.siblings, "groups", lambda *sets: torch.arange(sum(map(len, sets))))
+    together = scores()
+    have = np.isin(np.arange(29), [0, 1, 2, 3, 24, 25, 26, 27, 28])
+    np.testing.assert_allclose(apart[~have], together[~have], rtol=1e-4)
+    assert (apart[have] >= (1 - 1e-4) * together[have]).all()
+    assert (apart[[0, 24]] > 1.02 * together[[0, 24]]).all()  # two in the same light

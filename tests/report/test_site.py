@@ -293,18 +293,21 @@ def test_pages_are_rendered_again_only_where_something_changed(reports, said):
         assert "up to date" in said()[-1]
 
 
-def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [".local.json", "run.json"])
+def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch, kept):
     """Wherever a path may stand: parameters, what a cell shows, a log, the reason of a failure."""
     root, project = tmp_path / "my data", tmp_path / "project"
     monkeypatch.setattr(site, "project_root", lambda: project)
     folder = reports / "runs" / "nut" / "memory" / "seed-0"
     about = files.read_json(folder / "run.json")
     params = {"data_root": str(root), "reports": str(reports), "weights": str(tmp_path / "a b.pth")}
-    files.write_json(folder / ".local.json", {"host": "h", "data_root": str(root),
-                                              "params": params})
-    params = {key: Path(value).name for key, value in params.items()}
+    if kept == ".local.json":
+        files.write_json(folder / kept, {"host": "h", "data_root": str(root), "params": params})
+        params, place = {key: Path(value).name for key, value in params.items()}, root.name
+    else:  # as an earlier version did
+        about, place = about | {"host": "h"}, str(root)
     files.write_json(folder / "run.json", about | {
-        "params": about["params"] | params, "data": about["data"] | {"root": root.name},
+        "params": about["params"] | params, "data": about["data"] | {"root": place},
         "weights": f"RANDOM, not ImageNet's ({project}/weights is missing)"})
     notebook(folder / "notebook.ipynb", f"in {root}/nut/0.png and {project}/params/own.yaml",
              error=f"cannot read {root}/nut")

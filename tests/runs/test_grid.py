@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adlib.config import InputError
+from adlib.config import InputError, deprecated
 from adlib.runs import grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -264,6 +264,42 @@ def test_a_grid_may_say_which_language_its_report_opens_in(tmp_path):
     grid_file.write_text("configs: [cae_mse]\nlang: cn\n")
     with pytest.raises(InputError, match="lang is 'cn'; give en or zh"):
         grid.read(grid_file)
+
+
+@pytest.fixture
+def deprecations(caplog):
+    deprecated.cache_clear()
+    yield caplog
+    deprecated.cache_clear()
+
+
+@pytest.mark.parametrize("old, new", [("quick", "grids/quick"), ("study", "grids/reference"),
+                                      ("fused", "configurations/fused"),
+                                      ("taught", "configurations/classifier")])
+def test_the_places_of_an_earlier_version_are_read_with_a_sentence(deprecations, old, new):
+    content = grid.read(ROOT / "params" / f"{old}.yaml")
+    assert content.path == ROOT / "params" / f"{new}.yaml"
+    assert deprecations.messages == [
+        f"deprecated: {ROOT}/params/{old}.yaml is now {ROOT}/params/{new}.yaml; the next version "
+        f"of adlib will not read it"]
+
+
+def test_old_words_in_a_users_own_grid_are_read_with_a_sentence_each(project, deprecations):
+    write(project, "classifier", {"model": "taught", "false_alarms": 0.1})
+    path = write(project, "own", {
+        "configs": ["taught", "cae_mse"], "limits": ["taught"], "set": {"false_alarms": 0.2},
+        "overrides": [{"when": {"model": "taught"}, "set": {"schedule": "seed"}}]})
+    plan = grid.plan(path, only="category=zipper")
+    configs = {task.config.name: task.config for task in plan if task.config}
+    assert {(name, one.model, one.target_fpr, one.schedule) for name, one in configs.items()} == {
+        ("classifier", "classifier", 0.2, "reference"), ("cae_mse", "cae", 0.2, "one_cycle")}
+    assert [task.title for task in plan if task.kind == "limits"] == ["zipper classifier limits"]
+    text = "\n".join(deprecations.messages)
+    for said in ("the configuration taught is now classifier",
+                 "set: false_alarms: 0.2 is now target_fpr: 0.2",
+                 "model: taught is now model: classifier",
+                 "schedule: seed is now schedule: reference"):
+        assert said in text
 
 
 @pytest.mark.parametrize("place", ["", "configurations", "../configurations"])

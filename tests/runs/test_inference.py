@@ -132,6 +132,40 @@ def test_a_run_carries_its_pretrained_weights(course_root, tmp_path):
     assert inference.reopen(folder).scores(part.test).tolist() == run.scores(part.test).tolist()
 
 
+def as_version_0_1(folder):
+    """Its model.pt as adlib 0.1 wrote it: the network, the head or the decoder alone."""
+    state, old = torch.load(folder / "model.pt", weights_only=True), {}
+    for key, tensor in state.items():
+        prefix, _, rest = key.partition(".")
+        if prefix in ("network", "head", "decoder"):
+            old[rest] = tensor
+    torch.save(old or state, folder / "model.pt")  # a statistic's has kept its name
+    return old
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=named)
+def test_a_run_of_version_0_1_still_opens_and_says_so(course_run, changes, caplog):
+    folder = course_run(**changes)
+    part = inference.reopen_with_data(folder)[1]
+    old = as_version_0_1(folder)
+    assert bool(old) == (changes["model"] != "mean_grey")
+    with caplog.at_level(logging.WARNING, logger="adlib"):
+        run = inference.reopen(folder)
+    assert ("made by adlib 0.1" in caplog.text) == bool(old)
+    assert run.scores(part.test).tolist() == of(folder)["chosen_score"].tolist()
+
+
+def test_other_weights_are_not_passed_off_as_those_of_a_run_of_version_0_1(course_root, tmp_path):
+    """Its model.pt holds no backbone: the file it was read from has to be the same one."""
+    folder = small_run(course_root, tmp_path / "reports", model="pca", name="pca", image_size=64,
+                       weights=resnet18(tmp_path / "w.pth", 0))
+    as_version_0_1(folder)
+    inference.reopen(folder)
+    resnet18(tmp_path / "w.pth", 1)
+    with pytest.raises(InputError, match="made with other weights"):
+        inference.reopen(folder)
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypatch, caplog, native):
     """Scores of another rounding are not those that its threshold is of: two hundredths apart."""

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from adlib import cli, config
-from adlib.config import InputError
+from adlib.config import InputError, deprecated
 from adlib.data import files
 from adlib.runs import inference, predictions
 from adlib.runs.engines import local
@@ -221,6 +221,13 @@ def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, caps
     assert cli.main(["predict", str(run), *words]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+def test_weights_are_no_longer_asked_for_and_still_taken(run, course_root, tmp_path, capsys):
+    deprecated.cache_clear()
+    assert cli.main(["predict", str(run), str(course_root / "nut" / "test"), "--weights", "w.pth",
+                     "--out", str(tmp_path / "out")]) == 1
+    assert "deprecated: --weights here, since a run keeps its own" in capsys.readouterr().out
 
 
 def one_more(run, out, *words):

@@ -253,15 +253,31 @@ def test_a_folder_that_is_passed_on_names_no_place_and_no_machine(setting, tmp_p
     assert run_folder.config_of(run.folder).weights == "w.pth"
 
 
-def test_a_run_of_another_versions_parameters_is_asked_to_run_again(tmp_path):
-    params = {"false_alarms" if key == "target_fpr" else key: value
-              for key, value in Config(category="nut").as_dict().items()}
-    files.write_json(tmp_path / "run.json", {"status": "finished", "params": params, "data": {}})
-    files.write_json(tmp_path / "metrics.json", {"auroc": {}})
-    assert run_folder.status(tmp_path) == run_folder.Status(
-        "failed", f"{tmp_path} was made by another version of adlib; run it again")
-    with pytest.raises(InputError, match="unknown parameter 'false_alarms'"):
-        run_folder.config_of(tmp_path)
+def test_a_run_folder_of_an_earlier_version_is_read_in_this_versions_words(tmp_path):
+    params = Config(category="nut", data_root="/data", weights="/w.pth").as_dict()
+    for key in ("loss", "score", "options", "target_fpr"):
+        del params[key]
+    params |= {"false_alarms": 0.1, "schedule": "seed", "model": "taught", "name": "taught_shape"}
+    files.write_json(tmp_path / "run.json", {
+        "status": "finished", "host": "here", "params": params, "inputs": {"params": params},
+        "data": {"root": "/data/parts", "layout": "seed"}})
+    files.write_json(tmp_path / "metrics.json", {
+        "auroc": {"test": {"value": 0.5}}, "follows": {"size": 0.1},
+        "operating": {"test": {"false_alarms": {"rate": 0.2}, "oracle_f1": {"false_alarms": 0.3}}}})
+    assert run_folder.status(tmp_path).state == "finished"
+    about, config = run_folder.manifest(tmp_path), run_folder.config_of(tmp_path)
+    assert about["params"]["target_fpr"] == 0.1 and about["data"]["layout"] == "course"
+    assert (config.schedule, config.model, config.name) == ("reference", "classifier",
+                                                            "classifier_shape")
+    assert config.weights == "/w.pth" and run_folder.local(tmp_path)["data_root"] == "/data/parts"
+    assert run_folder.metrics(tmp_path) == {
+        "auroc": {"test": {"value": 0.5}}, "confounders": {"size": 0.1}, "operating": {"test": {
+            "false_positives": {"rate": 0.2}, "oracle_f1": {"false_positives": 0.3}}}}
+    now = {"params": Config(schedule="reference", model="classifier", name="classifier_shape",
+                            target_fpr=0.1, weights="/w.pth").as_dict(), "code": "new"}
+    now["params"] = {key: value for key, value in now["params"].items()
+                     if key not in (*freshness.NOT_INPUTS, "weights")}
+    assert freshness.why_stale(about, now) == "the code that makes the numbers changed"
 
 
 @pytest.mark.parametrize("key, value", [("model", "own.py:Detector"), ("loss", "own.py:loss"),

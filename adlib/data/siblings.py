@@ -1,0 +1,69 @@
+"""Which good pictures show one and the same thing: a part taken again in another light, a place
+photographed twice, a file saved again.
+
+A part made tomorrow has no such siblings among the good pictures. So what a picture's siblings say
+of it is left out with the picture wherever good pictures stand in for parts to come: else they look
+too usual, and the threshold is too low.
+"""
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
+from torch.nn import functional
+
+SIDE, FINE = 64, 2  # pixels of the grey picture that is compared; finer than this, it is detail
+FAR = 6.0  # deviations of a picture's correlations with others that one with a sibling lies beyond
+SAME = 0.95  # a correlation that is a sibling's whatever others are
+FLOOR = 0.02  # of the deviation: fewer than 4,096 pixels do not tell less
+FEWEST, MOST = 20, 2000  # good pictures
+
+
+Images = typing.Sequence[torch.Tensor] | torch.Tensor  # uint8 [3,h,w] or [4,h,w] each
+
+
+def groups(*sets: Images) -> torch.Tensor:
+    """Siblings have one number: int64 [N], numbered from 0 as they come, a set after the other.
+
+    What is compared is fine detail at equal contrast, without what all pictures share, so that
+    neither light nor the part's usual shape counts; each with each, against how much the two are
+    like others. Of fewer than FEWEST pictures, or more than MOST, each is on its own.
+    """
+    if not FEWEST <= (n := sum(map(len, sets))) <= MOST:
+        return torch.arange(n)
+    fine = np.stack([_detail(images[i]) for images in sets for i in range(len(images))])
+    fine -= fine.mean(axis=0)
+    fine /= np.linalg.norm(fine, axis=1, keepdims=True).clip(1e-6)
+    alike = fine @ fine.T
+    np.fill_diagonal(alike, np.nan)
+    middle = np.nanmedian(alike, axis=1, keepdims=True)
+    far = (alike - middle) / (1.4826 * np.nanmedian(np.abs(alike - middle), axis=1,
+                                                    keepdims=True)).clip(FLOOR)
+    siblings = (np.minimum(far, far.T) > FAR) | (alike > SAME)
+    _, found = connected_components(siblings, directed=False)
+    _, first, number = np.unique(found, return_index=True, return_inverse=True)
+    return torch.from_numpy(first.argsort().argsort()[number])
+
+
+def numbered(good: Images, fitted_on: torch.Tensor,
+             of: torch.Tensor) -> torch.Tensor:
+    """The numbers of good images by those that some of them were fitted with: int64 [N], -1 where
+    neither an image nor a sibling of it was.
+
+    Args:
+        fitted_on: int64 [n], indices of `good`. of: int64 [n], their numbers.
+    """
+    group = groups(good)
+    known = torch.full((len(group), ), -1)
+    known[group[fitted_on]] = of
+    return known[group]
+
+
+def _detail(image: torch.Tensor) -> np.ndarray:
+    grey = functional.adaptive_avg_pool2d(image[:3].float().mean(dim=0)[None], SIDE)[0].numpy()
+    fine = grey - ndimage.gaussian_filter(grey, FINE)
+    contrast = np.sqrt(ndimage.gaussian_filter(fine * fine, 4 * FINE))
+    return (fine / (contrast + 1)).ravel()  # of less than a grey level there is only noise
