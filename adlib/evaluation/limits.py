@@ -118,28 +118,6 @@ def smallest(found: pd.DataFrame, target_fpr: float) -> pd.DataFrame:
                                        "faintest", "found_at_real_size", "contrast95"])
 
 
-def half_found(decision: Decision) -> dict[str, float | None] | None:
-    """Of how many of the file's pixels a synthetic anomaly has to be for half to be found, off the
-    psychometric curve through those that were put into held-out good images.
-
-    Returns:
-        pixels (None = more than largest; least means "or less"), least and largest of those drawn,
-        n. None without a threshold, or where all are of one size.
-    """
-    sizes, threshold = decision.synthetic_pixels, decision.threshold
-    if sizes is None or not threshold.is_attainable:
-        return None
-    seen = sizes > 0
-    called, sizes = (threshold.exceeded(decision.synthetic[decision.score].to_numpy())[seen],
-                     sizes[seen])
-    if len(np.unique(sizes)) < 2:
-        return None
-    at = psychometric.fit(sizes, called, fpr=min(threshold.target_fpr, 0.5)).at(0.5)
-    least, largest = float(sizes.min()), float(sizes.max())
-    return {"pixels": max(least, at) if at <= largest else None, "least": least,
-            "largest": largest, "n": len(sizes)}
-
-
 def _disturbed(given: Images, name: str, strength: int, seed: int) -> Images:
     """The images as a worse camera would have taken them; what does not count stays as it is."""
     if not isinstance(given, torch.Tensor):

@@ -17,9 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 
 import numpy as np
 from scipy import optimize, special
+
+if typing.TYPE_CHECKING:
+    from adlib.evaluation.calibration import Decision
 
 MOST_LAPSES = 0.1
 # deviation of the prior of slope times span: the rise from 5 % to 95 % takes an eighth of the span
@@ -118,3 +122,25 @@ def _checked(x: np.ndarray, detected: np.ndarray, fpr: float) -> tuple[np.ndarra
     if len(np.unique(logs)) < 2:
         raise ValueError("a curve needs at least two different sizes")
     return logs, detected.astype(bool)
+
+
+def half_found(decision: Decision) -> dict[str, float | None] | None:
+    """Of how many of the file's pixels a synthetic anomaly has to be for half to be found, off the
+    psychometric curve through those that were put into held-out good images.
+
+    Returns:
+        pixels (None = more than largest; least means "or less"), least and largest of those drawn,
+        n. None without a threshold, or where all are of one size.
+    """
+    sizes, threshold = decision.synthetic_pixels, decision.threshold
+    if sizes is None or not threshold.is_attainable:
+        return None
+    seen = sizes > 0
+    called, sizes = (threshold.exceeded(decision.synthetic[decision.score].to_numpy())[seen],
+                     sizes[seen])
+    if len(np.unique(sizes)) < 2:
+        return None
+    at = fit(sizes, called, fpr=min(threshold.target_fpr, 0.5)).at(0.5)
+    least, largest = float(sizes.min()), float(sizes.max())
+    return {"pixels": max(least, at) if at <= largest else None, "least": least,
+            "largest": largest, "n": len(sizes)}

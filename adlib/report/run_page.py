@@ -71,10 +71,10 @@ def show_training(run: Run, detector: Detector) -> None:
 
 def show_decision(decision: Decision) -> None:
     """What was decided without a label: the score, and the threshold."""
-    from adlib.evaluation import limits
+    from adlib.evaluation import psychometric
 
     figures.say(sentences.decisions(decision))
-    if found := limits.half_found(decision):
+    if found := psychometric.half_found(decision):
         key = "beyond" if found["pixels"] is None else (
             "or_less" if found["pixels"] == found["least"] else "pixels")
         figures.say(t(f"half_found.{key}", **found))

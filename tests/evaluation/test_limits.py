@@ -274,9 +274,9 @@ def test_the_synthetic_anomaly_of_which_half_are_found(limit, pixels):
     sizes = np.r_[np.geomspace(10, 1000, 60), 0]  # of the last nothing can be seen
     scores = pd.DataFrame({"distance.mean": np.where(sizes > limit, 2.0, 0.0)})
     decision = dataclasses.replace(at(1.0), synthetic=scores, synthetic_pixels=sizes)
-    found = limits.half_found(decision)
+    found = psychometric.half_found(decision)
     assert found == {"pixels": pixels, "least": 10, "largest": pytest.approx(1000), "n": 60}
-    assert limits.half_found(at(1.0)) is None
-    assert limits.half_found(dataclasses.replace(at(math.inf), synthetic=scores,
+    assert psychometric.half_found(at(1.0)) is None
+    assert psychometric.half_found(dataclasses.replace(at(math.inf), synthetic=scores,
                                                  synthetic_pixels=sizes)) is None
-    assert limits.half_found(dataclasses.replace(decision, synthetic_pixels=sizes * 0 + 5)) is None
+    assert psychometric.half_found(dataclasses.replace(decision, synthetic_pixels=sizes * 0 + 5)) is None
