@@ -50,8 +50,10 @@ def introduce(part: Part, detector: Detector) -> None:
         figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
     _, counts = siblings.groups(part.good.tensor).unique(return_counts=True)
     if len(several := counts[counts > 1]):
-        figures.say(t("run.siblings", n=int(several.sum()), good=len(part.good),
-                      groups=len(several)))
+        apart = (isinstance(detector.of_squares, FeatureDetector) and not part.config.vary
+                 and len(part.good) <= MOST)
+        figures.say(t("run.siblings" if apart else "run.siblings_kept", n=int(several.sum()),
+                      good=len(part.good), groups=len(several)))
     if reason := part.found[1]:
         figures.say(t(f"roi.{reason}", few=background.FEWEST))
     if part.looked_at is not None:

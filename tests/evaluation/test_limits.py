@@ -269,7 +269,8 @@ def test_all_found_is_no_curve_through_zero():
     assert (row["area50"], row["area95"], row["contrast95"]) == (0.01, 0.01, 0.2)
 
 
-@pytest.mark.parametrize(("limit", "pixels"), [(100, pytest.approx(100, rel=0.1)), (0, 10), (2000, None)])
+@pytest.mark.parametrize(("limit", "pixels"), [
+    (100, pytest.approx(100, rel=0.1)), (0, 10), (2000, None)])
 def test_the_synthetic_anomaly_of_which_half_are_found(limit, pixels):
     sizes = np.r_[np.geomspace(10, 1000, 60), 0]  # of the last nothing can be seen
     scores = pd.DataFrame({"distance.mean": np.where(sizes > limit, 2.0, 0.0)})
@@ -279,4 +280,5 @@ def test_the_synthetic_anomaly_of_which_half_are_found(limit, pixels):
     assert psychometric.half_found(at(1.0)) is None
     assert psychometric.half_found(dataclasses.replace(at(math.inf), synthetic=scores,
                                                  synthetic_pixels=sizes)) is None
-    assert psychometric.half_found(dataclasses.replace(decision, synthetic_pixels=sizes * 0 + 5)) is None
+    assert psychometric.half_found(
+        dataclasses.replace(decision, synthetic_pixels=sizes * 0 + 5)) is None

@@ -131,7 +131,8 @@ def test_refitting_leaves_the_held_pictures_out(monkeypatch):
     assert [len(one["distance"]) for one in maps] == [1, 1, 1]
     assert maps[0]["distance"].mean() > 2 * before
     for one, i in zip(maps, (3, 0, 1), strict=True):  # and what it makes of each itself
-        assert torch.equal(one["own distance"], tiled.anomaly_maps(pictures[i][None, :3])["distance"])
+        assert torch.equal(one["own distance"],
+                           tiled.anomaly_maps(pictures[i][None, :3])["distance"])
     # and leaves the detector as it was
     assert tiled.anomaly_maps(pictures[3][None, :3])["distance"].mean() == before
 

@@ -275,7 +275,8 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
     folder = write(tmp_path, "broken", disturbed())
     freshness.fail(folder / "limits.json", "the sky fell", "again")
     write(tmp_path, "broken", disturbed())  # even where a table is there
-    assert comparison.after_runs(tmp_path, "limits", "robustness.csv") == {} and questions.smallest(tmp_path).empty
+    assert comparison.after_runs(tmp_path, "limits", "robustness.csv") == {}
+    assert questions.smallest(tmp_path).empty
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
     assert Study(tmp_path).limits() is None
 

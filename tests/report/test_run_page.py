@@ -7,12 +7,14 @@ import bs4
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from adlib.config import Config
 from adlib.data import part
 from adlib.evaluation import calibration
 from adlib.evaluation import results as evaluation
+from adlib.models import registry
 from adlib.report import charts, gallery, reference_figures, run_page
 from adlib.report.i18n import Text
 from tests.handmade import OTHER, OWN, SMALL, category, ranks, scored, spine
@@ -183,3 +185,18 @@ def test_the_four_pictures_are_drawn_of_what_there_is(tmp_path, run):
                                 maps=run.results.maps)
     reference_figures.visualization(object(), odd, run.decision, run.part, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == PNGS
+
+
+def test_siblings_are_told_and_whether_they_are_left_out(run, displayed, monkeypatch):
+    numbers = torch.arange(len(run.part.good))
+    numbers[2] = 0  # the third picture shows what the first does
+    run_page.introduce(run.part, run.detector)
+    assert "one and the same thing" not in str(english("".join(displayed)))
+    monkeypatch.setattr(run_page.siblings, "groups", lambda *sets: numbers)
+    frozen = registry.build(dataclasses.replace(run.part.config, model="pca", weights="none"))
+    for detector, said in ((run.detector, "the threshold may be too low"),
+                           (frozen, "are left out together")):
+        displayed.clear()
+        run_page.introduce(run.part, detector)
+        text = english("".join(displayed)).get_text(" ")
+        assert f"2 of the {len(numbers)} good pictures" in text and said in text
