@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         after.callback(engine.close)
         growing = None
         if args.report and not args.dry_run:
-            from adlib.report.growing import Growing
+            from adlib.report.live_report import Growing
 
             growing = after.enter_context(contextlib.closing(Growing(reports, language)))
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
@@ -74,9 +74,9 @@ def report(args: argparse.Namespace) -> int:
     from adlib.runs import run_folder
 
     if args.use:
-        from adlib.report import use
+        from adlib.report import use_report
 
-        print(f"Report of use: {use.build(Path(args.use), args.lang)}")
+        print(f"Report of use: {use_report.build(Path(args.use), args.lang)}")
         return 0
     _report(run_folder.reports_dir(args.reports), language=args.lang, markdown=args.markdown,
             pages=args.pages)
@@ -86,9 +86,9 @@ def report(args: argparse.Namespace) -> int:
 def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "",
             pages: str = "") -> None:
     from adlib.data import files
-    from adlib.report import answers, copying, matrix, ranking, site
+    from adlib.report import answers, matrix, ranking, report_copy, site
     from adlib.report.study import Study
-    from adlib.runs import board, forecast
+    from adlib.runs import forecast, terminal
 
     index = site.build(reports, again=again, language=language)
     study = Study(reports)
@@ -96,9 +96,10 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
         files.write_text(markdown, study.markdown())
         print(f"wrote {markdown}")
     if pages:
-        print(f"copied the pages to {pages} ({copying.copy(reports, Path(pages)) / 1e6:.1f} MB)")
+        size = report_copy.copy(reports, Path(pages))
+        print(f"copied the pages to {pages} ({size / 1e6:.1f} MB)")
     found = [ranking.answer(study.rows, category) for category in study.categories]
-    print("", board.closing_table(matrix.closing(study.rows)), "", sep="\n")
+    print("", terminal.closing_table(matrix.closing(study.rows)), "", sep="\n")
     print(*map(answers.short, found), f"\nReport: {forecast.near(index)}", sep="\n")
     done = study.table.loc[study.table["status"] == "finished", "folder"]
     for folder in [*(one.best["folder"] for one in found if one.best), *done][:1]:
@@ -144,10 +145,10 @@ def new(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
-    from adlib.report import use
-    from adlib.runs import board, predictions, watch
+    from adlib.report import use_report
+    from adlib.runs import predictions, terminal, watch
     from adlib.runs.engines import local
-    from adlib.runs.record import Record
+    from adlib.runs.prediction_record import Record
 
     run, given = _reopened(args), [Path(path) for path in args.pictures]
     if args.target_fpr is not None:
@@ -155,15 +156,15 @@ def predict(args: argparse.Namespace) -> int:
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError("--watch looks at one folder; give a folder that is there")
     told, due = "", [] if args.watch else predictions.sources(given)
-    bar = board.counted()
+    bar = terminal.counted()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         ahead, overlaid = 0 if args.watch else predictions.AHEAD, not args.no_overlays
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
-            print(board.prediction_line(latest), flush=True)
-            if (warning := use.warning(record)) != told:
+            print(terminal.prediction_line(latest), flush=True)
+            if (warning := use_report.warning(record)) != told:
                 print(told := warning, flush=True)
-    print(board.predictions_summary(record), *filter(None, [use.warning(record)]))
+    print(terminal.predictions_summary(record), *filter(None, [use_report.warning(record)]))
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)

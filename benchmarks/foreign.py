@@ -1,5 +1,5 @@
 """Is what does not show the part refused, and what is good not refused in addition? A category a
-row of kinds, `all`, `good` (evaluation.foreign), `good, test` and `anomalous, test`; one CSV file.
+row of kinds, `all`, `good` (foreign_exam.exam), `good, test` and `anomalous, test`; a CSV file.
 
     python -m benchmarks.foreign --weights FILE --out FILE.csv ROOT/CATEGORY [ROOT/CATEGORY ...]
 
@@ -19,7 +19,7 @@ import torch
 from adlib.config import Config
 from adlib.data import layout
 from adlib.data.part import Part, open_part
-from adlib.evaluation import foreign
+from adlib.evaluation import foreign_exam
 from adlib.evaluation.calibration import Decision, calibrate, score_table
 from adlib.evaluation.conformal import rate_interval
 from adlib.models import registry
@@ -60,10 +60,10 @@ def main() -> None:
     tables: list[pd.DataFrame] = []
     for name, part in parts.items():
         others = torch.cat([torch.zeros(0, 3, 256, 256, dtype=torch.uint8), *(
-            other.good.tensor[:foreign.EACH] for key, other in parts.items() if key != name)])
+            other.good.tensor[:foreign_exam.EACH] for key, other in parts.items() if key != name)])
         detector = fit(registry.build(part.config), part.train, part.held_out)
         decision = calibrate(detector, part)
-        table = pd.concat([foreign.exam(detector, decision, part, others),
+        table = pd.concat([foreign_exam.exam(detector, decision, part, others),
                            on_test(detector, decision, part)], ignore_index=True)
         table.insert(0, "category", name)
         print(table.to_string(index=False, float_format="{:.3f}".format), flush=True)

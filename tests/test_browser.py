@@ -19,7 +19,7 @@ from adlib.report import charts, components, gallery, site
 from adlib.report.i18n import Text
 from adlib.report.render import render
 from adlib.runs import overlays
-from adlib.runs.album import Shot
+from adlib.runs.image_layers import Shot
 from tests.handmade import DISTANCE, category, finished, ranks
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),

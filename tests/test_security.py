@@ -29,9 +29,9 @@ from adlib.config import InputError
 from adlib.data import importer, layout, untrusted
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
-from adlib.report import charts, clouds, components, gallery, tables
+from adlib.report import charts, components, gallery, scatter, tables
 from adlib.report.i18n import Text, t
-from adlib.runs.album import Shot
+from adlib.runs.image_layers import Shot
 from tests import forked
 from tests.conftest import picture
 from tests.handmade import failed, small_run
@@ -248,7 +248,7 @@ def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
         components.threshold(images, threshold, name),
         components.judged(name, 1.0, 1, threshold),
         charts.loss([{"epoch": 1, "loss": 1.0, "held_out_loss": 1.0}], name),
-        clouds.feature_map(np.eye(2), [name, "good"], [name, name], dots,
+        scatter.feature_map(np.eye(2), [name, "good"], [name, name], dots,
                            t("view.kind_name", kind=name, name=name)),
         tables.html(tables.pd.DataFrame({"defect": [name]}), name)
     ]

@@ -69,7 +69,7 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
         InputError: for labels that are missing or cannot be understood (layout.read_labels).
     """
     from adlib.data import images
-    from adlib.evaluation import foreign, psychometric
+    from adlib.evaluation import foreign_exam, psychometric
     from adlib.evaluation.calibration import score_table, score_with_maps
     from adlib.models.detector import parted
 
@@ -90,7 +90,7 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     last = detector.history[-1] if detector.history else {"loss": None, "held_out_loss": None}
     metrics = measured(table, decision, located, follows) | {
         "conditions": taken_otherwise(table, decision, part),
-        "foreign": foreign.refused_in_addition(table, decision, part),
+        "foreign": foreign_exam.refused_in_addition(table, decision, part),
         "half_found": psychometric.half_found(decision),
         "epochs": len(detector.history), "final_loss": last["loss"],
         "final_held_out_loss": last["held_out_loss"], "position_share": detector.position_share}

@@ -3,10 +3,16 @@ disturbed."""
 from __future__ import annotations
 
 import math
+import typing
+
+import numpy as np
 
 from adlib.data import corruptions, layout, untrusted
 from adlib.data.quality import Findings
 from adlib.report.i18n import Text, join, messages, t
+
+if typing.TYPE_CHECKING:
+    from adlib.data.layout import Category
 
 MANY_SIZES = 6  # different ones that the data card still names one by one
 MANY = 5  # names in a sentence
@@ -63,3 +69,37 @@ def corruption(name: str, strength: int) -> Text:
     """For a legend: "sensor noise, standard deviation 4 % of the range". Raises ValueError for an
     unknown name or strength."""
     return t(f"corruption.{name}", amount=corruptions.amount(name, strength))
+
+
+def samples(category: Category, pictures: dict[str, np.ndarray]) -> Text:
+    kinds = (t("data.n_kind", n=len(some), kind=kind) for kind, some in pictures.items())
+    return t("data.samples", category=category.name, kinds=join(kinds, ", "))
+
+
+def deviation(category: Category) -> Text:
+    return t("data.deviation", category=category.name)
+
+
+def brightness(values: dict[str, np.ndarray]) -> Text:
+    medians = (t("list.value_3", name=kind, value=np.median(some)) for kind, some in values.items())
+    return t("data.brightness", medians=join(medians, ", "))
+
+
+def neighbours(near: int, anomalous: int, shown: int) -> Text:
+    """Of how many anomalous images the nearest neighbour is anomalous, too (embedding.alike)."""
+    if not anomalous:
+        return t("data.no_anomalous_neighbours")
+    return t("data.neighbours", n=anomalous, near=near, share=near / anomalous,
+             base=anomalous / shown)
+
+
+def data_answer(category: Category, findings: Findings) -> Text:
+    counts = {"category": category.name, "train": len(category.train), "test": len(category.test)}
+    problems = findings_problems(findings)
+    return join([
+        t("data.answer_with_bad", bad=len(category.train_bad), **counts) if category.train_bad
+        else t("data.answer", **counts),
+        t("data.n_problems", n=len(problems)) if problems else t("data.fit_for_use")])
+
+
+# ---- a run

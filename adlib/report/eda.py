@@ -1,5 +1,5 @@
 """What the first notebook shows of a folder of images: pictures and numbers of each kind of image.
-What is said of them is in `sentences`."""
+What is said of them is in `data_sentences`."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,8 +15,7 @@ from adlib.data.layout import Category
 from adlib.data.part import Part
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import charts, clouds, components, questions, sentences
-from adlib.report.data_sentences import findings_problems, findings_rows
+from adlib.report import charts, components, data_sentences, questions, scatter, sentences
 from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 from adlib.runs import overlays, run_folder
@@ -26,8 +25,9 @@ IMAGES = "images.csv"  # beside the data's page: each image, its kind and its me
 
 def card(findings: Findings) -> Markup:
     """The data card: what was found, and every problem."""
-    return components.figure(render("data_card.html.j2", rows=findings_rows(findings),
-                                    problems=findings_problems(findings)),
+    rows, problems = (data_sentences.findings_rows(findings),
+                      data_sentences.findings_problems(findings))
+    return components.figure(render("data_card.html.j2", rows=rows, problems=problems),
                              "card", t("data.data_card"))
 
 
@@ -134,7 +134,7 @@ def page(category: Category, paths: list[Path], size: int, number: int, each: in
 
 
 def feature_map(category: Category, config: Config, most: int = 400) -> tuple[str, Text]:
-    """Up to `most` images, alike ones near each other (clouds.feature_map of embedding.plane), and
+    """Up to `most` images, alike ones near each other (scatter.feature_map of embedding.plane), and
     what their neighbours say.
 
     ("", why) where the weights are out of reach: random ones are used where the configuration
@@ -157,8 +157,8 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
     weights = t("data.random_because_no_run_asks") if config.weights == "none" else (
         sentences.weights(word))
     title = t("data.n_images_features_frozen_resnet18", n=len(paths), how=how, weights=weights)
-    drawn = clouds.feature_map(points, kinds, keys, loaded.permute(0, 2, 3, 1).numpy(), title)
-    return drawn, sentences.neighbours(*embedding.alike(pooled, anomalous), len(paths))
+    drawn = scatter.feature_map(points, kinds, keys, loaded.permute(0, 2, 3, 1).numpy(), title)
+    return drawn, data_sentences.neighbours(*embedding.alike(pooled, anomalous), len(paths))
 
 
 def _folder(part: Part) -> Path:

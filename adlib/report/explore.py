@@ -29,10 +29,10 @@ from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
 from adlib.models.detector import Images, as_tensor
-from adlib.report import beside, comparison, components, eda, figures, gallery, sentences
+from adlib.report import comparison, components, eda, figures, gallery, sentences, side_by_side
 from adlib.report.i18n import join, t
 from adlib.report.render import render
-from adlib.runs import album, inference, run_folder
+from adlib.runs import image_layers, inference, run_folder
 from adlib.runs.inference import Reopened
 
 PAGE = 24  # pictures of a page
@@ -64,12 +64,12 @@ class Look:
         return dataclasses.replace(self.part.good, paths=tuple(root / key for key in keys))
 
     def seen(self, images: Images, masks: torch.Tensor | None = None, whole: torch.Tensor | None =
-             None) -> tuple[np.ndarray, list[album.Shot]]:
+             None) -> tuple[np.ndarray, list[image_layers.Shot]]:
         """The scores [N] of what the detector is given, and the pictures of each. whole: uint8
         [N,3,S,S] to be shown, where these are others."""
         scores, maps = self.run.score_with_maps(images)
         shown = as_tensor(images) if whole is None else whole
-        return scores, album.shots(shown, maps, self.run.decision, self.run.detector, masks)
+        return scores, image_layers.shots(shown, maps, self.run.decision, self.run.detector, masks)
 
 
 def open_run(folder: Path, data_root: str = "") -> Look:
@@ -185,7 +185,7 @@ def every_image(look: Look) -> w.Widget:
 
 def another(look: Look) -> Markup:
     """Any two runs of the category beside each other."""
-    return beside.of_category(look.reports, look.run.config.category)
+    return side_by_side.of_category(look.reports, look.run.config.category)
 
 
 def what_if(look: Look) -> w.Widget:

@@ -17,7 +17,7 @@ from adlib.report.components import VERDICTS, figure, known, verdicts
 from adlib.report.i18n import Text, html, t
 from adlib.report.render import render
 from adlib.runs import run_folder
-from adlib.runs.album import Shot
+from adlib.runs.image_layers import Shot
 
 ORDERS = (("down", t("view.highest_score_first")), ("up", t("view.lowest_score_first")),
           ("near", t("view.nearest_threshold_first")))

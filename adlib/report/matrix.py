@@ -15,7 +15,7 @@ from adlib.report import answers, comparison, figures, gallery, ranking, tables
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
-from adlib.runs import album
+from adlib.runs import image_layers
 
 MORE = {"localisation": ("au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"),
         "other": ("label_free", "bad_auroc"), "cost": ("train_seconds", "epochs", "device"),
@@ -103,7 +103,8 @@ def _telling(folder: Path, page: Path) -> list[Row]:
     """Three images of a run, as its own page begins with; [] where it has kept no pictures."""
     rows, threshold = gallery.judged(folder)
     places = gallery.telling(rows, threshold)
-    shots = album.read(folder, None if figures.attended() else page, rows.loc[list(places), "path"])
+    shots = image_layers.read(folder, None if figures.attended() else page,
+                              rows.loc[list(places), "path"])
     return [gallery.tile(rows.iloc[i], shots[key], threshold) for i in places
             if (key := rows.loc[i, "path"]) in shots]
 

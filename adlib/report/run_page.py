@@ -20,7 +20,7 @@ from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
 from adlib.report import charts, components, figures, gallery, reference_figures, sentences
 from adlib.report.i18n import join, named, t
-from adlib.runs import album, overlays
+from adlib.runs import image_layers, overlays
 
 if typing.TYPE_CHECKING:
     from adlib.data.part import Part
@@ -87,7 +87,7 @@ def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
     """Three images. Keeps the pictures of all test images in the run's folder."""
     if not len(part.test):
         return
-    album.keep(run.folder, part.test, results.maps, decision, detector)
+    image_layers.keep(run.folder, part.test, results.maps, decision, detector)
     reference_figures.visualization(detector, results, decision, part, run.folder)
     rows, threshold = _rows(results), decision.threshold
     whys = gallery.telling(rows, threshold)
@@ -159,14 +159,14 @@ def _rows(results: Results) -> typing.Any:
 
 
 def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results: Results,
-           places: typing.Sequence[int]) -> list[album.Shot]:
+           places: typing.Sequence[int]) -> list[image_layers.Shot]:
     """Of some test images: on a page, those that `show_result` has kept beside it; in JupyterLab,
     inside the notebook, which lies elsewhere."""
     some = part.test.select(places)
     if figures.attended():
-        return album.shots(some.tensor, results.maps[places], decision, detector, some.masks)
-    kept = album.read(run.folder, run.folder, some.keys)
-    return album.inlined([kept[key] for key in some.keys], run.folder)
+        return image_layers.shots(some.tensor, results.maps[places], decision, detector, some.masks)
+    kept = image_layers.read(run.folder, run.folder, some.keys)
+    return image_layers.inlined([kept[key] for key in some.keys], run.folder)
 
 
 # ---- the cells that teach

@@ -1,64 +1,24 @@
-"""What is said of one category, one run and its limits. Every sentence is made from the numbers it
+"""What is said of one run and its limits. Every sentence is made from the numbers it
 is given; none is written in advance."""
 from __future__ import annotations
 
 import typing
 
-import numpy as np
 import pandas as pd
 
 from adlib.config import MODELS, PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
 from adlib.evaluation.conformal import min_calibration_size
 from adlib.evaluation.ranks import rank_correlation
-from adlib.report.data_sentences import corruption, findings_problems
+from adlib.report.data_sentences import corruption
 from adlib.report.i18n import Text, join, messages, named, t
 
 if typing.TYPE_CHECKING:
-    from adlib.data.layout import Category
     from adlib.data.part import Part
-    from adlib.data.quality import Findings
     from adlib.evaluation.calibration import Decision
     from adlib.evaluation.conformal import Threshold
     from adlib.models.detector import Detector
 
 SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
-
-
-# ---- a category, before any model
-
-
-def samples(category: Category, pictures: dict[str, np.ndarray]) -> Text:
-    kinds = (t("data.n_kind", n=len(some), kind=kind) for kind, some in pictures.items())
-    return t("data.samples", category=category.name, kinds=join(kinds, ", "))
-
-
-def deviation(category: Category) -> Text:
-    return t("data.deviation", category=category.name)
-
-
-def brightness(values: dict[str, np.ndarray]) -> Text:
-    medians = (t("list.value_3", name=kind, value=np.median(some)) for kind, some in values.items())
-    return t("data.brightness", medians=join(medians, ", "))
-
-
-def neighbours(near: int, anomalous: int, shown: int) -> Text:
-    """Of how many anomalous images the nearest neighbour is anomalous, too (embedding.alike)."""
-    if not anomalous:
-        return t("data.no_anomalous_neighbours")
-    return t("data.neighbours", n=anomalous, near=near, share=near / anomalous,
-             base=anomalous / shown)
-
-
-def data_answer(category: Category, findings: Findings) -> Text:
-    counts = {"category": category.name, "train": len(category.train), "test": len(category.test)}
-    problems = findings_problems(findings)
-    return join([
-        t("data.answer_with_bad", bad=len(category.train_bad), **counts) if category.train_bad
-        else t("data.answer", **counts),
-        t("data.n_problems", n=len(problems)) if problems else t("data.fit_for_use")])
-
-
-# ---- a run
 
 
 def score(code: str) -> str:
@@ -369,7 +329,7 @@ def robustness(table: pd.DataFrame) -> Text:
 
 
 def foreign(exam: pd.DataFrame) -> Text:
-    """How many pictures that do not show the part are refused (evaluation.foreign.exam)."""
+    """How many pictures that do not show the part are refused (foreign_exam.exam)."""
     if exam.empty:
         from adlib.models.foreign import FEWEST
 

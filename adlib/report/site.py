@@ -19,7 +19,7 @@ from traitlets.config import Config as TraitConfig
 
 from adlib.config import Config, InputError, log, project_root
 from adlib.data import files
-from adlib.report import arrangement, beside, comparison, i18n, render, sentences
+from adlib.report import comparison, i18n, notebook_page, render, sentences, side_by_side
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, join, named, t
 from adlib.report.study import DATA, INLINE, Study
@@ -77,7 +77,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages += [run_page(reports, row, commands) for row in table.itertuples()]
     pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
               for folder in freshness.looked_at(reports, kind)]
-    pages += beside.pages(reports, table)
+    pages += side_by_side.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
@@ -259,12 +259,12 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
             page["stem"], page["notebook"], executed.get("parameters", {}))),
         "downloads": [name for name in DOWNLOADS if (folder / name).is_file()]}
     if "result" in page:  # what was found is the title; what was asked goes with the method
-        page |= {"asked": page["question"], "question": page["result"]} | arrangement.links(
-            groups, folder, reports / beside.FOLDER / folder.parts[-3])
-        notebook.cells = arrangement.result_first(notebook.cells)
+        page |= {"asked": page["question"], "question": page["result"]} | notebook_page.links(
+            groups, folder, reports / side_by_side.FOLDER / folder.parts[-3])
+        notebook.cells = notebook_page.result_first(notebook.cells)
     if page["results"]:  # of a category's runs, before the look at its data
         page["question"] = page["category"]
-        notebook.cells.insert(0, arrangement.shown(
+        notebook.cells.insert(0, notebook_page.shown(
             "results", page["results"], source=RESULTS.format(page["category"])))
         notebook.cells[1].source = f"## {question.removeprefix('# ')}\n{first.source}"
         chinese[first.id] = f"## {other.removeprefix('# ')}\n{chinese[first.id]}"
@@ -274,7 +274,7 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
         and not cell.metadata.get("folded") and (heading := _heading(cell.source))]
     if "result" in page:
         page["contents"].append(("method", t("template.method")))
-    arrangement.number_figures(notebook.cells)
+    notebook_page.number_figures(notebook.cells)
     exporter = HTMLExporter(TraitConfig({"NbConvertBase": {"display_data_priority": SHOWN}}),
                             template_name="study",
                             template_file="run.html.j2" if "result" in page else "index.html.j2",
@@ -293,7 +293,7 @@ def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synth
     `language` (empty: English); returns its path."""
     cells = [cell for name, title, fragments in sections for cell in (
         nbformat.v4.new_markdown_cell(f"## {title}", id=name),
-        arrangement.shown(f"{name}-shown", *fragments))]
+        notebook_page.shown(f"{name}-shown", *fragments))]
     other = {name: f"## {i18n.chinese(title)}" for name, title, _ in sections}
     page = shared(language or "en") | {
         "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,

@@ -18,8 +18,8 @@ from adlib.report import (
     charts,
     comparison,
     components,
+    few_pictures,
     figures,
-    learning,
     matrix,
     questions,
     ranking,
@@ -219,8 +219,8 @@ class Study:
         """How many good pictures does it take?"""
         if not (found := comparison.after_runs(self.reports, "how_many", "how_many.csv")):
             return None
-        table = learning.table(found)
-        return Section(learning.of_parts(table), [
+        table = few_pictures.table(found)
+        return Section(few_pictures.of_parts(table), [
             charts.how_many(found), self._table(table, "how_many", "how_many.csv")], [
             (table, t("caption.how_many"))], {"how_many.csv": _long(found)})
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from adlib.config import Config, InputError, log
 from adlib.data import files, layout
 from adlib.runs import forecast, freshness, run_folder
-from adlib.runs.board import Board
 from adlib.runs.engines import local
 from adlib.runs.engines.local import Engine, Job
 from adlib.runs.grid import Task
+from adlib.runs.terminal import Board
 
 POLL_S = 0.1
 NEVER_RUN, COMPARED = "never run", "what it compares is due"  # reasons that need no word

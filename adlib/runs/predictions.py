@@ -22,7 +22,7 @@ from adlib.config import InputError
 from adlib.data import files, layout, reading, untrusted
 from adlib.runs import overlays
 from adlib.runs.inference import Decoded, Reopened
-from adlib.runs.record import Prediction, Record, Source, utc
+from adlib.runs.prediction_record import Prediction, Record, Source, utc
 
 AHEAD, WORKERS = 8, 2  # pictures scored at a time, and as many begun; threads that decode and draw
 AHEAD_OF_TILES = 2  # of pictures at their own size, which are scored one by one

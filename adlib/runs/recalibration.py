@@ -26,7 +26,7 @@ from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import min_calibration_size
 from adlib.evaluation.refusal import fit_foreign, one_budget
 from adlib.runs import inference, run_folder
-from adlib.runs.record import Source
+from adlib.runs.prediction_record import Source
 
 KEPT = ("score", "chosen", "label_free", "maps")  # of the parent's metrics: all but what was tested
 

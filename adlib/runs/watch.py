@@ -17,8 +17,8 @@ from pathlib import Path
 from time import monotonic
 
 from adlib.config import log
+from adlib.runs.prediction_record import Record, Source
 from adlib.runs.predictions import below
-from adlib.runs.record import Record, Source
 
 POLL_S = 1.0  # how often the folder is asked, at the most
 RESTLESS_S = 5.0  # after which a file that has not stood still meanwhile is looked at all the same

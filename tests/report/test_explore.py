@@ -15,8 +15,8 @@ from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
 from adlib.evaluation import calibration, operating_point, results
 from adlib.report import explore, figures, render
-from adlib.runs import album
-from adlib.runs.record import Record
+from adlib.runs import image_layers
+from adlib.runs.prediction_record import Record
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
@@ -54,7 +54,7 @@ def test_it_sees_what_the_run_saw(course_root, reports):
     test = look.part.test
     scores, seen = look.seen(test.tensor)
     assert scores == pytest.approx(look.test["score"].to_numpy(), rel=1e-5)
-    expected = album.shots(test.tensor, results.maps, decision, detector)
+    expected = image_layers.shots(test.tensor, results.maps, decision, detector)
     assert [shot.input for shot in seen] == [shot.input for shot in expected]
     assert all(shot.reconstruction.startswith("data:image/webp") for shot in seen)
 
@@ -227,7 +227,7 @@ def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_ru
     for one in (folder, other):
         again = explore.open_run(one)
         _, maps = again.run.score_with_maps(again.part.test.tensor)
-        album.keep(one, again.part.test, maps, again.run.decision, again.run.detector)
+        image_layers.keep(one, again.part.test, maps, again.run.decision, again.run.detector)
     shown = soup(explore.another(look))
     assert [option.text for option in shown.select("[data-side=one] option")] == [
         "CAE + MSE, seed 0", "Mean grey (no model), seed 0"]
@@ -253,7 +253,7 @@ def corners(box):
     """Where the anomaly is, as shares of the side: the middle of its corners."""
     path = page(box).select_one(".ticks")["d"].replace("M", " ")
     numbers = np.array([float(word) for word in path.replace("V", " ").replace("H", " ").split()])
-    return numbers.reshape(-1, 4)[:, [3, 2]].mean(axis=0) / album.VIEW
+    return numbers.reshape(-1, 4)[:, [3, 2]].mean(axis=0) / image_layers.VIEW
 
 
 def test_a_defect_is_where_one_clicks_and_follows_every_control(look):
@@ -286,7 +286,7 @@ def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_cou
     options = {"size": 1.0, "contrast": 1.0, "seed": 0, "before": 0.0}
     seen = soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.8 0.7", **options))
     numbers = [float(word) for word in re.findall(r"[\d.]+", seen.select_one(".truth")["d"])]
-    assert np.abs(np.array(numbers[:2]) / album.VIEW - (0.8, 0.7)).max() < 0.25
+    assert np.abs(np.array(numbers[:2]) / image_layers.VIEW - (0.8, 0.7)).max() < 0.25
     hidden = soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.05 0.05", **options))
     assert "0.00% of the image changed" in hidden.text
 

@@ -12,7 +12,7 @@ import pytest
 from adlib.evaluation.conformal import Threshold
 from adlib.report import gallery
 from adlib.report.i18n import Text
-from adlib.runs.album import Shot
+from adlib.runs.image_layers import Shot
 
 NOTHING = Threshold(np.zeros(0), 0.05, "none")
 SHOT = Shot("in.jpg", "small.jpg", 640, 480, "", "map.jpg", "heat.webp", "M0 0", "M1 1", "M2 2V3H4")

@@ -10,7 +10,7 @@ import pytest
 
 from adlib.config import KINDS, project_root
 from adlib.data import background, corruptions
-from adlib.data.synthetic import foreign
+from adlib.data.synthetic import foreign_pictures
 from adlib.evaluation import conditions, suspects
 from adlib.models import anomaly_maps
 from adlib.report import comparison, i18n, matrix, site, study
@@ -37,7 +37,7 @@ FAMILIES = {
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
                 "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
                 "deviation"},
-    "foreign_kind": set(foreign.KINDS)}
+    "foreign_kind": set(foreign_pictures.KINDS)}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
                                            "folder")),
            *(f"problem.{code}" for code in ("unreadable", "unnamed", "outside", "eight_bits",

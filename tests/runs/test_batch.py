@@ -22,7 +22,7 @@ import yaml
 from adlib.config import Config, InputError, log
 from adlib.data import files
 from adlib.models import weights
-from adlib.runs import batch, board, forecast, freshness, grid, run_folder
+from adlib.runs import batch, forecast, freshness, grid, run_folder, terminal
 from adlib.runs.engines import local
 
 CONFIGS = ("ok", "boom", "killed", "silent", "hang")
@@ -389,7 +389,7 @@ def running(project):
 def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch, said):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    shown = board.Board({running.task: 40.0, "another": 40.0, "a third": 40.0, "a fourth": 40.0})
+    shown = terminal.Board({running.task: 40.0, "another": 40.0, "a third": 40.0, "a fourth": 40.0})
     for _ in range(100):  # 99 seconds, three of them multiples of 30
         shown.progress([running])
         now[0] += 1
@@ -401,12 +401,12 @@ def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running
 def test_on_a_terminal_there_is_one_live_line_and_a_long_command_stays_in_one_piece(
         running, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(board, "Console", functools.partial(
-        board.Console, force_terminal=True, width=90, color_system=None))
+    monkeypatch.setattr(terminal, "Console", functools.partial(
+        terminal.Console, force_terminal=True, width=90, color_system=None))
     monkeypatch.setattr(sys, "stdout", screen)
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with contextlib.closing(board.Board({running.task: 20.0, "another": 60.0})) as shown:
+    with contextlib.closing(terminal.Board({running.task: 20.0, "another": 60.0})) as shown:
         shown.started(running.task)
         assert "start" not in screen.getvalue()
         now[0] += 20  # as forecast, so the rest is
@@ -485,7 +485,7 @@ def test_the_closing_table_fits_100_columns_however_many_categories():
     cells = [(f"Frozen ResNet18 to features {config}", name, ".981 ★ 100\u00a0% @ 10\u00a0%")
              for name in names for config in "abc"]
     cells[1] = (*cells[1][:2], "failed")
-    table = board.closing_table(cells)
+    table = terminal.closing_table(cells)
     assert all(name in table for name in names)
     assert table.count(".981 ★ 100") == 20 and "failed" in table
     assert max(map(len, table.splitlines())) <= 100 and table.count("AUROC") == 1

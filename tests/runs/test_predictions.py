@@ -18,7 +18,7 @@ from adlib.config import InputError, deprecated
 from adlib.data import files
 from adlib.runs import inference, predictions
 from adlib.runs.engines import local
-from adlib.runs.record import COLUMNS, Record, Source
+from adlib.runs.prediction_record import COLUMNS, Record, Source
 from tests import tolerances
 from tests.conftest import picture
 

@@ -12,7 +12,7 @@ from adlib.data import files
 from adlib.evaluation import calibration
 from adlib.report import i18n
 from adlib.runs import inference, predictions, recalibration, run_folder
-from adlib.runs.record import Source
+from adlib.runs.prediction_record import Source
 from tests.conftest import picture
 from tests.handmade import small_run
 

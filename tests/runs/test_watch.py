@@ -12,7 +12,7 @@ from PIL import Image
 
 from adlib.evaluation import calibration
 from adlib.runs import inference, predictions, watch
-from adlib.runs.record import Record
+from adlib.runs.prediction_record import Record
 from tests.conftest import picture
 from tests.handmade import small_run
 

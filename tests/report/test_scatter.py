@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from adlib.report import clouds, i18n
+from adlib.report import i18n, scatter
 
 
 def soup(fragment):
@@ -19,7 +19,7 @@ def soup(fragment):
 def feature_map(n, kinds=("train", "test"), points=None, size=64):
     rng = np.random.default_rng(n)
     thumbs = np.linspace(40, 200, size)[None, :, None] + rng.normal(0, 3, (n, size, size, 3))
-    return clouds.feature_map(
+    return scatter.feature_map(
         rng.normal(size=(n, 2)) if points is None else points,
         [kinds[i % len(kinds)] for i in range(n)], [f"{i}.png" for i in range(n)],
         thumbs.astype(np.uint8), i18n.Text("Images", "图像"))
@@ -45,7 +45,7 @@ def places(drawn):
         yield label, [
             float(share) / 100 * side
             for share, side in zip(re.findall(r"([\d.]+)%", label["style"]), (
-                clouds.WIDE, clouds.HIGH), strict=True)
+                scatter.WIDE, scatter.HIGH), strict=True)
         ]
 
 
@@ -55,13 +55,13 @@ def test_pictures_cover_neither_each_other_nor_the_edge_and_a_large_one_stays_in
     boxes = []
     for label, (x, y) in places(feature_map(n)):
         sides = label.get("class", [])
-        for length, kept in ((clouds.ROOM, "shown" in sides), (clouds.LARGE, True)):
+        for length, kept in ((scatter.ROOM, "shown" in sides), (scatter.LARGE, True)):
             box = (x - length * ("left" in sides), y - length * ("up" in sides), length)
-            assert -0.1 <= box[0] <= clouds.WIDE - length + 0.1 and -0.1 <= box[
-                1] <= clouds.HIGH - length + 0.1
-            boxes += [box] if kept and length == clouds.ROOM else []
+            assert -0.1 <= box[0] <= scatter.WIDE - length + 0.1 and -0.1 <= box[
+                1] <= scatter.HIGH - length + 0.1
+            boxes += [box] if kept and length == scatter.ROOM else []
     assert boxes and all(
-        abs(a[0] - b[0]) > clouds.ROOM - 0.2 or abs(a[1] - b[1]) > clouds.ROOM - 0.2
+        abs(a[0] - b[0]) > scatter.ROOM - 0.2 or abs(a[1] - b[1]) > scatter.ROOM - 0.2
         for i, a in enumerate(boxes) for b in boxes[:i])
 
 
@@ -72,7 +72,7 @@ def test_four_hundred_images_stay_below_the_limit_and_few_are_large():
         Image.open(io.BytesIO(base64.b64decode(soup(drawn).img["src"].split(",")[1]))).width
         for drawn in (many, few)
     ]
-    assert 24 <= sizes[0] <= sizes[1] == clouds.THUMBS[0]
+    assert 24 <= sizes[0] <= sizes[1] == scatter.THUMBS[0]
 
 
 def test_images_in_one_place_are_drawn_all_the_same():

@@ -20,7 +20,7 @@ from adlib.runs.engines.local import Job
 from adlib.runs.grid import Task
 
 if typing.TYPE_CHECKING:  # the runner need not wait for torch
-    from adlib.runs.record import Prediction, Record
+    from adlib.runs.prediction_record import Prediction, Record
 
 LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsewhere
 LOG_LINES = 10  # of a failed task's log, repeated on the screen

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data import part
-from adlib.runs import album, overlays
+from adlib.runs import image_layers, overlays
 
 DECISION = types.SimpleNamespace(low=0.0, level=1.0)
 
@@ -57,9 +57,9 @@ def places(path):
 def test_every_picture_is_kept_beside_the_page_and_is_that_of_its_image(nut, tmp_path):
     test, maps = nut
     here = folder(tmp_path)
-    shots = album.keep(here, test, maps, DECISION, Darker())
-    assert list(album.read(here, here)) == test.keys and list(
-        album.read(here, here).values()) == shots
+    shots = image_layers.keep(here, test, maps, DECISION, Darker())
+    assert list(image_layers.read(here, here)) == test.keys and list(
+        image_layers.read(here, here).values()) == shots
     originals = test.tensor.permute(0, 2, 3, 1).numpy()
     for i, shot in enumerate(shots):
         kept = pixels(shot.input, here)
@@ -76,12 +76,12 @@ def test_a_second_run_decodes_nothing_again_and_an_earlier_attempts_pictures_are
         nut, tmp_path, monkeypatch):
     test, maps = nut
     here = folder(tmp_path)
-    album.keep(here, test, maps, DECISION, object())
+    image_layers.keep(here, test, maps, DECISION, object())
     (here / "pictures" / "9999-map.webp").write_bytes(b"of an earlier attempt")
-    monkeypatch.setattr(album.reading, "upright", lambda *_: pytest.fail("decoded again"))
-    album.keep(here, test, maps, DECISION, object())
+    monkeypatch.setattr(image_layers.reading, "upright", lambda *_: pytest.fail("decoded again"))
+    image_layers.keep(here, test, maps, DECISION, object())
     assert not (here / "pictures" / "9999-map.webp").exists()
-    assert all(shot.reconstruction == "" for shot in album.read(here, here).values())
+    assert all(shot.reconstruction == "" for shot in image_layers.read(here, here).values())
 
 
 def test_inputs_keep_their_shape_and_no_metadata_and_large_ones_are_made_smaller(tmp_path):
@@ -89,11 +89,11 @@ def test_inputs_keep_their_shape_and_no_metadata_and_large_ones_are_made_smaller
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"  # turned by a quarter
     Image.new("RGB", (2000, 500), "red").save(source, exif=exif)
-    (large, small), size = album._input(source, tmp_path / "kept" / "abc", None)
+    (large, small), size = image_layers._input(source, tmp_path / "kept" / "abc", None)
     assert size == (256, 1024) == Image.open(large).size and Image.open(small).size == (64, 256)
     assert not Image.open(large).getexif()
     Image.new("RGB", (200, 100)).save(source)
-    (large, small), size = album._input(source, tmp_path / "kept" / "abd", None)
+    (large, small), size = image_layers._input(source, tmp_path / "kept" / "abd", None)
     assert small == large and size == (200, 100)
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
         "abc-small.webp", "abc.webp", "abd.webp"]
@@ -111,21 +111,21 @@ def test_a_large_picture_keeps_its_own_pixels_around_the_maximum(tmp_path):
     maps = np.zeros((2, 32, 32), np.float32)
     maps[:, 20, 0] = 1  # the middle of that cell: 23.4 across, 576.6 down
     here = folder(tmp_path)
-    one, other = album.keep(here, test, maps, DECISION, object())
+    one, other = image_layers.keep(here, test, maps, DECISION, object())
     assert (other.detail, other.box) == ("", "")
     assert one.box == f"left:0.0000%;top:{100 * 449 / 900:.4f}%;width:{100 * 256 / 1500:.4f}%;" \
                       f"height:{100 * 256 / 900:.4f}%"
     kept, expected = pixels(one.detail, here), np.asarray(large)[449:705, :256]
     assert kept.shape == (256, 256, 3)
     assert np.abs(kept.mean(axis=2) - expected.mean(axis=2)).mean() < 8  # as WebP keeps it
-    assert album.read(here, here)[test.keys[0]] == one
-    assert album.read(here)[test.keys[0]].detail.startswith("data:image/webp")
+    assert image_layers.read(here, here)[test.keys[0]] == one
+    assert image_layers.read(here)[test.keys[0]].detail.startswith("data:image/webp")
 
 
 def test_outlines_and_corners_lie_where_the_region_is():
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[0, 16:32, 32:48] = True
-    (shot, ) = album.shots(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), 3.0 * mask.numpy(),
+    (shot, ) = image_layers.shots(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), 3.0 * mask.numpy(),
                            DECISION, object(), mask)
     for path, margin in ((shot.truth, 3), (shot.level, 6)):
         low, high = places(path).min(axis=0), places(path).max(axis=0)
@@ -138,37 +138,37 @@ def test_outlines_and_corners_lie_where_the_region_is():
 def test_many_specks_have_few_corners_and_an_empty_mask_has_none():
     masks = torch.zeros(2, 128, 128, dtype=torch.bool)
     masks[0, ::16, ::16] = True
-    one, other = album.shots(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), np.zeros((2, 8, 8)),
+    one, other = image_layers.shots(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), np.zeros((2, 8, 8)),
                              DECISION, object(), masks)
-    assert one.ticks.count("M") == 4 * album.REGIONS
+    assert one.ticks.count("M") == 4 * image_layers.REGIONS
     assert (other.ticks, other.truth, other.level) == ("", "", "")
 
 
 def test_a_page_holds_its_pictures_smaller_the_more_they_are(nut, tmp_path, monkeypatch):
     test, maps = nut
     here = folder(tmp_path)
-    shots = album.keep(here, test, maps, DECISION, object())
-    whole = album.inlined(shots, here)
+    shots = image_layers.keep(here, test, maps, DECISION, object())
+    whole = image_layers.inlined(shots, here)
     assert all(shot.thumb.startswith("data:image/webp") and shot.heat.startswith("data:image/webp")
                for shot in whole) and [shot.input for shot in whole] == [
                    shot.input for shot in shots]
-    most = sum(len(shot.thumb) + len(shot.heat) + album.TILE for shot in whole)
-    monkeypatch.setattr(album, "PAGE", most - 1)
-    monkeypatch.setattr(album, "SIDES", (256, 24))
-    assert max(pixels(shot.thumb).shape[0] for shot in album.inlined(shots, here)) == 24
+    most = sum(len(shot.thumb) + len(shot.heat) + image_layers.TILE for shot in whole)
+    monkeypatch.setattr(image_layers, "PAGE", most - 1)
+    monkeypatch.setattr(image_layers, "SIDES", (256, 24))
+    assert max(pixels(shot.thumb).shape[0] for shot in image_layers.inlined(shots, here)) == 24
 
 
 def test_another_page_addresses_the_same_files_whatever_the_category_is_called(mvtec_root, tmp_path):
     (mvtec_root / "nut").rename(mvtec_root / "a nut #1 ü")
     opened = part.open_part(Config(data_root=str(mvtec_root), image_size=32, held_out=0.2))
     here = tmp_path / "reports" / "runs" / "a nut #1 ü" / "pca" / "seed-0"
-    album.keep(here, opened.test, np.zeros((len(opened.test), 8, 8), np.float32), DECISION, object())
+    image_layers.keep(here, opened.test, np.zeros((len(opened.test), 8, 8), np.float32), DECISION, object())
     page = tmp_path / "reports" / "compare" / "a nut #1 ü"
-    for shot in album.read(here, page).values():
+    for shot in image_layers.read(here, page).values():
         assert "#" not in shot.input and " " not in shot.input
         assert (page / unquote(shot.input)).resolve().is_file()
         assert (page / unquote(shot.heat)).resolve().is_file()
-    inside = album.read(here)
+    inside = image_layers.read(here)
     assert all(shot.input.startswith("data:") for shot in inside.values())
-    assert list(album.read(here, page, opened.test.keys[:2])) == opened.test.keys[:2]
-    assert album.read(tmp_path) == {}
+    assert list(image_layers.read(here, page, opened.test.keys[:2])) == opened.test.keys[:2]
+    assert image_layers.read(tmp_path) == {}

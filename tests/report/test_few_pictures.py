@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from adlib.evaluation.results import write_csv
-from adlib.report import comparison, learning, tables
+from adlib.report import comparison, few_pictures, tables
 from adlib.report.study import Study
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, finished, ranks
@@ -22,7 +22,7 @@ def learned(error, counts=(1, 2, 4, 8, 16, 32)):
 
 
 def test_how_many_pictures_it_takes():
-    said = learning.said(learned(lambda n: 0.4 * n**-0.5))
+    said = few_pictures.said(learned(lambda n: 0.4 * n**-0.5))
     assert "4: 0.800 (0.800 to 0.800)" in said and said.zh != said
     assert "50 more than the 40 good pictures there are would bring about 0.021" in said
     assert "By each of these it is below 0.005 from about" in said
@@ -31,10 +31,10 @@ def test_how_many_pictures_it_takes():
     sized = learned(lambda n: 0.01 * n**-0.5)
     sized["smallest"] = np.where(sized["n"] > 16, 0.0123, math.nan)
     assert "With 32 good pictures, half of the synthetic anomalies that cover 1.23%" in (
-        learning.said(sized))
-    said = learning.said(learned(lambda n: 0.01 * n**-0.5))
+        few_pictures.said(sized))
+    said = few_pictures.said(learned(lambda n: 0.01 * n**-0.5))
     assert "less than 0.005, so more are not worth taking" in said and said.zh != said
-    said = learning.said(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))
+    said = few_pictures.said(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))
     assert "There are no labels of both classes" in said and "1: 0.900" in said and said.zh != said
     assert "too few for a learning curve" in said and "False alarms cannot be counted" in said
 
@@ -45,11 +45,11 @@ def test_how_many_pictures_every_part_takes(tmp_path):
                   tmp_path / "how_many" / "nut" / name / "how_many.csv")
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
     found = comparison.after_runs(tmp_path, "how_many", "how_many.csv")
-    table = learning.table(found)
+    table = few_pictures.table(found)
     row = table.set_index("configuration").loc["pca"]
     assert (row["auroc_of_4"], row["most"], row["pictures"]) == (0.8, 32, 40)
     assert row["gain"] == pytest.approx(0.4 * (40**-0.5 - 90**-0.5), abs=1e-6)
-    assert learning.of_parts(table) == (
+    assert few_pictures.of_parts(table) == (
         "Pictures enough: nut (50 more would bring less than 0.005). More pictures may help: nut.")
     section = Study(tmp_path).how_many()
     assert "| 0.800 | 32 |" in tables.markdown(table) and len(section.drawn) == 2

@@ -7,7 +7,7 @@ import pytest
 
 from adlib.data import files
 from adlib.report import site
-from adlib.report.growing import Growing
+from adlib.report.live_report import Growing
 from adlib.runs.batch import Outcome
 from tests.handmade import DISTANCE, category, finished, ranks
 from tests.report.test_site import notebook

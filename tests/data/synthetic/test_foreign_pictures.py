@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from adlib.data.synthetic import foreign
+from adlib.data.synthetic import foreign_pictures
 
 NONE = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
 
@@ -18,20 +18,20 @@ def good():
 
 
 def of(kind, good, others=NONE, n=40):
-    images, kinds = foreign.make(good, others, n, seed=1)
+    images, kinds = foreign_pictures.make(good, others, n, seed=1)
     return images[[name == kind for name in kinds]]
 
 
 def test_number_i_is_the_same_however_many_there_are(good):
-    some, kinds = foreign.make(good, good, 20, seed=1)
-    more, more_kinds = foreign.make(good, good, 60, seed=1)
+    some, kinds = foreign_pictures.make(good, good, 20, seed=1)
+    more, more_kinds = foreign_pictures.make(good, good, 60, seed=1)
     assert torch.equal(some, more[:20]) and kinds == more_kinds[:20]
-    assert not torch.equal(some, foreign.make(good, good, 20, seed=2)[0])
-    assert set(more_kinds) == set(foreign.KINDS)
+    assert not torch.equal(some, foreign_pictures.make(good, good, 20, seed=2)[0])
+    assert set(more_kinds) == set(foreign_pictures.KINDS)
 
 
 def test_what_is_made_of_grey_pictures_is_grey(good):
-    made, _ = foreign.make(good, NONE, 60, seed=0)
+    made, _ = foreign_pictures.make(good, NONE, 60, seed=0)
     assert (made == made[:, :1]).all()
     colourful = good.clone()
     colourful[0, 0, 0, 0] = 0
@@ -50,8 +50,8 @@ def test_black_is_black_and_what_is_absent_has_the_colours_of_the_border(good):
 def test_the_mirrored_is_foreign_only_where_the_good_never_look_so(good):
     assert len(of("mirrored", good)) and len(of("turned", good))
     either = torch.cat([good[:3], good[3:].flip(-1)])
-    left_right = foreign.make(either, NONE, 60, seed=0)[0]
-    kinds = foreign.make(either, NONE, 60, seed=0)[1]
+    left_right = foreign_pictures.make(either, NONE, 60, seed=0)[0]
+    kinds = foreign_pictures.make(either, NONE, 60, seed=0)[1]
     assert "mirrored" not in kinds and len(left_right) == 60
 
 
@@ -59,4 +59,4 @@ def test_other_parts_are_taken_as_they_are(good):
     other = torch.randint(0, 255, (2, 1, 32, 32), dtype=torch.uint8).expand(2, 3, 32, 32)
     made = of("other part", good, other)
     assert len(made) and all((image == other).flatten(1).all(dim=1).any() for image in made)
-    assert "other part" not in foreign.make(good, NONE, 60, seed=0)[1]
+    assert "other part" not in foreign_pictures.make(good, NONE, 60, seed=0)[1]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from adlib.config import InputError
 from adlib.data import files
-from adlib.report import copying, site
+from adlib.report import report_copy, site
 from adlib.runs import overlays
 from tests.report import test_site
 from tests.report.test_site import Page
@@ -26,19 +26,19 @@ def test_it_holds_what_pages_show_and_nothing_that_names_this_machine(reports, t
     nbformat.write(notebook, run / "notebook.ipynb")
     site.build(reports)
     target = tmp_path / "to pass on"
-    size = copying.copy(reports, target)
+    size = report_copy.copy(reports, target)
     kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert {"index.html", "summary.csv", f"{RUN}/index.html", f"{RUN}/pictures/0.webp",
             f"{RUN}/loss_curve.png", f"{RUN}/metrics.json"} <= kept
     assert not {path.rpartition("/")[2] for path in kept} & {
         "model.pt", "log.txt", "params.yaml", "run.json", "notebook.ipynb", "comparison.ipynb",
         "roc_curve.png"}
-    assert size == sum((target / name).stat().st_size for name in kept - {copying.COPY})
+    assert size == sum((target / name).stat().st_size for name in kept - {report_copy.COPY})
     for path in target.rglob("index.html"):  # and no link of a page leads out of it
         for href in Page(path).hrefs:
             assert href.startswith("#") or (path.parent / href.partition("#")[0]).is_file(), href
     (target / "old.html").write_text("of an earlier copy")
-    copying.copy(reports, target)
+    report_copy.copy(reports, target)
     assert not (target / "old.html").exists()
 
 
@@ -54,7 +54,7 @@ def test_a_picture_inside_pages_is_one_file_beside_them(reports, tmp_path):
             f'{shown}<img src="{"../" * 4 * ("runs" in path.parts)}pictures/a%20nut/kept.webp">'))
         nbformat.write(notebook, path)
     site.build(reports)
-    copying.copy(reports, tmp_path / "copy")
+    report_copy.copy(reports, tmp_path / "copy")
     for folder in (tmp_path / "copy", tmp_path / "copy" / RUN):
         page = Page(folder / "index.html")
         assert "base64" not in str(page.soup.main)
@@ -71,10 +71,10 @@ def test_it_replaces_nothing_but_an_earlier_copy(reports, tmp_path):
     (own / "index.html").write_text("dear")
     for there in (own, own / "index.html"):
         with pytest.raises(InputError, match="is no earlier copy of a report; give an empty"):
-            copying.copy(reports, there)
+            report_copy.copy(reports, there)
     site.build(reports)
     before = sorted(reports.rglob("*"))
     for there in (reports, reports.parent, reports / "pages"):
         with pytest.raises(InputError, match="holds the reports or lies among them"):
-            copying.copy(reports, there)
+            report_copy.copy(reports, there)
     assert (own / "index.html").read_text() == "dear" and sorted(reports.rglob("*")) == before

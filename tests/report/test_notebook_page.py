@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from adlib.data import files
-from adlib.report import arrangement, components, site
+from adlib.report import components, notebook_page, site
 from adlib.report.i18n import Text
-from adlib.runs import album
+from adlib.runs import image_layers
 from tests.handmade import DISTANCE, category, finished, ranks
 
 
@@ -38,7 +38,7 @@ def a_figure(name):
 
 
 def test_the_result_comes_first_and_the_method_is_folded():
-    found = arrangement.result_first(cells())
+    found = notebook_page.result_first(cells())
     assert [cell.id for cell in found] == [
         "evaluate", "line", "show-line", "found", "save", "question", "open", "training", "fit",
         "evaluation"]
@@ -49,8 +49,8 @@ def test_the_result_comes_first_and_the_method_is_folded():
 
 
 def test_figures_are_numbered_in_the_order_of_the_page_and_lead_to_their_cell():
-    found = arrangement.result_first(cells())
-    arrangement.number_figures(found)
+    found = notebook_page.result_first(cells())
+    notebook_page.number_figures(found)
     told = {}
     for cell in found:
         for output in cell.get("outputs", []):
@@ -77,7 +77,7 @@ def reports(tmp_path):
         if where is own and name != "gaussian":
             shot = dict.fromkeys(("input", "thumb", "map", "heat", "reconstruction"), "x.jpg")
             shot |= {"width": 4, "height": 3, "level": "", "truth": "", "ticks": "M1 1"}
-            files.write_json(folder / album.FILE, {
+            files.write_json(folder / image_layers.FILE, {
                 path.relative_to(own.root).as_posix(): shot for path in own.test})
     nbformat.write(nbformat.v4.new_notebook(cells=[text_cell("question", "# Which?")]),
                    reports / "comparison.ipynb")
@@ -131,7 +131,7 @@ def test_two_runs_beside_each_other_have_a_page_where_two_have_pictures(reports)
     assert len(page.select("g[data-i]")) == 35 and not (reports / "compare" / "zip").exists()
     assert "../../runs/nut/pca/seed-0/x.jpg" in str(page.template)
     assert "Figure 1." in english(page.select_one(".fig > figcaption"))
-    assert "beside.of_category" in page.select_one("details.code").text
+    assert "side_by_side.of_category" in page.select_one("details.code").text
 
 
 def test_a_run_that_failed_has_a_question_for_a_title(reports):

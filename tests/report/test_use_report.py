@@ -8,7 +8,7 @@ from PIL import Image
 
 from adlib import cli
 from adlib.config import InputError
-from adlib.report import use
+from adlib.report import use_report
 from tests.runs.test_recalibration import _pictures, run  # noqa: F401  (a run with a threshold)
 
 
@@ -59,4 +59,4 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
 
 def test_a_folder_without_predictions_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds no predictions; give the --out"):
-        use.build(tmp_path)
+        use_report.build(tmp_path)

@@ -8,16 +8,16 @@ import pandas as pd
 from markupsafe import Markup
 
 from adlib.evaluation.results import write_csv
-from adlib.report import arrangement, comparison, components, gallery
+from adlib.report import comparison, components, gallery, notebook_page
 from adlib.report.i18n import t
-from adlib.runs import album, run_folder
+from adlib.runs import image_layers, run_folder
 
 FOLDER = "compare"  # below the reports: a page a category
 SOURCE = """from pathlib import Path
 
-from adlib.report import beside, figures
+from adlib.report import figures, side_by_side
 
-figures.show(beside.of_category(Path("reports"), {!r}))"""  # the same in a notebook
+figures.show(side_by_side.of_category(Path("reports"), {!r}))"""  # the same in a notebook
 
 
 def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
@@ -26,7 +26,7 @@ def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
     params = run_folder.manifest(folder)["params"]
     name = t("page.seed", configuration=comparison.label(params["name"]), seed=params["seed"])
     return gallery.Compared(name, comparison.read_metrics(folder)["chosen"]["score"],
-                            *gallery.judged(folder), album.read(folder, page))
+                            *gallery.judged(folder), image_layers.read(folder, page))
 
 
 def of_category(reports: Path, category: str) -> Markup:
@@ -47,7 +47,7 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
             write_csv(pd.concat([side.rows.set_index("path")["score"].rename(str(side.name))
                                  for side in sides], axis=1).reset_index(), here / "scores.csv")
             yield {"notebook": here / "notebook.ipynb", "stem": "", "category": category,
-                   "cells": [arrangement.shown("compare", shown,
+                   "cells": [notebook_page.shown("compare", shown,
                                                source=SOURCE.format(str(category)))],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data.part import open_part
-from adlib.evaluation import calibration, foreign
+from adlib.evaluation import calibration, foreign_exam
 from tests.conftest import picture
 from tests.handmade import Maps
 
@@ -24,7 +24,7 @@ def test_what_a_score_calls_good_is_refused_as_foreign(part, monkeypatch):
     monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
     decision = calibration.calibrate(blind, part)
-    exam = foreign.exam(blind, decision, part, n=60).set_index("kind")
+    exam = foreign_exam.exam(blind, decision, part, n=60).set_index("kind")
     assert exam["anomalous"].sum() == 0 and exam.loc["all", "pictures"] == 60
     for kind in ("black", "white", "covered", "blurred", "gradient"):
         assert exam.loc[kind, "refused"] == exam.loc[kind, "pictures"] > 0
@@ -42,7 +42,7 @@ def test_what_the_score_refuses_counts_once(part, monkeypatch):
     decision = calibration.calibrate(Maps(brightness), part)
     decision = calibration.dataclasses.replace(decision, thresholds={
         decision.score: calibration.Threshold(np.full(99, 200.0), 0.05)})
-    exam = foreign.exam(Maps(brightness), decision, part, n=60).set_index("kind")
+    exam = foreign_exam.exam(Maps(brightness), decision, part, n=60).set_index("kind")
     assert exam.loc["white", "anomalous"] == exam.loc["white", "refused"]
     assert exam.loc["black", "anomalous"] == 0 < exam.loc["black", "refused"]
 
@@ -59,11 +59,11 @@ def test_a_run_of_tiles_scores_what_it_does_not_call_foreign(part, monkeypatch):
     tiled = Maps(brightness)
     tiled.tile = 32
     seen.clear()
-    exam = foreign.exam(tiled, decision, part, n=60).set_index("kind")
+    exam = foreign_exam.exam(tiled, decision, part, n=60).set_index("kind")
     passed = exam.loc["all", "pictures"] - exam.loc["all", "foreign"]
     assert seen == [1] * passed  # one by one, in their own sizes
     decision.foreign.calibration = torch.full((24, ), 1e9, dtype=torch.float64)
-    every = foreign.exam(tiled, calibration.dataclasses.replace(decision), part, n=60)
+    every = foreign_exam.exam(tiled, calibration.dataclasses.replace(decision), part, n=60)
     every = every.set_index("kind")
     assert every.loc["all", "foreign"] == 0 and every.loc["black", "anomalous"] == 0
     assert every.loc["white", "anomalous"] == every.loc["white", "pictures"] > 0
@@ -76,11 +76,11 @@ def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):
     blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
     decision = calibration.calibrate(blind, part)
     assert decision.foreign_threshold is None
-    assert foreign.exam(blind, decision, part).empty
+    assert foreign_exam.exam(blind, decision, part).empty
 
 
 def test_other_parts_are_of_the_categories_beside_it(part):
-    others = foreign.other_parts(part)
+    others = foreign_exam.other_parts(part)
     assert others.shape == (8, 3, 32, 32) and others.dtype == torch.uint8
 
 
@@ -93,7 +93,7 @@ def test_what_is_broken_in_other_categories_is_said_and_left_out(part, course_ro
         Image.fromarray(deep).save(path)
     for place in ("train/good", "test", "test/crack"):
         picture(course_root / "mixed" / place / "1.png", 1)
-    others = foreign.other_parts(part)
+    others = foreign_exam.other_parts(part)
     assert len(others) == 2 + 7 and others[0].max() == 255
     assert [record.message.partition(" is left out")[0].rpartition("/")[2]
             for record in caplog.records] == ["mixed", "003.png"]
@@ -110,7 +110,7 @@ def test_what_is_refused_beside_the_score_is_counted_by_label(part, monkeypatch)
     monkeypatch.setattr(decision.foreign, "distances",
                         lambda features: torch.full((len(features), ), 1e9, dtype=torch.float64))
     half = len(part.test) // 2
-    assert foreign.refused_in_addition(table, decision, part) == {"good": half, "anomalous": half}
+    assert foreign_exam.refused_in_addition(table, decision, part) == {"good": half, "anomalous": half}
     table["chosen_prediction"] = table["label"]
-    assert foreign.refused_in_addition(table, decision, part) == {"good": half, "anomalous": 0}
-    assert foreign.refused_in_addition(table.assign(label=pd.NA), decision, part) is None
+    assert foreign_exam.refused_in_addition(table, decision, part) == {"good": half, "anomalous": 0}
+    assert foreign_exam.refused_in_addition(table.assign(label=pd.NA), decision, part) is None

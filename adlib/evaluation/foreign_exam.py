@@ -11,7 +11,7 @@ import torch
 from adlib.config import InputError, log
 from adlib.data import images, layout, reading
 from adlib.data.part import Part
-from adlib.data.synthetic import foreign
+from adlib.data.synthetic import foreign_pictures
 from adlib.evaluation.calibration import Decision, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.evaluation.localization import Lazy
@@ -43,7 +43,7 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
     if threshold is None:
         return pd.DataFrame(columns=columns)
     others = other_parts(part) if others is None else others
-    made, kinds = foreign.make(part.good.tensor, others, n, seed=part.config.seed)
+    made, kinds = foreign_pictures.make(part.good.tensor, others, n, seed=part.config.seed)
     model = decision.foreign
     unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
     called = np.zeros(len(made), bool)

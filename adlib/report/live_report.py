@@ -69,7 +69,7 @@ class Growing:
             log.warning("no page while the study runs: %s", error)
 
     def _first(self, steps: Steps) -> site.Page:
-        from adlib.report import arrangement
+        from adlib.report import notebook_page
         from adlib.report.i18n import named, t
         from adlib.report.render import render
 
@@ -79,6 +79,6 @@ class Growing:
             (task.title, f"{task.output.parent.relative_to(self.reports).as_posix()}/index.html"
              if task in self.pages else "", named("status", status)) for task, status in steps])
         return {"notebook": self.reports / "comparison.ipynb", "stem": "", "up": "",
-                "cells": [arrangement.shown("steps", shown)],
+                "cells": [notebook_page.shown("steps", shown)],
                 "heading": t("growing.title"), "title": t("page.study"), "synthetic": False,
                 "reload": RELOAD_S}

@@ -1,6 +1,6 @@
 """Pictures that do not show the part: a dead or covered camera, an empty fixture, half a part, two
-of them, another part. For the exam of the verdict "foreign" (evaluation.foreign); nothing is fitted
-on them.
+of them, another part. For the exam of the verdict "foreign" (evaluation.foreign_exam); nothing is
+fitted on them.
 
 What is made of a good picture is made of its own border: beyond it there is nothing known of what
 would be seen without the part. A mirrored or turned picture is foreign where the good pictures

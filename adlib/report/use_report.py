@@ -1,4 +1,4 @@
-"""The report of use: a page from a folder of predictions (runs/record), without the run."""
+"""The report of use: a page from a folder of predictions, without the run."""
 from __future__ import annotations
 
 import dataclasses
@@ -18,7 +18,7 @@ from adlib.report.i18n import Text, join, named, t
 from adlib.report.render import render
 
 if typing.TYPE_CHECKING:
-    from adlib.runs.record import Record
+    from adlib.runs.prediction_record import Record
 
 MOST = 24  # pictures shown of a kind
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
