@@ -14,6 +14,7 @@ from adlib import __version__
 from adlib.config import LANGUAGES, InputError, deprecated, log, show_log
 
 if typing.TYPE_CHECKING:
+    from adlib.runs.engines.local import Local
     from adlib.runs.inference import Reopened
 
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
     """Run a grid; 1 if something failed, 130 if it was stopped."""
     from adlib.runs import batch, grid, run_folder
     from adlib.runs.engines import dask, local
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
                       weights=args.weights, exclude=args.exclude)
     language = args.lang or grid.read(args.grid).lang
     with contextlib.ExitStack() as after:
-        engine = local.Local(args.jobs)
+        engine = prepared or local.Local(args.jobs)
         if args.cluster and not args.dry_run:
             engine = dask.Cluster(args.cluster, reports)
         after.callback(engine.close)
@@ -111,8 +112,8 @@ def new(args: argparse.Namespace) -> int:
     from adlib.config import Config, project_root, study_root
     from adlib.data import images, importer
     from adlib.evaluation.conformal import min_calibration_size
-    from adlib.report import readiness
-    from adlib.runs import grid, run_folder
+    from adlib.runs import freshness, grid, run_folder
+    from adlib.runs.engines import local
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
     fused = grid.read(best).configs["fused"]  # before anything is copied
@@ -131,12 +132,17 @@ def new(args: argparse.Namespace) -> int:
             *grey_range))
     if not importer.create(root, args.name, made):
         print(f"{root / args.name} holds these pictures already; going on with them")
-    if not args.exclude:
-        print(readiness.suspects_of(root, args.name, args.weights, args.reports, args.lang))
-    words = ["run", str(best), "--report", "--data", str(root), "--only", f"category={args.name}"]
-    for option in ("reports", "weights", "lang", "exclude"):
-        words += [f"--{option}", value] if (value := getattr(args, option)) else []
-    code = run(_parser().parse_args(words))
+    with contextlib.closing(local.Local(1)) as engine:
+        engine.prepare(study_root() / "notebooks" / freshness.notebook_of(fused["model"]))
+        if not args.exclude:
+            from adlib.report import readiness
+
+            print(readiness.suspects_of(root, args.name, args.weights, args.reports, args.lang))
+        words = ["run", str(best), "--report", "--data", str(root), "--only",
+                 f"category={args.name}"]
+        for option in ("reports", "weights", "lang", "exclude"):
+            words += [f"--{option}", value] if (value := getattr(args, option)) else []
+        code = run(_parser().parse_args(words), engine)
     folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
     if code == 0:
         print(f"\nTo look at new pictures: {shlex.join(['adlib', 'predict', str(folder)])} FOLDER")

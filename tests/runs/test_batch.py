@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import filelock
@@ -428,6 +429,23 @@ def test_the_quickest_run_is_the_first(project, said, monkeypatch):
     batch.run(tasks, local.Local(1), reports=project / "reports")
     started = [line.removeprefix("start: ") for line in said if line.startswith("start: ")]
     assert started == ["nut other seed 0", "nut: the data", "nut ok seed 0", "comparison"]
+
+
+@pytest.mark.parametrize(("slots", "beside", "first"), [
+    (1, 0, ["ok"]), (1, 1, ["ok", "nut: the data"]), (2, 1, ["ok", "nut: the data", "other"]),
+    (3, 0, ["ok", "nut: the data", "other"])])
+def test_a_page_of_the_data_is_drawn_beside_the_runs(project, slots, beside, first):
+    write(project, "other", {"name": "other", "model": "cae"})
+    write(project, "third", {"name": "third", "model": "cae"})
+    write(project, "all", {"configs": ["ok", "other", "third"]})
+    eda, *runs, _ = grid.plan("params/all.yaml")
+    queue, running = [runs[0], eda, *runs[1:]], []
+    engine = types.SimpleNamespace(slots=slots, beside=beside)
+    while task := batch._next(queue, running, engine):
+        queue.remove(task)
+        running.append(types.SimpleNamespace(task=task))
+    assert [job.task.title for job in running] == [
+        title if ":" in title else f"nut {title} seed 0" for title in first]
 
 
 def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said, monkeypatch,
