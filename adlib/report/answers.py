@@ -43,6 +43,13 @@ def rates(row: typing.Mapping[str, typing.Any]) -> Text:
              alarms=f"{round(alarms * n_good, 1):g}", good=n_good)
 
 
+def gains(found: Answer) -> Text:
+    """`rates` of the best row, by name where others share its AUROC."""
+    said = rates(found.best)
+    return said if len(found.tied) < 2 else t("answer.of_one", label=label(found.tied[0]),
+                                              rates=said)
+
+
 def operating(row: typing.Mapping[str, typing.Any]) -> list[str]:
     """The same as two rates, "76 %" and "2 %"; none where there is no threshold."""
     rates = [row["detections"], row["false_positives"]]
@@ -50,12 +57,38 @@ def operating(row: typing.Mapping[str, typing.Any]) -> list[str]:
                                                    for rate in rates]
 
 
-def level(found: Answer) -> Text:
-    """What is not distinguishable from the best."""
-    others = [*found.tied[1:], *found.level]
+def known(row: typing.Mapping[str, typing.Any]) -> Text:
+    """What is known of a finished row without an AUROC (Answer.unjudged), without a full stop."""
+    n, half = row["n_good"], row["half_found"]
+    said = [t("answer.no_rates" if math.isnan(row["threshold"]) else "answer.threshold", **row)]
+    if not math.isnan(row["false_positives"]):
+        said.append(t("answer.called", count=round(row["false_positives"] * n, 1), n=int(n),
+                      low=row["false_low"], high=row["false_high"]))
+    if not math.isnan(half):
+        said.append(t("answer.half" if math.isfinite(half) else "answer.not_half", **row))
+    if not math.isnan(row["label_free"]):
+        said.append(t("answer.free", **row))
+    return join(said, "; ")
+
+
+def cell(row: typing.Mapping[str, typing.Any]) -> Text:
+    """A row without an AUROC in a few words: what its threshold does to good images, or what became
+    of it."""
+    if row["status"] != "finished":
+        return status(row)
+    called = round(row["false_positives"] * row["n_good"], 1)
+    return t("matrix.scored") if math.isnan(called) else t("matrix.called", count=called,
+                                                           n=int(row["n_good"]))
+
+
+def level(found: Answer, beyond: int = 1) -> Text:
+    """What is not distinguishable from the best. beyond: how many of the tied are named already."""
+    others = [*found.tied[beyond:], *found.level]
     if found.best["low"] <= 0.5:
         return t("answer.guessing")
     if not others:
+        if found.tied[1:] and not found.below:
+            return Text("")
         return t("answer.alone", n=found.below) if found.below else t("answer.only_row")
     shown = others if len(others) <= NAMED else [
         *others[:NAMED - 1], t("answer.n_more", n=len(others) - NAMED + 1)]
@@ -64,6 +97,9 @@ def level(found: Answer) -> Text:
 
 def short(found: Answer) -> Text:
     """The answer of a category in a line."""
+    if found.unjudged:
+        return join([t("answer.known", category=found.category, said=known(found.unjudged),
+                       label=label(found.unjudged["configuration"])), t("answer.try")])
     if found.best is None:
         return t("answer.none_random" if found.random else "answer.none", category=found.category)
     return t("answer.short", category=found.category, rows=labels(found.tied[:1]),
@@ -85,9 +121,14 @@ def overall(rows: pd.DataFrame) -> Text | None:
 def full(rows: pd.DataFrame) -> Text:
     """Which row is best in each category, what is not distinguishable from it, which rows beat no
     baseline, how the reference's claims fared, and what has no result."""
-    said = [overall(rows)]
-    for category in dict.fromkeys(rows.loc[rows["auroc"].notna(), "category"]):
+    said, told = [overall(rows)], set()
+    for category in dict.fromkeys(rows["category"]):
         found = ranking.answer(rows, category)
+        if found.unjudged:
+            told.add(category)
+            said.append(short(found))
+        if not (found.best or found.random or found.apart):
+            continue
         said += [short(found), _below_baselines(rows, found)]
         if found.apart:
             said.append(t("answer.not_compared", category=category, rows=labels(found.apart)))
@@ -101,7 +142,8 @@ def full(rows: pd.DataFrame) -> Text:
         verdicts = (t(f"answer.n_{verdict}", n=counts[verdict]) for verdict in judged)
         said.append(t("answer.claims", n=counts[judged].sum(), verdicts=enumerated(verdicts)))
     absent = [t("answer.absent_row", category=row["category"], label=label(row["configuration"]),
-                status=status(row)) for _, row in rows[rows["auroc"].isna()].iterrows()]
+                status=status(row)) for _, row in rows[rows["auroc"].isna()].iterrows()
+              if row["status"] != "finished" or row["category"] not in told]
     said += [t("answer.absent", rows=join(absent, "; "))] if absent else []
     return join(filter(None, said)) or t("answer.no_auroc_yet")
 

@@ -18,7 +18,7 @@ import pandas as pd
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
 from adlib.evaluation.auroc import auroc_interval, best_against_each
-from adlib.evaluation.conformal import min_calibration_size, rate_interval
+from adlib.evaluation.conformal import Threshold, min_calibration_size, rate_interval
 from adlib.evaluation.results import arrays
 from adlib.report.i18n import named, t
 from adlib.runs import freshness, run_folder
@@ -51,11 +51,11 @@ RUN_COLUMNS = ("category", "name", "seed", "status", "reason", "score", "auroc",
                "size", "pose", "synthetic", "layout", "data", "fingerprint", "git", "folder")
 ROW_COLUMNS = ("category", "name", "configuration", "score", "seeds", "auroc", "spread", "low",
                "high", "n_good", "n_anomalous", "bad_auroc", "bad_spread", "bad_low", "bad_high",
-               "n_bad", "label_free", "false_positives", "false_low", "false_high", "detections",
-               "found_low", "found_high", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05",
-               "with_best", "claim_low", "claim_high", "verdict", "published", "epochs",
-               "train_seconds", "device", "weights", "random", "brightness", "size", "pose",
-               "status", "reason", "folder")
+               "n_bad", "label_free", "threshold", "calibrated_on", "half_found", "false_positives",
+               "false_low", "false_high", "detections", "found_low", "found_high", "pixel_auroc",
+               "pixel_ap", "au_pro_30", "au_pro_05", "with_best", "claim_low", "claim_high",
+               "verdict", "published", "epochs", "train_seconds", "device", "weights", "random",
+               "brightness", "size", "pose", "status", "reason", "folder")
 Results = dict[tuple[str, str], pd.DataFrame]  # {(category, configuration): a file of a run}
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_05")
 CONFOUNDERS = ("brightness", "size", "pose")
@@ -186,7 +186,9 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     ending in REFERENCE. Rates are between 0 and 1. `random`: it was asked for ImageNet's weights
     and had random ones. `with_best`: the best of its category, or not distinguishable from it by
     the paired test against each, or above it; empty where it is not compared: `random`, or other
-    test images.
+    test images. `threshold`, how many good images it rests on, and `half_found`, of how many
+    of the file's pixels half of the synthetic anomalies are found there (inf: of none): of the
+    first seed, whose folder is named.
     """
     made = []
     for _, runs in table.groupby(["category", "name"], sort=False):
@@ -283,12 +285,21 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
     row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
     if all(supports(each, first["target_fpr"]) for each in metrics):
         row |= _rate(of_score, "false_positives", "false") | _rate(of_score, "detections", "found")
+        if prefix:
+            row |= _threshold(metrics[0], first["target_fpr"])
     if prefix:  # the map that was measured is the chosen score's
         row |= _pixel_metrics(metrics, first["name"])
     if {each["score"] for each in metrics} == set(names):  # confounders are of the reference score
         row |= {name: done[name].mean() for name in CONFOUNDERS}
         row |= _claims(first, row)
     return row
+
+
+def _threshold(metrics: dict[str, typing.Any], target_fpr: float) -> dict[str, float]:
+    scores, found = metrics["calibration"]["scores"], metrics.get("half_found")
+    row = {"threshold": Threshold(np.array(scores, float), target_fpr).value,
+           "calibrated_on": len(scores)}
+    return row | {"half_found": found["pixels"] or math.inf} if found else row
 
 
 def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]:

@@ -59,6 +59,8 @@ def figure(content: str, name: str, caption: str, data: str = "") -> Markup:
 def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
     """Both distributions of the score in use on the test split, the threshold decided without
     labels, to be dragged, and its confusion matrix; grey, the distributions of the reference score.
+    Where the test split lacks labels of both classes, its images beside those that the threshold
+    rests on.
 
     Args:
         table: Results.table.
@@ -66,12 +68,19 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
         name: code of the score.
 
     Returns:
-        "" where the test split has no labels of both classes.
+        "" where there is neither such a test split nor a threshold.
     """
-    test = table[(table["split"] == "test") & table["label"].notna()]
-    labels, scores = test["label"].to_numpy(int), test["chosen_score"].to_numpy(float)
-    if not 0 < labels.sum() < len(labels):
-        return Markup("")
+    test = table[table["split"] == "test"]
+    test = test[test["label"].notna()] if test["label"].notna().any() else test
+    labels, scores = test["label"].fillna(2).to_numpy(int), test["chosen_score"].to_numpy(float)
+    sides = t("view.anomalous"), t("view.good")
+    if not (judged := 0 < (labels == 1).sum() < len(labels)):
+        if not threshold.is_attainable:
+            return Markup("")
+        words = "view.good_test", "view.anomalous", "view.unlabelled"
+        sides = t(words[labels[0] if len(labels) else 0]), t("view.rests_on")
+        scores = np.r_[scores, threshold.calibration]
+        labels = np.repeat([1, 0], [len(test), len(threshold.calibration)])
     calibrated, best = threshold.is_attainable, operating_point.oracle(labels, scores)
     level = threshold.value if calibrated else best
     rates = {rate: threshold.at(rate).value for rate in sorted({*RATES, threshold.target_fpr})}
@@ -82,16 +91,16 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
             for kind, (axis, undone) in _axes(scores).items()]
     heavy = bool(np.ptp(scores) > HEAVY * np.ptp(np.quantile(scores, [0.25, 0.75])))
     reference = test["score"].to_numpy(float)
-    grey = [] if np.array_equal(reference, scores) else _histograms(
+    grey = [] if not judged or np.array_equal(reference, scores) else _histograms(
         _axes(reference)["linear"][0](reference), labels)
-    said = t("view.histograms_name_over_test_images", name=sentences.score(name),
-             bad=int(labels.sum()), good=int((labels == 0).sum()))
+    said = t("view.histograms_above_below", name=sentences.score(name), above=sides[0],
+             n_above=int(labels.sum()), below=sides[1], n_below=int((labels == 0).sum()))
     return render(
-        "threshold.html.j2", name=name, good=np.sort(scores[labels == 0]), levels=levels,
-        anomalous=np.sort(scores[labels == 1]), axes=axes, grey=grey, said=said, level=level,
-        label_free=threshold.value if calibrated else math.nan, oracle=best, calibrated=calibrated,
-        target_fpr=threshold.target_fpr, score=sentences.score(name), height=2 * HEIGHT,
-        start=int(np.searchsorted(levels, level)), heavy=heavy,
+        "threshold.html.j2", name=name, sides=sides, judged=judged, levels=levels, level=level,
+        good=np.sort(scores[labels == 0]), anomalous=np.sort(scores[labels == 1]), axes=axes,
+        grey=grey, said=said, label_free=threshold.value if calibrated else math.nan, oracle=best,
+        calibrated=calibrated, target_fpr=threshold.target_fpr, score=sentences.score(name),
+        height=2 * HEIGHT, start=int(np.searchsorted(levels, level)), heavy=heavy,
         rates=[(rate, value) for rate, value in rates.items() if math.isfinite(value)],
         counts=operating_point.counts(labels, scores, level))
 

@@ -15,7 +15,7 @@ from adlib.report import answers, comparison, figures, gallery, ranking, tables
 from adlib.report.comparison import label
 from adlib.report.i18n import Text, t
 from adlib.report.render import render
-from adlib.runs import image_layers
+from adlib.runs import forecast, image_layers
 
 MORE = {"localisation": ("au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"),
         "other": ("label_free", "bad_auroc"), "cost": ("train_seconds", "epochs", "device"),
@@ -37,13 +37,18 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
     shown = []
     for category in [only] if only else dict.fromkeys(rows["category"]):
         found = ranking.answer(rows, category)
-        card = {"category": category, "said": answers.short(found), "best": found.best,
+        row = found.best or found.unjudged
+        card = {"category": category, "said": answers.short(found), "row": row,
                 "data": "" if only else _data_page(reports, category)}
+        if row:
+            folder, page = row["folder"], reports / "eda" / category if only else reports
+            card |= {"names": label(row["configuration"]), "images": _telling(
+                reports / folder, page), "gains": answers.known(row), "level": t(
+                "answer.try_by", run=forecast.near(reports / folder)),
+                "href": f"{_up(only)}{base(reports)}{quote(folder)}/index.html"}
         if found.best:
-            folder, page = found.best["folder"], reports / "eda" / category if only else reports
-            card |= {"names": answers.labels(found.tied[:2]), "gains": answers.rates(found.best),
-                     "level": answers.level(found), "images": _telling(reports / folder, page),
-                     "href": f"{_up(only)}{base(reports)}{quote(folder)}/index.html"}
+            card |= {"names": answers.labels(found.tied[:2]), "gains": answers.gains(found),
+                     "level": answers.level(found, 2)}
         shown.append(card)
     return render("cards.html.j2", cards=shown, decimal=tables.decimal, interval=tables.interval)
 
@@ -62,7 +67,8 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
         mine = here[here["configuration"] == code].set_index("category").to_dict("index")
         for row in mine.values():
             row |= {"href": f"{_up(only)}{base(reports)}{quote(row['folder'])}/index.html",
-                    "why": answers.status(row), "rates": answers.operating(row),
+                    "why": answers.status(row), "cell": answers.cell(row),
+                    "rates": answers.operating(row),
                     "more": [(group, tables.text(name, row) if row["seeds"] else "")
                              for group, names in more.items() for name in names]}
         parent = code.partition(comparison.REFERENCE)[0]
@@ -76,6 +82,7 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
         heads=[(name, "" if only else _data_page(reports, name)) for name in categories],
         wide=len(categories) <= WIDE, constant=constant, decimal=tables.decimal,
         said=tables.auroc, rated=here["detections"].notna().any(),
+        judged=here["auroc"].notna().any(), no_rates=t("answer.no_rates"),
         more={group: list(map(tables.title, more[group])) for group in more})
 
 
@@ -88,7 +95,7 @@ def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
                     " @ ".join(answers.operating(row)))
             known = row["auroc"] == row["auroc"]
             cells.append((label(code), row["category"],
-                          " ".join(said).rstrip() if known else answers.status(row)))
+                          " ".join(said).rstrip() if known else answers.cell(row)))
     return cells
 
 
@@ -96,7 +103,9 @@ def notes(rows: pd.DataFrame) -> list[Text]:
     """How to read the matrix."""
     used = {"random": (rows["random"] == True).any(),  # noqa: E712  (True, False or nothing)
             "reference": rows["configuration"].str.endswith(comparison.REFERENCE).any()}
-    return [t("matrix.read"), *(t(f"matrix.{note}") for note in used if used[note])]
+    known = rows["auroc"].notna().any()
+    return [t("matrix.read" if known else "matrix.read_known"),
+            *(t(f"matrix.{note}") for note in used if used[note])]
 
 
 def _telling(folder: Path, page: Path) -> list[Row]:

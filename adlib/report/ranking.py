@@ -22,7 +22,8 @@ class Answer:
         whose threshold finds more; None where no row is compared. tied: the codes that are equal in
         print, `best`'s first. level: of others that the paired test cannot distinguish from it.
         below: how many it can. random, apart: codes that are not compared, for their random weights
-        and for having seen other test images.
+        and for having seen other test images. unjudged: of finished rows without an AUROC the one
+        of the best label-free figure, where no row has one.
     """
 
     category: str
@@ -32,6 +33,7 @@ class Answer:
     below: int
     random: list[str]
     apart: list[str]
+    unjudged: dict[str, typing.Any] | None
 
 
 def answer(rows: pd.DataFrame, category: str) -> Answer:
@@ -47,9 +49,13 @@ def answer(rows: pd.DataFrame, category: str) -> Answer:
     tied = [code for code in in_use if merit(by_code[code])[0] == merit(best)[0]]
     others = sorted(set(compared) - set(tied), key=lambda code: merit(by_code[code]), reverse=True)
     level = [code for code in others if by_code[code]["with_best"]]
+    done = [] if by_code else rows[
+        (rows["category"] == category) & (rows["status"] == "finished")].sort_values(
+        ["random", "label_free"], ascending=[True, False], kind="stable").to_dict("records")
     return Answer(category, best, tied, level, len(others) - len(level),
                   [code for code in by_code if code in is_random],
-                  [code for code in by_code if code not in {*compared, *is_random}])
+                  [code for code in by_code if code not in {*compared, *is_random}],
+                  done[0] if done else None)
 
 
 def over_categories(rows: pd.DataFrame) -> pd.DataFrame:

@@ -145,7 +145,8 @@ def show_confounders(results: Results) -> None:
     there is no defect."""
     if len(results.epochs):
         figures.show(charts.epochs_of(results.epochs, sentences.epochs(results.epochs)))
-    figures.say(sentences.confounders(results.confounders))
+    figures.say(sentences.confounders(results.confounders,
+                                      results.chosen["auroc"]["test"]["n_good"]))
 
 
 def answer(part: Part, detector: Detector, results: Results) -> None:

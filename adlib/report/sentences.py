@@ -2,6 +2,7 @@
 is given; none is written in advance."""
 from __future__ import annotations
 
+import math
 import typing
 
 import pandas as pd
@@ -18,6 +19,7 @@ if typing.TYPE_CHECKING:
     from adlib.evaluation.conformal import Threshold
     from adlib.models.detector import Detector
 
+CONFOUNDED = 20  # good test images that a correlation says something of
 SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
 
 
@@ -110,7 +112,8 @@ def threshold_rests_on(threshold: Threshold) -> Text:
     n, rate = len(threshold.calibration), threshold.target_fpr
     if not threshold.is_attainable:
         return t("run.threshold_unattainable", n=n, rate=rate, least=min_calibration_size(rate))
-    return t("run.threshold", n=n, how=named("how", threshold.how), rate=rate)
+    return t("run.threshold", value=threshold.value, n=n, how=named("how", threshold.how),
+             rate=rate)
 
 
 def scores(study: pd.DataFrame) -> Text:
@@ -272,9 +275,12 @@ def epochs(epochs: pd.DataFrame) -> Text:
              end=last["epoch"], top=top["auroc"], best=top["epoch"])
 
 
-def confounders(correlations: dict[str, float | None]) -> Text:
-    """Rank correlations of the score with brightness, size and pose (results.confounders)."""
-    return t("run.confounders", values=join(
+def confounders(correlations: dict[str, float | None], n: int) -> Text:
+    """Rank correlations of the score with brightness, size and pose (results.confounders) over n
+    good test images, and how far from 0 chance takes them (Fisher's z); of few, that it does."""
+    if n < CONFOUNDED:
+        return t("run.few_confounders", least=CONFOUNDED, n=n)
+    return t("run.confounders", n=n, chance=math.tanh(1.96 / math.sqrt(n - 3)), values=join(
         (t("list.none", name=named("appearance", name)) if value is None else
          t("list.signed", name=named("appearance", name), value=value)
          for name, value in correlations.items()), ", "))

@@ -237,7 +237,7 @@ class Study:
     def show_more(self) -> None:
         """What else can be run, in a line."""
         missing = [name for name in RUN_BY if getattr(self, name)() is None]
-        if missing:
+        if missing and self.rows["auroc"].notna().any():
             figures.say(t("study.more", questions=join(map(self._how_to_ask, missing), "; ")))
 
     def markdown(self) -> str:

@@ -111,13 +111,15 @@ def sentences(reports):
     cells = pd.DataFrame({"row": ["pca"] * 3, "value": [0.5] * 3, "column": [
         f"kind_of:{kind}" for kind in kinds["kind_of"]]})
     sections = [getattr(study, name)() for name in SECTIONS]
-    answer = ranking.answer(rows, "nut")
+    answer, without = ranking.answer(rows, "nut"), rows.assign(auroc=math.nan, half_found=9.0)
     return [
         answers.full(rows), answers.full(apart), answers.full(rows.assign(auroc=math.nan)),
         answers.full(rows.assign(random=True, with_best=math.nan)),
         answers.full(rows.assign(random=rows["name"] == "pca")),
         answers.full(rows[rows["name"].isin(["memory", "pca"])]), answers.short(answer),
         answers.overall(pd.concat([rows, rows.assign(category="zip")])),
+        answers.short(ranking.answer(without, "nut")), answers.gains(dataclasses.replace(
+            answer, tied=["memory", "fused"])), *matrix.notes(without),
         answers.rates(answer.best), answers.rates(answer.best | {"detections": math.nan}),
         answers.level(dataclasses.replace(answer, level=[], tied=[])),
         answers.level(dataclasses.replace(answer, level=[], tied=[], below=0)),

@@ -84,12 +84,28 @@ def test_a_rate_of_ones_own_is_among_those_to_ask_for():
     assert "10%" in page.select_one("select").text
 
 
-def test_without_a_threshold_it_stands_at_the_oracle_and_without_labels_there_is_none():
+def test_without_a_threshold_it_stands_at_the_oracle_and_without_labels_too_there_is_none():
     page = soup(components.threshold(table([0, 1], [1, 2]), NOTHING, "ssim.max"))
     assert page.select_one("[data-count=found]").text == "1" and page.output.text == "1.5"
     assert not page.select("[data-to=labelFree]") and not page.select("select")
-    assert components.threshold(table([0, 0], [1, 2]), above(1.5), "ssim.max") == ""
-    assert components.threshold(table([0, None], [1, 2]), above(1.5), "ssim.max") == ""
+    assert components.threshold(table([0, 0], [1, 2]), NOTHING, "ssim.max") == ""
+    assert components.threshold(table([None], [1]), above(1.5, 10), "ssim.max") == ""
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+    ([0, 0], "good, kept for testing (2)"), ([1, 1], "anomalous (2)"),
+    ([None, None], "unlabelled (2)"), ([0, None], "good, kept for testing (1)"),
+    ([], "good, kept for testing (0)")], ids=str)
+def test_of_one_kind_of_test_image_those_of_the_threshold_stand_beside_them(labels, words):
+    threshold = above(1.5, 40)
+    fragment = components.threshold(table(labels, [1, 2][:len(labels)]), threshold, "ssim.max")
+    page, n = english(fragment), int(words.split("(")[1][0])
+    assert [re.sub(r"\s+", " ", side.text) for side in page.select(".side")] == [
+        words, "good, the threshold's own (40)"]
+    assert {cell["data-count"]: int(cell.text) for cell in page.select("[data-count]")} == {
+        "found": int(n > 1), "missed": min(n, 1), "false_positives": 1, "passed": 39}
+    assert float(page.output["data-threshold"]) == threshold.value < 1.5
+    assert page.select(".rates[hidden]") and not page.select("[data-to=oracle]")
 
 
 def test_too_few_good_images_for_the_asked_rate_are_no_threshold_but_for_higher_rates():

@@ -14,6 +14,7 @@ import pytest
 from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
 from adlib.evaluation import calibration, operating_point, results
+from adlib.evaluation.conformal import Threshold
 from adlib.report import explore, figures, render
 from adlib.runs import image_layers
 from adlib.runs.prediction_record import Record
@@ -102,6 +103,8 @@ def test_the_threshold_is_the_component_of_the_page(look):
     assert {cell["data-count"]: int(cell.text) for cell in page.select("td[data-count]")} == {
         key: counts[key] for key in ("found", "missed", "false_positives", "passed")}
     look.table["label"] = pd.NA
+    assert "unlabelled" in soup(explore.threshold(look)).select_one(".side").text
+    look.run.decision.thresholds[look.run.decision.score] = Threshold(np.zeros(0), 0.05, "none")
     assert "no labels of both classes" in soup(explore.threshold(look)).text
 
 

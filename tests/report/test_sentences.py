@@ -43,7 +43,7 @@ def everything_said(where, **options):
         "scores": sentences.scores(evaluation.score_study(table, run.decision, run.by_split)),
         "operating": sentences.operating(evaluation.operating_of(table, "chosen_")),
         "roc": sentences.roc(auroc, run.decision.score), "misses": sentences.misses(table),
-        "confounders": sentences.confounders(looks),
+        "confounders": sentences.confounders(looks, 20),
         "epochs": sentences.epochs(evaluation.auroc_over_epochs(table, epochs)),
         "localization": sentences.localization(evaluation.locate(
             run.part, np.zeros((n, 4, 4)))[0]),
@@ -272,8 +272,11 @@ def test_auroc_over_epochs_first_last_and_highest():
 
 
 def test_confounders():
-    text = sentences.confounders({"brightness": -0.254, "size": None, "pose": 0.0})
-    assert "brightness -0.25, size none, pose +0.00" in text
+    follows = {"brightness": -0.254, "size": None, "pose": 0.0}
+    text = sentences.confounders(follows, 100)
+    assert "the 100 good test images look like: brightness -0.25, size none, pose +0.00" in text
+    assert "chance alone gives up to 0.20 either way" in text  # tanh(1.96 / sqrt(97))
+    assert "0.25" not in (few := sentences.confounders(follows, 19)) and "there are 19" in few
 
 
 FOUND = {
@@ -335,7 +338,8 @@ def test_no_sentence_has_lost_its_chinese(where, options):
         "result": sentences.result("nut", "own", metrics(drawn(where), where=where)[0], 0.05)
         + i18n.Text(".", "。"),
         "cross": sentences.decisions(crossed),
-        "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}),
+        "confounders": sentences.confounders({"brightness": -0.25, "size": None, "pose": 0.0}, 40),
+        "few": sentences.confounders({}, 8),
         "found": sentences.localization(FOUND | {"without_mask": 3}),
         "masks": sentences.localization(FOUND | {"masks": dict.fromkeys(
             ("empty", "most", "levels", "exif", "turned", "kept", "contradicted"), 3)}),
