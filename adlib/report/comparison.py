@@ -117,6 +117,17 @@ def drawn(table: pd.DataFrame) -> bool:
     return bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
 
 
+def of_mvtec(table: pd.DataFrame) -> set[str]:
+    """The categories of some runs (`performance`) whose pictures are MVTec AD's: where the root
+    says so, the layout is the reference's, or MVTec's with a name of its own. Their pages say under
+    which licence; a user's own photographs need none."""
+    from adlib.data import mvtec  # which loads what downloads
+
+    return {row.category for row in table.itertuples()
+            if "mvtec" in str(row.data).lower() or row.layout in REFERENCE_LAYOUTS
+            or row.layout == "mvtec" and row.category in mvtec.CATEGORIES}
+
+
 # ---- a row a run
 
 

@@ -53,7 +53,8 @@ class Growing:
                    if task.kind == "run" and status == "finished" and task not in self.pages]
             table = (comparison.performance(self.reports) if new or self.pages
                      else pd.DataFrame({"folder": []}))
-            common = site.shared(self.language) | {"hidden": site.hidden(self.reports, table)}
+            common = site.shared(self.language) | {
+                "hidden": site.hidden(self.reports, table), "mvtec": comparison.of_mvtec(table)}
             for row in table.itertuples():
                 for task in new:
                     if self.reports / row.folder == task.output.parent:

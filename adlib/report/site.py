@@ -82,7 +82,8 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
-    common, links = shared(language) | {"hidden": hidden(reports, table)}, groups(pages, reports)
+    common, links = shared(language) | {"hidden": hidden(reports, table), "mvtec": (
+        comparison.of_mvtec(table))}, groups(pages, reports)
     for page in pages:
         write(common | page, links, reports)
     files.write_json(note, made_from)
@@ -222,6 +223,7 @@ def shared(language: str) -> Page:
     return {"lang": i18n.LANGUAGES[language], "css": css, "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
             "command": "", "facts": [], "figures": [], "results": "", "category": "", "caution": "",
+            "mvtec": set(),
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
 
 
@@ -288,7 +290,7 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
 
 
 def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
-          language: str = "") -> Path:
+          mvtec: typing.Collection[str] = (), language: str = "") -> Path:
     """A page on its own, with the looks of the report's: index.html in a folder, which opens in
     `language` (empty: English); returns its path."""
     cells = [cell for name, title, fragments in sections for cell in (
@@ -297,7 +299,7 @@ def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synth
     other = {name: f"## {i18n.chinese(title)}" for name, title, _ in sections}
     page = shared(language or "en") | {
         "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
-        "heading": heading, "title": heading, "synthetic": synthetic,
+        "heading": heading, "title": heading, "synthetic": synthetic, "mvtec": mvtec,
         "hidden": {str(Path.home()): "~", str(project_root()): project_root().name}}
     write(page, {}, folder)
     return folder / "index.html"

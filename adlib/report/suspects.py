@@ -10,7 +10,7 @@ from markupsafe import Markup
 from adlib.data import files, layout
 from adlib.data.part import ImageSet, Part
 from adlib.evaluation import suspects
-from adlib.report import components, site
+from adlib.report import comparison, components, site
 from adlib.report.i18n import Text, join, named, t
 
 LIST = "suspects.txt"
@@ -33,7 +33,8 @@ def page(category: layout.Category, found: pd.DataFrame, folder: Path, language:
     site.alone(folder, t("suspects.title", category=category.name), [
         ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
                                              gallery(found, category)])],
-        synthetic=category.synthetic, language=language)
+        synthetic=category.synthetic, language=language, mvtec=comparison.of_mvtec(pd.DataFrame([
+            {"category": category.name, "data": category.root.name, "layout": category.layout}])))
     return write_list(found, folder)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import bs4
 import nbformat
+import pandas as pd
 import pytest
 
 from adlib.config import InputError
 from adlib.data import files, layout
-from adlib.report import site
+from adlib.report import comparison, site
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, failed, finished, ranks
 
@@ -106,6 +107,18 @@ def test_everything_has_its_page_and_the_pages_find_each_other(reports):
                                                                   "found at its limits")):
         assert [page for page in pages if said in pages[page].text] == [here]
         assert "did not finish" not in pages[here].text
+
+
+def test_only_pages_of_mvtecs_pictures_name_its_licence(reports):
+    finished(reports, "memory", {DISTANCE: ranks(category("screw"), 1.0)}, where=category("screw"))
+    pages = built(reports)
+    assert {here for here, page in pages.items() if "CC BY-NC-SA" in page.text} == {
+        ".", "runs/screw/memory/seed-0"}
+    runs = pd.DataFrame([("nut", "data", "mvtec"), ("nut", "mvtec_ad", "mvtec"),
+                         ("screw", "data", "plain"), ("hazelnut", "data", "course")],
+                        columns=["category", "data", "layout"])
+    assert [comparison.of_mvtec(runs[i:i + 1]) for i in range(4)] == [
+        set(), {"nut"}, set(), {"hazelnut"}]
 
 
 def test_limits_are_a_group_of_their_own(reports):
@@ -206,7 +219,7 @@ def test_drawn_data_are_marked_on_every_page_that_shows_them(reports):
     marked = {here for here, page in pages.items() if "SYNTHETIC DATA" in page.text}
     assert marked == {".", "eda/zip", "limits/zip/memory", "runs/zip/memory/seed-0"}
     for here, page in pages.items():
-        assert ("under CC BY-NC-SA 4.0" in page.text) == (here not in marked)
+        assert ("drawn by adlib's own generator" in page.text) == (here in marked)
 
 
 def test_an_output_of_any_kind_is_shown(reports):
