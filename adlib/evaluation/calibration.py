@@ -18,7 +18,13 @@ from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
-from adlib.evaluation.refusal import FOREIGN_FPR, fit_foreign, known_good, one_budget
+from adlib.evaluation.refusal import (
+    FOREIGN_FPR,
+    counted_first,
+    fit_foreign,
+    known_good,
+    one_budget,
+)
 from adlib.models import anomaly_maps, foreign
 from adlib.models.anomaly_maps import Scale, View
 from adlib.models.detector import OWN, Detector, Images, batches, parted
@@ -330,8 +336,9 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
         features = (unlike.features(part.good.tensor)[index] if how == "cross-conformal" else
                     unlike.features(pixels))
         distances = unlike.distances(features).numpy()
+    first = int(counted_first(unlike, distances, new=varied).sum())
     return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy(), target_fpr,
-                                       new=varied), target_fpr, how) for name in names}
+                                       new=varied), target_fpr, how, first) for name in names}
 
 
 def _refitted(detector: Detector, part: Part, scale: Scale

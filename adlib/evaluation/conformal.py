@@ -32,18 +32,26 @@ class Threshold:
         calibration: float64 [n], scores of good images that the detector was not fitted on.
         target_fpr: the share of good parts that may be called anomalous, in (0,1).
         how: split | cross-conformal | none (no good image was kept apart).
+        foreign: how many of the n count as the most anomalous, since the others call them foreign
+            (refusal.counted_first).
     """
 
     calibration: np.ndarray
     target_fpr: float
     how: str = "split"
+    foreign: int = 0
+
+    @property
+    def rank(self) -> int:
+        """Which of the calibration scores it is, 1 = the highest; 0 where none would do. So many
+        less one of them may exceed it."""
+        return math.floor(self.target_fpr * (len(self.calibration) + 1) + 1e-9)
 
     @functools.cached_property
     def value(self) -> float:
         """The calibration score that only a share of `target_fpr` may exceed; inf where that is not
         attainable, so that nothing is called anomalous."""
-        n = len(self.calibration)
-        k = math.floor(self.target_fpr * (n + 1) + 1e-9)  # p <= rate: at most k - 1 scores reach it
+        n, k = len(self.calibration), self.rank  # p <= rate: at most k - 1 scores reach it
         return float(np.sort(self.calibration)[n - k]) if k >= 1 else math.inf
 
     @property

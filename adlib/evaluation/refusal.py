@@ -44,6 +44,22 @@ def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
         kept = kept[~outlying]
 
 
+def counted_first(model: Foreign | None, distances: np.ndarray, *, new: bool = False) -> np.ndarray:
+    """Which of the images of `one_budget` count as the most anomalous, since all others call them
+    foreign: bool [n]."""
+    if model is None or len(model.calibration) < foreign.FEWEST:
+        return np.zeros(len(distances), bool)
+    own = model.calibration.numpy()
+    aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
+    if new:
+        return aside
+    rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
+    if not TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
+        return np.zeros(len(distances), bool)
+    farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
+    return farthest & ~aside
+
+
 def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
                target_fpr: float, *, new: bool = False) -> np.ndarray:
     """Calibration scores whose threshold shares the asked rate with the verdict "foreign": of good
@@ -58,13 +74,9 @@ def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
     """
     if model is None or len(model.calibration) < foreign.FEWEST or not len(scores):
         return scores
-    own = model.calibration.numpy()
-    aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
+    scores = np.where(counted_first(model, distances, new=new), scores.max(), scores)
     if new:
-        return np.where(aside, scores.max(), scores)
-    rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
-    if TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
-        farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
-        scores = np.where(farthest & ~aside, scores.max(), scores)
+        return scores
+    aside = TailThreshold(model.calibration.numpy(), FOREIGN_FPR).exceeded(distances)
     enough = Threshold(scores[~aside], target_fpr).is_attainable
     return scores[~aside] if enough else scores

@@ -161,6 +161,7 @@ def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,
         "label_free": ranking, "synthetic": None if decision.synthetic is None else
         decision.synthetic[decision.score].tolist(),
         "calibration": {"images": len(threshold.calibration), "how": threshold.how,
+                        "foreign": threshold.foreign,
                         "scores": threshold.calibration.tolist()},
         "maps": {"scale": decision.scale, "low": decision.low, "level": decision.level},
         "localisation": located, "confounders": follows}

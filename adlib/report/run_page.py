@@ -102,7 +102,8 @@ def show_threshold(run: Run, decision: Decision, results: Results) -> None:
     said = sentences.operating(
         results.chosen["operating"]) if decision.threshold.is_attainable else (
         sentences.threshold_rests_on(decision.threshold))
-    said = join([said, *sentences.refused_in_addition(results.metrics)])
+    said = join([said, *sentences.foreign_first(decision.threshold),
+                 *sentences.refused_in_addition(results.metrics)])
     if panel := components.threshold(results.table, decision.threshold, decision.score):
         figures.show(panel, join([t("figure.drag"), said]), "threshold", "all_results.csv")
     else:

@@ -99,6 +99,7 @@ def decisions(decision: Decision) -> Text:
     said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
                   more=least - good) if good < least and not threshold.is_attainable else
                 threshold_rests_on(threshold))
+    said += foreign_first(threshold)
     if unlike := decision.foreign_threshold:
         said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
                       both=threshold.target_fpr, weights=weights(decision.foreign.weights)))
@@ -114,6 +115,16 @@ def threshold_rests_on(threshold: Threshold) -> Text:
         return t("run.threshold_unattainable", n=n, rate=rate, least=min_calibration_size(rate))
     return t("run.threshold", value=threshold.value, n=n, how=named("how", threshold.how),
              rate=rate)
+
+
+def foreign_first(threshold: Threshold) -> list[Text]:
+    """That good pictures which the others call foreign take the refusals that the rate allows; []
+    where none does."""
+    n = len(threshold.calibration)
+    if not threshold.foreign or not threshold.is_attainable:
+        return []
+    k, allowed = threshold.foreign, threshold.rank - 1
+    return [t("foreign.first", n=n, k=k, taken=min(k, allowed), allowed=allowed)]
 
 
 def scores(study: pd.DataFrame) -> Text:

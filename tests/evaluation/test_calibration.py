@@ -418,6 +418,10 @@ def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
     scores = np.arange(61.0)[::-1].copy()
     budget = refusal.one_budget(model, distances, scores, 0.05)
     assert budget.tolist() == [*scores[:59], 60.0]
+    assert np.flatnonzero(refusal.counted_first(model, distances)).tolist() == [59]
+    assert np.flatnonzero(refusal.counted_first(model, distances, new=True)).tolist() == [60]
+    assert not refusal.counted_first(Known(near), np.array(near)).any()
+    assert not refusal.counted_first(None, np.array(near)).any()
     asked = int(0.05 * 61)  # of sixty and a new one, less the new one itself
     refused = Threshold(budget, 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
     assert refused.sum() == asked - 1

@@ -271,6 +271,20 @@ def test_auroc_over_epochs_first_last_and_highest():
     assert "0.600 after epoch 1 and 0.700 after epoch 5" in text and "is 0.900, after epoch 2" in text
 
 
+def test_good_pictures_that_the_others_call_foreign_are_counted_beside_what_the_rate_allows():
+    decision = scored(NUT, drawn(NUT)).decision
+    usual = dataclasses.replace(decision.threshold, calibration=np.linspace(0, 1, 39))
+    decision = dataclasses.replace(decision, thresholds={decision.score: usual})
+    said, threshold = sentences.decisions(decision), dataclasses.replace(usual, foreign=1)
+    first = dataclasses.replace(decision, thresholds={decision.score: threshold})
+    added = sentences.decisions(first).removeprefix(said)
+    assert "1 of these 39 good pictures" in added and "among these (1 of 1)" in added
+    assert "`adlib check` lists suspects" in added and told(sentences.decisions(first))
+    assert "`exclude`" in sentences.decisions(first).zh
+    assert sentences.foreign_first(decision.threshold) == []
+    assert sentences.foreign_first(dataclasses.replace(threshold, calibration=np.zeros(3))) == []
+
+
 def test_confounders():
     follows = {"brightness": -0.254, "size": None, "pose": 0.0}
     text = sentences.confounders(follows, 100)
