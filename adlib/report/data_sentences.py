@@ -93,13 +93,16 @@ def neighbours(near: int, anomalous: int, shown: int) -> Text:
              base=anomalous / shown)
 
 
-def data_answer(category: Category, findings: Findings) -> Text:
+def data_answer(category: Category, findings: Findings, suspects: int = 0) -> Text:
+    """How many images there are, and what speaks against them. suspects: pictures that may not be
+    good."""
     counts = {"category": category.name, "train": len(category.train), "test": len(category.test)}
     problems = findings_problems(findings)
     return join([
         t("data.answer_with_bad", bad=len(category.train_bad), **counts) if category.train_bad
         else t("data.answer", **counts),
-        t("data.n_problems", n=len(problems)) if problems else t("data.fit_for_use")])
+        t("data.n_problems", n=len(problems)) if problems else
+        t("data.only_suspects", n=suspects) if suspects else t("data.fit_for_use")])
 
 
 # ---- a run

@@ -1,6 +1,7 @@
 """Any two runs beside each other, on the same images, read from their folders alone."""
 from __future__ import annotations
 
+import shlex
 import typing
 from pathlib import Path
 
@@ -51,4 +52,5 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
                                                source=SOURCE.format(str(category)))],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
-                   "synthetic": comparison.drawn(runs)}
+                   "synthetic": comparison.drawn(runs),
+                   "command": shlex.join(["adlib", "report", "--reports", str(reports)])}

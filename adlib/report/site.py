@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import itertools
 import re
 import shlex
 import typing
@@ -206,6 +207,8 @@ def _papermill(stem: str, output: Path, params: dict[str, typing.Any]) -> str:
     default = Config().as_dict()
     words = ["papermill", f"notebooks/{stem}.ipynb", str(output)]
     for key, value in params.items():
+        if key == "weights" and Path(value).name == value not in ("imagenet", "none"):
+            value = f"path/to/{value}"  # a run keeps the name alone
         if value != default.get(key, ""):
             words += ["-p", key, str(value)]
     return shlex.join(words)
@@ -290,9 +293,11 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
 
 
 def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
-          mvtec: typing.Collection[str] = (), language: str = "") -> Path:
+          command: typing.Sequence[str], mvtec: typing.Collection[str] = (),
+          home: Path | None = None, language: str = "") -> Path:
     """A page on its own, with the looks of the report's: index.html in a folder, which opens in
-    `language` (empty: English); returns its path."""
+    `language` (empty: English); returns its path. command: what makes it again. home: the reports
+    that it leads back to."""
     cells = [cell for name, title, fragments in sections for cell in (
         nbformat.v4.new_markdown_cell(f"## {title}", id=name),
         notebook_page.shown(f"{name}-shown", *fragments))]
@@ -300,8 +305,9 @@ def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synth
     page = shared(language or "en") | {
         "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
         "heading": heading, "title": heading, "synthetic": synthetic, "mvtec": mvtec,
-        "hidden": {str(Path.home()): "~", str(project_root()): project_root().name}}
-    write(page, {}, folder)
+        "command": shlex.join(command),
+        "hidden": _as_shown(filter(Path.is_absolute, map(Path, command)))}
+    write(page, {}, home or folder)
     return folder / "index.html"
 
 
@@ -360,18 +366,28 @@ def _heading(markdown: str) -> str:
 def hidden(reports: Path, table: typing.Any) -> dict[str, str]:
     """{folder of this machine: what a page shows in its place}: one in the project as seen from
     there, so that a command can be given as it stands; of another the name alone."""
-    root = project_root()
-    folders = [reports.resolve(), reports.absolute(), root]
+    folders, weights = [reports.resolve(), reports.absolute()], []
     for kept in (run_folder.local(reports / folder) for folder in table["folder"]):
         params = kept.get("params", {})
         given = [kept.get("data_root"), params.get("data_root"), params.get("reports")]
         folders += [Path(path) for path in given if path]
-        folders += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
+        weights += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
     for command in _commands(reports).values():  # of a grid of one's own
-        folders += [Path(word) for word in shlex.split(command) if Path(word).is_absolute()]
-    shown = {Path.home(): "~"} | {
-        folder: folder.relative_to(root).as_posix() if root in folder.parents else folder.name
-        for folder in folders}
+        words = list(map(Path, shlex.split(command)))
+        folders += filter(Path.is_absolute, words)
+        weights += [file for option, file in itertools.pairwise(words)
+                    if option.name == "--weights"]
+    return _as_shown(folders, weights)
+
+
+def _as_shown(folders: typing.Iterable[Path], weights: typing.Iterable[Path] = ()
+              ) -> dict[str, str]:
+    """`hidden` of some folders. A file of weights elsewhere gets a path to be filled in: its name
+    alone would look like one that can be given."""
+    root = project_root()
+    shown = {Path.home(): "~", root: root.name} | {
+        path: path.relative_to(root).as_posix() if root in path.parents else before + path.name
+        for before, some in (("", folders), ("path/to/", weights)) for path in some}
     return {str(folder): name for folder, name in shown.items()
             if folder.is_absolute() and folder.name}
 

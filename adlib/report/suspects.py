@@ -33,7 +33,9 @@ def page(category: layout.Category, found: pd.DataFrame, folder: Path, language:
     site.alone(folder, t("suspects.title", category=category.name), [
         ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
                                              gallery(found, category)])],
-        synthetic=category.synthetic, language=language, mvtec=comparison.of_mvtec(pd.DataFrame([
+        synthetic=category.synthetic, language=language, home=folder.parents[1],
+        command=["adlib", "check", "--data", str(category.root), "--reports",
+                 str(folder.parents[1])], mvtec=comparison.of_mvtec(pd.DataFrame([
             {"category": category.name, "data": category.root.name, "layout": category.layout}])))
     return write_list(found, folder)
 

@@ -39,6 +39,8 @@ def build(folder: Path, language: str = "") -> Path:
         raise InputError(f"{path} is of an older version; predict again into another --out")
     for name in ("score", "p_value", *MEASURED):
         rows[name] = pd.to_numeric(rows[name])
+    # as the terminal counts them: what could be read later is not unreadable
+    rows = rows[(rows["problem"] == "") | ~rows.duplicated("path", keep="last")]
     scored = rows[rows["problem"] == ""].reset_index(drop=True)
     noted = folder / "conditions.json"
     conditions = files.read_json(noted) if noted.is_file() else {}
@@ -54,8 +56,9 @@ def build(folder: Path, language: str = "") -> Path:
     if len(foreign):
         sections.append(("foreign", t("use.foreign"), [_pictures(foreign)]))
     return site.alone(folder, t("use.title", category=said["category"],
-                                  configuration=said["configuration"]), sections,
-                        synthetic=False, language=language)
+                                configuration=said["configuration"]), sections,
+                      synthetic=False, language=language,
+                      command=["adlib", "report", "--use", str(folder)])
 
 
 def warning(record: Record) -> Text:
@@ -75,8 +78,8 @@ def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
     told = t("use.counts", n=len(rows), kinds=kinds or t("data.none"), unread=unread)
     if said["threshold"] is None:
         return join([told, t("use.no_threshold")])
-    return join([told, t("use.threshold", value=said["threshold"], rate=said["target_fpr"],
-                         n=said["calibration_images"])])
+    return join([told, t("use.threshold", value=said["threshold"], rate=(
+        f"{100 * said['target_fpr']:.3g} %"), n=said["calibration_images"])])
 
 
 def _changed(conditions: dict[str, typing.Any]) -> Text:
@@ -100,7 +103,9 @@ def _days(rows: pd.DataFrame) -> Markup:
     table = pd.crosstab(rows["time"].str[:10], kinds)
     shown = [name for name in (*VERDICTS, "unread") if name in table]
     return render("table.html.j2", caption=t("use.days"), numeric=[False, *[True] * len(shown)],
-                  titles=[t("use.day"), *(named("verdict", name or "none") for name in shown)],
+                  titles=[t("use.day"), *(
+                      t("use.foreign_column") if name == "foreign" else
+                      named("verdict", name or "none") for name in shown)],
                   rows=[[day, *(str(table.loc[day, name]) for name in shown)]
                         for day in table.index])
 
@@ -127,10 +132,11 @@ def _drift(rows: pd.DataFrame, conditions: dict[str, typing.Any]) -> Markup:
                    "drift", 0) if panels else Markup("")
     if not evidence:
         return drawn
-    top = max(math.log10(conditions["needed"]), *evidence, 1.0)
+    level = math.log10(conditions["needed"])
+    top = max(level, *evidence, 1.0)
     return drawn + _panel({t("use.evidence"): np.array(evidence)}, min(0.0, *evidence), top,
-                          t("use.evidence_caption", needed=conditions["needed"]), "evidence",
-                          math.log10(conditions["needed"]))
+                          t("use.evidence_caption", needed=conditions["needed"], level=level),
+                          "evidence", level)
 
 
 def _panel(curves: dict[Text, np.ndarray], low: float, high: float, caption: Text, name: str,

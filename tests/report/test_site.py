@@ -336,7 +336,7 @@ def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch, 
     assert [here for here, page in pages.items() if str(tmp_path) in page.source] == []
     run, failure = pages["runs/nut/memory/seed-0"], pages["runs/nut/pca/seed-0"]
     assert "my data (mvtec)" in run.text and "-p data_root 'my data'" in run.text
-    assert "-p weights 'a b.pth'" in run.text and "cannot read my data/nut" in run.text
+    assert "-p weights 'path/to/a b.pth'" in run.text and "cannot read my data/nut" in run.text
     assert "my data/nut/0.png and params/own.yaml" in run.text
     assert "no space left on reports/runs, nor in x" in failure.text
     assert 'File "adlib/cli.py"' in failure.text and "adlib run own.yaml" in failure.text

@@ -1,4 +1,5 @@
 """The list of suspects is what `exclude` takes, and its page shows each with why."""
+import bs4
 import pandas as pd
 import pytest
 
@@ -25,6 +26,16 @@ def test_the_list_can_be_given_as_exclude(course_root, tmp_path):
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert page.count("<img") == 2 and "nearly a copy of 001.png" in page
     assert "4.2 deviations, p = 0.125" in page and "可疑图像" in page
+
+
+def test_the_page_leads_back_to_the_report_and_says_how_to_make_it_again(course_root, tmp_path):
+    category, where = layout.open_category(course_root, "nut"), tmp_path / "suspects" / "nut"
+    suspects.page(category, FOUND[2:], where)
+    page = bs4.BeautifulSoup((where / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.select_one("header .home")["href"] == "../../index.html"
+    assert page.select_one("pre.command").text == (
+        f"adlib check --data {course_root.name} --reports {tmp_path.name}")
+    assert "None of 6" in page.text and str(tmp_path) not in str(page)
 
 
 def test_it_is_said_how_many_there_are_of_each_kind():

@@ -1,14 +1,17 @@
 """The page of a folder of predictions: what is in the tables is on it, in both languages."""
 import json
+import math
+import re
 
 import bs4
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from adlib import cli
 from adlib.config import InputError
-from adlib.report import use_report
+from adlib.report import charts, use_report
 from tests.runs.test_recalibration import _pictures, run  # noqa: F401  (a run with a threshold)
 
 
@@ -41,8 +44,9 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     assert f"changed since picture {change['since']}" in text and "are brighter" in text
     about = json.loads((predicted / "predictions.json").read_text())
     rows = about["predictions"]
-    assert f"{len(rows)} rows" in text and "1 unreadable" in text
-    assert f"Threshold {about['threshold']:.6g}" in text
+    assert f"{len(rows)} pictures" in text and "1 cannot be read" in text
+    assert f"Threshold {about['threshold']:.6g}, for {100 * about['target_fpr']:g} % of" in text
+    assert page.select_one("pre.command").text == f"adlib report --use {predicted.name}"  # no path
     for verdict in ("good", "anomalous", "foreign"):
         n = sum(row["verdict"] == verdict for row in rows)
         assert not n or f"{n} {verdict}" in text
@@ -55,6 +59,33 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     assert "<black>" not in (predicted / "index.html").read_text(encoding="utf-8")
     assert len(page.select("script")) == 0  # decomposed: the page's own is the only one
     assert "条件已变化" in text_of(predicted / "index.html", "zh")[1]
+
+
+def test_a_repaired_file_is_one_picture_as_the_terminal_counts(predicted, tmp_path):
+    for name in ("predictions.json", "predictions.csv", "conditions.json"):
+        (tmp_path / name).write_bytes((predicted / name).read_bytes())
+    rows = pd.read_csv(predicted / "predictions.csv", dtype=str, keep_default_na=False)
+    broken = rows[rows["problem"] != ""].iloc[0]
+    repaired = rows[rows["problem"] == ""].iloc[0].to_dict() | {"path": broken["path"]}
+    pd.concat([rows, pd.DataFrame([repaired])]).to_csv(tmp_path / "predictions.csv", index=False)
+    _, text = text_of(use_report.build(tmp_path), "en")
+    assert f"{len(rows)} pictures" in text and "0 cannot be read" in text
+    assert "unreadable" not in text  # nor is it one of a day
+
+
+def test_the_evidence_and_its_line_are_in_the_same_number(predicted):
+    page, text = text_of(use_report.build(predicted), "en")
+    needed = json.loads((predicted / "conditions.json").read_text())["needed"]
+    assert f"{needed:g} once in {needed:g} pictures" in text
+    assert f"at {math.log10(needed):.1f} as a power of ten, the line" in text
+    assert "The highest scores" in text and "The most anomalous" not in text
+
+
+def test_a_long_number_beside_an_axis_has_room():
+    drawn = charts.panels({"a": [("c0", "line", [(1, 0)])]}, [], ("x", 1, 2, (1, 2)),
+                          ("", -0.27123, 1, (-0.27123, 1)), "caption", "name")
+    left = -float(re.search(r'viewBox="(-[0-9]+)', drawn)[1])
+    assert left >= 10 + 7 * len("-0.27123")
 
 
 def test_a_folder_without_predictions_is_an_error(tmp_path):
