@@ -87,9 +87,9 @@ def level(found: Answer, beyond: int = 1) -> Text:
     if found.best["low"] <= 0.5:
         return t("answer.guessing")
     if not others:
-        if found.tied[1:] and not found.below:
-            return Text("")
-        return t("answer.alone", n=found.below) if found.below else t("answer.only_row")
+        return Text("") if found.tied[1:] and not found.below else t(
+            ("answer.only_row", "answer.alone_one", "answer.alone")[min(found.below, 2)],
+            n=found.below)
     shown = others if len(others) <= NAMED else [
         *others[:NAMED - 1], t("answer.n_more", n=len(others) - NAMED + 1)]
     return t("answer.level", rows=labels(shown))
@@ -114,7 +114,6 @@ def overall(rows: pd.DataFrame) -> Text | None:
     best = over.index[0]
     mine = rows[rows["configuration"] == best]
     return t("answer.overall", n=len(mine), label=label(best), mean=over.loc[best, "mean"],
-             rank=over.loc[best, "rank"], of=over["rank"].count(),
              with_best=int((mine["with_best"] == True).sum()))  # noqa: E712
 
 

@@ -36,7 +36,8 @@ DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "
 # Of what an output offers, the first that a page can show: widgets and scripts are their text.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
          "text/plain"]
-TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value")
+TERMS = ("auroc", "label_free", "interval", "threshold", "au_pro", "pixel_ap", "squared", "p_value",
+         "paired")
 RESULTS = """from adlib.report import figures, study
 
 figures.show(study.Study("reports").of_category({!r}))"""  # what a category's page begins with

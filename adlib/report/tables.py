@@ -25,7 +25,8 @@ INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_"
 FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
          "good": "{:.0f}", "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}",
          "found_at_real_size": "{:.0%}", "contrast95": "{:.2f}", "faintest": "{:.2f}",
-         "pictures": "{:.0f}", "most": "{:.0f}", "enough": "{:.0f}"}  # others have three decimals
+         "pictures": "{:.0f}", "others": "{:.0f}", "most": "{:.0f}",
+         "enough": "{:.0f}"}  # what is not named has three decimals
 FEW, BRIEF = 6, 4  # a heat map shows its numbers at once: of so few columns, or characters
 NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
 VERDICTS = ("missed", "reached", "exceeded")

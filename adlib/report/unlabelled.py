@@ -66,7 +66,8 @@ def _choice(exam: Exam, scores: dict[str, np.ndarray], real: pd.Series) -> dict[
     if real.isna().any():
         return row | {"best": ""}
     return row | {"chosen_auroc": real[first], "best": real.idxmax(), "best_auroc": real.max(),
-                  "kendall": free.corr(real, method="kendall")}
+                  # of two it would be -1 or 1, and say nothing
+                  "kendall": free.corr(real, method="kendall") if free[2:].size else np.nan}
 
 
 def said(found: pd.DataFrame) -> Text:
@@ -77,8 +78,11 @@ def said(found: pd.DataFrame) -> Text:
     judged = found.dropna(subset="best_auroc")
     if len(judged):
         lost, sure = judged["best_auroc"] - judged["chosen_auroc"], ~judged["unsure"].astype(bool)
-        texts.append(t("question.unlabelled_cost", n=len(judged), lost=lost.mean(), most=lost.max(),
-                       sure=int(sure.sum()), right=int((sure & (lost <= 0)).sum())))
+        texts.append(t("question.unlabelled_cost", n=len(judged), lost=lost.mean(),
+                       most=lost.max()))
+        if sure.any():
+            texts.append(t("question.unlabelled_right", sure=int(sure.sum()),
+                           right=int((sure & (lost <= 0)).sum())))
     return join(texts)
 
 

@@ -466,7 +466,7 @@ def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothin
     said = answers.full(rows_of(tmp_path))
     assert "is best, AUROC 1.000" in said and "Nothing to compare it with yet." in said
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 0.0)})
-    assert "Significantly above all 1 others." in answers.full(rows_of(tmp_path))
+    assert "Clearly above the other one, by the paired test." in answers.full(rows_of(tmp_path))
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 0.1)})
     assert "not distinguishable from guessing" in answers.full(rows_of(tmp_path))
 
@@ -555,8 +555,9 @@ def test_over_categories_the_best_mean_leads_and_a_gap_is_no_rank(tmp_path):
 def test_ranks_over_categories_say_how_many_a_verdict_would_take(tmp_path):
     rows = over(tmp_path, {"memory": (2.0,) * 4, "pca": (1.0,) * 4, "gaussian": (0.5,) * 4})
     section = Study(tmp_path).ranks()
-    assert section.said.startswith("Over 4 categories and 3 detectors, Friedman's test")
-    assert "0 of 3 pairs are distinguishable at 5 %. No pair could be: it would take 7" in section.said
+    assert section.said.startswith("Over 4 categories, ")
+    assert "0 of the 3 pairs of the 3 detectors are distinguishable at 5 %" in section.said
+    assert "No pair could be: it would take 7" in section.said
     page = bs4.BeautifulSoup(section.drawn[0], "html.parser")
     average = ranking.standing(rows)["rank"].sort_values(kind="stable")
     names = [text.contents[0].strip() for text in page.select("svg text[lang=en]")]

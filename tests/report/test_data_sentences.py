@@ -6,7 +6,7 @@ import pytest
 
 from adlib.data import corruptions, layout, quality
 from adlib.data.quality import Findings
-from adlib.report import data_sentences
+from adlib.report import data_sentences, eda
 from adlib.report.i18n import chinese
 
 
@@ -48,6 +48,16 @@ def test_every_problem_is_a_sentence(course_root):
     shutil.rmtree(nut / "train" / "bad")
     findings = quality.check(layout.open_category(course_root, "nut"))
     assert "have no labels" in data_sentences.findings_problems(findings)[-1]
+
+
+def test_suspect_pictures_are_in_the_answer_where_the_files_have_no_problem(course_root):
+    category = layout.open_category(course_root, "nut")
+    findings = quality.check(category)
+    assert not data_sentences.findings_problems(findings)
+    assert "speaks against" in data_sentences.data_answer(category, findings)
+    said = data_sentences.data_answer(category, findings, 2)
+    assert said.endswith("No problem with the files; 2 suspect pictures, above.")
+    assert "No problem with the files." in eda.card(findings)  # and nothing of the pictures
 
 
 def test_what_is_noted_of_masks_and_places_is_a_sentence_with_at_most_five_names():

@@ -132,6 +132,7 @@ def test_two_runs_beside_each_other_have_a_page_where_two_have_pictures(reports)
     assert "../../runs/nut/pca/seed-0/x.jpg" in str(page.template)
     assert "Figure 1." in english(page.select_one(".fig > figcaption"))
     assert "side_by_side.of_category" in page.select_one("details.code").text
+    assert page.select_one("pre.command").text == f"adlib report --reports {reports.name}"
 
 
 def test_a_run_that_failed_has_a_question_for_a_title(reports):

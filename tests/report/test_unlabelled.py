@@ -28,8 +28,10 @@ def test_a_sure_choice_and_what_it_cost(tmp_path):
     assert (row["best"], row["best_auroc"], row["chosen_auroc"]) == ("memory", 1.0, 0.75)
     assert row["kendall"] == pytest.approx(1 / 3)  # one pair of three lies the other way
     said = of.unlabelled().said
-    assert "tell it apart from all 2 others" in said and said.zh != said
-    assert "stays 0.250 of AUROC below the best" in said and "1 choices were sure, and 0" in said
+    assert "tell it apart from every other (2)" in said and said.zh != said
+    assert "stays 0.250 of AUROC below the best" in said and "0 of 1 were the best" in said
+    assert "<td class=\"number\">2</td>" in tables.html(unlabelled.shown(unlabelled.table(
+        of.main, tmp_path)), "caption")  # a count without decimals
 
 
 def test_an_unsure_choice_names_what_it_might_as_well_have_been(tmp_path):
@@ -39,6 +41,14 @@ def test_an_unsure_choice_names_what_it_might_as_well_have_been(tmp_path):
     assert found["unsure"].tolist()[0][:1] == ["memory"]
     assert "this choice is unsure" in of.unlabelled().said
     assert comparison.label("memory") in tables.markdown(unlabelled.shown(found))
+    assert "sure" not in of.unlabelled().said.rpartition("Judged by")[2]  # none was
+
+
+def test_two_orders_of_two_have_no_agreement_worth_a_column(tmp_path):
+    of = study(tmp_path, {"pca": CLEAR, "memory": LOST}, {"pca": 0.75, "memory": 1.0})
+    found = unlabelled.table(of.main, tmp_path)
+    assert found["kendall"].isna().all() and "Agreement" not in tables.markdown(
+        unlabelled.shown(found))
 
 
 def test_runs_that_took_no_exam_or_another_are_not_compared(tmp_path):
