@@ -237,7 +237,7 @@ def test_unlabelled_images_are_scored_without_metrics(course_root, tmp_path):
 def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
     drawn = drawing.write_dataset(tmp_path / "drawn", train=24, good=0, anomalous=4, pixels=64,
                                   seed=3, categories=["hazelnut"])
-    drawn, project = drawn / "hazelnut", Study(tmp_path / "project", drawn=False)
+    drawn, project = drawn / "hazelnut", Study(tmp_path / "project").made(drawn=False)
     project.insert("04_feature_space", SMALL_DETECTORS)
     best = project.place / "params" / "configurations" / "fused.yaml"
     best.write_text(best.read_text().replace("image_size: 256", "image_size: 64"))
