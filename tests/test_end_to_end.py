@@ -45,14 +45,17 @@ class Page(html.parser.HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
+@pytest.fixture
+def study(once):
     """One batch over both synthetic categories, rendered."""
-    base = tmp_path_factory.mktemp("study")
-    data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
-    said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
-                 "--report", "--jobs", 2, start=forked.cold)
-    return base / "reports", data, said
+    def made(base):
+        data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
+        (base / "said").write_text(adlib(
+            "run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
+            "--report", "--jobs", 2, start=forked.cold))
+
+    base = once("end_to_end", made)
+    return base / "reports", base / "data", (base / "said").read_text()
 
 
 def test_every_run_leaves_its_artefacts(study):
@@ -153,15 +156,16 @@ def test_a_failing_run_is_named_and_does_not_sink_the_rest(study, tmp_path):
     own = tmp_path / "data"
     shutil.copytree(data, own)
     (own / "zipper" / "test" / "good" / "001.png").write_bytes(b"")
-    reports = tmp_path / "reports"
-    said = adlib("run", "params/grids/smoke.yaml", "--data", own, "--reports", reports, "--report",
-                 "--jobs", 2, "--only", "config=cae_mse", code=1)
+    reports, grid = tmp_path / "reports", tmp_path / "grid.yaml"
+    shutil.copy(ROOT / "params" / "configurations" / "mean_grey.yaml", tmp_path)
+    grid.write_text("{configs: [mean_grey], set: {image_size: 64, held_out: 0.4, target_fpr: 0.3}}")
+    said = adlib("run", grid, "--data", own, "--reports", reports, "--report", "--jobs", 2, code=1)
     assert "001.png" in said and "cannot be read" in said
     index, page = Page(reports / "index.html"), Page(
-        reports / "runs" / "zipper" / "cae_mse" / "seed-0" / "index.html")
-    assert "Without a result: zipper / CAE + MSE (failed" in index.text
+        reports / "runs" / "zipper" / "mean_grey" / "seed-0" / "index.html")
+    assert "Without a result: zipper / Mean grey (no model) (failed" in index.text
     assert "This run did not finish" in page.text and "001.png" in page.text and "To try again" in page.text
-    assert json.loads((reports / "runs" / "hazelnut" / "cae_mse" / "seed-0" /
+    assert json.loads((reports / "runs" / "hazelnut" / "mean_grey" / "seed-0" /
                        "run.json").read_text())["status"] == "finished"
 
 
