@@ -2,6 +2,7 @@
 own, tiny data sets."""
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -54,6 +55,16 @@ def small_detectors(monkeypatch) -> None:
                                 (fused, "VIEWS", 16), (detectors, "BANK", 400),
                                 (detectors, "POOL", 2000)):
         monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture(scope="session")
+def exporter() -> typing.Iterator[None]:
+    """torch.onnx reads the source of five hundred operators once, and not for every export."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(
+            functools.cache(registration.ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests import tolerances
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
-pytestmark = pytest.mark.usefixtures("small_detectors")
+pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
 
 
-pytestmark = pytest.mark.usefixtures("small_detectors")
+pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 
 
 def kind(model, **changes):
