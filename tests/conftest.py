@@ -2,6 +2,7 @@
 own, tiny data sets."""
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
@@ -34,6 +35,31 @@ settings.load_profile("house")
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("ADLIB_DATA", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once() -> typing.Iterator[None]:
+    """The ResNet18 of a seed, whose random weights every run draws twice: drawn once and copied,
+    with the generator as it is afterwards."""
+    import torch
+
+    from adlib.models import resnet18
+
+    draw, drawn = resnet18.resnet18_encoder, {}
+
+    def encoder() -> torch.nn.Module:
+        seed = torch.get_rng_state().numpy().tobytes()
+        if seed not in drawn:
+            if len(drawn) == 4:
+                drawn.clear()
+            drawn[seed] = draw(), torch.get_rng_state()
+        made, after = drawn[seed]
+        torch.set_rng_state(after)
+        return copy.deepcopy(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet18, "resnet18_encoder", encoder)
+        yield
 
 
 @pytest.fixture
