@@ -222,7 +222,9 @@ def test_what_people_wait_for_is_measured_beside_the_ceiling(drawn, commands, tm
         assert 0 < found["ideal"] < found["times"][0]
 
 
-def test_a_row_that_got_worse_by_more_than_it_varies_is_told(drawn, commands, tmp_path, capsys):
+def test_a_row_that_got_worse_by_more_than_it_varies_is_told(drawn, commands, tmp_path, capsys,
+                                                             monkeypatch):
+    monkeypatch.setattr(waits.speed, "ceiling", dict)  # nobody looks at it here
     history = tmp_path / "history.jsonl"
     code, entry = waited(history, drawn, "new")
     name, = entry["rows"]

@@ -16,6 +16,7 @@ from tests import forked
 from tests.tiny_study import SMALL_DETECTORS, Study
 
 ROOT = Path(__file__).resolve().parents[1]
+FEW_PARTS = "from adlib.evaluation import limits\nlimits.EACH = 2"
 PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png")
 
 
@@ -47,12 +48,13 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture
 def study(once):
-    """One batch over both synthetic categories, rendered."""
+    """One batch over both synthetic categories, rendered: its project, the data, what was said."""
     def made(base):
+        Study(base).made(drawn=False).insert("05_limits", FEW_PARTS)
         data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
         (base / "said").write_text(adlib(
             "run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
-            "--report", "--jobs", 2, start=forked.cold))
+            "--report", "--jobs", 2, cwd=base, start=forked.cold))
 
     base = once("end_to_end", made)
     return base / "reports", base / "data", (base / "said").read_text()
@@ -143,10 +145,11 @@ def test_again_nothing_is_recomputed_and_forced_metrics_are_the_same_bytes(study
         for name in ("metrics.json", "all_results.csv", "epochs.csv")
     }
     stamp = (folder / "metrics.json").stat().st_mtime_ns
-    said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", reports)
+    words = ["run", "params/grids/smoke.yaml", "--data", data, "--reports", reports]
+    said = adlib(*words, cwd=reports.parent)
     assert "all 9 steps are up to date" in said and (folder / "metrics.json").stat().st_mtime_ns == stamp
-    adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only",
-          "category=zipper,config=resnet_ssim", "--jobs", 2)
+    adlib(*words, "--force", "--only", "category=zipper,config=resnet_ssim", "--jobs", 2,
+          cwd=reports.parent)
     assert (folder / "metrics.json").stat().st_mtime_ns != stamp
     assert {name: (folder / name).read_bytes() for name in before} == before
 
