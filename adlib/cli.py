@@ -91,6 +91,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     from adlib.report.study import Study
     from adlib.runs import forecast, terminal
 
+    log.info("drawing the pages")
     index = site.build(reports, again=again, language=language)
     study = Study(reports)
     if markdown:
