@@ -1,5 +1,4 @@
-"""The command line: adlib new, run, report, predict, recalibrate, export, check, data. What a
-command needs is imported where it is needed, so that --help is quick."""
+"""The command line. What a command needs is imported there, so that --help is quick."""
 from __future__ import annotations
 
 import argparse
