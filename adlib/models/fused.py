@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -92,10 +93,13 @@ class FeatureDetector(OnBackbone):
         if of is None and not self.config.vary:  # a varied copy is a picture of its own
             of = siblings.groups(good, good[:0] if validation is None else validation)[:len(good)]
         self.of = of
-        features = self.features(good)
         counts = self._counts(area)
-        self.head = self._fit_head(features, self._synthetic(good, area), self._views(good, area),
-                                   counts, of)
+        # drawing and convolutions each leave cores idle for a part of their time
+        with ThreadPoolExecutor(1) as beside:
+            drawn = beside.submit(self._anomalies, good, area)
+            features, views = self.features(good), self._views(good, area)
+            self.head = self._fit_head(features, self._synthetic(drawn.result(), len(good)), views,
+                                       counts, of)
         if isinstance(self.head, Fused):
             few = validation is None or len(validation) < 2
             known = [good] if validation is None else [good, validation]
@@ -175,16 +179,22 @@ class FeatureDetector(OnBackbone):
         generator = torch.Generator().manual_seed(self.config.seed)
         return torch.randperm(n, generator=generator)[:MOST].sort().values
 
-    def _synthetic(self, good: torch.Tensor,
-                   area: torch.Tensor | None = None) -> Synthetic | None:
-        """What the classifier is trained with: image i is made from good image i modulo N."""
+    def _anomalies(self, good: torch.Tensor, area: torch.Tensor | None
+                   ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Images that the classifier is trained with, image i made from good image i modulo N, and
+        their masks; None for a detector that has none."""
         if self.config.model not in ("classifier", "fused"):
             return None
-        seed = TRAINING_SEED + self.config.seed
-        changed, masks, _ = anomalies.insert(good, SYNTHETIC, seed=seed, area=area,
-                                             kinds=self.config.kinds.replace(" ", "").split(","))
-        return (self.features(changed), masks,
-                torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed)))
+        return anomalies.insert(good, SYNTHETIC, seed=TRAINING_SEED + self.config.seed, area=area,
+                                kinds=self.config.kinds.replace(" ", "").split(","))[:2]
+
+    def _synthetic(self, drawn: tuple[torch.Tensor, torch.Tensor] | None,
+                   count: int) -> Synthetic | None:
+        """What the classifier is trained with; count: of good images."""
+        if drawn is None:
+            return None
+        made_of = anomalies.sources(SYNTHETIC, count, seed=TRAINING_SEED + self.config.seed)
+        return self.features(drawn[0]), drawn[1], torch.from_numpy(made_of)
 
     def _views(self, good: torch.Tensor, area: torch.Tensor | None = None) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a

@@ -114,18 +114,24 @@ def visualization(detector: Detector, results: Results, decision: Decision, part
     rows["anomaly map"] = (results.maps[chosen.index], low,
                            low + 2 * max(decision.level - low, 1e-12))
 
-    size = (1.35 * len(chosen) + 0.9, 1.35 * len(rows) + 0.5)
-    with _figure(folder / "visualization_result.png", len(rows), len(chosen), squeeze=False,
-                 figsize=size) as (figure, axes):
+    # places in inches: to look for them (constrained layout) takes longer than all the rest
+    columns, left, right, top = len(chosen), 0.3, 0.5, 0.55
+    wide, high = 1.35 * columns + left + right + 0.2, 1.35 * len(rows) + top
+    places = {"left": left / wide, "right": 1 - right / wide, "top": 1 - top / high,
+              "bottom": 0.05 / high, "wspace": 0.06, "hspace": 0.06,
+              "width_ratios": [1.0] * columns + [0.1]}
+    with _figure(folder / "visualization_result.png", len(rows), columns + 1, squeeze=False,
+                 figsize=(wide, high), layout="none", gridspec_kw=places) as (figure, axes):
         for line, (kind, (pictures, start, stop)) in zip(axes, rows.items(), strict=True):
-            for ax, picture in zip(line, pictures, strict=True):
+            for ax, picture in zip(line[:-1], pictures, strict=True):
                 drawn = ax.imshow(picture, vmin=start, vmax=stop, cmap=HEAT)
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
             line[0].set_ylabel(kind)
+            line[-1].set_axis_off()
             if pictures.ndim == 3:
-                figure.colorbar(drawn, ax=line.tolist(), shrink=0.9, extend="max")
-        for ax, row in zip(axes[0], chosen.itertuples(), strict=True):
+                figure.colorbar(drawn, ax=line[-1], fraction=1, aspect=12, extend="max")
+        for ax, row in zip(axes[0, :-1], chosen.itertuples(), strict=True):
             ax.set_title(f"{row.defect or 'unlabelled'}\n{Path(row.path).name}\n{row.score:.4g}",
                          fontsize=7.5, loc="center")
 

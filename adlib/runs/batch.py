@@ -168,7 +168,7 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
     told(outcomes)
     try:
         while (queue or running) and not stop.is_set():
-            while len(running) < engine.slots and (task := _next(queue, running)):
+            while task := _next(queue, running, engine):
                 queue.remove(task)
                 try:
                     reason = _blocked_reason(task)
@@ -217,10 +217,15 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
                 freshness.fail(job.task.note, "stopped before it finished", job.task.retry)
 
 
-def _next(queue: list[Task], running: list[Job]) -> Task | None:
-    """The first task that waits for nothing: what looks at a run waits for it."""
+def _next(queue: list[Task], running: list[Job], engine: Engine) -> Task | None:
+    """The first task that there is room for and that waits for nothing: what looks at a run waits
+    for it."""
     unfinished = [*queue, *(job.task for job in running)]
-    return next((task for task in queue if task.after not in unfinished), None)
+    looks = sum(job.task.kind == "eda" for job in running)
+    beside = min(looks, engine.beside)
+    room = len(running) - beside < engine.slots
+    return next((task for task in queue if task.after not in unfinished
+                 and (room or task.kind == "eda" and looks < engine.beside)), None)
 
 
 def _blocked_reason(task: Task) -> str:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import filelock
@@ -430,6 +431,23 @@ def test_the_quickest_run_is_the_first(project, said, monkeypatch):
     assert started == ["nut other seed 0", "nut: the data", "nut ok seed 0", "comparison"]
 
 
+@pytest.mark.parametrize(("slots", "beside", "first"), [
+    (1, 0, ["ok"]), (1, 1, ["ok", "nut: the data"]), (2, 1, ["ok", "nut: the data", "other"]),
+    (3, 0, ["ok", "nut: the data", "other"])])
+def test_a_page_of_the_data_is_drawn_beside_the_runs(project, slots, beside, first):
+    write(project, "other", {"name": "other", "model": "cae"})
+    write(project, "third", {"name": "third", "model": "cae"})
+    write(project, "all", {"configs": ["ok", "other", "third"]})
+    eda, *runs, _ = grid.plan("params/all.yaml")
+    queue, running = [runs[0], eda, *runs[1:]], []
+    engine = types.SimpleNamespace(slots=slots, beside=beside)
+    while task := batch._next(queue, running, engine):
+        queue.remove(task)
+        running.append(types.SimpleNamespace(task=task))
+    assert [job.task.title for job in running] == [
+        title if ":" in title else f"nut {title} seed 0" for title in first]
+
+
 def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said, monkeypatch,
                                                                  tmp_path):
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
@@ -470,8 +488,8 @@ def test_random_weights_are_told_before_the_first_run_with_the_ways_out(project,
     monkeypatch.setattr(weights, "fetch", lambda: (
         "no connection", "https://host.invalid/resnet18-f37072fd.pth", cached))
     said = forecast.weights_out_of_reach(tasks)
-    assert "out of reach (no connection)" in said and "1 runs will" in said
-    assert ("RANDOM weights, are grey on every page" if fallback else "fail. ") in said
+    assert "out of reach (no connection)" in said and "so 1 run will" in said
+    assert ("RANDOM weights, be grey on every page" if fallback else "fail. ") in said
     for way in ("https://host.invalid/resnet18-f37072fd.pth", "begins with f37072fd",
                 "--weights FILE", "WEIGHTS=FILE", str(cached)):
         assert way in said

@@ -53,6 +53,8 @@ class Cluster:
             self.close()  # or it would go on asking for a scheduler in the background
             raise
 
+    beside = 0  # what waits for a worker would wait within its time limit
+
     @property
     def slots(self) -> int:
         return sum(self._workers()[0].values())

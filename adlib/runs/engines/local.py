@@ -68,9 +68,10 @@ class Execution(typing.Protocol):
 
 class Engine(typing.Protocol):
     """What executes tasks: the one seam between the batch and the machines."""
+    beside: int  # pages of the data, which take seconds of a core, drawn beside these
     @property
     def slots(self) -> int:
-        """How many tasks it takes at a time, now."""
+        """How many other tasks it takes at a time, now."""
 
     def launch(self, task: Task) -> Execution:
         """Start a task's process. Raises InputError where it cannot be started."""
@@ -97,13 +98,19 @@ class Local:
         """Raises InputError for less than one."""
         if jobs < 1:
             raise InputError(f"jobs is {jobs}; give at least 1")
-        self.slots, self._server = jobs, None
+        self.slots, self.beside = jobs, int(cores() > 1)
+        self._threads = max(1, cores() // jobs)
+        self._server = (warm.Server(project_root(), environment(self._threads))
+                        if warm.POSSIBLE else None)
+
+    def prepare(self, notebook: Path) -> None:
+        """Let what a notebook imports be imported, before it is launched."""
+        with contextlib.suppress(OSError):  # the launch will meet it too, and say so
+            if self._server:
+                self._server.prepare(freshness.imported(notebook))
 
     def launch(self, task: Task) -> LocalProcess:
-        threads = max(1, cores() // self.slots)
-        if self._server is None and warm.POSSIBLE:
-            self._server = warm.Server(project_root(), environment(threads))
-        return LocalProcess(task, project_root(), threads=threads, server=self._server)
+        return LocalProcess(task, project_root(), threads=self._threads, server=self._server)
 
     def close(self) -> None:
         if self._server:

@@ -35,7 +35,7 @@ DIES_WITH_PARENT, NAME = 1, 15  # of prctl
 
 
 class Server:
-    """The batch's side: starts the server with the first task, and again if it was killed."""
+    """The batch's side: starts the server when it is first asked, and again if it was killed."""
 
     def __init__(self, project: Path, env: dict[str, str]) -> None:
         self._project, self._env = project, env
@@ -50,23 +50,16 @@ class Server:
         Raises:
             OSError: where no process can be started.
         """
-        if self._server is None or self._server.poll() is not None:
-            # A session of its own: Ctrl-C reaches the batch alone.
-            self._server = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-                cwd=self._project, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                start_new_session=True)
-            atexit.register(self.close)  # and where the batch is killed, it reads its end
-            threading.Thread(target=self._listen, args=[self._server], daemon=True).start()
-        server = self._server
-        request = json.dumps({"words": words, "log": str(log.absolute()), "modules": modules})
-        server.stdin.write(request.encode() + b"\n")
-        server.stdin.flush()
+        server = self._ask({"words": words, "log": str(log.absolute()), "modules": modules})
         with self._said:
             self._said.wait_for(lambda: self._started or server.poll() is not None)
             if not self._started:
                 raise OSError("the process that starts notebooks was killed")
             return Forked(self, server, self._started.pop())
+
+    def prepare(self, modules: list[str]) -> None:
+        """Let it import modules before the first task asks for them. Raises OSError as `fork`."""
+        self._ask({"modules": modules})
 
     def code(self, server: subprocess.Popen, pid: int) -> int | None:
         """What a child ended with, None while it runs. They all end with the server."""
@@ -81,6 +74,20 @@ class Server:
             self._server.wait()
             with contextlib.suppress(OSError):
                 self._server.stdin.close()
+
+    def _ask(self, request: dict[str, typing.Any]) -> subprocess.Popen:
+        """Of a server, which is started if there is none."""
+        if self._server is None or self._server.poll() is not None:
+            # A session of its own: Ctrl-C reaches the batch alone.
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+                cwd=self._project, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                start_new_session=True)
+            atexit.register(self.close)  # and where the batch is killed, it reads its end
+            threading.Thread(target=self._listen, args=[self._server], daemon=True).start()
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        self._server.stdin.flush()
+        return self._server
 
     def _listen(self, server: subprocess.Popen) -> None:
         for line in server.stdout:
@@ -114,8 +121,9 @@ class Forked(typing.NamedTuple):
 
 
 def serve() -> None:
-    """The server: a request a line on stdin; on stdout [pid, null] when a child has started, and
-    [pid, exit code] when it has ended. Whatever else is printed goes to stderr."""
+    """The server: a request a line on stdin, of a task or of modules alone; on stdout [pid, null]
+    when a child has started, and [pid, exit code] when it has ended. Whatever else is printed goes
+    to stderr."""
     said = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     prepare_papermill()
@@ -135,6 +143,8 @@ def serve() -> None:
         for line in lines:
             request = json.loads(line)
             _import(request["modules"])
+            if "words" not in request:
+                continue
             pid = _fork("papermill", functools.partial(_papermill, request["words"],
                                                        request["log"]))
             children.add(pid)

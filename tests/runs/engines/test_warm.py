@@ -55,6 +55,16 @@ def test_what_is_imported_once_is_there_and_each_notebook_is_its_own(server, tmp
     assert len(pids) == 2
 
 
+def test_what_is_prepared_is_imported_before_the_first_task(server, tmp_path):
+    module = tmp_path / "noted.py"
+    module.write_text("import os\nopen('imported', 'w').write(str(os.getpid()))\n")
+    server.prepare(["noted"])
+    wait_for((tmp_path / "imported").is_file)  # and no task was there
+    forked = begin(server, tmp_path, "import sys\nprint('noted' in sys.modules)")
+    assert forked.wait() == 0 and printed(tmp_path) == "True\n"
+    assert int((tmp_path / "imported").read_text()) == forked.parent.pid
+
+
 def test_a_run_knows_the_code_that_was_imported_and_not_what_the_files_say_since(server, tmp_path):
     """An edit in the middle of a batch: what was imported before is what makes the numbers."""
     source = ("from adlib.runs import freshness\nfreshness.Path = None  # no file could be found\n"
