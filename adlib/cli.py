@@ -1,5 +1,4 @@
-"""The command line: adlib new, run, report, predict, recalibrate, export, check, data. What a
-command needs is imported where it is needed, so that --help is quick."""
+"""The command line. What a command needs is imported there, so that --help is quick."""
 from __future__ import annotations
 
 import argparse
@@ -91,6 +90,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     from adlib.report.study import Study
     from adlib.runs import forecast, terminal
 
+    log.info("drawing the pages")
     index = site.build(reports, again=again, language=language)
     study = Study(reports)
     if markdown:
@@ -104,7 +104,7 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     print(*map(answers.short, found), f"\nReport: {forecast.near(index)}", sep="\n")
     done = study.table.loc[study.table["status"] == "finished", "folder"]
     for folder in [*(one.best["folder"] for one in found if one.best), *done][:1]:
-        print(f"Next: adlib predict {shlex.quote(forecast.near(reports / folder))} PICTURES")
+        print(f"Next: adlib predict {shlex.quote(forecast.near(reports / folder))} FOLDER")
 
 
 def new(args: argparse.Namespace) -> int:
@@ -112,12 +112,13 @@ def new(args: argparse.Namespace) -> int:
     from adlib.config import Config, project_root, study_root
     from adlib.data import images, importer
     from adlib.evaluation.conformal import min_calibration_size
-    from adlib.runs import freshness, grid, run_folder
+    from adlib.runs import freshness, grid
     from adlib.runs.engines import local
 
     best = study_root() / "params" / "configurations" / "fused.yaml"
     fused = grid.read(best).configs["fused"]  # before anything is copied
     root = Path(args.data).expanduser() if args.data else project_root() / "data"
+    importer.check_name(args.name)
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
     for reason in made.left_out:
@@ -130,10 +131,14 @@ def new(args: argparse.Namespace) -> int:
     if grey_range := images.grey_range(made.sources("train/")):
         print("They have more than 8 bits: values of {:g} to {:g} become 0 to 255.".format(
             *grey_range))
-    if not importer.create(root, args.name, made):
-        print(f"{root / args.name} holds these pictures already; going on with them")
     with contextlib.closing(local.Local(1)) as engine:
         engine.prepare(study_root() / "notebooks" / freshness.notebook_of(fused["model"]))
+        from adlib.models import backbone
+
+        weights = {"weights": args.weights} if args.weights else {}
+        backbone.load_backbone(Config.from_mapping(fused | weights))  # before anything is copied
+        if not importer.create(root, args.name, made):
+            print(f"{root / args.name} holds these pictures already; going on with them")
         if not args.exclude:
             from adlib.report import readiness
 
@@ -143,9 +148,6 @@ def new(args: argparse.Namespace) -> int:
         for option in ("reports", "weights", "lang", "exclude"):
             words += [f"--{option}", value] if (value := getattr(args, option)) else []
         code = run(_parser().parse_args(words), engine)
-    folder = run_folder.reports_dir(args.reports) / "runs" / args.name / "fused" / "seed-0"
-    if code == 0:
-        print(f"\nTo look at new pictures: {shlex.join(['adlib', 'predict', str(folder)])} FOLDER")
     return code
 
 
@@ -160,17 +162,25 @@ def predict(args: argparse.Namespace) -> int:
     if args.target_fpr is not None:
         run = run.at(args.target_fpr)
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
-        raise InputError("--watch looks at one folder; give a folder that is there")
-    told, due = "", [] if args.watch else predictions.sources(given)
+        raise InputError(f"--watch looks at one folder, and {shlex.join(map(str, given))} is "
+                         "none; give a folder that is there")
+    told, due = False, [] if args.watch else predictions.sources(given)
     bar = terminal.counted()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
+        known = len(record.latest)
+        if args.watch:
+            print(f"watching {given[0]}, {known} pictures known; Ctrl-C ends", flush=True)
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         ahead, overlaid = 0 if args.watch else predictions.AHEAD, not args.no_overlays
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
             print(terminal.prediction_line(latest), flush=True)
-            if (warning := use_report.warning(record)) != told:
-                print(told := warning, flush=True)
-    print(terminal.predictions_summary(record), *filter(None, [use_report.warning(record)]))
+            if record.changed_at is not None and not told:
+                print(use_report.warning(record), flush=True)
+                told = True
+    if due and known and len(record.latest) == known:
+        print(f"all of these pictures have a row in {args.out} already")
+    print(terminal.predictions_summary(record), *filter(None, [use_report.warning(record)]),
+          sep="\n")
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",
               file=sys.stderr)
@@ -311,8 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--markdown", default="", metavar="FILE",
                      help="write the results as markdown, too (docs/results.md)")
     one.add_argument("--use", default="", metavar="DIR",
-                     help="instead, a page of a folder of predictions: scores, verdicts by day, "
-                          "how the pictures were taken")
+                     help="instead, a page of a folder of predictions")
     one.add_argument("--pages", default="", metavar="DIR",
                      help="copy the pages there, to be passed on, without what a run needs")
 
@@ -329,22 +338,20 @@ def _parser() -> argparse.ArgumentParser:
                      help="where the part's folder is made (default data/ of the project)")
 
     one = command("predict", predict, "new pictures through a finished run's detector; exit code "
-                                      "1: an anomaly was found, 4: none, but a picture that does "
-                                      "not show the part, 3: neither, but an unreadable one",
+                                      "1: an anomaly was found; else 4: a picture does not show "
+                                      "the part; else 5: the conditions have changed; else 3: one "
+                                      "is unreadable; 2: called wrongly",
                   "--weights")
-    one.add_argument("run", help="folder of a finished run, such as "
-                                 "reports/runs/hazelnut/fused/seed-0")
+    one.add_argument("run", help="a run's folder, such as reports/runs/hazelnut/fused/seed-0")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
     one.add_argument("--no-overlays", action="store_true", help="tables alone")
     one.add_argument("--watch", action="store_true",
-                     help="go on with whatever is written into the folder, until Ctrl-C; what "
-                          "cannot be read is tried again until it has stood still for 10 s, and "
-                          "whenever it changes")
+                     help="go on with whatever is written into the folder, until Ctrl-C "
+                          "(docs/in_use.md)")
     one.add_argument("--target-fpr", type=float, default=None, metavar="SHARE",
-                     help="share of good parts that may be called anomalous, such as 0.01 "
-                          "(default: the run's own)")
+                     help="share of good parts that may be refused (default: the run's own)")
 
     one = command("recalibrate", recalibrate, "a finished run's threshold anew, from good pictures "
                                               "taken after a change")

@@ -1,5 +1,6 @@
 """How many good test pictures are refused, as anomalous or as foreign, beside what was asked for
-both together? A row a category (`foreign`: called foreign, at any rate), then those pooled whose
+both together, and how many bad ones? A row a category (`foreign`: good ones called foreign, at any
+rate; `found`: bad ones refused at each rate, of them by the score alone), then those pooled whose
 good test pictures are taken like the training ones (results.taken_otherwise).
 
     python -m benchmarks.rates --weights FILE ROOT/CATEGORY [ROOT/CATEGORY ...]
@@ -36,16 +37,19 @@ def measure(config: Config) -> dict[str, typing.Any]:
     fitted = time.process_time() - started
     decision = calibrate(detector, part)
     results = evaluate(detector, decision, part)
-    test = results.table[(results.table["split"] == "test") & (results.table["label"] == 0)]
-    threshold, scores = decision.threshold, test["chosen_score"].to_numpy(float)
-    good = part.test.select([part.test.keys.index(key) for key in test["path"]]).tensor
-    distances = decision.foreign.distances(decision.foreign.features(good)).numpy()
-    unlike = decision.foreign_threshold.exceeded(distances)
+    test, threshold = results.table[results.table["split"] == "test"], decision.threshold
+    pictures = part.test.select([part.test.keys.index(key) for key in test["path"]]).tensor
+    distances = decision.foreign.distances(decision.foreign.features(pictures)).numpy()
+    unlike, bad = decision.foreign_threshold.exceeded(distances), test["label"].to_numpy() == 1
+    above = {rate: threshold.at(rate).exceeded(test["chosen_score"].to_numpy(float))
+             for rate in RATES}
     return {"category": config.category, "calibration": len(threshold.calibration),
-            "least": threshold.least_target_fpr, "good": len(scores), "fit_s": round(fitted),
+            "least": threshold.least_target_fpr, "good": int((~bad).sum()), "fit_s": round(fitted),
             "taken otherwise": (results.metrics["conditions"] or {}).get("cause") or "",
-            "foreign": int(unlike.sum()), **{
-                rate: int((threshold.at(rate).exceeded(scores) | unlike).sum()) for rate in RATES}}
+            "foreign": int(unlike[~bad].sum()), "bad": int(bad.sum()), "found": {
+                rate: (int((above[rate] | unlike)[bad].sum()), int(above[rate][bad].sum()))
+                for rate in RATES},
+            **{rate: int((above[rate] | unlike)[~bad].sum()) for rate in RATES}}
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 own, tiny data sets."""
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import logging
 import os
+import re
 import shutil
 import typing
 
@@ -13,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -31,6 +35,31 @@ settings.load_profile("house")
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("ADLIB_DATA", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once() -> typing.Iterator[None]:
+    """The ResNet18 of a seed, whose random weights every run draws twice: drawn once and copied,
+    with the generator as it is afterwards."""
+    import torch
+
+    from adlib.models import resnet18
+
+    draw, drawn = resnet18.resnet18_encoder, {}
+
+    def encoder() -> torch.nn.Module:
+        seed = torch.get_rng_state().numpy().tobytes()
+        if seed not in drawn:
+            if len(drawn) == 4:
+                drawn.clear()
+            drawn[seed] = draw(), torch.get_rng_state()
+        made, after = drawn[seed]
+        torch.set_rng_state(after)
+        return copy.deepcopy(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet18, "resnet18_encoder", encoder)
+        yield
 
 
 @pytest.fixture
@@ -52,6 +81,16 @@ def small_detectors(monkeypatch) -> None:
                                 (fused, "VIEWS", 16), (detectors, "BANK", 400),
                                 (detectors, "POOL", 2000)):
         monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture(scope="session")
+def exporter() -> typing.Iterator[None]:
+    """torch.onnx reads the source of five hundred operators once, and not for every export."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(
+            functools.cache(registration.ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture
@@ -97,23 +136,35 @@ def course_root(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _made(tmp_path_factory) -> tuple[Path, dict[str, Path]]:
-    return tmp_path_factory.mktemp("made"), {}
+def once(tmp_path_factory) -> typing.Callable[[str, typing.Callable[[Path], object]], Path]:
+    """once(name, fill): a folder that fill(folder) makes for the first test that asks for it, of
+    all processes of this session. Nobody may change it."""
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    base.mkdir(exist_ok=True)
+
+    def made(name: str, fill: typing.Callable[[Path], object]) -> Path:
+        with filelock.FileLock(base / f"{name}.lock"):
+            if not (base / f"{name}.made").exists():
+                fill(base / name)
+                (base / f"{name}.made").touch()
+        return base / name
+
+    return made
 
 
 @pytest.fixture
-def course_run(_made, course_root, tmp_path, small_detectors) -> typing.Callable[..., Path]:
+def course_run(once, course_root, tmp_path, small_detectors) -> typing.Callable[..., Path]:
     """handmade.small_run on course_root as it was written: a run that no test had yet is made, and
     everyone gets a copy."""
     def run(**changes: typing.Any) -> Path:
-        (place, runs), key = _made, json.dumps(changes, sort_keys=True)
-        if key not in runs:
-            data = course_data(place / str(len(runs)) / "course_data")
-            runs[key] = handmade.small_run(data, data.parent / "reports", **changes)
-        reports = runs[key].parents[3]
-        folder = shutil.copytree(runs[key], tmp_path / runs[key].relative_to(reports.parent))
+        place = once("-".join(re.findall(r"\w+", f"run {sorted(changes.items())}")), lambda place:
+                     handmade.small_run(course_data(place / "course_data"), place / "reports",
+                                        **changes))
+        (made, ) = (place / "reports").glob("runs/*/*/*")
+        folder = shutil.copytree(made, tmp_path / made.relative_to(place))
         places = folder / ".local.json"
-        places.write_text(places.read_text().replace(str(reports.parent), str(tmp_path)))
+        places.write_text(places.read_text().replace(str(place), str(tmp_path)))
         return folder
 
     return run
@@ -137,9 +188,9 @@ def mvtec_root(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
+def undisturbed(once) -> Study:
     """A tiny study to which nothing happened."""
-    study = Study(tmp_path_factory.mktemp("undisturbed"))
-    study.run("--report", ADLIB_CACHE=str(study.place / "cache"))
+    study = Study(once("undisturbed", lambda place: Study(place).made().run(
+        "--report", ADLIB_CACHE=str(place / "cache"))))
     assert study.complete()
     return study

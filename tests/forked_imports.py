@@ -1,7 +1,10 @@
 """What tests/forked.py forks from: everything that a batch, its notebooks and its report import."""
 import IPython.core.interactiveshell  # noqa: F401
-import matplotlib.pyplot  # noqa: F401
+import matplotlib_inline.backend_inline  # noqa: F401
+import pandas.io.formats.style  # noqa: F401
+import sklearn.manifold  # noqa: F401
 import torch._dynamo  # noqa: F401
+from PIL import Image
 
 import adlib.cli
 import adlib.report.answers
@@ -19,3 +22,4 @@ from adlib.runs.engines import warm
 warm.prepare_papermill()
 warm._import([])
 freshness.numeric_code()
+Image.init()

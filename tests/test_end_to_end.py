@@ -16,6 +16,7 @@ from tests import forked
 from tests.tiny_study import SMALL_DETECTORS, Study
 
 ROOT = Path(__file__).resolve().parents[1]
+FEW_PARTS = "from adlib.evaluation import limits\nlimits.EACH = 2"
 PNGS = ("loss_curve.png", "roc_curve.png", "visualization_result.png", "score_distribution.png")
 
 
@@ -45,14 +46,18 @@ class Page(html.parser.HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """One batch over both synthetic categories, rendered."""
-    base = tmp_path_factory.mktemp("study")
-    data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
-    said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
-                 "--report", "--jobs", 2, start=forked.cold)
-    return base / "reports", data, said
+@pytest.fixture
+def study(once):
+    """One batch over both synthetic categories, rendered: its project, the data, what was said."""
+    def made(base):
+        Study(base).made(drawn=False).insert("05_limits", FEW_PARTS)
+        data = drawing.write_dataset(base / "data", train=8, good=3, anomalous=7, pixels=64)
+        (base / "said").write_text(adlib(
+            "run", "params/grids/smoke.yaml", "--data", data, "--reports", base / "reports",
+            "--report", "--jobs", 2, cwd=base, start=forked.cold))
+
+    base = once("end_to_end", made)
+    return base / "reports", base / "data", (base / "said").read_text()
 
 
 def test_every_run_leaves_its_artefacts(study):
@@ -140,10 +145,11 @@ def test_again_nothing_is_recomputed_and_forced_metrics_are_the_same_bytes(study
         for name in ("metrics.json", "all_results.csv", "epochs.csv")
     }
     stamp = (folder / "metrics.json").stat().st_mtime_ns
-    said = adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", reports)
+    words = ["run", "params/grids/smoke.yaml", "--data", data, "--reports", reports]
+    said = adlib(*words, cwd=reports.parent)
     assert "all 9 steps are up to date" in said and (folder / "metrics.json").stat().st_mtime_ns == stamp
-    adlib("run", "params/grids/smoke.yaml", "--data", data, "--reports", reports, "--force", "--only",
-          "category=zipper,config=resnet_ssim", "--jobs", 2)
+    adlib(*words, "--force", "--only", "category=zipper,config=resnet_ssim", "--jobs", 2,
+          cwd=reports.parent)
     assert (folder / "metrics.json").stat().st_mtime_ns != stamp
     assert {name: (folder / name).read_bytes() for name in before} == before
 
@@ -153,15 +159,16 @@ def test_a_failing_run_is_named_and_does_not_sink_the_rest(study, tmp_path):
     own = tmp_path / "data"
     shutil.copytree(data, own)
     (own / "zipper" / "test" / "good" / "001.png").write_bytes(b"")
-    reports = tmp_path / "reports"
-    said = adlib("run", "params/grids/smoke.yaml", "--data", own, "--reports", reports, "--report",
-                 "--jobs", 2, "--only", "config=cae_mse", code=1)
+    reports, grid = tmp_path / "reports", tmp_path / "grid.yaml"
+    shutil.copy(ROOT / "params" / "configurations" / "mean_grey.yaml", tmp_path)
+    grid.write_text("{configs: [mean_grey], set: {image_size: 64, held_out: 0.4, target_fpr: 0.3}}")
+    said = adlib("run", grid, "--data", own, "--reports", reports, "--report", "--jobs", 2, code=1)
     assert "001.png" in said and "cannot be read" in said
     index, page = Page(reports / "index.html"), Page(
-        reports / "runs" / "zipper" / "cae_mse" / "seed-0" / "index.html")
-    assert "Without a result: zipper / CAE + MSE (failed" in index.text
+        reports / "runs" / "zipper" / "mean_grey" / "seed-0" / "index.html")
+    assert "Without a result: zipper / Mean grey (no model) (failed" in index.text
     assert "This run did not finish" in page.text and "001.png" in page.text and "To try again" in page.text
-    assert json.loads((reports / "runs" / "hazelnut" / "cae_mse" / "seed-0" /
+    assert json.loads((reports / "runs" / "hazelnut" / "mean_grey" / "seed-0" /
                        "run.json").read_text())["status"] == "finished"
 
 
@@ -237,7 +244,7 @@ def test_unlabelled_images_are_scored_without_metrics(course_root, tmp_path):
 def test_ones_own_photographs_to_a_report_and_new_ones_checked(tmp_path):
     drawn = drawing.write_dataset(tmp_path / "drawn", train=24, good=0, anomalous=4, pixels=64,
                                   seed=3, categories=["hazelnut"])
-    drawn, project = drawn / "hazelnut", Study(tmp_path / "project", drawn=False)
+    drawn, project = drawn / "hazelnut", Study(tmp_path / "project").made(drawn=False)
     project.insert("04_feature_space", SMALL_DETECTORS)
     best = project.place / "params" / "configurations" / "fused.yaml"
     best.write_text(best.read_text().replace("image_size: 256", "image_size: 64"))

@@ -44,7 +44,13 @@ DATES = "import sitecustomize\nfrom adlib.runs import run_folder\nrun_folder.dat
 @pytest.fixture
 def study(undisturbed, tmp_path):
     """A study that has everything but the CAE's run (and what compares it)."""
-    return Study(tmp_path / "study", undisturbed, done=True)
+    return Study(tmp_path / "study").made(undisturbed, done=True)
+
+
+@pytest.fixture
+def quick(undisturbed, tmp_path):
+    """The same without the run that trains nothing: for what is no matter of training."""
+    return Study(tmp_path / "study", lacks="mean_grey").made(undisturbed, done=True)
 
 
 def victims(batch: subprocess.Popen) -> dict[str, list[psutil.Process]]:
@@ -62,7 +68,7 @@ def victims(batch: subprocess.Popen) -> dict[str, list[psutil.Process]]:
 
 
 def test_killed_again_and_again_at_random_moments(undisturbed, tmp_path):
-    study = Study(tmp_path / "study", undisturbed)
+    study = Study(tmp_path / "study").made(undisturbed)
     draw, kills, family, completed = random.Random(0), collections.Counter(), [], 0
     while kills.total() < KILLS:
         batch = study.begin("--report")
@@ -94,21 +100,21 @@ def test_killed_again_and_again_at_random_moments(undisturbed, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux",
                     reason="needs a limit on a process's memory that holds (Linux)")
-def test_out_of_memory_in_a_kernel(study, undisturbed):
-    notebook = study.place / "notebooks" / "02_cae_baseline.ipynb"
+def test_out_of_memory_in_a_kernel(quick, undisturbed):
+    notebook = quick.place / "notebooks" / "04_feature_space.ipynb"
     sound = notebook.read_text()
     # Room for a traceback is left: whether a kernel that has none says so, hangs or dies is chance.
-    study.insert(
-        "02_cae_baseline", "import psutil, resource, torch\n"
+    quick.insert(
+        "04_feature_space", "import psutil, resource, torch\n"
         "resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**28, "
         "resource.RLIM_INFINITY))\n"
-        "torch.ones(2**30)", before_saving=True)
-    study.run(code=1)
-    assert run_folder.status(study.folder()).state == "failed" and "memory" in run_folder.status(
-        study.folder()).reason
+        "torch.ones(2**30)", before="calibrate(")
+    quick.run(code=1)
+    assert run_folder.status(quick.folder()).state == "failed" and "memory" in run_folder.status(
+        quick.folder()).reason
     notebook.write_text(sound)
-    study.run()
-    assert study.numbers() == undisturbed.numbers()
+    quick.run()
+    assert quick.numbers() == undisturbed.numbers()
 
 
 def test_a_full_disk(study, undisturbed, tmp_path):
@@ -129,30 +135,30 @@ def test_a_full_disk(study, undisturbed, tmp_path):
     assert study.numbers() == undisturbed.numbers()
 
 
-def test_a_notebook_that_raises_and_its_page(study, undisturbed):
-    notebook = study.place / "notebooks" / "02_cae_baseline.ipynb"
+def test_a_notebook_that_raises_and_its_page(quick, undisturbed):
+    notebook = quick.place / "notebooks" / "04_feature_space.ipynb"
     sound = notebook.read_text()
-    study.insert("02_cae_baseline", "print('the last words')\nraise ValueError('the sky fell')",
-                 before_saving=True)
-    study.run("--report", code=1)
-    page = (study.folder() / "index.html").read_text()
+    quick.insert("04_feature_space", "print('the last words')\nraise ValueError('the sky fell')",
+                 before="calibrate(")
+    quick.run("--report", code=1)
+    page = (quick.folder() / "index.html").read_text()
     for words in ("ValueError: the sky fell", "the last words", "To try again",
                   "adlib run params/grids/faults.yaml"):
         assert words in page
     # papermill's own markup would be shown as text
     assert "An Exception was encountered" not in page
-    assert run_folder.status(study.folder("mean_grey")).state == "finished"
+    assert run_folder.status(quick.folder("cae_ssim")).state == "finished"
     notebook.write_text(sound)
-    study.run("--report")
-    assert study.numbers() == undisturbed.numbers() and "the sky fell" not in (
-        study.folder() / "index.html").read_text()
+    quick.run("--report")
+    assert quick.numbers() == undisturbed.numbers() and "the sky fell" not in (
+        quick.folder() / "index.html").read_text()
 
 
-def test_a_time_limit(study, undisturbed):
-    said = study.run("--only", "config=cae_ssim", "--timeout", "1", code=1)
-    assert "time limit of 1 s" in said and run_folder.status(study.folder()).state == "failed"
-    study.run()
-    assert study.numbers() == undisturbed.numbers()
+def test_a_time_limit(quick, undisturbed):
+    said = quick.run("--only", "config=mean_grey", "--timeout", "0.2", code=1)
+    assert "time limit of 0.2 s" in said and run_folder.status(quick.folder()).state == "failed"
+    quick.run()
+    assert quick.numbers() == undisturbed.numbers()
 
 
 def test_reports_of_an_older_version(study, undisturbed):
@@ -200,7 +206,7 @@ def test_what_is_written_can_be_copied_to_any_system(undisturbed):
 @pytest.mark.parametrize("by_hand", [True, False], ids=["papermill", "adlib run"])
 def test_a_finished_run_that_is_killed_when_run_again_keeps_its_numbers(undisturbed, tmp_path,
                                                                        by_hand):
-    study = Study(tmp_path / "study", undisturbed, done=True)
+    study = Study(tmp_path / "study").made(undisturbed, done=True)
     shutil.copytree(undisturbed.folder(), study.folder())
     before = {path.name: path.read_bytes() for path in study.folder().iterdir()
               if path.suffix in (".json", ".csv", ".png", ".ipynb", ".pt")}
@@ -226,12 +232,12 @@ def test_a_finished_run_that_is_killed_when_run_again_keeps_its_numbers(undistur
         assert study.numbers() == undisturbed.numbers() and not again.exists()
 
 
-def test_two_batches_at_once(study, undisturbed):
-    first = study.begin()
-    wait_for((study.reports / ".batch.lock").exists)
-    assert "another batch is at work" in study.run(code=2)
-    assert first.wait(timeout=300) == 0 and "due:" not in study.run()
-    assert study.numbers() == undisturbed.numbers()
+def test_two_batches_at_once(quick, undisturbed):
+    first = quick.begin()
+    wait_for((quick.reports / ".batch.lock").exists)
+    assert "another batch is at work" in quick.run(code=2)
+    assert first.wait(timeout=300) == 0 and "due:" not in quick.run()
+    assert quick.numbers() == undisturbed.numbers()
 
 
 def test_a_picture_changed_between_and_during_runs(study, undisturbed):
@@ -254,12 +260,11 @@ def test_a_picture_changed_between_and_during_runs(study, undisturbed):
         changed["cae_ssim/metrics.json"])
 
 
-def test_a_worker_of_a_cluster_is_killed_and_another_goes_on(undisturbed, tmp_path):
+def test_a_worker_of_a_cluster_is_killed_and_another_goes_on(study, undisturbed):
     distributed = pytest.importorskip("distributed", reason="needs the extra [cluster]")
-    study = Study(tmp_path / "study", undisturbed)
     with workers(2) as local:
         study.engine = ["--cluster", local.scheduler_address]
-        batch = study.begin("--report")
+        batch = study.begin()
         kernel = kernel_of(batch, study)
         with distributed.Client(local, set_as_default=False) as client:
             pids = client.run(os.getpid).values()

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ("metrics.json", "all_results.csv")
 GRID = {
     "configs": ["cae_ssim", "mean_grey"], "categories": "all", "seeds": [0], "set": {
-        "epochs": 12, "image_size": 32, "batch_size": 4, "weights": "none", "held_out": 0.4,
+        "epochs": 6, "image_size": 32, "batch_size": 4, "weights": "none", "held_out": 0.4,
         "target_fpr": 0.3
     }
 }
@@ -41,16 +41,17 @@ detectors.BANK, detectors.POOL = 400, 2000"""
 class Study:
     """A study in a folder of its own: notebooks and parameters copied, one synthetic category, and
     its command."""
-    def __init__(self, place: Path, like: Study | None = None, done: bool = False,
-                 drawn: bool = True) -> None:
-        """like: a study whose data this one shares, and (`done`) all of whose results but the CAE's
-        run. drawn: else it has no data."""
-        self.place, self.reports, self.data, self.engine = place, place / "reports", place / "data", [
-            "--jobs", "2"
-        ]
+    def __init__(self, place: Path, lacks: str = "cae_ssim") -> None:
+        """lacks: of a copied study, the configuration that has no run."""
+        self.place, self.reports, self.data, self.engine, self.lacks = (
+            place, place / "reports", place / "data", ["--jobs", "2"], lacks)
+
+    def made(self, like: Study | None = None, done: bool = False, drawn: bool = True) -> Study:
+        """like: a study whose data this one shares, and (`done`) all of whose results but the run
+        that it lacks. drawn: else it has no data."""
         for name in ("notebooks", "params"):
-            shutil.copytree(ROOT / name, place / name)
-        (place / "params" / "grids" / "faults.yaml").write_text(yaml.safe_dump(GRID))
+            shutil.copytree(ROOT / name, self.place / name)
+        (self.place / "params" / "grids" / "faults.yaml").write_text(yaml.safe_dump(GRID))
         self.insert("02_cae_baseline", EVERY_EPOCH)
         if done:
             shutil.copytree(like.reports, self.reports,
@@ -59,15 +60,16 @@ class Study:
         if like:
             shutil.copytree(like.data, self.data)
         elif drawn:
-            drawing.write_dataset(self.data, train=8, good=3, anomalous=5, pixels=32)
+            drawing.write_dataset(self.data, train=8, good=2, anomalous=3, pixels=32)
             shutil.rmtree(self.data / "zipper")
+        return self
 
-    def insert(self, notebook: str, code: str, before_saving: bool = False) -> None:
+    def insert(self, notebook: str, code: str, before: str = "") -> None:
+        """before: the first cell with these words; else behind the first code cell."""
         path = self.place / "notebooks" / f"{notebook}.ipynb"
         book = nbformat.read(path, 4)
-        what = "run.save(" if before_saving else ""  # else behind the first code cell
         where = next(i for i, cell in enumerate(book.cells)
-                     if cell.cell_type == "code" and what in cell.source) + (not before_saving)
+                     if cell.cell_type == "code" and before in cell.source) + (not before)
         book.cells.insert(where, nbformat.v4.new_code_cell(code))
         nbformat.write(book, path)
 
@@ -85,8 +87,8 @@ class Study:
         assert child.returncode == code, said
         return said
 
-    def folder(self, name: str = "cae_ssim") -> Path:
-        return self.reports / "runs" / "hazelnut" / name / "seed-0"
+    def folder(self, name: str = "") -> Path:
+        return self.reports / "runs" / "hazelnut" / (name or self.lacks) / "seed-0"
 
     def numbers(self) -> dict[str, bytes]:
         return {

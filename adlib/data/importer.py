@@ -77,6 +77,10 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
     """The bad pictures and their masks: {path inside the category: source}."""
     paths, copies = _pictures(bad) if bad else [], {}
     readable = _readable(paths, left_out, good_paths)
+    if bad and good_paths and not readable:
+        good = "its pictures are among the good ones" if paths else "it holds no picture"
+        raise InputError(f"{bad} holds no bad picture that can be used: {good}; give another "
+                         "folder, or leave it out")
     names = _names(readable, bad)
     pairing.check_defective({path: ("bad", *path.relative_to(bad).parts) for path in readable})
     mask_of: dict[Path, Path] = {}
@@ -108,6 +112,13 @@ def _check_mask(mask: Path, picture: Path) -> None:
                          f"mend or remove it") from error
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for what cannot be a part's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
+        raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
+                         "'.', such as my-part")
+
+
 def create(root: Path, name: str, planned: Plan) -> bool:
     """Copy the pictures into root/name, all of them or nothing; False where they are there already,
     from the same pictures.
@@ -115,9 +126,7 @@ def create(root: Path, name: str, planned: Plan) -> bool:
     Raises:
         InputError: the name is no folder name, root/name holds something else or cannot be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
-        raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
-                         "'.', such as my-part")
+    check_name(name)
     hashes = files.content_hashes(list(planned.copies.values()))
     note = {"pictures": {target: hashes[source] for target, source in planned.copies.items()}}
     folder = root / name
@@ -164,7 +173,8 @@ def _pictures(folder: Path) -> list[Path]:
     """The pictures of a folder that a user gives by hand. Links among them are followed, wherever
     they lead: they are the user's own, and what becomes of them is a copy."""
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}")
+        raise InputError(f"{folder} is a file; give its folder" if folder.exists() else
+                         f"there is no folder {folder}")
     return layout.below(folder)
 
 

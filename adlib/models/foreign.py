@@ -24,6 +24,7 @@ RIDGE = 1.0  # on the covariance of features of (about) unit variance
 FLOOR = 0.1  # of the mean deviation, is added to each: a feature that hardly varies counts for less
 DEEPER = 0.5  # what a feature of layer3 counts for
 FEWEST = 10  # fewer say nothing of how good pictures vary
+EMPTY = 0.5  # of the detail of the good picture with the least: a broken part still has more
 
 
 class Foreign(nn.Module):
@@ -103,9 +104,9 @@ class Foreign(nn.Module):
         return n / (n - 1) * (own / (1 - own / (n - 1)).clamp_min(1e-9)).sqrt()
 
     def is_empty(self, features: torch.Tensor) -> torch.Tensor:
-        """Does it show less detail than any good picture? bool [N]: of a foreign one that says, the
-        part is absent or covered."""
-        return _detail(features) < self.least_detail
+        """Does it show less than half of the detail of any good picture? bool [N]: of a foreign one
+        that says, the part is absent or covered."""
+        return _detail(features) < EMPTY * self.least_detail
 
     def _square(self, features: torch.Tensor) -> torch.Tensor:
         z = (features - self.mean) / self.deviation

@@ -23,6 +23,8 @@ if typing.TYPE_CHECKING:
 MOST = 24  # pictures shown of a kind
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
 VERDICTS = ("good", "anomalous", "foreign", "")
+REFUSED = ("anomalous", "foreign")
+BORNE = 0.05  # share of bad parts that the test of the conditions is made to bear
 
 
 def build(folder: Path, language: str = "") -> Path:
@@ -45,7 +47,8 @@ def build(folder: Path, language: str = "") -> Path:
     noted = folder / "conditions.json"
     conditions = files.read_json(noted) if noted.is_file() else {}
     sections = [("summary", t("use.summary"), [components.paragraph(_summary(rows, said)),
-                                               components.paragraph(_changed(conditions))]),
+                                               components.paragraph(
+                                                   _changed(conditions, scored["verdict"]))]),
                 ("days", t("use.days"), [_days(rows)])]
     if len(scored):
         sections += [("scores", t("use.scores"), [_scores(scored, said["threshold"])]),
@@ -67,7 +70,8 @@ def warning(record: Record) -> Text:
     if record.changed_at is None:
         return Text("")
     return _told(dataclasses.asdict(record.conditions.change) | {
-        "path": record.changed_at.path, "time": record.changed_at.time})
+        "path": record.changed_at.path, "time": record.changed_at.time},
+        sum(record.verdicts[kind] for kind in REFUSED), record.verdicts.total())
 
 
 def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
@@ -82,19 +86,23 @@ def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
         f"{100 * said['target_fpr']:.3g} %"), n=said["calibration_images"])])
 
 
-def _changed(conditions: dict[str, typing.Any]) -> Text:
+def _changed(conditions: dict[str, typing.Any], verdicts: pd.Series) -> Text:
     if not conditions:
         return t("use.not_compared")
     if not (change := conditions["change"]):
         return t("use.as_before", n=conditions["pictures"], evidence=conditions["evidence"],
                  needed=conditions["needed"])
-    return _told(change)
+    return _told(change, int(verdicts.isin(REFUSED).sum()), len(verdicts))
 
 
-def _told(change: dict[str, typing.Any]) -> Text:
+def _told(change: dict[str, typing.Any], refused: int, n: int) -> Text:
+    """refused: of the n pictures; more bad parts than the test bears look like a change."""
+    many = refused > BORNE * n
     return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
                    time=change["time"][:16], cause=named("change", change["cause"]),
-                   by=change["by"]), t("use.what_to_do")])
+                   by=change["by"]),
+                 t("use.or_bad", refused=refused, n=n) if many else t("use.unreliable"),
+                 t("use.what_to_do")])
 
 
 def _days(rows: pd.DataFrame) -> Markup:

@@ -119,9 +119,10 @@ def weights_out_of_reach(tasks: typing.Iterable[Task]) -> str:
     why, address, cached = weights.fetch()
     if not why:
         return ""
-    what = ("run with RANDOM weights, are grey on every page and stay out of its headline"
-            if all(task.config.weights_fallback for task in wanting) else "fail")
-    return (f"weights: ImageNet's are out of reach ({why}), so {len(wanting)} runs will {what}. "
+    what = ("fail" if any(grid.needs_weights(task.config) for task in wanting) else
+            "go on with RANDOM weights, be grey on every page and stay out of its headline")
+    runs = f"{len(wanting)} run{'s' * (len(wanting) != 1)}"
+    return (f"weights: ImageNet's are out of reach ({why}), so {runs} will {what}. "
             f"Ways out: fetch {address} elsewhere (its sha256 begins with "
             f"{address.rpartition('-')[2].partition('.')[0]}), then give it with --weights FILE "
             f"(make study WEIGHTS=FILE), or put it at {cached}")

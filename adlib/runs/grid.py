@@ -12,6 +12,7 @@ import yaml
 
 from adlib.config import (
     LANGUAGES,
+    OWN,
     RENAMED_VALUES,
     Config,
     InputError,
@@ -156,7 +157,7 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     for category in dict.fromkeys(config.category for config in configs):
         own = [config for config in configs if config.category == category]
         net = next((config for config in own if config.uses_weights), Config(weights="none"))
-        look = {"weights": net.weights, "weights_fallback": net.weights_fallback,
+        look = {"weights": net.weights, "weights_fallback": not needs_weights(net),
                 "exclude": own[0].exclude}
         tasks.append(Task("eda", f"{category}: the data", notebooks / EDA,
                           folder / "eda" / category / "notebook.ipynb",
@@ -173,6 +174,12 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     return [*tasks, Task("comparison", "comparison", notebooks / COMPARISON,
                          folder / "comparison.ipynb", {"reports": place["reports"]}, None,
                          command(only))]
+
+
+def needs_weights(config: Config) -> bool:
+    """Does a run fail where its pretrained weights cannot be had? A detector of one's own may do
+    without them."""
+    return config.uses_weights and not (config.weights_fallback or OWN.fullmatch(config.model))
 
 
 def _after(run: Task, kind: str, notebooks: Path, folder: Path) -> Task:
@@ -200,8 +207,12 @@ def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, st
         return config
     # The notebook and this process may stand in different folders: a relative path is one from the
     # project's.
-    return dataclasses.replace(
-        config, weights=str((project_root() / Path(config.weights).expanduser()).absolute()))
+    path = (project_root() / Path(config.weights).expanduser()).absolute()
+    if config.uses_weights and not path.is_file():  # before a finished run is touched
+        raise InputError(f"{'--weights' if weights else where}: weights file {path} is "
+                         f"{'a folder' if path.is_dir() else 'missing'}; give the path of a "
+                         "ResNet18 state dict, imagenet or none")
+    return dataclasses.replace(config, weights=str(path))
 
 
 def _filter(configs: list[Config], only: str) -> list[Config]:

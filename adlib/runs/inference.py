@@ -123,10 +123,16 @@ def reopen(folder: Path) -> Reopened:
     Raises:
         InputError: for a run that has not finished, or that cannot be reopened.
     """
-    status = run_folder.status(folder)
-    if status.state != "finished":
+    status, stands = run_folder.status(folder), run_folder.numbers(folder)
+    if status.state == "missing":
+        raise InputError(f"{folder} is no folder of a run; give one such as "
+                         "reports/runs/hazelnut/fused/seed-0")
+    if stands.state != "finished":
         raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
                          "its configuration first")
+    if status.state == "failed":
+        log.warning("%s: the last try at this run failed (%s); this is the detector from before",
+                    folder, status.reason)
     about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
     config = run_folder.config_of(folder)
     if "maps" not in measured:

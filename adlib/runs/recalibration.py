@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adlib.config import InputError
+from adlib.config import InputError, log
 from adlib.data import files
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import min_calibration_size
@@ -59,6 +59,11 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
+    before = run.threshold
+    if (refused := int(before.exceeded(values).sum())) > run.config.target_fpr * len(values):
+        log.warning("by the run's own threshold, %.6g, %d of these %d pictures are anomalous. "
+                    "After a change of light that is to be expected; else look at them, for what "
+                    "is bad among them is good from now on", before.value, refused, len(values))
     if unlike:  # what is foreign is told by pictures as they are now
         distances = fit_foreign(unlike, images, seed=run.config.seed).distances(
             unlike.features(images)).numpy()

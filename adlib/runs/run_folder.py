@@ -173,7 +173,7 @@ def start(part: Part, detector: Detector) -> Run:
                      home)
     identity = hashlib.sha256(json.dumps([inputs, weights], sort_keys=True).encode()).hexdigest()
     _replace(home)
-    here = home / AGAIN if _numbers(home).state == "finished" else home
+    here = home / AGAIN if numbers(home).state == "finished" else home
     same = freshness.read(here / "run.json").get("inputs") == inputs
     if not same:
         _clear_work(here)
@@ -214,7 +214,7 @@ def status(run_folder: Path) -> Status:
         return Status("running")
     if again.get("status") == "failed" and again.get("inputs") != about.get("inputs"):
         return Status("failed", str(again.get("error", "no reason recorded")))
-    return _numbers(run_folder)
+    return numbers(run_folder)
 
 
 def manifest(run_folder: Path) -> dict[str, typing.Any]:
@@ -331,8 +331,8 @@ def _locked(here: Path, then: typing.Callable[[Path], None]) -> bool:
         return True
 
 
-def _numbers(here: Path) -> Status:
-    """What became of the run whose numbers a folder holds."""
+def numbers(here: Path) -> Status:
+    """What became of the run whose numbers a folder holds, whatever was tried since."""
     about = manifest(here)
     said = about.get("status")
     if said == "failed":

@@ -61,8 +61,9 @@ class Board:
 
     def failed(self, task: Task, reason: str, *, log_too: bool = True) -> None:
         self._end(task)
-        self.say(f"FAILED ({self._count()}): {task.title}: {reason}")
-        if log_too:
+        said = reason.removeprefix("InputError: ")  # which says all; of others the log says more
+        self.say(f"FAILED ({self._count()}): {task.title}: {said}")
+        if log_too and said == reason:
             folder = task.output.parent
             for line in local.log_end(folder, LOG_LINES):
                 self.say(f"    | {line}")
@@ -135,7 +136,8 @@ def prediction_line(prediction: Prediction) -> str:
     if prediction.problem:
         return f"unreadable                     {prediction.path} ({prediction.problem})"
     p_value = "" if prediction.p_value is None else f"p {prediction.p_value:.3f}"
-    reason = f" ({REASONS[prediction.reason]})" if prediction.reason else ""
+    foreign = prediction.verdict == "foreign"  # of a defect nobody needs to know that it is unlike
+    reason = f" ({REASONS[prediction.reason]})" if foreign else ""
     return (f"{prediction.verdict or 'no verdict':10} {prediction.score:11.5g} {p_value:8} "
             f"{prediction.path}{reason}")
 
@@ -143,13 +145,14 @@ def prediction_line(prediction: Prediction) -> str:
 def predictions_summary(record: Record) -> str:
     """What came out, in a sentence, and every picture that could not be read."""
     verdicts, unread = record.verdicts, record.unread
-    text = (f"{verdicts.total() + len(unread)} pictures: {verdicts['anomalous']} anomalous, "
+    n = verdicts.total() + len(unread)
+    text = (f"{n} picture{'s' * (n != 1)}: {verdicts['anomalous']} anomalous, "
             f"{verdicts['foreign']} foreign, {verdicts['good']} good")
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
     if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"
     kept = "Tables and overlays" if (record.out / "overlays").is_dir() else "Tables"
-    return f"{text}. {kept}: {record.out}"
+    return f"{text}. {kept}: {record.out}."
 
 
 def _far(job: Job) -> str:

@@ -1,7 +1,6 @@
 """A person's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
 import os
-import shlex
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from adlib import cli
 from adlib.config import InputError
 from adlib.data import files, importer, layout
+from adlib.runs.engines import local
 from tests.conftest import picture
 
 
@@ -196,21 +196,26 @@ def test_of_few_good_pictures_none_is_kept_for_testing_and_how_many_lack_is_told
     assert importer.missing(made, n - tested) == 0
 
 
-def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp_path, monkeypatch,
-                                                                     capsys):
+@pytest.fixture
+def unprepared(monkeypatch):
+    """No process imports what notebooks do."""
+    monkeypatch.setattr(local.Local, "prepare", lambda engine, notebook: None)
+
+
+def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(
+        photos, tmp_path, monkeypatch, capsys, unprepared):
     asked = []
-    monkeypatch.setattr(cli, "run", lambda args: asked.append(args) or 0)
+    monkeypatch.setattr(cli, "run", lambda args, engine: asked.append(args) or 0)
     words = [
         "new", "my-part", "--good",
         str(photos), "--data",
         str(tmp_path / "data"), "--reports",
-        str(tmp_path / "reports"), "--lang", "zh"
+        str(tmp_path / "reports"), "--lang", "zh", "--weights", "none"
     ]
     assert cli.main(words) == 0 == cli.main(words)
     said = capsys.readouterr().out
     assert "my-part: 10 good pictures to learn from" in said and said.count(
         "going on with them") == 1
-    assert f"adlib predict {tmp_path / 'reports' / 'runs' / 'my-part' / 'fused' / 'seed-0'} FOLDER" in said
     assert {(Path(args.grid).name, args.only, args.data, args.lang, args.report)
             for args in asked} == {("fused.yaml", "category=my-part", str(
                 tmp_path / "data"), "zh", True)}
@@ -218,18 +223,40 @@ def test_the_command_makes_the_part_and_runs_the_best_detector_on_it(photos, tmp
 
 
 @pytest.mark.parametrize("folder", ["here", "it's #1"])
-def test_outside_the_project_the_configurations_are_those_installed_and_lines_can_be_pasted(
-        photos, tmp_path, monkeypatch, capsys, folder):
+def test_outside_the_project_the_configurations_are_those_installed(photos, tmp_path, monkeypatch,
+                                                                    unprepared, folder):
     asked, here = [], tmp_path / folder
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(cli, "run", lambda args: asked.append(args) or 0)
-    assert cli.main(["new", "mine", "--good", str(photos), "--reports", str(here / "out")]) == 0
+    monkeypatch.setattr(cli, "run", lambda args, engine: asked.append(args) or 0)
+    assert cli.main(["new", "mine", "--good", str(photos), "--reports", str(here / "out"),
+                     "--weights", "none"]) == 0
     assert (here / "data" / "mine" / "train" / "good").is_dir()
     assert Path(asked[0].grid).is_file() and asked[0].data == str(here / "data")
-    line = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
-    assert shlex.split(line) == ["adlib", "predict",
-                                 str(here / "out" / "runs" / "mine" / "fused" / "seed-0"), "FOLDER"]
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--weights", "nowhere.pth"], "weights file nowhere.pth is missing"),
+    (["--weights", "x.pth"], "x.pth cannot be read as a torch state dict"),
+    (["--bad", "same"], "its pictures are among the good ones"),
+    (["--bad", "none"], "it holds no picture"),
+    (["--bad", "x.pth"], "x.pth is a file; give its folder")])
+def test_what_would_stop_it_later_is_said_before_anything_is_copied(
+        photos, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.setattr(local.Local, "prepare", lambda engine, notebook: None)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(photos, tmp_path / "same")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "x.pth").write_bytes(b"no weights")
+    words = [str(tmp_path / word) if "/" not in word and (tmp_path / word).exists() else word
+             for word in words]
+    assert cli.main(["new", "mine", "--good", str(photos), "--data", "data", *words]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
+def test_a_name_that_cannot_be_one_is_refused_before_a_picture_is_read(tmp_path, capsys):
+    assert cli.main(["new", "../evil", "--good", str(tmp_path / "nowhere")]) == 2
+    assert "cannot be a part's name" in capsys.readouterr().err
 
 
 def test_where_the_configuration_is_missing_nothing_is_copied(photos, tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from adlib.models.fused import FeatureDetector
 from adlib.runs import inference, run_folder
 from tests import handmade
 
-SHAPES = ((90, 200), (96, 190), (90, 184))
+SHAPES = ((70, 110), (80, 100), (66, 104))  # two rows of two squares of 64
 pytestmark = pytest.mark.usefixtures("small_detectors")
 NUMBER = (slice(0, 24), slice(0, 60))  # where a serial number is printed
 SMALL = {"category": "strip", "image_size": 96, "tile_size": 64, "overlap": 16, "weights": "none",
@@ -30,7 +30,7 @@ def picture(path, seed, *, defect=False, ignored=0, shape=None):
     grey[NUMBER] = np.random.default_rng([ignored, seed]).uniform(0, 255, (24, 60))
     mask = np.zeros((height, width), bool)
     if defect:
-        mask[50:60, 100:110] = True
+        mask[50:60, 80:90] = True
         grey[mask] += 90
     for target, values in ((path, np.clip(grey, 0, 255).astype(np.uint8)), (
             path.parents[2] / "ground_truth" / "spot" / f"{path.stem}_mask.png", mask)):
@@ -46,7 +46,7 @@ def category(root, ignored=0):
     for i in range(3):
         picture(place / "test" / "good" / f"{i:03d}.png", 20 + i, ignored=ignored)
         picture(place / "test" / "spot" / f"{i:03d}.png", 30 + i, defect=True, ignored=ignored)
-    hidden = np.zeros((90, 200), bool)
+    hidden = np.zeros(SHAPES[0], bool)
     hidden[:26, :68] = True  # with room for every shape
     (place / "ignore").mkdir()
     Image.fromarray(hidden).save(place / "ignore" / "number.png")
@@ -128,7 +128,7 @@ def test_a_reopened_run_scores_a_file_as_the_run_did(tmp_path, fit, model):
                     reports=str(tmp_path / "reports"))
     folder, _, decision, results = handmade.spine(config)
     run = inference.reopen(folder)
-    assert not run.looked_at[:26, :68].any() and run.looked_at.sum() == 90 * 200 - 26 * 68
+    assert not run.looked_at[:26, :68].any() and run.looked_at.sum() == 70 * 110 - 26 * 68
     assert (folder / run_folder.LOOKED_AT).exists()
     table = results.table[results.table["split"] == "test"]
     scores = [run.scores(run.decode(root / path).given[None])[0] for path in table["path"]]

@@ -60,6 +60,14 @@ def test_good_pictures_are_near_and_an_empty_one_is_far(pictures):
     assert not model.is_empty(model.features(pictures[:20])).any()
 
 
+def test_a_broken_part_is_not_absent(pictures):
+    """It has less contrast than any good one, and far more than nothing has."""
+    model = fitted(pictures[:20])
+    weaker = (64 + (pictures[20:].float() - 64) * 0.7).to(torch.uint8)
+    features = model.features(weaker)
+    assert (features[:, 0] < model.least_detail).all() and not model.is_empty(features).any()
+
+
 def test_its_state_is_the_whole_of_it_and_nothing_else_is_drawn_from(pictures):
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -39,10 +39,13 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     assert str(predicted / "index.html") in capsys.readouterr().out
     page, text = text_of(predicted / "index.html", "en")
     told = json.loads((predicted / "conditions.json").read_text())
+    about = json.loads((predicted / "predictions.json").read_text())
     change = told["change"]
     assert change["cause"] == "brighter" and len(told["course"]) == told["pictures"]
     assert f"changed since picture {change['since']}" in text and "are brighter" in text
-    about = json.loads((predicted / "predictions.json").read_text())
+    refused = sum(row["verdict"] in ("anomalous", "foreign") for row in about["predictions"])
+    seen = sum(not row["problem"] for row in about["predictions"])
+    assert f"{refused} of {seen} pictures were refused: if these parts are bad" in text
     rows = about["predictions"]
     assert f"{len(rows)} pictures" in text and "1 cannot be read" in text
     assert f"Threshold {about['threshold']:.6g}, for {100 * about['target_fpr']:g} % of" in text
@@ -86,6 +89,13 @@ def test_a_long_number_beside_an_axis_has_room():
                           ("", -0.27123, 1, (-0.27123, 1)), "caption", "name")
     left = -float(re.search(r'viewBox="(-[0-9]+)', drawn)[1])
     assert left >= 10 + 7 * len("-0.27123")
+
+
+def test_one_bad_part_in_twenty_explains_no_change():
+    change = {"since": 3, "path": "a/b.png", "time": "2026-01-01T00:00", "cause": "blurrier", "by": 2.0}
+    few, many = (use_report._told(change, refused, 40) for refused in (2, 3))
+    assert "Verdicts since then cannot be relied on." in few and "bad part in twenty" not in few
+    assert "3 of 40 pictures were refused: if these parts are bad" in many
 
 
 def test_a_folder_without_predictions_is_an_error(tmp_path):

@@ -488,8 +488,8 @@ def test_random_weights_are_told_before_the_first_run_with_the_ways_out(project,
     monkeypatch.setattr(weights, "fetch", lambda: (
         "no connection", "https://host.invalid/resnet18-f37072fd.pth", cached))
     said = forecast.weights_out_of_reach(tasks)
-    assert "out of reach (no connection)" in said and "1 runs will" in said
-    assert ("RANDOM weights, are grey on every page" if fallback else "fail. ") in said
+    assert "out of reach (no connection)" in said and "so 1 run will" in said
+    assert ("RANDOM weights, be grey on every page" if fallback else "fail. ") in said
     for way in ("https://host.invalid/resnet18-f37072fd.pth", "begins with f37072fd",
                 "--weights FILE", "WEIGHTS=FILE", str(cached)):
         assert way in said

@@ -99,7 +99,7 @@ def test_a_run_of_8_bits_does_not_guess_at_12(course_root, tmp_path):
     assert code == 3 and row["problem"].startswith("its values, from 0 to 4095, are of more than 8")
 
 
-def test_the_onnx_file_says_its_range(root, tmp_path):
+def test_the_onnx_file_says_its_range(root, tmp_path, exporter):
     ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
     folder = small_run(root, tmp_path / "reports", **PCA)

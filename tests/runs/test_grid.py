@@ -167,6 +167,9 @@ def test_the_retry_command_plans_exactly_that_run(project, category):
 
 def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
     write(project, "resnet_ssim", {"model": "resnet18", "weights": "weights/r18.pth"})
+    for path in ("weights/r18.pth", "notebooks/w.pth"):
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).touch()
     monkeypatch.chdir(project / "notebooks")
     tasks = grid.plan("../params/grids/study.yaml", data_root="../data", reports="out")
     run = next(task for task in tasks if task.config and task.config.model == "resnet18")
@@ -177,6 +180,14 @@ def test_paths_are_those_of_the_caller_and_of_the_project(project, monkeypatch):
     assert {task.config.weights
             for task in tasks if task.config} == {"imagenet",
                                                   str(project / "notebooks" / "w.pth")}
+
+
+def test_a_weights_file_that_is_not_there_is_said_before_a_run_is_touched(project):
+    with pytest.raises(InputError, match="--weights: weights file .*nowhere.pth is missing; give"):
+        grid.plan("params/grids/study.yaml", weights="nowhere.pth")
+    write(project, "resnet_ssim", {"model": "resnet18", "weights": "weights"})
+    with pytest.raises(InputError, match="study.yaml, resnet_ssim on .*: weights file .* missing"):
+        grid.plan("params/grids/study.yaml")
 
 
 @pytest.mark.parametrize(("content", "sentence"), [

@@ -1,4 +1,5 @@
 """A finished run reopened from its folder: the run's own numbers again."""
+import dataclasses
 import json
 import logging
 import math
@@ -16,12 +17,13 @@ from adlib.data import files
 from adlib.data.part import open_part
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
-from adlib.runs import inference, run_folder
+from adlib.runs import inference, run_folder, terminal
+from adlib.runs.prediction_record import Prediction
 from tests import tolerances
 from tests.conftest import picture
 from tests.handmade import SMALL, small_run, spine
 
-pytestmark = pytest.mark.usefixtures("small_detectors")
+pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 
 
 @pytest.fixture
@@ -90,8 +92,8 @@ def test_the_data_may_have_moved(course_root, course_run, tmp_path):
 
 @pytest.mark.parametrize(("spoil", "sentence"), [
     (lambda folder, root: shutil.rmtree(folder),
-     r"seed-0 holds no finished run \(missing: never run\); run its configuration first"),
-    (lambda folder, root: run_folder.fail(folder, "the sky fell"),
+     "seed-0 is no folder of a run; give one such as reports/runs"),
+    (lambda folder, root: run_folder.fail(folder, "the sky fell", "no run of before"),
      r"no finished run \(failed: the sky fell\)"),
     (lambda folder, root: (folder / "metrics.json").unlink(),
      r"no finished run \(failed: cannot read .*metrics.json"),
@@ -232,6 +234,22 @@ def test_a_dead_camera_is_refused_whatever_its_score(course_root, tmp_path, caps
     (folder / "foreign.pt").unlink()
     assert cli.main(["predict", str(folder), str(shown), "--out", str(tmp_path / "old")]) != 4
     assert "could be told" in caplog.text
+
+
+def test_a_try_that_failed_leaves_the_detector_from_before(run, caplog):
+    """With weights that are not there, say: what was fitted still looks at pictures."""
+    scores = inference.reopen(run).threshold.calibration
+    run_folder.fail(run, "no such weights", run_folder.manifest(run)["started"])
+    assert run_folder.status(run).state == "failed"
+    assert inference.reopen(run).threshold.calibration.tolist() == scores.tolist()
+    assert "the last try at this run failed (no such weights)" in caplog.text
+
+
+def test_a_reason_is_said_of_what_is_called_foreign_alone():
+    row = Prediction("a.png", score=1.0, verdict="foreign", reason="unlike")
+    assert terminal.prediction_line(row).endswith("a.png (it does not look like the part)")
+    defect = dataclasses.replace(row, verdict="anomalous")
+    assert terminal.prediction_line(defect).endswith("a.png")
 
 
 def test_a_damaged_foreign_file_is_one_sentence(run):

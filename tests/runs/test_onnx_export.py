@@ -26,7 +26,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
 
 
-pytestmark = pytest.mark.usefixtures("small_detectors")
+pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 
 
 def kind(model, **changes):
@@ -126,7 +126,7 @@ def test_real_photographs_score_the_same_to_a_thousandth(shared, tmp_path, monke
 
 
 def test_a_few_lines_are_all_that_a_caller_needs(exported, tmp_path, monkeypatch):
-    """Those of docs/your_parts.md, on a photograph that lies on its side."""
+    """Those of docs/in_use.md, on a photograph that lies on its side."""
     run, path = exported(PCA)
     shutil.copy(path, tmp_path / "part.onnx")
     photograph(tmp_path / "part.jpg", (90, 140), "RGB", 0)
@@ -135,7 +135,7 @@ def test_a_few_lines_are_all_that_a_caller_needs(exported, tmp_path, monkeypatch
         turned[0x0112] = 6
         image.save(tmp_path / "part.jpg", exif=turned)
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs" / "your_parts.md"
+    page = Path(__file__).parents[2] / "docs" / "in_use.md"
     (code, ) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     caller = {}
     exec(code.replace("0.01", "0.25"), caller)  # noqa: S102 - our own documentation

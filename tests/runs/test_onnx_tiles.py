@@ -19,7 +19,7 @@ from tests.evaluation.test_frames import SMALL, category
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
-pytestmark = pytest.mark.usefixtures("small_detectors")
+pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 SHAPES = [(90, 200), (201, 77), (40, 50), (64, 64)]  # odd ones, and smaller than a square
 
 

@@ -38,12 +38,17 @@ def _pictures(folder, seeds, crack=False, brighter=0):
         Image.fromarray(pixels.astype(np.uint8)).save(file)
 
 
-def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys):
+def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, caplog):
     _pictures(tmp_path / "now", range(100, 125), brighter=60)
     out = tmp_path / "made" / "again"
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert cli.main(["recalibrate", str(run), str(tmp_path / "now"), "--out", str(out)]) == 0
     assert "from 25 pictures" in capsys.readouterr().out
+    before_it = inference.reopen(run)
+    refused = sum(before_it.threshold.exceeded(before_it.scores(before_it.decode(path).given[None]))[0]
+                  for path in sorted((tmp_path / "now").iterdir()))
+    told = f"{refused} of these 25 pictures are anomalous" in caplog.text
+    assert told == (refused > 1) and "else look at them" in caplog.text
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
     new, old = inference.reopen(out), inference.reopen(run)
     assert run_folder.manifest(out)["parent"] == run.name and new.threshold.how == "recalibrated"
