@@ -296,9 +296,8 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
 def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
           command: typing.Sequence[str], mvtec: typing.Collection[str] = (),
           home: Path | None = None, language: str = "") -> Path:
-    """A page on its own, with the looks of the report's: index.html in a folder, which opens in
-    `language` (empty: English); returns its path. command: what makes it again. home: the reports
-    that it leads back to."""
+    """A page on its own: index.html in a folder, which opens in `language` (empty: English); its
+    path. command: what makes it again. home: the reports that it leads back to."""
     cells = [cell for name, title, fragments in sections for cell in (
         nbformat.v4.new_markdown_cell(f"## {title}", id=name),
         notebook_page.shown(f"{name}-shown", *fragments))]
@@ -306,8 +305,7 @@ def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synth
     page = shared(language or "en") | {
         "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
         "heading": heading, "title": heading, "synthetic": synthetic, "mvtec": mvtec,
-        "command": shlex.join(command),
-        "hidden": _as_shown(filter(Path.is_absolute, map(Path, command)))}
+        "command": shlex.join(command), "hidden": _shown(map(Path, command))}
     write(page, {}, home or folder)
     return folder / "index.html"
 
@@ -374,15 +372,12 @@ def hidden(reports: Path, table: typing.Any) -> dict[str, str]:
         folders += [Path(path) for path in given if path]
         weights += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
     for command in _commands(reports).values():  # of a grid of one's own
-        words = list(map(Path, shlex.split(command)))
-        folders += filter(Path.is_absolute, words)
-        weights += [file for option, file in itertools.pairwise(words)
-                    if option.name == "--weights"]
-    return _as_shown(folders, weights)
+        folders += (words := list(map(Path, shlex.split(command))))
+        weights += [file for given, file in itertools.pairwise(words) if given.name == "--weights"]
+    return _shown(folders, weights)
 
 
-def _as_shown(folders: typing.Iterable[Path], weights: typing.Iterable[Path] = ()
-              ) -> dict[str, str]:
+def _shown(folders: typing.Iterable[Path], weights: typing.Iterable[Path] = ()) -> dict[str, str]:
     """`hidden` of some folders. A file of weights elsewhere gets a path to be filled in: its name
     alone would look like one that can be given."""
     root = project_root()
@@ -394,9 +389,8 @@ def _as_shown(folders: typing.Iterable[Path], weights: typing.Iterable[Path] = (
 
 
 def _without_paths(content: str, hidden: dict[str, str]) -> str:
-    """A page without this machine's folders (`_hidden`), and nothing of the project's, to which all
-    paths are relative. Paths stand in cells, logs and reasons of failures,
-    too, which is why this comes last."""
+    """A page without this machine's folders (`hidden`), and nothing of the project's, to which all
+    paths are relative. They stand in cells, logs and reasons of failures, too: this comes last."""
     names = {form: name for path, name in hidden.items() for form in (path, html.escape(path))}
     root = str(project_root())
     # the longest first: a folder in another is called by its own name
