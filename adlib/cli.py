@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     show_log()
-    sys.modules.setdefault("rfc3987_syntax", None)  # local.PAPERMILL says why
+    sys.modules.setdefault("rfc3987_syntax", None)  # warm.prepare_papermill says why
     try:
         return args.command(args)
     except InputError as error:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
         after.callback(engine.close)
         growing = None
         if args.report and not args.dry_run:
-            from adlib.report.live_report import Growing
+            from adlib.report.pages.live_report import Growing
 
             growing = after.enter_context(contextlib.closing(Growing(reports, language)))
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
@@ -74,7 +74,7 @@ def report(args: argparse.Namespace) -> int:
     from adlib.runs import run_folder
 
     if args.use:
-        from adlib.report import use_report
+        from adlib.report.pages import use_report
 
         print(f"Report of use: {use_report.build(Path(args.use), args.lang)}")
         return 0
@@ -86,23 +86,24 @@ def report(args: argparse.Namespace) -> int:
 def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "",
             pages: str = "") -> None:
     from adlib.data import files
-    from adlib.report import answers, matrix, ranking, report_copy, site
-    from adlib.report.study import Study
+    from adlib.report import ranking, study
+    from adlib.report.display import matrix
+    from adlib.report.pages import report_copy, site
+    from adlib.report.words import answers
     from adlib.runs import forecast, terminal
 
     log.info("drawing the pages")
     index = site.build(reports, again=again, language=language)
-    study = Study(reports)
+    seen = study.Study(reports)
     if markdown:
-        files.write_text(markdown, study.markdown())
+        files.write_text(markdown, seen.markdown())
         print(f"wrote {markdown}")
     if pages:
-        size = report_copy.copy(reports, Path(pages))
-        print(f"copied the pages to {pages} ({size / 1e6:.1f} MB)")
-    found = [ranking.answer(study.rows, category) for category in study.categories]
-    print("", terminal.closing_table(matrix.closing(study.rows)), "", sep="\n")
+        print(f"copied the pages to {pages}, {report_copy.copy(reports, Path(pages)) / 1e6:.1f} MB")
+    found = [ranking.answer(seen.rows, category) for category in seen.categories]
+    print("", terminal.closing_table(matrix.closing(seen.rows)), "", sep="\n")
     print(*map(answers.short, found), f"\nReport: {forecast.near(index)}", sep="\n")
-    done = study.table.loc[study.table["status"] == "finished", "folder"]
+    done = seen.table.loc[seen.table["status"] == "finished", "folder"]
     for folder in [*(one.best["folder"] for one in found if one.best), *done][:1]:
         print(f"Next: adlib predict {shlex.quote(forecast.near(reports / folder))} FOLDER")
 
@@ -134,14 +135,13 @@ def new(args: argparse.Namespace) -> int:
     with contextlib.closing(local.Local(1)) as engine:
         engine.prepare(study_root() / "notebooks" / freshness.notebook_of(fused["model"]))
         from adlib.models import backbone
+        from adlib.report import readiness
 
         weights = {"weights": args.weights} if args.weights else {}
         backbone.load_backbone(Config.from_mapping(fused | weights))  # before anything is copied
         if not importer.create(root, args.name, made):
             print(f"{root / args.name} holds these pictures already; going on with them")
         if not args.exclude:
-            from adlib.report import readiness
-
             print(readiness.suspects_of(root, args.name, args.weights, args.reports, args.lang))
         words = ["run", str(best), "--report", "--data", str(root), "--only",
                  f"category={args.name}"]
@@ -153,7 +153,7 @@ def new(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
-    from adlib.report import use_report
+    from adlib.report.pages import use_report
     from adlib.runs import predictions, terminal, watch
     from adlib.runs.engines import local
     from adlib.runs.prediction_record import Record

@@ -7,12 +7,12 @@ import torch._dynamo  # noqa: F401
 from PIL import Image
 
 import adlib.cli
-import adlib.report.answers
 import adlib.report.explore
+import adlib.report.pages.site
 import adlib.report.readiness
 import adlib.report.run_page
-import adlib.report.site
 import adlib.report.study
+import adlib.report.words.answers
 import adlib.runs.batch
 import adlib.runs.predictions  # noqa: F401
 import tests.forked  # noqa: F401

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from adlib.evaluation.conformal import Threshold
-from adlib.report import charts, components, gallery, site
-from adlib.report.i18n import Text
-from adlib.report.render import render
+from adlib.report.display import charts, components, gallery
+from adlib.report.display.render import render
+from adlib.report.pages import site
+from adlib.report.words.i18n import Text
 from adlib.runs import overlays
 from adlib.runs.image_layers import Shot
 from tests.handmade import DISTANCE, category, finished, ranks

@@ -9,7 +9,9 @@ import pytest
 
 from adlib.data import files
 from adlib.evaluation.results import write_csv
-from adlib.report import comparison, components, figures, site
+from adlib.report import comparison
+from adlib.report.display import components, figures
+from adlib.report.pages import site
 from adlib.report.study import Study
 from tests import test_browser
 from tests.handmade import DISTANCE, OTHER, OWN, category, finished, ranks

@@ -99,8 +99,9 @@ def test_help_is_quick_and_loads_no_torch():
 
 
 def test_what_compares_and_reports_loads_no_torch():
-    code = ("import sys; from adlib.evaluation import results; from adlib.report import answers, "
-            "charts, questions, site, study, tables\n"
+    code = ("import sys; from adlib.evaluation import results; from adlib.report import "
+            "questions, study; from adlib.report.display import charts, tables; "
+            "from adlib.report.pages import site; from adlib.report.words import answers\n"
             "print('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True).stdout == "False\n"

@@ -16,7 +16,9 @@ import adlib
 from adlib.config import Config
 from adlib.data import files
 from adlib.data.synthetic import drawing
-from adlib.report import i18n, overview, render
+from adlib.report import overview
+from adlib.report.display import render
+from adlib.report.words import i18n
 from adlib.runs import run_folder
 from tests import forked
 

@@ -29,8 +29,8 @@ from adlib.config import InputError
 from adlib.data import importer, layout, untrusted
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
-from adlib.report import charts, components, gallery, scatter, tables
-from adlib.report.i18n import Text, t
+from adlib.report.display import charts, components, gallery, scatter, tables
+from adlib.report.words.i18n import Text, t
 from adlib.runs.image_layers import Shot
 from tests import forked
 from tests.conftest import picture

@@ -20,7 +20,7 @@ from adlib.data import files
 from adlib.evaluation.auroc import auroc_interval, best_against_each
 from adlib.evaluation.conformal import Threshold, min_calibration_size, rate_interval
 from adlib.evaluation.results import arrays
-from adlib.report.i18n import named, t
+from adlib.report.words.i18n import named, t
 from adlib.runs import freshness, run_folder
 
 LEVEL = 0.05  # of a difference that counts

@@ -15,9 +15,11 @@ from adlib.data.layout import Category
 from adlib.data.part import Part
 from adlib.data.quality import Findings
 from adlib.models import backbone, embedding
-from adlib.report import charts, components, data_sentences, questions, scatter, sentences
-from adlib.report.i18n import Text, join, named, t
-from adlib.report.render import render
+from adlib.report import questions
+from adlib.report.display import charts, components, scatter
+from adlib.report.display.render import render
+from adlib.report.words import data_sentences, sentences
+from adlib.report.words.i18n import Text, join, named, t
 from adlib.runs import overlays, run_folder
 
 IMAGES = "images.csv"  # beside the data's page: each image, its kind and its mean grey value

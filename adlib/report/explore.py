@@ -29,9 +29,11 @@ from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
 from adlib.models.detector import Images, as_tensor
-from adlib.report import comparison, components, eda, figures, gallery, sentences, side_by_side
-from adlib.report.i18n import join, t
-from adlib.report.render import render
+from adlib.report import comparison, eda
+from adlib.report.display import components, figures, gallery, side_by_side
+from adlib.report.display.render import render
+from adlib.report.words import sentences
+from adlib.report.words.i18n import join, t
 from adlib.runs import image_layers, inference, run_folder
 from adlib.runs.inference import Reopened
 

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 
 from adlib.evaluation import learning_curve
-from adlib.report.i18n import Text, enumerated, join, named, t
+from adlib.report.words.i18n import Text, enumerated, join, named, t
 
 
 def said(table: pd.DataFrame) -> Text:

@@ -9,8 +9,9 @@ import pandas as pd
 import yaml
 
 from adlib.config import study_root
-from adlib.report import comparison, i18n
-from adlib.report.i18n import Text, named
+from adlib.report import comparison
+from adlib.report.words import i18n
+from adlib.report.words.i18n import Text, named
 from adlib.runs import run_folder
 
 

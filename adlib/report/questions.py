@@ -13,7 +13,7 @@ from adlib.config import STATISTICS
 from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
-from adlib.report.sentences import SHOWN_STRENGTH, group
+from adlib.report.words.sentences import SHOWN_STRENGTH, group
 from adlib.runs import freshness, run_folder
 
 TARGETS = ("to_pixels", "to_features", "to_features_squared")

@@ -15,7 +15,8 @@ from adlib.data.part import ImageSet
 from adlib.evaluation import suspects as ranking
 from adlib.models import autoencoders
 from adlib.models.fast import device
-from adlib.report import data_sentences, suspects
+from adlib.report import suspects
+from adlib.report.words import data_sentences
 from adlib.runs import freshness, run_folder
 
 

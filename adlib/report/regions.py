@@ -15,9 +15,10 @@ from adlib.data import files, frame, layout, masks
 from adlib.data.frame import Frame
 from adlib.data.images import Pictures
 from adlib.data.part import Part
-from adlib.report import components, explore
-from adlib.report.i18n import t
-from adlib.report.render import render
+from adlib.report import explore
+from adlib.report.display import components
+from adlib.report.display.render import render
+from adlib.report.words.i18n import t
 from adlib.runs import overlays
 
 SHOWN = 640  # pixels of a picture's longer side

@@ -18,8 +18,9 @@ from adlib.data import background, siblings
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
-from adlib.report import charts, components, figures, gallery, reference_figures, sentences
-from adlib.report.i18n import join, named, t
+from adlib.report.display import charts, components, figures, gallery, reference_figures
+from adlib.report.words import sentences
+from adlib.report.words.i18n import join, named, t
 from adlib.runs import image_layers, overlays
 
 if typing.TYPE_CHECKING:

@@ -13,21 +13,11 @@ from markupsafe import Markup
 from adlib.data import files
 from adlib.evaluation import ranks
 from adlib.evaluation.results import write_csv
-from adlib.report import (
-    answers,
-    charts,
-    comparison,
-    components,
-    few_pictures,
-    figures,
-    matrix,
-    questions,
-    ranking,
-    tables,
-    unlabelled,
-)
-from adlib.report.i18n import Text, join, named, t
-from adlib.report.render import render
+from adlib.report import comparison, few_pictures, questions, ranking, unlabelled
+from adlib.report.display import charts, components, figures, matrix, tables
+from adlib.report.display.render import render
+from adlib.report.words import answers
+from adlib.report.words.i18n import Text, join, named, t
 from adlib.runs import forecast, run_folder
 
 SUMMARY = "summary.csv"

@@ -10,8 +10,10 @@ from markupsafe import Markup
 from adlib.data import files, layout
 from adlib.data.part import ImageSet, Part
 from adlib.evaluation import suspects
-from adlib.report import comparison, components, site
-from adlib.report.i18n import Text, join, named, t
+from adlib.report import comparison
+from adlib.report.display import components
+from adlib.report.pages import site
+from adlib.report.words.i18n import Text, join, named, t
 
 LIST = "suspects.txt"
 MOST, SIDE = 60, 144  # pictures shown; pixels a side of each

@@ -14,7 +14,7 @@ import pandas as pd
 
 from adlib.evaluation.auroc import auroc, undecided
 from adlib.report.comparison import finished, label, read_metrics, read_results
-from adlib.report.i18n import Text, enumerated, join, t
+from adlib.report.words.i18n import Text, enumerated, join, t
 
 Exam = tuple[str, int, int]  # the data's fingerprint; held-out images, and synthetic anomalies
 

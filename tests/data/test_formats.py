@@ -7,7 +7,7 @@ from PIL import Image
 
 from adlib import cli
 from adlib.data import layout, quality
-from adlib.report import data_sentences
+from adlib.report.words import data_sentences
 from tests.conftest import picture
 from tests.handmade import small_run
 

@@ -18,7 +18,8 @@ from adlib.evaluation import results as evaluation
 from adlib.evaluation.calibration import Decision, calibrate, score_with_maps
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold
-from adlib.report import comparison, sentences
+from adlib.report import comparison
+from adlib.report.words import sentences
 from tests.conftest import picture
 from tests.handmade import Maps, Scored
 

@@ -16,8 +16,10 @@ from adlib.data import files
 from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc, auroc_interval, holm, paired_test
 from adlib.evaluation.results import auroc_of
-from adlib.report import answers, comparison, i18n, matrix, ranking
+from adlib.report import comparison, ranking
+from adlib.report.display import matrix
 from adlib.report.study import Study
+from adlib.report.words import answers, i18n
 from tests import handmade
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 

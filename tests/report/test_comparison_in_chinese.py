@@ -12,9 +12,11 @@ import pytest
 from adlib.data import corruptions, files
 from adlib.evaluation import ranks as ranks_over
 from adlib.evaluation.results import write_csv
-from adlib.report import answers, comparison, i18n, matrix, ranking, tables
-from adlib.report.i18n import t
+from adlib.report import comparison, ranking
+from adlib.report.display import matrix, tables
 from adlib.report.study import SECTIONS, Study
+from adlib.report.words import answers, i18n
+from adlib.report.words.i18n import t
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()

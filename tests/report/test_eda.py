@@ -13,7 +13,8 @@ from adlib.config import Config, InputError
 from adlib.data import layout, quality
 from adlib.data.part import open_part
 from adlib.models import weights
-from adlib.report import data_sentences, eda
+from adlib.report import eda
+from adlib.report.words import data_sentences
 from tests.conftest import picture
 
 CONFIG = Config(weights="none", image_size=32, precision="float32", device="cpu")

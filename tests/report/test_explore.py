@@ -15,7 +15,8 @@ from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
 from adlib.evaluation import calibration, operating_point, results
 from adlib.evaluation.conformal import Threshold
-from adlib.report import explore, figures, render
+from adlib.report import explore
+from adlib.report.display import figures, render
 from adlib.runs import image_layers
 from adlib.runs.prediction_record import Record
 from tests.conftest import picture

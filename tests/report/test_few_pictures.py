@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from adlib.evaluation.results import write_csv
-from adlib.report import comparison, few_pictures, tables
+from adlib.report import comparison, few_pictures
+from adlib.report.display import tables
 from adlib.report.study import Study
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, finished, ranks

@@ -9,9 +9,11 @@ from scipy import stats
 
 from adlib.data import corruptions, files
 from adlib.evaluation.results import write_csv
-from adlib.report import answers, comparison, figures, questions, ranking, tables
-from adlib.report.data_sentences import corruption
+from adlib.report import comparison, questions, ranking
+from adlib.report.display import figures, tables
 from adlib.report.study import RUN_BY, Study
+from adlib.report.words import answers
+from adlib.report.words.data_sentences import corruption
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 

@@ -15,8 +15,9 @@ from adlib.data import part
 from adlib.evaluation import calibration
 from adlib.evaluation import results as evaluation
 from adlib.models import registry
-from adlib.report import charts, gallery, reference_figures, run_page
-from adlib.report.i18n import Text
+from adlib.report import run_page
+from adlib.report.display import charts, gallery, reference_figures
+from adlib.report.words.i18n import Text
 from tests.handmade import OTHER, OWN, SMALL, category, ranks, scored, spine
 
 PNGS = {"loss_curve.png", "roc_curve.png", "score_distribution.png", "visualization_result.png"}

@@ -6,7 +6,8 @@ import pytest
 from adlib.config import Config, InputError
 from adlib.data import layout
 from adlib.data.part import open_part
-from adlib.report import components, suspects
+from adlib.report import suspects
+from adlib.report.display import components
 
 FOUND = pd.DataFrame([
     ("nut/train/good/003.png", "copy", "nut/train/good/001.png", 0.5, 0.1),

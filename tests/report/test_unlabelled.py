@@ -3,7 +3,8 @@ cost."""
 import numpy as np
 import pytest
 
-from adlib.report import comparison, tables, unlabelled
+from adlib.report import comparison, unlabelled
+from adlib.report.display import tables
 from adlib.report.study import Study
 from tests.handmade import DISTANCE, category, finished
 

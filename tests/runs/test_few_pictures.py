@@ -8,7 +8,7 @@ import torch
 from adlib.config import Config
 from adlib.data import images
 from adlib.models import fused
-from adlib.report import sentences
+from adlib.report.words import sentences
 from adlib.runs import inference
 from tests.handmade import SMALL, spine
 

@@ -12,7 +12,7 @@ from adlib import cli
 from adlib.config import Config, InputError
 from adlib.data import files
 from adlib.data.part import open_part
-from adlib.report import sentences
+from adlib.report.words import sentences
 from adlib.runs import inference
 from tests import tolerances
 from tests.handmade import SMALL, small_run

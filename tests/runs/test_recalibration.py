@@ -10,7 +10,7 @@ from adlib import cli
 from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation import calibration
-from adlib.report import i18n
+from adlib.report.words import i18n
 from adlib.runs import inference, predictions, recalibration, run_folder
 from adlib.runs.prediction_record import Source
 from tests.conftest import picture

@@ -1,0 +1,104 @@
+"""The page of a folder of predictions: what is in the tables is on it, in both languages."""
+import json
+import math
+import re
+
+import bs4
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from adlib import cli
+from adlib.config import InputError
+from adlib.report.display import charts
+from adlib.report.pages import use_report
+from tests.runs.test_recalibration import _pictures, run  # noqa: F401  (a run with a threshold)
+
+
+@pytest.fixture(scope="module")
+def predicted(run, tmp_path_factory):  # noqa: F811
+    base = tmp_path_factory.mktemp("use")
+    _pictures(base / "a", range(200, 230))
+    _pictures(base / "a", range(230, 232), crack=True)
+    _pictures(base / "b", range(240, 262), brighter=70)
+    (base / "a" / "z.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(base / "b" / "<black>.png")
+    cli.main(["predict", str(run), str(base / "a"), str(base / "b"), "--out", str(base / "out")])
+    return base / "out"
+
+
+def text_of(path, lang):
+    page = bs4.BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    for part in page.select(f"style, script, body [lang={'zh-CN' if lang == 'en' else 'en'}]"):
+        part.decompose()
+    return page, " ".join(page.get_text(" ").split())
+
+
+def test_the_page_says_what_the_tables_say(predicted, capsys):
+    assert cli.main(["report", "--use", str(predicted)]) == 0
+    assert str(predicted / "index.html") in capsys.readouterr().out
+    page, text = text_of(predicted / "index.html", "en")
+    told = json.loads((predicted / "conditions.json").read_text())
+    about = json.loads((predicted / "predictions.json").read_text())
+    change = told["change"]
+    assert change["cause"] == "brighter" and len(told["course"]) == told["pictures"]
+    assert f"changed since picture {change['since']}" in text and "are brighter" in text
+    refused = sum(row["verdict"] in ("anomalous", "foreign") for row in about["predictions"])
+    seen = sum(not row["problem"] for row in about["predictions"])
+    assert f"{refused} of {seen} pictures were refused: if these parts are bad" in text
+    rows = about["predictions"]
+    assert f"{len(rows)} pictures" in text and "1 cannot be read" in text
+    assert f"Threshold {about['threshold']:.6g}, for {100 * about['target_fpr']:g} % of" in text
+    assert page.select_one("pre.command").text == f"adlib report --use {predicted.name}"  # no path
+    for verdict in ("good", "anomalous", "foreign"):
+        n = sum(row["verdict"] == verdict for row in rows)
+        assert not n or f"{n} {verdict}" in text
+    assert (day := rows[0]["time"][:10]) in [cell.text for cell in page.select("td")], day
+    shown = [image["src"] for image in page.select("img")]
+    assert shown and all(not source.startswith(("http", "/")) for source in shown)
+    best = max((row for row in rows if row["score"] is not None), key=lambda row: row["score"])
+    section = page.select_one("#cell-most-anomalous-shown img")
+    assert section["alt"] == best["path"].rpartition("/")[2]
+    assert "<black>" not in (predicted / "index.html").read_text(encoding="utf-8")
+    assert len(page.select("script")) == 0  # decomposed: the page's own is the only one
+    assert "条件已变化" in text_of(predicted / "index.html", "zh")[1]
+
+
+def test_a_repaired_file_is_one_picture_as_the_terminal_counts(predicted, tmp_path):
+    for name in ("predictions.json", "predictions.csv", "conditions.json"):
+        (tmp_path / name).write_bytes((predicted / name).read_bytes())
+    rows = pd.read_csv(predicted / "predictions.csv", dtype=str, keep_default_na=False)
+    broken = rows[rows["problem"] != ""].iloc[0]
+    repaired = rows[rows["problem"] == ""].iloc[0].to_dict() | {"path": broken["path"]}
+    pd.concat([rows, pd.DataFrame([repaired])]).to_csv(tmp_path / "predictions.csv", index=False)
+    _, text = text_of(use_report.build(tmp_path), "en")
+    assert f"{len(rows)} pictures" in text and "0 cannot be read" in text
+    assert "unreadable" not in text  # nor is it one of a day
+
+
+def test_the_evidence_and_its_line_are_in_the_same_number(predicted):
+    page, text = text_of(use_report.build(predicted), "en")
+    needed = json.loads((predicted / "conditions.json").read_text())["needed"]
+    assert f"{needed:g} once in {needed:g} pictures" in text
+    assert f"at {math.log10(needed):.1f} as a power of ten, the line" in text
+    assert "The highest scores" in text and "The most anomalous" not in text
+
+
+def test_a_long_number_beside_an_axis_has_room():
+    drawn = charts.panels({"a": [("c0", "line", [(1, 0)])]}, [], ("x", 1, 2, (1, 2)),
+                          ("", -0.27123, 1, (-0.27123, 1)), "caption", "name")
+    left = -float(re.search(r'viewBox="(-[0-9]+)', drawn)[1])
+    assert left >= 10 + 7 * len("-0.27123")
+
+
+def test_one_bad_part_in_twenty_explains_no_change():
+    change = {"since": 3, "path": "a/b.png", "time": "2026-01-01T00:00", "cause": "blurrier", "by": 2.0}
+    few, many = (use_report._told(change, refused, 40) for refused in (2, 3))
+    assert "Verdicts since then cannot be relied on." in few and "bad part in twenty" not in few
+    assert "3 of 40 pictures were refused: if these parts are bad" in many
+
+
+def test_a_folder_without_predictions_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="holds no predictions; give the --out"):
+        use_report.build(tmp_path)

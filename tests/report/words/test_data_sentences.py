@@ -1,0 +1,98 @@
+"""What was found of the data, in words: in both languages, and without a path of this machine."""
+import json
+import shutil
+
+import pytest
+
+from adlib.data import corruptions, layout, quality
+from adlib.data.quality import Findings
+from adlib.report import eda
+from adlib.report.words import data_sentences
+from adlib.report.words.i18n import chinese
+
+
+@pytest.mark.parametrize(("rule", "said"), [
+    ("parameter", "Data: folder images (parameter data_root)."),
+    ("environment", "Data: folder images (environment variable ADLIB_DATA)."),
+    ("project", "Data: folder images of the project."),
+    ("drawn", "Data: folder images, drawn by adlib, because neither data_root nor"),
+    ("folder", "Data: folder images."),
+])
+def test_where_the_data_lie_by_the_folders_name(rule, said):
+    sentence = data_sentences.data_source(rule, "images")
+    assert sentence.startswith(said) and "/home" not in sentence
+    assert "images" in chinese(sentence) and chinese(sentence).startswith("数据")
+
+
+def test_every_problem_is_a_sentence(course_root):
+    nut = course_root / "nut"
+    (nut / "test" / "000.png").write_bytes(b"")
+    shutil.copy(nut / "train" / "good" / "002.png", nut / "test" / "002.png")
+    shutil.copy(nut / "train" / "good" / "003.png", nut / "train" / "good" / "004.png")
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    unreadable, leak, duplicate = data_sentences.findings_problems(findings)
+    assert unreadable.startswith("cannot be read: nut/test/000.png (")
+    assert leak == ("the same image in training and in evaluation, which flatters every number: "
+                    "nut/train/good/002.png, nut/test/002.png")
+    assert duplicate.endswith("more than once: nut/train/good/003.png, nut/train/good/004.png")
+    assert chinese(leak).endswith("nut/train/good/002.png、nut/test/002.png")
+    rows = dict(data_sentences.findings_rows(findings))
+    assert rows["sizes in pixels"] == "32x32 15" and rows["unreadable"] == "1"
+    labels = course_root / layout.LABELS
+    labels.write_text(json.dumps({f"nut/test/{i:03d}.png": {"label": "bad"} for i in range(6)}))
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    assert "all anomalous" in data_sentences.findings_problems(findings)[-1]
+    labels.write_text("{")
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    assert "not valid JSON" in data_sentences.findings_problems(findings)[-1]
+    labels.unlink()
+    shutil.rmtree(nut / "train" / "bad")
+    findings = quality.check(layout.open_category(course_root, "nut"))
+    assert "have no labels" in data_sentences.findings_problems(findings)[-1]
+
+
+def test_suspect_pictures_are_in_the_answer_where_the_files_have_no_problem(course_root):
+    category = layout.open_category(course_root, "nut")
+    findings = quality.check(category)
+    assert not data_sentences.findings_problems(findings)
+    assert "speaks against" in data_sentences.data_answer(category, findings)
+    said = data_sentences.data_answer(category, findings, 2)
+    assert said.endswith("No problem with the files; 2 suspect pictures, above.")
+    assert "No problem with the files." in eda.card(findings)  # and nothing of the pictures
+
+
+def test_what_is_noted_of_masks_and_places_is_a_sentence_with_at_most_five_names():
+    def said(code, names):
+        findings = Findings({"test": 1}, {}, {}, {"good": 1, "bad": 1}, (), (), (), 0, "",
+                            noted={code: names})
+        sentence, = data_sentences.findings_problems(findings)
+        return sentence
+
+    for code in ("unread", "stray", "bare", "respelled", "alike", "absent", "contradicted", "empty",
+                 "most", "levels", "exif", "turned"):
+        sentence = said(code, tuple(f"a/{i}.png" for i in range(7)))
+        assert sentence.startswith(("7 ", "7\N{NO-BREAK SPACE}")) and sentence.endswith(
+            "(a/0.png, a/1.png, a/2.png, a/3.png, a/4.png, ...)")
+        assert "7 " in chinese(sentence) and "a/4.png" in chinese(sentence)
+    assert said("kept", ("a.png", "a.png", "b.png")) == (
+        "3 defects are smaller than half a cell of the maps, and count as one cell each "
+        "(a.png, b.png)")
+    assert said("unread", ("a\x1b[2J.png", )).endswith("(a\N{REPLACEMENT CHARACTER}[2J.png)")
+
+
+def test_masks_are_told_by_defect_or_that_there_are_none():
+    for masks, said in (({"crack": (2, 3), "cut": (0, 1)}, "crack 2/3, cut 0/1"),
+                        ({"crack": (0, 3)}, "none: where the defects are will not be measured"),
+                        ({}, "none: where the defects are will not be measured")):
+        findings = Findings({"test": 1}, {}, {}, {}, (), (), (), 0, "", masks=masks)
+        assert dict(data_sentences.findings_rows(findings))[
+            "defective test images with a mask"] == said
+
+
+def test_every_corruption_is_a_sentence_of_its_own():
+    sentences = {data_sentences.corruption(name, strength)
+                 for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS}
+    assert len(sentences) == len(corruptions.CORRUPTIONS) * len(corruptions.STRENGTHS)
+    assert "sensor noise, standard deviation 4 % of the range" in sentences
+    with pytest.raises(ValueError, match="unknown corruption 'fog'"):
+        data_sentences.corruption("fog", 1)
