@@ -12,7 +12,7 @@ import pytest
 from adlib.config import InputError
 from adlib.data import files, layout
 from adlib.report import comparison
-from adlib.report.pages import site
+from adlib.report.pages import machine_paths, site
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, failed, finished, ranks
 
@@ -311,7 +311,7 @@ def test_pages_are_rendered_again_only_where_something_changed(reports, said):
 def test_no_page_names_a_folder_of_this_machine(reports, tmp_path, monkeypatch, kept):
     """Wherever a path may stand: parameters, what a cell shows, a log, the reason of a failure."""
     root, project = tmp_path / "my data", tmp_path / "project"
-    monkeypatch.setattr(site, "project_root", lambda: project)
+    monkeypatch.setattr(machine_paths, "project_root", lambda: project)
     folder = reports / "runs" / "nut" / "memory" / "seed-0"
     about = files.read_json(folder / "run.json")
     params = {"data_root": str(root), "reports": str(reports), "weights": str(tmp_path / "a b.pth")}
