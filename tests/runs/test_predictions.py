@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(run, course_ro
         (str(folder / "a.png"), True), (str(folder / "b.png"), False),
         (str(folder / "a.png"), False)]
     assert capsys.readouterr().out.endswith(f"2 pictures: 0 anomalous, 0 foreign, 2 good. Tables and "
-                                            f"overlays: {tmp_path / 'out'}\n")
+                                            f"overlays: {tmp_path / 'out'}.\n")
 
 
 def test_a_killed_call_goes_on_where_it_was(run, course_root, tmp_path, capsys):
