@@ -137,7 +137,7 @@ def new(args: argparse.Namespace) -> int:
         from adlib.models import backbone
         from adlib.report import readiness
 
-        weights = {"weights": args.weights} if args.weights else {}
+        weights = {"weights": str(Path(args.weights).expanduser())} if args.weights else {}
         backbone.load_backbone(Config.from_mapping(fused | weights))  # before anything is copied
         if not importer.create(root, args.name, made):
             print(f"{root / args.name} holds these pictures already; going on with them")

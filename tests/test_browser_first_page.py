@@ -55,8 +55,8 @@ def study(reports, names, configurations):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), reports / "comparison.ipynb")
     write = site.write
     with pytest.MonkeyPatch.context() as patch:  # nobody looks at the runs' pages here
-        patch.setattr(site, "write", lambda page, links, _: page["stem"] == "06_comparison" and write(
-            page, links, reports))
+        patch.setattr(site, "write", lambda page, links, _: (
+            page["stem"] == "06_comparison" and write(page, links, reports)))
         site.build(reports)
     return reports / "index.html"
 

@@ -110,7 +110,8 @@ def test_what_is_refused_beside_the_score_is_counted_by_label(part, monkeypatch)
     monkeypatch.setattr(decision.foreign, "distances",
                         lambda features: torch.full((len(features), ), 1e9, dtype=torch.float64))
     half = len(part.test) // 2
-    assert foreign_exam.refused_in_addition(table, decision, part) == {"good": half, "anomalous": half}
+    assert foreign_exam.refused_in_addition(table, decision, part) == {
+        "good": half, "anomalous": half}
     table["chosen_prediction"] = table["label"]
     assert foreign_exam.refused_in_addition(table, decision, part) == {"good": half, "anomalous": 0}
     assert foreign_exam.refused_in_addition(table.assign(label=pd.NA), decision, part) is None

@@ -397,7 +397,8 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
     assert results.metrics["localisation"] == results.localization
     assert results.metrics["confounders"] == results.confounders
     assert results.metrics["calibration"] == {
-        "images": 2, "how": "split", "foreign": 0, "scores": decision.threshold.calibration.tolist()}
+        "images": 2, "how": "split", "foreign": 0,
+        "scores": decision.threshold.calibration.tolist()}
     assert results.metrics["epochs"] == 0 and results.epochs.empty
     assert len(results.regions) == 3 and len(results.score_study) == len(decision.ranking) == 9
     json.dumps(results.metrics, allow_nan=False)

@@ -138,7 +138,8 @@ def test_outlines_and_corners_lie_where_the_region_is():
 def test_many_specks_have_few_corners_and_an_empty_mask_has_none():
     masks = torch.zeros(2, 128, 128, dtype=torch.bool)
     masks[0, ::16, ::16] = True
-    one, other = image_layers.shots(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), np.zeros((2, 8, 8)),
+    images = torch.zeros(2, 3, 128, 128, dtype=torch.uint8)
+    one, other = image_layers.shots(images, np.zeros((2, 8, 8)),
                              DECISION, object(), masks)
     assert one.ticks.count("M") == 4 * image_layers.REGIONS
     assert (other.ticks, other.truth, other.level) == ("", "", "")
@@ -162,7 +163,8 @@ def test_another_page_addresses_the_same_files_whatever_the_category_is_called(m
     (mvtec_root / "nut").rename(mvtec_root / "a nut #1 ü")
     opened = part.open_part(Config(data_root=str(mvtec_root), image_size=32, held_out=0.2))
     here = tmp_path / "reports" / "runs" / "a nut #1 ü" / "pca" / "seed-0"
-    image_layers.keep(here, opened.test, np.zeros((len(opened.test), 8, 8), np.float32), DECISION, object())
+    maps = np.zeros((len(opened.test), 8, 8), np.float32)
+    image_layers.keep(here, opened.test, maps, DECISION, object())
     page = tmp_path / "reports" / "compare" / "a nut #1 ü"
     for shot in image_layers.read(here, page).values():
         assert "#" not in shot.input and " " not in shot.input

@@ -44,9 +44,10 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert cli.main(["recalibrate", str(run), str(tmp_path / "now"), "--out", str(out)]) == 0
     assert "from 25 pictures" in capsys.readouterr().out
-    before_it = inference.reopen(run)
-    refused = sum(before_it.threshold.exceeded(before_it.scores(before_it.decode(path).given[None]))[0]
-                  for path in sorted((tmp_path / "now").iterdir()))
+    parent = inference.reopen(run)
+    scores = [parent.scores(parent.decode(path).given[None])[0]
+              for path in (tmp_path / "now").iterdir()]
+    refused = parent.threshold.exceeded(np.array(scores)).sum()
     told = f"{refused} of these 25 pictures are anomalous" in caplog.text
     assert told == (refused > 1) and "else look at them" in caplog.text
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
