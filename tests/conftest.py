@@ -32,9 +32,12 @@ settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(tmp_path_factory, monkeypatch) -> typing.Iterator[None]:
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ADLIB_CACHE", str(cache))
     monkeypatch.delenv("ADLIB_DATA", raising=False)
+    yield
+    shutil.rmtree(cache, ignore_errors=True)  # gigabytes, were they kept to the suite's end
 
 
 @pytest.fixture(scope="session", autouse=True)
