@@ -31,6 +31,7 @@ if typing.TYPE_CHECKING:
     from adlib.runs.run_folder import Run
 
 Picture = torch.Tensor | np.ndarray
+CONFOUNDED = 20  # good test images that a correlation says something of
 LESSON = 176  # pixels a side of a picture of the cells that teach
 
 
@@ -145,10 +146,10 @@ def show_scores(run: Run, decision: Decision, results: Results) -> None:
 def show_confounders(results: Results) -> None:
     """The AUROC had training stopped earlier, where that is known; what the score follows where
     there is no defect."""
-    if len(results.epochs):
+    if len(results.epochs.dropna()):
         figures.show(charts.epochs_of(results.epochs, sentences.epochs(results.epochs)))
-    figures.say(sentences.confounders(results.confounders,
-                                      results.chosen["auroc"]["test"]["n_good"]))
+    if (n := results.chosen["auroc"]["test"]["n_good"]) >= CONFOUNDED:
+        figures.say(sentences.confounders(results.confounders, n))
 
 
 def answer(part: Part, detector: Detector, results: Results) -> None:

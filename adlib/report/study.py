@@ -75,6 +75,11 @@ class Study:
         files.write_text(self.reports / "summary.json",
                          self.rows.to_json(orient="records", indent=1))
 
+    @property
+    def is_judged(self) -> bool:
+        """Has any row an AUROC? So long as none has finished, nobody knows, and it may have."""
+        return bool(self.rows["auroc"].notna().any() or (self.rows["seeds"] == 0).all())
+
     # ---- what the first screen has
 
     def show_answer(self) -> None:
@@ -84,6 +89,8 @@ class Study:
         figures.show(matrix.cards(self.rows, self.reports))
 
     def show_matrix(self) -> None:
+        if len(self.rows) == 1 and not self.is_judged:
+            return  # the card says it all
         figures.show(components.figure(matrix.matrix(self.rows, self.reports), "performance",
                                        join(matrix.notes(self.rows)), SUMMARY))
 

@@ -83,6 +83,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages += side_by_side.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
+                  "judged": study.is_judged,
                   "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
     common = shared(language) | {
@@ -134,6 +135,7 @@ def run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
             "figures": _figures(folder, params["target_fpr"]) if done else []}
     if done:
         metrics = comparison.read_metrics(folder)
+        page["judged"] = row.auroc == row.auroc
         page["result"] = sentences.result(row.category, name, metrics, params["target_fpr"])
         page["caution"] = sentences.taken_otherwise(metrics, params["target_fpr"])
     return page if done else page | {"failure": _failure(
@@ -230,7 +232,7 @@ def shared(language: str) -> Page:
     return {"lang": i18n.LANGUAGES[language], "css": css, "js": js,
             "js_hash": base64.b64encode(digest).decode(), "warnings": [], "failure": None,
             "command": "", "facts": [], "figures": [], "results": "", "category": "", "caution": "",
-            "mvtec": set(),
+            "judged": True, "mvtec": set(),
             "glossary": [(named("term", name), t(f"glossary.{name}")) for name in TERMS]}
 
 
@@ -257,6 +259,9 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
     (question, first.source), (other, chinese[first.id]) = (
         (text.partition("\n")[0], text.partition("\n")[2].strip())
         for text in (first.source, chinese.get(first.id, "")))
+    if page["stem"] == "06_comparison" and not page["judged"]:
+        page["heading"], first.source = t("page.unjudged"), t("page.unjudged_said")
+        chinese[first.id] = first.source.zh
     page |= {
         "question": page.get("heading") or Text(question.removeprefix("# "),
                                                 other.removeprefix("# ") or None),
@@ -342,6 +347,8 @@ def _notebook(page: Page) -> nbformat.NotebookNode:
     left_out = {"exercise", "papermill-error-cell-tag"}
     if any("injected-parameters" in each for each in tags):  # what was given replaces the defaults
         left_out.add("parameters")
+    if not page["judged"]:  # by labels of both classes: what these alone can answer
+        left_out.add("judged")
     notebook.cells = [cell for cell, each in zip(notebook.cells, tags, strict=True)
                       if not left_out & set(each)]
     if not notebook.cells or notebook.cells[0].cell_type != "markdown":

@@ -19,7 +19,6 @@ if typing.TYPE_CHECKING:
     from adlib.evaluation.conformal import Threshold
     from adlib.models.detector import Detector
 
-CONFOUNDED = 20  # good test images that a correlation says something of
 SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
 
 
@@ -184,8 +183,10 @@ def taken_otherwise(metrics: dict[str, typing.Any], target_fpr: float) -> Text |
 def refused_in_addition(metrics: dict[str, typing.Any]) -> list[Text]:
     """What the verdict "foreign" refuses of the test images beside the score; [] where nobody
     knows."""
-    found = metrics.get("foreign")
-    return [t("foreign.in_addition", **found)] if found else []
+    if not (found := metrics.get("foreign")):
+        return []
+    judged = metrics["chosen"]["auroc"]["test"]["n_anomalous"]
+    return [t("foreign.in_addition" if judged else "foreign.in_addition_good", **found)]
 
 
 _ALARMS = {0: "result.no_alarm", 1: "result.one_alarm"}
@@ -279,8 +280,6 @@ def no_auroc(good: int, anomalous: int) -> Text:
 
 def epochs(epochs: pd.DataFrame) -> Text:
     defined = epochs.dropna()
-    if defined.empty:
-        return t("run.no_epochs")
     first, last, top = defined.iloc[0], defined.iloc[-1], defined.loc[defined["auroc"].idxmax()]
     return t("run.epochs", first=first["auroc"], begin=first["epoch"], last=last["auroc"],
              end=last["epoch"], top=top["auroc"], best=top["epoch"])
@@ -288,9 +287,7 @@ def epochs(epochs: pd.DataFrame) -> Text:
 
 def confounders(correlations: dict[str, float | None], n: int) -> Text:
     """Rank correlations of the score with brightness, size and pose (results.confounders) over n
-    good test images, and how far from 0 chance takes them (Fisher's z); of few, that it does."""
-    if n < CONFOUNDED:
-        return t("run.few_confounders", least=CONFOUNDED, n=n)
+    good test images, and how far from 0 chance takes them (Fisher's z)."""
     return t("run.confounders", n=n, chance=math.tanh(1.96 / math.sqrt(n - 3)), values=join(
         (t("list.none", name=named("appearance", name)) if value is None else
          t("list.signed", name=named("appearance", name), value=value)

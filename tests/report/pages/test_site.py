@@ -358,3 +358,27 @@ def test_a_cell_is_shown_in_chinese_where_there_is_one_and_in_english_where_not(
     assert page.soup.select_one("h2").get_text(strip=True).startswith("问题？")
     assert "引言。" in page.text and "已知。" in page.text and "New." in page.text
     assert "Known." not in page.text and "An intro" not in page.text and "无。" not in page.text
+
+
+def test_where_no_bad_picture_is_known_no_page_asks_what_was_missed(tmp_path):
+    """Of good pictures only: the sections that labels of both classes answer are left out, and the
+    first page asks what can be known."""
+    reports, good = tmp_path / "reports", category(bad=0)
+    run = finished(reports, "memory", {DISTANCE: ranks(good, 1.0)}, where=good)
+    notebook(reports / "comparison.ipynb", "compared")
+    sections = [nbformat.v4.new_markdown_cell(f"## {title}", metadata={"tags": tags})
+                for title, tags in (("Where is the line?", ["result"]),
+                                    ("What does it miss?", ["result", "judged"]))]
+    cells = [nbformat.v4.new_markdown_cell("# Which?"), *sections]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "notebook.ipynb")
+    pages = built(reports)
+    page = pages["runs/nut/memory/seed-0"].text
+    assert "Where is the line?" in page and "miss" not in page
+    index = pages["."].soup
+    assert index.h1.text == "What is known before a bad part is seen?"
+    assert "has an AUROC" not in pages["."].text
+    bad = finished(reports, "pca", {DISTANCE: ranks(category(), 1.0)})
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), bad / "notebook.ipynb")
+    pages = built(reports)
+    assert "What does it miss?" in pages["runs/nut/pca/seed-0"].text
+    assert pages["."].soup.h1.text == "What is compared?"
