@@ -89,17 +89,21 @@ class Study:
         figures.show(matrix.cards(self.rows, self.reports))
 
     def show_matrix(self) -> None:
-        if len(self.rows) == 1 and not self.is_judged:
-            return  # the card says it all
-        figures.show(components.figure(matrix.matrix(self.rows, self.reports), "performance",
-                                       join(matrix.notes(self.rows)), SUMMARY))
+        figures.show(self._matrix(self.rows, SUMMARY))
 
     def of_category(self, category: str) -> Markup:
         """What the runs of one category came to, for its page."""
-        table = components.figure(matrix.matrix(self.rows, self.reports, category), "performance",
-                                  join(matrix.notes(self.rows)), f"../../{SUMMARY}")
+        here = self.rows[self.rows["category"] == category]
+        table = self._matrix(here, f"../../{SUMMARY}", category)
         pairs = [self._pairs(category, "../../")] if len(self.pairs(category)) else []
         return Markup("").join([matrix.cards(self.rows, self.reports, category), table, *pairs])
+
+    def _matrix(self, rows: pd.DataFrame, data: str, category: str = "") -> Markup:
+        """Nothing for a row alone without an AUROC, of which the card says it all."""
+        if len(rows) == 1 and rows["auroc"].isna().all():
+            return Markup("")
+        return components.figure(matrix.matrix(self.rows, self.reports, category), "performance",
+                                 join(matrix.notes(rows)), data)
 
     # ---- a section a question; None where the runs that are there do not ask it
 
@@ -226,7 +230,9 @@ class Study:
         found = questions.epochs(self.table, self.reports)
         curves = self._results("epochs.csv")
         return Section("", [
-            charts.epochs(curves), self._table(found, "epochs", "epochs.csv")], [
+            charts.epochs(curves), self._table(  # what the curves do not say
+                found[[name for name in found if not name.startswith("epoch:")]], "confounders",
+                "epochs.csv")], [
             (found, t("caption.epochs"))], {"epochs.csv": found}) if len(found) else None
 
     # ---- the end

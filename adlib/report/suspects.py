@@ -32,6 +32,7 @@ def of_part(part: Part) -> pd.DataFrame:
 
 def page(category: layout.Category, found: pd.DataFrame, folder: Path, language: str = "") -> Path:
     """A page of its own with the gallery, and the list, in a folder; the path of the list."""
+    written = write_list(found, folder)
     site.alone(folder, t("suspects.title", category=category.name), [
         ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
                                              gallery(found, category)])],
@@ -39,7 +40,7 @@ def page(category: layout.Category, found: pd.DataFrame, folder: Path, language:
         command=["adlib", "check", "--data", str(category.root), "--reports",
                  str(folder.parents[1])], mvtec=comparison.of_mvtec(pd.DataFrame([
             {"category": category.name, "data": category.root.name, "layout": category.layout}])))
-    return write_list(found, folder)
+    return written
 
 
 def write_list(found: pd.DataFrame, folder: Path) -> Path:
@@ -65,7 +66,8 @@ def said(found: pd.DataFrame) -> Text:
 
 
 def gallery(found: pd.DataFrame, category: layout.Category) -> Markup:
-    """The suspect pictures, the first MOST of them, each with why; "" where there is none."""
+    """The suspect pictures, the first MOST of them, each with why, as a figure; "" where there is
+    none."""
     chosen = _chosen(found).head(MOST)
     if chosen.empty:
         return Markup("")
@@ -74,7 +76,8 @@ def gallery(found: pd.DataFrame, category: layout.Category) -> Markup:
                                join([Text(row.path.rpartition("/")[2], row.path.rpartition("/")[2]),
                                      _why(row)], ": "))
               for row, picture in zip(chosen.itertuples(), shown, strict=True)]
-    return components.flow(strips)
+    return components.figure(components.flow(strips), "suspect-pictures",
+                             t("suspects.caption", n=len(strips)), LIST)
 
 
 def _why(row: object) -> Text:

@@ -71,19 +71,14 @@ def _choice(exam: Exam, scores: dict[str, np.ndarray], real: pd.Series) -> dict[
 
 
 def said(found: pd.DataFrame) -> Text:
-    """The choice of every category in words, and what all choices cost."""
-    texts = [t("question.unlabelled_unsure" if row.unsure else "question.unlabelled_sure",
-               category=row.category, label=label(row.configuration), auroc=row.label_free,
-               n=len(row.unsure), of=row.others) for row in found.itertuples()]
+    """What the choices cost, where there are labels to judge them by."""
     judged = found.dropna(subset="best_auroc")
-    if len(judged):
-        lost, sure = judged["best_auroc"] - judged["chosen_auroc"], ~judged["unsure"].astype(bool)
-        texts.append(t("question.unlabelled_cost", n=len(judged), lost=lost.mean(),
-                       most=lost.max()))
-        if sure.any():
-            texts.append(t("question.unlabelled_right", sure=int(sure.sum()),
-                           right=int((sure & (lost <= 0)).sum())))
-    return join(texts)
+    if judged.empty:
+        return Text("")
+    lost, sure = judged["best_auroc"] - judged["chosen_auroc"], ~judged["unsure"].astype(bool)
+    said = t("question.unlabelled_cost", n=len(judged), lost=lost.mean(), most=lost.max())
+    return join([said, t("question.unlabelled_right", sure=int(sure.sum()),
+                         right=int((sure & (lost <= 0)).sum()))]) if sure.any() else said
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:

@@ -40,6 +40,7 @@ class Reopened:
     detector: Detector
     decision: Decision
     looked_at: np.ndarray | None = None  # what roi and ignore left to be looked at: bool [h,w]
+    before: dict[str, float] | None = None  # of a recalibrated one: threshold, what it refused
 
     @property
     def threshold(self) -> Threshold:
@@ -171,7 +172,8 @@ def reopen(folder: Path) -> Reopened:
                         {score: threshold}, {}, maps["low"], maps["level"], usual,
                         _foreign(folder, config))
     detector.weights = about["weights"]
-    return Reopened(config, detector.eval(), decision, frame.kept(folder / run_folder.LOOKED_AT))
+    return Reopened(config, detector.eval(), decision, frame.kept(folder / run_folder.LOOKED_AT),
+                    calibration.get("before"))
 
 
 def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.Part]:

@@ -222,8 +222,9 @@ class Record:
                     self.run.decision.conditions.calibration.items()}})
 
     def _said(self) -> dict[str, typing.Any]:
-        config, threshold = self.run.config, self.run.threshold
-        return {"configuration": config.name, "category": config.category, "seed": config.seed,
+        config, threshold, before = self.run.config, self.run.threshold, self.run.before
+        return ({"recalibrated": before} if before else {}) | {
+                "configuration": config.name, "category": config.category, "seed": config.seed,
                 "score": self.run.decision.score, "target_fpr": threshold.target_fpr,
                 "threshold": None if math.isinf(threshold.value) else threshold.value,
                 "calibration_images": len(threshold.calibration), "predictions": []}

@@ -73,6 +73,8 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
     metrics |= {"chosen": {"score": run.decision.score}, "auroc": {}}  # that was the parent's
     metrics["calibration"] = {"images": len(values), "how": "recalibrated",
                               "scores": values.tolist()}
+    if before.is_attainable:
+        metrics["calibration"]["before"] = {"threshold": before.value, "refused": refused}
     about = run_folder.manifest(folder) | {
         "parent": folder.name, "finished": datetime.now(timezone.utc).isoformat()}
     out.parent.mkdir(parents=True, exist_ok=True)

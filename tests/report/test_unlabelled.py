@@ -29,7 +29,7 @@ def test_a_sure_choice_and_what_it_cost(tmp_path):
     assert (row["best"], row["best_auroc"], row["chosen_auroc"]) == ("memory", 1.0, 0.75)
     assert row["kendall"] == pytest.approx(1 / 3)  # one pair of three lies the other way
     said = of.unlabelled().said
-    assert "tell it apart from every other (2)" in said and said.zh != said
+    assert said.zh != said
     assert "stays 0.250 of AUROC below the best" in said and "0 of 1 were the best" in said
     assert "<td class=\"number\">2</td>" in tables.html(unlabelled.shown(unlabelled.table(
         of.main, tmp_path)), "caption")  # a count without decimals
@@ -40,9 +40,8 @@ def test_an_unsure_choice_names_what_it_might_as_well_have_been(tmp_path):
                {"pca": 1.0, "memory": 0.9, "fused": 0.5})
     found = unlabelled.table(of.main, tmp_path)
     assert found["unsure"].tolist()[0][:1] == ["memory"]
-    assert "this choice is unsure" in of.unlabelled().said
     assert comparison.label("memory") in tables.markdown(unlabelled.shown(found))
-    assert "sure" not in of.unlabelled().said.rpartition("Judged by")[2]  # none was
+    assert "sure" not in of.unlabelled().said  # none was
 
 
 def test_two_orders_of_two_have_no_agreement_worth_a_column(tmp_path):
@@ -64,5 +63,5 @@ def test_without_labels_the_choice_is_said_and_its_cost_is_not(tmp_path):
     for name, synthetic in {"pca": CLEAR, "memory": LOST}.items():
         finished(tmp_path, name, {DISTANCE: np.arange(20.0)}, where=category(bad=0), held=GOOD,
                  synthetic=synthetic)
-    said = Study(tmp_path).unlabelled().said
-    assert "without labels one would take" in said and "Judged by the labels" not in said
+    found = Study(tmp_path).unlabelled()
+    assert found.said == "" and comparison.label("pca") in found.drawn[0]

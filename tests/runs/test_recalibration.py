@@ -57,6 +57,10 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
     shown = [Source(path, path.name) for path in sorted((tmp_path / "now").iterdir())]
     assert found.tolist() == [float(old.scores(old.decode(one.path).given[None])[0]) for one in shown]
     assert new.threshold.exceeded(found).mean() <= 0.05
+    assert new.before == {"threshold": old.threshold.value, "refused": refused}
+    cli.main(["predict", str(out), str(tmp_path / "now"), "--out", str(tmp_path / "seen")])
+    assert json.loads((tmp_path / "seen" / "predictions.json").read_text())[
+        "recalibrated"] == new.before and old.before is None
     with pytest.raises(InputError, match="is there already"):
         recalibration.recalibrate(run, shown, out)
 

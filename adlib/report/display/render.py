@@ -83,6 +83,12 @@ def aria(text: str) -> markupsafe.Markup:
         str(text), i18n.chinese(text))
 
 
+def hover(text: str) -> markupsafe.Markup:
+    """What is read on hovering over an element, as attributes, in either language."""
+    return markupsafe.Markup('title="{}" data-title-zh="{}"').format(
+        str(text), i18n.chinese(text))
+
+
 def commands(markup: markupsafe.Markup) -> markupsafe.Markup:
     """What stands between backticks as code."""
     # not from a lone backtick in a name on, across tags or to that of the next name
@@ -96,7 +102,7 @@ def _environment() -> jinja2.Environment:
                                      trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {
-        "both": both, "aria": aria, "zh": i18n.chinese,
+        "both": both, "aria": aria, "hover": hover, "zh": i18n.chinese,
         "commands": commands, "number": number, "short": short,
         "log": math.log, "numbers": lambda values: " ".join(map(number, values))}
     environment.globals |= {"t": i18n.t, "named": i18n.named}

@@ -50,16 +50,18 @@ def links(groups: Groups, folder: Path, compare: Path) -> dict[str, typing.Any]:
 
 def number_figures(cells: Cells) -> None:
     """Give each figure (components.figure) its number, in the order of the page, and the link to
-    the cell that made it."""
+    the code that made it, where the page has it."""
     numbers = itertools.count(1)
     for cell in cells:
         for output in cell.get("outputs", ()):
             if "text/html" in (data := output.get("data", {})):
-                data["text/html"] = re.sub(
+                html = re.sub(
                     r'(<a class="figno"[^>]*>)(?=</a>)',
                     lambda found: found[1] + i18n.html(t("figure.number", n=next(numbers))),
-                    "".join(data["text/html"])).replace('href="#cell"',
-                                                                   f'href="#cell-{cell.id}"')
+                    "".join(data["text/html"]))
+                data["text/html"] = html.replace(
+                    'href="#cell"', f'href="#cell-{cell.id}"') if cell.source else re.sub(
+                    r'(?: · )?<a href="#cell">.*?</a>', "", html)
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation.conditions import MEASURED
+from adlib.report.comparison import label
 from adlib.report.display import charts, components
 from adlib.report.display.render import render
 from adlib.report.pages import site
@@ -21,7 +22,7 @@ from adlib.report.words.i18n import Text, join, named, t
 if typing.TYPE_CHECKING:
     from adlib.runs.prediction_record import Record
 
-MOST = 24  # pictures shown of a kind
+LEAST, MOST = 6, 24  # pictures shown of a kind; the fewest of the highest scores
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
 VERDICTS = ("good", "anomalous", "foreign", "")
 REFUSED = ("anomalous", "foreign")
@@ -51,16 +52,19 @@ def build(folder: Path, language: str = "") -> Path:
                                                components.paragraph(
                                                    _changed(conditions, scored["verdict"]))]),
                 ("days", t("use.days"), [_days(rows)])]
+    foreign, others = (scored[is_foreign & (scored["overlay"] != "")] for is_foreign in (
+        scored["verdict"] == "foreign", scored["verdict"] != "foreign"))
+    high = others.sort_values("score", ascending=False, kind="stable").head(
+        max(LEAST, int((others["verdict"] == "anomalous").sum())))
+    sections += [(name, t(title), [_pictures(some.head(MOST), name, caption)])
+                 for name, title, caption, some in (
+                     ("most-anomalous", "use.most_anomalous", "use.most_anomalous_caption", high),
+                     ("foreign", "use.foreign", "use.foreign_caption", foreign)) if len(some)]
     if len(scored):
         sections += [("scores", t("use.scores"), [_scores(scored, said["threshold"])]),
-                     ("drift", t("use.drift"), [_drift(scored, conditions)]),
-                     ("most-anomalous", t("use.most_anomalous"), [_pictures(
-                         scored.sort_values("score", ascending=False, kind="stable"))])]
-    foreign = scored[scored["verdict"] == "foreign"]
-    if len(foreign):
-        sections.append(("foreign", t("use.foreign"), [_pictures(foreign)]))
+                     ("drift", t("use.drift"), [_drift(scored, conditions)])]
     return site.alone(folder, t("use.title", category=said["category"],
-                                configuration=said["configuration"]), sections,
+                                configuration=label(said["configuration"])), sections,
                       synthetic=False, language=language,
                       command=["adlib", "report", "--use", str(folder)])
 
@@ -83,8 +87,11 @@ def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
     told = t("use.counts", n=len(rows), kinds=kinds or t("data.none"), unread=unread)
     if said["threshold"] is None:
         return join([told, t("use.no_threshold")])
-    return join([told, t("use.threshold", value=said["threshold"], rate=(
+    told = join([told, t("use.threshold", value=said["threshold"], rate=(
         f"{100 * said['target_fpr']:.3g} %"), n=said["calibration_images"])])
+    before = said.get("recalibrated")
+    return join([told, t("use.recalibrated", n=said["calibration_images"], **before)]
+                ) if before else told
 
 
 def _changed(conditions: dict[str, typing.Any], verdicts: pd.Series) -> Text:
@@ -100,7 +107,7 @@ def _told(change: dict[str, typing.Any], refused: int, n: int) -> Text:
     """refused: of the n pictures; more bad parts than the test bears look like a change."""
     many = refused > BORNE * n
     return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
-                   time=change["time"][:16], cause=named("change", change["cause"]),
+                   time=_minute(change["time"]), cause=named("change", change["cause"]),
                    by=change["by"]),
                  t("use.or_bad", refused=refused, n=n) if many else t("use.unreliable"),
                  t("use.what_to_do")])
@@ -160,10 +167,16 @@ def _panel(curves: dict[Text, np.ndarray], low: float, high: float, caption: Tex
                          caption, name, data="predictions.csv", level=level)
 
 
-def _pictures(rows: pd.DataFrame) -> Markup:
-    """Overlays, each with its name, its score and its p-value."""
-    shown = rows[rows["overlay"] != ""].head(MOST)
-    return render("use.html.j2", rows=[
-        {"overlay": row.overlay, "name": Path(row.path).name, "time": row.time[:16],
+def _pictures(rows: pd.DataFrame, name: str, caption: str) -> Markup:
+    """Overlays, each with its verdict, its name, its score and its p-value, as a figure. caption:
+    the key of a message."""
+    shown = render("use.html.j2", rows=[
+        {"overlay": row.overlay, "name": Path(row.path).name, "time": _minute(row.time),
+         "verdict": named("verdict", row.verdict or "none"),
          "said": t("use.score", score=row.score, p_value=row.p_value)}
-        for row in shown.itertuples()])
+        for row in rows.itertuples()])
+    return components.figure(shown, name, t(caption, n=len(rows)), "predictions.csv")
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")

@@ -114,8 +114,9 @@ def overall(rows: pd.DataFrame) -> Text | None:
         return None
     best = over.index[0]
     mine = rows[rows["configuration"] == best]
-    return t("answer.overall", n=len(mine), label=label(best), mean=over.loc[best, "mean"],
-             with_best=int((mine["with_best"] == True).sum()))  # noqa: E712
+    with_best = int((mine["with_best"] == True).sum())  # noqa: E712
+    return t("answer.overall_all" if with_best == len(mine) else "answer.overall", n=len(mine),
+             label=label(best), mean=over.loc[best, "mean"], with_best=with_best)
 
 
 def full(rows: pd.DataFrame) -> Text:

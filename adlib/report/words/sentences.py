@@ -303,7 +303,7 @@ def answer(config: Config, category: str, auroc: dict[str, dict[str, typing.Any]
                  why=no_auroc(entry["n_good"], entry["n_anomalous"]))
     verdict = t("run.like_guessing" if entry["low"] <= 0.5 <= entry["high"] else
                 "run.worse_than_guessing" if entry["high"] < 0.5 else "run.better_than_guessing")
-    text = t("run.answer", category=category, value=entry["value"], verdict=verdict,
+    text = t("run.answer", category=category, verdict=verdict,
              name=named("label", config.name), auroc=_auroc(entry))
     return text if not weights_word.startswith("RANDOM") else join(
         [text, t("run.answer_weights", weights=weights(weights_word))])

@@ -57,9 +57,15 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     assert (day := rows[0]["time"][:10]) in [cell.text for cell in page.select("td")], day
     shown = [image["src"] for image in page.select("img")]
     assert shown and all(not source.startswith(("http", "/")) for source in shown)
-    best = max((row for row in rows if row["score"] is not None), key=lambda row: row["score"])
-    section = page.select_one("#cell-most-anomalous-shown img")
-    assert section["alt"] == best["path"].rpartition("/")[2]
+    best = max((row for row in rows if row["score"] is not None and row["verdict"] != "foreign"),
+               key=lambda row: row["score"])
+    high, unlike = (page.select(f"#{name} .strip") for name in ("most-anomalous", "foreign"))
+    assert high[0].img["alt"] == best["path"].rpartition("/")[2]
+    assert len(high) == min(24, sum(row["verdict"] == "anomalous" for row in rows))
+    assert [part.strong.text for part in unlike] == ["foreign (not this part)"]
+    assert not page.select('a[href="#cell"]') and not page.select(".sources a[href^='#cell-']")
+    assert all(figure.select_one(".sources a")["href"] == "predictions.csv"
+               for figure in page.select("figure.fig")), "no code is on this page to lead to"
     assert "<black>" not in (predicted / "index.html").read_text(encoding="utf-8")
     assert len(page.select("script")) == 0  # decomposed: the page's own is the only one
     assert "条件已变化" in text_of(predicted / "index.html", "zh")[1]
@@ -98,6 +104,17 @@ def test_one_bad_part_in_twenty_explains_no_change():
     few, many = (use_report._told(change, refused, 40) for refused in (2, 3))
     assert "Verdicts since then cannot be relied on." in few and "bad part in twenty" not in few
     assert "3 of 40 pictures were refused: if these parts are bad" in many
+
+
+def test_of_a_threshold_set_anew_it_says_what_the_one_before_refused(predicted, tmp_path):
+    for name in ("predictions.csv", "conditions.json"):
+        (tmp_path / name).write_bytes((predicted / name).read_bytes())
+    about = json.loads((predicted / "predictions.json").read_text())
+    about |= {"recalibrated": {"threshold": 1.25, "refused": 7}, "calibration_images": 40}
+    (tmp_path / "predictions.json").write_text(json.dumps(about))
+    _, text = text_of(use_report.build(tmp_path), "en")
+    assert "of the 40 pictures that it rests on, the one before, 1.25, would have called 7" in text
+    assert "set anew" not in text_of(use_report.build(predicted), "en")[1]
 
 
 def test_a_folder_without_predictions_is_an_error(tmp_path):

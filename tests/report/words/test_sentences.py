@@ -187,7 +187,7 @@ def test_the_answer_claims_no_more_than_the_interval_allows(a, b, c, random):
         }
     }
     text = sentences.answer(CONFIG, "nut", entry, "RANDOM, not ImageNet's" if random else "none")
-    assert f"nut AUROC: {value:.4f}." in text and "own" in text
+    assert "On nut, own " in text and f"AUROC {value:.3f} (" in text
     assert ("better than guessing" in text) == (low > 0.5) and ("is not distinguishable from guessing"
                                                                 in text) == (low <= 0.5 <= high)
     assert ("ranks good parts above bad ones" in text) == (high < 0.5) and ("RANDOM"

@@ -18,6 +18,7 @@ function speak(lang) {
     part.setAttribute(attribute, lang === "zh-CN" ? other : part.dataset.english);
   };
   each("[data-alt-zh]", (part) => swap(part, "alt", part.dataset.altZh));
+  each("[data-title-zh]", (part) => swap(part, "title", part.dataset.titleZh));
   each("[data-aria-zh]", (part) => swap(part, "aria-label", part.dataset.ariaZh));
   each("option[data-zh], title", (part) => {
     part.dataset.english ??= part.textContent;
