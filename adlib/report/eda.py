@@ -159,7 +159,8 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
     weights = t("data.random_because_no_run_asks") if config.weights == "none" else (
         sentences.weights(word))
     title = t("data.n_images_features_frozen_resnet18", n=len(paths), how=how, weights=weights)
-    drawn = scatter.feature_map(points, kinds, keys, loaded.permute(0, 2, 3, 1).numpy(), title)
+    drawn = scatter.feature_map(points, kinds, keys, loaded.permute(0, 2, 3, 1).numpy(), title,
+                                IMAGES)
     return drawn, data_sentences.neighbours(*embedding.alike(pooled, anomalous), len(paths))
 
 

@@ -26,11 +26,12 @@ SHAPES = ("M0-5.5 4.4 0 0 5.5-4.4 0z", "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-
 
 
 def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.Sequence[str],
-                thumbs: typing.Sequence[np.ndarray], title: Text) -> Markup:
+                thumbs: typing.Sequence[np.ndarray], title: Text, data: str = "") -> Markup:
     """Images as points: a colour and a shape a kind, pictures where there is room, and any picture
     large under the mouse.
 
     points: [N,2]. kinds, names: of each image; kinds may be Texts. thumbs: uint8 [s,s,3] each.
+    data: the file that lists them, beside the page.
     """
     box = np.array([WIDE, HIGH])
     spread = np.maximum(np.ptp(points, axis=0), 1e-12)
@@ -49,7 +50,7 @@ def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.S
                       "text": t("view.kind_name", kind=kind, name=name)})
     drawn = render("feature_map.html.j2", points=items, kinds=list(marks.values()), title=title,
                    wide=WIDE, high=HIGH, room=ROOM, large=LARGE)
-    return components.figure(drawn, "feature-map", title)
+    return components.figure(drawn, "feature-map", title, data)
 
 
 def _with_room(centres: np.ndarray) -> set[int]:

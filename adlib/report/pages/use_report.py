@@ -25,6 +25,7 @@ if typing.TYPE_CHECKING:
 LEAST, MOST = 6, 24  # pictures shown of a kind; the fewest of the highest scores
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
 VERDICTS = ("good", "anomalous", "foreign", "")
+COLUMNS = {"foreign": "use.foreign_column", "": "use.none_column", "unread": "use.unread_column"}
 REFUSED = ("anomalous", "foreign")
 BORNE = 0.05  # share of bad parts that the test of the conditions is made to bear
 
@@ -120,8 +121,8 @@ def _days(rows: pd.DataFrame) -> Markup:
     shown = [name for name in (*VERDICTS, "unread") if name in table]
     return render("table.html.j2", caption=t("use.days"), numeric=[False, *[True] * len(shown)],
                   titles=[t("use.day"), *(
-                      t("use.foreign_column") if name == "foreign" else
-                      named("verdict", name or "none") for name in shown)],
+                      t(COLUMNS[name]) if name in COLUMNS else named("verdict", name)
+                      for name in shown)],
                   rows=[[day, *(str(table.loc[day, name]) for name in shown)]
                         for day in table.index])
 
