@@ -188,7 +188,8 @@ def both_ways(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     cells = cells[cells["row"].isin(order) & cells["column"].isin(order)]
     cells = cells.sort_values(["row", "column"], key=lambda codes: codes.map(order.index))
     return cells.assign(
-        text=[f"{cell.value:+.3f} (p {_p(cell.p_holm)})" for cell in cells.itertuples()],
+        text=[f"{round(cell.value, 3) + 0.0:+.3f} (p {_p(cell.p_holm)})"  # no -0.000
+              for cell in cells.itertuples()],
         mark=np.where(cells["p_holm"] < comparison.LEVEL, "★", ""))
 
 

@@ -16,7 +16,7 @@ from adlib.report.comparison import label
 from adlib.report.display import figures, gallery, tables
 from adlib.report.display.render import render
 from adlib.report.words import answers
-from adlib.report.words.i18n import Text, t
+from adlib.report.words.i18n import Text, join, t
 from adlib.runs import forecast, image_layers
 
 MORE = {"localisation": ("au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"),
@@ -82,8 +82,9 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
     return render(
         "matrix.html.j2", groups=list(groups.values()), several=len(over) > 0, low=low,
         heads=[(name, "" if only else _data_page(reports, name)) for name in categories],
-        wide=len(categories) <= WIDE, constant=constant, decimal=tables.decimal,
+        wide=len(categories) <= WIDE, decimal=tables.decimal,
         said=tables.auroc, rated=here["detections"].notna().any(),
+        constant=join((t("list.name", name=title, value=text) for title, text in constant), ", "),
         judged=here["auroc"].notna().any(), no_rates=t("answer.no_rates"),
         more={group: list(map(tables.title, more[group])) for group in more})
 

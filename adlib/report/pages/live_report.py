@@ -14,6 +14,7 @@ from adlib.runs.grid import Task
 
 if typing.TYPE_CHECKING:
     from adlib.report.pages import site
+    from adlib.report.words.i18n import Text
 
 RELOAD_S = 5
 Steps = list[tuple[Task, str]]
@@ -79,10 +80,28 @@ class Growing:
 
         done = sum(status in ("finished", "failed") for _, status in steps)
         said = t("growing.done", done=str(done), all=str(len(steps)))
+        folders = [task.output.parent.relative_to(self.reports) for task, _ in steps]
         shown = render("growing.html.j2", said=said, steps=[
-            (task.title, f"{task.output.parent.relative_to(self.reports).as_posix()}/index.html"
-             if task in self.pages else "", named("status", status)) for task, status in steps])
+            (_title(folder.parts), f"{folder.as_posix()}/index.html" if task in self.pages else "",
+             named("status", status))
+            for folder, (task, status) in zip(folders, steps, strict=True)])
         return {"notebook": self.reports / "comparison.ipynb", "stem": "", "up": "",
                 "cells": [notebook_page.shown("steps", shown)],
                 "heading": t("growing.title"), "title": t("page.study"), "synthetic": False,
                 "reload": RELOAD_S}
+
+
+def _title(parts: tuple[str, ...]) -> Text:
+    """What a step is called, by its folder's way from the reports."""
+    from adlib.report.comparison import label
+    from adlib.report.words.i18n import t
+
+    if not parts:
+        return t("growing.comparison")
+    kind, category, *rest = parts
+    if kind == "eda":
+        return t("page.data_of", category=category)
+    name = label(rest[0])
+    return t(f"page.{kind}_of", category=category, configuration=name) if kind != "runs" else t(
+        "page.category_configuration", category=category,
+        configuration=t("page.seed", configuration=name, seed=rest[1].removeprefix("seed-")))

@@ -223,13 +223,13 @@ def misses(table: pd.DataFrame) -> Text:
     if missed.empty:
         return t("misses.none", n=len(bad))
     said = [t("misses.some", n=len(missed), of=len(bad))]
-    if bad["defect"].nunique() > 1:
+    if bad["defect"].nunique() > 1 and len(missed) > 1:
         counts = missed["defect"].value_counts()
         said.append(t("misses.most", n=counts.iloc[0], of=len(missed),
                       defect=defect(counts.index[0]),
                       all=int((bad["defect"] == counts.index[0]).sum())))
-        if whole := sorted(set(bad["defect"]) - set(counts.index)):
-            said.append(t("misses.never", defects=join(map(defect, whole), ", ")))
+    if whole := sorted(set(bad["defect"]) - set(missed["defect"])):
+        said.append(t("misses.never", defects=join(map(defect, whole), ", ")))
     if not bad["score"].equals(bad["chosen_score"]):
         said.append(t("misses.reference", n=int(missed["prediction"].sum()), of=len(missed)))
     return join(said)

@@ -43,7 +43,7 @@ def test_the_first_page_lists_the_steps_links_what_is_done_and_reloads(steps, tm
     first, second = page.select("ol.steps li")
     assert first.a["href"] == "runs/nut/memory/seed-0/index.html" and "finished" in first.text
     assert second.a is None and "running" in second.text and page.html["lang"] == "zh-CN"
-    assert "共 2 步，已完成 1 步" in page.text
+    assert "共 2 步，已完成 1 步" in page.text and "图块记忆库（PatchCore），随机种子 0" in first.text
     run = bs4.BeautifulSoup((tmp_path / first.a["href"]).read_text(encoding="utf-8"), "html.parser")
     assert "remembered" in run.text and not run.select("meta[http-equiv=refresh]")
     assert "index.html" in caplog.text and "no page" not in caplog.text

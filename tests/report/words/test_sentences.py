@@ -236,7 +236,7 @@ def test_what_is_missed_by_kind_and_what_the_reference_says_of_it():
     table = run.table
     table.loc[table["label"].eq(1).fillna(False) & (table["split"] == "test"), "defect"] = defects
     assert sentences.misses(table) == (
-        "6 of 15 anomalous test images are missed. 6 of the 6 are of the kind cut (10 in all). "
+        "Missed: 6 of 15 anomalous test images. 6 of the 6 are of the kind cut (10 in all). "
         "Never missed: hole. At its own threshold the mean squared error would find 2 of these 6.")
     _, run = metrics({OWN: tests[OTHER] + 2})
     assert sentences.misses(run.table) == (
