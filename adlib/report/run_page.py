@@ -78,6 +78,8 @@ def show_decision(decision: Decision) -> None:
     from adlib.evaluation import psychometric
 
     figures.say(sentences.decisions(decision))
+    if unlike := sentences.foreign_decided(decision):
+        figures.say(unlike)
     if found := psychometric.half_found(decision):
         key = "beyond" if found["pixels"] is None else (
             "or_less" if found["pixels"] == found["least"] else "pixels")

@@ -69,7 +69,8 @@ class Growing:
                 site.write(common | self.pages[task], groups, self.reports)
             if self.own:
                 files.write_json(self.note, {"growing": len(self.pages)})
-                site.write(common | self._first(steps), groups, self.reports)
+                drawn = "synthetic" in table and comparison.drawn(table)
+                site.write(common | self._first(steps) | {"synthetic": drawn}, groups, self.reports)
         except Exception as error:  # the whole report, drawn at the end, says what is wrong
             log.warning("no page while the study runs: %s", error)
 
@@ -87,8 +88,7 @@ class Growing:
             for folder, (task, status) in zip(folders, steps, strict=True)])
         return {"notebook": self.reports / "comparison.ipynb", "stem": "", "up": "",
                 "cells": [notebook_page.shown("steps", shown)],
-                "heading": t("growing.title"), "title": t("page.study"), "synthetic": False,
-                "reload": RELOAD_S}
+                "heading": t("growing.title"), "title": t("page.study"), "reload": RELOAD_S}
 
 
 def _title(parts: tuple[str, ...]) -> Text:

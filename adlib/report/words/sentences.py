@@ -98,13 +98,17 @@ def decisions(decision: Decision) -> Text:
     said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
                   more=least - good) if good < least and not threshold.is_attainable else
                 threshold_rests_on(threshold))
-    said += foreign_first(threshold)
-    if unlike := decision.foreign_threshold:
-        said.append(t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
-                      both=threshold.target_fpr, weights=weights(decision.foreign.weights)))
-        if aside := int(decision.foreign.set_aside):
-            said.append(t("foreign.set_aside", n=aside))
-    return join(said)
+    return join([*said, *foreign_first(threshold)])
+
+
+def foreign_decided(decision: Decision) -> Text:
+    """From where on a picture is foreign; "" where nobody asks."""
+    if not (unlike := decision.foreign_threshold):
+        return Text("")
+    said = t("foreign.decided", n=len(unlike.calibration), rate=unlike.target_fpr,
+             both=decision.threshold.target_fpr, weights=weights(decision.foreign.weights))
+    aside = int(decision.foreign.set_aside)
+    return join([said, t("foreign.set_aside", n=aside)]) if aside else said
 
 
 def threshold_rests_on(threshold: Threshold) -> Text:
