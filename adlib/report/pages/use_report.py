@@ -1,7 +1,6 @@
 """The report of use: a page from a folder of predictions, without the run."""
 from __future__ import annotations
 
-import dataclasses
 import math
 import typing
 from pathlib import Path
@@ -17,17 +16,13 @@ from adlib.report.comparison import label
 from adlib.report.display import charts, components
 from adlib.report.display.render import render
 from adlib.report.pages import site
+from adlib.report.words import use_sentences
 from adlib.report.words.i18n import Text, join, named, t
-
-if typing.TYPE_CHECKING:
-    from adlib.runs.prediction_record import Record
 
 LEAST, MOST = 6, 24  # pictures shown of a kind; the fewest of the highest scores
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
 VERDICTS = ("good", "anomalous", "foreign", "")
 COLUMNS = {"foreign": "use.foreign_column", "": "use.none_column", "unread": "use.unread_column"}
-REFUSED = ("anomalous", "foreign")
-BORNE = 0.05  # share of bad parts that the test of the conditions is made to bear
 
 
 def build(folder: Path, language: str = "") -> Path:
@@ -70,16 +65,6 @@ def build(folder: Path, language: str = "") -> Path:
                       command=["adlib", "report", "--use", str(folder)])
 
 
-def warning(record: Record) -> Text:
-    """For the terminal: since when pictures are not taken as the run's own were, how they differ,
-    and what to do; nothing where no change was found."""
-    if record.changed_at is None:
-        return Text("")
-    return _told(dataclasses.asdict(record.conditions.change) | {
-        "path": record.changed_at.path, "time": record.changed_at.time},
-        sum(record.verdicts[kind] for kind in REFUSED), record.verdicts.total())
-
-
 def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
     unread = int((rows["problem"] != "").sum())
     counts = rows.loc[rows["problem"] == "", "verdict"].value_counts()
@@ -101,17 +86,8 @@ def _changed(conditions: dict[str, typing.Any], verdicts: pd.Series) -> Text:
     if not (change := conditions["change"]):
         return t("use.as_before", n=conditions["pictures"], evidence=conditions["evidence"],
                  needed=conditions["needed"])
-    return _told(change, int(verdicts.isin(REFUSED).sum()), len(verdicts))
-
-
-def _told(change: dict[str, typing.Any], refused: int, n: int) -> Text:
-    """refused: of the n pictures; more bad parts than the test bears look like a change."""
-    many = refused > BORNE * n
-    return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
-                   time=_minute(change["time"]), cause=named("change", change["cause"]),
-                   by=change["by"]),
-                 t("use.or_bad", refused=refused, n=n) if many else t("use.unreliable"),
-                 t("use.what_to_do")])
+    return use_sentences.changed(change, int(verdicts.isin(use_sentences.REFUSED).sum()),
+                                 len(verdicts))
 
 
 def _days(rows: pd.DataFrame) -> Markup:
@@ -172,12 +148,8 @@ def _pictures(rows: pd.DataFrame, name: str, caption: str) -> Markup:
     """Overlays, each with its verdict, its name, its score and its p-value, as a figure. caption:
     the key of a message."""
     shown = render("use.html.j2", rows=[
-        {"overlay": row.overlay, "name": Path(row.path).name, "time": _minute(row.time),
+        {"overlay": row.overlay, "name": Path(row.path).name, "time": use_sentences.minute(row.time),
          "verdict": named("verdict", row.verdict or "none"),
          "said": t("use.score", score=row.score, p_value=row.p_value)}
         for row in rows.itertuples()])
     return components.figure(shown, name, t(caption, n=len(rows)), "predictions.csv")
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
