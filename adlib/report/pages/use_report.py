@@ -148,7 +148,8 @@ def _pictures(rows: pd.DataFrame, name: str, caption: str) -> Markup:
     """Overlays, each with its verdict, its name, its score and its p-value, as a figure. caption:
     the key of a message."""
     shown = render("use.html.j2", rows=[
-        {"overlay": row.overlay, "name": Path(row.path).name, "time": use_sentences.minute(row.time),
+        {"overlay": row.overlay, "name": Path(row.path).name,
+         "time": use_sentences.minute(row.time),
          "verdict": named("verdict", row.verdict or "none"),
          "said": t("use.score", score=row.score, p_value=row.p_value)}
         for row in rows.itertuples()])
