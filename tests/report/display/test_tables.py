@@ -83,7 +83,8 @@ def test_a_heat_map_has_colours_marks_and_its_numbers_on_demand():
     assert [cell.get("style") for cell in first.select("td")] == [None, "--v:50"]  # as the rows
     _, cell = first.select("td")
     assert "minus" in cell["class"] and cell.text == "-0.250 (p = 1)"
-    assert "PCA residual" in cell["title"] and second.td.text == "x★"
+    assert "PCA residual" in cell["title"] and "PCA 残差，" in cell["data-title-zh"]
+    assert second.td.text == "x★"
     assert page.select(".few")
     assert tables.heat(cells[:1], "none", "none", low=0, high=1) == ""
 
