@@ -75,11 +75,6 @@ class Study:
         files.write_text(self.reports / "summary.json",
                          self.rows.to_json(orient="records", indent=1))
 
-    @property
-    def is_judged(self) -> bool:
-        """Has any row an AUROC? So long as none has finished, nobody knows, and it may have."""
-        return bool(self.rows["auroc"].notna().any() or (self.rows["seeds"] == 0).all())
-
     # ---- what the first screen has
 
     def show_answer(self) -> None:

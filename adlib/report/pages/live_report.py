@@ -102,6 +102,7 @@ def _title(parts: tuple[str, ...]) -> Text:
     if kind == "eda":
         return t("page.data_of", category=category)
     name = label(rest[0])
-    return t(f"page.{kind}_of", category=category, configuration=name) if kind != "runs" else t(
-        "page.category_configuration", category=category,
-        configuration=t("page.seed", configuration=name, seed=rest[1].removeprefix("seed-")))
+    if kind != "runs":
+        return t(f"page.{kind}_of", category=category, configuration=name)
+    name = t("page.seed", configuration=name, seed=rest[1].removeprefix("seed-"))
+    return t("page.category_configuration", category=category, configuration=name)

@@ -83,7 +83,7 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages += side_by_side.pages(reports, table)
     retry = freshness.read(reports / "comparison.json").get("retry")
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
-                  "judged": study.is_judged,
+                  "judged": study.rows["auroc"].notna().any() or not study.rows["seeds"].any(),
                   "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
                   "command": f"{retry} --report" if retry else ""})
     common = shared(language) | {

@@ -145,8 +145,7 @@ def _panel(curves: dict[Text, np.ndarray], low: float, high: float, caption: Tex
 
 
 def _pictures(rows: pd.DataFrame, name: str, caption: str) -> Markup:
-    """Overlays, each with its verdict, its name, its score and its p-value, as a figure. caption:
-    the key of a message."""
+    """Overlays, each with its verdict, name, score and p-value, as a figure. caption: its key."""
     shown = render("use.html.j2", rows=[
         {"overlay": row.overlay, "name": Path(row.path).name,
          "time": use_sentences.minute(row.time),
