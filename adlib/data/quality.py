@@ -162,6 +162,8 @@ def properties(good: torch.Tensor) -> dict[str, float]:
     """
     from torch.nn import functional
 
+    from adlib.data.siblings import details
+
     x = good.float() / 255
     grey, n = x.mean(dim=1, keepdim=True), len(x)
     coarse = functional.adaptive_avg_pool2d(grey, 16).flatten(1)
@@ -172,16 +174,6 @@ def properties(good: torch.Tensor) -> dict[str, float]:
             "alignment": float((fine.sum(dim=0).square().sum() - fine.square().sum())
                                / (n * (n - 1))),
             "colour": float((x.amax(dim=1) - x.amin(dim=1)).mean()), "good": n}
-
-
-def details(images: torch.Tensor) -> torch.Tensor:
-    """What is finer than its surroundings, in 64 x 64 pixels of grey: uint8 [N,3,S,S] -> float32
-    [N,4096] of length 1, so that a product is a correlation."""
-    from torch.nn import functional
-
-    fine = functional.adaptive_avg_pool2d(images.float().mean(dim=1, keepdim=True), 64)
-    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
-    return functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
 
 
 def _masks(category: layout.Category, labels: dict[Path, layout.Label],
