@@ -130,7 +130,10 @@ def looked_at(roi: typing.Sequence[Path], ignore: typing.Sequence[Path],
     Raises:
         InputError: a mask that cannot be read; masks that leave nothing.
     """
-    masks = {path: _read(path, read) for path in (*roi, *ignore)}
+    masks = {}
+    for path in (*roi, *ignore):
+        with files.decoding(f"the mask {path} cannot be read"):
+            masks[path] = read(path)
     if found is not None:
         roi, masks = (*roi, AUTO), masks | {AUTO: found}
     if not masks:
@@ -156,19 +159,11 @@ def keep(looked_at: np.ndarray | None, path: Path) -> None:
 def kept(path: Path) -> np.ndarray | None:
     """What `keep` has written: bool [h,w], None where there is no file. InputError for one that
     cannot be read."""
-    def read(path: Path) -> np.ndarray:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return np.asarray(picture.convert("L")) > 0
-
-    return _read(path, read) if path.exists() else None
-
-
-def _read(path: Path, read: typing.Callable[[Path], np.ndarray]) -> np.ndarray:
-    try:
-        return read(path)
-    except Exception as error:  # whatever a decoder trips over, the file is named
-        raise InputError(f"the mask {path} cannot be read ({str(error) or type(error).__name__}); "
-                         "mend or remove it") from error
+    if not path.exists():
+        return None
+    with (files.decoding(f"the mask {path} cannot be read"),
+          Image.open(path, formats=["PNG"]) as picture):
+        return np.asarray(picture.convert("L")) > 0
 
 
 def _resized(picture: Image.Image, box: Box) -> Image.Image:

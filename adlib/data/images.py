@@ -64,12 +64,9 @@ class Pictures(typing.Sequence[torch.Tensor]):
         kept = _kept(path, self.frame, self.grey_range)
         array = files.open_mapped(kept, None, np.uint8)
         if array is None:
-            try:
+            with files.decoding(f"{path} cannot be read"):
                 array = reading.read(path, self.frame, self.grey_range)
-            except Exception as error:  # whatever a decoder trips over, the file is named
-                raise InputError(f"{path} cannot be read ({str(error) or type(error).__name__}); "
-                                 "mend or remove it") from error
-            _keep(kept, array)
+            files.keep_array(kept, array, KEPT_BYTES)
         return torch.from_numpy(np.ascontiguousarray(array))
 
     def select(self, indices: typing.Iterable[int]) -> Pictures:
@@ -164,12 +161,6 @@ def _kept(path: Path, frame: Frame, grey_range: GreyRange | None) -> Path:
     return cache_dir() / "pictures" / f"{_key([path], *frame.key, grey_range)}.npy"
 
 
-def _keep(path: Path, array: np.ndarray) -> None:
-    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, array)
-    files.forget(path, KEPT_BYTES)
-
-
 def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Frame],
                 grey_range: GreyRange | None, target: Path, shape: tuple[int, ...]) -> None:
     unreadable, outside = [], []
@@ -184,11 +175,11 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
             try:
                 (array[i], *tiled), extent = reading.laid(paths[i], frames, grey_range)
                 for frame, picture in zip(frames[1:], tiled, strict=True):
-                    _keep(_kept(paths[i], frame, grey_range), picture)
+                    files.keep_array(_kept(paths[i], frame, grey_range), picture, KEPT_BYTES)
                 if reading.is_outside(extent, grey_range):
                     outside.append(paths[i].name)
             except Exception as error:  # whatever a decoder trips over, the file is named
-                unreadable.append(f"{paths[i]} ({str(error) or type(error).__name__})")
+                unreadable.append(f"{paths[i]} ({files.reason_of(error)})")
 
         files.in_threads(decode_one, range(len(paths)))
         array.flush()

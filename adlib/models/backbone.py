@@ -102,9 +102,7 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
         rows = files.open_mapped(path, (len(some), row[0]), row[1])
         if rows is None:
             rows = compute(some)
-            with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
-                np.save(stream, rows)
-            files.forget(path, KEPT_BYTES)
+            files.keep_array(path, rows, KEPT_BYTES)
         return rows
 
     parts = [(known if keep and len(some) > 1 else compute)(some) for some in images.split(CHUNK)]

@@ -21,7 +21,7 @@ import numpy as np
 
 from adlib.config import InputError, is_folder_name
 from adlib.data import files, untrusted
-from adlib.evaluation.conditions import MEASURED, SCORE, ConditionsTest
+from adlib.evaluation.conditions import ARL, MEASURED, SCORE, ConditionsTest
 from adlib.runs.inference import Reopened
 
 LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overlay's own is longer
@@ -216,7 +216,7 @@ class Record:
             "path": self.changed_at.path, "time": self.changed_at.time}
         with self._writing():
             files.write_json(self.out / "conditions.json", {
-                "pictures": test.n, "evidence": test.evidence, "needed": test.arl,
+                "pictures": test.n, "evidence": test.evidence, "needed": ARL,
                 "change": change, "course": self._course, "usual": {
                     name: [float(np.median(values)), float(np.std(values))] for name, values in
                     self.run.decision.conditions.calibration.items()}})

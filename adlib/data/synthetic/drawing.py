@@ -148,7 +148,7 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
                 if not (root / MARKER).is_file():
                     raise
     except OSError as error:
-        raise InputError(f"cannot write {root}: {error.strerror or error}; free some space or "
+        raise InputError(f"cannot write {root}: {files.reason_of(error)}; free some space or "
                          f"choose another folder") from error
     return root
 
