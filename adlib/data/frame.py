@@ -2,11 +2,10 @@
 
 A pixel does not count where a mask says so (a category's folders roi and ignore), and beyond the
 picture's rim. The first is painted in one colour before anything is resized, so that what is
-ignored reaches no number at all; beyond the rim the picture is mirrored. A fourth channel, 255 where
-a pixel counts, goes with it from the file to the scores: detectors see three and, if their `fit`
-takes it, the `area`. Of fit tile an image set has two sides: whole pictures squeezed (`tensor`, what
-is looked at as a whole), and pictures of their own sizes, decoded one by one (`given`, what a
-detector is given).
+ignored reaches no number at all; beyond the rim the picture is mirrored. A fourth channel, 255
+where a pixel counts, goes with it from the file to the scores: detectors see three and, if their
+`fit` takes it, the `area`. Of fit tile an image set has two sides: whole pictures squeezed
+(`tensor`), and pictures of their own sizes, decoded one by one (`given`, what a detector is given).
 """
 from __future__ import annotations
 
