@@ -51,6 +51,11 @@ class Frame:
     scale: float = 1.0
     looked_at: np.ndarray | None = None
 
+    @classmethod
+    def of(cls, size: int | Frame) -> Frame:
+        """A square of so many pixels a side, which pictures are squeezed into; a frame as it is."""
+        return cls("squeeze", size) if isinstance(size, int) else size
+
     @property
     def marks(self) -> bool:
         """Does a fourth channel go with its pictures?"""

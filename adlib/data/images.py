@@ -34,7 +34,7 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     Raises:
         InputError: files cannot be read or change meanwhile; each is named, and nothing is kept.
     """
-    frame = Frame("squeeze", size) if isinstance(size, int) else size
+    frame = Frame.of(size)
     shape = (len(paths), 3 + frame.marks, frame.size, frame.size)
     if not paths:
         return torch.zeros(shape, dtype=torch.uint8)

@@ -40,7 +40,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
     Raises:
         InputError: masks cannot be read or do not have their image's shape; each is named.
     """
-    frame = Frame("squeeze", size) if isinstance(size, int) else size
+    frame = Frame.of(size)
     side = frame.size
 
     def load_one(picture: Path, mask: Path | None) -> tuple[np.ndarray, Notes]:

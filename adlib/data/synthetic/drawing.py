@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -138,8 +137,7 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
                        for place in _plan(category, train, good, anomalous)])
             said = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
                     **how, "categories": list(categories)}
-            (beside / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8",
-                                         newline="\n")
+            files.write_json(beside / MARKER, said)
             if replacing:
                 shutil.rmtree(root)
             try:
