@@ -64,13 +64,14 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
 
 
 @contextlib.contextmanager
-def decoding(unless: str, advice: str = "mend or remove it") -> typing.Iterator[None]:
-    """Whatever a decoder trips over meanwhile, as an InputError: `unless`, which names the file,
-    why, and what to do."""
+def saying(what: str, advice: str = "mend or remove it", of: type[Exception] = Exception
+           ) -> typing.Iterator[None]:
+    """What goes wrong meanwhile, whatever a decoder trips over by default, as an InputError: what
+    it means, which names the file, why, and what to do."""
     try:
         yield
-    except Exception as error:
-        raise InputError(f"{unless} ({reason_of(error)}); {advice}") from error
+    except of as error:
+        raise InputError(f"{what} ({reason_of(error)}); {advice}") from error
 
 
 def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.FileLock:

@@ -139,7 +139,7 @@ def looked_at(roi: typing.Sequence[Path], ignore: typing.Sequence[Path],
     """
     masks = {}
     for path in (*roi, *ignore):
-        with files.decoding(f"the mask {path} cannot be read"):
+        with files.saying(f"the mask {path} cannot be read"):
             masks[path] = read(path)
     if found is not None:
         roi, masks = (*roi, AUTO), masks | {AUTO: found}
@@ -168,7 +168,7 @@ def kept(path: Path) -> np.ndarray | None:
     cannot be read."""
     if not path.exists():
         return None
-    with (files.decoding(f"the mask {path} cannot be read"),
+    with (files.saying(f"the mask {path} cannot be read"),
           Image.open(path, formats=["PNG"]) as picture):
         return np.asarray(picture.convert("L")) > 0
 

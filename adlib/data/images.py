@@ -14,6 +14,7 @@ import torch
 from adlib.config import InputError, cache_dir, log
 from adlib.data import files, layout, reading
 from adlib.data.frame import Frame
+from adlib.data.lazy import Lazy
 from adlib.data.reading import GreyRange
 
 KEPT_BYTES = 16e9  # of pictures at their own size on disk; the oldest go first
@@ -48,23 +49,20 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     return torch.from_numpy(array)
 
 
-class Pictures(typing.Sequence[torch.Tensor]):
+class Pictures(Lazy):
     """Image files at the size of a frame of fit tile, each decoded when it is first looked at:
     uint8 [4,h,w] each, memory-mapped, the fourth channel 255 where a pixel counts."""
 
     def __init__(self, paths: typing.Sequence[Path], frame: Frame,
                  grey_range: GreyRange | None) -> None:
-        self.paths, self.frame, self.grey_range = paths, frame, grey_range
+        self.n, self.paths, self.frame, self.grey_range = len(paths), paths, frame, grey_range
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
+    def make(self, i: int) -> torch.Tensor:
         path = self.paths[i]
         kept = _kept(path, self.frame, self.grey_range)
         array = files.open_mapped(kept, None, np.uint8)
         if array is None:
-            with files.decoding(f"{path} cannot be read"):
+            with files.saying(f"{path} cannot be read"):
                 array = reading.read(path, self.frame, self.grey_range)
             files.keep_array(kept, array, KEPT_BYTES)
         return torch.from_numpy(np.ascontiguousarray(array))

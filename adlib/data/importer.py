@@ -99,7 +99,7 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
         defect = re.sub(r"^-+|[^\w.-]+", "_", folder) or "bad"
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := mask_of.get(path):
-            with files.decoding(f"the mask {mask} cannot be used"):
+            with files.saying(f"the mask {mask} cannot be used"):
                 read_mask(mask, path)
             copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask{mask.suffix}"] = mask
     return copies
@@ -128,7 +128,8 @@ def create(root: Path, name: str, planned: Plan) -> bool:
             return False
         raise InputError(f"{folder} is there already, from other pictures; choose another name, or "
                          f"delete it")
-    try:
+    with files.saying(f"cannot write {folder}", "nothing was left there; make room, or give "
+                      "another --data", OSError):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as temporary:
             for target, source in planned.copies.items():
@@ -137,9 +138,6 @@ def create(root: Path, name: str, planned: Plan) -> bool:
                 shutil.copyfile(source, path)
             files.write_json(Path(temporary) / name / NOTE, note)
             (Path(temporary) / name).rename(folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({files.reason_of(error)}); nothing was left "
-                         "there; make room, or give another --data") from error
     return True
 
 

@@ -10,11 +10,11 @@ import torch
 
 from adlib.config import InputError, log
 from adlib.data import files, images, layout, reading
+from adlib.data.lazy import Lazy
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign_pictures
 from adlib.evaluation.calibration import Decision, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
-from adlib.evaluation.localization import Lazy
 from adlib.evaluation.refusal import fit_foreign_features, known_good
 from adlib.models.detector import Detector
 

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from adlib.data import corruptions, layout
+from adlib.data.lazy import Lazy
 from adlib.data.part import Part, frames
 from adlib.data.synthetic import drawing
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import Decision, score_table
-from adlib.evaluation.localization import Lazy
 from adlib.models.detector import Detector, Images
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones

@@ -228,13 +228,9 @@ class Record:
                 "threshold": None if math.isinf(threshold.value) else threshold.value,
                 "calibration_images": len(threshold.calibration), "predictions": []}
 
-    @contextlib.contextmanager
-    def _writing(self) -> typing.Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"cannot write in {self.out} ({error.strerror or error}); make room "
-                             "or make it writable, or give another --out") from error
+    def _writing(self) -> typing.ContextManager[None]:
+        return files.saying(f"cannot write in {self.out}", "make room or make it writable, or give "
+                            "another --out", OSError)
 
 
 def utc(seconds: float) -> str:

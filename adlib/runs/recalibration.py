@@ -51,7 +51,7 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
                          f"{run.config.target_fpr:g}; give {least} or more")
     wholes, scores = [], []
     for source in pictures:  # one by one, as predict does: a batch rounds otherwise
-        with files.decoding(f"{source.path} cannot be read", "take it out, or give another one"):
+        with files.saying(f"{source.path} cannot be read", "take it out, or give another one"):
             picture = run.decode(source.path)
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from adlib.config import KINDS
+from adlib.data.lazy import Lazy
 
 PLACES = 5  # that are drawn
 
@@ -55,7 +56,7 @@ def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[st
     return made[:, :3], masks, changed.kinds
 
 
-class Changed(typing.Sequence[torch.Tensor]):
+class Changed(Lazy):
     """Anomalies in pictures of any size, each made when it is looked at: number i in picture i
     modulo N, in the one of PLACES squares of it in which the most pixels count.
 
@@ -73,19 +74,14 @@ class Changed(typing.Sequence[torch.Tensor]):
         if unknown or not len(pictures) or not kinds:
             raise ValueError(f"unknown kinds {sorted(unknown)}"
                              if unknown else "anomalies need at least one picture and one kind")
-        self.pictures, self.side, self.seed = pictures, side, seed
+        self.n, self.pictures, self.side, self.seed = n, pictures, side, seed
         self.kinds = [kinds[i % len(kinds)] for i in range(n)]
 
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
+    def make(self, i: int) -> torch.Tensor:
         return self.with_mask(i)[0]
 
     def with_mask(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The picture, and its mask, bool [h,w]."""
-        if not 0 <= i < len(self):
-            raise IndexError(i)
         rng, *indices = _sources(self.seed, i, len(self.pictures))
         picture, other = (self.pictures[j] for j in indices)
         picture, side = picture.clone(), self.side

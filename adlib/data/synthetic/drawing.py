@@ -126,7 +126,7 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
         raise InputError(f"{root} is a file, or a folder with something else in it; choose "
                          f"another folder, nothing was written")
     replacing = (root / MARKER).is_file()
-    try:
+    with files.saying(f"cannot write {root}", "free some space or choose another folder", OSError):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
             beside = Path(temporary) / root.name
@@ -145,9 +145,6 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
             except OSError:  # where its marker is there, another process was quicker: the same set
                 if not (root / MARKER).is_file():
                     raise
-    except OSError as error:
-        raise InputError(f"cannot write {root}: {files.reason_of(error)}; free some space or "
-                         f"choose another folder") from error
     return root
 
 
