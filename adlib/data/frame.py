@@ -66,10 +66,9 @@ class Frame:
         """What tells it from other frames in a cache."""
         if not self.marks:
             return (self.size, )
-        seen = b"" if self.looked_at is None else np.packbits(self.looked_at).tobytes()
-        shape = None if self.looked_at is None else self.looked_at.shape
-        seen = hashlib.sha256(seen).hexdigest()
-        return ("mirrored", self.fit, self.size, self.scale, shape, seen)
+        seen = None if self.looked_at is None else (
+            self.looked_at.shape, hashlib.sha256(np.packbits(self.looked_at)).hexdigest())
+        return ("mirrored", self.fit, self.size, self.scale, seen)
 
     def place(self, height: int, width: int) -> tuple[Size, Box]:
         """The frame of a picture, and where it lies there: in the middle."""
@@ -146,9 +145,11 @@ def looked_at(roi: typing.Sequence[Path], ignore: typing.Sequence[Path],
     if not masks:
         return None
     size = max((mask.shape for mask in masks.values()), key=lambda shape: shape[0] * shape[1])
-    seen, hidden = (np.any([stretched(masks[path], size) for path in paths], axis=0) if paths else
-                    np.full(size, not hides) for paths, hides in ((roi, False), (ignore, True)))
-    if not (left := seen & ~hidden).any():
+    shown, hidden = ([stretched(masks[path], size) for path in paths] for paths in (roi, ignore))
+    left = np.any(shown, axis=0) if shown else np.ones(size, bool)
+    for mask in hidden:
+        left = left & ~mask
+    if not left.any():
         raise InputError(f"{', '.join(map(str, masks))} leave nothing to be looked at; white is "
                          "what roi shows and what ignore hides")
     return left
