@@ -153,7 +153,7 @@ def new(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One line a picture; the exit code is predictions.exit_code."""
-    from adlib.report.pages import use_report
+    from adlib.report.words import use_sentences
     from adlib.runs import predictions, terminal, watch
     from adlib.runs.engines import local
     from adlib.runs.prediction_record import Record
@@ -175,11 +175,11 @@ def predict(args: argparse.Namespace) -> int:
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
             print(terminal.prediction_line(latest), flush=True)
             if record.changed_at is not None and not told:
-                print(use_report.warning(record), flush=True)
+                print(use_sentences.warning(record), flush=True)
                 told = True
     if due and known and len(record.latest) == known:
         print(f"all of these pictures have a row in {args.out} already")
-    print(terminal.predictions_summary(record), *filter(None, [use_report.warning(record)]),
+    print(terminal.predictions_summary(record), *filter(None, [use_sentences.warning(record)]),
           sep="\n")
     if stop.is_set() and not args.watch:
         print("adlib: stopped before the last picture; the same command goes on from here",

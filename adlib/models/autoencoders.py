@@ -75,6 +75,8 @@ def build_network(config: Config) -> tuple[nn.Module, str]:
 class Autoencoder(Detector):
     """An autoencoder as a detector: its maps are how its reconstructions differ from the images."""
 
+    is_thread_safe = True
+
     def __init__(self, config: Config) -> None:
         """Raises InputError where pretrained weights cannot be had."""
         super().__init__()

@@ -38,6 +38,7 @@ Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on 
 class OnBackbone(Detector):
     """A detector that looks through the backbone, which is part of its state."""
 
+    is_thread_safe = True
     keeps_features = True  # on disk
 
     def __init__(self, config: Config) -> None:

@@ -6,7 +6,7 @@ import typing
 import numpy as np
 import torch
 
-from adlib.models.fast.device import one_thread
+from adlib.models.fast.device import threads
 
 PROJECTED = 64  # dimensions in which it is chosen
 AHEAD = 64  # points that it is chosen from at a time
@@ -16,7 +16,7 @@ def coreset(patches: torch.Tensor, count: int, generator: torch.Generator) -> to
     """Greedy k-centre in a random projection: [P,C] -> int64 [count]."""
     projection = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
     points = patches @ projection
-    with one_thread():
+    with threads(1):
         return k_centre(points, count)
 
 

@@ -36,6 +36,7 @@ class Detector(nn.Module):
     own_score: typing.Callable | None = None  # the user's reduction of the maps (config.score)
     can_be_reopened = True  # is the state dict really the whole of it?
     position_share: float | None = None  # of the features' variance that the position explains
+    is_thread_safe = False  # may several threads ask for maps at once? a user's own may not be
     tile: int | None = None  # pixels a side of what it looks at at a time; None = the whole image
 
     def __init__(self) -> None:

@@ -193,6 +193,8 @@ class Memory(nn.Module):
             large = squares.bfloat16().float()
             squares = torch.cat([large, squares - large], dim=1)
         products = torch.cat([-2 * bank, squares], dim=1)
+        if self.rounded:  # zeros to a whole number of the processor's tiles: a fifth of the time
+            products = nn.functional.pad(products, (0, -products.shape[1] % 32))
         # an exported graph holds the CPU's alone
         return centre, products if torch.compiler.is_compiling() else products.to(self.device)
 
@@ -295,7 +297,8 @@ class SyntheticAnomalyClassifier(nn.Module):
         for chunk in _chunks(features, own):
             difference = self.memory.difference(*chunk, table)
             distances.append(difference.norm(dim=1))
-            logits.append(self.head((difference / self.std).abs())[:, 0])
+            with rounded_products(False):  # whatever another thread does
+                logits.append(self.head((difference / self.std).abs())[:, 0])
         return torch.cat(distances).view(n, h, w), torch.cat(logits).view(n, h, w)
 
     def _differences(self, features: torch.Tensor, made_of: torch.Tensor,

@@ -17,6 +17,7 @@ class Statistic(Detector):
     """How far a number of the image lies from the good images' median, in robust deviations; in the
     number's own unit (a grey level, a byte) where these are smaller."""
 
+    is_thread_safe = True
     weights = "none (no network)"
 
     def __init__(self, config: Config) -> None:

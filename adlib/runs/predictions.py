@@ -1,5 +1,5 @@
-"""New pictures through a finished run: scored a few at a time, decoded and drawn beside that, and
-kept in their order in a record."""
+"""New pictures through a finished run: looked at a few at a time, by several threads, and kept in
+their order in a record."""
 from __future__ import annotations
 
 import collections
@@ -20,12 +20,12 @@ import torch
 
 from adlib.config import InputError
 from adlib.data import files, layout, reading, untrusted
+from adlib.models.fast import device
 from adlib.runs import overlays
 from adlib.runs.inference import Decoded, Reopened
 from adlib.runs.prediction_record import Prediction, Record, Source, utc
 
-AHEAD, WORKERS = 8, 2  # pictures scored at a time, and as many begun; threads that decode and draw
-AHEAD_OF_TILES = 2  # of pictures at their own size, which are scored one by one
+AHEAD, WORKERS = 8, 8  # pictures looked at together; threads, at the most, that each do so
 T = typing.TypeVar("T")
 Read = tuple[Prediction, Decoded | None]  # a row without a score, and the picture
 SIDE = 512  # pixels a side of an overlay at most
@@ -68,22 +68,21 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
     anywhere; one colour scale for all. A picture that cannot be read has a row, too.
 
     Args:
-        ahead: pictures to score at a time, and to begin in advance; 0 where the next may be long in
-            coming.
+        ahead: pictures to look at together, while others are begun; 0 where the next may be long
+            in coming.
         overlaid: write overlays.
     """
-    tiled = record.run.detector.tile is not None
-    ahead = min(ahead, AHEAD_OF_TILES) if tiled else ahead
-    at_once = 1 if tiled else max(1, ahead)
+    detector, at_once = record.run.detector, max(1, ahead)
+    # Threads with pictures of their own wait for each other less than those that share each step.
+    apart = ahead and detector.is_thread_safe and detector.own_score is None
+    workers = min(WORKERS, torch.get_num_threads()) if apart else 1
+    at_once = 1 if detector.tile else at_once
     record.run.keep_no_features()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        reads = _later(((source, pool.submit(_read, record, source).result) for source in given),
-                       ahead)
-        looks = _later(((some, _looked_at(pool, record.run, [read() for _, read in some], at_once,
-                                          overlaid)) for some in _together(reads, at_once)),
-                       min(ahead, 1))
+    with device.threads(torch.get_num_threads() // workers), ThreadPoolExecutor(workers) as pool:
+        looks = _later(((some, pool.submit(_looked_at, record, some, at_once, overlaid))
+                        for some in _together(given, at_once)), workers if ahead else 0)
         for some, look in looks:
-            for (source, _), looked in zip(some, look(), strict=True):
+            for source, looked in zip(some, look.result(), strict=True):
                 source.done |= looked is None
                 if looked and (source.final or not looked[0].problem):
                     prediction, overlay = looked
@@ -108,25 +107,22 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in found if what), 0)
 
 
-def _looked_at(pool: ThreadPoolExecutor, run: Reopened, reads: list[Read | None], at_once: int,
-               overlaid: bool) -> typing.Callable[[], list[tuple[Prediction, bytes] | None]]:
-    """Scored, here; the rest beside the next ones' scores. Returns what waits for each row and its
-    overlay's file (b"" for none); None for what has a row."""
-    found: list[tuple[Prediction, bytes] | None] = [read and (read[0], b"") for read in reads]
+def _looked_at(record: Record, some: typing.Sequence[Source], at_once: int, overlaid: bool
+               ) -> list[tuple[Prediction, bytes] | None]:
+    """Read, scored and drawn: the row of each and its overlay's file (b"" for none); None for what
+    has a row."""
+    reads = [_read(record, source) for source in some]
+    found = [read and (read[0], b"") for read in reads]
     places = [i for i, read in enumerate(reads) if read and read[1] is not None]
-    if not places:
-        return lambda: found
-    rows, pictures = zip(*(reads[i] for i in places), strict=True)
-    scores, maps = run.score_with_maps(_stacked([one.given for one in pictures], at_once))
-    whole = _stacked([one.whole[:3] for one in pictures], at_once)
-    finished = pool.submit(_finished, run, rows, whole, scores, maps, overlaid)
-
-    def look() -> list[tuple[Prediction, bytes] | None]:
-        for i, one in zip(places, finished.result(), strict=True):
+    if places:
+        rows, pictures = zip(*(reads[i] for i in places), strict=True)
+        scores, maps = record.run.score_with_maps(_stacked([one.given for one in pictures],
+                                                           at_once))
+        whole = _stacked([one.whole[:3] for one in pictures], at_once)
+        finished = _finished(record.run, rows, whole, scores, maps, overlaid)
+        for i, one in zip(places, finished, strict=True):
             found[i] = one
-        return found
-
-    return look
+    return found
 
 
 def _stacked(images: typing.Sequence[torch.Tensor], n: int) -> torch.Tensor:

@@ -6,16 +6,20 @@ import os
 import re
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from adlib import cli, config
 from adlib.config import InputError, deprecated
 from adlib.data import files
+from adlib.models.detector import Detector
+from adlib.models.fast import device
 from adlib.runs import inference, predictions
 from adlib.runs.engines import local
 from adlib.runs.prediction_record import COLUMNS, Record, Source
@@ -94,6 +98,53 @@ def test_what_is_said_of_a_picture_depends_on_no_other(run, course_root, tmp_pat
         source = Source(sources[i].path, sources[i].name)
         assert said(str(i), [source]) == {str(source.path): together[str(source.path)]}
     assert sorted(config.cache_dir().rglob("*.npy")) == before
+
+
+def test_two_threads_look_at_pictures_of_their_own_and_say_the_same(run, course_root, tmp_path,
+                                                                    monkeypatch):
+    monkeypatch.setattr(predictions, "AHEAD", 2)
+    reopened, sources = inference.reopen(run), predictions.sources([course_root / "nut"])
+    alone, seen, met = inference.Reopened.score_with_maps, [], threading.Barrier(2, timeout=60)
+
+    def said(name):
+        with Record(reopened, tmp_path / name) as record:
+            return [dataclasses.replace(one, time="") for one in predictions.predict(
+                record, [Source(one.path, one.name) for one in sources], threading.Event(),
+                ahead=2, overlaid=False)]
+
+    def meeting(self, given):
+        if len(seen) < 2:  # the first two: each while the other is at it
+            seen.append(torch.get_num_threads())
+            met.wait()
+        return alone(self, given)
+
+    one_thread = said("one")
+    monkeypatch.setattr(inference.Reopened, "score_with_maps", meeting)
+    with device.threads(2):
+        two_threads = said("two")
+        assert torch.get_num_threads() == 2
+    assert seen == [1, 1]
+    assert [one.path for one in two_threads] == [str(one.path) for one in sources]
+    assert two_threads == one_thread
+
+
+def test_a_detector_of_ones_own_is_asked_by_one_thread_at_a_time(run, course_root, tmp_path,
+                                                                 monkeypatch):
+    reopened, busy = inference.reopen(run), threading.Lock()
+    monkeypatch.setattr(type(reopened.detector), "is_thread_safe", Detector.is_thread_safe)
+    alone = inference.Reopened.score_with_maps
+
+    def score(self, given):
+        assert busy.acquire(blocking=False)
+        time.sleep(0.05)  # for another to come
+        busy.release()
+        return alone(self, given)
+
+    monkeypatch.setattr(inference.Reopened, "score_with_maps", score)
+    with device.threads(2), Record(reopened, tmp_path / "out") as record:
+        found = list(predictions.predict(record, predictions.sources([course_root / "nut"]),
+                                         threading.Event(), ahead=2, overlaid=False))
+    assert len(found) > 4 and all(one.verdict for one in found)
 
 
 def test_pictures_of_one_name_have_overlays_of_their_own(run, tmp_path):

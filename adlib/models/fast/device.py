@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import typing
 
 import torch
@@ -10,6 +11,7 @@ from adlib.config import Config, InputError
 
 AT_ONCE = 32  # images, where nothing is learned: small batches take half as much again an image
 CHUNK = 64  # images scored at a time, and features kept together: both meet in the same chunks
+_MULTIPLYING = threading.Lock()
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,25 +49,27 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 
 @contextlib.contextmanager
 def rounded_products(rounded: bool) -> typing.Iterator[None]:
-    """Multiply matrices of float32 as bf16, their sums in float32, where the processor can."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if rounded else before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    """Multiply matrices of float32 as bf16, their sums in float32, where the processor can; or, not
+    rounded, as they are. That is set for the whole process, so one thread at a time multiplies."""
+    with _MULTIPLYING:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium" if rounded else before)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager
-def one_thread() -> typing.Iterator[None]:
-    """For thousands of small steps: two threads would spend them waiting for each other, and beside
-    a busy neighbour most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(n: int) -> typing.Iterator[None]:
+    """By how many threads each operation is done. One is best for thousands of small steps: two
+    would spend them waiting for each other, and beside a busy neighbour most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def describe(config: Config) -> dict[str, str | int]:

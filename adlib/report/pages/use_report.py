@@ -1,7 +1,6 @@
 """The report of use: a page from a folder of predictions, without the run."""
 from __future__ import annotations
 
-import dataclasses
 import math
 import typing
 from pathlib import Path
@@ -16,16 +15,12 @@ from adlib.evaluation.conditions import MEASURED
 from adlib.report.display import charts, components
 from adlib.report.display.render import render
 from adlib.report.pages import site
+from adlib.report.words import use_sentences
 from adlib.report.words.i18n import Text, join, named, t
-
-if typing.TYPE_CHECKING:
-    from adlib.runs.prediction_record import Record
 
 MOST = 24  # pictures shown of a kind
 POINTS = 2000  # of a curve, at the most: of more, evenly taken ones
 VERDICTS = ("good", "anomalous", "foreign", "")
-REFUSED = ("anomalous", "foreign")
-BORNE = 0.05  # share of bad parts that the test of the conditions is made to bear
 
 
 def build(folder: Path, language: str = "") -> Path:
@@ -65,16 +60,6 @@ def build(folder: Path, language: str = "") -> Path:
                       command=["adlib", "report", "--use", str(folder)])
 
 
-def warning(record: Record) -> Text:
-    """For the terminal: since when pictures are not taken as the run's own were, how they differ,
-    and what to do; nothing where no change was found."""
-    if record.changed_at is None:
-        return Text("")
-    return _told(dataclasses.asdict(record.conditions.change) | {
-        "path": record.changed_at.path, "time": record.changed_at.time},
-        sum(record.verdicts[kind] for kind in REFUSED), record.verdicts.total())
-
-
 def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
     unread = int((rows["problem"] != "").sum())
     counts = rows.loc[rows["problem"] == "", "verdict"].value_counts()
@@ -93,17 +78,8 @@ def _changed(conditions: dict[str, typing.Any], verdicts: pd.Series) -> Text:
     if not (change := conditions["change"]):
         return t("use.as_before", n=conditions["pictures"], evidence=conditions["evidence"],
                  needed=conditions["needed"])
-    return _told(change, int(verdicts.isin(REFUSED).sum()), len(verdicts))
-
-
-def _told(change: dict[str, typing.Any], refused: int, n: int) -> Text:
-    """refused: of the n pictures; more bad parts than the test bears look like a change."""
-    many = refused > BORNE * n
-    return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
-                   time=change["time"][:16], cause=named("change", change["cause"]),
-                   by=change["by"]),
-                 t("use.or_bad", refused=refused, n=n) if many else t("use.unreliable"),
-                 t("use.what_to_do")])
+    return use_sentences.changed(change, int(verdicts.isin(use_sentences.REFUSED).sum()),
+                                 len(verdicts))
 
 
 def _days(rows: pd.DataFrame) -> Markup:

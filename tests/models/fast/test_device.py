@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 
@@ -44,3 +46,23 @@ def test_auto_takes_the_fastest_that_is_there(monkeypatch):
 def test_a_manifest_says_what_computed():
     said = devices.describe(Config(device="cpu", precision="float32"))
     assert said == {"device": "cpu", "threads": torch.get_num_threads(), "precision": "float32"}
+
+
+def test_while_one_thread_rounds_its_products_another_waits_with_its_own():
+    """The precision of matrix products is the process's: a thread that did not wait would have its
+    own rounded, too, or end the rounding of the first."""
+    within, found = threading.Event(), []
+
+    def other():
+        within.wait()
+        with devices.rounded_products(False):
+            found.append(torch.get_float32_matmul_precision())
+
+    second = threading.Thread(target=other)
+    second.start()
+    with devices.rounded_products(True):
+        within.set()
+        second.join(0.2)
+        assert not found and torch.get_float32_matmul_precision() == "medium"
+    second.join()
+    assert found == ["highest"]

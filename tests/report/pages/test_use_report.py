@@ -13,6 +13,7 @@ from adlib import cli
 from adlib.config import InputError
 from adlib.report.display import charts
 from adlib.report.pages import use_report
+from adlib.report.words import use_sentences
 from tests.runs.test_recalibration import _pictures, run  # noqa: F401  (a run with a threshold)
 
 
@@ -95,7 +96,7 @@ def test_a_long_number_beside_an_axis_has_room():
 def test_one_bad_part_in_twenty_explains_no_change():
     change = {"since": 3, "path": "a/b.png", "time": "2026-01-01T00:00", "cause": "blurrier",
               "by": 2.0}
-    few, many = (use_report._told(change, refused, 40) for refused in (2, 3))
+    few, many = (use_sentences.changed(change, refused, 40) for refused in (2, 3))
     assert "Verdicts since then cannot be relied on." in few and "bad part in twenty" not in few
     assert "3 of 40 pictures were refused: if these parts are bad" in many
 

@@ -1,0 +1,35 @@
+"""What is said of pictures in use whose conditions have changed; the terminal says it, too."""
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+
+from adlib.report.words.i18n import Text, join, named, t
+
+if typing.TYPE_CHECKING:
+    from adlib.runs.prediction_record import Record
+
+REFUSED = ("anomalous", "foreign")
+BORNE = 0.05  # share of bad parts that the test of the conditions is made to bear
+
+
+def warning(record: Record) -> Text:
+    """Since when pictures are not taken as the run's own were, how they differ, and what to do;
+    nothing where no change was found."""
+    if record.changed_at is None:
+        return Text("")
+    return changed(dataclasses.asdict(record.conditions.change) | {
+        "path": record.changed_at.path, "time": record.changed_at.time},
+        sum(record.verdicts[kind] for kind in REFUSED), record.verdicts.total())
+
+
+def changed(change: dict[str, typing.Any], refused: int, n: int) -> Text:
+    """change: as conditions.json has it. refused: of the n pictures; more bad parts than the test
+    bears look like a change."""
+    many = refused > BORNE * n
+    return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
+                   time=change["time"][:16], cause=named("change", change["cause"]),
+                   by=change["by"]),
+                 t("use.or_bad", refused=refused, n=n) if many else t("use.unreliable"),
+                 t("use.what_to_do")])
