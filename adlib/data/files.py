@@ -133,13 +133,12 @@ def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any) ->
     return array if shape in (None, array.shape) and array.dtype == dtype else None
 
 
-def keep_array(path: Path, array: np.ndarray, kept_bytes: float) -> None:
-    """Write an array for `open_mapped`; the oldest of those beside it go, as `forget` says."""
+def write_array(path: Path, array: np.ndarray) -> None:
+    """For `open_mapped`."""
     import numpy as np
 
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array)
-    forget(path, kept_bytes)
 
 
 def forget(newest: Path, kept_bytes: float) -> None:

@@ -64,7 +64,7 @@ class Pictures(Lazy):
         if array is None:
             with files.saying(f"{path} cannot be read"):
                 array = reading.read(path, self.frame, self.grey_range)
-            files.keep_array(kept, array, KEPT_BYTES)
+            _keep(kept, array)
         return torch.from_numpy(np.ascontiguousarray(array))
 
     def select(self, indices: typing.Iterable[int]) -> Pictures:
@@ -159,6 +159,11 @@ def _kept(path: Path, frame: Frame, grey_range: GreyRange | None) -> Path:
     return cache_dir() / "pictures" / f"{_key([path], *frame.key, grey_range)}.npy"
 
 
+def _keep(path: Path, array: np.ndarray) -> None:
+    files.write_array(path, array)
+    files.forget(path, KEPT_BYTES)
+
+
 def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Frame],
                 grey_range: GreyRange | None, target: Path, shape: tuple[int, ...]) -> None:
     unreadable, outside = [], []
@@ -173,7 +178,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
             try:
                 (array[i], *tiled), extent = reading.laid(paths[i], frames, grey_range)
                 for frame, picture in zip(frames[1:], tiled, strict=True):
-                    files.keep_array(_kept(paths[i], frame, grey_range), picture, KEPT_BYTES)
+                    _keep(_kept(paths[i], frame, grey_range), picture)
                 if reading.is_outside(extent, grey_range):
                     outside.append(paths[i].name)
             except Exception as error:  # whatever a decoder trips over, the file is named

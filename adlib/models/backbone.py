@@ -64,10 +64,10 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config,
             keep: bool = True) -> list[torch.Tensor]:
     """uint8 [N,3,S,S] -> [layer1, layer2, layer3], float16 [N,C,s,s] on the CPU, channels last.
 
-    Nothing here learns, so the same images through the same weights are computed once and then read
-    from the cache; its key also names what decides the rounding (precision, device, threads,
-    torch), so that a run's numbers do not depend on it. An image on its own is computed each time:
-    looking it up would take as long, and what is drawn into one is not seen again.
+    Nothing here learns, so an image through the same weights is computed once and then read from
+    the cache; its key also names what decides the rounding (precision, device, threads, torch), so
+    that a run's numbers do not depend on it. An image on its own is computed each time: what is
+    drawn into one is not seen again.
     """
     flat = remembered(lambda some: _compute(network, some, config), EXTRACTOR, network, images,
                       config, (_flat_width(images.shape[-1]), np.float16), keep)
@@ -89,25 +89,37 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
         compute: uint8 [n,3,S,S] -> [n,D]; n is at most CHUNK.
         what: names what is computed, and is another when that changes.
         row: D and the rows' type.
-        keep: in the cache; else they are computed.
+        keep: in the cache, an image a file; else they are computed.
     """
-    def known(some: torch.Tensor) -> np.ndarray:
-        device = pick_device(config.device)
-        digest = hashlib.sha256(repr((
-            what, tuple(some.shape), precision(config, device), device.type,
-            torch.get_num_threads(), torch.__version__,
-            torch.backends.cpu.get_cpu_capability())).encode())
-        for tensor in (some, *network.state_dict().values()):
-            digest.update(tensor.contiguous().cpu().numpy())
-        path = cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
-        rows = files.open_mapped(path, (len(some), row[0]), row[1])
-        if rows is None:
-            rows = compute(some)
-            files.keep_array(path, rows, KEPT_BYTES)
-        return rows
-
-    parts = [(known if keep and len(some) > 1 else compute)(some) for some in images.split(CHUNK)]
-    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    if not keep or len(images) < 2:
+        parts = [compute(some) for some in images.split(CHUNK)]
+        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    device = pick_device(config.device)
+    digest = hashlib.sha256(repr((
+        what, tuple(images.shape[1:]), precision(config, device), device.type,
+        torch.get_num_threads(), torch.__version__,
+        torch.backends.cpu.get_cpu_capability())).encode())
+    for tensor in network.state_dict().values():
+        digest.update(tensor.contiguous().cpu().numpy())
+    rows, missing = np.empty((len(images), row[0]), row[1]), {}
+    for i, image in enumerate(images.contiguous().numpy()):
+        key = digest.copy()
+        key.update(image)
+        path = cache_dir() / "features" / f"{key.hexdigest()[:32]}.npy"
+        known = files.open_mapped(path, (row[0], ), row[1])
+        if known is None:
+            missing[i] = path
+        else:
+            rows[i] = known
+    for start in range(0, len(missing), CHUNK):
+        some = list(missing)[start:start + CHUNK]
+        # Whole batches: how many images are computed together changes their numbers by rounding.
+        rows[some] = compute(images[some + some[-1:] * (-len(some) % BATCH)])[:len(some)]
+        for i in some:
+            files.write_array(missing[i], rows[i])
+    if missing:
+        files.forget(missing[max(missing)], KEPT_BYTES)
+    return torch.from_numpy(rows)
 
 
 def stages_of(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -157,6 +169,15 @@ def grid(stages: Stages, layers: str) -> torch.Tensor:
             stage = nn.functional.interpolate(stage, size=side, mode="bilinear")
         parts.append(stage)
     return torch.cat(parts, dim=1)
+
+
+def grids(stages: Stages, layers: str) -> torch.Tensor:
+    """`grid` of many images, some at a time, which fit the processor's cache: in half the time."""
+    n, _, side, _ = stages[1].shape
+    found = torch.empty((n, side, side, width(layers))).permute(0, 3, 1, 2)
+    for i in range(0, n, BATCH):
+        found[i:i + BATCH] = grid([stage[i:i + BATCH] for stage in stages], layers)
+    return found
 
 
 def layer_numbers(layers: str) -> list[int]:

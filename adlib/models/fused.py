@@ -165,7 +165,7 @@ class FeatureDetector(OnBackbone):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]."""
-        return backbone.grid(self.stages(images), self.config.layers)
+        return backbone.grids(self.stages(images), self.config.layers)
 
     def _counts(self, area: torch.Tensor | None) -> Counts:
         """Which cells count: bool [N,S,S] -> [N,S/8,S/8]."""

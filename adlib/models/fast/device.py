@@ -10,7 +10,7 @@ import torch
 from adlib.config import Config, InputError
 
 AT_ONCE = 32  # images, where nothing is learned: small batches take half as much again an image
-CHUNK = 64  # images scored at a time, and features kept together: both meet in the same chunks
+CHUNK = 64  # images scored at a time
 _MULTIPLYING = threading.Lock()
 
 
