@@ -6,6 +6,7 @@ cells list some of the names with the same help texts (a test keeps them in step
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -333,13 +334,10 @@ def _typed(field: dataclasses.Field, value: object) -> object:
         return value
     if kind in (int, float) and not isinstance(value, bool) and isinstance(
             value, (int, float, str)):
-        try:
+        with contextlib.suppress(ValueError):
             number = float(value)  # YAML 1.1 reads 1e-3 as a string
-        except ValueError:
-            number = float("nan")
-        if number == number and abs(number) != float("inf") and (kind is float
-                                                                 or number == int(number)):
-            return kind(number)
+            if math.isfinite(number) and kind(number) == number:
+                return kind(number)
     how = f" (in quotes; to papermill with -r {field.name} ...)" if kind is str else ""
     raise InputError(f"{field.name} is {value!r}; give a value of type {kind.__name__}{how}")
 
@@ -387,11 +385,10 @@ def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:
 
 def _is_range(given: str) -> bool:
     """Nothing, or "low,high"."""
-    try:
+    with contextlib.suppress(ValueError):
         low, high = map(float, given.split(",")) if given else (0, 1)
-    except ValueError:
-        return False
-    return -math.inf < low < high < math.inf
+        return -math.inf < low < high < math.inf
+    return False
 
 
 def _demand(condition: bool, message: str) -> None:

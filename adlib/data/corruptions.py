@@ -43,49 +43,44 @@ def apply(images: torch.Tensor, name: str, strength: int, *, seed: int = 0) -> t
     channels of a grey image: a grey camera has no colour noise.
 
     Args:
-        images: uint8 [N,3,H,W].
+        images: uint8 [N,3,H,W], or [N,4,H,W], whose fourth channel stays.
         name: one of CORRUPTIONS.
         strength: one of STRENGTHS.
 
     Returns:
-        A new uint8 [N,3,H,W] on the CPU.
+        A new tensor of that shape, on the CPU.
 
     Raises:
-        ValueError: an unknown name or strength; anything but uint8 [N,3,H,W].
+        ValueError: an unknown name or strength; images of another type or shape.
     """
     import torch
 
     level, shape = amount(name, strength), images.shape
-    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] not in (3, 4):
         raise ValueError(f"corruptions need uint8 [N,3,H,W], got {images.dtype} {tuple(shape)}")
-    corrupted = np.empty(shape, np.uint8)
-    for i, image in enumerate(images.cpu().numpy()):
-        corrupted[i] = np.clip(np.rint(_corrupt(image, name, level, i, seed)), 0, 255)
+    corrupted = images.cpu().numpy().copy()
+    for i, image in enumerate(corrupted[:, :3]):
+        image[:] = np.clip(np.rint(_corrupt(image, name, level, i, seed)), 0, 255)
     return torch.from_numpy(corrupted)
 
 
 def varied(images: torch.Tensor, *, seed: int) -> torch.Tensor:
     """A copy of each image as the line might take it another day: one of the corruptions, of
-    strength 1 to USUAL, drawn by (seed, its number).
-
-    Args:
-        images: uint8 [N,3,H,W], or [N,4,H,W], whose fourth channel stays.
-    """
+    strength 1 to USUAL, drawn by (seed, its number). Images as in `apply`."""
     changed = images.clone()
     for i, image in enumerate(images):
         random = np.random.default_rng([seed, i])
         name, strength = random.choice(CORRUPTIONS), int(random.integers(1, USUAL + 1))
-        changed[i, :3] = apply(image[None, :3], name, strength, seed=i)[0]
+        changed[i] = apply(image[None], name, strength, seed=i)[0]
     return changed
 
 
 def every(images: torch.Tensor) -> torch.Tensor:
-    """The images, uint8 [N,C,H,W] as in `varied`, and after them as many copies by every corruption
+    """The images, uint8 [N,C,H,W] as in `apply`, and after them as many copies by every corruption
     of strength USUAL: uint8 [9N,C,H,W]."""
     import torch
 
-    return torch.cat([images, *(torch.cat([apply(images[:, :3], name, USUAL), images[:, 3:]], dim=1)
-                                for name in CORRUPTIONS)])
+    return torch.cat([images, *(apply(images, name, USUAL) for name in CORRUPTIONS)])
 
 
 def amount(name: str, strength: int) -> float:

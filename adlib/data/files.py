@@ -24,6 +24,11 @@ if typing.TYPE_CHECKING:
 T = typing.TypeVar("T")
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in an error's own words."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> typing.Iterator[Path]:
     """A temporary path beside `path`, with its suffix (matplotlib and others choose the format by
@@ -46,7 +51,7 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a report is for sharing
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free some space or "
+        raise InputError(f"cannot write {path}: {reason_of(error)}; free some space or "
                          "choose a folder that can be written") from error
     except RuntimeError as error:  # torch's writer hides the OSError of a full disk
         if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
@@ -56,6 +61,17 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def saying(what: str, advice: str = "mend or remove it", of: type[Exception] = Exception
+           ) -> typing.Iterator[None]:
+    """What goes wrong meanwhile, whatever a decoder trips over by default, as an InputError: what
+    it means, which names the file, why, and what to do."""
+    try:
+        yield
+    except of as error:
+        raise InputError(f"{what} ({reason_of(error)}); {advice}") from error
 
 
 def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.FileLock:
@@ -68,8 +84,8 @@ def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.Fil
     except filelock.Timeout:
         raise InputError(busy) from None
     except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write in {path.parent}: {why}; {advice}") from error
+        raise InputError(
+            f"cannot write in {path.parent}: {reason_of(error)}; {advice}") from error
     return lock
 
 
@@ -88,7 +104,7 @@ def read_json(path: Path | str) -> typing.Any:
     try:
         return json.loads(Path(path).read_bytes(), object_pairs_hook=_unique)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:  # the latter of brackets a thousand deep
         raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
 
@@ -115,6 +131,14 @@ def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any) ->
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     return array if shape in (None, array.shape) and array.dtype == dtype else None
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """For `open_mapped`."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array)
 
 
 def forget(newest: Path, kept_bytes: float) -> None:
@@ -169,7 +193,7 @@ def content_hashes(paths: typing.Sequence[Path]) -> dict[Path, str]:
             hashes[path] = stamped[stamp] = remembered.get(stamp) or hashlib.sha256(
                 path.read_bytes()).hexdigest()
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+            raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     if not stamped.keys() <= remembered.keys():
         write_json(memory, remembered | stamped)
     return hashes
@@ -181,7 +205,7 @@ def stamp_of(path: Path) -> str:
     try:
         stat = path.stat()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
     # all the same.
     return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"

@@ -2,8 +2,10 @@
 
 A pixel does not count where a mask says so (a category's folders roi and ignore), and beyond the
 picture's rim. The first is painted in one colour before anything is resized, so that what is
-ignored reaches no number at all; beyond the rim the picture is mirrored. A fourth channel goes with
-it: 255 where a pixel counts.
+ignored reaches no number at all; beyond the rim the picture is mirrored. A fourth channel, 255
+where a pixel counts, goes with it from the file to the scores: detectors see three and, if their
+`fit` takes it, the `area`. Of fit tile an image set has two sides: whole pictures squeezed
+(`tensor`), and pictures of their own sizes, decoded one by one (`given`, what a detector is given).
 """
 from __future__ import annotations
 
@@ -49,6 +51,11 @@ class Frame:
     scale: float = 1.0
     looked_at: np.ndarray | None = None
 
+    @classmethod
+    def of(cls, size: int | Frame) -> Frame:
+        """A square of so many pixels a side, which pictures are squeezed into; a frame as it is."""
+        return cls("squeeze", size) if isinstance(size, int) else size
+
     @property
     def marks(self) -> bool:
         """Does a fourth channel go with its pictures?"""
@@ -59,10 +66,9 @@ class Frame:
         """What tells it from other frames in a cache."""
         if not self.marks:
             return (self.size, )
-        seen = b"" if self.looked_at is None else np.packbits(self.looked_at).tobytes()
-        shape = None if self.looked_at is None else self.looked_at.shape
-        seen = hashlib.sha256(seen).hexdigest()
-        return ("mirrored", self.fit, self.size, self.scale, shape, seen)
+        seen = None if self.looked_at is None else (
+            self.looked_at.shape, hashlib.sha256(np.packbits(self.looked_at)).hexdigest())
+        return ("mirrored", self.fit, self.size, self.scale, seen)
 
     def place(self, height: int, width: int) -> tuple[Size, Box]:
         """The frame of a picture, and where it lies there: in the middle."""
@@ -130,15 +136,20 @@ def looked_at(roi: typing.Sequence[Path], ignore: typing.Sequence[Path],
     Raises:
         InputError: a mask that cannot be read; masks that leave nothing.
     """
-    masks = {path: _read(path, read) for path in (*roi, *ignore)}
+    masks = {}
+    for path in (*roi, *ignore):
+        with files.saying(f"the mask {path} cannot be read"):
+            masks[path] = read(path)
     if found is not None:
         roi, masks = (*roi, AUTO), masks | {AUTO: found}
     if not masks:
         return None
     size = max((mask.shape for mask in masks.values()), key=lambda shape: shape[0] * shape[1])
-    seen, hidden = (np.any([stretched(masks[path], size) for path in paths], axis=0) if paths else
-                    np.full(size, not hides) for paths, hides in ((roi, False), (ignore, True)))
-    if not (left := seen & ~hidden).any():
+    shown, hidden = ([stretched(masks[path], size) for path in paths] for paths in (roi, ignore))
+    left = np.any(shown, axis=0) if shown else np.ones(size, bool)
+    for mask in hidden:
+        left = left & ~mask
+    if not left.any():
         raise InputError(f"{', '.join(map(str, masks))} leave nothing to be looked at; white is "
                          "what roi shows and what ignore hides")
     return left
@@ -156,19 +167,11 @@ def keep(looked_at: np.ndarray | None, path: Path) -> None:
 def kept(path: Path) -> np.ndarray | None:
     """What `keep` has written: bool [h,w], None where there is no file. InputError for one that
     cannot be read."""
-    def read(path: Path) -> np.ndarray:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return np.asarray(picture.convert("L")) > 0
-
-    return _read(path, read) if path.exists() else None
-
-
-def _read(path: Path, read: typing.Callable[[Path], np.ndarray]) -> np.ndarray:
-    try:
-        return read(path)
-    except Exception as error:  # whatever a decoder trips over, the file is named
-        raise InputError(f"the mask {path} cannot be read ({str(error) or type(error).__name__}); "
-                         "mend or remove it") from error
+    if not path.exists():
+        return None
+    with (files.saying(f"the mask {path} cannot be read"),
+          Image.open(path, formats=["PNG"]) as picture):
+        return np.asarray(picture.convert("L")) > 0
 
 
 def _resized(picture: Image.Image, box: Box) -> Image.Image:

@@ -14,6 +14,7 @@ import torch
 from adlib.config import InputError, cache_dir, log
 from adlib.data import files, layout, reading
 from adlib.data.frame import Frame
+from adlib.data.lazy import Lazy
 from adlib.data.reading import GreyRange
 
 KEPT_BYTES = 16e9  # of pictures at their own size on disk; the oldest go first
@@ -34,7 +35,7 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     Raises:
         InputError: files cannot be read or change meanwhile; each is named, and nothing is kept.
     """
-    frame = Frame("squeeze", size) if isinstance(size, int) else size
+    frame = Frame.of(size)
     shape = (len(paths), 3 + frame.marks, frame.size, frame.size)
     if not paths:
         return torch.zeros(shape, dtype=torch.uint8)
@@ -48,27 +49,21 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     return torch.from_numpy(array)
 
 
-class Pictures(typing.Sequence[torch.Tensor]):
+class Pictures(Lazy):
     """Image files at the size of a frame of fit tile, each decoded when it is first looked at:
     uint8 [4,h,w] each, memory-mapped, the fourth channel 255 where a pixel counts."""
 
     def __init__(self, paths: typing.Sequence[Path], frame: Frame,
                  grey_range: GreyRange | None) -> None:
-        self.paths, self.frame, self.grey_range = paths, frame, grey_range
+        self.n, self.paths, self.frame, self.grey_range = len(paths), paths, frame, grey_range
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
+    def make(self, i: int) -> torch.Tensor:
         path = self.paths[i]
         kept = _kept(path, self.frame, self.grey_range)
         array = files.open_mapped(kept, None, np.uint8)
         if array is None:
-            try:
+            with files.saying(f"{path} cannot be read"):
                 array = reading.read(path, self.frame, self.grey_range)
-            except Exception as error:  # whatever a decoder trips over, the file is named
-                raise InputError(f"{path} cannot be read ({str(error) or type(error).__name__}); "
-                                 "mend or remove it") from error
             _keep(kept, array)
         return torch.from_numpy(np.ascontiguousarray(array))
 
@@ -165,8 +160,7 @@ def _kept(path: Path, frame: Frame, grey_range: GreyRange | None) -> Path:
 
 
 def _keep(path: Path, array: np.ndarray) -> None:
-    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, array)
+    files.write_array(path, array)
     files.forget(path, KEPT_BYTES)
 
 
@@ -188,7 +182,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
                 if reading.is_outside(extent, grey_range):
                     outside.append(paths[i].name)
             except Exception as error:  # whatever a decoder trips over, the file is named
-                unreadable.append(f"{paths[i]} ({str(error) or type(error).__name__})")
+                unreadable.append(f"{paths[i]} ({files.reason_of(error)})")
 
         files.in_threads(decode_one, range(len(paths)))
         array.flush()

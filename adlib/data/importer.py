@@ -75,6 +75,8 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
 def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
                left_out: dict[Path, str]) -> dict[str, Path]:
     """The bad pictures and their masks: {path inside the category: source}."""
+    from adlib.data.masks import read as read_mask  # which needs torch
+
     paths, copies = _pictures(bad) if bad else [], {}
     readable = _readable(paths, left_out, good_paths)
     if bad and good_paths and not readable:
@@ -97,19 +99,10 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
         defect = re.sub(r"^-+|[^\w.-]+", "_", folder) or "bad"
         copies[f"test/{defect}/{names[path]}"] = path
         if mask := mask_of.get(path):
-            _check_mask(mask, path)
+            with files.saying(f"the mask {mask} cannot be used"):
+                read_mask(mask, path)
             copies[f"ground_truth/{defect}/{Path(names[path]).stem}_mask{mask.suffix}"] = mask
     return copies
-
-
-def _check_mask(mask: Path, picture: Path) -> None:
-    from adlib.data import masks
-
-    try:
-        masks.read(mask, picture)
-    except Exception as error:  # whatever a decoder trips over, the file is named
-        raise InputError(f"the mask {mask} cannot be used ({str(error) or type(error).__name__}); "
-                         f"mend or remove it") from error
 
 
 def check_name(name: str) -> None:
@@ -135,7 +128,8 @@ def create(root: Path, name: str, planned: Plan) -> bool:
             return False
         raise InputError(f"{folder} is there already, from other pictures; choose another name, or "
                          f"delete it")
-    try:
+    with files.saying(f"cannot write {folder}", "nothing was left there; make room, or give "
+                      "another --data", OSError):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as temporary:
             for target, source in planned.copies.items():
@@ -144,9 +138,6 @@ def create(root: Path, name: str, planned: Plan) -> bool:
                 shutil.copyfile(source, path)
             files.write_json(Path(temporary) / name / NOTE, note)
             (Path(temporary) / name).rename(folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror or error}); nothing was left "
-                         "there; make room, or give another --data") from error
     return True
 
 
@@ -195,7 +186,7 @@ def _readable(paths: list[Path], left_out: dict[Path, str],
         try:
             reading.examine(path)
         except Exception as error:  # whatever a decoder trips over, the file is named
-            left_out[path] = f"cannot be read ({str(error) or type(error).__name__})"
+            left_out[path] = f"cannot be read ({files.reason_of(error)})"
             continue
         if digest in seen:
             left_out[path] = f"is a copy of {seen[digest]}"

@@ -384,4 +384,4 @@ def _visible(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, maybe
         return []
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+        raise InputError(f"cannot read the folder {folder}: {files.reason_of(error)}") from error

@@ -40,7 +40,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
     Raises:
         InputError: masks cannot be read or do not have their image's shape; each is named.
     """
-    frame = Frame("squeeze", size) if isinstance(size, int) else size
+    frame = Frame.of(size)
     side = frame.size
 
     def load_one(picture: Path, mask: Path | None) -> tuple[np.ndarray, Notes]:
@@ -53,7 +53,7 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
             inside = grid[box.inside]
             inside[:], notes["kept"] = on_grid(pixels, inside.shape)
         except Exception as error:  # whatever a decoder trips over, the file is named
-            problems.append(f"{mask} ({str(error) or type(error).__name__})")
+            problems.append(f"{mask} ({files.reason_of(error)})")
             return load_one(picture, None)
         return grid, +notes
 

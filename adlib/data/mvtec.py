@@ -309,8 +309,8 @@ def _extract(archive: Path, wanted: set[str], target: Path) -> None:
     except (_BadArchive, OSError):
         raise
     except Exception as error:  # whatever tarfile trips over in a damaged or hostile header
-        raise _BadArchive(f"is no sound .tar.xz, or not all of it "
-                          f"({str(error) or type(error).__name__})") from None
+        raise _BadArchive(
+            f"is no sound .tar.xz, or not all of it ({files.reason_of(error)})") from None
 
 
 def _refuse_hostile(member: tarfile.TarInfo) -> None:

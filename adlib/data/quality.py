@@ -32,11 +32,8 @@ class Findings:
     unreadable: tuple[str, ...]  # "key (why)"
     ignored: int  # files that are no images
     label_problem: str  # what is wrong with the labels, or ""
-    unnamed: Group = ()  # files that are images, and are not read for their names
     grey_range: GreyRange | None = None  # what becomes 0 and 255 in images of more than 8 bits
-    outside: Group = ()  # images with values beyond it
-    eight_bits: Group = ()  # images of 8 bits, where those to learn from have more
-    coarse: Group = ()  # good training images that keep few grey levels of it
+    listed: dict[str, Group] = field(default_factory=dict)  # code: images that it is about, if any
     mask_problem: str = ""  # what is wrong with the masks, or ""
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
     noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
@@ -49,9 +46,11 @@ class Findings:
     def problems(self) -> list[tuple[str, Group]]:
         """What a person should look at: (code, names of the images concerned); [] if nothing.
 
-        Codes: unreadable, unnamed, outside, eight_bits, coarse, leak, duplicate, labels and masks
-        (with what is wrong with them instead of names), no_test, no_labels, all_good,
-        all_anomalous;
+        Codes: unreadable, leak, duplicate, labels and masks (with what is wrong with them instead
+        of names), no_test, no_labels, all_good, all_anomalous;
+        those of `listed`: unnamed (files that are images, and are not read for their names),
+        outside (values beyond the grey range), eight_bits (where those to learn from have more),
+        coarse (few grey levels of the range);
         those of `noted`: unread (images without a place in the layout), stray (masks of no image),
         bare (folders of a defect without an image), respelled (names and labels taken for good,
         bad, train or test in another case), alike (defects that differ in case alone), absent (no
@@ -59,9 +58,7 @@ class Findings:
         data.masks' own, once a defect.
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
-        problems += [(code, names) for code, names in (
-            ("unnamed", self.unnamed), ("outside", self.outside), ("eight_bits", self.eight_bits),
-            ("coarse", self.coarse)) if names]
+        problems += [(code, names) for code, names in self.listed.items() if names]
         problems += [("leak", group) for group in self.leaks]
         problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
@@ -116,11 +113,13 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
         duplicates=tuple(group for group, leaks in groups.items() if not leaks),
         leaks=tuple(group for group, leaks in groups.items() if leaks),
         unreadable=tuple(f"{key} ({why})" for key, why in examined.items() if isinstance(why, str)),
-        ignored=len(others) - len(unnamed), label_problem=label_problem, unnamed=unnamed,
-        grey_range=grey_range, outside=tuple(
-            key for key, one in headers.items() if reading.is_outside(one.extent, grey_range)),
-        eight_bits=tuple(key for key, one in headers.items() if grey_range and not one.extent),
-        coarse=tuple(coarse) if 2 * len(coarse) > len(category.train) else (),
+        ignored=len(others) - len(unnamed), label_problem=label_problem, grey_range=grey_range,
+        listed={
+            "unnamed": unnamed, "outside": tuple(
+                key for key, one in headers.items() if reading.is_outside(one.extent, grey_range)),
+            "eight_bits": tuple(
+                key for key, one in headers.items() if grey_range and not one.extent),
+            "coarse": tuple(coarse) if 2 * len(coarse) > len(category.train) else ()},
         mask_problem=mask_problem,
         masks={name: (masked[name], n) for name, n in sorted(defects.items()) if name != "good"},
         noted=_places(category, defects) | noted)
@@ -162,6 +161,8 @@ def properties(good: torch.Tensor) -> dict[str, float]:
     """
     from torch.nn import functional
 
+    from adlib.data.siblings import details
+
     x = good.float() / 255
     grey, n = x.mean(dim=1, keepdim=True), len(x)
     coarse = functional.adaptive_avg_pool2d(grey, 16).flatten(1)
@@ -172,16 +173,6 @@ def properties(good: torch.Tensor) -> dict[str, float]:
             "alignment": float((fine.sum(dim=0).square().sum() - fine.square().sum())
                                / (n * (n - 1))),
             "colour": float((x.amax(dim=1) - x.amin(dim=1)).mean()), "good": n}
-
-
-def details(images: torch.Tensor) -> torch.Tensor:
-    """What is finer than its surroundings, in 64 x 64 pixels of grey: uint8 [N,3,S,S] -> float32
-    [N,4096] of length 1, so that a product is a correlation."""
-    from torch.nn import functional
-
-    fine = functional.adaptive_avg_pool2d(images.float().mean(dim=1, keepdim=True), 64)
-    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
-    return functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
 
 
 def _masks(category: layout.Category, labels: dict[Path, layout.Label],
@@ -208,4 +199,4 @@ def _examine(path: Path) -> Header | str:
     try:
         return reading.examine(path)
     except Exception as error:  # whatever a decoder trips over in a damaged file, the file is named
-        return (str(error) or type(error).__name__).replace(str(path), path.name)
+        return files.reason_of(error).replace(str(path), path.name)

@@ -81,7 +81,7 @@ def read(file: File, size: int | Frame, grey_range: GreyRange | None = None) -> 
 def laid(file: File, frames: typing.Sequence[int | Frame], grey_range: GreyRange | None = None
          ) -> tuple[list[np.ndarray], GreyRange | None]:
     """The same in several frames, decoded once, and the extent of its values; None for 8 bits."""
-    made = [Frame("squeeze", one) if isinstance(one, int) else one for one in frames]
+    made = [*map(Frame.of, frames)]
     whole = any(frame.fit == "tile" for frame in made)
     side = max(ENTIRE if whole else 2 * frame.size for frame in made)
     image, extent = upright(file, side, grey_range)

@@ -1,5 +1,5 @@
 """Which good pictures show one and the same thing: a part taken again in another light, a place
-photographed twice, a file saved again.
+photographed twice (`groups`), a file saved again (`copies`).
 
 A part made tomorrow has no such siblings among the good pictures. So what a picture's siblings say
 of it is left out with the picture wherever good pictures stand in for parts to come: else they look
@@ -20,8 +20,7 @@ FAR = 6.0  # deviations of a picture's correlations with others that one with a 
 SAME = 0.95  # a correlation that is a sibling's whatever others are
 FLOOR = 0.02  # of the deviation: fewer than 4,096 pixels do not tell less
 FEWEST, MOST = 20, 2000  # good pictures
-
-
+COPY = 0.2  # of the usual difference to the fifth nearest picture: a copy is at most as different
 Images = typing.Sequence[torch.Tensor] | torch.Tensor  # uint8 [3,h,w] or [4,h,w] each
 
 
@@ -48,8 +47,7 @@ def groups(*sets: Images) -> torch.Tensor:
     return torch.from_numpy(first.argsort().argsort()[number])
 
 
-def numbered(good: Images, fitted_on: torch.Tensor,
-             of: torch.Tensor) -> torch.Tensor:
+def numbered(good: Images, fitted_on: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     """The numbers of good images by those that some of them were fitted with: int64 [N], -1 where
     neither an image nor a sibling of it was.
 
@@ -60,6 +58,26 @@ def numbered(good: Images, fitted_on: torch.Tensor,
     known = torch.full((len(group), ), -1)
     known[group[fitted_on]] = of
     return known[group]
+
+
+def copies(images: torch.Tensor) -> np.ndarray:
+    """For each of uint8 [N,3,S,S] an earlier one of which it is nearly a copy (saved again,
+    resized, in a little other light), -1 where there is none: int [N]. What is alike in less than
+    that may be a sibling, and is no copy."""
+    small = torch.cat([details(chunk) for chunk in images.split(64)])
+    different = 1 - small @ small.T
+    different.fill_diagonal_(0)
+    fifth = different.sort(dim=1).values[:, 5].median()  # the first is itself
+    near = (different < COPY * fifth.clamp(max=0.25)).tril(-1)
+    return np.where(near.any(dim=1), near.int().argmax(dim=1), -1)
+
+
+def details(images: torch.Tensor) -> torch.Tensor:
+    """What is finer than its surroundings, in SIDE x SIDE pixels of grey: uint8 [N,3,S,S] ->
+    float32 [N,4096] of length 1, so that a product is a correlation."""
+    fine = functional.adaptive_avg_pool2d(images.float().mean(dim=1, keepdim=True), SIDE)
+    fine = fine - functional.avg_pool2d(functional.pad(fine, (4, ) * 4, mode="reflect"), 9, 1)
+    return functional.normalize(fine.flatten(1) - fine.flatten(1).mean(dim=1, keepdim=True))
 
 
 def _detail(image: torch.Tensor) -> np.ndarray:

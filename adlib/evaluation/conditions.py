@@ -137,12 +137,10 @@ class ConditionsTest:
     Args:
         calibration: {what is measured: float [n]} of good pictures, and perhaps `score`: the
             calibration scores, as many as there are.
-        arl: the fewest pictures between two false warnings, in the mean.
     """
 
-    def __init__(self, calibration: typing.Mapping[str, np.ndarray], *, arl: float = ARL,
-                 seed: int = 0) -> None:
-        self.arl, self.n, self.change = arl, 0, None
+    def __init__(self, calibration: typing.Mapping[str, np.ndarray], *, seed: int = 0) -> None:
+        self.n, self.change = 0, None
         self._random = np.random.default_rng(seed)
         self._calibration = {name: np.sort(np.asarray(values, float))
                              for name, values in calibration.items()}
@@ -152,7 +150,7 @@ class ConditionsTest:
 
     @property
     def evidence(self) -> float:
-        """The mean over all bets: it reaches `arl` where a warning is given."""
+        """The mean over all bets: it reaches ARL where a warning is given."""
         return float(np.mean([bet.total for bet in self._bets.values()]))
 
     def add(self, values: typing.Mapping[str, float]) -> Change | None:
@@ -165,7 +163,7 @@ class ConditionsTest:
             bisect.insort(seen, value)
             self._bets[name, 1].add(1 - p)
             self._bets[name, -1].add(p)
-        if self.change is None and self.evidence >= self.arl:
+        if self.change is None and self.evidence >= ARL:
             change = self._explain()
             self.change = change if change.by >= MATTERS else None
             return self.change
@@ -184,7 +182,7 @@ class ConditionsTest:
         found = []
         for (name, sign), cause in CAUSES.items():
             bet = self._bets.get((name, sign))
-            if bet is None or bet.total < min(self.arl, best):
+            if bet is None or bet.total < min(ARL, best):
                 continue
             good = self._calibration[name]
             off = (np.array(self._recent[name]) - np.median(good)) / max(float(np.std(good)), 1e-9)

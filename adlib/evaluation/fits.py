@@ -20,11 +20,11 @@ from adlib.config import FITS, Config
 from adlib.data import masks, part
 from adlib.data.frame import CELL, Frame
 from adlib.data.images import Pictures
+from adlib.data.lazy import Lazy
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic.anomalies import Changed
 from adlib.evaluation.auroc import auroc, paired_test
 from adlib.evaluation.calibration import score_table
-from adlib.evaluation.localization import Lazy
 from adlib.models.detector import Images, fit
 
 LONG = 1.1  # longer sides by shorter ones, up to which nothing is lost by squeezing

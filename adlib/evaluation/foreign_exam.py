@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 
 from adlib.config import InputError, log
-from adlib.data import images, layout, reading
+from adlib.data import files, images, layout, reading
+from adlib.data.lazy import Lazy
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign_pictures
 from adlib.evaluation.calibration import Decision, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
-from adlib.evaluation.localization import Lazy
 from adlib.evaluation.refusal import fit_foreign_features, known_good
 from adlib.models.detector import Detector
 
@@ -125,5 +125,5 @@ def other_parts(part: Part) -> torch.Tensor:
                 pictures.append(reading.read(path, part.good.size, grey_range)[:3])
             except Exception as error:  # whatever a decoder trips over, the file is named
                 log.warning("%s is left out of the exam of foreign pictures: %s", path,
-                            str(error) or type(error).__name__)
+                            files.reason_of(error))
     return torch.from_numpy(np.array(pictures, np.uint8).reshape(-1, 3, size, size))

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from adlib.data import corruptions, layout
+from adlib.data.lazy import Lazy
 from adlib.data.part import Part, frames
 from adlib.data.synthetic import drawing
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import Decision, score_table
-from adlib.evaluation.localization import Lazy
-from adlib.models.detector import Detector, Images, parted
+from adlib.models.detector import Detector, Images
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
 CONTRASTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -122,11 +122,8 @@ def _disturbed(given: Images, name: str, strength: int, seed: int) -> Images:
     """The images as a worse camera would have taken them; what does not count stays as it is."""
     if not isinstance(given, torch.Tensor):
         return Lazy(len(given), lambda i: _disturbed(given[i][None], name, strength, seed + i)[0])
-    pixels, area = parted(given)
-    disturbed = corruptions.apply(pixels, name, strength, seed=seed)
-    if area is None:
-        return disturbed
-    return torch.cat([torch.where(area[:, None], disturbed, pixels), given[:, 3:]], dim=1)
+    disturbed, counts = corruptions.apply(given, name, strength, seed=seed), given[:, 3:] > 0
+    return torch.where(counts, disturbed, given) if counts.shape[1] else disturbed
 
 
 def _scores(detector: Detector, decision: Decision, images: Images) -> np.ndarray:

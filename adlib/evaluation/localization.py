@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from adlib.data.lazy import Lazy
+
 LIMITS = {"au_pro_30": 0.30, "au_pro_05": 0.05}
 LEVELS = 4_000_000  # thresholds at most: then a rate is off by one in as many defective pixels
 Pixels = np.ndarray | typing.Sequence[np.ndarray]
@@ -51,21 +53,6 @@ def au_pro(maps: np.ndarray, masks: np.ndarray, *, limit: float = 0.30) -> float
     levels, above, at_least, _, good = _counted(maps, masks, None)
     credit = _credit(above / good, at_least / good, limit)
     return float(_regions(maps, masks, levels, {"pro": credit})["pro"].mean())
-
-
-class Lazy(typing.Sequence[np.ndarray]):
-    """A sequence whose item i is made when it is looked at."""
-
-    def __init__(self, n: int, make: typing.Callable[[int], np.ndarray]) -> None:
-        self.n, self.make = n, make
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        if not 0 <= i < self.n:
-            raise IndexError(i)
-        return self.make(i)
 
 
 def _inside(masks: Pixels, areas: Pixels | None) -> Pixels:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from adlib.evaluation.auroc import holm
+from adlib.evaluation.auroc import LEVEL, holm
 
 
 def rank_correlation(one: pd.Series, other: pd.Series) -> float:
@@ -72,11 +72,11 @@ def pairs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(names, columns=["a", "b"]).assign(p=p_values, p_holm=holm(p_values))
 
 
-def cliques(ranks: pd.Series, tested: pd.DataFrame, level: float = 0.05) -> list[list[str]]:
+def cliques(ranks: pd.Series, tested: pd.DataFrame) -> list[list[str]]:
     """The bars of a critical-difference diagram: the longest runs of columns, in the order of
     `average_ranks`, no two of which are distinguishable (`pairs`)."""
     order = list(ranks.sort_values(kind="stable").index)
-    apart = {frozenset((row.a, row.b)) for row in tested.itertuples() if row.p_holm < level}
+    apart = {frozenset((row.a, row.b)) for row in tested.itertuples() if row.p_holm < LEVEL}
     found: list[list[str]] = []
     for start, end in itertools.combinations(range(len(order)), 2):
         run = order[start:end + 1]
@@ -85,11 +85,11 @@ def cliques(ranks: pd.Series, tested: pd.DataFrame, level: float = 0.05) -> list
     return [run for run in found if not any(set(run) < set(other) for other in found)]
 
 
-def rows_needed(columns: int, level: float = 0.05) -> int:
+def rows_needed(columns: int) -> int:
     """The fewest categories in which a detector that always wins could be distinguishable: Holm's
-    first step asks the smallest p of all pairs, 2 / 2**n, to be below level / pairs."""
+    first step asks the smallest p of all pairs, 2 / 2**n, to be below LEVEL / pairs."""
     count = columns * (columns - 1) // 2
     n = 1
-    while 2.0**(1 - n) * count >= level:
+    while 2.0**(1 - n) * count >= LEVEL:
         n += 1
     return n

@@ -44,13 +44,18 @@ def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
         kept = kept[~outlying]
 
 
+def threshold_of(model: Foreign | None) -> TailThreshold | None:
+    """From which distance on a picture is foreign; None where too few good ones say so."""
+    known = model is not None and len(model.calibration) >= foreign.FEWEST
+    return TailThreshold(model.calibration.numpy(), FOREIGN_FPR) if known else None
+
+
 def counted_first(model: Foreign | None, distances: np.ndarray, *, new: bool = False) -> np.ndarray:
     """Which of the images of `one_budget` count as the most anomalous, since all others call them
     foreign: bool [n]."""
-    if model is None or len(model.calibration) < foreign.FEWEST:
+    if (threshold := threshold_of(model)) is None:
         return np.zeros(len(distances), bool)
-    own = model.calibration.numpy()
-    aside = TailThreshold(own, FOREIGN_FPR).exceeded(distances)
+    own, aside = threshold.calibration, threshold.exceeded(distances)
     if new:
         return aside
     rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
@@ -72,11 +77,8 @@ def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,
         distances, scores: float64 [n], of good images among those that `model` was fitted on; or,
             if `new`, of others, of which it has set aside none.
     """
-    if model is None or len(model.calibration) < foreign.FEWEST or not len(scores):
+    if (threshold := threshold_of(model)) is None or not len(scores):
         return scores
     scores = np.where(counted_first(model, distances, new=new), scores.max(), scores)
-    if new:
-        return scores
-    aside = TailThreshold(model.calibration.numpy(), FOREIGN_FPR).exceeded(distances)
-    enough = Threshold(scores[~aside], target_fpr).is_attainable
-    return scores[~aside] if enough else scores
+    kept = scores[~threshold.exceeded(distances)]
+    return kept if not new and Threshold(kept, target_fpr).is_attainable else scores

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.data import files, layout
+from adlib.data.lazy import Lazy
 from adlib.evaluation import localization
 from adlib.evaluation.auroc import OneClassError, auroc, auroc_interval
 from adlib.evaluation.conformal import rate_interval
@@ -217,7 +218,7 @@ def operating_of(table: pd.DataFrame, prefix: str = "") -> dict[str, Entry]:
 
 
 @contextlib.contextmanager
-def _native(part: Part) -> typing.Iterator[tuple[typing.Callable, localization.Lazy | None]]:
+def _native(part: Part) -> typing.Iterator[tuple[typing.Callable, Lazy | None]]:
     """Of fit tile: what keeps the test images' maps on disk, and these on the images' own pixels,
     one at a time; else what keeps nothing, and None."""
     if part.test.tiled is None:
@@ -227,11 +228,11 @@ def _native(part: Part) -> typing.Iterator[tuple[typing.Callable, localization.L
         def kept(i: int) -> Path:
             return Path(place) / f"{i}.npy"
 
-        yield (lambda values, i: np.save(kept(i), values)), localization.Lazy(
+        yield (lambda values, i: np.save(kept(i), values)), Lazy(
             len(part.test), lambda i: part.test.on_own_pixels(np.load(kept(i)), i))
 
 
-def locate(part: Part, maps: np.ndarray, native: localization.Lazy | None = None
+def locate(part: Part, maps: np.ndarray, native: Lazy | None = None
            ) -> tuple[Entry | None, pd.DataFrame]:
     """Pixel metrics of the test images' maps, float [N,S,S], and a row a defect region.
 
@@ -268,7 +269,7 @@ def locate(part: Part, maps: np.ndarray, native: localization.Lazy | None = None
         if native is None:
             return localization.measure(maps[places], truth[places],
                                         None if areas is None else areas.numpy()[places])
-        return localization.measure(*(localization.Lazy(len(places), lambda i, of=of: of(places[i]))
+        return localization.measure(*(Lazy(len(places), lambda i, of=of: of(places[i]))
                                       for of in (native.make, part.test.native_mask,
                                                  part.test.native_area)))
 

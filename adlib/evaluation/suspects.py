@@ -17,8 +17,8 @@ import torch
 from torch.nn import functional
 
 from adlib.config import Config
+from adlib.data import siblings
 from adlib.data.part import ImageSet
-from adlib.data.quality import details
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import p_values
 from adlib.models import anomaly_maps, backbone
@@ -28,7 +28,6 @@ from adlib.models.foreign import FEWEST, Foreign
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
 BANK, POOL = 2000, 8000  # patches of the memory, a quarter as many cells as a detector's
 FAR, FARTHER = 3.0, 3.5  # deviations of most pictures, of patches and of a whole picture
-COPY = 0.2  # of the usual difference to the fifth nearest picture: a copy is at most as different
 REASONS = ("copy", "anomalous", "unlike", "blurred")  # the first that holds is given
 
 
@@ -54,7 +53,7 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
     local = _deviations(np.log(scores))
     unlike = _deviations(whole.fit(whole.features(good.tensor)).calibration.log().numpy())
     blurred = _deviations(-Conditions(torch.zeros(32, 32), {}).measure(good.tensor)["sharpness"])
-    copy_of = _copies(good.tensor)
+    copy_of = siblings.copies(good.tensor)
     holds = np.stack([copy_of >= 0, local > FAR, unlike > FARTHER, blurred > FARTHER])
     table = pd.DataFrame({
         "path": good.keys, "of": ["" if i < 0 else good.keys[i] for i in copy_of],
@@ -89,14 +88,3 @@ def _deviations(values: np.ndarray) -> np.ndarray:
         found = (values - middle) / max((high - low) / 1.349, 1e-9)
         kept = found <= FAR
     return found
-
-
-def _copies(images: torch.Tensor) -> np.ndarray:
-    """For each picture an earlier one of which it is nearly a copy (saved again, resized, in a
-    little other light), -1 where there is none: int [N]."""
-    small = torch.cat([details(chunk) for chunk in images.split(64)])
-    different = 1 - small @ small.T
-    different.fill_diagonal_(0)
-    fifth = different.sort(dim=1).values[:, 5].median()  # the first is itself
-    near = (different < COPY * fifth.clamp(max=0.25)).tril(-1)
-    return np.where(near.any(dim=1), near.int().argmax(dim=1), -1)

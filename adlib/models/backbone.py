@@ -116,8 +116,7 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
         # Whole batches: how many images are computed together changes their numbers by rounding.
         rows[some] = compute(images[some + some[-1:] * (-len(some) % BATCH)])[:len(some)]
         for i in some:
-            with files.atomic_path(missing[i]) as temporary, temporary.open("wb") as stream:
-                np.save(stream, rows[i])
+            files.write_array(missing[i], rows[i])
     if missing:
         files.forget(missing[max(missing)], KEPT_BYTES)
     return torch.from_numpy(rows)

@@ -81,11 +81,13 @@ class Tiled(Detector):
             with torch.random.fork_rng(devices=[]):
                 head = refit(rest) if refit else own.without(place[held])
             for i in held:
-                other = head if refit else LeavingOut(head, place[i])
-
-                def both(tiles: torch.Tensor, other: nn.Module = other) -> dict[str, torch.Tensor]:
+                def both(tiles: torch.Tensor, head: nn.Module = head,
+                         i: int = i) -> dict[str, torch.Tensor]:
                     features = detector.features(tiles)
-                    return {"distance": other(features), f"{OWN}distance": own(features)}
+                    # what no cell is compared with: those of its own picture
+                    left_out = [] if refit else [place[i].expand(len(features))]
+                    return {"distance": head(features, *left_out),
+                            f"{OWN}distance": own(features)}
 
                 yield {name: one[None]
                        for name, one in self.stitched(good[int(i)][:3], both).items()}
@@ -149,17 +151,6 @@ class Tiled(Detector):
         return {name: (total[0] / total[1])[:-(-sides[0] * total.shape[1] // size[0]),
                                             :-(-sides[1] * total.shape[2] // size[1])]
                 for name, total in sums.items()}
-
-
-class LeavingOut(nn.Module):
-    """A head that compares no cell with those of one of the pictures it was fitted on."""
-
-    def __init__(self, head: nn.Module, picture: torch.Tensor) -> None:
-        super().__init__()
-        self.head, self.picture = head, picture
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(features, self.picture.expand(len(features)))
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:

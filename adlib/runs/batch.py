@@ -73,17 +73,13 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
                     for task, reason in reasons.items()}
         board = Board(seconds)
         with contextlib.closing(board), local.stop_signals() as stop:
-            for last in (False, True):  # the comparison reads what the others left, and batch.json
-                queue = [task for task in tasks
-                         if reasons[task] and (task.kind == "comparison") == last]
-                quickest = min((task for task in queue if task.kind == "run"), key=seconds.get,
-                               default=None)
-                queue.sort(key=lambda task: task is not quickest)  # a first page as soon as can be
-                _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop,
-                      told=told if queue and told else lambda _: None)
-                files.write_json(reports / "batch.json", _entries(outcomes))
-                if last:
-                    _note_comparison(outcomes)
+            queue = [task for task in tasks if reasons[task]]
+            quickest = min((task for task in queue if task.kind == "run"), key=seconds.get,
+                           default=None)
+            queue.sort(key=lambda task: task is not quickest)  # a first page as soon as can be
+            _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop,
+                  told=told if queue and told else lambda _: None)
+            files.write_json(reports / "batch.json", _entries(outcomes))
         if not stop.is_set() and not any(one.status == "failed" for one in outcomes.values()):
             forecast.remember(sum(seconds.values()), board.seconds())
         if stop.is_set():
@@ -101,10 +97,8 @@ def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:
         if task.kind == "comparison" and any(reasons.values()):
             reason = COMPARED
         elif task.kind == "comparison":
-            made_from = freshness.of_comparison(
-                task.notebook, task.output.parent,
-                _plan({other: Outcome("finished") for other in reasons}))
-            reason = freshness.changed(_comparison_note(task), made_from) or _never_run(task)
+            made_from = _compared(task, {other: Outcome("finished") for other in reasons})
+            reason = freshness.changed(task.note, made_from) or _never_run(task)
         else:
             reason = "its run is due" if reasons.get(task.after) else _due(task, opened)
         reasons[task] = reason or ("asked for with --force" if force else "")
@@ -149,11 +143,19 @@ def _made_from(task: Task, category: layout.Category) -> freshness.Made:
     return freshness.of_data(task.notebook, category, task.params["weights"])
 
 
-def _made_from_now(task: Task) -> freshness.Made:
+def _compared(task: Task, others: Outcomes) -> freshness.Made:
+    """What a comparison is made from: the plan, less itself, and what came of it."""
+    plan = _entries({other: outcome for other, outcome in others.items() if other is not task})
+    return freshness.of_comparison(task.notebook, task.output.parent, plan)
+
+
+def _made_from_now(task: Task, outcomes: Outcomes) -> freshness.Made:
     """What a task that is about to start will be made from; noted at its end, so that what changes
     meanwhile is noticed."""
-    if not task.note:
+    if task.kind == "run":
         return {}
+    if task.kind == "comparison":
+        return _compared(task, outcomes) | {"retry": task.retry}
     try:
         return _made_from(task, _category(task))
     except InputError:  # the notebook will meet it too, and say so
@@ -173,14 +175,17 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
                 try:
                     reason = _blocked_reason(task)
                     if not reason:
-                        running.append(local.start(task, engine, _made_from_now(task)))
+                        if task.kind == "comparison":  # which reads what became of the others
+                            files.write_json(task.output.with_name("batch.json"),
+                                             _entries(outcomes))
+                        running.append(local.start(task, engine, _made_from_now(task, outcomes)))
                         board.started(task)
                         outcomes[task] = Outcome("running")
                         told(outcomes)
                         continue
-                    if task.note:
+                    if task.after:
                         task.output.unlink(missing_ok=True)  # made from an earlier run
-                        freshness.fail(task.note, reason, task.retry)
+                    _note_failure(task, reason)
                 # its folder cannot be written, say: the others may still run
                 except InputError as error:
                     reason = str(error)
@@ -213,18 +218,20 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
             job.execution.kill()
             local.keep_notebook(job.task, failed=True)
             outcomes[job.task] = Outcome("interrupted", "stopped before it finished")
-            if job.task.note:
-                freshness.fail(job.task.note, "stopped before it finished", job.task.retry)
+            _note_failure(job.task, "stopped before it finished")
 
 
 def _next(queue: list[Task], running: list[Job], engine: Engine) -> Task | None:
     """The first task that there is room for and that waits for nothing: what looks at a run waits
-    for it."""
+    for it, the comparison for all."""
     unfinished = [*queue, *(job.task for job in running)]
     looks = sum(job.task.kind == "eda" for job in running)
-    beside = min(looks, engine.beside)
-    room = len(running) - beside < engine.slots
-    return next((task for task in queue if task.after not in unfinished
+    room = len(running) - min(looks, engine.beside) < engine.slots
+
+    def waits(task: Task) -> bool:
+        return task.after in unfinished or task.kind == "comparison" and len(unfinished) > 1
+
+    return next((task for task in queue if not waits(task)
                  and (room or task.kind == "eda" and looks < engine.beside)), None)
 
 
@@ -254,8 +261,8 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
         # a kernel whose papermill was killed has a second to live, and a word to say
         run_folder.left_alone(folder)
         run_folder.fail(folder, reason, job.before)
-    elif task.note and reason:
-        freshness.fail(task.note, reason, task.retry)
+    elif reason:
+        _note_failure(task, reason)
     elif task.note:
         files.write_json(task.note, job.made_from | freshness.at_hand(
             task.params.get("weights", "")))  # the notebook may have downloaded them
@@ -272,21 +279,7 @@ def _entries(outcomes: Outcomes) -> list[dict[str, typing.Any]]:
             for task, outcome in outcomes.items()]
 
 
-def _note_comparison(outcomes: Outcomes) -> None:
-    """What the comparison was made from, so that the next batch knows whether it still stands;
-    nothing where it failed."""
-    for task, outcome in outcomes.items():
-        if task.kind == "comparison" and outcome.status == "finished":
-            made_from = freshness.of_comparison(task.notebook, task.output.parent, _plan(outcomes))
-            files.write_json(_comparison_note(task), made_from | {"retry": task.retry})
-        elif task.kind == "comparison":
-            _comparison_note(task).unlink(missing_ok=True)
-
-
-def _plan(outcomes: Outcomes) -> list[dict[str, typing.Any]]:
-    return _entries({task: outcome for task, outcome in outcomes.items()
-                     if task.kind != "comparison"})
-
-
-def _comparison_note(task: Task) -> Path:
-    return task.output.with_suffix(".json")
+def _note_failure(task: Task, reason: str) -> None:
+    """In a task's note. A comparison's, whose folder is all of reports/, has gone when it began."""
+    if task.kind not in ("run", "comparison"):
+        freshness.fail(task.note, reason, task.retry)

@@ -31,6 +31,8 @@ BY_HAND = "by hand: "
 NUMERIC = ("data", "models", "evaluation")  # packages that numbers depend on
 # where things lie decides no number; what lies there does
 NOT_INPUTS = ("category", "data_root", "reports", "save_as", "roi", "ignore")
+FIT_BY = {"tile": ["import adlib.models.tiles"],
+          "auto": ["import adlib.models.tiles", "import adlib.evaluation.fits"]}
 CHANGED = {"data": "the data changed", "weights": "the weights changed",
            "code": "the code that makes the numbers changed", "files": "your own code changed"}
 
@@ -56,9 +58,7 @@ def of_run(config: Config, category: layout.Category) -> Made:
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
     made = {"params": params, "data": layout.fingerprint(category), "weights": weights,
             "code": code(notebook_of(config.model), f"import adlib.models.{detector}",
-                         *(f"import adlib.{module}" for fit, module in (
-                             ("tile", "models.tiles"), ("auto", "models.tiles"),
-                             ("auto", "evaluation.fits")) if config.fit == fit),
+                         *FIT_BY.get(config.fit, []),
                          *(source.decode("utf-8-sig", "replace") for source in own.values()))}
     hashes = {name: _bytes_hash(source) if source else "missing" for name, source in own.items()}
     return made | ({"files": hashes} if own else {})

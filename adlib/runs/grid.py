@@ -58,8 +58,7 @@ class Task:
     @property
     def note(self) -> Path | None:
         """Where the runner notes what this was made from (freshness); a run does that itself."""
-        noted = self.kind in ("eda", *AFTER_A_RUN)
-        return self.output.with_name(f"{self.kind}.json") if noted else None
+        return None if self.kind == "run" else self.output.with_name(f"{self.kind}.json")
 
 
 @dataclasses.dataclass(frozen=True)

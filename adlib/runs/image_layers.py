@@ -119,12 +119,12 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     inputs = files.in_threads(lambda path: _input(path, where / digests[path][:16], grey_range),
                               images.paths)
     inputs = [(*(_relative(path, home) for path in kept), size) for kept, size in inputs]
-    frame = images.size if isinstance(images.size, Frame) else None
+    frame = Frame.of(images.size)
     made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, frame=frame,
                  put=put)
     for i, (_, _, size) in enumerate(inputs):
         if max(size) == LARGEST:  # no smaller than its file, as a rule
-            place = frame.place(size[1], size[0])[1].inside if frame else ...
+            place = frame.place(size[1], size[0])[1].inside
             made[i] = dataclasses.replace(made[i], **_detail(
                 images.paths[i], maps[i][place], grey_range, put, f"{i:04d}-detail"))
     files.write_json(folder / FILE, {key: dataclasses.asdict(shot) for key, shot in

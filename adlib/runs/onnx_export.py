@@ -221,10 +221,11 @@ def _of_pictures(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, 
                       dynamo=True, external_data=False, verbose=False)
     scoring = onnx.load(str(path))
     model = onnx.compose.merge_models(
-        onnx_resize.model(size, scoring.ir_version, OPSET), scoring, [("resized", "resized")])
+        onnx_resize.model(size, scoring.ir_version), scoring, [("resized", "resized")])
     model.graph.initializer.append(
         onnx.numpy_helper.from_array(target_fpr.numpy(), "target_fpr"))  # unless it is given
-    (verdict, ) = (node for node in model.graph.node if node.input[0].endswith("limits"))
+    (verdict, ) = (node for node in model.graph.node
+                   if node.input and node.input[0].endswith("limits"))
     # what its error says
     verdict.name = (f"target_fpr is out of range, {run.threshold.least_target_fpr:g} is the least, "
                     "and below 1")

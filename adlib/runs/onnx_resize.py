@@ -13,67 +13,44 @@ import typing
 if typing.TYPE_CHECKING:  # an extra
     import onnx
 
-MODEL = """
-<ir_version: %d, opset_import: ["" : %d, "adlib" : 1]>
-resize (uint8[1,channels,height,width] picture) => (uint8[1,3,%d,%d] resized)
-<int64 side = {%d}, int64[1] rows = {0}, int64[1] columns = {1}, int64[4] colours = {1,3,1,1}> {
-    lines = Shape<start = 2, end = 3>(picture)
-    line = Shape<start = 3>(picture)
-    weights_across = adlib.weights(line, side, rows, columns)
-    weights_down = adlib.weights(lines, side, columns, rows)
-    levels = Cast<to = 11>(picture)
-    sums_across = MatMul(levels, weights_across)
-    across = adlib.rounded(sums_across)
-    sums_down = MatMul(weights_down, across)
-    down = adlib.rounded(sums_down)
-    bytes = Cast<to = 2>(down)
-    resized = Expand(bytes, colours)
-}
-
-<domain: "adlib", opset_import: ["" : %d]>
-weights (length, side, along, other) => (weights) {
-    zero = Constant<value = double {0}>()
-    half = Constant<value = double {0.5}>()
-    one = Constant<value = double {1}>()
-    unit = Constant<value = double {4194304}>()
-    count = Squeeze(length)
-    given = Cast<to = 11>(count)
-    asked = Cast<to = 11>(side)
-    scale = Div(given, asked)
-    reach = Max(scale, one)
-    places = Range(zero, given, one)
-    numbers = Range(zero, asked, one)
-    middles = Add(numbers, half)
-    centres = Mul(middles, scale)
-    each_place = Unsqueeze(places, other)
-    each_centre = Unsqueeze(centres, along)
-    apart = Sub(each_place, each_centre)
-    offsets = Add(apart, half)
-    narrowed = Div(offsets, reach)
-    distances = Abs(narrowed)
-    heights = Sub(one, distances)
-    triangles = Max(heights, zero)
-    totals = ReduceSum(triangles, along)
-    shares = Div(triangles, totals)
-    units = Mul(shares, unit)
-    raised = Add(units, half)
-    weights = Floor(raised)
-}
-
-<domain: "adlib", opset_import: ["" : %d]>
-rounded (sums) => (levels) {
-    half = Constant<value = double {0.5}>()
-    unit = Constant<value = double {4194304}>()
-    means = Div(sums, unit)
-    raised = Add(means, half)
-    levels = Floor(raised)
-}"""
+UNIT = float(2**22)  # of weights
 
 
-def model(size: int, ir_version: int, opset: int) -> onnx.ModelProto:
+def model(size: int, ir_version: int) -> onnx.ModelProto:
     """`picture`, uint8 [1,3,H,W] RGB or [1,1,H,W] grey, -> `resized`, uint8 [1,3,size,size]."""
-    import onnx
+    import onnxscript
+    from onnxscript import opset18 as op
 
-    resize = onnx.parser.parse_model(MODEL % (ir_version, opset, size, size, size, opset, opset))
-    resize.graph.node[-1].name = "a picture has 1 or 3 channels"  # what its error says
-    return resize
+    own, float64, uint8 = onnxscript.values.Opset("adlib", 1), 11, 2  # as ONNX numbers its types
+    asked = float(size)
+
+    # What follows is no Python that is run: onnxscript makes a graph of its source.
+    @onnxscript.script(own, default_opset=op)
+    def weights(length, along, other):
+        given = op.Cast(op.Squeeze(length), to=float64)
+        zero, one = op.CastLike(0.0, given), op.CastLike(1.0, given)
+        scale = given / asked
+        places = op.Unsqueeze(op.Range(zero, given, one), other)
+        middles = op.Range(zero, op.CastLike(asked, given), one) + 0.5
+        offsets = places - op.Unsqueeze(middles * scale, along) + 0.5
+        triangles = op.Max(1.0 - op.Abs(offsets / op.Max(scale, one)), zero)
+        return op.Floor(triangles / op.ReduceSum(triangles, along) * UNIT + 0.5)
+
+    @onnxscript.script(own, default_opset=op)
+    def rounded(sums):
+        return op.Floor(sums / UNIT + 0.5)
+
+    @onnxscript.script(own, default_opset=op)
+    def resize(picture):
+        rows, columns = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
+        levels = op.Cast(picture, to=float64)
+        across = rounded(op.MatMul(levels, weights(op.Shape(picture, start=3), rows, columns)))
+        down = rounded(op.MatMul(weights(op.Shape(picture, start=2, end=3), columns, rows), across))
+        resized = op.Expand(op.Cast(down, to=uint8), op.Constant(value_ints=[1, 3, 1, 1]))
+        return resized
+
+    made = resize.to_model_proto(
+        input_types=[onnxscript.UINT8[1, "channels", "height", "width"]],
+        output_types=[onnxscript.UINT8[1, 3, size, size]], ir_version=ir_version)
+    made.graph.node[-1].name = "a picture has 1 or 3 channels"  # what its error says
+    return made

@@ -21,7 +21,7 @@ import numpy as np
 
 from adlib.config import InputError, is_folder_name
 from adlib.data import files, untrusted
-from adlib.evaluation.conditions import MEASURED, SCORE, ConditionsTest
+from adlib.evaluation.conditions import ARL, MEASURED, SCORE, ConditionsTest
 from adlib.runs.inference import Reopened
 
 LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overlay's own is longer
@@ -216,7 +216,7 @@ class Record:
             "path": self.changed_at.path, "time": self.changed_at.time}
         with self._writing():
             files.write_json(self.out / "conditions.json", {
-                "pictures": test.n, "evidence": test.evidence, "needed": test.arl,
+                "pictures": test.n, "evidence": test.evidence, "needed": ARL,
                 "change": change, "course": self._course, "usual": {
                     name: [float(np.median(values)), float(np.std(values))] for name, values in
                     self.run.decision.conditions.calibration.items()}})
@@ -229,13 +229,9 @@ class Record:
                 "threshold": None if math.isinf(threshold.value) else threshold.value,
                 "calibration_images": len(threshold.calibration), "predictions": []}
 
-    @contextlib.contextmanager
-    def _writing(self) -> typing.Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"cannot write in {self.out} ({error.strerror or error}); make room "
-                             "or make it writable, or give another --out") from error
+    def _writing(self) -> typing.ContextManager[None]:
+        return files.saying(f"cannot write in {self.out}", "make room or make it writable, or give "
+                            "another --out", OSError)
 
 
 def utc(seconds: float) -> str:

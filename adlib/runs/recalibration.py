@@ -51,11 +51,8 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
                          f"{run.config.target_fpr:g}; give {least} or more")
     wholes, scores = [], []
     for source in pictures:  # one by one, as predict does: a batch rounds otherwise
-        try:
+        with files.saying(f"{source.path} cannot be read", "take it out, or give another one"):
             picture = run.decode(source.path)
-        except Exception as error:  # whatever a decoder trips over
-            raise InputError(f"{source.path} cannot be read ({error}); take it out, or give "
-                             "another one") from error
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)

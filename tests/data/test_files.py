@@ -91,3 +91,15 @@ def test_other_files_are_not_features(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     files.forget(tmp_path / "new.npy", 0)
     assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "notes.txt"}
+
+
+def test_what_goes_wrong_is_said_with_its_reason_and_what_to_do():
+    for error, why in ((OSError(28, "No space left on device"), "No space left on device"),
+                       (ValueError("of another kind"), "of another kind"),
+                       (KeyError(), "KeyError")):
+        with pytest.raises(InputError, match=f"^a.png cannot be read .{why}.; mend or remove it$"), \
+                files.saying("a.png cannot be read"):
+            raise error
+    with pytest.raises(ValueError, match="^a mistake of ours$"), files.saying(
+            "cannot write b", "make room", OSError):
+        raise ValueError("a mistake of ours")

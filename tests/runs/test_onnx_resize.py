@@ -15,7 +15,7 @@ TALL = (700, 100)  # which Pillow 13 would resize down first (python-pillow/Pill
 
 
 def session(size):
-    model = onnx_resize.model(size, 10, 18)
+    model = onnx_resize.model(size, 10)
     onnx.checker.check_model(model)
     return ort.InferenceSession(model.SerializeToString())
 

@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from adlib.config import KINDS
+from adlib.data.lazy import Lazy
 
-PLACES = 5  # of which the square is taken where the most pixels count
+PLACES = 5  # that are drawn
 
 
 def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[str] = KINDS,
@@ -41,60 +42,57 @@ def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[st
     Raises:
         ValueError: an unknown kind; no images.
     """
-    unknown = set(kinds) - set(KINDS)
-    if unknown or not len(images) or not kinds:
-        raise ValueError(f"unknown kinds {sorted(unknown)}"
-                         if unknown else "anomalies need at least one picture and one kind")
-    size, names = images.shape[-1], [kinds[i % len(kinds)] for i in range(n)]
-    changed, masks = np.zeros((n, 3, size, size), np.uint8), np.zeros((n, size, size), bool)
+    framed = images if area is None else torch.cat([images, area[:, None].byte() * 255], dim=1)
+    changed = Changed(framed, n, side=images.shape[-1], seed=seed, kinds=kinds)
+    made = framed.new_empty(n, *framed.shape[1:])
+    masks = torch.empty(n, *images.shape[2:], dtype=torch.bool)
 
-    def insert_one(i: int) -> None:
-        rng, *indices = _sources(seed, i, len(images))
-        image, masks[i] = _insert(names[i], *(_channels_last(images[j]) for j in indices), rng,
-                                  None if area is None else area[indices[0]].numpy())
-        changed[i] = image.transpose(2, 0, 1)
+    def make(i: int) -> None:
+        made[i], masks[i] = changed.with_mask(i)
 
     # NumPy, SciPy and Pillow work without holding Python's lock
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(insert_one, range(n)))
-    return torch.from_numpy(changed), torch.from_numpy(masks), names
+        list(pool.map(make, range(n)))
+    return made[:, :3], masks, changed.kinds
 
 
-class Changed(typing.Sequence[torch.Tensor]):
+class Changed(Lazy):
     """Anomalies in pictures of any size, each made when it is looked at: number i in picture i
-    modulo N, as `insert` would put it into a square of it.
+    modulo N, in the one of PLACES squares of it in which the most pixels count.
 
     Args:
-        pictures: uint8 [4,h,w] each, 255 in the fourth channel where a pixel counts.
+        pictures: uint8 [3,h,w] each, or [4,h,w], 255 in the fourth channel where a pixel counts.
         side: of the squares, in pixels.
+
+    Raises:
+        ValueError: as `insert`.
     """
 
     def __init__(self, pictures: typing.Sequence[torch.Tensor], n: int, *, side: int, seed: int,
                  kinds: typing.Sequence[str] = KINDS) -> None:
-        self.pictures, self.side, self.seed = pictures, side, seed
+        unknown = set(kinds) - set(KINDS)
+        if unknown or not len(pictures) or not kinds:
+            raise ValueError(f"unknown kinds {sorted(unknown)}"
+                             if unknown else "anomalies need at least one picture and one kind")
+        self.n, self.pictures, self.side, self.seed = n, pictures, side, seed
         self.kinds = [kinds[i % len(kinds)] for i in range(n)]
 
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
+    def make(self, i: int) -> torch.Tensor:
         return self.with_mask(i)[0]
 
     def with_mask(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The picture, and its mask, bool [h,w]."""
         rng, *indices = _sources(self.seed, i, len(self.pictures))
-        if not 0 <= i < len(self):
-            raise IndexError(i)
         picture, other = (self.pictures[j] for j in indices)
         picture, side = picture.clone(), self.side
         places = [[int(rng.integers(length - side + 1)) for length in picture.shape[1:]]
                   for _ in range(PLACES)]
-        y, x = max(places, key=lambda at: int(self._square(picture, *at)[3].sum()))
+        y, x = max(places, key=lambda at: _counts(self._square(picture, *at)).sum())
         square = self._square(picture, y, x)
         beside = self._square(other, *(min(at, length - side) for at, length in zip(
             (y, x), other.shape[1:], strict=True)))
         image, changed = _insert(self.kinds[i], _channels_last(square[:3]),
-                                 _channels_last(beside[:3]), rng, (square[3] > 0).numpy())
+                                 _channels_last(beside[:3]), rng, _counts(square))
         square[:3] = torch.from_numpy(image.transpose(2, 0, 1).copy())
         mask = torch.zeros(picture.shape[1:], dtype=torch.bool)
         mask[y:y + side, x:x + side] = torch.from_numpy(changed)
@@ -180,19 +178,21 @@ def _sources(seed: int, i: int, count: int) -> tuple[np.random.Generator, int, i
     return rng, i % count, int(rng.integers(count))
 
 
+def _counts(picture: torch.Tensor) -> np.ndarray:
+    """Which pixels of [3,h,w] or [4,h,w] count: bool [h,w]."""
+    return np.ones(picture.shape[1:], bool) if len(picture) == 3 else (picture[3] > 0).numpy()
+
+
 def _channels_last(image: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(image.numpy().transpose(1, 2, 0))
 
 
 def _insert(kind: str, base: np.ndarray, other: np.ndarray, rng: np.random.Generator,
-            area: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            area: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Try places and sizes until the change can be seen."""
-    def kept(image: np.ndarray) -> np.ndarray:
-        return image if area is None else np.where(area[..., None], image, base)
-
     for _ in range(20):
         centre = _place(base, rng, area)
-        image = kept(_GENERATORS[kind](base, other, centre, rng))
+        image = np.where(area[..., None], _GENERATORS[kind](base, other, centre, rng), base)
         mask = _visible(base, image)
         if mask.sum() >= max(4, base.shape[0]**2 // 4000):
             return image, mask
@@ -200,7 +200,7 @@ def _insert(kind: str, base: np.ndarray, other: np.ndarray, rng: np.random.Gener
     image, spot = base.copy(), _disc(base.shape[0], centre, base.shape[0] / 16)
     image[spot] = 255 - image[spot]
     image[spot & ~_visible(base, image)] = 0
-    image = kept(image)
+    image = np.where(area[..., None], image, base)
     return image, _visible(base, image)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -127,7 +126,7 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
         raise InputError(f"{root} is a file, or a folder with something else in it; choose "
                          f"another folder, nothing was written")
     replacing = (root / MARKER).is_file()
-    try:
+    with files.saying(f"cannot write {root}", "free some space or choose another folder", OSError):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
             beside = Path(temporary) / root.name
@@ -138,8 +137,7 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
                        for place in _plan(category, train, good, anomalous)])
             said = {"generator": VERSION, "train": train, "good": good, "anomalous": anomalous,
                     **how, "categories": list(categories)}
-            (beside / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8",
-                                         newline="\n")
+            files.write_json(beside / MARKER, said)
             if replacing:
                 shutil.rmtree(root)
             try:
@@ -147,9 +145,6 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
             except OSError:  # where its marker is there, another process was quicker: the same set
                 if not (root / MARKER).is_file():
                     raise
-    except OSError as error:
-        raise InputError(f"cannot write {root}: {error.strerror or error}; free some space or "
-                         f"choose another folder") from error
     return root
 
 

@@ -78,8 +78,7 @@ def _fill(image: np.ndarray) -> np.ndarray:
     share = (near / (size - 1))[None, :]
     rows = smooth[:, :1] * (1 - share.T[None]) + smooth[:, -1:] * share.T[None]
     columns = smooth[:, :, :1] * (1 - share[None]) + smooth[:, :, -1:] * share[None]
-    down, across = np.broadcast_to(weights[:, None], (size, size)), np.broadcast_to(
-        weights[None], (size, size))
+    down, across = weights[:, None], weights[None]
     return (rows * down + columns * across) / (down + across)
 
 

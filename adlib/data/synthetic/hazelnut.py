@@ -71,10 +71,9 @@ def damage(rng: np.random.Generator, image: np.ndarray, where: np.ndarray, defec
         colour[:] = (214, 205, 190)
         alpha = 0.85 * np.asarray(layer) / 255
     elif defect == "hole":
-        distance = np.hypot(*(np.mgrid[0:pixels, 0:pixels] - np.array([y, x])[:, None, None]))
-        turn = np.arctan2(*(np.mgrid[0:pixels, 0:pixels] - np.array([y, x])[:, None, None]))
-        ragged = distance / scale + np.interp(turn, np.linspace(-np.pi, np.pi, 40),
-                                              1.3 * _smooth(rng, 40, 1))
+        from_it = np.mgrid[0:pixels, 0:pixels] - np.array([y, x])[:, None, None]
+        ragged = np.hypot(*from_it) / scale + np.interp(
+            np.arctan2(*from_it), np.linspace(-np.pi, np.pi, 40), 1.3 * _smooth(rng, 40, 1))
         radius = rng.uniform(8, 14)
         colour[:] = INSIDE
         colour[ragged < radius - 2] = (18, 12, 10)

@@ -136,21 +136,18 @@ class LocalProcess:
         words = [*paths, "-f", str(_parameters(task)), "-k", "python3", "--log-output",
                  "--no-progress-bar"]
         path = task.output.parent / "log.txt"
-        try:
-            with path.open("wb") as log:
-                if server:
-                    self._process = server.fork(words, path, freshness.imported(task.notebook))
-                else:
-                    # A session of its own: Ctrl-C reaches this process alone, which then ends the
-                    # children in order.
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-c", PAPERMILL, *words], cwd=project,
-                        env=environment(threads), stdin=subprocess.PIPE, stdout=log,
-                        stderr=subprocess.STDOUT, start_new_session=True)
-        except OSError as error:
-            raise InputError(f"cannot start {task.title} in {task.output.parent}: "
-                             f"{error.strerror or error}; free some space or choose a folder that "
-                             f"can be written") from error
+        with (files.saying(f"cannot start {task.title} in {task.output.parent}",
+                           "free some space or choose a folder that can be written", OSError),
+              path.open("wb") as log):
+            if server:
+                self._process = server.fork(words, path, freshness.imported(task.notebook))
+            else:
+                # A session of its own: Ctrl-C reaches this process alone, which then ends the
+                # children in order.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", PAPERMILL, *words], cwd=project,
+                    env=environment(threads), stdin=subprocess.PIPE, stdout=log,
+                    stderr=subprocess.STDOUT, start_new_session=True)
         self._watch = Watch(self._process.pid)
 
     def poll(self) -> int | None:
