@@ -19,13 +19,13 @@ from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.evaluation.refusal import (
-    FOREIGN_FPR,
     counted_first,
     fit_foreign,
     known_good,
     one_budget,
+    threshold_of,
 )
-from adlib.models import anomaly_maps, foreign
+from adlib.models import anomaly_maps
 from adlib.models.anomaly_maps import Scale, View
 from adlib.models.detector import OWN, Detector, Images, batches, parted
 from adlib.models.fast.device import CHUNK
@@ -78,8 +78,7 @@ class Decision:
     @functools.cached_property
     def foreign_threshold(self) -> TailThreshold | None:
         """From which distance on a picture is foreign; None where too few good ones say so."""
-        known = self.foreign is not None and len(self.foreign.calibration) >= foreign.FEWEST
-        return TailThreshold(self.foreign.calibration.numpy(), FOREIGN_FPR) if known else None
+        return threshold_of(self.foreign)
 
     @property
     def chosen_without_labels(self) -> bool:
