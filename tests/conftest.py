@@ -26,9 +26,16 @@ from tests import handmade
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
+LONG = ("test_faults", "test_end_to_end", "test_pinned", "test_notebooks", "test_benchmarks",
+        "test_honesty", "test_onnx", "test_browser")  # how the names of files of long tests begin
 # no timing in a test, and the same examples every time
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: what the workers share out at the end is short."""
+    items.sort(key=lambda item: not item.path.name.startswith(LONG))
 
 
 @pytest.fixture(autouse=True)
