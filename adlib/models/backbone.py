@@ -102,7 +102,7 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
     for tensor in network.state_dict().values():
         digest.update(tensor.contiguous().cpu().numpy())
     rows, missing = np.empty((len(images), row[0]), row[1]), {}
-    for i, image in enumerate(images.contiguous().numpy()):
+    for i, image in enumerate(images.contiguous().cpu().numpy()):
         key = digest.copy()
         key.update(image)
         path = cache_dir() / "features" / f"{key.hexdigest()[:32]}.npy"

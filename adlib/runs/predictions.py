@@ -72,11 +72,11 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
             in coming.
         overlaid: write overlays.
     """
-    detector, at_once = record.run.detector, max(1, ahead)
+    detector = record.run.detector
+    at_once = 1 if detector.tile else max(1, ahead)
     # Threads with pictures of their own wait for each other less than those that share each step.
     apart = ahead and detector.is_thread_safe and detector.own_score is None
     workers = min(WORKERS, torch.get_num_threads()) if apart else 1
-    at_once = 1 if detector.tile else at_once
     record.run.keep_no_features()
     with device.threads(torch.get_num_threads() // workers), ThreadPoolExecutor(workers) as pool:
         looks = _later(((some, pool.submit(_looked_at, record, some, at_once, overlaid))

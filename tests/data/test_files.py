@@ -97,8 +97,8 @@ def test_what_goes_wrong_is_said_with_its_reason_and_what_to_do():
     for error, why in ((OSError(28, "No space left on device"), "No space left on device"),
                        (ValueError("of another kind"), "of another kind"),
                        (KeyError(), "KeyError")):
-        with pytest.raises(InputError, match=f"^a.png cannot be read .{why}.; mend or remove it$"), \
-                files.saying("a.png cannot be read"):
+        sentence = f"^a.png cannot be read .{why}.; mend or remove it$"
+        with pytest.raises(InputError, match=sentence), files.saying("a.png cannot be read"):
             raise error
     with pytest.raises(ValueError, match="^a mistake of ours$"), files.saying(
             "cannot write b", "make room", OSError):
