@@ -251,7 +251,7 @@ def test_the_autoencoders_notebook_runs(drawn, tmp_path):
         "loss_curve.png", "roc_curve.png", "score_distribution.png", "visualization_result.png"}
     assert "epoch    2/2" in text(shown["fit"]), "a line an epoch"
     assert "`loss_terms` says the same" in text(shown["loss-by-hand"])
-    assert shown["maps-by-hand"][0]["text/html"].count("<img ") == 4
+    assert shown["maps-by-hand"][0]["text/html"].count("<img ") == 5
     assert re.search(r"p = \(1 \+ \d\) / \(1 \+ 3\)", text(shown["p-value-by-hand"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import io
 import pickle
 import socket
 import sys
@@ -115,7 +116,8 @@ def _imagenet_state() -> dict[str, torch.Tensor]:
     weights, cached = _imagenet()
     try:
         if not cached.is_file():
-            with _bounded_wait():
+            # Torch says on stdout what it fetches, which would stand on a notebook's page.
+            with _bounded_wait(), contextlib.redirect_stdout(io.StringIO()):
                 weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True,
                                        weights_only=True)
         # Torch neither hashes a file that is in its cache nor reads it as mere weights: we do.

@@ -218,7 +218,7 @@ def rows(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     for category in dict.fromkeys(row["category"] for row in made):
         labels, scores = compared_scores(table, reports, category)
         compared = {row["configuration"]: row for row in made if row["category"] == category
-                    and row["configuration"] in scores and not row["random"]}
+                    and row["configuration"] in scores}
         if compared:
             best = max(filter(is_in_use, compared), key=lambda code: merit(compared[code]))
             p_values = best_against_each(best, labels, {code: scores[code] for code in compared})
@@ -242,12 +242,13 @@ def merit(row: typing.Mapping[str, typing.Any]) -> tuple[float, float]:
 def compared_scores(table: pd.DataFrame, reports: Path,
                     category: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels [N] of the test images, and {configuration code: scores [seeds,N]} of the rows that
-    saw these very images."""
+    saw these very images, with the weights that they asked for."""
     here = table[(table["category"] == category) & (table["status"] == "finished")]
     usual = here["fingerprint"].mode()
     labels, scores, first = np.zeros(0, int), {}, None
     for name, runs in here.groupby("name", sort=False):
-        if runs["auroc"].isna().any() or (runs["fingerprint"] != usual.iloc[0]).any():
+        if (runs["auroc"].isna().any() or (runs["fingerprint"] != usual.iloc[0]).any()
+                or runs["weights"].str.startswith("RANDOM").any()):
             continue
         tables = [_labelled_test(reports / folder) for folder in runs["folder"]]
         first = tables[0] if first is None else first

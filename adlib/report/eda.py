@@ -2,6 +2,7 @@
 What is said of them is in `data_sentences`."""
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,17 @@ from adlib.report.words import data_sentences, sentences
 from adlib.report.words.i18n import Text, join, named, t
 from adlib.runs import overlays, run_folder
 
+CARD = "card.json"  # beside the data's page: quality.Findings
 IMAGES = "images.csv"  # beside the data's page: each image, its kind and its mean grey value
 
 
-def card(findings: Findings) -> Markup:
-    """The data card: what was found, and every problem."""
+def card(part: Part, findings: Findings) -> Markup:
+    """The data card: what was found, and every problem; kept in CARD beside the data's page."""
+    files.write_json(_folder(part) / CARD, dataclasses.asdict(findings))
     rows, problems = (data_sentences.findings_rows(findings),
                       data_sentences.findings_problems(findings))
     return components.figure(render("data_card.html.j2", rows=rows, problems=problems),
-                             "card", t("data.data_card"))
+                             "card", t("data.data_card"), CARD)
 
 
 def properties(part: Part, most: int = 200) -> Text:

@@ -84,7 +84,7 @@ def choices(scores: pd.DataFrame) -> pd.DataFrame:
 
 def target(rows: pd.DataFrame) -> pd.DataFrame:
     """Pixels or features? The controlled experiment's rows (rows: comparison.rows)."""
-    chosen = rows[rows["name"].isin(TARGETS) & rows["auroc"].notna()]
+    chosen = rows[rows["name"].isin(TARGETS) & rows["auroc"].notna() & ~rows["random"].eq(True)]
     return chosen[["category", "configuration", "score", "auroc", "spread", "low", "high",
                    "label_free", "train_seconds"]]
 

@@ -185,28 +185,32 @@ def say(key: str, **values: typing.Any) -> None:
 
 def pictures(key: str, images: typing.Mapping[str, Picture],
              boxes: typing.Mapping[str, tuple[int, int, int]] | None = None,
-             **values: typing.Any) -> None:
+             data: str = "all_results.csv", **values: typing.Any) -> None:
     """Display images and maps side by side, with the caption `lesson.<key>`.
 
     Args:
-        images: {title: [3,S,S], or a map [S,S], which gets the whole colour scale, or a batch of
-            one of either}.
+        images: {title: [3,S,S], or a map [S,S], which gets the whole colour scale, its ends in the
+            title, or a mask, bool [S,S], or a batch of one of any}.
         boxes: {title: (row, column, cells a side)}: the grid cell to draw a box around.
+        data: the file beside the page that the image is listed in.
     """
     caption, shown = t(f"lesson.{key}", **values), {}
     for title, picture in images.items():
-        array = np.asarray(picture, dtype=float)
+        array, name = np.asarray(picture), named("picture", title)
         array = array[0] if array.shape[0] == 1 else array
         if array.ndim == 2:
-            array = overlays.heat(array, array.min(), (array.min() + array.max()) / 2)
+            low, high = float(array.min()), float(array.max())
+            if array.dtype != bool:
+                name = t("view.scaled", name=name, low=low, high=high)
+            array = overlays.heat(array, low, (low + high) / 2)
         else:
             array = (array.transpose(1, 2, 0) * (1 if array.max() > 1 else 255)).astype(np.uint8)
-        shown[named("picture", title)] = np.asarray(Image.fromarray(array).resize((LESSON, LESSON)))
+        shown[name] = np.asarray(Image.fromarray(array).resize((LESSON, LESSON)))
     framed = {named("picture", title): (100 * column / cells, 100 * row / cells, 100 / cells,
                                         100 / cells)
               for title, (row, column, cells) in (boxes or {}).items()}
     figures.show(components.strip(shown, caption, "", boxes=framed, titled=True), caption,
-                 key.replace("_", "-"))
+                 key.replace("_", "-"), data)
 
 
 def sample_features(images: torch.Tensor, detector: Detector, config: Config) -> torch.Tensor:

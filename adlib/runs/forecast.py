@@ -96,7 +96,7 @@ def describe(reasons: typing.Mapping[Task, str], forecast: typing.Mapping[Task, 
     return "\n".join([
         f"due: {len(due)} of {len(reasons)} steps: "
         + ", ".join(f"{kinds[kind]} {word}{'s' * (kinds[kind] > 1)}" for kind, word in (
-            ("eda", "look"), ("run", "run"), ("limits", "limit"),
+            ("eda", "data page"), ("run", "run"), ("limits", "limit"),
             ("how_many", "learning curve"), ("comparison", "comparison"))
             if kinds[kind]) + (f", on {', '.join(categories)}" if categories else ""),
         f"time: about {duration(sum(forecast[task] for task in due))} ({known})",

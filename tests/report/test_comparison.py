@@ -202,10 +202,16 @@ def test_random_weights_stay_out_of_headline_and_tests(tmp_path):
     said = answers.full(rows)
     assert "nut: PCA residual is best" in said and said.count("Memory of patches") == 1
     assert "Left out of the comparison on nut for their random weights: Memory of" in said
-    with_random_weights(tmp_path / "runs" / "nut" / "pca" / "seed-0")
+    assert [name for name, _, _ in matrix.closing(rows)] == [
+        "PCA residual", "Memory of patches (PatchCore) (random weights)"]
+    finished(tmp_path, "gaussian", {DISTANCE: ranks(NUT, 0.5)})
+    pairs = Study(tmp_path).pairs("nut")
+    assert [{pair.a, pair.b} for pair in pairs.itertuples()] == [{"pca", "gaussian"}]
+    for name in ("pca", "gaussian"):
+        with_random_weights(tmp_path / "runs" / "nut" / name / "seed-0")
     assert answers.full(rows_of(tmp_path)).startswith(
         "nut: no answer, as every row that can be compared ran with random weights.")
-    assert ranking.order(rows_of(tmp_path)) == ["memory", "pca"]
+    assert ranking.order(rows_of(tmp_path)) == ["memory", "pca", "gaussian"]
 
 
 def test_the_best_is_the_same_wherever_it_is_named(tmp_path):
@@ -319,7 +325,7 @@ def test_good_pictures_only_are_told_by_what_is_known(tmp_path):
     said = answers.short(answer)
     assert said == answers.full(rows) and said.startswith("nut, Fused: Threshold 1, from 19 good")
     low, high = conformal.rate_interval(1, 8)
-    for told in ("1 of 8 good pictures kept for testing are called bad (95 % interval "
+    for told in ("1 of 8 good pictures kept for testing are called bad (95% interval "
                  f"{low:.0%} to {high:.0%})", "defects of 836 of the file's pixels",
                  "AUROC 0.900 against"):
         assert told in said
@@ -559,7 +565,7 @@ def test_ranks_over_categories_say_how_many_a_verdict_would_take(tmp_path):
     rows = over(tmp_path, {"memory": (2.0,) * 4, "pca": (1.0,) * 4, "gaussian": (0.5,) * 4})
     section = Study(tmp_path).ranks()
     assert section.said.startswith("Over 4 categories, ")
-    assert "0 of the 3 pairs of the 3 detectors are distinguishable at 5 %" in section.said
+    assert "0 of the 3 pairs of the 3 detectors are distinguishable at 5%" in section.said
     assert "No pair could be: it would take 7" in section.said
     page = bs4.BeautifulSoup(section.drawn[0], "html.parser")
     average = ranking.standing(rows)["rank"].sort_values(kind="stable")

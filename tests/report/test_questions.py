@@ -305,7 +305,7 @@ def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monk
     assert "how noisy" not in said[-1] and "Which score?" in said[-1]
 
 
-@pytest.mark.parametrize(("area95", "shown"), [(0.0123, "1.2 %"), (0.001, "0.1 % or less"),
+@pytest.mark.parametrize(("area95", "shown"), [(0.0123, "1.2%"), (0.001, "0.1% or less"),
                                                (math.nan, "not reached")])
 @pytest.mark.parametrize(("contrast95", "faint"), [(0.5, "0.50"), (0.1, "0.10 or less"),
                                                    (math.nan, "not reached")])
@@ -315,5 +315,5 @@ def test_how_small_and_how_faint(tmp_path, area95, shown, contrast95, faint):
         "faintest": 0.1, "found_at_real_size": 0.875, "contrast95": contrast95}]), "smallest.csv")
     write(tmp_path, "pca", disturbed())
     line = tables.markdown(questions.smallest(tmp_path)).splitlines()[-1]
-    assert line == (f"| nut | PCA residual | crack | 0.2 % | {shown} | 0.1 % | 2 % | 88% | {faint} "
+    assert line == (f"| nut | PCA residual | crack | 0.2% | {shown} | 0.1% | 2% | 88% | {faint} "
                     "| 0.10 |")

@@ -165,10 +165,14 @@ def test_every_score_stands_where_its_two_aurocs_are():
 
 
 def test_pictures_of_a_lesson_have_titles_in_both_languages_and_a_box(displayed):
-    run_page.pictures("redrawn", {"image": np.zeros((1, 3, 8, 8)), "squared error": np.eye(8)},
+    mask = np.eye(8) > 0
+    run_page.pictures("redrawn", {"image": np.zeros((1, 3, 8, 8)), "the anomaly": mask,
+                                  "squared error": np.eye(8) / 4},
                       {"image": (1, 2, 4)}, kind="perlin")
     page = bs4.BeautifulSoup(displayed[0], "html.parser")
-    assert [title.text for title in page.select(".title [lang=zh-CN]")] == ["图像", "平方误差"]
+    assert [title.text for title in page.select(".title [lang=zh-CN]")] == [
+        "图像", "异常", "平方误差，0 至 0.25"]
+    assert page.select_one(".sources a")["href"] == "all_results.csv"
     assert page.select_one(".framed i")["style"] == "left:50.0%;top:25.0%;width:25.0%;height:25.0%"
     assert page.figure["id"] == "redrawn" and "perlin" in page.figcaption.text
 

@@ -43,7 +43,7 @@ def test_the_page_leads_back_to_the_report_and_says_how_to_make_it_again(course_
 def test_it_is_said_how_many_there_are_of_each_kind():
     assert suspects.said(FOUND).startswith(
         "2 of 8 good training images may not be good: 1 nearly a copy of another one, "
-        "1 something in it is unlike the others.")
+        "1 unlike the others in one place.")
     assert "None of 6" in suspects.said(FOUND[2:])
     assert "Fewer than 10" in suspects.said(FOUND[:0])
 

@@ -500,7 +500,7 @@ def test_random_weights_are_told_before_the_first_run_with_the_ways_out(project,
 
 def test_the_closing_table_fits_100_columns_however_many_categories():
     names = [f"category number {number}" for number in range(7)]
-    cells = [(f"Frozen ResNet18 to features {config}", name, ".981 ★ 100\u00a0% @ 10\u00a0%")
+    cells = [(f"Frozen ResNet18 to features {config}", name, ".981 ★ 100% @ 10%")
              for name in names for config in "abc"]
     cells[1] = (*cells[1][:2], "failed")
     table = terminal.closing_table(cells)
@@ -514,11 +514,6 @@ def test_exit_codes_in_words(tmp_path):
     assert local.reason_of_exit(-11, tmp_path) == "killed by signal 11"
     (tmp_path / "log.txt").write_text("one\n\x1b[31mNo such kernel\x1b[0m\n\n")
     assert local.reason_of_exit(1, tmp_path) == "papermill ended with exit code 1: No such kernel"
-    (tmp_path / "log.txt").write_text(
-        'papermill.exceptions.PapermillExecutionError: \n---\nException encountered at "In '
-        '[6]":\n\n\n')
-    assert local.reason_of_exit(
-        1, tmp_path) == "a cell failed, and its kernel could no longer say why (out of memory?)"
 
 
 def test_importing_the_runner_imports_no_torch():

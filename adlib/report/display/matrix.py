@@ -97,7 +97,9 @@ def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
             said = (tables.decimal(row["auroc"]), "★" if row["with_best"] is True else " ",
                     " @ ".join(answers.operating(row)))
             known = row["auroc"] == row["auroc"]
-            cells.append((label(code), row["category"],
+            name = label(code)
+            cells.append((t("matrix.random_row", label=name) if row["random"] is True else name,
+                          row["category"],
                           " ".join(said).rstrip() if known else answers.cell(row)))
     return cells
 

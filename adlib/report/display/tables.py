@@ -182,7 +182,7 @@ def _reached(value: float, least: float, form: typing.Callable[[float], str]) ->
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.2g} %"
+    return f"{100 * value:.2g}%"
 
 
 WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {

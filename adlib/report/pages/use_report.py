@@ -74,7 +74,7 @@ def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
     if said["threshold"] is None:
         return join([told, t("use.no_threshold")])
     told = join([told, t("use.threshold", value=said["threshold"], rate=(
-        f"{100 * said['target_fpr']:.3g} %"), n=said["calibration_images"])])
+        f"{100 * said['target_fpr']:.3g}%"), n=said["calibration_images"])])
     before = said.get("recalibrated")
     return join([told, t("use.recalibrated", n=said["calibration_images"], **before)]
                 ) if before else told

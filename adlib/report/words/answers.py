@@ -52,10 +52,9 @@ def gains(found: Answer) -> Text:
 
 
 def operating(row: typing.Mapping[str, typing.Any]) -> list[str]:
-    """The same as two rates, "76 %" and "2 %"; none where there is no threshold."""
+    """The same as two rates, "76%" and "2%"; none where there is no threshold."""
     rates = [row["detections"], row["false_positives"]]
-    return [] if any(map(math.isnan, rates)) else [f"{rate:.0%}".replace("%", "\u00a0%")
-                                                   for rate in rates]
+    return [] if any(map(math.isnan, rates)) else [f"{rate:.0%}" for rate in rates]
 
 
 def known(row: typing.Mapping[str, typing.Any]) -> Text:

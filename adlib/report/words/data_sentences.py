@@ -66,7 +66,7 @@ def findings_problems(findings: Findings) -> list[str]:
 
 
 def corruption(name: str, strength: int) -> Text:
-    """For a legend: "sensor noise, standard deviation 4 % of the range". Raises ValueError for an
+    """For a legend: "sensor noise, standard deviation 4% of the range". Raises ValueError for an
     unknown name or strength."""
     return t(f"corruption.{name}", amount=corruptions.amount(name, strength))
 

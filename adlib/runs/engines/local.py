@@ -244,10 +244,8 @@ def reason_of_exit(code: int, folder: Path) -> str:
         return "the kernel died (out of memory?)"
     if code < 0:
         return f"killed by signal {-code}" + " (out of memory?)" * (code == warm.KILLED)
-    last = "".join(log_end(folder, 1))
-    if last.startswith("Exception encountered at"):  # papermill's headline, and nothing under it
-        return "a cell failed, and its kernel could no longer say why (out of memory?)"
-    return f"papermill ended with exit code {code}: {last or 'its log is empty'}"
+    last = "".join(log_end(folder, 1)) or "its log is empty"
+    return f"papermill ended with exit code {code}: {last}"
 
 
 def kill_tree(process: subprocess.Popen) -> None:

@@ -158,12 +158,24 @@ def prepare_papermill() -> None:
     that no notebook has. A kernel whose cells are done has written everything; to let it take
     itself and torch apart costs two seconds. A cell's last words may come later than the four
     seconds that are usual: after twenty thousand lines, or on a busy machine.
+    A kernel that cannot show its error, for want of memory say, still names it in its reply.
     """
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     import papermill.cli  # noqa: F401
     from papermill.clientwrap import PapermillNotebookClient as Client
 
     Client.shutdown_kernel, Client.iopub_timeout = "immediate", 600
+    Client.on_cell_error = staticmethod(_show_error)
+
+
+def _show_error(cell: typing.Any, execute_reply: dict[str, typing.Any], **_: object) -> None:
+    """Give a cell that failed without a word the error of the kernel's reply."""
+    from nbformat import v4
+
+    said = execute_reply["content"]
+    if all(output["output_type"] != "error" for output in cell["outputs"]):
+        cell["outputs"].append(v4.new_output("error", ename=said["ename"], evalue=said["evalue"],
+                                             traceback=said.get("traceback") or []))
 
 
 def _import(modules: list[str]) -> None:

@@ -50,7 +50,7 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     assert f"{refused} of {seen} pictures were refused: if these parts are bad" in text
     rows = about["predictions"]
     assert f"{len(rows)} pictures" in text and "1 cannot be read" in text
-    assert f"Threshold {about['threshold']:.6g}, for {100 * about['target_fpr']:g} % of" in text
+    assert f"Threshold {about['threshold']:.6g}, for {100 * about['target_fpr']:g}% of" in text
     assert page.select_one("pre.command").text == f"adlib report --use {predicted.name}"  # no path
     for verdict in ("good", "anomalous", "foreign"):
         n = sum(row["verdict"] == verdict for row in rows)

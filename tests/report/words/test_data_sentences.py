@@ -1,9 +1,12 @@
 """What was found of the data, in words: in both languages, and without a path of this machine."""
 import json
 import shutil
+import types
 
+import bs4
 import pytest
 
+from adlib.config import Config
 from adlib.data import corruptions, layout, quality
 from adlib.data.quality import Findings
 from adlib.report import eda
@@ -57,8 +60,14 @@ def test_suspect_pictures_are_in_the_answer_where_the_files_have_no_problem(cour
     assert not data_sentences.findings_problems(findings)
     assert "speaks against" in data_sentences.data_answer(category, findings)
     said = data_sentences.data_answer(category, findings, 2)
-    assert said.endswith("No problem with the files; 2 suspect pictures, above.")
-    assert "No problem with the files." in eda.card(findings)  # and nothing of the pictures
+    assert said.endswith("No problem with the files; suspect pictures, above: 2.")
+    part = types.SimpleNamespace(config=Config(reports=str(course_root)), category=category)
+    card = eda.card(part, findings)
+    assert "No problem with the files." in card  # and nothing of the pictures
+    # its link leads to the same numbers
+    kept = course_root / "eda" / "nut" / bs4.BeautifulSoup(card, "html.parser").select_one(
+        ".sources a")["href"]
+    assert json.loads(kept.read_text())["counts"] == findings.counts
 
 
 def test_what_is_noted_of_masks_and_places_is_a_sentence_with_at_most_five_names():
@@ -93,6 +102,6 @@ def test_every_corruption_is_a_sentence_of_its_own():
     sentences = {data_sentences.corruption(name, strength)
                  for name in corruptions.CORRUPTIONS for strength in corruptions.STRENGTHS}
     assert len(sentences) == len(corruptions.CORRUPTIONS) * len(corruptions.STRENGTHS)
-    assert "sensor noise, standard deviation 4 % of the range" in sentences
+    assert "sensor noise, standard deviation 4% of the range" in sentences
     with pytest.raises(ValueError, match="unknown corruption 'fog'"):
         data_sentences.corruption("fog", 1)

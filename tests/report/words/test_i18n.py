@@ -38,7 +38,7 @@ FAMILIES = {
     "map": {"squared", "ssim", "gradient", "sum", "distance"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
-                "gradient", "a patch", "its nearest good one", "as it is", "disturbed",
+                "gradient", "the anomaly", "a patch", "its nearest good one", "as it is", "disturbed",
                 "deviation"},
     "foreign_kind": set(foreign_pictures.KINDS)}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",

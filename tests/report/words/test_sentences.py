@@ -143,7 +143,7 @@ def test_false_alarms_and_detections_with_counts_interval_and_oracle():
     text = sentences.operating(evaluation.operating_of(table))
     low, high = conformal.rate_interval(3, 20)
     assert text.startswith("With the label-free threshold, 3 of 20 good test images are called anomalous "
-                           f"(15%, 95 % interval {low:.0%} to {high:.0%})")
+                           f"(15%, 95% interval {low:.0%} to {high:.0%})")
     assert "12 of 15 anomalous ones are found (80%" in text and "best F1 would have 15% false positives and 80% detections." in text
 
 
@@ -172,7 +172,7 @@ def test_both_splits_are_told_and_only_where_they_are():
     text = sentences.roc(found, OWN)
     for split in ("test", "train_bad"):
         entry = found[split]
-        assert f"{entry['value']:.3f} (95 % interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
+        assert f"{entry['value']:.3f} (95% interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
     assert text.startswith("ROC curve of the mean squared error on the test images: AUROC ")
     assert "train/bad" not in sentences.roc(evaluation.auroc_of(results(NUT, drawn(NUT))), OWN)
 
@@ -247,7 +247,7 @@ def test_what_is_missed_by_kind_and_what_the_reference_says_of_it():
 @pytest.mark.parametrize(("code", "said", "other"), [
     ("squared.mean", "mean squared error", "均方误差"),
     ("squared.max", "maximum of the squared error", "平方误差的最大值"),
-    ("distance.top1", "top 1 % of the feature distance", "特征距离最高 1% 的均值"),
+    ("distance.top1", "top 1% of the feature distance", "特征距离最高 1% 的均值"),
     ("sharpness.mean", "mean of the sharpness", "sharpness 的均值"),
     ("mine.py:score", "mine.py:score", "mine.py:score")])
 def test_a_score_is_called_in_words(code, said, other):

@@ -122,6 +122,27 @@ print(client.iopub_timeout, client.shutdown_kernel)"""
                           check=True).stdout == "600 immediate\n"
 
 
+def executed(source, folder):
+    """A notebook of one cell as a task, and what its process ended with."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    nbformat.write(book, folder / "book.ipynb")
+    (folder / "params.yaml").write_text("{}")
+    task = SimpleNamespace(notebook=folder / "book.ipynb", output=folder / "out.ipynb",
+                           title="a book")
+    process = local.LocalProcess(task, folder, threads=1)
+    while (code := process.poll()) is None:
+        time.sleep(0.1)
+    return task, code
+
+
+def test_a_kernel_that_cannot_show_its_error_still_names_it(tmp_path):
+    """It was told as a want of memory, whatever it was."""
+    task, code = executed("get_ipython().showtraceback = lambda *_, **__: None\nNone.mean", tmp_path)
+    assert code == 1
+    assert local.error_shown(task) == "AttributeError: 'NoneType' object has no attribute 'mean'"
+
+
 def test_the_kernel_is_this_interpreters_and_draws_as_notebooks_do(tmp_path, monkeypatch):
     """Bad3r/nixos#436: a python3 on JUPYTER_PATH came first. matplotlib/matplotlib#23911: PyCharm's
     terminals ask for a backend that only PyCharm has."""
@@ -130,15 +151,7 @@ def test_the_kernel_is_this_interpreters_and_draws_as_notebooks_do(tmp_path, mon
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.setenv("MPLBACKEND", "module://backend_interagg")
     source = "import sys, matplotlib.pyplot as plt\nplt.subplots()\nprint(sys.executable)"
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    nbformat.write(book, tmp_path / "book.ipynb")
-    (tmp_path / "params.yaml").write_text("{}")
-    task = SimpleNamespace(notebook=tmp_path / "book.ipynb", output=tmp_path / "out.ipynb",
-                           title="a book")
-    process = local.LocalProcess(task, tmp_path, threads=1)
-    while (code := process.poll()) is None:
-        time.sleep(0.1)
+    _, code = executed(source, tmp_path)
     assert code == 0, (tmp_path / "log.txt").read_text()
     done = nbformat.read(tmp_path / ".out-running.ipynb", as_version=4)
     assert done.cells[0].outputs[0].text.strip() == sys.executable
