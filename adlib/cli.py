@@ -245,14 +245,14 @@ def _check_detector(args: argparse.Namespace) -> int:
     from adlib.config import Config
     from adlib.models import contract
 
-    failed = 0
-    for finding in contract.check(args.detector, Config(options=args.options).options):
+    given, failed = contract.named(args.detector), 0
+    for finding in contract.check(given, Config(options=args.options).options):
         bad = not finding.ok and finding.needed
         failed += bad
         print(f"{'ok  ' if finding.ok else 'FAIL' if bad else 'note'}  {finding.asked}"
               + (f": {finding.advice}" if finding.advice else ""))
-    print(f"not ready: {failed} of these have to hold (docs/your_detector.md)" if failed else
-          f"ready: give model: {args.detector} in a configuration")
+    print("not ready: see the lines marked FAIL, and docs/your_detector.md" if failed else
+          f"ready: give model: {given} in a configuration")
     return int(failed > 0)
 
 

@@ -117,7 +117,7 @@ class Config:
         if self.save_as:
             object.__setattr__(self, "name", self.save_as)
         if not (OWN.fullmatch(self.model) or re.fullmatch(r"anomalib:\w+", self.model)):
-            _one_of("model", self.model, MODELS, ", FILE.py:CLASS, anomalib:NAME")
+            _one_of("model", self.model, (*MODELS, "FILE.py:CLASS", "anomalib:NAME"))
         for key in ("loss", "score"):
             value = getattr(self, key)
             _demand(not value or OWN.fullmatch(value),
@@ -369,10 +369,11 @@ def _listed(value: object) -> object:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _one_of(key: str, value: str, known: tuple[str, ...], more: str = "") -> None:
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InputError(f"{key} is {value!r}{did_you_mean(value, known)} "
-                         f"(known: {', '.join(known)}{more})")
+        near = difflib.get_close_matches(value, known, n=1)
+        raise InputError(f"{key} is {value!r} (known: {', '.join(known)})"
+                         f"{did_you_mean(value, near)}")
 
 
 def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:

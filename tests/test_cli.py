@@ -135,12 +135,15 @@ def test_check_of_a_detector_of_ones_own(capsys, tmp_path):
     path.write_text(DETECTOR)
     assert cli.main(["check", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "FAIL" not in out and out.splitlines()[-1].startswith("ready: give model: ")
+    assert "FAIL" not in out and (
+        out.splitlines()[-1] == f"ready: give model: {path}:MeanImage in a configuration")
     path.write_text(DETECTOR.replace(".mean(1)", ""))
     assert cli.main(["check", f"{path}:MeanImage"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  its maps are [N,h,w]" in out and "not ready" in out
     assert "no file" in fails(capsys, "check", tmp_path / "gone.py")
+    path.write_text("")
+    assert "holds no class with fit(images)" in fails(capsys, "check", path)
 
 
 def test_the_log_is_shown_once_on_whatever_standard_output_is_now(capsys):

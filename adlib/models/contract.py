@@ -38,7 +38,7 @@ def check(given: str, options: str = "") -> list[Finding]:
     Raises:
         InputError: where there is no such file or class, or it is not clear which is meant.
     """
-    config = Config(model=_named(given), options=options, image_size=SIDE, held_out=0.0)
+    config = Config(model=named(given), options=options, image_size=SIDE, held_out=0.0)
     images = _images(12)
     try:
         detector = registry.build(config)
@@ -63,8 +63,8 @@ def check(given: str, options: str = "") -> list[Finding]:
                     lambda: _reopens(config, detector), needed=False)]
 
 
-def _named(given: str) -> str:
-    """FILE.py with its one detector class named."""
+def named(given: str) -> str:
+    """FILE.py with its one detector class named: "FILE.py:CLASS"."""
     file, colon, name = given.rpartition(":")
     if colon and file.endswith(".py"):
         return given
@@ -75,9 +75,11 @@ def _named(given: str) -> str:
     names = [name for name, kind in vars(source).items()
              if inspect.isclass(kind) and kind.__module__ == source.__name__
              and all(callable(getattr(kind, need, None)) for need in ("fit", "anomaly_maps"))]
-    if len(names) != 1:
-        raise InputError(f"{Path(given).name} holds {len(names)} classes with fit(images) and "
-                         f"anomaly_maps(images){': ' if names else ''}{', '.join(names)}; "
+    if not names:
+        raise InputError(f"{Path(given).name} holds no class with fit(images) and "
+                         "anomaly_maps(images); docs/your_detector.md has one to begin with")
+    if names[1:]:
+        raise InputError(f"{Path(given).name} holds {len(names)} detectors, {', '.join(names)}; "
                          "give FILE.py:CLASS")
     return f"{given}:{names[0]}"
 

@@ -232,8 +232,8 @@ def _one_sentence(where: str, what: str) -> typing.Iterator[None]:
                   if frame.filename not in (__file__, contextlib.__file__)]
         own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
         place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-        if isinstance(error, SyntaxError):
-            place = f" ({Path(str(error.filename)).name}, line {error.lineno})"
+        if isinstance(error, SyntaxError):  # which says where itself
+            place = ""
         words = " ".join(str(error).split())[:300]
         raise InputError(f"{where}: {what} failed with {type(error).__name__}: {words}"
                          f"{place}") from error

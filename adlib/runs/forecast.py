@@ -7,7 +7,7 @@ import typing
 from collections import Counter
 from pathlib import Path
 
-from adlib.config import Config, InputError, cache_dir
+from adlib.config import OWN, Config, InputError, cache_dir
 from adlib.data import files, layout
 from adlib.runs import freshness, grid
 from adlib.runs.grid import Task
@@ -117,7 +117,9 @@ def weights_out_of_reach(tasks: typing.Iterable[Task]) -> str:
     from adlib.models import weights  # which needs torch
 
     why, address, cached = weights.fetch()
-    if not why:
+    # one's own detector does not take them, and only whether a picture shows the part is asked
+    wanting = [task for task in wanting if not OWN.fullmatch(task.config.model)]
+    if not why or not wanting:
         return ""
     what = ("fail" if any(grid.needs_weights(task.config) for task in wanting) else
             "go on with RANDOM weights, be grey on every page and stay out of its headline")

@@ -196,7 +196,7 @@ def test_siblings_are_told_and_whether_they_are_left_out(run, displayed, monkeyp
     numbers = torch.arange(len(run.part.good))
     numbers[2] = 0  # the third picture shows what the first does
     run_page.introduce(run.part, run.detector)
-    assert "one and the same thing" not in str(english("".join(displayed)))
+    assert "show the same thing" not in str(english("".join(displayed)))
     monkeypatch.setattr(run_page.siblings, "groups", lambda *sets: numbers)
     frozen = registry.build(dataclasses.replace(run.part.config, model="pca", weights="none"))
     for detector, said in ((run.detector, "the threshold may be too low"),

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -496,6 +497,16 @@ def test_random_weights_are_told_before_the_first_run_with_the_ways_out(project,
     monkeypatch.setattr(weights, "fetch", lambda: ("", "", cached))
     assert forecast.weights_out_of_reach(tasks) == ""
     assert forecast.weights_out_of_reach(grid.plan("params/ok.yaml")) == ""
+
+
+def test_a_detector_of_ones_own_does_not_run_with_random_weights(project, monkeypatch):
+    write(project, "own", {"name": "own", "model": "mine.py:Mine"})
+    shutil.copy(project / "notebooks" / "02_cae_baseline.ipynb",
+                project / "notebooks" / "04_feature_space.ipynb")
+    (project / "mine.py").write_text("class Mine: pass")
+    monkeypatch.setattr(freshness, "imagenet_at_hand", lambda: False)
+    monkeypatch.setattr(weights, "fetch", lambda: ("no connection", "resnet18-x.pth", Path("x")))
+    assert forecast.weights_out_of_reach(grid.plan("params/own.yaml")) == ""
 
 
 def test_the_closing_table_fits_100_columns_however_many_categories():

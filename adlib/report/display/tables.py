@@ -17,7 +17,7 @@ from adlib.report.comparison import label
 from adlib.report.display import components, figures
 from adlib.report.display.render import render
 from adlib.report.words import answers, sentences
-from adlib.report.words.i18n import Text, join, named, t
+from adlib.report.words.i18n import Text, join, messages, named, t
 
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
                "false_positives", "detections", *comparison.PIXEL_METRICS, "claim_low", "verdict",
@@ -105,7 +105,7 @@ def title(code: typing.Any) -> str:
     family, _, rest = code.partition(":")
     if family == "kind_of":
         return named(*code.split(":")) if rest else t("column.kind_of")
-    if rest:
+    if rest and f"column.{family}" in messages():  # else a score of one's own, FILE.py:FUNCTION
         return t(f"column.{family}", name=named(family, rest))
     return label(code) if label(code) != code else sentences.score(named("column", code))
 

@@ -37,6 +37,14 @@ def test_a_hostile_name_stays_text(tmp_path):
     assert "<script" not in eda.card(part, findings)
 
 
+def test_a_score_of_ones_own_is_a_row_of_a_heat_map_by_its_name():
+    assert tables.title("my_functions.py:p99") == "my_functions.py:p99"
+    assert tables.title("disturbance:blur") == "blur"
+    cells = pd.DataFrame({"row": ["my_functions.py:p99"], "column": ["nut"], "value": [0.5],
+                          "text": ["0.500"]})
+    assert "my_functions.py:p99" in tables.heat(cells, "Scores.", "scores", "scores.csv", low=0, high=1)
+
+
 def test_fallbacks_are_said_first():
     run = row(comparison.RUN_COLUMNS, fingerprint="f", data="here", synthetic=True,
               weights="RANDOM, not ImageNet's (offline)")
