@@ -20,7 +20,6 @@ from adlib.config import Config
 from adlib.data import siblings
 from adlib.data.part import ImageSet
 from adlib.evaluation.conditions import Conditions
-from adlib.evaluation.conformal import p_values
 from adlib.models import anomaly_maps, backbone
 from adlib.models.detectors import Memory
 from adlib.models.foreign import FEWEST, Foreign
@@ -36,14 +35,13 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
 
     Returns:
         A row a picture: path (its key), reason ("" or one of REASONS), of (the picture that it is a
-        copy of), p_value (the share of pictures that are as unlike the others by their patches,
-        itself included), distance (deviations of most pictures; higher = more suspect). Empty where
-        there are fewer than FEWEST pictures.
+        copy of), distance (deviations of most pictures; higher = more suspect). Empty where there
+        are fewer than FEWEST pictures.
 
     Raises:
         InputError: where pretrained weights cannot be had.
     """
-    columns = ["path", "reason", "of", "p_value", "distance"]
+    columns = ["path", "reason", "of", "distance"]
     if len(good) < FEWEST:
         return pd.DataFrame(columns=columns)
     good = dataclasses.replace(good, size=SIDE)
@@ -58,7 +56,6 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
     table = pd.DataFrame({
         "path": good.keys, "of": ["" if i < 0 else good.keys[i] for i in copy_of],
         "reason": np.where(holds.any(axis=0), np.array(REASONS)[holds.argmax(axis=0)], ""),
-        "p_value": (p_values(scores, scores) * (len(good) + 1) - 1) / len(good),
         "distance": np.max([local, unlike, blurred], axis=0)})[columns]
     order = np.lexsort((-table["distance"], table["reason"] == ""))
     return table.iloc[order].reset_index(drop=True)

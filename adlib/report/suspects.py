@@ -83,8 +83,7 @@ def gallery(found: pd.DataFrame, category: layout.Category) -> Markup:
 def _why(row: object) -> Text:
     if row.reason == "copy":
         return t("suspects.copy_of", of=row.of.rpartition("/")[2])
-    return t("suspects.why", reason=named("suspect", row.reason), distance=row.distance,
-             p_value=row.p_value)
+    return t("suspects.why", reason=named("suspect", row.reason), distance=row.distance)
 
 
 def _chosen(found: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from adlib.config import Config, InputError, log
-from adlib.data import files, frame, layout, part, reading, untrusted
+from adlib.data import files, frame, layout, masks, part, reading, untrusted
 from adlib.data.frame import Frame
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
 from adlib.evaluation.conditions import Conditions
@@ -30,6 +30,7 @@ class Decoded(typing.NamedTuple):
 
     whole: torch.Tensor  # S pixels a side
     given: torch.Tensor  # what the detector is given: the same, or of fit tile at its own size
+    size: tuple[int, int]  # of the file, as it is shown: height, width
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class Reopened:
             log.warning("%s has 8 bits, and what the run learned from has more: its score may mean "
                         "nothing", name)
         whole, *tiled = (torch.from_numpy(one.copy()) for one in pixels)
-        return Decoded(whole, *tiled or [whole])
+        return Decoded(whole, *tiled or [whole], masks.shown_size(file))
 
     def keep_no_features(self) -> None:
         """Of the pictures to come: they are not seen again."""

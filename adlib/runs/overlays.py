@@ -60,12 +60,13 @@ def data_uri(content: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
-def jpeg(picture: np.ndarray, side: int) -> bytes:
-    """uint8 [h,w,3] as a JPEG file, enlarged to `side` pixels where it is smaller."""
-    image, buffer = Image.fromarray(picture), io.BytesIO()
-    if image.width < side:
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
-    image.save(buffer, "jpeg", quality=90)
+def jpeg(picture: np.ndarray, size: tuple[int, int], side: int) -> bytes:
+    """uint8 [h,w,3] as a JPEG file in the shape of a `size`, (height, width), `side` pixels on its
+    longer side."""
+    height, width = (max(1, round(side * one / max(size))) for one in size)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC).save(
+        buffer, "jpeg", quality=90)
     return buffer.getvalue()
 
 

@@ -28,7 +28,7 @@ from adlib.runs.prediction_record import Prediction, Record, Source, utc
 AHEAD, WORKERS = 8, 8  # pictures looked at together; threads, at the most, that each do so
 T = typing.TypeVar("T")
 Read = tuple[Prediction, Decoded | None]  # a row without a score, and the picture
-SIDE = 512  # pixels a side of an overlay at most
+SIDE = 512  # pixels of the longer side of an overlay
 
 
 def sources(given: typing.Sequence[Path]) -> list[Source]:
@@ -119,7 +119,8 @@ def _looked_at(record: Record, some: typing.Sequence[Source], at_once: int, over
         scores, maps = record.run.score_with_maps(_stacked([one.given for one in pictures],
                                                            at_once))
         whole = _stacked([one.whole[:3] for one in pictures], at_once)
-        finished = _finished(record.run, rows, whole, scores, maps, overlaid)
+        finished = _finished(record.run, rows, [one.size for one in pictures], whole, scores, maps,
+                             overlaid)
         for i, one in zip(places, finished, strict=True):
             found[i] = one
     return found
@@ -131,10 +132,10 @@ def _stacked(images: typing.Sequence[torch.Tensor], n: int) -> torch.Tensor:
     return torch.stack([*images, *[images[-1]] * (n - len(images))])
 
 
-def _finished(run: Reopened, rows: typing.Sequence[Prediction], whole: torch.Tensor,
-              scores: np.ndarray, maps: np.ndarray, overlaid: bool
-              ) -> list[tuple[Prediction, bytes]]:
-    """The rows, and overlays, of the first of some images."""
+def _finished(run: Reopened, rows: typing.Sequence[Prediction],
+              sizes: typing.Sequence[tuple[int, int]], whole: torch.Tensor, scores: np.ndarray,
+              maps: np.ndarray, overlaid: bool) -> list[tuple[Prediction, bytes]]:
+    """The rows, and overlays, of the first of some images. sizes: of the files."""
     usual, p_values = run.decision.conditions, run.threshold.p_values(scores)
     taken = usual.measure(whole) if usual else {}
     foreign_p_values, reasons = run.foreign(whole)
@@ -145,7 +146,8 @@ def _finished(run: Reopened, rows: typing.Sequence[Prediction], whole: torch.Ten
             continue
         overlay = overlays.jpeg(overlays.overlay(
             whole[i].permute(1, 2, 0).numpy(), maps[i], low=run.decision.low,
-            level=run.decision.level), SIDE) if overlaid else b""
+            level=run.decision.level)[run.frames[0].place(*sizes[i])[1].inside],
+            sizes[i], SIDE) if overlaid else b""
         found.append((dataclasses.replace(
             row, score=float(scores[i]), p_value=_number(p_values[i]), reason=reasons[i],
             verdict=_verdict(run, scores[i:i + 1], reasons[i]),

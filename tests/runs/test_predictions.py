@@ -158,6 +158,18 @@ def test_pictures_of_one_name_have_overlays_of_their_own(run, tmp_path):
     assert all((tmp_path / "out" / one.overlay).is_file() for one in found)
 
 
+@pytest.mark.parametrize("fit", ["squeeze", "pad"])
+def test_an_overlay_has_the_shape_of_its_picture_as_it_is_shown(course_run, tmp_path, fit):
+    run = course_run(model="pca", name=f"pca_{fit}", image_size=64, fit=fit)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (60, 40), (90, 60, 30)).save(tmp_path / "手机 1.jpg", exif=turned)
+    assert cli.main(["predict", str(run), str(tmp_path / "手机 1.jpg"), "--out",
+                     str(tmp_path / "out")]) in (0, 1, 4)
+    with Image.open(tmp_path / "out" / "overlays" / "手机 1.jpg.jpg") as overlay:
+        assert overlay.size == (round(predictions.SIDE * 40 / 60), predictions.SIDE)
+
+
 def test_no_data_of_the_run_are_needed(run, course_root, tmp_path):
     picture(tmp_path / "new" / "deep" / "one.png", 3)
     shutil.rmtree(course_root)
