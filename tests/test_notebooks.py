@@ -1,5 +1,6 @@
 """The notebooks: thin, with what a reader needs, in two languages, and running on what they may meet."""
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -17,10 +18,10 @@ from adlib.config import Config
 from adlib.data import files
 from adlib.data.synthetic import drawing
 from adlib.report import overview
-from adlib.report.display import render
+from adlib.report.display import render, tables
 from adlib.report.words import i18n
 from adlib.runs import run_folder
-from tests import forked
+from tests import forked, handmade
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -314,3 +315,19 @@ def test_the_overview_lists_what_lies_there(tmp_path):
     (folder / "run.json").write_text('{"status": "failed", "error": "why"}')
     (run,) = overview.runs(tmp_path).to_dict("records")
     assert (run["category"], run["name"], run["seed"], run["state"]) == ("nut", "pca", 3, "failed")
+    handmade.finished(tmp_path, "pca", {handmade.DISTANCE: handmade.ranks(handmade.category(), 2.0)})
+    shown = tables.html(overview.runs(tmp_path), "Runs.")
+    assert shown.count("<tr>") == 3 and "0.9" in shown and "[" not in shown  # no interval
+
+
+def test_without_a_category_the_first_with_such_a_run_is_looked_at(tmp_path):
+    config = Config(reports=str(tmp_path), name="pca")
+    assert run_folder.existing(config) == config
+    for name, category in (("pca", "b"), ("pca", "a"), ("memory", "0")):
+        nut = handmade.category(category)
+        handmade.finished(tmp_path, name, {handmade.DISTANCE: handmade.ranks(nut, 2.0)}, where=nut)
+    assert run_folder.existing(config).category == "a"
+    assert run_folder.existing(dataclasses.replace(config, category="b")).category == "b"
+    for notebook in ("05_limits", "08_how_many"):
+        cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
+        assert "existing(Config.from_notebook())" in "".join(cell.source for cell in cells)

@@ -75,10 +75,10 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
     return components.figure(content, name, caption, data) if rows else Markup("")
 
 
-def show(table: pd.DataFrame, caption: str) -> None:
+def show(table: pd.DataFrame, caption: str, data: str = "") -> None:
     """Display a table in a notebook; nothing where it has no row. caption: the name of a message,
-    such as "runs" for "caption.runs"."""
-    figures.show(html(table, t(f"caption.{caption}"), caption))
+    such as "runs" for "caption.runs". data: as `html`."""
+    figures.show(html(table, t(f"caption.{caption}"), caption, data))
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -153,6 +153,8 @@ def auroc(row: Row, start: str = "") -> str:
         return ""
     text = f"{value:.3f}" + ("" if math.isnan(spread) else f" ± {spread:.3f}")
     star = " ★" if row.get("with_best") is True and not start else ""
+    if f"{start}low" not in row:  # of a run alone
+        return text
     return f"{text} [{row[f'{start}low']:.2f}, {row[f'{start}high']:.2f}]{star}"
 
 
