@@ -1,6 +1,7 @@
 """Runs to rows: what the summary says of runs whose scores are known, because they were made by
 hand."""
 import math
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -371,6 +372,10 @@ def test_where_the_score_in_use_is_the_mean_squared_error_its_own_row_says_so(tm
     table = bs4.BeautifulSoup(matrix.matrix(rows, tmp_path), "html.parser")
     child = table.select("tr.child td")
     assert "as above" in child[-2].text and "as above" not in child[-1].text
+    shutil.rmtree(tmp_path / "runs" / "nut")  # where it did not run, nothing is as above
+    finished(tmp_path, "memory", {DISTANCE: ranks(category("nut"), 1.0)}, where=category("nut"))
+    rows = comparison.rows(comparison.performance(tmp_path), tmp_path)
+    assert "as above" not in matrix.matrix(rows, tmp_path)
 
 
 def test_runs_on_other_test_images_are_left_out_of_the_matrix(tmp_path):

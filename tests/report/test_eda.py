@@ -54,7 +54,7 @@ def test_images_of_16_bits_are_shown_by_the_range_of_the_good_ones(mvtec_root):
 
 
 @pytest.mark.parametrize(("n", "said"),
-                         [(3, "32x32 9, 33x33 1, 34x34 1"),
+                         [(3, "32x32 (9), 33x33 (1), 34x34 (1)"),
                           (8, "8 different ones, from 9x9 to 38x38; most often 32x32")])
 def test_few_sizes_are_named_and_many_are_summed_up(mvtec_root, n, said):
     for i in range(1, n):

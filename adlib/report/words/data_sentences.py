@@ -28,7 +28,7 @@ def data_source(rule: str, root_name: str) -> Text:
 def findings_rows(findings: Findings) -> list[tuple[Text, str]]:
     """The numbers of quality.check for a table: (what, value)."""
     def spell(counts: dict[str, int]) -> Text:
-        return join((f"{key} {value}" for key, value in counts.items()),
+        return join((f"{key} ({value})" for key, value in counts.items()),
                     ", ") if counts else t("data.none")
 
     by_area = sorted(findings.sizes, key=lambda size: math.prod(map(int, size.split("x"))))
@@ -40,7 +40,8 @@ def findings_rows(findings: Findings) -> list[tuple[Text, str]]:
     return [(t("data.images"), spell(findings.counts)), (t("data.sizes_pixels"), sizes),
             (t("data.modes"), spell(findings.modes)), *deep,
             (t("data.test_labels"), spell(findings.labels)),
-            (t("data.masks"), spell({name: f"{n}/{of}" for name, (n, of) in findings.masks.items()})
+            (t("data.masks"), join((f"{name} {n}/{of}"
+                                    for name, (n, of) in findings.masks.items()), ", ")
              if any(n for n, _ in findings.masks.values()) else t("data.no_masks")),
             (t("data.identical_images_within_split"), str(len(findings.duplicates))),
             (t("data.identical_images_train_evaluation"), str(len(findings.leaks))),

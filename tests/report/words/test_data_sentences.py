@@ -40,7 +40,7 @@ def test_every_problem_is_a_sentence(course_root):
     assert duplicate.endswith("more than once: nut/train/good/003.png, nut/train/good/004.png")
     assert chinese(leak).endswith("nut/train/good/002.png、nut/test/002.png")
     rows = dict(data_sentences.findings_rows(findings))
-    assert rows["sizes in pixels"] == "32x32 15" and rows["unreadable"] == "1"
+    assert rows["sizes in pixels"] == "32x32 (15)" and rows["unreadable"] == "1"
     labels = course_root / layout.LABELS
     labels.write_text(json.dumps({f"nut/test/{i:03d}.png": {"label": "bad"} for i in range(6)}))
     findings = quality.check(layout.open_category(course_root, "nut"))
