@@ -28,7 +28,7 @@ from adlib.runs.prediction_record import Prediction, Record, Source, utc
 AHEAD, WORKERS = 8, 8  # pictures looked at together; threads, at the most, that each do so
 T = typing.TypeVar("T")
 Read = tuple[Prediction, Decoded | None]  # a row without a score, and the picture
-SIDE = 512  # pixels of the longer side of an overlay
+SIDE = 512  # pixels of the longer side of an overlay at least
 
 
 def sources(given: typing.Sequence[Path]) -> list[Source]:
@@ -147,7 +147,7 @@ def _finished(run: Reopened, rows: typing.Sequence[Prediction],
         overlay = overlays.jpeg(overlays.overlay(
             whole[i].permute(1, 2, 0).numpy(), maps[i], low=run.decision.low,
             level=run.decision.level)[run.frames[0].place(*sizes[i])[1].inside],
-            sizes[i], SIDE) if overlaid else b""
+            sizes[i], max(SIDE, *whole.shape[-2:])) if overlaid else b""
         found.append((dataclasses.replace(
             row, score=float(scores[i]), p_value=_number(p_values[i]), reason=reasons[i],
             verdict=_verdict(run, scores[i:i + 1], reasons[i]),
