@@ -28,6 +28,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from adlib.models.fast.device import spread
+
 ARL = 20_000  # the fewest pictures between two false warnings, in the mean: the average run length
 MATTERS = 1.25  # deviations of the calibration pictures: a smaller change is no news
 FAR = 5.0  # deviations beyond which one difference is as plain as another
@@ -61,7 +63,7 @@ class Conditions:
     def of(cls, images: torch.Tensor) -> Conditions:
         """Of good pictures, uint8 [N,3,S,S]; of more than MOST, as many, evenly taken."""
         images = images[::max(1, len(images) // MOST)]
-        small = torch.cat([_small(chunk.float()) for chunk in images.split(64)])
+        small = torch.cat(spread(lambda chunk: _small(chunk.float()), images.split(16)))
         usual = cls(_standard(small.mean(dim=0, keepdim=True))[0], {})
         # Each against the mean of the others, as a new picture is: its noise is in its own mean.
         others = _standard(small.sum(dim=0) - small)
@@ -82,7 +84,7 @@ class Conditions:
             is averaged away), these three relative to the contrast; alignment (correlation with the
             mean good picture).
         """
-        rows = [self._measure(chunk.float()) for chunk in images.split(64)]
+        rows = spread(lambda chunk: self._measure(chunk.float()), images.split(16))
         return {name: torch.cat([row[name] for row in rows]).double().numpy() for name in MEASURED}
 
     def _measure(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

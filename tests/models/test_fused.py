@@ -10,6 +10,7 @@ from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
 from adlib.models.detector import fit, load_state
+from adlib.models.fast.device import threads
 
 SIZE, SIDE, SYNTHETIC = 32, 4, 24
 CONFIG = Config(model="fused", image_size=SIZE, epochs=2, batch_size=4, weights="none",
@@ -407,6 +408,17 @@ def test_held_images_have_no_say_in_the_fit_that_judges_them(model, monkeypatch)
     assert len(heads) == 2 and equal_states(*heads)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_by_two_threads_maps_are_the_same_and_the_generator_stays(precision):
+    found = []
+    detector = fitted_to("fused", precision=precision)
+    before = torch.get_rng_state()
+    for n in (1, 2):
+        with threads(n):
+            found.append([maps(detector, pictures()), *crossed(detector, pictures(), KEPT, FOLDS)])
+    assert all(map(np.array_equal, *found)) and torch.equal(before, torch.get_rng_state())
+
+
 def test_no_image_is_compared_with_its_own_patches(fitted):
     """The nearest patches of the others, found by hand; of an image that was not fitted on, of
     all."""
@@ -428,7 +440,7 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
     monkeypatch.setattr(detectors.SyntheticAnomalyClassifier, "_trained", lambda self, x, y: (
         taught.append((x, y)), trained(self, x, y))[1])
     crossed(fitted[model], pictures(), KEPT, FOLDS)
-    x, y, made_of = head.lesson
+    _, x, y, made_of = head.lesson
     assert len(x) == len(y) == len(made_of)
     assert set(made_of.unique().tolist()) == set(range(len(KEPT)))
     assert y[made_of[:, 0] != made_of[:, 1]].any() and not y.all()
