@@ -52,9 +52,9 @@ def groups(*sets: Images) -> torch.Tensor:
     _, found = connected_components(siblings, directed=False)
     size, linked = np.bincount(found), np.bincount(found, siblings.sum(axis=1))
     chained = (linked < size * (size - 1) / 2)[found]
-    alike_all = ~chained & (size[found] > 1)
+    alike_by_pair = ~chained & (size[found] > 1)
     found = np.where(chained, len(size) + np.arange(n), found)
-    if len(np.unique(found)) < FEWEST or chained.sum() > alike_all.sum():
+    if len(np.unique(found)) < FEWEST or chained.sum() > alike_by_pair.sum():
         return torch.arange(n)
     _, first, number = np.unique(found, return_index=True, return_inverse=True)
     return torch.from_numpy(first.argsort().argsort()[number])
@@ -86,11 +86,11 @@ def copies(images: torch.Tensor) -> np.ndarray:
     different = (1 - small @ small.T).clamp_min(0)  # half of the distance's square
     nearest = different.fill_diagonal_(0).sort(dim=1).values  # the first is itself
     near = different < COPY * nearest[:, 5].median().clamp(max=0.25)
-    next_ = different.where(~near, torch.inf).amin(dim=1)
+    beyond = different.where(~near, torch.inf).amin(dim=1)
     far = min(10, len(images) - 1)
     ratio = (nearest[:, far // 2] / nearest[:, far].clamp_min(1e-9)).median().clamp(1e-6, 0.999)
     ways = math.log(far // 2 / far) / ratio.log()
-    chance = (different / torch.minimum(next_[:, None], next_)) ** ways
+    chance = (different / torch.minimum(beyond[:, None], beyond)) ** ways
     near = (near & (chance < CHANCE)).tril(-1)
     return np.where(near.any(dim=1), near.int().argmax(dim=1), -1)
 

@@ -184,7 +184,7 @@ class ConditionsTest:
     def _explain(self) -> Change | None:
         """The first in the order of CAUSES among the strongest deviations whose bets have gained:
         light that saturates also takes contrast, and contrast takes detail; not the reverse. None
-        where it is only that of several kinds of good pictures one comes at a time."""
+        where pictures of the calibration are so, too: of several kinds, one comes now."""
         best = max(bet.total for bet in self._bets.values())
         found = []
         for (name, sign), cause in CAUSES.items():
