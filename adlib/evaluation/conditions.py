@@ -41,7 +41,7 @@ CAUSES = {  # (what is measured, its direction): a message key of report/; what 
     ("colour", -1): "bluer", ("noise", 1): "noisier", ("sharpness", -1): "blurrier",
     ("noise", -1): "blurrier", ("sharpness", 1): "sharper", ("contrast", 1): "more_contrast",
     ("contrast", -1): "less_contrast", ("alignment", -1): "moved", ("alignment", 1): "aligned",
-    (SCORE, 1): "more_anomalous"
+    (SCORE, 1): "more_anomalous", (SCORE, -1): "less_anomalous"  # which earlier files have
 }
 LAPLACE = torch.tensor([[0., 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
 IMMERKAER = torch.tensor([[1., -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
