@@ -184,7 +184,7 @@ def measure(root: Path, part: str, weights: str) -> dict[str, typing.Any]:
     known = usual.calibration | {SCORE: decision.threshold.calibration}
     fresh, broken = ({name: one[some] for name, one in values.items()} for some in (~bad, bad))
     for name, more in (("warned", {}), ("5 % bad", {"others": broken, "every": 20}), *(
-            (name, {"others": taken(corruptions.apply(pictures[~bad][:BAD], name, 3)),
+            (name, {"others": taken(corruptions.apply(pictures[~bad], name, 3)),
                     "after": conditions.CHANGED_AT}) for name in ("brighter", "blur"))):
         found = [conditions.replay(known, fresh, seed, **more) for seed in range(STREAMS)]
         causes = collections.Counter(one.cause for one in found if one)
