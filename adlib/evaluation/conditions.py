@@ -35,6 +35,9 @@ FAR = 5.0  # deviations beyond which one difference is as plain as another
 STAKE = 1.9  # of at most 2: a picture multiplies what was staked by up to 1.95, or takes it
 SCORE = "score"
 MEASURED = ("brightness", "contrast", "colour", "noise", "sharpness", "alignment")
+LEAST = {  # deviations that good pictures have at the least: of less no camera could be told
+    "brightness": 1.0, "contrast": 1.0, "colour": 0.02, "noise": 0.02, "sharpness": 0.02,
+    "alignment": 0.002}
 MOST = 1000  # pictures that are measured
 CAUSES = {  # (what is measured, its direction): a message key of report/; what explains more first
     ("brightness", 1): "brighter", ("brightness", -1): "darker", ("colour", 1): "redder",
@@ -192,7 +195,8 @@ class ConditionsTest:
             if bet is None or bet.total < min(ARL, best):
                 continue
             good = self._calibration[name]
-            off = (np.array(self._recent[name]) - np.median(good)) / max(float(np.std(good)), 1e-9)
+            deviation = max(float(np.std(good)), LEAST.get(name, 1e-9))
+            off = (np.array(self._recent[name]) - np.median(good)) / deviation
             start = _last_shift(sign * off.clip(-FAR, FAR))
             now = np.median(self._recent[name][start:])
             if np.mean(sign * good >= sign * now) <= RARE:

@@ -83,6 +83,22 @@ def test_kinds_of_good_pictures_that_come_one_after_the_other_are_no_change():
         assert [one.cause for one in map(test.add, brighter) if one] == ["brighter"]
 
 
+@pytest.mark.parametrize(("shift", "cause"), [
+    ({"brightness": 0.6}, None), ({"noise": 0.015, "sharpness": -0.02}, None),
+    ({"brightness": 6, "noise": 0.02}, "brighter"),
+    ({"colour": 0.008, "contrast": -1, "noise": -0.9, "sharpness": -0.3}, "blurrier")])
+def test_what_no_camera_could_tell_is_no_change_of_a_part_that_hardly_varies(shift, cause):
+    """A stamped plate in a fixture: its deviations are those of the sensor's noise in a mean."""
+    random = np.random.default_rng(0)
+    deviations = {"brightness": 0.02, "contrast": 0.1, "colour": 0.0005, "noise": 0.005,
+                  "sharpness": 0.01, "alignment": 0.001}
+    test = ConditionsTest({name: random.normal(0, some, 60) for name, some in deviations.items()})
+    taken = [{name: random.normal(shift.get(name, 0.0) * (i >= 50), some)
+              for name, some in deviations.items()} for i in range(150)]
+    found = [change.cause for change in map(test.add, taken) if change]
+    assert found == ([cause] if cause else [])
+
+
 def test_good_pictures_that_are_more_usual_than_those_of_the_calibration_are_no_change():
     random, test = start(0)
     assert not any(test.add(of(random, score=-6)) for _ in range(300))
