@@ -26,16 +26,18 @@ from tests import handmade
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG = ("test_faults", "test_end_to_end", "test_pinned", "test_notebooks", "test_benchmarks",
-        "test_honesty", "test_onnx", "test_browser")  # how the names of files of long tests begin
+# files of long tests, the longest first: a worker takes a file at a time, and the last are short
+LONG = ("test_faults", "test_onnx_export", "test_benchmarks", "test_end_to_end", "test_inference",
+        "test_pinned_numbers", "test_frames", "test_honesty", "test_browser", "test_onnx_tiles",
+        "test_training", "test_explore", "test_fused", "test_fits", "test_browser_first_page")
 # no timing in a test, and the same examples every time
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: what the workers share out at the end is short."""
-    items.sort(key=lambda item: not item.path.name.startswith(LONG))
+    """What the workers share out at the end is short."""
+    items.sort(key=lambda item: [*LONG, item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

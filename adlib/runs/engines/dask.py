@@ -27,6 +27,8 @@ if typing.TYPE_CHECKING:
 
 LABEL = "GPU"  # where workers have this resource, it is what runs are counted by: one each
 PATIENCE_S = 15.0  # for a scheduler that does not answer, and for a task that was told to stop
+# what a client says whose scheduler is gone; the last once it has closed itself
+GONE = (OSError, ValueError, RuntimeError, AttributeError)
 LOOK_S = 0.5  # how often a worker looks whether its task was told to stop
 
 
@@ -81,7 +83,7 @@ class Cluster:
         """
         try:
             workers = self._client.run_on_scheduler(_resources)
-        except (OSError, ValueError, RuntimeError) as error:
+        except GONE as error:
             raise InputError(f"the Dask scheduler at {self._address} is gone ({error}); what had "
                              f"finished is kept, and the same command goes on") from None
         labelled = any(labels for _, labels in workers.values())
@@ -129,7 +131,7 @@ class Remote:
         import distributed
 
         # the scheduler is gone, and its workers end with it
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
+        with contextlib.suppress(*GONE):
             distributed.Event(self._stop, client=self._client).set()
             ends = time.monotonic() + PATIENCE_S
             while not self._future.done() and time.monotonic() < ends:

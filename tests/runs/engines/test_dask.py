@@ -68,6 +68,9 @@ def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is gone; the same command goes on"):
         under_way.poll()
     engine.close()
+    with pytest.raises(InputError, match="is gone"):
+        assert engine.slots
+    under_way.kill()
 
 
 def test_one_that_waits_for_a_worker_beyond_its_time_was_killed_and_is_not_lost(
