@@ -269,20 +269,31 @@ class SyntheticAnomalyClassifier(nn.Module):
     @torch.enable_grad()
     def without(self, images: torch.Tensor) -> SyntheticAnomalyClassifier:
         """The same with a perceptron trained again on what has nothing of some images. That can be
-        asked of the one that was fitted, not of one that was reopened."""
+        asked of the one that was fitted, not of one that was reopened.
+
+        It is trained in as many steps, and put on one scale with this one by the good cells that
+        both have learned: the logit of what is good goes on falling with each step, so that what is
+        left out would look less usual than what is new.
+        """
         _, x, y, made_of = self.lesson
         kept, other = ~torch.isin(made_of, images).any(dim=1), copied(self)
-        other.head = self._trained(x[kept], y[kept])[0]
+        steps, fewer = (max(1, n // BATCH) for n in (len(x), int(kept.sum())))
+        other.head = self._trained(x[kept], y[kept], round(EPOCHS * steps / fewer))[0]
+        with torch.no_grad():
+            own, new = (head(x[kept & (y == 0)]) for head in (self.head, other.head))
+            scale, last = own.std() / new.std(), other.head[-1]
+            last.weight.mul_(scale)
+            last.bias.sub_(new.mean()).mul_(scale).add_(own.mean())
         return other
 
-    def _trained(self, x: torch.Tensor,
-                 y: torch.Tensor) -> tuple[nn.Module, list[dict[str, float]]]:
+    def _trained(self, x: torch.Tensor, y: torch.Tensor,
+                 epochs: int = EPOCHS) -> tuple[nn.Module, list[dict[str, float]]]:
         head = copy.deepcopy(self.lesson[0])  # threads may do so at the same time
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
             return nn.functional.binary_cross_entropy_with_logits(head(x[index])[:, 0], y[index])
 
-        history = training.one_cycle(head.parameters(), loss_of, len(x), epochs=EPOCHS,
+        history = training.one_cycle(head.parameters(), loss_of, len(x), epochs=epochs,
                                      batch_size=BATCH, peak=PEAK_LR, seed=self.seed)
         return head.eval(), history
 
