@@ -305,8 +305,6 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
         return None
     good, area = part.good.given, None
     group = siblings.groups(good).numpy()  # siblings are held together
-    if len(np.unique(group)) < 2 * FOLDS:  # nothing else is left to learn from
-        group = np.arange(n)
     parts = [(np.flatnonzero(np.isin(group, rest)), np.flatnonzero(np.isin(group, left)))
              for rest, left in folds(group.max() + 1, FOLDS, config.seed)]
     if isinstance(good, torch.Tensor):

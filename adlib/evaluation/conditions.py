@@ -28,19 +28,25 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from adlib.models.fast.device import spread
+
 ARL = 20_000  # the fewest pictures between two false warnings, in the mean: the average run length
 MATTERS = 1.25  # deviations of the calibration pictures: a smaller change is no news
+RARE = 0.05  # nor is one to where more than this share of them lie: it is one of their kinds
 FAR = 5.0  # deviations beyond which one difference is as plain as another
 STAKE = 1.9  # of at most 2: a picture multiplies what was staked by up to 1.95, or takes it
 SCORE = "score"
 MEASURED = ("brightness", "contrast", "colour", "noise", "sharpness", "alignment")
+LEAST = {  # deviations that good pictures have at the least: of less no camera could be told
+    "brightness": 1.0, "contrast": 1.0, "colour": 0.02, "noise": 0.02, "sharpness": 0.02,
+    "alignment": 0.002}
 MOST = 1000  # pictures that are measured
 CAUSES = {  # (what is measured, its direction): a message key of report/; what explains more first
     ("brightness", 1): "brighter", ("brightness", -1): "darker", ("colour", 1): "redder",
     ("colour", -1): "bluer", ("noise", 1): "noisier", ("sharpness", -1): "blurrier",
     ("noise", -1): "blurrier", ("sharpness", 1): "sharper", ("contrast", 1): "more_contrast",
     ("contrast", -1): "less_contrast", ("alignment", -1): "moved", ("alignment", 1): "aligned",
-    (SCORE, 1): "more_anomalous", (SCORE, -1): "less_anomalous"
+    (SCORE, 1): "more_anomalous", (SCORE, -1): "less_anomalous"  # which earlier files have
 }
 LAPLACE = torch.tensor([[0., 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
 IMMERKAER = torch.tensor([[1., -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
@@ -50,8 +56,9 @@ IMMERKAER = torch.tensor([[1., -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
 class Conditions:
     """How good pictures were taken, in numbers that do not depend on a detector.
 
-    mean_image: float32 [32,32], the mean grey picture, mean 0 and deviation 1.
-    calibration: {what is measured: float64 [n]} of good pictures.
+    mean_image: float32 [32,32], the mean grey picture of every other good picture, mean 0 and
+        deviation 1.
+    calibration: {what is measured: float64 [n]} of good pictures; alignment of those between.
     """
 
     mean_image: torch.Tensor
@@ -61,12 +68,12 @@ class Conditions:
     def of(cls, images: torch.Tensor) -> Conditions:
         """Of good pictures, uint8 [N,3,S,S]; of more than MOST, as many, evenly taken."""
         images = images[::max(1, len(images) // MOST)]
-        small = torch.cat([_small(chunk.float()) for chunk in images.split(64)])
-        usual = cls(_standard(small.mean(dim=0, keepdim=True))[0], {})
-        # Each against the mean of the others, as a new picture is: its noise is in its own mean.
-        others = _standard(small.sum(dim=0) - small)
-        usual.calibration.update(usual.measure(images) | {
-            "alignment": (small * others).mean(dim=(1, 2)).double().numpy()})
+        small = torch.cat(spread(lambda chunk: _small(chunk.float()), images.split(16)))
+        usual = cls(_standard(small[::2].mean(dim=0, keepdim=True))[0], {})
+        measured = usual.measure(images)
+        # Of pictures that are not in the mean, as a new one is not.
+        measured["alignment"] = measured["alignment"][min(1, len(images) - 1)::2]
+        usual.calibration.update(measured)
         return usual
 
     def measure(self, images: torch.Tensor) -> dict[str, np.ndarray]:
@@ -80,9 +87,9 @@ class Conditions:
             colour (red minus blue), noise (log of what Immerkaer's mask leaves, Computer Vision and
             Image Understanding 1996), sharpness (log of the Laplacian at half the size, where noise
             is averaged away), these three relative to the contrast; alignment (correlation with the
-            mean good picture).
+            mean image).
         """
-        rows = [self._measure(chunk.float()) for chunk in images.split(64)]
+        rows = spread(lambda chunk: self._measure(chunk.float()), images.split(16))
         return {name: torch.cat([row[name] for row in rows]).double().numpy() for name in MEASURED}
 
     def _measure(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -145,7 +152,10 @@ class ConditionsTest:
         self._calibration = {name: np.sort(np.asarray(values, float))
                              for name, values in calibration.items()}
         self._seen = {name: list(values) for name, values in self._calibration.items()}
-        self._bets = {(name, sign): _Bet() for name in calibration for sign in (1, -1)}
+        # A good picture scored by what was fitted without it, which is a little less, may look less
+        # usual than a new one: of that no test can be made, and no threshold is hurt by it.
+        self._bets = {(name, sign): _Bet() for name in calibration for sign in (1, -1)
+                      if (name, sign) != (SCORE, -1)}
         self._recent: dict[str, list[float]] = {name: [] for name in calibration}
 
     @property
@@ -161,11 +171,12 @@ class ConditionsTest:
             p = self._p_value(seen, value)
             self._recent[name].append(value)
             bisect.insort(seen, value)
-            self._bets[name, 1].add(1 - p)
-            self._bets[name, -1].add(p)
+            for sign, u in ((1, 1 - p), (-1, p)):
+                if (name, sign) in self._bets:
+                    self._bets[name, sign].add(u)
         if self.change is None and self.evidence >= ARL:
             change = self._explain()
-            self.change = change if change.by >= MATTERS else None
+            self.change = change if change and change.by >= MATTERS else None
             return self.change
         return None
 
@@ -175,9 +186,10 @@ class ConditionsTest:
         low, high = bisect.bisect_left(seen, value), bisect.bisect_right(seen, value)
         return (len(seen) - high + self._random.random() * (high - low + 1)) / (len(seen) + 1)
 
-    def _explain(self) -> Change:
+    def _explain(self) -> Change | None:
         """The first in the order of CAUSES among the strongest deviations whose bets have gained:
-        light that saturates also takes contrast, and contrast takes detail; not the reverse."""
+        light that saturates also takes contrast, and contrast takes detail; not the reverse. None
+        where pictures of the calibration are so, too: of several kinds, one comes now."""
         best = max(bet.total for bet in self._bets.values())
         found = []
         for (name, sign), cause in CAUSES.items():
@@ -185,12 +197,15 @@ class ConditionsTest:
             if bet is None or bet.total < min(ARL, best):
                 continue
             good = self._calibration[name]
-            off = (np.array(self._recent[name]) - np.median(good)) / max(float(np.std(good)), 1e-9)
+            deviation = max(float(np.std(good)), LEAST.get(name, 1e-9))
+            off = (np.array(self._recent[name]) - np.median(good)) / deviation
             start = _last_shift(sign * off.clip(-FAR, FAR))
-            by = sign * float(np.median(off[start:]))
-            found.append(Change(start + 1, self.n, cause, by))
-        most = max(change.by for change in found)
-        return next(change for change in found if change.by >= min(most, FAR) / 3)
+            now = np.median(self._recent[name][start:])
+            if np.mean(sign * good >= sign * now) <= RARE:
+                by = sign * float(np.median(off[start:]))
+                found.append(Change(start + 1, self.n, cause, by))
+        most = max((change.by for change in found), default=0.0)
+        return next((change for change in found if change.by >= min(most, FAR) / 3), None)
 
 
 def compare(calibration: typing.Mapping[str, np.ndarray], values: typing.Mapping[str, np.ndarray],

@@ -22,6 +22,7 @@ from adlib.data.part import ImageSet
 from adlib.evaluation.conditions import Conditions
 from adlib.models import anomaly_maps, backbone
 from adlib.models.detectors import Memory
+from adlib.models.fast.device import CHUNK, spread
 from adlib.models.foreign import FEWEST, Foreign
 
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
@@ -66,11 +67,11 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
     network, _ = backbone.load_backbone(config)
     features = torch.cat([functional.adaptive_avg_pool2d(backbone.grid(backbone.extract(
         network, chunk, config), config.layers), GRID).half()
-        for chunk in images.split(backbone.CHUNK)])
+        for chunk in images.split(CHUNK)])
     memory = Memory(BANK, POOL).fit(features.float())
     table = memory.table()
-    maps = [memory.difference(cells.float().flatten(1).T, torch.tensor([i]), table).norm(dim=1)
-            for i, cells in enumerate(features)]
+    maps = spread(lambda i: memory.difference(features[i].float().flatten(1).T, torch.tensor([i]),
+                                              table).norm(dim=1), range(len(features)))
     smoothed = anomaly_maps.smooth(torch.stack(maps).view(-1, GRID, GRID).numpy())
     return anomaly_maps.reduce(smoothed, "top1").astype(float)
 

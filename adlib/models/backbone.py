@@ -22,7 +22,7 @@ from adlib.data import files
 from adlib.data import images as pictures
 from adlib.models import weights
 from adlib.models.detector import Detector
-from adlib.models.fast.device import CHUNK, autocast, pick_device, precision
+from adlib.models.fast.device import autocast, pick_device, precision, spread, threads
 from adlib.models.resnet18 import BasicBlock, ResNet18
 
 BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
@@ -65,8 +65,8 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config,
     """uint8 [N,3,S,S] -> [layer1, layer2, layer3], float16 [N,C,s,s] on the CPU, channels last.
 
     Nothing here learns, so an image through the same weights is computed once and then read from
-    the cache; its key also names what decides the rounding (precision, device, threads, torch), so
-    that a run's numbers do not depend on it. An image on its own is computed each time: what is
+    the cache; its key also names what decides the rounding (precision, device, torch), so that a
+    run's numbers do not depend on it. An image on its own is computed each time: what is
     drawn into one is not seen again.
     """
     flat = remembered(lambda some: _compute(network, some, config), EXTRACTOR, network, images,
@@ -86,19 +86,18 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
     """A row for each image, by a frozen network: computed, or from the cache if it is there.
 
     Args:
-        compute: uint8 [n,3,S,S] -> [n,D]; n is at most CHUNK.
+        compute: uint8 [n,3,S,S] -> [n,D]; n is at most BATCH. Threads may call it.
         what: names what is computed, and is another when that changes.
         row: D and the rows' type.
         keep: in the cache, an image a file; else they are computed.
     """
-    if not keep or len(images) < 2:
-        parts = [compute(some) for some in images.split(CHUNK)]
-        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
     device = pick_device(config.device)
+    if not keep or len(images) < 2:
+        parts = spread(compute, images.split(BATCH), device)
+        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
     digest = hashlib.sha256(repr((
         what, tuple(images.shape[1:]), precision(config, device), device.type,
-        torch.get_num_threads(), torch.__version__,
-        torch.backends.cpu.get_cpu_capability())).encode())
+        torch.__version__, torch.backends.cpu.get_cpu_capability())).encode())
     for tensor in network.state_dict().values():
         digest.update(tensor.contiguous().cpu().numpy())
     rows, missing = np.empty((len(images), row[0]), row[1]), {}
@@ -111,13 +110,17 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
             missing[i] = path
         else:
             rows[i] = known
-    for start in range(0, len(missing), CHUNK):
-        some = list(missing)[start:start + CHUNK]
-        # Whole batches: how many images are computed together changes their numbers by rounding.
-        rows[some] = compute(images[some + some[-1:] * (-len(some) % BATCH)])[:len(some)]
+
+    def look(some: list[int]) -> None:
+        # By how many threads, and with how many others, changes an image's numbers by rounding.
+        with threads(1):
+            rows[some] = compute(images[some + some[-1:] * (BATCH - len(some))])[:len(some)]
         for i in some:
             files.write_array(missing[i], rows[i])
+
     if missing:
+        order = list(missing)
+        spread(look, [order[i:i + BATCH] for i in range(0, len(order), BATCH)], device)
         files.forget(missing[max(missing)], KEPT_BYTES)
     return torch.from_numpy(rows)
 
@@ -175,8 +178,11 @@ def grids(stages: Stages, layers: str) -> torch.Tensor:
     """`grid` of many images, some at a time, which fit the processor's cache: in half the time."""
     n, _, side, _ = stages[1].shape
     found = torch.empty((n, side, side, width(layers))).permute(0, 3, 1, 2)
-    for i in range(0, n, BATCH):
+
+    def look(i: int) -> None:
         found[i:i + BATCH] = grid([stage[i:i + BATCH] for stage in stages], layers)
+
+    spread(look, range(0, n, BATCH))
     return found
 
 
@@ -200,19 +206,16 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
     """The stages of each image behind each other, a cell's channels side by side: float16 [N,D].
 
     What follows looks at cells, and pools them over neighbours: channels last is four times as
-        fast.
+    fast.
     """
     device = pick_device(config.device)
     dtype = torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
     network = folded(network, dtype).to(device, memory_format=torch.channels_last)
-    flat = np.empty((len(images), _flat_width(images.shape[-1])), np.float16)
-    for start, batch in zip(range(0, len(images), BATCH), images.split(BATCH), strict=False):
-        x = pictures.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        with autocast(config, device):
-            stages = stages_of(network, x)
-        cells = [x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1) for x in stages]
-        flat[start:start + len(batch)] = torch.cat(cells, dim=1).numpy()
-    return flat
+    x = pictures.to_float(images.to(device)).contiguous(memory_format=torch.channels_last)
+    with autocast(config, device):
+        stages = stages_of(network, x)
+    cells = [x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1) for x in stages]
+    return torch.cat(cells, dim=1).numpy()
 
 
 def _flat_width(size: int) -> int:

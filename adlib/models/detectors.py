@@ -16,7 +16,7 @@ from torch import nn
 from adlib.config import InputError
 from adlib.models import training
 from adlib.models.coreset import coreset
-from adlib.models.fast.device import rounded_products
+from adlib.models.fast.device import rounded_products, spread
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
@@ -29,6 +29,8 @@ DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by a
 Views = tuple[torch.Tensor, torch.Tensor]
 Counts = torch.Tensor | None  # bool [N,g,g]: which cells of the good images count; None = all
 Table = tuple[torch.Tensor, torch.Tensor]  # of Memory.table
+# cells [P,C], and the images that they are not compared with
+Chunk = tuple[torch.Tensor, torch.Tensor | None]
 Groups = torch.Tensor | None  # int64 [N]: whose tile each good image is; None = each on its own
 
 
@@ -150,8 +152,8 @@ class Memory(nn.Module):
         where it was none; None where none of them was."""
         n, _, h, w = features.shape
         table = self.table()
-        return torch.cat([self.difference(*chunk, table).norm(dim=1)
-                          for chunk in _chunks(features, own)]).view(n, h, w)
+        return torch.cat(spread(lambda chunk: self.difference(*chunk, table).norm(dim=1),
+                                _chunks(features, own), self.device)).view(n, h, w)
 
     def without(self, images: torch.Tensor) -> Memory:
         """Itself: of images that a cell is not to be compared with it is told with each."""
@@ -257,30 +259,41 @@ class SyntheticAnomalyClassifier(nn.Module):
         self.register_buffer("std", good.std(dim=0).clamp_min(DIGIT) + 1e-6)
         x = torch.cat([good, bad]).div_(self.std).abs_()
         y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
-        self.lesson, self.seed = (x, y, torch.cat([
+        torch.manual_seed(seed)
+        self.seed, self.lesson = seed, (_perceptron(x.shape[1]), x, y, torch.cat([
             _repeated(own[:, None].expand(-1, made_of.shape[1]), seen),
-            _repeated(made_of, beside), _repeated(made_of, marked)])), seed
+            _repeated(made_of, beside), _repeated(made_of, marked)]))
         self.head, self.history = self._trained(x, y)
         return self
 
     @torch.enable_grad()
     def without(self, images: torch.Tensor) -> SyntheticAnomalyClassifier:
         """The same with a perceptron trained again on what has nothing of some images. That can be
-        asked of the one that was fitted, not of one that was reopened."""
-        x, y, made_of = self.lesson
+        asked of the one that was fitted, not of one that was reopened.
+
+        It is trained in as many steps, and put on one scale with this one by the good cells that
+        both have learned: the logit of what is good goes on falling with each step, so that what is
+        left out would look less usual than what is new.
+        """
+        _, x, y, made_of = self.lesson
         kept, other = ~torch.isin(made_of, images).any(dim=1), copied(self)
-        other.head = self._trained(x[kept], y[kept])[0]
+        steps, fewer = (max(1, n // BATCH) for n in (len(x), int(kept.sum())))
+        other.head = self._trained(x[kept], y[kept], round(EPOCHS * steps / fewer))[0]
+        with torch.no_grad():
+            own, new = (head(x[kept & (y == 0)]) for head in (self.head, other.head))
+            scale, last = own.std() / new.std(), other.head[-1]
+            last.weight.mul_(scale)
+            last.bias.sub_(new.mean()).mul_(scale).add_(own.mean())
         return other
 
-    def _trained(self, x: torch.Tensor,
-                 y: torch.Tensor) -> tuple[nn.Module, list[dict[str, float]]]:
-        torch.manual_seed(self.seed)
-        head = _perceptron(x.shape[1])
+    def _trained(self, x: torch.Tensor, y: torch.Tensor,
+                 epochs: int = EPOCHS) -> tuple[nn.Module, list[dict[str, float]]]:
+        head = copy.deepcopy(self.lesson[0])  # threads may do so at the same time
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
             return nn.functional.binary_cross_entropy_with_logits(head(x[index])[:, 0], y[index])
 
-        history = training.one_cycle(head.parameters(), loss_of, len(x), epochs=EPOCHS,
+        history = training.one_cycle(head.parameters(), loss_of, len(x), epochs=epochs,
                                      batch_size=BATCH, peak=PEAK_LR, seed=self.seed)
         return head.eval(), history
 
@@ -293,21 +306,28 @@ class SyntheticAnomalyClassifier(nn.Module):
         """The memory's map and the classifier's, by one search for the nearest good cells. own: as
         Memory.forward."""
         n, _, h, w = features.shape
-        distances, logits = [], []
         table = self.memory.table()
-        for chunk in _chunks(features, own):
+
+        def look(chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
             difference = self.memory.difference(*chunk, table)
-            distances.append(difference.norm(dim=1))
             with rounded_products(False):  # whatever another thread does
-                logits.append(self.head((difference / self.std).abs())[:, 0])
-        return torch.cat(distances).view(n, h, w), torch.cat(logits).view(n, h, w)
+                return difference.norm(dim=1), self.head((difference / self.std).abs())[:, 0]
+
+        found = spread(look, _chunks(features, own), self.memory.device)
+        distances, logits = map(torch.cat, zip(*found, strict=True))
+        return distances.view(n, h, w), logits.view(n, h, w)
 
     def _differences(self, features: torch.Tensor, made_of: torch.Tensor,
                      chosen: torch.Tensor) -> torch.Tensor:
         """Of the chosen cells, bool [N,g*g], of images that are made of good ones."""
         table = self.memory.table()
-        return torch.cat([self.memory.difference(cells.flatten(1).T[index], without, table)
-                          for cells, without, index in zip(features, made_of, chosen, strict=True)])
+
+        def of_image(one: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            cells, without, index = one
+            return self.memory.difference(cells.flatten(1).T[index], without, table)
+
+        return torch.cat(spread(of_image, zip(features, made_of, chosen, strict=True),
+                                self.memory.device))
 
 
 def position_share(features: torch.Tensor, counts: Counts = None) -> float | None:
@@ -337,8 +357,7 @@ def _counted(features: torch.Tensor, counts: Counts) -> torch.Tensor:
     return cells if counts is None else cells[counts.flatten()]
 
 
-def _chunks(features: torch.Tensor, own: torch.Tensor | None
-            ) -> typing.Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+def _chunks(features: torch.Tensor, own: torch.Tensor | None) -> typing.Iterator[Chunk]:
     """Cells, and the image that they are not compared with."""
     if own is None:
         yield from ((cells, None) for cells in _cells(features).split(AT_ONCE))

@@ -9,6 +9,7 @@ from torch import nn
 
 from adlib.config import Config
 from adlib.models import backbone
+from adlib.models.fast.device import CHUNK
 
 FEW = 10  # images below which t-SNE has no neighbourhoods to keep, and PCA is taken
 
@@ -24,7 +25,7 @@ def pooled(network: nn.Module, images: torch.Tensor, config: Config) -> np.ndarr
     """
     means = [np.concatenate([stage.float().mean(dim=(2, 3)).numpy()
                              for stage in backbone.extract(network, chunk, config)], axis=1)
-             for chunk in images.split(backbone.CHUNK)]
+             for chunk in images.split(CHUNK)]
     features = np.concatenate(means).astype(float)
     return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-12)
 

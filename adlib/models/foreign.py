@@ -88,9 +88,8 @@ class Foreign(nn.Module):
     @torch.inference_mode()
     def _compute(self, images: torch.Tensor) -> np.ndarray:
         network = backbone.folded(self.network).to(memory_format=torch.channels_last)
-        found = [features_of(network, pictures.to_float(part).contiguous(
-            memory_format=torch.channels_last)) for part in images.split(backbone.BATCH)]
-        return torch.cat(found).numpy()
+        return features_of(network, pictures.to_float(images).contiguous(
+            memory_format=torch.channels_last)).numpy()
 
     def distances(self, features: torch.Tensor) -> torch.Tensor:
         """float64 [N,D] -> float64 [N]."""

@@ -15,7 +15,7 @@ from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Fold
 from adlib.models.detectors import Counts, Views
-from adlib.models.fast.device import pick_device, precision
+from adlib.models.fast.device import CHUNK, pick_device, precision, spread
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
@@ -119,7 +119,7 @@ class FeatureDetector(OnBackbone):
         self.head.eval()
         # In chunks, so that memory does not grow with the number of images.
         return {"distance": torch.cat([self.head(self.features(chunk))
-                                       for chunk in images.split(backbone.CHUNK)])}
+                                       for chunk in images.split(CHUNK)])}
 
     def cross_fitted_maps(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
             Fold], area: torch.Tensor | None = None
@@ -137,15 +137,15 @@ class FeatureDetector(OnBackbone):
     def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[Fold],
                    area: torch.Tensor | None) -> typing.Iterator[dict[str, torch.Tensor]]:
         features, place = self.features(good), siblings.numbered(good, fitted_on, self.of)
+        if self.config.model in LEFT_OUT:
+            heads = spread(self.head.without, [place[held] for _, held in folds])
+            for head, (_, held) in zip(heads, folds, strict=True):
+                yield {"distance": head(features[held], place[held])}
+            return
         counts = self._counts(area)
         for rest, held in folds:
-            if self.config.model not in LEFT_OUT:
-                head = self._fit_head(features[rest], None, None, _chosen(counts, rest))
-                yield {"distance": head(features[held])}
-                continue
-            with torch.random.fork_rng(devices=[]):
-                head = self.head.without(place[held])
-            yield {"distance": head(features[held], place[held])}
+            head = self._fit_head(features[rest], None, None, _chosen(counts, rest))
+            yield {"distance": head(features[held])}
 
     def refitting(self, framed: torch.Tensor, of: np.ndarray
                   ) -> typing.Callable[[np.ndarray], nn.Module]:
@@ -204,7 +204,7 @@ class FeatureDetector(OnBackbone):
         generator = torch.Generator().manual_seed(self.config.seed)
         drawn = torch.randperm(7 * len(good), generator=generator)[:VIEWS].sort().values
         cells, of = [], []
-        for chunk in drawn.split(backbone.CHUNK):
+        for chunk in drawn.split(CHUNK):
             views = torch.stack([turned(good[one % len(good)], one // len(good) + 1)
                                  for one in chunk.tolist()])
             found = self.features(views).flatten(2)

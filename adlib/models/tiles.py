@@ -19,7 +19,7 @@ from adlib.data.frame import CELL
 from adlib.data.images import Pictures
 from adlib.models.backbone import KEPT_BYTES, OnBackbone
 from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
-from adlib.models.fast.device import CHUNK
+from adlib.models.fast.device import CHUNK, spread
 from adlib.models.fused import MOST, FeatureDetector
 
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
@@ -77,9 +77,9 @@ class Tiled(Detector):
         place = siblings.numbered(good, fitted_on, self.of)
         detector, own = self.detector, self.detector.head
         refit = None if hasattr(own, "without") else detector.refitting(*self.sample(good))
-        for rest, held in folds:
-            with torch.random.fork_rng(devices=[]):
-                head = refit(rest) if refit else own.without(place[held])
+        heads = ([refit(rest) for rest, _ in folds] if refit else
+                 spread(own.without, [place[held] for _, held in folds]))
+        for head, (_, held) in zip(heads, folds, strict=True):
             for i in held:
                 def both(tiles: torch.Tensor, head: nn.Module = head,
                          i: int = i) -> dict[str, torch.Tensor]:

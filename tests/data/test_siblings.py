@@ -52,11 +52,26 @@ def test_sizes_of_their_own_and_a_fourth_channel():
     assert torch.equal(siblings.groups(found), siblings.groups(pictures()))
 
 
-def test_few_are_on_their_own_and_all_alike_are_one():
+def test_parts_that_lie_alike_are_no_siblings():
+    """Rings without any grain, anywhere: each is like those that happen to lie near it, and these
+    like others."""
+    y, x = np.mgrid[:96, :96] - 48
+    places = np.random.default_rng(0).uniform(-5, 5, (60, 2))
+    rings = [taken(120.0 + 50 * (abs(np.hypot(y - down, x - across) - 30) < 6), i)
+             for i, (down, across) in enumerate(places)]
+    assert torch.equal(siblings.groups(torch.stack(rings)), torch.arange(60))
+
+
+def test_a_few_types_are_no_things():
+    """A part made tomorrow is of one of these."""
+    types = [taken(part(i % 6), i) for i in range(48)]
+    assert torch.equal(siblings.groups(torch.stack(types)), torch.arange(48))
+
+
+def test_few_are_on_their_own():
     same = pictures()[:1].expand(30, -1, -1, -1)
-    assert torch.equal(siblings.groups(same[:siblings.FEWEST - 1]),
-                       torch.arange(siblings.FEWEST - 1))
-    assert torch.equal(siblings.groups(same), torch.zeros(30, dtype=torch.long))
+    assert torch.equal(siblings.groups(pictures()[-19:]), torch.arange(19))
+    assert torch.equal(siblings.groups(same), torch.arange(30))
     plain = torch.arange(30, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 64, 64)
     assert torch.equal(siblings.groups(plain), torch.arange(30))  # nothing is known of these
 
@@ -66,3 +81,17 @@ def test_numbers_are_those_that_were_fitted_with():
     found = siblings.numbered(good, fitted_on, torch.tensor([40, 41, 42]))
     assert {i: int(one) for i, one in enumerate(found) if one >= 0} == {
         28: 40, 3: 40, 1: 41, 25: 41, 5: 42}
+
+
+def test_copies_are_found_and_not_what_differs_in_a_few_ways():
+    """Rings that lie a little differently are as near to each other as happens."""
+    y, x = np.mgrid[:96, :96] - 48
+    places = np.random.default_rng(0).uniform(-3, 3, (60, 2))
+    rings = torch.stack([taken(120.0 + 50 * (abs(np.hypot(y - down, x - across) - 30) < 6), i)
+                         for i, (down, across) in enumerate(places)])
+    assert (siblings.copies(rings) >= 0).mean() <= 0.05
+    again = torch.cat([rings, (0.9 * rings[[7, 31]].float() + 5).byte()])
+    found = siblings.copies(again)
+    assert list(found[60:]) == [7, 31] and (found[:60] >= 0).mean() <= 0.05
+    textured = pictures()
+    assert siblings.copies(textured).tolist() == [-1] * 24 + [0, 1, 2, 2, 3]

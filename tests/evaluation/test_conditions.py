@@ -69,6 +69,54 @@ def test_a_small_change_is_no_news():
         assert not any(test.add(of(random, brightness=0.6)) for _ in range(500))
 
 
+def test_kinds_of_good_pictures_that_come_one_after_the_other_are_no_change():
+    """Left-hand parts in the morning, right-hand ones in the afternoon; training saw both."""
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        kinds = random.choice([-4.0, 4.0], 120)
+        calibration = {name: kinds + random.normal(size=120) for name in MEASURED}
+        test = ConditionsTest(calibration, seed=seed)
+        stream = [dict.fromkeys(MEASURED, kind + random.normal()) for kind in
+                  np.repeat([-4.0, 4.0, -4.0], 150)]
+        assert not any(map(test.add, stream))
+        brighter = [one | {"brightness": one["brightness"] + 20} for one in stream[:40]]
+        assert [one.cause for one in map(test.add, brighter) if one] == ["brighter"]
+
+
+@pytest.mark.parametrize(("shift", "cause"), [
+    ({"brightness": 0.6}, None), ({"noise": 0.015, "sharpness": -0.02}, None),
+    ({"brightness": 6, "noise": 0.02}, "brighter"),
+    ({"colour": 0.008, "contrast": -1, "noise": -0.9, "sharpness": -0.3}, "blurrier")])
+def test_what_no_camera_could_tell_is_no_change_of_a_part_that_hardly_varies(shift, cause):
+    """A stamped plate in a fixture: its deviations are those of the sensor's noise in a mean."""
+    random = np.random.default_rng(0)
+    deviations = {"brightness": 0.02, "contrast": 0.1, "colour": 0.0005, "noise": 0.005,
+                  "sharpness": 0.01, "alignment": 0.001}
+    test = ConditionsTest({name: random.normal(0, some, 60) for name, some in deviations.items()})
+    taken = [{name: random.normal(shift.get(name, 0.0) * (i >= 50), some)
+              for name, some in deviations.items()} for i in range(150)]
+    found = [change.cause for change in map(test.add, taken) if change]
+    assert found == ([cause] if cause else [])
+
+
+def test_good_pictures_that_are_more_usual_than_those_of_the_calibration_are_no_change():
+    random, test = start(0)
+    assert not any(test.add(of(random, score=-6)) for _ in range(300))
+
+
+@pytest.mark.parametrize("n", [40, 200])
+def test_kinds_of_parts_are_aligned_in_use_as_in_the_calibration(n):
+    """Left and right hands with hardly any noise: a mean without a picture has one less of its
+    kind, which was much beside the noise."""
+    random = np.random.default_rng(0)
+    hands = random.integers(0, 256, (2, 3, 8, 8)).repeat(4, 2).repeat(4, 3)
+    images = torch.from_numpy((hands[random.integers(0, 2, n + 400)] * 0.9 + random.integers(
+        0, 5, (n + 400, 3, 32, 32))).astype(np.uint8))
+    usual = Conditions.of(images[:n])
+    assert len(usual.calibration["alignment"]) == n // 2
+    assert conditions.compare(usual.calibration, usual.measure(images[n:])) is None
+
+
 def test_what_a_camera_does_is_measured_in_its_direction():
     random = np.random.default_rng(0)
     blocks = random.random((1, 3, 16, 16)) + 0.1 * random.random((12, 3, 16, 16))
@@ -79,7 +127,7 @@ def test_what_a_camera_does_is_measured_in_its_direction():
 
     def change(name):
         now = usual.measure(corruptions.apply(images, name, 4))
-        return {key: float(np.mean(now[key] - usual.calibration[key])) for key in MEASURED}
+        return {key: now[key].mean() - usual.calibration[key].mean() for key in MEASURED}
 
     assert change("brighter")["brightness"] == pytest.approx(0.11 * 255, abs=1)
     assert change("darker")["brightness"] == pytest.approx(-0.11 * 255, abs=1)

@@ -11,6 +11,7 @@ from adlib import config as configs
 from adlib.config import Config
 from adlib.models import autoencoders
 from adlib.models import backbone as features
+from adlib.models.fast.device import threads
 from adlib.models.resnet18 import IMAGENET_MEAN, IMAGENET_STD
 from tests.tolerances import of_features, size_of, summed
 
@@ -200,26 +201,30 @@ def other_precision(model, pictured, config):
     return model, pictured, dataclasses.replace(config, precision="bf16")
 
 
-def other_threads(model, pictured, config):
-    torch.set_num_threads(torch.get_num_threads() + 1)
-    return model, pictured, config
-
-
 @pytest.mark.parametrize("change", [
-    other_pixels, other_weights, other_statistics, other_precision, other_threads
+    other_pixels, other_weights, other_statistics, other_precision
 ])
 def test_what_changes_a_number_has_a_file_of_its_own(backbone, change):
-    threads = torch.get_num_threads()
     features.extract(backbone, pictures(), CONFIG)
-    try:
-        model, pictured, config = change(backbone, pictures(), CONFIG)
-        found = features.extract(model, pictured, config)
-        assert len(cached()) == 3 + (1 if change is other_pixels else 3)
+    model, pictured, config = change(backbone, pictures(), CONFIG)
+    found = features.extract(model, pictured, config)
+    assert len(cached()) == 3 + (1 if change is other_pixels else 3)
+    for file in cached():
+        file.unlink()
+    assert same(found, features.extract(model, pictured, config))  # as without any cache
+
+
+@pytest.mark.parametrize("count", [3, 19])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_by_however_many_threads_features_are_the_same(backbone, precision, count):
+    config = dataclasses.replace(CONFIG, precision=precision)
+    found = []
+    for n in (1, 3):
+        with threads(n):
+            found.append(features.extract(backbone, pictures(count), config))
         for file in cached():
             file.unlink()
-        assert same(found, features.extract(model, pictured, config))  # as without any cache
-    finally:
-        torch.set_num_threads(threads)
+    assert same(*found)
 
 
 def test_equal_bytes_of_another_shape_are_other_pictures(backbone):

@@ -10,6 +10,7 @@ from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
 from adlib.models.detector import fit, load_state
+from adlib.models.fast.device import threads
 
 SIZE, SIDE, SYNTHETIC = 32, 4, 24
 CONFIG = Config(model="fused", image_size=SIZE, epochs=2, batch_size=4, weights="none",
@@ -407,6 +408,17 @@ def test_held_images_have_no_say_in_the_fit_that_judges_them(model, monkeypatch)
     assert len(heads) == 2 and equal_states(*heads)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_by_two_threads_maps_are_the_same_and_the_generator_stays(precision):
+    found = []
+    detector = fitted_to("fused", precision=precision)
+    before = torch.get_rng_state()
+    for n in (1, 2):
+        with threads(n):
+            found.append([maps(detector, pictures()), *crossed(detector, pictures(), KEPT, FOLDS)])
+    assert all(map(np.array_equal, *found)) and torch.equal(before, torch.get_rng_state())
+
+
 def test_no_image_is_compared_with_its_own_patches(fitted):
     """The nearest patches of the others, found by hand; of an image that was not fitted on, of
     all."""
@@ -425,10 +437,10 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
     head = getattr(fitted[model].head, "classifier", fitted[model].head)
     before, taught = head.head, []
     trained = detectors.SyntheticAnomalyClassifier._trained
-    monkeypatch.setattr(detectors.SyntheticAnomalyClassifier, "_trained", lambda self, x, y: (
-        taught.append((x, y)), trained(self, x, y))[1])
+    monkeypatch.setattr(detectors.SyntheticAnomalyClassifier, "_trained", lambda self, x, y, *epochs: (
+        taught.append((x, y)), trained(self, x, y, *epochs))[1])
     crossed(fitted[model], pictures(), KEPT, FOLDS)
-    x, y, made_of = head.lesson
+    _, x, y, made_of = head.lesson
     assert len(x) == len(y) == len(made_of)
     assert set(made_of.unique().tolist()) == set(range(len(KEPT)))
     assert y[made_of[:, 0] != made_of[:, 1]].any() and not y.all()
@@ -439,6 +451,27 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
         assert torch.equal(some, x[torch.from_numpy(kept)])
         assert torch.equal(labels, y[torch.from_numpy(kept)])
     assert head.head is before  # that of the run stays
+
+
+def test_a_classifier_trained_again_is_trained_as_long_and_on_the_same_scale(fitted, monkeypatch):
+    """Else, where the lesson is easy, what is left out looks less usual than whatever is new."""
+    head, taught, one_cycle = fitted["classifier"].head, [], detectors.training.one_cycle
+
+    def counted(*given, **more):
+        taught.append(more["epochs"] * (given[2] // more["batch_size"]))
+        return one_cycle(*given, **more)
+
+    monkeypatch.setattr(detectors, "BATCH", 64)
+    monkeypatch.setattr(detectors.training, "one_cycle", counted)
+    _, x, y, made_of = head.lesson
+    again, left_out = head.without(torch.tensor([0, 1])), torch.tensor([0, 1])
+    assert taught == pytest.approx([detectors.EPOCHS * (len(x) // 64)], rel=0.1)
+    good = x[(y == 0) & ~torch.isin(made_of, left_out).any(dim=1)]
+    with torch.no_grad():
+        own, other = head.head(good), again.head(good)
+    assert not torch.allclose(own, other)
+    assert [float(other.mean()), float(other.std())] == pytest.approx(
+        [float(own.mean()), float(own.std())], rel=1e-3)
 
 
 def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -11,7 +12,11 @@ from adlib.config import Config, InputError
 
 AT_ONCE = 32  # images, where nothing is learned: small batches take half as much again an image
 CHUNK = 64  # images scored at a time
-_MULTIPLYING = threading.Lock()
+_TURN = threading.Condition()
+# of each thread that multiplies: are its products rounded, and what is the process's own way
+_MULTIPLYING: list[tuple[bool, str]] = []
+CPU = torch.device("cpu")
+T, R = typing.TypeVar("T"), typing.TypeVar("R")
 
 
 def pick_device(name: str) -> torch.device:
@@ -50,14 +55,21 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 @contextlib.contextmanager
 def rounded_products(rounded: bool) -> typing.Iterator[None]:
     """Multiply matrices of float32 as bf16, their sums in float32, where the processor can; or, not
-    rounded, as they are. That is set for the whole process, so one thread at a time multiplies."""
-    with _MULTIPLYING:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium" if rounded else before)
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    rounded, as they are. That is set for the whole process: threads that want the same multiply at
+    the same time, others wait."""
+    with _TURN:
+        _TURN.wait_for(lambda: not _MULTIPLYING or _MULTIPLYING[0][0] == rounded)
+        own = _MULTIPLYING[0][1] if _MULTIPLYING else torch.get_float32_matmul_precision()
+        _MULTIPLYING.append((rounded, own))
+        torch.set_float32_matmul_precision("medium" if rounded else own)
+    try:
+        yield
+    finally:
+        with _TURN:
+            _MULTIPLYING.pop()
+            if not _MULTIPLYING:
+                torch.set_float32_matmul_precision(own)
+            _TURN.notify_all()
 
 
 @contextlib.contextmanager
@@ -70,6 +82,24 @@ def threads(n: int) -> typing.Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def spread(work: typing.Callable[[T], R], parts: typing.Iterable[T],
+           device: torch.device = CPU) -> list[R]:
+    """work(part) of each part, in their order. On the processor, as many parts at a time as an
+    operation has threads, each of whose operations has one: threads that share every small step
+    wait for each other at each. What runs on another device is asked by one thread."""
+    parts, n = list(parts), torch.get_num_threads()
+    if min(n, len(parts)) < 2 or device.type != "cpu" or torch.compiler.is_compiling():
+        return [work(part) for part in parts]
+    learns = torch.is_grad_enabled()  # which a thread does not inherit
+
+    def alone(part: T) -> R:
+        with torch.set_grad_enabled(learns):
+            return work(part)
+
+    with threads(1), ThreadPoolExecutor(n) as pool:
+        return list(pool.map(alone, parts))
 
 
 def describe(config: Config) -> dict[str, str | int]:

@@ -66,3 +66,46 @@ def test_while_one_thread_rounds_its_products_another_waits_with_its_own():
         assert not found and torch.get_float32_matmul_precision() == "medium"
     second.join()
     assert found == ["highest"]
+
+
+def test_threads_that_round_alike_multiply_together():
+    met, found = threading.Barrier(2, timeout=30), []
+
+    def multiply():
+        with devices.rounded_products(True):
+            met.wait()  # each while the other is at it
+            found.append(torch.get_float32_matmul_precision())
+
+    before = torch.get_float32_matmul_precision()
+    both = [threading.Thread(target=multiply) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert found == ["medium", "medium"] and torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_parts_are_spread_over_threads_in_their_order(learns):
+    met = threading.Barrier(2, timeout=30)
+
+    def work(part):
+        if part < 2:
+            met.wait()
+        return part, torch.get_num_threads(), torch.is_grad_enabled()
+
+    with devices.threads(2), torch.set_grad_enabled(learns):
+        assert devices.spread(work, iter(range(5))) == [(i, 1, learns) for i in range(5)]
+        assert torch.get_num_threads() == 2
+        assert devices.spread(lambda part: torch.get_num_threads(), [7]) == [2]
+
+
+def test_what_another_device_does_is_asked_by_one_thread():
+    with devices.threads(2):
+        asked_by = devices.spread(lambda _: threading.get_ident(), range(4), torch.device("meta"))
+    assert asked_by == [threading.get_ident()] * 4
+
+
+def test_a_part_that_fails_is_told():
+    with devices.threads(2), pytest.raises(ZeroDivisionError):
+        devices.spread(lambda part: 1 / part, [2, 1, 0])
