@@ -318,6 +318,7 @@ def test_the_overview_lists_what_lies_there(tmp_path):
     handmade.finished(tmp_path, "pca", {handmade.DISTANCE: handmade.ranks(handmade.category(), 2.0)})
     shown = tables.html(overview.runs(tmp_path), "Runs.")
     assert shown.count("<tr>") == 3 and "0.9" in shown and "[" not in shown  # no interval
+    assert ">3</td>" in shown and "3.000" not in shown
 
 
 def test_without_a_category_the_first_with_such_a_run_is_looked_at(tmp_path):

@@ -343,7 +343,7 @@ def test_a_dry_run_says_what_and_why_and_touches_nothing(project, said):
     before = sorted(project.rglob("*"))
     assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports",
                      dry_run=True) == 0
-    assert said[0].startswith("due: 6 of 6 steps: 1 look, 4 runs, 1 comparison, on nut\ntime: ")
+    assert said[0].startswith("due: 6 of 6 steps: 1 data page, 4 runs, 1 comparison, on nut\ntime: ")
     assert said[2] == "due: nut ok seed 0 (never run)" and len(said) == 7
     assert sorted(project.rglob("*")) == before
 
@@ -454,7 +454,7 @@ def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said,
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
     write(project, "all", {"configs": ["ok"]})
     assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
-    assert said[0].splitlines()[0] == "due: 3 of 3 steps: 1 look, 1 run, 1 comparison, on nut"
+    assert said[0].splitlines()[0] == "due: 3 of 3 steps: 1 data page, 1 run, 1 comparison, on nut"
     assert "the first batch here, so this may be off" in said[0].splitlines()[1]
     assert said[0].splitlines()[2:] == ["data: data", "weights: none needed"]
     assert not any(line.startswith("due: nut") for line in said)  # never run: no word about it

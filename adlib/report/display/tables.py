@@ -24,10 +24,10 @@ PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "labe
                "published", "seeds", "epochs", "train_seconds", "device", "weights", "status")
 INSIDE = {f"{start}{end}" for start in ("", "bad_", "false_", "found_", "claim_", "gain_")
           for end in ("spread", "low", "high")} - {"claim_low"}  # said in another column's cell
-FORMS = {"seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}", "position_share": "{:.2f}",
-         "good": "{:.0f}", "rank_correlation": "{:+.2f}", "confounder": "{:+.2f}",
-         "found_at_real_size": "{:.0%}", "contrast95": "{:.2f}", "faintest": "{:.2f}",
-         "pictures": "{:.0f}", "others": "{:.0f}", "most": "{:.0f}",
+FORMS = {"seed": "{:.0f}", "seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.0f}",
+         "position_share": "{:.2f}", "good": "{:.0f}", "rank_correlation": "{:+.2f}",
+         "confounder": "{:+.2f}", "found_at_real_size": "{:.0%}", "contrast95": "{:.2f}",
+         "faintest": "{:.2f}", "pictures": "{:.0f}", "others": "{:.0f}", "most": "{:.0f}",
          "enough": "{:.0f}"}  # what is not named has three decimals
 FEW, BRIEF = 6, 4  # a heat map shows its numbers at once: of so few columns, or characters
 NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
