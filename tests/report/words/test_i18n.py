@@ -176,3 +176,10 @@ def test_no_chinese_is_left_of_a_cell_that_is_gone():
     there = {(stem, cell.id) for stem, cell in cells()}
     assert [(stem, name) for stem, texts in i18n.notebooks().items() for name in texts
             if (stem, name) not in there] == []
+
+
+def test_english_writes_a_percentage_in_one_way():
+    """Like the numbers in it, "46%": as format makes it of {share:.0%}."""
+    files = [i18n.MESSAGES / "en.json", ROOT / "README.md", *NOTEBOOKS, *(ROOT / "docs").glob("*.md")]
+    for path in files:
+        assert not re.search(r"[\d}] %", path.read_text(encoding="utf-8")), path
