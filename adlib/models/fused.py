@@ -20,6 +20,8 @@ from adlib.models.fast.device import CHUNK, pick_device, precision, spread
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
+FEW = 10  # good images whose scores' spread says little
+DISTURBED = ("shift", "rotation", "brighter", "darker")
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
@@ -54,14 +56,15 @@ class Fused(nn.Module):
         return other
 
     @torch.no_grad()
-    def scale(self, features: torch.Tensor, area: torch.Tensor | None = None) -> Fused:
-        """Put both maps on one scale by the features of good images it was not fitted on. area:
-        which of their pixels count, bool [N,S,S]."""
+    def scale(self, features: torch.Tensor, area: torch.Tensor | None = None,
+              own: torch.Tensor | None = None) -> Fused:
+        """Put both maps on one scale by the features of good images. area: which of their pixels
+        count, bool [N,S,S]. own: as the classifier's `both`."""
         view = anomaly_maps.View(area)
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
-            for values in self.classifier.both(features)]).float()
+            for values in self.classifier.both(features, own)]).float()
         self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
 
@@ -82,8 +85,7 @@ class FeatureDetector(OnBackbone):
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
             area: torch.Tensor | None = None, validation_area: torch.Tensor | None = None,
             of: detectors.Groups = None) -> FeatureDetector:
-        """As Detector.fit. `fused` puts its maps on one scale by the validation images; of fewer
-        than two, by copies of all good ones, a little shifted, turned, brighter and darker.
+        """As Detector.fit. `fused` puts its maps on one scale by the validation images.
 
         of: which picture each image is a tile of, int64 [N], the same for siblings; None where
             each is one of its own.
@@ -101,18 +103,29 @@ class FeatureDetector(OnBackbone):
             self.head = self._fit_head(features, self._synthetic(drawn.result(), len(good)), views,
                                        counts, of)
         if isinstance(self.head, Fused):
-            few = validation is None or len(validation) < 2
-            known = [good] if validation is None else [good, validation]
-            scaled_by = _disturbed(torch.cat(known)) if few else validation
-            if few and area is not None:
-                areas = torch.cat([area] if validation is None else [area, validation_area])
-                validation_area = areas.repeat(len(scaled_by) // len(areas), 1, 1)
-            index = self._sample(len(scaled_by))
-            self.head.scale(self.features(scaled_by[index]),
-                            _chosen(validation_area, index))
+            self._scale(good, area, validation, validation_area, of)
         self.history = getattr(self.head, "history", [])
         self.position_share = detectors.position_share(features, counts)
         return self
+
+    def _scale(self, good: torch.Tensor, area: torch.Tensor | None, held: torch.Tensor | None,
+               held_area: torch.Tensor | None, of: detectors.Groups) -> None:
+        """Put the fused maps on one scale by held-out images. The spread of a few says next to
+        nothing: then all good ones count, those that it was fitted on without their own patches;
+        and of these few, copies as the same line might have taken them a moment later."""
+        held, own = good[:0] if held is None else held, None
+        if len(held) < FEW:
+            own = torch.arange(len(good)) if of is None else of
+            own = torch.cat([own, own.new_full((len(held), ), -1)])
+            area = None if area is None else torch.cat([area, area[:0] if held_area is None else
+                                                        held_area])
+            held, held_area = torch.cat([good, held]), area
+        if len(held) < FEW:
+            copies = [corruptions.apply(held, name, 1) for name in DISTURBED]
+            held, own = torch.cat(copies), own.repeat(len(copies))
+            held_area = _chosen(held_area, torch.arange(len(held)) % (len(held) // len(copies)))
+        index = self._sample(len(held))
+        self.head.scale(self.features(held[index]), _chosen(held_area, index), _chosen(own, index))
 
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -253,9 +266,3 @@ def turned(image: torch.Tensor, position: int) -> torch.Tensor:
     image = image.flip(-1) if position & 1 else image
     image = image.flip(-2) if position & 2 else image
     return image.mT if position & 4 else image
-
-
-def _disturbed(good: torch.Tensor) -> torch.Tensor:
-    """Copies of good images as the same line might have taken them a moment later."""
-    return torch.cat([corruptions.apply(good, name, 1)
-                      for name in ("shift", "rotation", "brighter", "darker")])

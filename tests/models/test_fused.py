@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from adlib.config import FITTED_IN_SECONDS, STATISTICS, Config
+from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
@@ -168,13 +169,23 @@ def test_no_validation_images_are_needed(model):
     assert equal_states(fitted_to(model, held=None), fitted_to(model))
 
 
-@pytest.mark.parametrize("held", [None, HELD[:0], HELD[:1]])
-def test_without_two_the_fused_detector_is_scaled_by_disturbed_copies_of_the_good_ones(held):
-    few = fitted_to("fused", held=held)
-    copies = fused._disturbed(pictures()[KEPT if held is None else torch.cat([KEPT, held])])
-    again = fitted_to("fused", held=HELD).head.scale(few.features(copies))
-    assert torch.allclose(few.head.centre, again.centre, rtol=1e-4)
-    assert torch.allclose(few.head.spread, again.spread, rtol=1e-3)
+@pytest.mark.parametrize("few, held", [(9, None), (11, HELD[:0]), (9, HELD)])
+def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held, monkeypatch):
+    """Those that it was fitted on without their own patches; of few in all, disturbed copies."""
+    monkeypatch.setattr(fused, "FEW", few)
+    found, n = fitted_to("fused", held=held), 0 if held is None else len(held)
+    known = pictures()[KEPT if held is None else torch.cat([KEPT, held])]
+    own = torch.cat([torch.arange(len(KEPT)), torch.full((n, ), -1)])
+    if len(known) < few:
+        known, own = torch.cat([corruptions.apply(known, name, 1)
+                                for name in ("shift", "rotation", "brighter", "darker")]), \
+            own.repeat(4)
+    features = found.features(known)
+    one_by_one = [found.head.classifier.both(features[[i]], own[[i]]) for i in range(len(known))]
+    for i, whose in enumerate(zip(*one_by_one, strict=True)):
+        tops = anomaly_maps.reduce(anomaly_maps.smooth(torch.cat(whose).detach().numpy()), "top1")
+        assert float(found.head.centre[i]) == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
+        assert float(found.head.spread[i]) == pytest.approx(tops.std(ddof=1), rel=1e-2)
 
 
 def test_the_only_good_image_is_not_what_its_own_cells_are_compared_with():
@@ -270,8 +281,10 @@ def test_maps_do_not_depend_on_how_many_images_there_are():
     assert np.array_equal(maps(detector, many), expected.numpy())
 
 
-def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scores(fitted):
-    whole = fitted["fused"]
+def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scores(
+        fitted, monkeypatch):
+    monkeypatch.setattr(fused, "FEW", len(HELD))
+    whole = fitted_to("fused")
     head, expected = whole.head, 0
     assert equal_states(fitted["classifier"].head, head.classifier)
     assert equal_states(fitted["memory"].head, head.classifier.memory)
