@@ -34,8 +34,9 @@ from adlib.evaluation.auroc import (
     undecided,
 )
 from adlib.evaluation.conformal import Threshold, rate_interval
-from adlib.models import anomaly_maps, backbone, fused, registry
+from adlib.models import anomaly_maps, fused, registry
 from adlib.models.detector import Detector, fit
+from adlib.models.fast.device import CHUNK
 
 MEASURED = Path(__file__).parent / "measured" / "parts"
 HALVES = ("fused", "memory", "classifier")  # the maps of one `fused`
@@ -60,7 +61,7 @@ class WithHalves(fused.FeatureDetector):
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"distance": torch.cat([self.head(self.features(chunk))
-                                       for chunk in images.split(backbone.CHUNK)], dim=1)}
+                                       for chunk in images.split(CHUNK)], dim=1)}
 
 
 def measure(config: Config) -> dict[str, typing.Any]:
