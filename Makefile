@@ -35,7 +35,7 @@ report: install  ## render the report again from the runs that are there
 test: install  ## lint, check the packages, then the whole test suite
 	$(BIN)/ruff check adlib tests benchmarks
 	$(BIN)/python -m pip check
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
 
 faults: install  ## kill a study fifty times, fill its disk, and more: the fault tests at full length
 	KILLS=50 $(BIN)/python -m pytest -s tests/test_faults.py

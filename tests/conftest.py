@@ -26,7 +26,7 @@ from tests import handmade
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
-# files of long tests, the longest first: a worker takes a file at a time, and the last are short
+# files of long tests, the longest first: what the workers share out at the end is short
 LONG = ("test_faults", "test_onnx_export", "test_benchmarks", "test_end_to_end", "test_inference",
         "test_pinned_numbers", "test_frames", "test_honesty", "test_browser", "test_onnx_tiles",
         "test_training", "test_explore", "test_fused", "test_fits", "test_browser_first_page")
@@ -36,7 +36,6 @@ settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the workers share out at the end is short."""
     items.sort(key=lambda item: [*LONG, item.path.stem].index(item.path.stem))
 
 

@@ -73,7 +73,7 @@ def test_check_ready(capsys, course_root, reports):
     assert [line.split(":")[0].strip() for line in lines if not line.startswith(" ")] == [
         "versions", "device", "data", "weights", "suspects", "write access", "ready"
     ]
-    assert any("nut: images train/good 8, test 6, train/bad 2" in line for line in lines)
+    assert any("nut: images train/good (8), test (6), train/bad (2)" in line for line in lines)
 
 
 def test_check_not_ready(capsys, course_root, reports, tmp_path):

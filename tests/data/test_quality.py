@@ -158,7 +158,7 @@ def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root,
     picture(mvtec_root / "nut" / "test" / "spot" / "001.jpg", 1)
     assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
     said = capsys.readouterr().out
-    assert "spot/001.jpg and " in said and "  pin: images train/good 6, test 6" in said
+    assert "spot/001.jpg and " in said and "  pin: images train/good (6), test (6)" in said
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -26,7 +26,7 @@ def test_features_are_each_channels_mean_in_deviations_whatever_the_chunks(monke
     # `found` is in float64, `raw` in float32.
     assert np.allclose(found[:, :64] * raw.std(axis=0) + raw.mean(axis=0), raw, rtol=0,
                        atol=8 * UNIT[torch.float32] * raw.max())
-    monkeypatch.setattr(features, "CHUNK", 2)
+    monkeypatch.setattr(embedding, "CHUNK", 2)
     # Features are kept as float16, and a channel's mean is taken in deviations over the images.
     spread = np.concatenate([(stage.float().mean(dim=(2, 3)).std(dim=0, correction=0)
                               / stage.float().abs().amax(dim=(0, 2, 3)).clamp_min(1e-12)).numpy()

@@ -22,7 +22,7 @@ OTHERS = torch.stack([torch.full_like(TEXTURE, 255), BOARD, TEXTURE // 2])
 def test_no_score_explodes(model, good, monkeypatch):
     monkeypatch.setattr(fused, "SYNTHETIC", 24)
     config = Config(**SMALL | {"model": model, "name": model, "image_size": SIDE})
-    images = GOOD[good].expand(12, -1, -1, -1).contiguous()
+    images = GOOD[good].expand(8 + fused.FEW, -1, -1, -1).contiguous()
     detector = fit(registry.build(config), images[:8], images[8:])
     scale = anomaly_maps.scale_of({name: values.numpy()
                                    for name, values in detector.anomaly_maps(images[8:]).items()})
