@@ -167,14 +167,14 @@ def page(folder: Path) -> str:
     found, measured = table(folder), cells(folder)
     lines = ["# All detectors on all parts", "",
              "Written by `python -m benchmarks.parts --markdown FILE`; not by hand. 256 px, the "
-             "mean of the top 1 %; bf16, one thread. Means over the random seeds that were "
+             "mean of the top 1%; bf16, one thread. Means over the random seeds that were "
              "measured.", "", "## Image AUROC", "",
-             "In brackets the 95 % interval of the finite test set (DeLong). A star: not "
+             "In brackets the 95% interval of the finite test set (DeLong). A star: not "
              "distinguishable from `fused` (paired DeLong test, Holm over the other detectors).",
              "", *markdown(_aurocs(found, measured)), "",
              "## Ranks", "", *_ranks(found), "",
              "## At the threshold set without labels", "",
-             "Asked: 5 % false alarms, from all good pictures as a run does it, but by the score "
+             "Asked: 5% false alarms, from all good pictures as a run does it, but by the score "
              "alone: a run shares the rate with the verdict foreign, and where a good picture is "
              "foreign to the others its threshold is higher (`python -m benchmarks.rates`). Good "
              "test images called anomalous / bad ones found, means over the seeds; the intervals "
@@ -257,7 +257,7 @@ def _choices(measured: dict[str, list[dict[str, typing.Any]]]) -> list[str]:
     by_part = firsts.groupby("part")[["kendall", "lost"]].mean()
     said = [f"Over {len(by_part)} parts the label-free order of the detectors and the real one "
             f"have a Kendall's tau of {_resampled(by_part['kendall'].dropna())}, and taking the "
-            f"label-free first costs {_resampled(by_part['lost'])} of AUROC (in brackets the 95 % "
+            f"label-free first costs {_resampled(by_part['lost'])} of AUROC (in brackets the 95% "
             "interval of parts drawn again)."]
     for sure, words in ((True, "apart"), (False, "not apart")):
         some = pairs[pairs["sure"] == sure]

@@ -99,7 +99,7 @@ def page(found: pd.DataFrame) -> str:
     lines = ["# anomalib's detectors beside ours", "",
              "Written by `python -m benchmarks.peers --markdown FILE`; not by hand. 256 px, the "
              "study's ResNet18 weights, anomalib's own defaults but for what their files in "
-             "params/configurations say. AUROC of the mean of the top 1 % of the map, as for every "
+             "params/configurations say. AUROC of the mean of the top 1% of the map, as for every "
              "detector of the study, and of the map's maximum, about what anomalib reports. p: "
              "paired DeLong test, Holm over all rows. Seconds are the processor's, of one thread.",
              "", f"Where a peer is ahead of `fused`: {wins}.", "", *parts.markdown(shown), "",
