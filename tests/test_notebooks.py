@@ -315,7 +315,8 @@ def test_the_overview_lists_what_lies_there(tmp_path):
     (folder / "run.json").write_text('{"status": "failed", "error": "why"}')
     (run,) = overview.runs(tmp_path).to_dict("records")
     assert (run["category"], run["name"], run["seed"], run["state"]) == ("nut", "pca", 3, "failed")
-    handmade.finished(tmp_path, "pca", {handmade.DISTANCE: handmade.ranks(handmade.category(), 2.0)})
+    scores = {handmade.DISTANCE: handmade.ranks(handmade.category(), 2.0)}
+    handmade.finished(tmp_path, "pca", scores)
     shown = tables.html(overview.runs(tmp_path), "Runs.")
     assert shown.count("<tr>") == 3 and "0.9" in shown and "[" not in shown  # no interval
     assert ">3</td>" in shown and "3.000" not in shown

@@ -281,7 +281,8 @@ class SyntheticAnomalyClassifier(nn.Module):
         other.head = self._trained(x[kept], y[kept], round(EPOCHS * steps / fewer))[0]
         with torch.no_grad():
             own, new = (head(x[kept & (y == 0)]) for head in (self.head, other.head))
-            scale, last = own.std() / new.std(), other.head[-1]
+            spread_of = [values.std().clamp_min(DIGIT) for values in (own, new)]  # alike ones: 0
+            scale, last = spread_of[0] / spread_of[1], other.head[-1]
             last.weight.mul_(scale)
             last.bias.sub_(new.mean()).mul_(scale).add_(own.mean())
         return other

@@ -1,4 +1,5 @@
 """Feature detectors that are fitted in seconds: on the backbone's features, cross-fitted, fused."""
+import copy
 import dataclasses
 
 import numpy as np
@@ -422,7 +423,8 @@ def test_held_images_have_no_say_in_the_fit_that_judges_them(model, monkeypatch)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_by_two_threads_maps_are_the_same_and_the_generator_stays(precision):
+def test_by_two_threads_maps_are_the_same_and_the_generator_stays(precision, monkeypatch):
+    monkeypatch.setattr(detectors, "AT_ONCE", 64)  # of 176 cells: what is one part is not spread
     found = []
     detector = fitted_to("fused", precision=precision)
     before = torch.get_rng_state()
@@ -450,7 +452,8 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
     head = getattr(fitted[model].head, "classifier", fitted[model].head)
     before, taught = head.head, []
     trained = detectors.SyntheticAnomalyClassifier._trained
-    monkeypatch.setattr(detectors.SyntheticAnomalyClassifier, "_trained", lambda self, x, y, *epochs: (
+    kind = detectors.SyntheticAnomalyClassifier
+    monkeypatch.setattr(kind, "_trained", lambda self, x, y, *epochs: (
         taught.append((x, y)), trained(self, x, y, *epochs))[1])
     crossed(fitted[model], pictures(), KEPT, FOLDS)
     _, x, y, made_of = head.lesson
@@ -485,6 +488,14 @@ def test_a_classifier_trained_again_is_trained_as_long_and_on_the_same_scale(fit
     assert not torch.allclose(own, other)
     assert [float(other.mean()), float(other.std())] == pytest.approx(
         [float(own.mean()), float(own.std())], rel=1e-3)
+
+
+def test_of_good_pictures_that_are_all_alike_a_classifier_trained_again_is_finite():
+    head = copy.deepcopy(fitted_to("classifier").head)
+    untrained, x, y, made_of = head.lesson
+    head.lesson = untrained, torch.where(y[:, None] == 0, 0.0, x), y, made_of
+    again = head.without(torch.tensor([0, 1]))
+    assert all(values.isfinite().all() for values in again.state_dict().values())
 
 
 def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):

@@ -343,7 +343,8 @@ def test_a_dry_run_says_what_and_why_and_touches_nothing(project, said):
     before = sorted(project.rglob("*"))
     assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports",
                      dry_run=True) == 0
-    assert said[0].startswith("due: 6 of 6 steps: 1 data page, 4 runs, 1 comparison, on nut\ntime: ")
+    assert said[0].startswith(
+        "due: 6 of 6 steps: 1 data page, 4 runs, 1 comparison, on nut\ntime: ")
     assert said[2] == "due: nut ok seed 0 (never run)" and len(said) == 7
     assert sorted(project.rglob("*")) == before
 

@@ -42,7 +42,8 @@ def test_a_score_of_ones_own_is_a_row_of_a_heat_map_by_its_name():
     assert tables.title("disturbance:blur") == "blur"
     cells = pd.DataFrame({"row": ["my_functions.py:p99"], "column": ["nut"], "value": [0.5],
                           "text": ["0.500"]})
-    assert "my_functions.py:p99" in tables.heat(cells, "Scores.", "scores", "scores.csv", low=0, high=1)
+    heat = tables.heat(cells, "Scores.", "scores", "scores.csv", low=0, high=1)
+    assert "my_functions.py:p99" in heat
 
 
 def test_fallbacks_are_said_first():

@@ -285,7 +285,8 @@ def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
     assert "papermill notebooks/" in run.text and {"metrics.json", "all_results.csv"} <= set(run.hrefs)
     # which hold paths of the machine
     assert not {"run.json", "notebook.ipynb"} & set(run.hrefs)
-    assert "Data fingerprint" in run.text and "AUROC, top 1% of the feature distance" in run.soup.select_one(
+    assert "Data fingerprint" in run.text
+    assert "AUROC, top 1% of the feature distance" in run.soup.select_one(
         ".figures").get_text(" ")
 
 

@@ -38,7 +38,8 @@ FAMILIES = {
     "map": {"squared", "ssim", "gradient", "sum", "distance"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
-                "gradient", "the anomaly", "a patch", "its nearest good one", "as it is", "disturbed",
+                "gradient", "the anomaly", "a patch", "its nearest good one", "as it is",
+                "disturbed",
                 "deviation"},
     "foreign_kind": set(foreign_pictures.KINDS)}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
@@ -180,6 +181,7 @@ def test_no_chinese_is_left_of_a_cell_that_is_gone():
 
 def test_english_writes_a_percentage_in_one_way():
     """Like the numbers in it, "46%": as format makes it of {share:.0%}."""
-    files = [i18n.MESSAGES / "en.json", ROOT / "README.md", *NOTEBOOKS, *(ROOT / "docs").glob("*.md")]
+    files = [i18n.MESSAGES / "en.json", ROOT / "README.md", *NOTEBOOKS,
+             *(ROOT / "docs").glob("*.md")]
     for path in files:
         assert not re.search(r"[\d}] %", path.read_text(encoding="utf-8")), path

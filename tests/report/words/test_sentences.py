@@ -172,7 +172,8 @@ def test_both_splits_are_told_and_only_where_they_are():
     text = sentences.roc(found, OWN)
     for split in ("test", "train_bad"):
         entry = found[split]
-        assert f"{entry['value']:.3f} (95% interval {entry['low']:.3f} to {entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano" in text
+        assert (f"{entry['value']:.3f} (95% interval {entry['low']:.3f} to "
+                f"{entry['high']:.3f}; 20 good, {entry['n_anomalous']} ano") in text
     assert text.startswith("ROC curve of the mean squared error on the test images: AUROC ")
     assert "train/bad" not in sentences.roc(evaluation.auroc_of(results(NUT, drawn(NUT))), OWN)
 

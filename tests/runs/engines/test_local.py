@@ -138,7 +138,8 @@ def executed(source, folder):
 
 def test_a_kernel_that_cannot_show_its_error_still_names_it(tmp_path):
     """It was told as a want of memory, whatever it was."""
-    task, code = executed("get_ipython().showtraceback = lambda *_, **__: None\nNone.mean", tmp_path)
+    task, code = executed(
+        "get_ipython().showtraceback = lambda *_, **__: None\nNone.mean", tmp_path)
     assert code == 1
     assert local.error_shown(task) == "AttributeError: 'NoneType' object has no attribute 'mean'"
 
