@@ -1,9 +1,12 @@
 """What tests/forked.py forks from: everything that a batch, its notebooks and its report import."""
+import os
+
 import IPython.core.interactiveshell  # noqa: F401
 import matplotlib_inline.backend_inline  # noqa: F401
 import pandas.io.formats.style  # noqa: F401
 import sklearn.manifold  # noqa: F401
-import torch._dynamo  # noqa: F401
+import torch
+import torch._dynamo
 from PIL import Image
 
 import adlib.cli
@@ -23,3 +26,7 @@ warm.prepare_papermill()
 warm._import([])
 freshness.numeric_code()
 Image.init()
+
+# torch makes its pool of threads anew in what is forked once tests/forked.py has set their number:
+# two threads that ask for it at once find none ("Invalid thread pool!"), so one asks before.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
