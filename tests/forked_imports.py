@@ -1,4 +1,5 @@
-"""What tests/forked.py forks from: everything that a batch, its notebooks and its report import."""
+"""What tests/forked.py forks from: everything that a batch, its notebooks and its report import, and
+the templates that they fill."""
 import os
 
 import IPython.core.interactiveshell  # noqa: F401
@@ -11,7 +12,6 @@ from PIL import Image
 
 import adlib.cli
 import adlib.report.explore
-import adlib.report.pages.site
 import adlib.report.readiness
 import adlib.report.run_page
 import adlib.report.study
@@ -19,6 +19,8 @@ import adlib.report.words.answers
 import adlib.runs.batch
 import adlib.runs.predictions  # noqa: F401
 import tests.forked  # noqa: F401
+from adlib.report.display import render
+from adlib.report.pages import site
 from adlib.runs import freshness
 from adlib.runs.engines import warm
 
@@ -26,6 +28,12 @@ warm.prepare_papermill()
 warm._import([])
 freshness.numeric_code()
 Image.init()
+for name in render._environment().list_templates(["j2"]):
+    render._environment().get_template(name)
+for name in ("index.html.j2", "run.html.j2"):
+    exporter = site._exporter(name)
+    exporter.environment.filters |= {"highlight_code": str, "filter_data_type": str}  # a page's own
+    assert exporter.template
 
 # torch makes its pool of threads anew in what is forked once tests/forked.py has set their number:
 # two threads that ask for it at once find none ("Invalid thread pool!"), so one asks before.

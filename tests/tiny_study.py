@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ("metrics.json", "all_results.csv")
 GRID = {
     "configs": ["cae_ssim", "mean_grey"], "categories": "all", "seeds": [0], "set": {
-        "epochs": 6, "image_size": 32, "batch_size": 4, "weights": "none", "held_out": 0.4,
+        "epochs": 4, "image_size": 32, "batch_size": 4, "weights": "none", "held_out": 0.4,
         "target_fpr": 0.3
     }
 }

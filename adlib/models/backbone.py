@@ -32,6 +32,7 @@ KEPT_BYTES = 4e9  # of features on disk; the oldest go first. A 256 px image tak
 # of each network, the type and version that was folded last, and the copy
 _FOLDED: weakref.WeakKeyDictionary[nn.Module, tuple[typing.Any, nn.Module]] = (
     weakref.WeakKeyDictionary())
+_DIGESTS: weakref.WeakKeyDictionary[nn.Module, tuple[int, str]] = weakref.WeakKeyDictionary()
 Stages = typing.Sequence[torch.Tensor]  # [layer1, layer2, layer3], float16, on the CPU
 
 
@@ -97,9 +98,7 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
         return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
     digest = hashlib.sha256(repr((
         what, tuple(images.shape[1:]), precision(config, device), device.type,
-        torch.__version__, torch.backends.cpu.get_cpu_capability())).encode())
-    for tensor in network.state_dict().values():
-        digest.update(tensor.contiguous().cpu().numpy())
+        torch.__version__, torch.backends.cpu.get_cpu_capability(), _digest(network))).encode())
     rows, missing = np.empty((len(images), row[0]), row[1]), {}
     for i, image in enumerate(images.contiguous().cpu().numpy()):
         key = digest.copy()
@@ -139,8 +138,7 @@ def stages_of(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 def folded(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy whose convolutions do the work of the batch norms behind them: the same function, but
     for rounding, in two thirds of the time. Made once of a network as it is."""
-    key = dtype, sum(values._version for values in network.state_dict(keep_vars=True).values())
-    made = _FOLDED.get(network)
+    key, made = (dtype, _version(network)), _FOLDED.get(network)
     if made is None or made[0] != key:
         copied = copy.deepcopy(network).eval()
         _fold(copied.encoder, "conv1", "bn1")
@@ -152,6 +150,23 @@ def folded(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
                     _fold(block.downsample, "0", "1")
         copied.encoder.to(dtype)
         made = _FOLDED[network] = key, copied
+    return made[1]
+
+
+def _version(network: nn.Module) -> int:
+    """Another whenever a weight was changed in place."""
+    return sum(values._version for values in network.state_dict(keep_vars=True).values())
+
+
+def _digest(network: nn.Module) -> str:
+    """Of all its weights, which takes longer than to compute a batch of small images: made once of
+    a network as it is."""
+    version, made = _version(network), _DIGESTS.get(network)
+    if made is None or made[0] != version:
+        digest = hashlib.sha256()
+        for tensor in network.state_dict().values():
+            digest.update(tensor.contiguous().cpu().numpy())
+        made = _DIGESTS[network] = version, digest.hexdigest()
     return made[1]
 
 

@@ -147,7 +147,7 @@ def test_a_few_lines_are_all_that_a_caller_needs(exported, tmp_path, monkeypatch
 
 
 def test_another_false_positive_rate_is_an_input(course_root, exported):
-    run, path = exported(kind("cae"))
+    run, path = exported(*KINDS[0])
     session = ort.InferenceSession(path)
     pictures = images.load(sorted((course_root / "nut").rglob("*.png")), 32)
     scores = np.array([session.run(["score"], {"picture": one[None].numpy()})[0][0]

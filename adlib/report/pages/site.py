@@ -6,6 +6,7 @@ Pages are made to be passed on: of a folder on this machine they show the name a
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import shlex
 import typing
@@ -289,16 +290,22 @@ def write(page: Page, groups: dict[Text, list[dict[str, typing.Any]]], reports: 
     if "result" in page:
         page["contents"].append(("method", t("template.method")))
     notebook_page.number_figures(notebook.cells)
+    exporter = _exporter("run.html.j2" if "result" in page else "index.html.j2")
+    content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
+    files.write_text(folder / "index.html", machine_paths.without_paths(content, page["hidden"]))
+
+
+@functools.cache
+def _exporter(template: str) -> HTMLExporter:
+    """Of all pages of a template: to read it takes as long as to fill it."""
     exporter = HTMLExporter(TraitConfig({"NbConvertBase": {"display_data_priority": SHOWN}}),
-                            template_name="study",
-                            template_file="run.html.j2" if "result" in page else "index.html.j2",
+                            template_name="study", template_file=template,
                             extra_template_basedirs=[str(TEMPLATES)])
     exporter.environment.autoescape = True
     exporter.environment.globals["t"] = t
     exporter.environment.filters |= {"formulas": render.formulas, "commands": render.commands,
                                      "both": render.both, "aria": render.aria}
-    content, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    files.write_text(folder / "index.html", machine_paths.without_paths(content, page["hidden"]))
+    return exporter
 
 
 def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
