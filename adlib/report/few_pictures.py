@@ -6,7 +6,7 @@ import math
 import pandas as pd
 
 from adlib.evaluation import learning_curve
-from adlib.report.words.i18n import Text, enumerated, join, named, t
+from adlib.report.words.i18n import Text, enumerated, join, named, t, with_texts
 
 
 def said(table: pd.DataFrame) -> Text:
@@ -52,7 +52,7 @@ def table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
                 ("gain", "gain_low", "gain_high", "enough"),
                 (found.gain, found.low, found.high, found.enough) if found else 4 * [math.nan],
                 strict=True))})
-    return pd.DataFrame(rows)
+    return with_texts(pd.DataFrame(rows), judged_by=[row["judged_by"] for row in rows])
 
 
 def of_parts(table: pd.DataFrame) -> Text:

@@ -11,19 +11,20 @@ import yaml
 from adlib.config import study_root
 from adlib.report import comparison
 from adlib.report.words import i18n
-from adlib.report.words.i18n import Text, named
+from adlib.report.words.i18n import Text, named, with_texts
 from adlib.runs import run_folder
 
 
 def notebooks() -> pd.DataFrame:
-    """A row a notebook: notebook, and the question that it opens with."""
+    """A row a notebook: notebook, and the question that it opens with (Text)."""
     rows = []
     for path in sorted((study_root() / "notebooks").glob("*.ipynb")):
         first = nbformat.read(path, as_version=4).cells[0]
         other = i18n.notebooks().get(path.stem, {}).get(first.get("id", ""), "")
         rows.append({"notebook": path.name, "asks": Text(_heading(first.source),
                                                          _heading(other) or None)})
-    return pd.DataFrame(rows, columns=["notebook", "asks"])
+    return with_texts(pd.DataFrame(rows, columns=["notebook", "asks"]),
+                      asks=[row["asks"] for row in rows])
 
 
 def grids() -> pd.DataFrame:

@@ -13,6 +13,7 @@ from adlib.config import STATISTICS
 from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
+from adlib.report.words.i18n import with_texts
 from adlib.report.words.sentences import SHOWN_STRENGTH, group
 from adlib.runs import freshness, run_folder
 
@@ -171,7 +172,7 @@ def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
 def places(found: pd.DataFrame) -> pd.DataFrame:
     """AU-PRO up to 30 % of `localization` as cells; to be read, all four metrics."""
     metrics = found[["au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"]]
-    said = found.assign(group=found["group"].map(group))
+    said = with_texts(found, group=map(group, found["group"]))
     return _cells(said, "configuration", ("category", "group"), "au_pro_30").assign(
         text=metrics.map("{:.2f}".format).agg(" · ".join, axis=1))
 

@@ -17,7 +17,7 @@ from adlib.report import comparison, few_pictures, questions, ranking, unlabelle
 from adlib.report.display import charts, components, figures, matrix, tables
 from adlib.report.display.render import render
 from adlib.report.words import answers
-from adlib.report.words.i18n import Text, join, named, t
+from adlib.report.words.i18n import Text, join, named, t, with_texts
 from adlib.runs import forecast, run_folder
 
 SUMMARY = "summary.csv"
@@ -128,7 +128,7 @@ class Study:
         if len(found) < 2 or len(self.categories) <= INLINE:
             return None
         cells = questions.by_kind(self.rows, found)
-        table = found.assign(kind_of=[named("kind_of", kind) for kind in found["kind_of"]])
+        table = with_texts(found, kind_of=[named("kind_of", kind) for kind in found["kind_of"]])
         heat = tables.heat(cells, t("caption.kinds"), "kinds", SUMMARY, low=cells["value"].min(),
                            high=1)
         return Section(answers.kinds(cells, found), [

@@ -14,7 +14,7 @@ import pandas as pd
 
 from adlib.evaluation.auroc import auroc, undecided
 from adlib.report.comparison import finished, label, read_metrics, read_results
-from adlib.report.words.i18n import Text, enumerated, join, t
+from adlib.report.words.i18n import Text, enumerated, join, t, with_texts
 
 Exam = tuple[str, int, int]  # the data's fingerprint; held-out images, and synthetic anomalies
 
@@ -83,5 +83,5 @@ def said(found: pd.DataFrame) -> Text:
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
     """`table` with the configurations that cannot be told apart in words."""
-    return found.assign(unsure=[enumerated(map(label, names)) for names in found["unsure"]],
-                        best=found["best"].map(label))
+    return with_texts(found, best=map(label, found["best"]),
+                      unsure=(enumerated(map(label, names)) for names in found["unsure"]))

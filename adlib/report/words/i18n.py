@@ -10,6 +10,9 @@ import string
 import typing
 from pathlib import Path
 
+if typing.TYPE_CHECKING:
+    import pandas as pd
+
 LANGUAGES = {"en": "en", "zh": "zh-CN"}  # as asked for: as HTML names them
 MESSAGES = Path(__file__).parent / "messages"  # a language each: {topic: {name: text}}
 MARK, HAN = "[，。：；、（）]", r"[\u4e00-\u9fff]"
@@ -65,6 +68,15 @@ def enumerated(texts: typing.Iterable[str]) -> Text:
     """'a, b and c'."""
     texts = list(texts)
     return t("list.and", most=join(texts[:-1], ", "), last=texts[-1]) if texts[1:] else join(texts)
+
+
+def with_texts(table: pd.DataFrame, **columns: typing.Iterable[str]) -> pd.DataFrame:
+    """A table with columns of Texts, which stay Texts: where pyarrow is installed pandas would copy
+    the English alone."""
+    import pandas as pd
+
+    return table.assign(**{name: pd.Series(list(texts), table.index, dtype=object)
+                           for name, texts in columns.items()})
 
 
 def html(text: str) -> str:

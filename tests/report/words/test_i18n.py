@@ -6,6 +6,7 @@ import re
 import string
 
 import nbformat
+import pandas as pd
 import pytest
 
 from adlib.config import KINDS, project_root
@@ -185,3 +186,10 @@ def test_english_writes_a_percentage_in_one_way():
              *(ROOT / "docs").glob("*.md")]
     for path in files:
         assert not re.search(r"[\d}] %", path.read_text(encoding="utf-8")), path
+
+
+def test_a_table_keeps_both_languages_of_its_texts():
+    table = pd.DataFrame({"n": [1, 2]}, index=[3, 7])
+    kept = i18n.with_texts(table, said=(i18n.t(f"kind.{kind}") for kind in KINDS[:2]))
+    assert kept["said"].dtype == object  # of a column of str pandas copies the English alone
+    assert [text.zh for text in kept["said"]] == [i18n.t(f"kind.{kind}").zh for kind in KINDS[:2]]
