@@ -183,7 +183,7 @@ def page(folder: Path) -> str:
              "## Known without labels", "",
              "AUROC of held-out good images against synthetic anomalies.", "",
              *markdown(_means(measured, "label_free")), "", *_choices(measured), ""]
-    for key, title in (("pixel_ap", "Pixel average precision"), ("au_pro_30", "AU-PRO .30")):
+    for key, title in (("pixel_ap", "Pixel average precision"), ("au_pro_30", "AU-PRO 0.30")):
         if len(values := _means(measured, key)):
             lines += [f"## {title}", "", *markdown(values), ""]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ SHOWN = 640  # pixels of a picture's longer side
 def draw(part: Part) -> w.Widget:
     """A good picture, in which clicks set corners: two of a rectangle, more of a polygon."""
     place = w.Text(description="corner")  # the first text field: lab.js puts a click there
+    place.layout.display = "none"
     corners = w.Text(description="corners", placeholder="0.1 0.1, 0.4 0.3")
     which = w.Dropdown(options=[(path.name, path) for path in part.category.train],
                        description="picture")

@@ -233,10 +233,11 @@ class Study:
     # ---- the end
 
     def show_more(self) -> None:
-        """What else can be run, in a line."""
+        """What else can be run, and how long it takes."""
         missing = [name for name in RUN_BY if getattr(self, name)() is None]
         if missing and self.rows["auroc"].notna().any():
-            figures.say(t("study.more", questions=join(map(self._how_to_ask, missing), "; ")))
+            figures.show(render("listed.html.j2", said=t("study.more"),
+                                items=list(map(self._how_to_ask, missing))))
 
     def markdown(self) -> str:
         """docs/results.md: the answer, every table, what is distinguishable, and how it was

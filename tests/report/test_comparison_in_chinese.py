@@ -23,8 +23,8 @@ NUT = category()
 CHINESE = re.compile(r"[\u4e00-\u9fff（：。]")
 ENGLISH = re.compile(r"[A-Za-z]{2,}(?:[ ,;:]+[A-Za-z]{2,}){2,}")  # three words or more in a row
 NAMES = {
-    "nut", "crack", "cpu", "gpu", "CAE + MSE", "CAE + SSIM", "ResNet18 + SSIM", "AU-PRO .30",
-    "AU-PRO .05", "JPEG"
+    "nut", "crack", "cpu", "gpu", "CAE + MSE", "CAE + SSIM", "ResNet18 + SSIM", "AU-PRO 0.30",
+    "AU-PRO 0.05", "JPEG"
 }
 
 
@@ -132,7 +132,7 @@ def sentences(reports):
         *(caption for section in sections if section for _, caption in section.tables),
         *matrix.notes(rows.assign(random=True)), answers.robustness_caption(),
         t("data.properties", kind=i18n.named("kind_of", "free"), form=0.5, alignment=0.5, colour=0.1,
-          good=9), t("study.more", questions=study._how_to_ask("scores")),
+          good=9), t("study.more"), study._how_to_ask("scores"),
         *(t(key) for key in i18n.messages() if key.startswith(("caption.", "glossary."))
           and "{" not in str(i18n.messages()[key][0]))]
 

@@ -1,13 +1,15 @@
 """How many good pictures it takes, in words and as a row a part."""
 import math
 
+import bs4
 import numpy as np
 import pandas as pd
 import pytest
 
+from adlib.evaluation import learning_curve
 from adlib.evaluation.results import write_csv
 from adlib.report import comparison, few_pictures
-from adlib.report.display import tables
+from adlib.report.display import charts, tables
 from adlib.report.study import Study
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, finished, ranks
@@ -38,6 +40,21 @@ def test_how_many_pictures_it_takes():
     said = few_pictures.said(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))
     assert "There are no labels of both classes" in said and "1: 0.900" in said and said.zh != said
     assert "too few for a learning curve" in said and "False alarms cannot be counted" in said
+
+
+@pytest.mark.parametrize(("counts", "names", "panels"), [
+    ((1, 2, 4), ["test images", "synthetic anomalies, no label"], 1),
+    ((1, 2, 32, 64), ["test images; found", "synthetic anomalies, no label; false alarms"], 2)])
+def test_a_legend_names_what_its_panels_draw(counts, names, panels):
+    curve = learning_curve.curve(learned(lambda n: 0.4 * n**-0.5, counts=counts))
+    page = bs4.BeautifulSoup(charts.learning_curve(curve), "html.parser")
+    assert [key.select_one("[lang=en]").text for key in page.select(".key")] == names
+    assert len(page.select(".grid svg")) == panels
+    assert ("Threshold, from" in page.figcaption.text) == (panels == 2)
+    curve = curve.drop(columns=["auroc", "auroc_low", "auroc_high"]).assign(
+        auroc=math.nan, auroc_low=math.nan, auroc_high=math.nan)
+    page = bs4.BeautifulSoup(charts.learning_curve(curve), "html.parser")
+    assert len(page.select(".key")) == panels  # with rates, "found" is drawn
 
 
 def test_how_many_pictures_every_part_takes(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import font_manager
 from PIL import Image
 
 from adlib.config import Config
@@ -190,6 +191,20 @@ def test_the_four_pictures_are_drawn_of_what_there_is(tmp_path, run):
                                 maps=run.results.maps)
     reference_figures.visualization(object(), odd, run.decision, run.part, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == PNGS
+
+
+@pytest.mark.parametrize(("fonts", "drawn"), [
+    ([], "\\u88c2\\u7eb9 a_1"), (["the font"], "裂纹 a_1")])
+def test_a_name_is_drawn_in_a_font_that_has_it_else_by_its_codes(monkeypatch, caplog, fonts, drawn):
+    monkeypatch.setattr(reference_figures, "_fonts", lambda: ["DejaVu Sans", *fonts])
+    has_all = types.SimpleNamespace(get_char_index=lambda code: 1)
+    known, path = font_manager.get_font, font_manager.findfont
+    monkeypatch.setattr(font_manager, "findfont",
+                        lambda name: name if name in fonts else path(name))
+    monkeypatch.setattr(font_manager, "get_font",
+                        lambda name: has_all if name in fonts else known(name))
+    assert reference_figures._drawable("裂纹 a_1") == drawn
+    assert ("no font here has" in caplog.text) == (not fonts)
 
 
 def test_siblings_are_told_and_whether_they_are_left_out(run, displayed, monkeypatch):

@@ -19,7 +19,7 @@ from adlib.report.display import components
 from adlib.report.display.render import render
 from adlib.report.words import sentences
 from adlib.report.words.data_sentences import corruption
-from adlib.report.words.i18n import Text, t
+from adlib.report.words.i18n import Text, join, t
 
 if typing.TYPE_CHECKING:
     from adlib.evaluation.calibration import Decision
@@ -204,21 +204,25 @@ def score_study(study: pd.DataFrame, caption: str) -> Markup:
 # ---- how many pictures one run takes, and its limits
 
 
-def learning_curve(curve: pd.DataFrame, caption: str) -> Markup:
+def learning_curve(curve: pd.DataFrame) -> Markup:
     """AUROCs and rates against the number of good pictures (how_many.curve): means, and, thin, the
-    lowest and highest draw; of rates the interval of the finite test set."""
+    lowest and highest draw; of rates the interval of the finite test set. Too few pictures for a
+    threshold have no rates, and neither has the figure then."""
     def lines(*names: str) -> list[Line]:
         return [(mark, "line", part.itertuples(index=False))
                 for i, name in enumerate(names) for mark, column in (
                     ("grey", f"{name}_low"), ("grey", f"{name}_high"), (f"c{i}", name))
                 if len(part := curve[["n", column]].dropna()) > 1]
 
-    drawn = {Text("AUROC"): lines("auroc", "label_free"),
-             t("figure.threshold"): lines("found", "false_positives")}
-    return panels({title: some for title, some in drawn.items() if some},
-                  [t("figure.on_test_or_found"), t("figure.label_free_or_false")],
-                  _pictures(curve["n"].max()), (Text(""), 0, 1, SHARE), caption, "how-many",
-                  log=True, data="how_many.csv")
+    drawn, names = {Text("AUROC"): lines("auroc", "label_free")}, [
+        t("figure.on_test"), t("figure.label_free")]
+    said = [t("caption.learning_curve")]
+    if rates := lines("found", "false_positives"):
+        drawn[t("figure.threshold")] = rates
+        names = [t("figure.on_test_or_found"), t("figure.label_free_or_false")]
+        said.append(t("caption.learning_curve_rates"))
+    return panels(drawn, names, _pictures(curve["n"].max()), (Text(""), 0, 1, SHARE), join(said),
+                  "how-many", log=True, data="how_many.csv")
 
 
 def _pictures(most: int) -> Axis:

@@ -6,6 +6,7 @@ Data in, HTML out: the markup is in templates/components, the movement in its sc
 from __future__ import annotations
 
 import math
+import re
 import typing
 from pathlib import Path
 
@@ -35,15 +36,25 @@ VERDICTS = {  # (label, called anomalous): class, words
     (0, True): ("false-alarm", t("view.false_alarm")), (0, False): ("passed", t("view.passed")),
     (None, True): ("called", t("view.called_anomalous")),
     (None, False): ("let-pass", t("view.called_good"))}
-PIXEL_METRICS = {"pixel_auroc": t("column.pixel_auroc"), "au_pro_30": Text("AU-PRO .30"),
-                 "au_pro_05": Text("AU-PRO .05")}
+PIXEL_METRICS = {"pixel_auroc": t("column.pixel_auroc"), "au_pro_30": Text("AU-PRO 0.30"),
+                 "au_pro_05": Text("AU-PRO 0.05")}
 Axis = typing.Callable[[np.ndarray], np.ndarray]  # scores -> places in [0,1]
 
 
 def live(fragment: str) -> Markup:
     """A component with its style and its script, for JupyterLab, as often as one likes. The
     report's pages bring both themselves."""
-    return render("live.html.j2", fragment=fragment, style=style(), script=script())
+    return styled(fragment) + render("script.html.j2", script=script())
+
+
+def styled(fragment: str) -> Markup:
+    """A component with its style, for what else renders an executed notebook than the report's
+    pages, which leave it out (`unstyled`)."""
+    return render("style.html.j2", style=style()) + fragment
+
+
+def unstyled(html: str) -> str:
+    return re.sub(r'<style class="adlib-style">.*?</style>', "", html, flags=re.DOTALL)
 
 
 def figure(content: str, name: str, caption: str, data: str = "") -> Markup:

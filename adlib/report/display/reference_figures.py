@@ -3,13 +3,16 @@ English. The run's page shows more of each, in its own colours."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 
+from adlib.config import log
 from adlib.data import files
 from adlib.evaluation.auroc import roc_curve
 from adlib.evaluation.results import arrays
@@ -24,6 +27,10 @@ if typing.TYPE_CHECKING:
     from adlib.models.detector import Detector
 
 GOOD, ANOMALOUS, GREY = "#2f6690", "#c8553d", "#8d99ae"
+# in matplotlib's own font, and what that lacks in the first of these that is installed
+CJK = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC",
+       "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei",
+       "WenQuanYi Zen Hei", "Droid Sans Fallback", "Arial Unicode MS")
 STYLE = {"font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.grid": True,
          "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
          "grid.color": "#e6e6e6", "legend.frameon": False, "hatch.linewidth": 0.4,
@@ -33,11 +40,27 @@ STYLE = {"font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left", "a
 @contextlib.contextmanager
 def _figure(path: Path, *grid: int, **how: typing.Any) -> typing.Iterator[tuple]:
     """A figure and its axes to draw into, made as by plt.subplots, and saved at the end."""
-    with plt.rc_context(STYLE), files.atomic_path(path) as temporary:
+    with plt.rc_context(STYLE | {"font.family": _fonts()}), files.atomic_path(path) as temporary:
         figure, axes = plt.subplots(*grid, **how)
         yield figure, axes
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
         plt.close(figure)
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in CJK if name in installed][:1]]
+
+
+def _drawable(text: str) -> str:
+    """The text, with the code in the place of each character that no font here has."""
+    fonts = [font_manager.get_font(font_manager.findfont(name)) for name in _fonts()]
+    known = {mark for mark in text if any(font.get_char_index(ord(mark)) for font in fonts)}
+    if set(text) - known:
+        log.warning("no font here has the characters of %s: visualization_result.png has their "
+                    "codes; install one of %s, or another", text, ", ".join(CJK[:2]))
+    return "".join(mark if mark in known else ascii(mark)[1:-1] for mark in text)
 
 
 def loss_curve(history: list[dict], folder: Path) -> None:
@@ -133,8 +156,8 @@ def visualization(detector: Detector, results: Results, decision: Decision, part
             if pictures.ndim == 3:
                 figure.colorbar(drawn, ax=line[-1], fraction=1, aspect=12, extend="max")
         for ax, row in zip(axes[0, :-1], chosen.itertuples(), strict=True):
-            ax.set_title(f"{row.defect or 'unlabelled'}\n{Path(row.path).name}\n{row.score:.4g}",
-                         fontsize=7.5, loc="center")
+            names = map(_drawable, (row.defect or "unlabelled", Path(row.path).name))
+            ax.set_title("\n".join([*names, f"{row.score:.4g}"]), fontsize=7.5, loc="center")
 
 
 def _redrawn(detector: Detector, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:

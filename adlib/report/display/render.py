@@ -89,6 +89,11 @@ def hover(text: str) -> markupsafe.Markup:
         str(text), i18n.chinese(text))
 
 
+def breaks(markup: markupsafe.Markup) -> markupsafe.Markup:
+    """Where a long name may go on in the next line: after each underscore of it."""
+    return markupsafe.Markup(str(markup).replace("_", "_<wbr>"))  # noqa: S704
+
+
 def commands(markup: markupsafe.Markup) -> markupsafe.Markup:
     """What stands between backticks as code."""
     # not from a lone backtick in a name on, across tags or to that of the next name
@@ -102,7 +107,7 @@ def _environment() -> jinja2.Environment:
                                      trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {
-        "both": both, "aria": aria, "hover": hover, "zh": i18n.chinese,
+        "both": both, "aria": aria, "hover": hover, "zh": i18n.chinese, "breaks": breaks,
         "commands": commands, "number": number, "short": short,
         "log": math.log, "numbers": lambda values: " ".join(map(number, values))}
     environment.globals |= {"t": i18n.t, "named": i18n.named}

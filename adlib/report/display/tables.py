@@ -69,7 +69,8 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
             "text": cell.get("text") or decimal(value), "mark": cell.get("mark", "")}
     texts = [cell["text"] for cells in shown.values() for cell in cells.values()]
     numbers = len(columns) <= FEW or max(map(len, texts), default=0) <= BRIEF
-    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)),
+    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)), low=low,
+                     high=high,
                      few=len(columns) <= FEW, numbers=numbers, rows=[
         (title(row), list(map(shown[row].get, columns))) for row in rows])
     return components.figure(content, name, caption, data) if rows else Markup("")
@@ -136,14 +137,13 @@ def form(value: float, template: str) -> str:
 
 
 def decimal(value: float) -> str:
-    """.870, 1.000: three decimals, without the nought; 1.000 is exactly that."""
-    exact = math.floor(1000 * value) / 1000 if 0.9995 <= value < 1 else value
-    return re.sub(r"^(-?)0\.", r"\1.", form(exact, "{:.3f}"))
+    """0.870, 1.000: three decimals; 1.000 is exactly that."""
+    return form(math.floor(1000 * value) / 1000 if 0.9995 <= value < 1 else value, "{:.3f}")
 
 
 def interval(low: float, high: float) -> str:
-    """[.80, .92]."""
-    return f"[{f'{low:.2f}'.replace('0.', '.', 1)}, {f'{high:.2f}'.replace('0.', '.', 1)}]"
+    """[0.80, 0.92]."""
+    return f"[{low:.2f}, {high:.2f}]"
 
 
 def auroc(row: Row, start: str = "") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 
+from adlib.report.display import components
 from adlib.report.words import i18n
 from adlib.report.words.i18n import t
 
@@ -50,7 +51,7 @@ def links(groups: Groups, folder: Path, compare: Path) -> dict[str, typing.Any]:
 
 def number_figures(cells: Cells) -> None:
     """Give each figure (components.figure) its number, in the order of the page, and the link to
-    the code that made it, where the page has it."""
+    the code that made it, where the page has it; the components' style is the page's."""
     numbers = itertools.count(1)
     for cell in cells:
         for output in cell.get("outputs", ()):
@@ -58,7 +59,7 @@ def number_figures(cells: Cells) -> None:
                 html = re.sub(
                     r'(<a class="figno"[^>]*>)(?=</a>)',
                     lambda found: found[1] + i18n.html(t("figure.number", n=next(numbers))),
-                    "".join(data["text/html"]))
+                    components.unstyled("".join(data["text/html"])))
                 data["text/html"] = html.replace(
                     'href="#cell"', f'href="#cell-{cell.id}"') if cell.source else re.sub(
                     r'(?: · )?<a href="#cell">.*?</a>', "", html)

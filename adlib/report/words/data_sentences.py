@@ -74,7 +74,7 @@ def corruption(name: str, strength: int) -> Text:
 
 def samples(category: Category, pictures: dict[str, np.ndarray]) -> Text:
     kinds = (t("data.n_kind", n=len(some), kind=kind) for kind, some in pictures.items())
-    return t("data.samples", category=category.name, kinds=join(kinds, ", "))
+    return t("data.samples", category=category.name, kinds=join(kinds, "; "))
 
 
 def deviation(category: Category) -> Text:
@@ -83,7 +83,7 @@ def deviation(category: Category) -> Text:
 
 def brightness(values: dict[str, np.ndarray]) -> Text:
     medians = (t("list.value_3", name=kind, value=np.median(some)) for kind, some in values.items())
-    return t("data.brightness", medians=join(medians, ", "))
+    return t("data.brightness", medians=join(medians, "; "))
 
 
 def neighbours(near: int, anomalous: int, shown: int) -> Text:

@@ -33,6 +33,18 @@ def test_a_component_moves_in_jupyterlab_and_comes_alone_elsewhere(displayed, mo
     assert displayed[0]["text/html"] == fragment and render.script() in displayed[1]["text/html"]
 
 
+def test_of_a_notebook_that_nobody_attends_the_first_output_has_the_style(displayed, monkeypatch):
+    """For `jupyter nbconvert --to html`; the report's pages have their own."""
+    monkeypatch.setattr("IPython.get_ipython", lambda: True)
+    monkeypatch.setattr(figures, "_first", iter([True]))
+    monkeypatch.setattr(figures, "attended", lambda: False)
+    for name in ("one", "two"):
+        figures.show(Markup("<svg></svg>"), "A curve.", name)
+    first, second = (each["text/html"] for each in displayed)
+    assert render.style() in first and "<style" not in second and "<script" not in first
+    assert components.unstyled(first) == second.replace("two", "one")
+
+
 def test_a_sentence_shows_names_as_they_are_and_commands_as_code(displayed):
     figures.say("run `adlib run` on <b>")
     assert "<code>adlib run</code> on &lt;b&gt;" in displayed[0]["text/html"]

@@ -71,7 +71,7 @@ def test_spread_over_seeds_and_interval_are_different_figures():
 
 
 @pytest.mark.parametrize(("value", "shown"), [
-    (0.87, ".870"), (1.0, "1.000"), (0.99951, ".999"), (0.0, ".000"), (-0.25, "-.250"),
+    (0.87, "0.870"), (1.0, "1.000"), (0.99951, "0.999"), (0.0, "0.000"), (-0.25, "-0.250"),
     (10.5, "10.500"), (math.nan, "")])
 def test_a_decimal_has_three_digits_and_only_one_is_one(value, shown):
     assert tables.decimal(value) == shown
@@ -98,6 +98,7 @@ def test_a_heat_map_has_colours_marks_and_its_numbers_on_demand():
     assert "minus" in cell["class"] and cell.text == "-0.250 (p = 1)"
     assert "PCA residual" in cell["title"] and "PCA 残差，" in cell["data-title-zh"]
     assert second.td.text == "x★"
+    assert page.select_one(".key").text.split() == ["-0.5", "0.5"] and page.select(".shades.two")
     assert page.select(".few")
     assert tables.heat(cells[:1], "none", "none", low=0, high=1) == ""
 
@@ -114,8 +115,8 @@ def test_the_matrix_shows_each_figure_once_and_says_what_is_the_same_everywhere(
     assert [body.th.select_one("[lang=en]").text for body in page.select("tbody")] == [
         "Memory of patches (PatchCore)", "PCA residual", "Fused"]
     first = page.select_one("tbody tr")
-    assert [cell.text for cell in first.select("td.number")] == ["Mean平均 .900", "Rank排名 1.0"]
-    assert [cell.select_one(".n").text for cell in first.select("td[data-name]")] == [".900"] * 2
+    assert [cell.text for cell in first.select("td.number")] == ["Mean平均 0.900", "Rank排名 1.0"]
+    assert [cell.select_one(".n").text for cell in first.select("td[data-name]")] == ["0.900"] * 2
     assert first.select_one(".at").text == "76% @ 2%"
     assert [part["style"] for part in first.select(".s")] == ["--l:40;--v:80;--h:80"] * 2
     assert [part.text for part in first.select(".m.cost")] == ["2.2 min"] * 2

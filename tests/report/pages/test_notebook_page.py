@@ -65,6 +65,12 @@ def test_figures_are_numbered_in_the_order_of_the_page_and_lead_to_their_cell():
                         ("loss", "fit")), 1)}
 
 
+def test_a_page_leaves_out_the_style_that_a_notebook_brings():
+    cell = notebook_page.shown("one", components.styled(components.paragraph("a")))
+    notebook_page.number_figures([cell])
+    assert cell.outputs[0].data["text/html"] == components.paragraph("a")
+
+
 @pytest.fixture
 def reports(tmp_path):
     """Three finished runs of a category, the first two with pictures, and one of another."""

@@ -1,0 +1,70 @@
+"""Components where other pages' rules are in force: JupyterLab, nbconvert's own template, paper, and
+a phone; in a real browser."""
+import json
+import subprocess
+
+import pandas as pd
+import pytest
+
+from adlib.report.display import components, render, tables
+from adlib.report.pages import site
+from tests import test_browser
+from tests.test_browser import BROWSER, both, opened
+
+pytestmark = test_browser.pytestmark
+# what JupyterLab has for tables and lists in outputs (its package rendermime)
+JUPYTERLAB = """<style>.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th { text-align: right; }
+    .jp-RenderedHTMLCommon tbody tr:nth-child(odd) { background: rgb(1, 2, 3); }
+    .jp-RenderedHTMLCommon ul:not(.list-inline) { padding-left: 2em; }</style>"""
+
+
+def told(page, tmp_path, script, *options):
+    """What a script in the page, an expression, comes to."""
+    page.write_text(page.read_text() + f"""<script>addEventListener("load", () => setTimeout(() => {{
+        document.title = JSON.stringify({script}); }}, 50));</script>""")
+    return json.loads(opened(page, tmp_path, *options).title.text)
+
+
+@pytest.mark.parametrize("bring", [components.live, components.styled], ids=["lab", "nbconvert"])
+def test_tables_and_lists_look_in_a_notebook_as_on_a_page(tmp_path, bring):
+    table = tables.html(pd.DataFrame({"category": ["nut"] * 2, "images": [1, 2]}), "All.")
+    page = tmp_path / "lab.html"
+    page.write_text(f'<meta charset="utf-8"><title>a</title>{JUPYTERLAB}<div class='
+                    f'"jp-RenderedHTMLCommon">{bring(table + both()[1])}</div>')
+    look = told(page, tmp_path, """(() => {
+        const of = (selector) => getComputedStyle(document.querySelector(selector));
+        return [of("td").textAlign, of("td.number").textAlign, of("tbody tr").backgroundColor,
+                of(".tiles").paddingLeft, of(".tiles").display]; })()""")
+    assert look == ["left", "right", "rgba(0, 0, 0, 0)", "0px", "grid"]
+
+
+def test_an_image_opened_large_in_jupyterlab_ends_at_the_windows_edge(tmp_path):
+    page = tmp_path / "lab.html"
+    page.write_text(f'<meta charset="utf-8"><title>a</title>{components.live(both()[1])}')
+    right = told(page, tmp_path, """(() => { document.querySelector(".tiles a").click();
+        return document.querySelector("dialog").getBoundingClientRect().right <= innerWidth; })()""")
+    assert right is True
+
+
+def test_a_long_formula_scrolls_on_a_phone_and_not_the_page(tmp_path):
+    sections = [("one", "One", [components.paragraph("a")])]
+    page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
+    long = " + ".join(f"x_{{{i}}}^{{2}}" for i in range(60))
+    text = page.read_text().replace("</main>", '<section class="text">' + str(
+        render.formulas(f"<p>$${long}$$</p>")) + "</section></main>")
+    page.write_text(text.replace("script-src", "script-src 'unsafe-inline'", 1).replace(
+        "'sha256-", "'sha256-x", 1))
+    wide = told(page, tmp_path, "[document.documentElement.scrollWidth - innerWidth, "
+                "document.querySelector('.text p').scrollWidth > innerWidth]", "--window-size=500,800")
+    assert wide == [0, True]
+
+
+def test_on_paper_three_thresholds_fit_on_a_sheet(tmp_path):
+    threshold = components.figure(both()[0], "threshold", "The scores of the test images.")
+    page = site.alone(tmp_path, "Which?", [(f"n{i}", "Where is the line?", [threshold])
+                                           for i in range(3)], synthetic=False, command=["adlib"])
+    subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu",
+                    f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000",
+                    f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri()], check=True,
+                   capture_output=True)
+    assert (tmp_path / "page.pdf").read_bytes().count(b"/Type /Page\n") == 1
