@@ -48,7 +48,7 @@ class Three(fused.Fused):
 
     def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
         halves = torch.stack(self.classifier.both(features, own))
-        scaled = (halves - self.centre[:, None, None, None]) / self.spread[:, None, None, None]
+        scaled = (halves - self.centre[:, None]) / self.spread[:, None]
         return torch.cat([scaled.sum(dim=0)[None], halves])
 
 

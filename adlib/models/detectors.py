@@ -381,9 +381,9 @@ def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def copied(module: nn.Module) -> typing.Any:
-    """The module with modules of its own that can be replaced."""
+    """The module with modules and buffers of its own that can be replaced."""
     other = copy.copy(module)
-    other._modules = dict(module._modules)
+    other._modules, other._buffers = dict(module._modules), dict(module._buffers)
     return other
 
 

@@ -32,13 +32,18 @@ Synthetic = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 class Fused(nn.Module):
     """The sum of the memory's and the classifier's map, each in deviations of validation images'
-    scores; one search for the nearest good cells gives both."""
+    scores; one search for the nearest good cells gives both.
+
+    Where good images lie farther from each other than elsewhere, a distance counts for less.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.classifier = detectors.SyntheticAnomalyClassifier(width)
+        # of either map, or of either map's cells: [2] or [2,g,g]
         self.register_buffer("centre", torch.zeros(2))
         self.register_buffer("spread", torch.ones(2))
+        self.distances: torch.Tensor | None = None  # of the images fitted on, without their own
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -53,19 +58,49 @@ class Fused(nn.Module):
         """As the classifier's."""
         other = detectors.copied(self)
         other.classifier = self.classifier.without(images)
+        if self.distances is not None:
+            ratio = self.varying(~torch.isin(self.own, images)) / self.varying()
+            other.centre, other.spread = self.centre * ratio, self.spread * ratio
         return other
+
+    @torch.no_grad()
+    def compare(self, features: torch.Tensor, own: torch.Tensor, counts: Counts) -> None:
+        """Look where the images fitted on vary: their features, as `fit` was given them. own: as
+        the classifier's `both`. counts: as there."""
+        self.own, self.counts = own, counts
+        self.distances = self.classifier.memory(features, own)
+
+    def varying(self, kept: torch.Tensor | None = None) -> torch.Tensor:
+        """How many times as much good images' maps vary at each place as everywhere, at least 1:
+        [2,g,g], the classifier's as it is. kept: by which of the images fitted on, bool [N].
+
+        The variance of a few is taken with that of all places, as if of FEW more.
+        """
+        if self.distances is None:
+            return torch.ones(2, 1, 1)
+        kept = torch.ones(len(self.distances), dtype=torch.bool) if kept is None else kept
+        maps = self.distances[kept]
+        counts = torch.ones_like(maps) if self.counts is None else self.counts[kept].float()
+        n = counts.sum(dim=0)
+        mean = (maps * counts).sum(dim=0) / n.clamp_min(1)
+        squares = ((maps - mean).square() * counts).sum(dim=0)
+        free = (n - 1).clamp_min(0)
+        overall = (squares.sum() / free.sum().clamp_min(1)).clamp_min(detectors.DIGIT**2)
+        share = (squares / overall + FEW) / (free + FEW)
+        return torch.stack([share.clamp_min(1).sqrt(), torch.ones_like(share)])
 
     @torch.no_grad()
     def scale(self, features: torch.Tensor, area: torch.Tensor | None = None,
               own: torch.Tensor | None = None) -> Fused:
         """Put both maps on one scale by the features of good images. area: which of their pixels
         count, bool [N,S,S]. own: as the classifier's `both`."""
-        view = anomaly_maps.View(area)
+        view, varying = anomaly_maps.View(area), self.varying()
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
-            for values in self.classifier.both(features, own)]).float()
-        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
+            for values in map(torch.div, self.classifier.both(features, own), varying)]).float()
+        self.centre = tops.mean(dim=1)[:, None, None] * varying
+        self.spread = tops.std(dim=1).clamp_min(detectors.DIGIT)[:, None, None] * varying
         return self
 
     def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
@@ -90,7 +125,7 @@ class FeatureDetector(OnBackbone):
         of: which picture each image is a tile of, int64 [N], the same for siblings; None where
             each is one of its own.
         """
-        index = self._sample(len(images))
+        index, whole = self._sample(len(images)), of is None
         good, area, of = (_chosen(one, index) for one in (images, area, of))
         if of is None and not self.config.vary:  # a varied copy is a picture of its own
             of = siblings.groups(good, good[:0] if validation is None else validation)[:len(good)]
@@ -103,6 +138,9 @@ class FeatureDetector(OnBackbone):
             self.head = self._fit_head(features, self._synthetic(drawn.result(), len(good)), views,
                                        counts, of)
         if isinstance(self.head, Fused):
+            if whole:  # a place in a tile is none in the part
+                own = torch.arange(len(good)) if of is None else of
+                self.head.compare(features, own, counts)
             self._scale(good, area, validation, validation_area, of)
         self.history = getattr(self.head, "history", [])
         self.position_share = detectors.position_share(features, counts)

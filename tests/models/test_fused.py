@@ -11,7 +11,7 @@ from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
-from adlib.models.detector import fit, load_state
+from adlib.models.detector import fit, fit_on, load_state
 from adlib.models.fast.device import threads
 
 SIZE, SIDE, SYNTHETIC = 32, 4, 24
@@ -183,10 +183,13 @@ def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held
             own.repeat(4)
     features = found.features(known)
     one_by_one = [found.head.classifier.both(features[[i]], own[[i]]) for i in range(len(known))]
-    for i, whose in enumerate(zip(*one_by_one, strict=True)):
-        tops = anomaly_maps.reduce(anomaly_maps.smooth(torch.cat(whose).detach().numpy()), "top1")
-        assert float(found.head.centre[i]) == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
-        assert float(found.head.spread[i]) == pytest.approx(tops.std(ddof=1), rel=1e-2)
+    for i, (whose, varying) in enumerate(zip(zip(*one_by_one, strict=True), found.head.varying(),
+                                             strict=True)):
+        values = (torch.cat(whose) / varying).detach().numpy()
+        tops = anomaly_maps.reduce(anomaly_maps.smooth(values), "top1")
+        centre, spread = found.head.centre[i] / varying, found.head.spread[i] / varying
+        assert centre.numpy() == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
+        assert spread.numpy() == pytest.approx(tops.std(ddof=1), rel=1e-2)
 
 
 def test_the_only_good_image_is_not_what_its_own_cells_are_compared_with():
@@ -290,10 +293,12 @@ def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scor
     assert equal_states(fitted["classifier"].head, head.classifier)
     assert equal_states(fitted["memory"].head, head.classifier.memory)
     for half, name in enumerate(("memory", "classifier")):
-        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]))
+        varying = head.varying()[half].numpy()
+        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]) / varying)
         tops = anomaly_maps.reduce(held, "top1")
-        assert head.centre[half].item() == pytest.approx(tops.mean(), rel=2**-20)
-        assert head.spread[half].item() == pytest.approx(np.std(tops, ddof=1), rel=2**-12)
+        assert head.centre[half].numpy() / varying == pytest.approx(tops.mean(), rel=2**-20)
+        assert head.spread[half].numpy() / varying == pytest.approx(np.std(tops, ddof=1),
+                                                                    rel=2**-12)
         unseen = torch.from_numpy(maps(fitted[name], pictures(3, seed=1)))
         expected = expected + (unseen - head.centre[half]) / head.spread[half]
     assert np.array_equal(maps(whole, pictures(3, seed=1)), expected.numpy())
@@ -512,10 +517,54 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
         (other, ) = crossed(detector, pictures(), KEPT, folds)
     finally:
         head.centre, head.spread = centre, spread
-    expected = found / 2 - float((0.5 / spread).sum())
+    expected = found / 2 - (0.5 / spread).sum(dim=0).numpy()
     # (map - centre) / spread in float32: the sum's rounding at the size of what was subtracted.
     size = float(((np.abs(found).max() + centre.abs()) / spread).max())
     assert other == pytest.approx(expected, rel=0, abs=16 * 2**-24 * size)
+
+
+def test_where_good_images_vary_a_distance_counts_for_less(monkeypatch):
+    """Each cell's variance over the images where it counts, beside that of all cells, and as if of
+    FEW more images that have the latter; nowhere does a distance count for more."""
+    monkeypatch.setattr(fused, "FEW", 3)
+    head, random = fused.Fused(2), np.random.default_rng(0)
+    assert torch.equal(head.varying(), torch.ones(2, 1, 1))
+    head.own = torch.tensor([0, 1, 2, 2, 3, 4])
+    head.distances = torch.from_numpy(random.normal(5, [[[1, 4, 1]]], (6, 2, 3))).float()
+    head.counts = torch.from_numpy(random.random((6, 2, 3)) < 0.8)
+    head.counts[1:, 1, 1] = False
+    for left_out in ([], [2]):
+        kept = ~torch.isin(head.own, torch.tensor(left_out, dtype=torch.int64))
+        values = np.where(head.counts, head.distances, np.nan)[kept.numpy()]
+        free = (~np.isnan(values)).sum(axis=0) - 1
+        squares = np.nansum((values - np.nanmean(values, axis=0))**2, axis=0)
+        variance = squares.sum() / free.sum()
+        expected = np.sqrt(np.maximum(1, (squares + 3 * variance) / (free + 3) / variance))
+        found = head.varying(kept)
+        assert found[0].numpy() == pytest.approx(expected, rel=1e-5)
+        assert (found[1] == 1).all() and found[0, 1, 1] == 1 and found[0, 0, 1] > 1.2
+    head.distances[:] = 1.0
+    assert torch.equal(head.varying(), torch.ones(2, 2, 3))
+
+
+def test_places_are_judged_by_images_without_their_own_cells_and_in_folds_by_the_others(fitted):
+    detector = fitted["fused"]
+    head, features = detector.head, detector.features(pictures()[KEPT])
+    expected = torch.cat([head.classifier.memory(features[[i]], torch.tensor([i]))
+                          for i in range(len(KEPT))])
+    assert torch.allclose(head.distances, expected, rtol=2**-12)
+    assert (head.varying()[0] > 1).any()
+    again = head.without(torch.tensor([0, 1]))
+    ratio = head.varying(torch.arange(len(KEPT)) > 1) / head.varying()
+    assert not torch.allclose(ratio[0], torch.ones(()))
+    assert torch.equal(again.spread, head.spread * ratio)
+    assert torch.equal(again.centre, head.centre * ratio)
+
+
+def test_of_tiles_no_place_is_another():
+    tiles = registry.build(configured("fused"))
+    fit_on(tiles, pictures()[KEPT], pictures()[HELD], of=torch.arange(len(KEPT)))
+    assert torch.equal(tiles.head.varying(), torch.ones(2, 1, 1))
 
 
 def test_of_many_images_a_sample_is_fitted_on(monkeypatch):
