@@ -14,7 +14,7 @@ from tests.test_browser import BROWSER, both, opened
 
 pytestmark = test_browser.pytestmark
 # what JupyterLab has for tables and lists in outputs (its package rendermime)
-JUPYTERLAB = """<style>.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th { text-align: right; }
+JUPYTERLAB = """<style>:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td { text-align: right; }
     .jp-RenderedHTMLCommon tbody tr:nth-child(odd) { background: rgb(1, 2, 3); }
     .jp-RenderedHTMLCommon ul:not(.list-inline) { padding-left: 2em; }</style>"""
 

@@ -30,7 +30,7 @@ FORMS = {"seed": "{:.0f}", "seeds": "{:.0f}", "images": "{:.0f}", "epochs": "{:.
          "faintest": "{:.2f}", "pictures": "{:.0f}", "others": "{:.0f}", "most": "{:.0f}",
          "enough": "{:.0f}"}  # what is not named has three decimals
 FEW, BRIEF = 6, 4  # a heat map shows its numbers at once: of so few columns, or characters
-NUMBER = re.compile(r"[<-]?[+.\d]")  # how a cell begins that is set to the right
+NUMBER = re.compile(r"[<-]?[+.]?[\d.]+(?![\w.])")  # how a cell begins that is set to the right
 VERDICTS = ("missed", "reached", "exceeded")
 Row = dict[typing.Any, typing.Any]
 
