@@ -127,9 +127,9 @@ def _imagenet_state() -> dict[str, torch.Tensor]:
                          "give weights: PATH or weights: none") from error
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong hash
         raise InputError(f"ImageNet weights are out of reach ({_first_line(error)}); three ways "
-                         "out: give a state dict with weights: PATH, put torchvision's file at "
-                         f"{cached} (connecting once does it), or start from random weights with "
-                         "weights: none") from error
+                         "out: give a state dict with --weights PATH (in a file or notebook "
+                         f"weights: PATH), put torchvision's file at {cached} (connecting once "
+                         "does it), or start from random weights with weights: none") from error
 
 
 def _imagenet() -> tuple[typing.Any, Path]:

@@ -127,7 +127,8 @@ def foreign_first(threshold: Threshold) -> list[Text]:
     if not threshold.foreign or not threshold.is_attainable:
         return []
     k, allowed = threshold.foreign, threshold.rank - 1
-    return [t("foreign.first", n=n, k=k, taken=min(k, allowed), allowed=allowed)]
+    return [t("foreign.first" if allowed else "foreign.first_of_none", n=n, k=k,
+              taken=min(k, allowed), allowed=allowed)]
 
 
 def scores(study: pd.DataFrame) -> Text:

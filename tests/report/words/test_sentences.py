@@ -283,6 +283,8 @@ def test_good_pictures_that_the_others_call_foreign_are_counted_beside_what_the_
     assert "1 of these 39 good pictures" in added and "among these (1 of 1)" in added
     assert "`adlib check` lists suspects" in added and told(sentences.decisions(first))
     assert "`exclude`" in sentences.decisions(first).zh
+    few, = sentences.foreign_first(dataclasses.replace(threshold, calibration=np.zeros(25)))
+    assert "1 of these 25" in few and "allows no refusal" in few and "0 of 0" not in few
     assert sentences.foreign_first(decision.threshold) == []
     assert sentences.foreign_first(dataclasses.replace(threshold, calibration=np.zeros(3))) == []
 
