@@ -15,7 +15,7 @@ from adlib.report.words.i18n import chinese
 
 
 @pytest.mark.parametrize(("rule", "said"), [
-    ("parameter", "Data: folder images (parameter data_root)."),
+    ("parameter", "Data: folder images, as given."),
     ("environment", "Data: folder images (environment variable ADLIB_DATA)."),
     ("project", "Data: folder images of the project."),
     ("drawn", "Data: folder images, drawn by adlib, because neither data_root nor"),
