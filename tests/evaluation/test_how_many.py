@@ -124,7 +124,7 @@ def test_pictures_of_one_tile_are_judged_as_whole_ones(memory, course_root):
     assert found[1]["label_free"].between(0, 1).all()
 
 
-def test_of_pictures_of_many_tiles_fewer_are_looked_at(tmp_path, monkeypatch):
+def test_of_pictures_of_many_tiles_fewer_are_looked_at(tmp_path, monkeypatch, small_detectors):
     monkeypatch.setattr(how_many, "MOST", 10)
     monkeypatch.setattr(how_many, "TESTED", 3)
     config = Config(**test_frames.SMALL, name="memory", model="memory", fit="tile",

@@ -10,7 +10,7 @@ from adlib.models import anomaly_maps, fused, registry
 from adlib.models.detector import fit
 from tests.handmade import SMALL
 
-SIDE = 64
+SIDE = 32
 TEXTURE = torch.from_numpy(np.random.default_rng(0).integers(60, 180, (3, SIDE, SIDE))).byte()
 GOOD = {"one texture": TEXTURE, "one grey": torch.full_like(TEXTURE, 128)}
 BOARD = torch.from_numpy(np.indices((SIDE, SIDE)).sum(axis=0) % 2 * 255).byte().expand(3, -1, -1)
@@ -19,8 +19,7 @@ OTHERS = torch.stack([torch.full_like(TEXTURE, 255), BOARD, TEXTURE // 2])
 
 @pytest.mark.parametrize("good", GOOD)
 @pytest.mark.parametrize("model", MODELS)
-def test_no_score_explodes(model, good, monkeypatch):
-    monkeypatch.setattr(fused, "SYNTHETIC", 24)
+def test_no_score_explodes(model, good, small_detectors):
     config = Config(**SMALL | {"model": model, "name": model, "image_size": SIDE})
     images = GOOD[good].expand(8 + fused.FEW, -1, -1, -1).contiguous()
     detector = fit(registry.build(config), images[:8], images[8:])

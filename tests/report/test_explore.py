@@ -279,7 +279,7 @@ def test_a_defect_is_where_one_clicks_and_follows_every_control(look):
 
 
 def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_counts(
-        tmp_path, monkeypatch):
+        tmp_path, small_detectors):
     from tests.evaluation import test_frames
 
     folder, *_ = spine(Config(
