@@ -98,7 +98,8 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
     where = where or category()
     config = Config(category=where.name, name=name, seed=seed, reports=str(reports))
     folder, run = run_folder.folder(config), scored(where, tests, config=config, **options)
-    evaluation.write_csv(run.table, folder / "all_results.csv")
+    table = run.table
+    evaluation.write_csv(table, folder / "all_results.csv")
     files.write_json(folder / "run.json", {
         "status": "finished", "params": config.as_dict(),
         "inputs": {"params": {}, "data": fingerprint}, "weights": "none", "device": "cpu",
@@ -109,7 +110,7 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
     follows = {"brightness": 0.5 + seed, "size": None, "pose": 0.1}
     files.write_json(
         folder / "metrics.json",
-        evaluation.measured(run.table, run.decision, localisation, follows)
+        evaluation.measured(table, run.decision, localisation, follows)
         | {"epochs": 0, "final_loss": None, "final_held_out_loss": None, "position_share": None})
     return folder
 
