@@ -21,6 +21,7 @@ SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
 FEW = 10  # good images whose scores' spread says little
+PRIOR = 100  # images whose variance everywhere stands beside that seen at a place
 DISTURBED = ("shift", "rotation", "brighter", "darker")
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
@@ -74,7 +75,7 @@ class Fused(nn.Module):
         """How many times as much good images' maps vary at each place as everywhere, at least 1:
         [2,g,g], the classifier's as it is. kept: by which of the images fitted on, bool [N].
 
-        The variance of a few is taken with that of all places, as if of FEW more.
+        The variance of few images is taken with that of all places, as if of PRIOR more.
         """
         if self.distances is None:
             return torch.ones(2, 1, 1)
@@ -86,7 +87,7 @@ class Fused(nn.Module):
         squares = ((maps - mean).square() * counts).sum(dim=0)
         free = (n - 1).clamp_min(0)
         overall = (squares.sum() / free.sum().clamp_min(1)).clamp_min(detectors.DIGIT**2)
-        share = (squares / overall + FEW) / (free + FEW)
+        share = (squares / overall + PRIOR) / (free + PRIOR)
         return torch.stack([share.clamp_min(1).sqrt(), torch.ones_like(share)])
 
     @torch.no_grad()
@@ -98,7 +99,7 @@ class Fused(nn.Module):
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
-            for values in map(torch.div, self.classifier.both(features, own), varying)]).float()
+            for values in self.classifier.both(features, own)]).float()
         self.centre = tops.mean(dim=1)[:, None, None] * varying
         self.spread = tops.std(dim=1).clamp_min(detectors.DIGIT)[:, None, None] * varying
         return self

@@ -185,7 +185,7 @@ def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held
     one_by_one = [found.head.classifier.both(features[[i]], own[[i]]) for i in range(len(known))]
     for i, (whose, varying) in enumerate(zip(zip(*one_by_one, strict=True), found.head.varying(),
                                              strict=True)):
-        values = (torch.cat(whose) / varying).detach().numpy()
+        values = torch.cat(whose).detach().numpy()
         tops = anomaly_maps.reduce(anomaly_maps.smooth(values), "top1")
         centre, spread = found.head.centre[i] / varying, found.head.spread[i] / varying
         assert centre.numpy() == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
@@ -294,7 +294,7 @@ def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scor
     assert equal_states(fitted["memory"].head, head.classifier.memory)
     for half, name in enumerate(("memory", "classifier")):
         varying = head.varying()[half].numpy()
-        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]) / varying)
+        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]))
         tops = anomaly_maps.reduce(held, "top1")
         assert head.centre[half].numpy() / varying == pytest.approx(tops.mean(), rel=2**-20)
         assert head.spread[half].numpy() / varying == pytest.approx(np.std(tops, ddof=1),
@@ -525,8 +525,8 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
 
 def test_where_good_images_vary_a_distance_counts_for_less(monkeypatch):
     """Each cell's variance over the images where it counts, beside that of all cells, and as if of
-    FEW more images that have the latter; nowhere does a distance count for more."""
-    monkeypatch.setattr(fused, "FEW", 3)
+    PRIOR more images that have the latter; nowhere does a distance count for more."""
+    monkeypatch.setattr(fused, "PRIOR", 3)
     head, random = fused.Fused(2), np.random.default_rng(0)
     assert torch.equal(head.varying(), torch.ones(2, 1, 1))
     head.own = torch.tensor([0, 1, 2, 2, 3, 4])
