@@ -33,7 +33,7 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 # What a page offers: no run.json and no executed notebook, which hold this machine's paths.
 DOWNLOADS = ("summary.csv", "summary.json", "all_runs.csv", "all_results.csv", "metrics.json",
              "score_study.csv", "history.csv", "regions.csv", "robustness.csv",
-             "detectability.csv", "card.json", "suspects.txt", "images.csv", *DATA)
+             "detectability.csv", "foreign.csv", "card.json", "suspects.txt", "images.csv", *DATA)
 # Of what an output offers, the first that a page can show: widgets and scripts are their text.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg",
          "text/plain"]
