@@ -184,13 +184,13 @@ def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypat
         assert ("which this processor imitates" in caplog.text) == warned
 
 
-@pytest.mark.parametrize("model", ["cae", "fused"])
-def test_one_threshold_in_every_file(course_root, course_run, tmp_path, model):
+@pytest.mark.parametrize("changes", [KINDS[0], KINDS[9]], ids=named)
+def test_one_threshold_in_every_file(course_root, course_run, tmp_path, changes):
     """metrics.json, predictions.json and the ONNX file of a run hold one and the same number, and
     call the same images anomalous that all_results.csv does."""
     ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
-    folder = course_run(model=model, name=model, image_size=64)
+    folder = course_run(**changes)
     test, onnx = course_root / "nut" / "test", tmp_path / "out.onnx"
     assert cli.main(["predict", str(folder), str(test), "--out", str(tmp_path / "out")]) in (0, 1)
     assert cli.main(["export", str(folder), "--onnx", str(onnx)]) == 0

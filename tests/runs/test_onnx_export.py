@@ -30,7 +30,9 @@ pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 
 
 def kind(model, **changes):
-    return {"model": model, "name": model, "precision": "float32", **changes}
+    """Of runs that test_inference makes, too: there is one of each."""
+    name = {"cae": "cae_mse", "resnet18": "resnet_mse"}.get(model, model)
+    return {"model": model, "name": name, **changes}
 
 
 PCA = kind("pca", image_size=64)
