@@ -27,9 +27,10 @@ from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 # files of long tests, the longest first: what the workers share out at the end is short
-LONG = ("test_faults", "test_onnx_export", "test_benchmarks", "test_end_to_end", "test_inference",
-        "test_pinned_numbers", "test_frames", "test_honesty", "test_browser", "test_onnx_tiles",
-        "test_training", "test_explore", "test_fused", "test_fits", "test_browser_first_page")
+LONG = ("test_faults", "test_end_to_end", "test_onnx_export", "test_pinned_numbers",
+        "test_benchmarks", "test_honesty", "test_browser", "test_inference", "test_training",
+        "test_frames", "test_onnx_tiles", "test_fused", "test_browser_first_page", "test_notebooks",
+        "test_security")
 # no timing in a test, and the same examples every time
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
