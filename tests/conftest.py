@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import typing
 
 # before torch is loaded: tiny networks lose more to threads than they gain
@@ -31,6 +32,8 @@ LONG = ("test_faults", "test_end_to_end", "test_onnx_export", "test_pinned_numbe
         "test_benchmarks", "test_honesty", "test_browser", "test_inference", "test_training",
         "test_frames", "test_onnx_tiles", "test_fused", "test_browser_first_page", "test_notebooks",
         "test_security")
+# a suite that was started in the background ignores it, and so would what its tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # no timing in a test, and the same examples every time
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
