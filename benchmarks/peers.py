@@ -101,7 +101,9 @@ def page(found: pd.DataFrame) -> str:
              "study's ResNet18 weights, anomalib's own defaults but for what their files in "
              "params/configurations say. AUROC of the mean of the top 1% of the map, as for every "
              "detector of the study, and of the map's maximum, about what anomalib reports. p: "
-             "paired DeLong test, Holm over all rows. Seconds are the processor's, of one thread.",
+             "paired DeLong test, Holm over all rows. Seconds are the processor's, of one thread; "
+             "peers and `fused` were timed on different days, on machines that differ by up to two "
+             "times.",
              "", f"Where a peer is ahead of `fused`: {wins}.", "", *parts.markdown(shown), "",
              "## Over the parts", ""]
     for name, rows in found.groupby("peer", sort=False):
