@@ -1,5 +1,5 @@
-"""What tests/forked.py forks from: everything that a batch, its notebooks and its report import, and
-the templates that they fill."""
+"""What tests/forked.py forks from: everything that a batch, its notebooks and its report import,
+and the templates that they fill."""
 import os
 
 import IPython.core.interactiveshell  # noqa: F401

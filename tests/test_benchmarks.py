@@ -224,7 +224,8 @@ def waited(history, drawn, *rows):
     return ended.value.code, json.loads(history.read_text().splitlines()[-1])
 
 
-def test_what_people_wait_for_is_measured_beside_the_ceiling(drawn, commands, tmp_path, monkeypatch):
+def test_what_people_wait_for_is_measured_beside_the_ceiling(
+        drawn, commands, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "modules", lambda: ["adlib.models.fused"])  # all take five seconds
     code, entry = waited(tmp_path / "history.jsonl", drawn, "study", "new", "one_picture",
                          "starting")

@@ -1,5 +1,5 @@
-"""Components where other pages' rules are in force: JupyterLab, nbconvert's own template, paper, and
-a phone; in a real browser."""
+"""Components where other pages' rules are in force: JupyterLab, nbconvert's own template, paper,
+and a phone; in a real browser."""
 import json
 import re
 import subprocess
@@ -21,8 +21,8 @@ JUPYTERLAB = """<style>:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td { tex
 
 def told(page, tmp_path, script, *options):
     """What a script in the page, an expression, comes to."""
-    page.write_text(page.read_text() + f"""<script>addEventListener("load", () => setTimeout(() => {{
-        document.title = JSON.stringify({script}); }}, 50));</script>""")
+    page.write_text(page.read_text() + f"""<script>addEventListener("load", () => setTimeout(
+        () => {{ document.title = JSON.stringify({script}); }}, 50));</script>""")
     return json.loads(opened(page, tmp_path, *options).title.text)
 
 
@@ -43,7 +43,8 @@ def test_an_image_opened_large_in_jupyterlab_ends_at_the_windows_edge(tmp_path):
     page = tmp_path / "lab.html"
     page.write_text(f'<meta charset="utf-8"><title>a</title>{components.live(both()[1])}')
     right = told(page, tmp_path, """(() => { document.querySelector(".tiles a").click();
-        return document.querySelector("dialog").getBoundingClientRect().right <= innerWidth; })()""")
+        const dialog = document.querySelector("dialog");
+        return dialog.getBoundingClientRect().right <= innerWidth; })()""")
     assert right is True
 
 
@@ -56,15 +57,16 @@ def test_a_long_formula_scrolls_on_a_phone_and_not_the_page(tmp_path):
     page.write_text(text.replace("script-src", "script-src 'unsafe-inline'", 1).replace(
         "'sha256-", "'sha256-x", 1))
     wide = told(page, tmp_path, "[document.documentElement.scrollWidth - innerWidth, "
-                "document.querySelector('.text p').scrollWidth > innerWidth]", "--window-size=500,800")
+                "document.querySelector('.text p').scrollWidth > innerWidth]",
+                "--window-size=500,800")
     assert wide == [0, True]
 
 
 def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
     shown = [components.paragraph("It was decided from good images alone. " * 3),
              components.figure(both()[0], "threshold", "The scores of the test images.")]
-    page = site.alone(tmp_path, "Which?", [(f"n{i}", "Where is the line?", shown) for i in range(2)],
-                      synthetic=False, command=["adlib"])
+    sections = [(f"n{i}", "Where is the line?", shown) for i in range(2)]
+    page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
     subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu",
                     f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000",
                     f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri()], check=True,

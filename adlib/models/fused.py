@@ -66,8 +66,8 @@ class Fused(nn.Module):
 
     @torch.no_grad()
     def compare(self, features: torch.Tensor, own: torch.Tensor, counts: Counts) -> None:
-        """Look where the images fitted on vary: their features, as `fit` was given them. own: as
-        the classifier's `both`. counts: as there."""
+        """See where the images fitted on vary, by their features float32 [N,C,g,g], each without
+        its own cells. own: as the classifier's `both`. counts: as `fit`'s."""
         self.own, self.counts = own, counts
         self.distances = self.classifier.memory(features, own)
 
@@ -75,7 +75,10 @@ class Fused(nn.Module):
         """How many times as much good images' maps vary at each place as everywhere, at least 1:
         [2,g,g], the classifier's as it is. kept: by which of the images fitted on, bool [N].
 
-        The variance of few images is taken with that of all places, as if of PRIOR more.
+        The variance at a place is taken with that of all places, as if of PRIOR more images: a few
+        say little, and what is high where kinds of good parts differ says less than it seems.
+
+        Reference: moderated variances (Smyth 2004), with a fixed weight.
         """
         if self.distances is None:
             return torch.ones(2, 1, 1)

@@ -296,7 +296,8 @@ def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monk
     study.show_more()
     (line, ) = said
     assert line.count("<li>") == len(RUN_BY)
-    asked = "".join(node.text for node in bs4.BeautifulSoup(line, "html.parser").select("[lang=en]"))
+    page = bs4.BeautifulSoup(line, "html.parser")
+    asked = "".join(node.text for node in page.select("[lang=en]"))
     assert asked.startswith("Not asked here, and what would:Which score? adlib run params/grids/")
     line = asked
     assert {grid: line.count(f"params/grids/{grid}.yaml") for grid in RUN_BY.values()} == {

@@ -115,7 +115,8 @@ def test_the_matrix_shows_each_figure_once_and_says_what_is_the_same_everywhere(
     assert [body.th.select_one("[lang=en]").text for body in page.select("tbody")] == [
         "Memory of patches (PatchCore)", "PCA residual", "Fused"]
     first = page.select_one("tbody tr")
-    assert [cell.text for cell in first.select("td.number")] == ["Mean平均 0.900", "Rank排名 1.0"]
+    assert [cell.text for cell in first.select("td.number")] == ["Mean平均 0.900",
+                                                                 "Rank排名 1.0"]
     assert [cell.select_one(".n").text for cell in first.select("td[data-name]")] == ["0.900"] * 2
     assert first.select_one(".at").text == "76% @ 2%"
     assert [part["style"] for part in first.select(".s")] == ["--l:40;--v:80;--h:80"] * 2
