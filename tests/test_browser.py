@@ -5,8 +5,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 
 import bs4
 import nbformat
@@ -21,11 +19,10 @@ from adlib.report.pages import site
 from adlib.report.words.i18n import Text
 from adlib.runs import overlays
 from adlib.runs.image_layers import Shot
+from tests import browser
 from tests.handmade import DISTANCE, category, finished, ranks
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-               None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+pytestmark = browser.needed
 
 
 TABLE = pd.DataFrame({
@@ -102,7 +99,7 @@ def seen(page, script="", *, tmp_path, at=""):
     allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(act.encode()).digest()).decode()}'"
     copy.write_text(page.read_text().replace("</body>", f"<script>{act}</script></body>").replace(
         "script-src", allowed, 1))
-    found = opened(copy, tmp_path, f"--log-net-log={log}", at=at)
+    found = browser.opened(copy, tmp_path / "profile", f"--log-net-log={log}", at=at)
     # the page's requests
     lines = [
         line for line in log.read_text().splitlines()
@@ -110,16 +107,6 @@ def seen(page, script="", *, tmp_path, at=""):
     ]
     asked = {address for line in lines for address in re.findall(r'"url":"(https?:[^"]+)"', line)}
     return found, asked
-
-
-def opened(page, tmp_path, *options, at=""):
-    """The page as the browser has it after its scripts."""
-    dom = subprocess.run([
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-        "--virtual-time-budget=4000", f"--user-data-dir={tmp_path / 'profile'}", *options,
-        page.as_uri() + at
-    ], capture_output=True, text=True, timeout=120, check=True).stdout
-    return bs4.BeautifulSoup(dom, "html.parser")
 
 
 def counts(page):
@@ -150,7 +137,7 @@ def test_without_a_threshold_no_image_has_a_verdict_until_one_is_chosen(tmp_path
     for script, verdicts in (("", 0), ("document.querySelector('[data-to=oracle]').click();", 8)):
         page.write_text(f"<meta charset=utf-8>{components.live(fragment)}<script>addEventListener("
                         f"'load', () => {{ {script} }});</script>", encoding="utf-8")
-        assert len(shown(opened(page, tmp_path), ".tiles .verdict")) == verdicts
+        assert len(shown(browser.opened(page, tmp_path / "profile"), ".tiles .verdict")) == verdicts
 
 
 def test_the_threshold_moves_the_matrix_the_line_and_the_gallery(reports, tmp_path):
@@ -353,7 +340,7 @@ def test_in_jupyterlab_a_component_moves_however_often_it_is_shown(tmp_path):
     outputs = json.dumps([threshold, gallery]).replace("</", "<\\/")
     page.write_text(f'<body>{frames}<script type="application/json" id="outputs">{outputs}</script>'
                     f'<script>{act}</script></body>')
-    found = opened(page, tmp_path)
+    found = browser.opened(page, tmp_path / "profile")
     one, two = (found.select_one(f"#{name}") for name in ("one", "two"))
     assert len(one.select(".threshold")) == 2 and len(one.select(".gallery")) == 2
     assert not [part for part in found.select(".controls") if part.has_attr("hidden")]
@@ -379,7 +366,7 @@ def test_in_jupyterlab_a_click_says_where_in_the_picture(tmp_path):
             clientX: box.left + box.width / 4, clientY: box.top + box.height * 0.9}}));
           document.body.dataset.ratio = (box.width / box.height).toFixed(2);
         }});</script></body>""")
-    found = opened(page, tmp_path)
+    found = browser.opened(page, tmp_path / "profile")
     assert found.title.text == "0.250 0.900" and found.body["data-ratio"] == "2.00"
 
 

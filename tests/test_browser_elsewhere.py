@@ -2,17 +2,16 @@
 and a phone; in a real browser."""
 import json
 import re
-import subprocess
 
 import pandas as pd
 import pytest
 
 from adlib.report.display import components, render, tables
 from adlib.report.pages import site
-from tests import test_browser
-from tests.test_browser import BROWSER, both, opened
+from tests import browser
+from tests.test_browser import both
 
-pytestmark = test_browser.pytestmark
+pytestmark = browser.needed
 # what JupyterLab has for tables and lists in outputs (its package rendermime)
 JUPYTERLAB = """<style>:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td { text-align: right; }
     .jp-RenderedHTMLCommon tbody tr:nth-child(odd) { background: rgb(1, 2, 3); }
@@ -23,7 +22,7 @@ def told(page, tmp_path, script, *options):
     """What a script in the page, an expression, comes to."""
     page.write_text(page.read_text() + f"""<script>addEventListener("load", () => setTimeout(
         () => {{ document.title = JSON.stringify({script}); }}, 50));</script>""")
-    return json.loads(opened(page, tmp_path, *options).title.text)
+    return json.loads(browser.opened(page, tmp_path / "profile", *options).title.text)
 
 
 @pytest.mark.parametrize("bring", [components.live, components.styled], ids=["lab", "nbconvert"])
@@ -67,8 +66,5 @@ def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
              components.figure(both()[0], "threshold", "The scores of the test images.")]
     sections = [(f"n{i}", "Where is the line?", shown) for i in range(2)]
     page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
-    subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu",
-                    f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000",
-                    f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri()], check=True,
-                   capture_output=True)
+    browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 1

@@ -13,11 +13,11 @@ from adlib.report import comparison
 from adlib.report.display import components, figures
 from adlib.report.pages import site
 from adlib.report.study import Study
-from tests import test_browser
+from tests import browser
 from tests.handmade import DISTANCE, OTHER, OWN, category, finished, ranks
 from tests.test_browser import seen, shown
 
-pytestmark = test_browser.pytestmark
+pytestmark = browser.needed
 SECTIONS = ("ranks", "kinds", "better", "roc", "scores", "places")
 
 

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from urllib.parse import unquote
 
-import bs4
 import numpy as np
 import psutil
 import pytest
@@ -32,10 +31,9 @@ from adlib.evaluation.conformal import Threshold
 from adlib.report.display import charts, components, gallery, scatter, tables
 from adlib.report.words.i18n import Text, t
 from adlib.runs.image_layers import Shot
-from tests import forked
+from tests import browser, forked
 from tests.conftest import picture
 from tests.handmade import failed, small_run
-from tests.test_browser import BROWSER
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "<img src=x onerror=\"document.title='owned'\">"  # HTML in markdown, too
@@ -183,16 +181,6 @@ def test_a_batch_listens_on_this_machine_alone(study):
     assert study[2] == {"127.0.0.1"}  # where the kernels do
 
 
-def opened(page, profile):
-    """A page as the browser has it, scripts having run."""
-    dom = subprocess.run([
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-        "--virtual-time-budget=2000", f"--user-data-dir={profile}",
-        page.as_uri()
-    ], capture_output=True, text=True, timeout=120, check=True).stdout
-    return bs4.BeautifulSoup(dom, "html.parser")
-
-
 def injected(page):
     """Elements that no page of ours has: with a handler, or from an address; a second script."""
     return page.select("script")[1:] + page.select("iframe, object, embed, base, form, svg[x]") + [
@@ -204,7 +192,7 @@ def injected(page):
     ]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+@browser.needed
 def test_names_are_text_on_every_page(study, tmp_path):
     base, here, _ = study
     pages = {
@@ -217,7 +205,7 @@ def test_names_are_text_on_every_page(study, tmp_path):
     for page, names in ((pages["index.html"], [here.name]), (pages["eda"], [
             here.name, TAG, ATTRIBUTE, OTHER
     ]), (run, [here.name, TAG, ATTRIBUTE, OTHER]), (failure, [f"line {TAG}", TAG + ATTRIBUTE])):
-        found = opened(page, tmp_path / "profile")
+        found = browser.opened(page, tmp_path / "profile")
         assert injected(found) == [] and found.title.text != "owned", page
         text = " ".join(found.body.get_text().split())
         assert [name for name in names if name not in text
@@ -228,7 +216,7 @@ def test_names_are_text_on_every_page(study, tmp_path):
         ] == []
 
 
-@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+@browser.needed
 def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
     """What only JupyterLab shows, and a table of any text; then the same name as it is."""
     name, dots = TAG + ATTRIBUTE + OTHER, np.zeros((2, 8, 8, 3), np.uint8)
@@ -254,11 +242,11 @@ def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
     ]
     (tmp_path / "page.html"
      ).write_text(f"<title>mine</title><body>{''.join(fragments)}<script></script></body>")
-    found = opened(tmp_path / "page.html", tmp_path / "profile")
+    found = browser.opened(tmp_path / "page.html", tmp_path / "profile")
     assert injected(found) == [] and found.title.text == "mine" and found.get_text().count(
         name) >= 8
     (tmp_path / "page.html").write_text(f"<title>mine</title><body>{TAG}</body>")
-    found = opened(tmp_path / "page.html", tmp_path / "profile")
+    found = browser.opened(tmp_path / "page.html", tmp_path / "profile")
     assert len(injected(found)) == 1 and found.title.text == "owned"
 
 
