@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from tests import handmade
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
-# files of long tests, the longest first: what the workers share out at the end is short
+# files of long tests, the longest first
 LONG = ("test_faults", "test_end_to_end", "test_onnx_export", "test_pinned_numbers",
         "test_benchmarks", "test_honesty", "test_browser", "test_inference", "test_training",
         "test_frames", "test_onnx_tiles", "test_fused", "test_browser_first_page", "test_notebooks",
@@ -40,7 +41,19 @@ settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: [*LONG, item.path.stem].index(item.path.stem))
+    """Each worker's share, which is so many in a row, begins with long tests: what the workers
+    share out at the end is short."""
+    shares = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
+    short = [item for item in items if item.path.stem not in LONG]
+    for i, name in enumerate(LONG):
+        shares[i % len(shares)] += [item for item in items if item.path.stem == name]
+    sizes = [(len(items) * (i + 1)) // len(shares) - (len(items) * i) // len(shares)
+             for i in range(len(shares))]
+    for share, size in zip(shares, sizes, strict=True):
+        room = max(0, size - len(share))
+        share += short[:room]
+        del short[:room]
+    items[:] = [*itertools.chain(*shares), *short]
 
 
 @pytest.fixture(autouse=True)

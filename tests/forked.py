@@ -50,6 +50,7 @@ class Command:
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if (code := self.poll()) is None:
+            self.kill()  # or this process would wait for it at its own end
             raise subprocess.TimeoutExpired(self._process.name, timeout)
         return code
 

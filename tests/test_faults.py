@@ -197,7 +197,7 @@ def test_a_clock_that_goes_backwards(study, undisturbed):
     batch = study.begin(**wrong)
     wait_for(lambda: (study.folder() / "checkpoint.pt").exists() or batch.poll() is not None)
     batch.kill()
-    batch.communicate()
+    batch.communicate(timeout=60)  # what it had started has ended, too
     # today, and three seconds back with every second
     study.run(**wrong | {"CLOCK_SHIFT": "0", "CLOCK_PACE": "-3"})
     assert study.numbers() == undisturbed.numbers()
