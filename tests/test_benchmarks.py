@@ -23,7 +23,18 @@ from adlib.evaluation.results import write_csv
 from adlib.models import fused, ssim
 from adlib.models.detector import fit
 from adlib.runs import grid
-from benchmarks import detection, gpu, how_many, neighbour, parts, peers, reference, speed, waits
+from benchmarks import (
+    detection,
+    gpu,
+    how_many,
+    neighbour,
+    parts,
+    peers,
+    rates,
+    reference,
+    speed,
+    waits,
+)
 from tests import forked
 from tests.conftest import picture
 from tests.tiny_study import SMALL_DETECTORS
@@ -394,3 +405,27 @@ def test_the_table_of_how_many_pictures_has_a_row_a_part(tmp_path):
     assert list(found.index) == ["nut", "mean"]
     assert found.loc["nut", ["4", "most"]].tolist() == pytest.approx([0.95, 0.975])
     assert found.loc["nut", "gain"] == pytest.approx(0.2 * (1 / 40 - 1 / 90), abs=1e-6)
+
+
+def test_what_is_refused_is_counted_for_either_verdict(drawn, small_detectors):
+    row = rates.measure(Config(name="fused", model="fused", image_size=64, category="hazelnut",
+                               data_root=str(drawn), weights="none"))
+    assert (row["good"], row["bad"]) == (2, 4)
+    refused = [row[rate] for rate in rates.RATES]
+    assert refused == sorted(refused) and row["foreign"] <= refused[0] <= row["good"]
+    for either, by_score in row["found"].values():
+        assert by_score <= either <= row["bad"]
+
+
+def test_rates_are_pooled_over_parts_taken_alike(monkeypatch, capsys):
+    rows = {"nut": {"good": 100, 0.01: 1, 0.05: 20, 0.1: 12, "taken otherwise": ""},
+            "zip": {"good": 100, 0.01: 1, 0.05: 4, 0.1: 8, "taken otherwise": ""},
+            "dim": {"good": 100, 0.01: 90, 0.05: 95, 0.1: 99, "taken otherwise": "darker"}}
+    monkeypatch.setattr(rates, "measure", lambda config: rows[config.category] | {
+        "category": config.category})
+    monkeypatch.setattr(sys, "argv", ["rates", "--weights", "none", *(f"x/{name}" for name in rows)])
+    rates.main()
+    asked = [line for line in capsys.readouterr().out.splitlines() if " asked: " in line]
+    assert [line.split("; ")[1] for line in asked] == ["above: none", "above: nut", "above: none"]
+    assert [line.split(" [")[0] for line in asked] == [
+        "1% asked: 2 of 200, 1.0%", "5% asked: 24 of 200, 12.0%", "10% asked: 20 of 200, 10.0%"]
