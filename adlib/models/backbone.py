@@ -154,8 +154,9 @@ def folded(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def _version(network: nn.Module) -> int:
-    """Another whenever a weight was changed in place."""
-    return sum(values._version for values in network.state_dict(keep_vars=True).values())
+    """Another whenever a weight was changed in place, replaced or moved."""
+    return hash(tuple((values.data_ptr(), values._version)
+                      for values in network.state_dict(keep_vars=True).values()))
 
 
 def _digest(network: nn.Module) -> str:

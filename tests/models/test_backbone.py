@@ -404,3 +404,24 @@ def test_folded_is_the_same_function_of_the_weights_as_they_are_now(backbone):
             network.load_state_dict({key: values + 0.01 * values.abs()
                                      for key, values in network.state_dict().items()})
     assert features.folded(network) is features.folded(network)
+
+
+def in_place(layer):
+    with torch.no_grad():
+        layer.weight.mul_(2)
+
+
+def replaced(layer):
+    layer.weight = torch.nn.Parameter(2 * layer.weight.detach())
+
+
+def moved(layer):  # as by .to(device)
+    layer.weight.data = 2 * layer.weight.detach()
+
+
+@pytest.mark.parametrize("change", [in_place, replaced, moved])
+def test_a_network_that_changed_is_folded_and_hashed_anew(backbone, change):
+    network = copy.deepcopy(backbone)
+    before, digest = features.folded(network), features._digest(network)
+    change(network.encoder.conv1)
+    assert features.folded(network) is not before and features._digest(network) != digest
