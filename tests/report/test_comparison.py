@@ -372,6 +372,7 @@ def test_where_the_score_in_use_is_the_mean_squared_error_its_own_row_says_so(tm
     table = bs4.BeautifulSoup(matrix.matrix(rows, tmp_path), "html.parser")
     child = table.select("tr.child td")
     assert "as above" in child[-2].text and "as above" not in child[-1].text
+    assert child[-2]["data-name"]  # on a phone, where no head stands above it
     shutil.rmtree(tmp_path / "runs" / "nut")  # where it did not run, nothing is as above
     finished(tmp_path, "memory", {DISTANCE: ranks(category("nut"), 1.0)}, where=category("nut"))
     rows = comparison.rows(comparison.performance(tmp_path), tmp_path)
