@@ -8,8 +8,9 @@ import pytest
 
 from adlib.report.display import components, render, tables
 from adlib.report.pages import site
+from adlib.report.words.i18n import Text
 from tests import browser
-from tests.test_browser import both
+from tests.test_browser import DOT, both
 
 pytestmark = browser.needed
 # what JupyterLab has for tables and lists in outputs (its package rendermime)
@@ -68,3 +69,20 @@ def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
     page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
     browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 1
+
+
+def test_where_its_files_are_out_of_reach_a_page_says_so_and_its_links_lead_on(tmp_path):
+    """As JupyterLab shows it: no picture, and no page without the query of its own link."""
+    def finds(picture):
+        return (f'<ul class="finds"><li><img src="{picture}" alt=""></li></ul><p><a href='
+                '"other/index.html#image-1">other</a> <a href="https://there.org/">there</a></p>')
+
+    for picture, hidden in (("gone.webp", False), (DOT, True)):
+        written = site.alone(tmp_path, Text("Found", "检出"), [
+            ("a", Text("A", "甲"), [finds(picture)])], synthetic=False, command=["adlib"])
+        page = browser.opened(written, tmp_path / "profile", at="" if hidden else "?_xsrf=1")
+        assert page.select_one("#beside").has_attr("hidden") == hidden
+        assert page.select_one(".finds li").has_attr("hidden") != hidden
+        inside, outside = page.select("main p > a")
+        assert inside["href"].endswith("other/index.html" + "?_xsrf=1" * (not hidden) + "#image-1")
+        assert outside["href"] == "https://there.org/"
