@@ -32,10 +32,12 @@ def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
                             *gallery.judged(folder), image_layers.read(folder, page))
 
 
-def of_category(reports: Path, category: str) -> Markup:
-    """Any two of a category's finished runs, for JupyterLab."""
+def of_category(reports: Path, category: str, first: str = "") -> Markup:
+    """Any two of a category's finished runs, for JupyterLab; to begin with, one of the
+    configuration `first`."""
     runs = [folder for folder in run_folder.all_runs(reports)
             if folder.parts[-3] == category and run_folder.status(folder).state == "finished"]
+    runs.sort(key=lambda folder: folder.parts[-2] != first)
     return gallery.compare([compared(folder) for folder in runs]) or components.paragraph(
         t("compare.too_few", category=category))
 

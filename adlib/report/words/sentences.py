@@ -333,8 +333,8 @@ def _auroc(entry: dict[str, typing.Any]) -> Text:
 
 
 def reopened(config: Config, code: str, threshold: float) -> Text:
-    return t("limits.reopened", name=config.name, seed=config.seed, score=score(code),
-             threshold=threshold)
+    key = "limits.reopened" if math.isfinite(threshold) else "limits.reopened_without"
+    return t(key, name=config.name, seed=config.seed, score=score(code), threshold=threshold)
 
 
 def robustness(table: pd.DataFrame) -> Text:

@@ -416,3 +416,9 @@ def test_what_chance_could_have_ordered_is_said_to_be_like_guessing():
                                    (0.2, 0.1, 0.3, False), (None, None, None, False)):
         entry = {"value": value, "low": low, "high": high}
         assert bool(sentences.guessing({"chosen": {"auroc": {"test": entry}}})) == said
+
+
+def test_a_reopened_run_without_a_threshold_does_not_name_infinity():
+    said = sentences.reopened(Config(name="pca"), "distance.top1", float("inf"))
+    assert "no threshold" in said and "inf" not in said and "3.5" in sentences.reopened(
+        Config(name="pca"), "distance.top1", 3.5)
