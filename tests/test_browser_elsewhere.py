@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from adlib.report.display import components, render, tables
+from adlib.report.display import charts, components, render, tables
 from adlib.report.pages import site
 from adlib.report.words.i18n import Text
 from tests import browser
@@ -69,6 +69,16 @@ def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
     page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
     browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 1
+
+
+def test_on_paper_many_panels_begin_below_their_heading(tmp_path):
+    line, axis = [("c0", "line", [(0, 0), (1, 1)])], ("", 0, 1, [0, 1])
+    shown = [components.paragraph("Two things can go wrong. " * 40), charts.panels(
+        {f"noise {i}": line for i in range(8)}, ["AUROC"], axis, axis, "All.", "noise")]
+    page = site.alone(tmp_path, "How noisy?", [("n", "In every way", shown)], synthetic=False,
+                      command=["adlib"])
+    browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
+    assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 2
 
 
 def test_where_its_files_are_out_of_reach_a_page_says_so_and_its_links_lead_on(tmp_path):
