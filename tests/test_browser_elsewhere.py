@@ -71,6 +71,18 @@ def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 1
 
 
+def test_no_name_lies_on_the_bars_of_a_threshold(tmp_path):
+    page = site.alone(tmp_path, "Which?", [("n", "Where is the line?", [both()[0]])],
+                      synthetic=False, command=["adlib"])
+    script = page.read_text(encoding="utf-8")  # its policy allows its own script alone
+    page.write_text(re.sub(r"<meta [^>]*Security-Policy[^>]*>", "", script), encoding="utf-8")
+    top, bottom, above, below = told(page, tmp_path, """(() => {
+        const box = (name) => document.querySelector(name).getBoundingClientRect();
+        return [box(".plot svg").top, box(".plot svg").bottom, box(".side.bad").bottom,
+                box(".side.good").top]; })()""")
+    assert above <= top and below >= bottom
+
+
 def test_on_paper_many_panels_begin_below_their_heading(tmp_path):
     line, axis = [("c0", "line", [(0, 0), (1, 1)])], ("", 0, 1, [0, 1])
     shown = [components.paragraph("Two things can go wrong. " * 40), charts.panels(
