@@ -47,7 +47,8 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
     comparison.performance."""
     for category, runs in table[table["status"] == "finished"].groupby("category", sort=False):
         here = reports / FOLDER / str(category)
-        sides = [compared(reports / folder, here) for folder in runs["folder"]]
+        best_first = runs.sort_values("auroc", ascending=False, kind="stable")["folder"]
+        sides = [compared(reports / folder, here) for folder in best_first]
         if shown := gallery.compare(sides):
             write_csv(pd.concat([side.rows.set_index("path")["score"].rename(str(side.name))
                                  for side in sides], axis=1).reset_index(), here / "scores.csv")
