@@ -6,10 +6,11 @@ import re
 import pandas as pd
 import pytest
 
-from adlib.report.display import components, render, tables
+from adlib.report.display import charts, components, render, tables
 from adlib.report.pages import site
+from adlib.report.words.i18n import Text
 from tests import browser
-from tests.test_browser import both
+from tests.test_browser import DOT, both
 
 pytestmark = browser.needed
 # what JupyterLab has for tables and lists in outputs (its package rendermime)
@@ -68,3 +69,42 @@ def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
     page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
     browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 1
+
+
+def test_no_name_lies_on_the_bars_of_a_threshold(tmp_path):
+    page = site.alone(tmp_path, "Which?", [("n", "Where is the line?", [both()[0]])],
+                      synthetic=False, command=["adlib"])
+    script = page.read_text(encoding="utf-8")  # its policy allows its own script alone
+    page.write_text(re.sub(r"<meta [^>]*Security-Policy[^>]*>", "", script), encoding="utf-8")
+    top, bottom, above, below = told(page, tmp_path, """(() => {
+        const box = (name) => document.querySelector(name).getBoundingClientRect();
+        return [box(".plot svg").top, box(".plot svg").bottom, box(".side.bad").bottom,
+                box(".side.good").top]; })()""")
+    assert above <= top and below >= bottom
+
+
+def test_on_paper_many_panels_begin_below_their_heading(tmp_path):
+    line, axis = [("c0", "line", [(0, 0), (1, 1)])], ("", 0, 1, [0, 1])
+    shown = [components.paragraph("Two things can go wrong. " * 40), charts.panels(
+        {f"noise {i}": line for i in range(8)}, ["AUROC"], axis, axis, "All.", "noise")]
+    page = site.alone(tmp_path, "How noisy?", [("n", "In every way", shown)], synthetic=False,
+                      command=["adlib"])
+    browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
+    assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 2
+
+
+def test_where_its_files_are_out_of_reach_a_page_says_so_and_its_links_lead_on(tmp_path):
+    """As JupyterLab shows it: no picture, and no page without the query of its own link."""
+    def finds(picture):
+        return (f'<ul class="finds"><li><img src="{picture}" alt=""></li></ul><p><a href='
+                '"other/index.html#image-1">other</a> <a href="https://there.org/">there</a></p>')
+
+    for picture, hidden in (("gone.webp", False), (DOT, True)):
+        written = site.alone(tmp_path, Text("Found", "检出"), [
+            ("a", Text("A", "甲"), [finds(picture)])], synthetic=False, command=["adlib"])
+        page = browser.opened(written, tmp_path / "profile", at="" if hidden else "?_xsrf=1")
+        assert page.select_one("#beside").has_attr("hidden") == hidden
+        assert page.select_one(".finds li").has_attr("hidden") != hidden
+        inside, outside = page.select("main p > a")
+        assert inside["href"].endswith("other/index.html" + "?_xsrf=1" * (not hidden) + "#image-1")
+        assert outside["href"] == "https://there.org/"

@@ -34,7 +34,7 @@ from adlib.report.display import components, figures, gallery, side_by_side
 from adlib.report.display.render import render
 from adlib.report.words import sentences
 from adlib.report.words.i18n import join, t
-from adlib.runs import image_layers, inference, run_folder
+from adlib.runs import image_layers, inference, predictions, run_folder
 from adlib.runs.inference import Reopened
 
 PAGE = 24  # pictures of a page
@@ -186,8 +186,9 @@ def every_image(look: Look) -> w.Widget:
 
 
 def another(look: Look) -> Markup:
-    """Any two runs of the category beside each other."""
-    return side_by_side.of_category(look.reports, look.run.config.category)
+    """This run beside any other of the category."""
+    config = look.run.config
+    return side_by_side.of_category(look.reports, config.category, config.name)
 
 
 def what_if(look: Look) -> w.Widget:
@@ -281,9 +282,14 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
     why = components.paragraph(join(said)) if said else Markup("")
     if not names:
         return why
-    given = [one.given for one in decoded]
-    scores, shots = look.seen(given if look.run.detector.tile else torch.stack(given),
-                              whole=torch.stack([one.whole[:3] for one in decoded]))
+    given, whole = ([one.given for one in decoded],
+                    torch.stack([one.whole[:3] for one in decoded]))
+    scores, shots = look.seen(given if look.run.detector.tile else torch.stack(given), whole=whole)
+    foreign = [name for i, (name, reason) in enumerate(zip(
+        names, look.run.foreign(whole)[1], strict=True))
+        if predictions.verdict(look.run, scores[i:i + 1], reason) == "foreign"]
+    if foreign:
+        why += components.paragraph(t("lab.foreign", names=join(foreign, ", ")))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
                          "defect": "", "score": scores,
                          "p_value": look.run.threshold.p_values(scores)})

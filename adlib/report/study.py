@@ -193,8 +193,10 @@ class Study:
         found = questions.localization(self.main, self.reports)
         if found.empty:
             return None
-        heat = tables.heat(questions.places(found), t("caption.places"), "places", "places.csv",
-                           low=0, high=1)
+        best_first = found.sort_values("configuration", key=lambda names: names.map(
+            self.order.index), kind="stable")
+        heat = tables.heat(questions.places(best_first), t("caption.places"), "places",
+                           "places.csv", low=0, high=1)
         return Section("", [heat], [(found, t("caption.localization"))], {"places.csv": found})
 
     def limits(self) -> Section | None:

@@ -82,6 +82,9 @@ def said(found: pd.DataFrame) -> Text:
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the configurations that cannot be told apart in words."""
+    """`table` with the configurations that cannot be told apart in words; where there is none, it
+    does not say of how many others."""
+    if not found["unsure"].map(len).any():
+        found = found.drop(columns="others")
     return with_texts(found, best=map(label, found["best"]),
                       unsure=(enumerated(map(label, names)) for names in found["unsure"]))

@@ -150,7 +150,7 @@ def _finished(run: Reopened, rows: typing.Sequence[Prediction],
             sizes[i], max(SIDE, *whole.shape[-2:])) if overlaid else b""
         found.append((dataclasses.replace(
             row, score=float(scores[i]), p_value=_number(p_values[i]), reason=reasons[i],
-            verdict=_verdict(run, scores[i:i + 1], reasons[i]),
+            verdict=verdict(run, scores[i:i + 1], reasons[i]),
             foreign_p_value=_number(foreign_p_values[i]),
             **{name: float(values[i]) for name, values in taken.items()}), overlay))
     return found
@@ -160,8 +160,11 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
-    """A large defect can make a picture unlike the part, too: it is anomalous then. Where the part
+def verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
+    """Of one picture, scores [1]: anomalous, foreign, good, or "" without a threshold. reason: as
+    Reopened.foreign.
+
+    A large defect can make a picture unlike the part, too: it is anomalous then. Where the part
     is absent there is nothing to be anomalous."""
     if reason != "absent" and run.threshold.exceeded(scores)[0]:
         return "anomalous"

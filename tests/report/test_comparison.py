@@ -372,6 +372,7 @@ def test_where_the_score_in_use_is_the_mean_squared_error_its_own_row_says_so(tm
     table = bs4.BeautifulSoup(matrix.matrix(rows, tmp_path), "html.parser")
     child = table.select("tr.child td")
     assert "as above" in child[-2].text and "as above" not in child[-1].text
+    assert child[-2]["data-name"]  # on a phone, where no head stands above it
     shutil.rmtree(tmp_path / "runs" / "nut")  # where it did not run, nothing is as above
     finished(tmp_path, "memory", {DISTANCE: ranks(category("nut"), 1.0)}, where=category("nut"))
     rows = comparison.rows(comparison.performance(tmp_path), tmp_path)
@@ -473,6 +474,9 @@ def test_the_answer_is_from_the_numbers(tmp_path):
         "good ones are false alarms. Not distinguishable from it: PCA residual.")
     grey = rows.loc["mean_grey", "auroc"]
     assert f"Gaussian per position (PaDiM) does not beat Mean grey (no model) ({grey:.3f}), which is no model at all." in said
+    besides = answers.besides(rows)  # the notebook's end, which does not say the first screen again
+    assert besides.startswith("The answer of each category stands at the top. Gaussian per")
+    assert "is best" not in besides and "Not distinguishable" not in besides
 
 
 def test_a_clear_best_is_said_to_be_one_and_a_single_row_is_compared_with_nothing(tmp_path):

@@ -115,7 +115,8 @@ def sentences(reports):
     sections = [getattr(study, name)() for name in SECTIONS]
     answer, without = ranking.answer(rows, "nut"), rows.assign(auroc=math.nan, half_found=9.0)
     return [
-        answers.full(rows), answers.full(apart), answers.full(rows.assign(auroc=math.nan)),
+        answers.full(rows), answers.besides(rows), answers.full(apart),
+        answers.full(rows.assign(auroc=math.nan)),
         answers.full(rows.assign(random=True, with_best=math.nan)),
         answers.full(rows.assign(random=rows["name"] == "pca")),
         answers.full(rows[rows["name"].isin(["memory", "pca"])]), answers.short(answer),

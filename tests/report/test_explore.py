@@ -236,6 +236,8 @@ def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_ru
     assert [option.text for option in shown.select("[data-side=one] option")] == [
         "CAE + MSE, seed 0", "Mean grey (no model), seed 0"]
     assert len(shown.select("g[data-i]")) == len(look.test)
+    assert soup(explore.another(explore.open_run(other))).select_one(
+        "[data-side=one] option").text == "Mean grey (no model), seed 0"  # the desk's run first
 
 
 def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_run):
@@ -295,7 +297,7 @@ def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_cou
     assert "0.00% of the image changed" in hidden.text
 
 
-def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run):
+def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run, monkeypatch):
     look = explore.open_run(course_run(model="pca", name="pca", image_size=64))
     sources = [("../good.png", look.part.category.test[0]), ("a <b>.png", look.part.category.test[1])]
     files_given = [(name, path.read_bytes()) for name, path in sources]
@@ -307,6 +309,11 @@ def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run):
         "called", "let-pass"}
     assert "no.png is no picture that can be read" in shown.text
     assert "no.png is no picture" in soup(explore.judged_photos(look, [("no.png", b"")])).text
+    with monkeypatch.context() as patch:  # as `adlib predict` would say
+        patch.setattr(type(look.run), "foreign", lambda _, whole: (
+            np.zeros(len(whole)), np.array(["absent", ""][:len(whole)], object)))
+        said = soup(explore.judged_photos(look, files_given)).select_one("p").text
+        assert said.startswith("Not this part: good.png.") and "a <b>" not in said
     box = explore.my_photo(look)
     assert "Drop pictures here" in page(box).text and "adlib-drop" in box._dom_classes
     given = next(one for one in widgets(box) if isinstance(one, w.Text))

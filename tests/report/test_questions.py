@@ -321,3 +321,6 @@ def test_how_small_and_how_faint(tmp_path, area95, shown, contrast95, faint):
     line = tables.markdown(questions.smallest(tmp_path)).splitlines()[-1]
     assert line == (f"| nut | PCA residual | crack | 0.2% | {shown} | 0.1% | 2% | 88% | {faint} "
                     "| 0.10 |")
+    cells = bs4.BeautifulSoup(tables.html(questions.smallest(tmp_path), "caption"),
+                              "html.parser").select("tbody td")
+    assert [cell.get("class") for cell in cells] == [None] * 3 + [["number"]] * 7

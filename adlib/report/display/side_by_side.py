@@ -32,10 +32,12 @@ def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
                             *gallery.judged(folder), image_layers.read(folder, page))
 
 
-def of_category(reports: Path, category: str) -> Markup:
-    """Any two of a category's finished runs, for JupyterLab."""
+def of_category(reports: Path, category: str, first: str = "") -> Markup:
+    """Any two of a category's finished runs, for JupyterLab; to begin with, one of the
+    configuration `first`."""
     runs = [folder for folder in run_folder.all_runs(reports)
             if folder.parts[-3] == category and run_folder.status(folder).state == "finished"]
+    runs.sort(key=lambda folder: folder.parts[-2] != first)
     return gallery.compare([compared(folder) for folder in runs]) or components.paragraph(
         t("compare.too_few", category=category))
 
@@ -45,7 +47,8 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
     comparison.performance."""
     for category, runs in table[table["status"] == "finished"].groupby("category", sort=False):
         here = reports / FOLDER / str(category)
-        sides = [compared(reports / folder, here) for folder in runs["folder"]]
+        best_first = runs.sort_values("auroc", ascending=False, kind="stable")["folder"]
+        sides = [compared(reports / folder, here) for folder in best_first]
         if shown := gallery.compare(sides):
             write_csv(pd.concat([side.rows.set_index("path")["score"].rename(str(side.name))
                                  for side in sides], axis=1).reset_index(), here / "scores.csv")

@@ -40,7 +40,8 @@ def html(table: pd.DataFrame, caption: str, name: str = "table", data: str = "")
     if table.empty:
         return Markup("")
     columns, shown = _shown(table)
-    numeric = [all(not line[i] or NUMBER.match(line[i]) for line in shown)
+    instead = "", t("limits.not_reached")  # of a number
+    numeric = [all(line[i] in instead or NUMBER.match(line[i]) for line in shown)
                for i in range(len(columns))]
     shown = render("table.html.j2", caption=caption, numeric=numeric,
                    titles=list(map(title, columns)), rows=shown)

@@ -138,7 +138,8 @@ def run_page(reports: Path, row: typing.Any, commands: dict[str, str]) -> Page:
         metrics = comparison.read_metrics(folder)
         page["judged"] = row.auroc == row.auroc
         page["result"] = sentences.result(row.category, name, metrics, params["target_fpr"])
-        page["caution"] = sentences.taken_otherwise(metrics, params["target_fpr"])
+        page["caution"] = join(filter(None, [
+            sentences.taken_otherwise(metrics, params["target_fpr"]), sentences.guessing(metrics)]))
     return page if done else page | {"failure": _failure(
         folder, t("page.run_not_finished"), row.status, row.reason, page["command"])}
 

@@ -119,33 +119,50 @@ def overall(rows: pd.DataFrame) -> Text | None:
 
 
 def full(rows: pd.DataFrame) -> Text:
-    """Which row is best in each category, what is not distinguishable from it, which rows beat no
-    baseline, how the reference's claims fared, and what has no result."""
-    said, told = [overall(rows)], set()
-    for category in dict.fromkeys(rows["category"]):
-        found = ranking.answer(rows, category)
-        if found.unjudged:
-            told.add(category)
-            said.append(short(found))
-        if not (found.best or found.random or found.apart):
-            continue
-        said += [short(found), _below_baselines(rows, found)]
-        if found.apart:
-            said.append(t("answer.not_compared", category=category, rows=labels(found.apart)))
-        if found.random and found.best:
-            said.append(t("answer.not_compared_random", category=category,
-                          rows=labels(found.random)))
-    judged = [verdict for verdict in ("reached", "exceeded", "missed")
-              if (rows["verdict"] == verdict).any()]
+    """Which row is best in each category and what is not distinguishable from it; then what the
+    first screen does not say (`besides`)."""
+    said = [overall(rows)]
+    for found in _found(rows):
+        if found.unjudged or found.best or found.random or found.apart:
+            said += [short(found), *_left_aside(rows, found)]
+    return join(filter(None, [*said, *_of_all(rows)])) or t("answer.no_auroc_yet")
+
+
+def besides(rows: pd.DataFrame) -> Text:
+    """Where the answers stand, and what they leave out: which rows beat no baseline or were not
+    compared, how the reference's claims fared, what has no result."""
+    said = [one for found in _found(rows) for one in _left_aside(rows, found)]
+    return join(filter(None, [t("answer.above"), *said, *_of_all(rows)]))
+
+
+def _found(rows: pd.DataFrame) -> list[Answer]:
+    return [ranking.answer(rows, category) for category in dict.fromkeys(rows["category"])]
+
+
+def _left_aside(rows: pd.DataFrame, found: Answer) -> list[Text | None]:
+    """Of a category: rows that beat no baseline, and those that were compared with nothing."""
+    said = [_below_baselines(rows, found)] if found.best else []
+    if found.apart:
+        said.append(t("answer.not_compared", category=found.category, rows=labels(found.apart)))
+    if found.random and found.best:
+        said.append(t("answer.not_compared_random", category=found.category,
+                      rows=labels(found.random)))
+    return said
+
+
+def _of_all(rows: pd.DataFrame) -> list[Text]:
+    """How the reference's claims fared, and what has no result."""
+    said, judged = [], [verdict for verdict in ("reached", "exceeded", "missed")
+                        if (rows["verdict"] == verdict).any()]
     if judged:
         counts = rows["verdict"].value_counts()
         verdicts = (t(f"answer.n_{verdict}", n=counts[verdict]) for verdict in judged)
         said.append(t("answer.claims", n=counts[judged].sum(), verdicts=enumerated(verdicts)))
+    told = {found.category for found in _found(rows) if found.unjudged}
     absent = [t("answer.absent_row", category=row["category"], label=label(row["configuration"]),
                 status=status(row)) for _, row in rows[rows["auroc"].isna()].iterrows()
               if row["status"] != "finished" or row["category"] not in told]
-    said += [t("answer.absent", rows=join(absent, "; "))] if absent else []
-    return join(filter(None, said)) or t("answer.no_auroc_yet")
+    return said + [t("answer.absent", rows=join(absent, "; "))] * bool(absent)
 
 
 def status(row: typing.Mapping[str, typing.Any]) -> Text:

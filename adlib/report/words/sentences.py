@@ -185,6 +185,13 @@ def taken_otherwise(metrics: dict[str, typing.Any], target_fpr: float) -> Text |
     return t("conditions.too_many", asked=target_fpr, **alarms) if above else ""
 
 
+def guessing(metrics: dict[str, typing.Any]) -> Text | str:
+    """That chance could have put the test images into a run's order; "" where it could not."""
+    entry = metrics["chosen"]["auroc"]["test"]
+    chance = entry["value"] is not None and entry["low"] <= 0.5 <= entry["high"]
+    return t("answer.guessing") if chance else ""
+
+
 def refused_in_addition(metrics: dict[str, typing.Any]) -> list[Text]:
     """What the verdict "foreign" refuses of the test images beside the score; [] where nobody
     knows."""
@@ -230,9 +237,10 @@ def misses(table: pd.DataFrame) -> Text:
     said = [t("misses.some", n=len(missed), of=len(bad))]
     if bad["defect"].nunique() > 1 and len(missed) > 1:
         counts = missed["defect"].value_counts()
-        said.append(t("misses.most", n=counts.iloc[0], of=len(missed),
-                      defect=defect(counts.index[0]),
-                      all=int((bad["defect"] == counts.index[0]).sum())))
+        if (counts == counts.iloc[0]).sum() == 1:  # else no kind is most of them
+            said.append(t("misses.most", n=counts.iloc[0], of=len(missed),
+                          defect=defect(counts.index[0]),
+                          all=int((bad["defect"] == counts.index[0]).sum())))
     if whole := sorted(set(bad["defect"]) - set(missed["defect"])):
         said.append(t("misses.never", defects=join(map(defect, whole), ", ")))
     if not bad["score"].equals(bad["chosen_score"]):
@@ -325,8 +333,8 @@ def _auroc(entry: dict[str, typing.Any]) -> Text:
 
 
 def reopened(config: Config, code: str, threshold: float) -> Text:
-    return t("limits.reopened", name=config.name, seed=config.seed, score=score(code),
-             threshold=threshold)
+    key = "limits.reopened" if math.isfinite(threshold) else "limits.reopened_without"
+    return t(key, name=config.name, seed=config.seed, score=score(code), threshold=threshold)
 
 
 def robustness(table: pd.DataFrame) -> Text:

@@ -186,21 +186,22 @@ def test_what_is_missed_is_counted_by_defect_the_most_missed_first_and_by_size()
                     [0, 1, 1, 0, 0])
     shown = components.misses(found)
     assert rows_of(shown) == [
-        ["cut", "1 / 2", "", "1", "0.900", "0.500", "0.250"], ["hole", "2 / 2", "", "0", "", "", ""],
-        ["defects up to 1.50% of the image", "1 / 2", "", "1", "", "", ""],
-        ["defects above 1.50% of the image", "2 / 2", "", "0", "0.800", "0.000", "0.000"]]
+        ["cut", "1 / 2", "", "0.900", "0.500", "0.250"], ["hole", "2 / 2", "", "", "", ""],
+        ["defects up to 1.50% of the image", "1 / 2", "", "", "", ""],
+        ["defects above 1.50% of the image", "2 / 2", "", "0.800", "0.000", "0.000"]]
     bars = english(shown).select(".part")
     assert [bar.span["style"] for bar in bars] == ["width:50.0%", "width:100.0%"] * 2
     assert [bar.i["style"] for bar in bars] == ["left:50.0%"] * 4  # the reference's
+    assert all(re.fullmatch(r"\d+%–\d+%", bar["title"]) for bar in bars)  # the 95% interval
 
 
 def test_without_an_anomalous_label_nothing_can_be_missed():
     assert components.misses(results([0, 0], [0, 1], ["good"] * 2)) == ""
     one = results([1, 1], [1, 0], ["cut", "cut"], [(0, 0.02), (1, 0.02)])  # of one kind and size
-    assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "1"]]
+    assert rows_of(components.misses(one)) == [["cut", "1 / 2", ""]]
     assert not english(components.misses(one)).select(".part i")
     one.localization = {"groups": [], "pixel_auroc": 0.9, "au_pro_30": 0.5, "au_pro_05": 0.25}
-    assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "1", "0.900", "0.500", "0.250"]]
+    assert rows_of(components.misses(one)) == [["cut", "1 / 2", "", "0.900", "0.500", "0.250"]]
 
 
 def test_a_figure_has_a_permalink_in_ascii_and_says_where_it_comes_from():

@@ -239,6 +239,10 @@ def test_what_is_missed_by_kind_and_what_the_reference_says_of_it():
     assert sentences.misses(table) == (
         "Missed: 6 of 15 anomalous test images. 6 of the 6 are of the kind cut (10 in all). "
         "Never missed: hole. At its own threshold the mean squared error would find 2 of these 6.")
+    found, kinds = table["chosen_prediction"] == 1, table["defect"].copy()
+    missed = table.index[(table["split"] == "test") & (table["label"] == 1) & ~found]
+    kinds[missed] = ["cut", "hole"] * 3  # three of either: no kind is most of them
+    assert "are of the kind" not in sentences.misses(table.assign(defect=kinds))
     _, run = metrics({OWN: tests[OTHER] + 2})
     assert sentences.misses(run.table) == (
         "Nothing is missed: all 15 anomalous test images are found.")
@@ -405,3 +409,16 @@ def test_how_large_a_defect_must_be():
     said = sentences.detectability(pd.DataFrame({"defect": ["crack"]}), sizes)
     assert "crack 1.20%, hole 0.10% or less, cut not reached (found 25% at real size)." in said
     assert "No psychometric curves" in sentences.detectability(pd.DataFrame(), sizes)
+
+
+def test_what_chance_could_have_ordered_is_said_to_be_like_guessing():
+    for value, low, high, said in ((0.6, 0.4, 0.8, True), (0.8, 0.6, 0.9, False),
+                                   (0.2, 0.1, 0.3, False), (None, None, None, False)):
+        entry = {"value": value, "low": low, "high": high}
+        assert bool(sentences.guessing({"chosen": {"auroc": {"test": entry}}})) == said
+
+
+def test_a_reopened_run_without_a_threshold_does_not_name_infinity():
+    said = sentences.reopened(Config(name="pca"), "distance.top1", float("inf"))
+    assert "no threshold" in said and "inf" not in said and "3.5" in sentences.reopened(
+        Config(name="pca"), "distance.top1", 3.5)

@@ -33,6 +33,18 @@ document.getElementById("language").addEventListener("click", (event) => { speak
 
 window.adlib.spoken = () => speak(document.documentElement.lang);  // for what a component adds
 
+// ---- JupyterLab gives its files to what carries the query of its own links, and none to a page's pictures; a page that was passed
+// on alone has none, either
+if (location.search) each("a[href]", (link) => { if (link.host === location.host) link.search = location.search; });
+function missing(image) {
+  if (!image.matches?.("main img[src]")) return;
+  document.getElementById("beside").hidden = false;
+  const part = image.closest(".finds li");
+  if (part) part.hidden = true;
+}
+addEventListener("error", (event) => missing(event.target), true);
+each("main img[src]", (image) => { if (image.complete && !image.naturalWidth) missing(image); });
+
 // ---- what a link leads to is unfolded; the arrow keys lead to the previous and the next run
 function unfold() {
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
