@@ -345,7 +345,7 @@ def _label_file(category: Category) -> dict[str, Label]:
                          f"remove the entries or add the files")
     if unlabelled := sorted(test - labels.keys()):
         raise InputError(f"{path} has no entry for {len(unlabelled)} test images "
-                         f"({some(unlabelled)}); add their labels")
+                         f"({some(unlabelled)}); add their labels, under these names")
     return labels
 
 

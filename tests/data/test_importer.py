@@ -113,6 +113,15 @@ def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
         f"{photos / 'shift 0' / 'IMG_0000'} is a picture, and its name does not end as one's does"]
 
 
+def test_a_link_to_nothing_is_left_out_and_said(photos):
+    (photos / "gone.png").symlink_to("nowhere.png")
+    (photos / "self.png").symlink_to("self.png")
+    made = importer.plan(photos)
+    assert len(made.copies) == 12 and [reason.rpartition("/")[2] for reason in made.left_out] == [
+        "gone.png cannot be read (No such file or directory)",
+        "self.png cannot be read (Too many levels of symbolic links)"]
+
+
 def test_a_reason_that_many_share_is_said_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
