@@ -107,7 +107,7 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
 
 def check_name(name: str) -> None:
     """Raises InputError for what cannot be a part's name."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
+    if not re.fullmatch(r"[^\W_][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
 
