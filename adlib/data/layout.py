@@ -235,9 +235,9 @@ def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence
     others = {folder.name for folder in folders(root)} - {name}
     if absent := [key for key, path in named.items()
                   if not path and "".join(PureWindowsPath(key).parts[:1]) not in others]:
+        named_so = untrusted.sanitized(some(absent))
         raise InputError(f"exclude names {len(absent)} images that are not among the good training "
-                         f"images of {root / name} ({untrusted.sanitized(some(absent))}); correct or "
-                         "remove the names")
+                         f"images of {root / name} ({named_so}); correct or remove the names")
     return set(filter(None, named.values()))
 
 
