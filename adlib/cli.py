@@ -137,8 +137,9 @@ def new(args: argparse.Namespace) -> int:
         from adlib.models import backbone
         from adlib.report import readiness
 
-        weights = {"weights": str(Path(args.weights).expanduser())} if args.weights else {}
-        backbone.load_backbone(Config.from_mapping(fused | weights))  # before anything is copied
+        given = {key: os.path.expanduser(value) for key in ("weights", "exclude")
+                 if (value := getattr(args, key))}
+        backbone.load_backbone(Config.from_mapping(fused | given))  # before anything is copied
         if not importer.create(root, args.name, made):
             print(f"{root / args.name} holds these pictures already; going on with them")
         if not args.exclude:
@@ -147,8 +148,7 @@ def new(args: argparse.Namespace) -> int:
                  f"category={args.name}"]
         for option in ("reports", "weights", "lang", "exclude"):
             words += [f"--{option}", value] if (value := getattr(args, option)) else []
-        code = run(_parser().parse_args(words), engine)
-    return code
+        return run(_parser().parse_args(words), engine)
 
 
 def predict(args: argparse.Namespace) -> int:

@@ -365,7 +365,8 @@ def _listed(value: object) -> object:
     """What a file lists, without lines of #; a list as it is."""
     if not isinstance(value, (str, os.PathLike)) or str(value).lstrip()[:1] in ("", "["):
         return value
-    lines = Path(own_file(f"{value}:")).read_text(encoding="utf-8-sig").splitlines()
+    found = Path(own_file(f"{value}:")).read_bytes()
+    lines = found.decode(json.detect_encoding(found)).splitlines()  # UTF-8, or Windows' UTF-16
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

@@ -142,6 +142,8 @@ def test_check_of_a_detector_of_ones_own(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "FAIL  its maps are [N,h,w]" in out and "not ready" in out
     assert "no file" in fails(capsys, "check", tmp_path / "gone.py")
+    (tmp_path / "picture.png").touch()
+    assert "is no Python file" in fails(capsys, "check", tmp_path / "picture.png")
     path.write_text("")
     assert "holds no class with fit(images)" in fails(capsys, "check", path)
 

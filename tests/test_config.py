@@ -122,6 +122,9 @@ def test_names_to_exclude_are_a_list_or_the_path_of_one(tmp_path, monkeypatch):
         config = Config(exclude=given)
         assert config.excluded == ["a, 1.png", "b.png"]
         assert Config(**config.as_dict()) == config
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le"):  # as Windows writes it
+        (tmp_path / "bad.txt").write_text("b.png\r\n\u00e4.png\r\n", encoding=encoding)
+        assert Config(exclude="bad.txt").excluded == ["b.png", "\u00e4.png"]
     assert Config(exclude="").excluded == Config(exclude=[]).excluded == []
     for given in ("nosuch.txt", "b.png", [3], {"a": 1}, "[a"):
         with pytest.raises(InputError, match="^exclude is .*; give names"):

@@ -107,7 +107,7 @@ def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
 
 def check_name(name: str) -> None:
     """Raises InputError for what cannot be a part's name."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not is_folder_name(name):
+    if not re.fullmatch(r"[^\W_][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
 
@@ -181,13 +181,14 @@ def _readable(paths: list[Path], left_out: dict[Path, str],
               earlier: typing.Sequence[Path] = ()) -> list[Path]:
     """Those that decode to their end and are no copy of another one or of an earlier one."""
     seen = {digest: path for path, digest in files.content_hashes(list(earlier)).items()}
-    readable = []
-    for path, digest in files.content_hashes(paths).items():
+    decoded, readable = [], []
+    for path in paths:
         try:
             reading.examine(path)
+            decoded.append(path)
         except Exception as error:  # whatever a decoder trips over, the file is named
             left_out[path] = f"cannot be read ({files.reason_of(error)})"
-            continue
+    for path, digest in files.content_hashes(decoded).items():
         if digest in seen:
             left_out[path] = f"is a copy of {seen[digest]}"
             continue

@@ -230,12 +230,14 @@ def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence
     keys = {key: path for path in train for key in (
         path.relative_to(root).as_posix(), "/".join(path.relative_to(root).parts[3:]))}
     spelled = {pairing.folded(key): path for key, path in keys.items()}
-    named = {key: keys.get(key, spelled.get(pairing.folded(key))) for key in exclude}
+    named = {key: keys.get(key, spelled.get(pairing.folded(PureWindowsPath(key).as_posix())))
+             for key in exclude}
     others = {folder.name for folder in folders(root)} - {name}
     if absent := [key for key, path in named.items()
-                  if not path and key.partition("/")[0] not in others]:
+                  if not path and "".join(PureWindowsPath(key).parts[:1]) not in others]:
+        named_so = untrusted.sanitized(some(absent))
         raise InputError(f"exclude names {len(absent)} images that are not among the good training "
-                         f"images of {root / name} ({some(absent)}); correct or remove the names")
+                         f"images of {root / name} ({named_so}); correct or remove the names")
     return set(filter(None, named.values()))
 
 
@@ -345,7 +347,7 @@ def _label_file(category: Category) -> dict[str, Label]:
                          f"remove the entries or add the files")
     if unlabelled := sorted(test - labels.keys()):
         raise InputError(f"{path} has no entry for {len(unlabelled)} test images "
-                         f"({some(unlabelled)}); add their labels")
+                         f"({some(unlabelled)}); add their labels, under these names")
     return labels
 
 

@@ -160,7 +160,7 @@ def _turned(mask: Image.Image, shown: tuple[int, int], tag: int | None) -> tuple
     """The mask as its image is shown, and a note ("" = there is nothing to say)."""
     sensor = shown[::-1] if tag in SWAPPED else shown
     exact = mask.size in (shown, sensor)
-    as_shown, as_sensor = (mask.size == size if exact else _alike(mask.size, size)
+    as_shown, as_sensor = (mask.size == size if exact else alike(mask.size, size)
                            for size in (shown, sensor))
     if as_shown:
         return mask, "exif" if as_sensor and tag in TURNED else ""
@@ -170,7 +170,7 @@ def _turned(mask: Image.Image, shown: tuple[int, int], tag: int | None) -> tuple
                      f"{shown[0]}x{shown[1]}")
 
 
-def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+def alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one is the other at another scale, but for the rounding of its sides."""
     return 2 * abs(size[0] * other[1] - size[1] * other[0]) <= sum(other)
 

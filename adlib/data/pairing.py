@@ -62,7 +62,8 @@ def check_defective(pictures: Places) -> None:
             raise InputError(f"{path.parent} calls pictures good that lie in the folder of a "
                              "defect; move them to the good ones")
         if (other := known.setdefault(_stem(place).removesuffix("_mask"), path)) is not path:
-            raise InputError(f"{other} and {path.name} are two pictures of one name, by which "
+            near = path.name if path.parent == other.parent else path
+            raise InputError(f"{other} and {near} are two pictures of one name, by which "
                              "masks are found; rename one, or move it to the masks if it is one")
 
 

@@ -13,6 +13,7 @@ from adlib.data import files, layout, reading
 from adlib.data.reading import GreyRange, Header
 
 if typing.TYPE_CHECKING:
+    import numpy as np
     import torch
 
 MAP_SIZE = 256  # pixels a side of the maps of all but the autoencoders
@@ -54,8 +55,9 @@ class Findings:
         those of `noted`: unread (images without a place in the layout), stray (masks of no image),
         bare (folders of a defect without an image), respelled (names and labels taken for good,
         bad, train or test in another case), alike (defects that differ in case alone), absent (no
-        mask, where others have one), contradicted (good, but its mask shows a defect), and
-        data.masks' own, once a defect.
+        mask, where others have one), contradicted (good, but its mask shows a defect), misfit (of
+        the masks roi and ignore, with the shape of no training image), and data.masks'
+        own, once a defect.
         """
         problems = [("unreadable", (name, )) for name in self.unreadable]
         problems += [(code, names) for code, names in self.listed.items() if names]
@@ -99,6 +101,8 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     defects = Counter(label.defect for label in of_test.values())
     masked = Counter(label.defect for path, label in of_test.items() if path in category.masks)
     mask_problem, noted = _masks(category, of_test, size)
+    misfit, region_problem = _regions(category, [headers[key].size for key in map(
+        category.key, category.train) if key in headers])
     identical: dict[str, list[Path]] = {}
     for path, digest in files.content_hashes(paths).items():
         identical.setdefault(digest, []).append(path)
@@ -120,9 +124,9 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
             "eight_bits": tuple(
                 key for key, one in headers.items() if grey_range and not one.extent),
             "coarse": tuple(coarse) if 2 * len(coarse) > len(category.train) else ()},
-        mask_problem=mask_problem,
+        mask_problem="; ".join(filter(None, (mask_problem, region_problem))),
         masks={name: (masked[name], n) for name, n in sorted(defects.items()) if name != "good"},
-        noted=_places(category, defects) | noted)
+        noted=_places(category, defects) | noted | {"misfit": misfit})
 
 
 def _places(category: layout.Category, defects: typing.Iterable[str]) -> dict[str, Group]:
@@ -192,6 +196,26 @@ def _masks(category: layout.Category, labels: dict[Path, layout.Label],
         for note in ["contradicted"] * bool(grid.any()) if good else found.elements():
             noted[note].append(category.key(path))
     return "", {note: tuple(names) for note, names in noted.items()}
+
+
+def _regions(category: layout.Category, sizes: typing.Iterable[tuple[int, int]]
+             ) -> tuple[Group, str]:
+    """The masks roi and ignore that have the shape of no image, turned or not; and why they cannot
+    be used. sizes: of images, width and height."""
+    from adlib.data import frame, masks
+
+    def read(path: Path) -> np.ndarray:
+        region = masks.region(path)
+        if not any(masks.alike(region.shape, one) for size in shapes for one in (size, size[::-1])):
+            misfit.append(category.key(path))
+        return region
+
+    shapes, misfit = set(sizes), list[str]()
+    try:
+        frame.looked_at(category.roi, category.ignore, read)
+    except InputError as error:
+        return tuple(misfit), str(error)
+    return tuple(misfit), ""
 
 
 def _examine(path: Path) -> Header | str:

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import typing
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from adlib.data import layout
 from adlib.data.frame import Frame
 
-DECODER = "4"  # part of every cache key: raise it when a file gives other pixels than before
+DECODER = "5"  # part of every cache key: raise it when a file gives other pixels than before
 # A file is what its content says. What is not in this list (PostScript, say) starts no decoder.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "PPM", "GIF")
 MEGAPIXELS = 300  # of a picture at most, unless ADLIB_MEGAPIXELS says otherwise: 1.2 GB in colour
@@ -49,6 +50,8 @@ Image.MAX_IMAGE_PIXELS = None  # `opened` has a limit that is said in words and 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # Pillow can unpack float64, and does not know that TIFF has it.
 TiffImagePlugin.OPEN_INFO[b"II", 1, (3, ), 1, (64, ), ()] = ("F", "F;64F")
+# What Pillow finds odd and reads all the same (a broken EXIF tag, say) is no word to a user.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _one_at_a_time = threading.Lock()
 
 
@@ -192,11 +195,14 @@ def opened(file: File) -> typing.Iterator[Image.Image]:
     if path.suffix.lower() in layout.NOT_READ:
         raise ValueError(f"{path.suffix} files are not read; save it as PNG, TIFF or JPEG")
     try:
-        image = Image.open(file, formats=_formats())
+        with _decoding():
+            image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         raise ValueError(_why_unidentified(path, _again(file))) from None
     with image:
-        if (pages := _pages(image)) > 1:
+        with _decoding():
+            pages = _pages(image)
+        if pages > 1:
             raise ValueError(f"it holds {pages} pictures; save each as a file of its own")
         pixels, most = math.prod(image.size), _megapixels()
         if pixels > most * 1e6:
@@ -206,6 +212,20 @@ def opened(file: File) -> typing.Iterator[Image.Image]:
                 f"up to {math.ceil(pixels * 8 / 1e9)} GB of memory")
         with _one_at_a_time if pixels > LARGE else contextlib.nullcontext():
             yield image
+
+
+@contextlib.contextmanager
+def _decoding() -> typing.Iterator[None]:
+    """Whatever a decoder trips over in a damaged file, as a sentence."""
+    try:
+        yield
+    except (UnidentifiedImageError, MemoryError):
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) is not None:  # the disk's own words
+            raise
+        raise ValueError(f"it is damaged ({str(error) or type(error).__name__}); copy or save it "
+                         "again") from None
 
 
 @functools.cache
@@ -261,13 +281,14 @@ def _load(image: Image.Image, side: int, file: File) -> None:
     """Decode; of a large JPEG no more than gives `side` pixels a side."""
     if math.prod(image.size) > LARGE:
         image.draft(None, (side, side))
-    if image.format == "PNG":  # Pillow does not look at the checksums of the pixels
-        with Image.open(_again(file), formats=("PNG", )) as checked:
-            try:
-                checked.verify()
-            except SyntaxError:
-                raise ValueError("it is damaged: its checksums do not fit") from None
-    image.load()
+    with _decoding():
+        if image.format == "PNG":  # Pillow does not look at the checksums of the pixels
+            with Image.open(_again(file), formats=("PNG", )) as checked:
+                try:
+                    checked.verify()
+                except SyntaxError:
+                    raise SyntaxError("its checksums do not fit") from None
+        image.load()
 
 
 def _again(file: File) -> File:
@@ -319,7 +340,7 @@ def _deep(image: Image.Image, raw: str, file: File) -> np.ndarray | None:
     if image.mode[0] == "F" and not np.isfinite(values).all():
         raise ValueError("some of its values are no numbers; replace them")
     if image.mode[0] in "IF":
-        return values
+        return _hidden_black(values, image)
     if raw[:-4] not in ("RGB", "RGBX", "RGBA"):
         raise ValueError(f"16 bits with transparency, stored as {raw}, are not read; save it "
                          "without transparency")
@@ -330,8 +351,17 @@ def _deep(image: Image.Image, raw: str, file: File) -> np.ndarray | None:
         values = values.astype(np.uint16) * 256 + np.asarray(again)
     if values.shape[2] == 4:
         alpha = values[..., 3:]
-        values = values[..., :3] * (alpha / 65535) if alpha.min() < 65535 else values[..., :3]
-    return values
+        return values[..., :3] * (alpha / 65535) if alpha.min() < 65535 else values[..., :3]
+    return _hidden_black(values, image)
+
+
+def _hidden_black(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """The values of a PNG without an alpha channel, 0 where they are the one that it calls
+    transparent."""
+    if (key := image.info.get("transparency")) is None:
+        return values
+    hidden = np.atleast_3d(values == np.array(key)).all(axis=2, keepdims=True)
+    return np.where(hidden if values.ndim == 3 else hidden[..., 0], 0, values)
 
 
 def _other_byte(args: typing.Any) -> typing.Any:

@@ -71,6 +71,8 @@ def named(given: str) -> str:
     path = own_file(f"{given}:")
     if path is None:
         raise InputError(f"there is no file {given}; give FILE.py or FILE.py:CLASS")
+    if path.suffix != ".py":
+        raise InputError(f"{given} is no Python file; give FILE.py or FILE.py:CLASS")
     source = registry.load_module(path, given)
     names = [name for name, kind in vars(source).items()
              if inspect.isclass(kind) and kind.__module__ == source.__name__

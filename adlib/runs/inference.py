@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib.config import Config, InputError, log
+from adlib.config import OWN, Config, InputError, log
 from adlib.data import files, frame, layout, masks, part, reading, untrusted
 from adlib.data.frame import Frame
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
@@ -141,9 +141,12 @@ def reopen(folder: Path) -> Reopened:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")
     if not (folder / "model.pt").exists():
+        if not OWN.fullmatch(config.model):  # a copy without large files, say
+            raise InputError(f"{folder / 'model.pt'} is missing; put it there, or run the run's "
+                             "configuration again with --force")
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
-                         f"neither a "
-                         "torch state dict nor state() and load(state) (docs/your_detector.md)")
+                         "neither a torch state dict nor state() and load(state) "
+                         "(docs/your_detector.md)")
     try:
         state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
         own_weights = "none" if _is_current(state) else config.weights

@@ -41,6 +41,9 @@ def sources(given: typing.Sequence[Path]) -> list[Source]:
     for path in given:
         if not path.exists():
             raise InputError(f"there is no {path}; give pictures, or folders of pictures")
+        if not (path.is_dir() or path.is_file()):  # whoever reads a pipe may wait for ever
+            raise InputError(f"{path} is a pipe, a socket or a device; give pictures, or folders "
+                             "of pictures")
         for picture in below(path) if path.is_dir() else [path]:
             named.setdefault(picture, picture.relative_to(path).as_posix() if path.is_dir() else
                              picture.name)
@@ -205,7 +208,8 @@ def _read(record: Record, source: Source) -> Read | None:
     except InputError as error:  # its name: it cannot be mended by waiting
         problem, source.final = untrusted.sanitized(str(error)), True
     except FileNotFoundError:
-        problem = "it has gone before it could be read"
+        problem = ("it is a link to nothing" if source.path.is_symlink() else
+                   "it has gone before it could be read")
     except Exception as error:  # whatever a decoder trips over, the file is named
         problem = untrusted.sanitized(str(error) or type(error).__name__)
     return Prediction(untrusted.sanitized(source.path), problem=problem, time=utc(now),

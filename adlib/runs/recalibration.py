@@ -74,17 +74,19 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         metrics["calibration"]["before"] = {"threshold": before.value, "refused": refused}
     about = run_folder.manifest(folder) | {
         "parent": folder.name, "finished": datetime.now(timezone.utc).isoformat()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".recalibrated-", dir=out.parent) as made:
-        beside = Path(made) / out.name
-        beside.mkdir()
-        for name in ("model.pt", run_folder.LOOKED_AT):
-            if (folder / name).exists():
-                shutil.copy2(folder / name, beside / name)
-        if unlike:
-            run_folder.save_state(unlike, beside / "foreign.pt")
-        files.write_json(beside / "conditions.json", Conditions.of(images).as_dict())
-        files.write_json(beside / "run.json", about)
-        files.write_json(beside / "metrics.json", metrics)
-        beside.rename(out)
+    with files.saying(f"cannot write {out}", "nothing was left there; make room, or give another "
+                      "--out", OSError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".recalibrated-", dir=out.parent) as made:
+            beside = Path(made) / out.name
+            beside.mkdir()
+            for name in ("model.pt", run_folder.LOOKED_AT):
+                if (folder / name).exists():
+                    shutil.copy2(folder / name, beside / name)
+            if unlike:
+                run_folder.save_state(unlike, beside / "foreign.pt")
+            files.write_json(beside / "conditions.json", Conditions.of(images).as_dict())
+            files.write_json(beside / "run.json", about)
+            files.write_json(beside / "metrics.json", metrics)
+            beside.rename(out)
     return inference.reopen(out)

@@ -91,7 +91,7 @@ def _listings(folder: Path, stop: threading.Event
 
 def _stamp(path: Path) -> Stamp | None:
     try:
-        stat = path.stat()
+        stat = path.stat() if path.exists() else path.lstat()  # a link to nothing has a row, too
     except OSError:  # it has gone since it was listed
         return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino

@@ -113,6 +113,15 @@ def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
         f"{photos / 'shift 0' / 'IMG_0000'} is a picture, and its name does not end as one's does"]
 
 
+def test_a_link_to_nothing_is_left_out_and_said(photos):
+    (photos / "gone.png").symlink_to("nowhere.png")
+    (photos / "self.png").symlink_to("self.png")
+    made = importer.plan(photos)
+    assert len(made.copies) == 12 and [reason.rpartition("/")[2] for reason in made.left_out] == [
+        "gone.png cannot be read (No such file or directory)",
+        "self.png cannot be read (Too many levels of symbolic links)"]
+
+
 def test_a_reason_that_many_share_is_said_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02d}.dng").write_bytes(b"II*\0" + bytes([i] * 64))
@@ -169,9 +178,10 @@ def test_a_part_that_is_there_is_never_overwritten_and_half_a_part_never_left(
     (tmp_path / "data" / "mine").mkdir(parents=True)
     with pytest.raises(InputError, match="is there already, from other pictures"):
         importer.create(tmp_path / "data", "mine", made)
-    for name in ("../mine", "con", "NUL.1", "mine.", "my part"):  # some are Windows' own
+    for name in ("../mine", "con", "NUL.1", "mine.", "my part", "_x"):  # some are Windows' own
         with pytest.raises(InputError, match="cannot be a part's name"):
             importer.create(tmp_path / "data", name, made)
+    importer.check_name("零件-1")
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -238,6 +248,7 @@ def test_outside_the_project_the_configurations_are_those_installed(photos, tmp_
 @pytest.mark.parametrize(("words", "said"), [
     (["--weights", "nowhere.pth"], "weights file nowhere.pth is missing"),
     (["--weights", "x.pth"], "x.pth cannot be read as a torch state dict"),
+    (["--exclude", "nowhere.txt"], "exclude is 'nowhere.txt'"),
     (["--bad", "same"], "its pictures are among the good ones"),
     (["--bad", "none"], "it holds no picture"),
     (["--bad", "x.pth"], "x.pth is a file; give its folder")])

@@ -375,7 +375,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvt
 
 def test_excluded_images_are_not_learned_from_and_change_what_the_data_are(course_root):
     every = layout.open_category(course_root, "nut")
-    some = layout.open_category(course_root, "nut", ["nut/train/good/003.png", "005.PNG",
+    some = layout.open_category(course_root, "nut", [r"nut\train\good\003.png", "005.PNG",
                                                      "zip/train/good/000.png"])
     assert [path.name for path in some.excluded] == ["003.png", "005.png"]
     assert set(every.train) - set(some.train) == set(some.excluded)

@@ -65,6 +65,7 @@ def test_what_two_claim_is_an_error_that_names_them(pictures, masks, words):
 
 @pytest.mark.parametrize(("pictures", "words"), [
     (["crack/1.png", "crack/1.JPG"], "crack/1.png and 1.JPG are two pictures of one name"),
+    (["Crack/1.png", "crack/1.png"], "Crack/1.png and /data/crack/1.png are two pictures"),
     (["crack/1.png", "crack/1_mask.png"], "move it to the masks if it is one"),
     (["crack/masks/1.png"], "/data/crack/masks is a folder of masks among the pictures"),
     *(([f"{folder}/1.png"], "is a folder of masks")

@@ -188,3 +188,15 @@ def test_masks_that_are_not_read_for_their_names_are_told(mvtec_root):
     assert findings.masks == {"spot": (0, 3)} and findings.ignored == 1
     assert findings.problems() == [("unnamed", tuple(
         f"nut/ground_truth/spot/{name}" for name in ("000", "001_mask", "002_mask")))]
+
+
+def test_a_region_of_another_shape_is_told_and_one_that_leaves_nothing_stops_a_run(mvtec_root):
+    for folder, shape, white in (("roi", (16, 160), 255), ("ignore", (300, 300), 0)):
+        (mvtec_root / "nut" / folder).mkdir()
+        Image.fromarray(np.full(shape, white, np.uint8)).save(
+            mvtec_root / "nut" / folder / "a.png")
+    findings = quality.check(opened(mvtec_root))
+    assert findings.problems() == [("misfit", ("nut/roi/a.png", ))] and not findings.stopping
+    Image.new("L", (300, 300), 255).save(mvtec_root / "nut" / "ignore" / "a.png")
+    findings = quality.check(opened(mvtec_root))
+    assert findings.stopping == 1 and "leave nothing to be looked at" in findings.mask_problem

@@ -97,7 +97,7 @@ def test_the_data_may_have_moved(course_root, course_run, tmp_path):
      r"no finished run \(failed: the sky fell\)"),
     (lambda folder, root: (folder / "metrics.json").unlink(),
      r"no finished run \(failed: cannot read .*metrics.json"),
-    (lambda folder, root: (folder / "model.pt").unlink(), "cannot be reopened"),
+    (lambda folder, root: (folder / "model.pt").unlink(), "model.pt is missing"),
     (lambda folder, root: (folder / "model.pt").write_bytes(b"nothing"),
      r"model.pt cannot be read .* again with --force"),
     (lambda folder, root: picture(root / "nut" / "test" / "001.png", 999),

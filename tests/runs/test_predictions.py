@@ -276,10 +276,13 @@ def test_a_call_that_is_stopped_says_so_and_is_no_verdict(run, course_root, tmp_
     [(["nowhere.png"], "there is no nowhere.png; give pictures, or folders of pictures"),
      (["empty"], "empty holds no picture"),
      (["empty", "--watch", "--out", "/proc/nothing"], "cannot write in /proc/nothing"),
-     (["nowhere", "--watch"], "--watch looks at one folder")])
+     (["nowhere", "--watch"], "--watch looks at one folder"),
+     (["/dev/null"], "/dev/null is a pipe, a socket or a device"),
+     (["pipe.png"], "pipe.png is a pipe, a socket or a device")])
 def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, capsys, words,
                                                 sentence):
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")  # which nobody writes into, and nobody waits for
     monkeypatch.chdir(tmp_path)
     assert cli.main(["predict", str(run), *words]) == 2
     said = capsys.readouterr().err

@@ -72,6 +72,11 @@ def test_too_few_pictures_and_an_unreadable_one_are_named(run, tmp_path):
     (tmp_path / "now" / "bad.png").write_bytes(b"no")
     with pytest.raises(InputError, match=r"bad\.png cannot be read"):
         recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]), tmp_path / "out")
+    picture(tmp_path / "now" / "bad.png", 99)
+    (tmp_path / "file").write_text("where a folder is needed")
+    with pytest.raises(InputError, match="cannot write .*file/out .*give another --out"):
+        recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]),
+                                  tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".recal*"))
 
 

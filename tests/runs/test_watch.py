@@ -223,6 +223,13 @@ def test_what_is_gone_before_it_was_read_has_a_row(follow, camera):
     assert found[0].problem == found[2].problem == "it has gone before it could be read"
 
 
+def test_a_link_to_nothing_has_a_row_and_is_read_when_there_is_something(follow, camera, tmp_path):
+    (camera / "link.png").symlink_to(tmp_path / "later.png")
+    found = follow({20: writes(tmp_path / "later.png", content(1))})
+    assert said(found, camera) == [("link.png", "unreadable"), ("link.png", "good")]
+    assert found[0].problem == "it is a link to nothing"
+
+
 def test_a_folder_out_of_reach_is_waited_for(follow, camera, tmp_path, caplog):
     away = tmp_path / "away"
     with caplog.at_level(logging.WARNING, logger="adlib"):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from adlib.config import InputError, check_known, did_you_mean
 from adlib.data import files
-from adlib.data.layout import MARKER
+from adlib.data.layout import HIDDEN, MARKER, some
 from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
@@ -122,10 +122,14 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
     if train < 2 or good < 0 or anomalous < 0:
         raise InputError(f"train {train}, good {good}, anomalous {anomalous}: give at least 2 "
                          f"training images and no negative numbers")
-    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file()):
-        raise InputError(f"{root} is a file, or a folder with something else in it; choose "
-                         f"another folder, nothing was written")
     replacing = (root / MARKER).is_file()
+    drawn = {MARKER, *CATEGORIES} if replacing else set()  # what may be replaced: not an own part
+    others = [path.name for path in (root.iterdir() if root.is_dir() else ())
+              if path.name not in drawn and not (replacing and path.name.startswith(HIDDEN))]
+    if root.is_file() or others:
+        raise InputError(f"{root} is a file, or a folder with something else in it"
+                         + f" ({some(sorted(others))})" * bool(others)
+                         + "; choose another folder, nothing was written")
     with files.saying(f"cannot write {root}", "free some space or choose another folder", OSError):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:

@@ -32,7 +32,11 @@ def copy(reports: Path, target: Path) -> int:
     if target.exists() and not (target / COPY).is_file() and (
             not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
-    shutil.rmtree(target, ignore_errors=True)
+    for old in target.iterdir() if target.exists() else ():
+        if old.is_dir() and not old.is_symlink() and not old.name.startswith("."):
+            shutil.rmtree(old, ignore_errors=True)
+        elif not old.name.startswith("."):  # the .git of a folder that Git publishes stays
+            old.unlink(missing_ok=True)
     files.write_text(target / COPY, "Pages that adlib report --pages copied; made anew each time.")
     pages = {path: path.read_text(encoding="utf-8") for path in sorted(reports.rglob("*.html"))}
     shown = {unquote(name) for page in pages.values() for name in PICTURE.findall(page)}

@@ -34,7 +34,9 @@ def build(folder: Path, language: str = "") -> Path:
     about, path = folder / "predictions.json", folder / "predictions.csv"
     if not (about.is_file() and path.is_file()):
         raise InputError(f"{folder} holds no predictions; give the --out of an adlib predict")
-    said, rows = files.read_json(about), pd.read_csv(path, dtype=str, keep_default_na=False)
+    said = files.read_json(about)
+    with files.saying(f"{path} cannot be read", "predict again into another --out"):
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     if not {"verdict", "foreign_p_value", *MEASURED} <= set(rows):
         raise InputError(f"{path} is of an older version; predict again into another --out")
     for name in ("score", "p_value", *MEASURED):

@@ -93,6 +93,11 @@ def test_bad_input(tmp_path):
     with pytest.raises(InputError, match="with something else in it"):
         drawing.write_dataset(tmp_path)
     assert (tmp_path / "mine.txt").exists()
+    drawing.write_dataset(tmp_path / "set", train=2, good=0, anomalous=0, pixels=32)
+    (tmp_path / "set" / "my-part" / "train" / "good").mkdir(parents=True)  # beside what was drawn
+    with pytest.raises(InputError, match=r"something else in it \(my-part\)"):
+        drawing.write_dataset(tmp_path / "set", train=3, good=0, anomalous=0, pixels=32)
+    assert (tmp_path / "set" / "my-part" / "train" / "good").is_dir()
     with pytest.raises(InputError, match="is a file"):
         drawing.write_dataset(tmp_path / "mine.txt")
 

@@ -121,3 +121,7 @@ def test_of_a_threshold_set_anew_it_says_what_the_one_before_refused(predicted, 
 def test_a_folder_without_predictions_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds no predictions; give the --out"):
         use_report.build(tmp_path)
+    (tmp_path / "predictions.json").write_text("{}")
+    (tmp_path / "predictions.csv").touch()
+    with pytest.raises(InputError, match=r"predictions.csv cannot be read .* into another --out"):
+        use_report.build(tmp_path)

@@ -48,7 +48,7 @@ BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project"
            *(f"problem.{code}" for code in ("unreadable", "unnamed", "outside", "eight_bits",
                                             "coarse", "leak", "duplicate", "no_test", "no_labels",
                                             "all_good", "all_anomalous", "unread", "stray", "bare",
-                                            "respelled", "alike")),
+                                            "respelled", "alike", "misfit")),
            *(f"mask.{code}" for code in ("absent", "contradicted", "empty", "most", "levels",
                                          "exif", "turned", "kept")), "answer.n_reached", "answer.n_exceeded", "answer.n_missed",
            *(f"section.{name}" for name in {*study.SECTIONS, *study.RUN_BY, "better"}),
