@@ -122,6 +122,7 @@ def new(args: argparse.Namespace) -> int:
     importer.check_name(args.name)
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
+    importer.check_excluded(Config(exclude=args.exclude).excluded, args.name, made)
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
@@ -147,8 +148,7 @@ def new(args: argparse.Namespace) -> int:
                  f"category={args.name}"]
         for option in ("reports", "weights", "lang", "exclude"):
             words += [f"--{option}", value] if (value := getattr(args, option)) else []
-        code = run(_parser().parse_args(words), engine)
-    return code
+        return run(_parser().parse_args(words), engine)
 
 
 def predict(args: argparse.Namespace) -> int:

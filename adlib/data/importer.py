@@ -112,6 +112,16 @@ def check_name(name: str) -> None:
                          "'.', such as my-part")
 
 
+def check_excluded(names: typing.Sequence[str], name: str, planned: Plan) -> None:
+    """Raises InputError where the names of pictures to leave out are another part's: all would be
+    learned from, and nobody told."""
+    known = {pairing.folded(one) for target in planned.copies if target.startswith("train/good/")
+             for one in (f"{name}/{target}", target.removeprefix("train/good/"))}
+    if names and known.isdisjoint(map(pairing.folded, names)):
+        raise InputError(f"exclude names no picture that {name} learns from "
+                         f"({layout.some(names)}); give paths such as {name}/train/good/NAME")
+
+
 def create(root: Path, name: str, planned: Plan) -> bool:
     """Copy the pictures into root/name, all of them or nothing; False where they are there already,
     from the same pictures.

@@ -238,6 +238,7 @@ def test_outside_the_project_the_configurations_are_those_installed(photos, tmp_
 @pytest.mark.parametrize(("words", "said"), [
     (["--weights", "nowhere.pth"], "weights file nowhere.pth is missing"),
     (["--weights", "x.pth"], "x.pth cannot be read as a torch state dict"),
+    (["--exclude", "['other/train/good/000.png']"], "exclude names no picture that mine learns"),
     (["--bad", "same"], "its pictures are among the good ones"),
     (["--bad", "none"], "it holds no picture"),
     (["--bad", "x.pth"], "x.pth is a file; give its folder")])
