@@ -19,6 +19,7 @@ from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.evaluation.refusal import (
+    as_new,
     counted_first,
     fit_foreign,
     known_good,
@@ -113,7 +114,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     Where nothing is held out, the reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
-    unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), known_good(part),
+    unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), *known_good(part),
                                                          seed=config.seed)
     images = part.held_out if held else part.train
     some = images.select(range(min(SCALED_BY, len(images))))
@@ -329,7 +330,9 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
     if part.config.vary and Threshold(distances, target_fpr).is_attainable:
         held, varied = score_table(detector, scale, corruptions.every(chosen.given)), True
         pixels = corruptions.every(pixels)
-    if unlike:  # all good images in their order are known
+    if unlike and varied:
+        distances = as_new(unlike, part, pixels).numpy()
+    elif unlike:  # all good images in their order are known
         features = (unlike.features(part.good.tensor)[index] if how == "cross-conformal" else
                     unlike.features(pixels))
         distances = unlike.distances(features).numpy()
