@@ -19,7 +19,6 @@ from adlib.evaluation.auroc import auroc, undecided
 from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import TailThreshold, Threshold, folds
 from adlib.evaluation.refusal import (
-    as_new,
     counted_first,
     fit_foreign,
     known_good,
@@ -330,9 +329,7 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
     if part.config.vary and Threshold(distances, target_fpr).is_attainable:
         held, varied = score_table(detector, scale, corruptions.every(chosen.given)), True
         pixels = corruptions.every(pixels)
-    if unlike and varied:
-        distances = as_new(unlike, part, pixels).numpy()
-    elif unlike:  # all good images in their order are known
+    if unlike:  # all good images in their order are known
         features = (unlike.features(part.good.tensor)[index] if how == "cross-conformal" else
                     unlike.features(pixels))
         distances = unlike.distances(features).numpy()

@@ -1,8 +1,6 @@
 """The verdict "foreign", and the one budget of false alarms that it shares with the score."""
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 
@@ -37,16 +35,6 @@ def fit_foreign(model: Foreign, good: Images, of: torch.Tensor | None = None, *,
     kept = kept.sort().values
     return fit_foreign_features(model, model.features(as_tensor(good)[kept]),
                                 None if of is None else of[kept])
-
-
-def as_new(model: Foreign, part: Part, pixels: torch.Tensor) -> torch.Tensor:
-    """Distances of varied copies of the held-out images, uint8 [M,3,S,S] -> float64 [M], by what is
-    fitted without these: a new picture's own is not known either."""
-    good, of = known_good(part)
-    rest = ~torch.isin(torch.arange(len(good)) % len(part.good), part.held_out_index)
-    other = fit_foreign(copy.deepcopy(model), good[rest], None if of is None else of[rest],
-                        seed=part.config.seed)
-    return other.distances(other.features(pixels))
 
 
 def fit_foreign_features(model: Foreign, features: torch.Tensor,
