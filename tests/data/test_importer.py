@@ -238,7 +238,6 @@ def test_outside_the_project_the_configurations_are_those_installed(photos, tmp_
 @pytest.mark.parametrize(("words", "said"), [
     (["--weights", "nowhere.pth"], "weights file nowhere.pth is missing"),
     (["--weights", "x.pth"], "x.pth cannot be read as a torch state dict"),
-    (["--exclude", "['other/train/good/000.png']"], "exclude names no picture that mine learns"),
     (["--bad", "same"], "its pictures are among the good ones"),
     (["--bad", "none"], "it holds no picture"),
     (["--bad", "x.pth"], "x.pth is a file; give its folder")])
@@ -253,6 +252,14 @@ def test_what_would_stop_it_later_is_said_before_anything_is_copied(
              for word in words]
     assert cli.main(["new", "mine", "--good", str(photos), "--data", "data", *words]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
+def test_names_to_leave_out_that_are_another_parts_are_refused(photos, tmp_path, capsys):
+    """All would be learned from, and nobody told."""
+    words = ["new", "mine", "--good", str(photos), "--data", str(tmp_path / "data"), "--exclude"]
+    assert cli.main([*words, "['other/train/good/000.png']"]) == 2
+    assert "exclude names no picture that mine learns" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_name_that_cannot_be_one_is_refused_before_a_picture_is_read(tmp_path, capsys):
