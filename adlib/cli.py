@@ -122,6 +122,7 @@ def new(args: argparse.Namespace) -> int:
     importer.check_name(args.name)
     made = importer.plan(*(Path(folder) if folder else None
                            for folder in (args.good, args.bad, args.masks)))
+    importer.check_excluded(Config(exclude=args.exclude).excluded, args.name, made)
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
@@ -137,9 +138,8 @@ def new(args: argparse.Namespace) -> int:
         from adlib.models import backbone
         from adlib.report import readiness
 
-        given = {key: os.path.expanduser(value) for key in ("weights", "exclude")
-                 if (value := getattr(args, key))}
-        backbone.load_backbone(Config.from_mapping(fused | given))  # before anything is copied
+        weights = {"weights": os.path.expanduser(args.weights)} if args.weights else {}
+        backbone.load_backbone(Config.from_mapping(fused | weights))  # before anything is copied
         if not importer.create(root, args.name, made):
             print(f"{root / args.name} holds these pictures already; going on with them")
         if not args.exclude:

@@ -9,7 +9,7 @@ AUROC of the images; `5 %`, `10 %`: of FRESH fresh good pictures refused where s
 good ones called so. Of STREAMS streams of 1,000 good pictures (FRESH, in every round in another
 order) how many warned, `5 % bad` with every twentieth bad, and pictures until strength 3 was
 noticed (median; how often named). `listed`, `good listed`: of a tenth of bad pictures among the
-good ones, and of these, what the list of suspects has.
+good ones, and of these, what the list of suspects has; `copies`: what it has as nearly copies.
 """
 from __future__ import annotations
 
@@ -198,9 +198,10 @@ def measure(root: Path, part: str, weights: str) -> dict[str, typing.Any]:
     for path in put:
         shutil.copy(path, root / part / "train" / "good" / f"{path.parent.name}-{path.name}")
     table = suspects.rank(open_part(config).good, config)
-    is_bad, said = table["path"].str.contains("-"), table["reason"] != ""
+    is_bad, said = table["path"].str.contains("-"), ~table["reason"].isin(["", "copy"])
     return row | {"listed": f"{int((is_bad & said).sum())} of {len(put)}",
-                  "good listed": f"{int((~is_bad & said).sum())} of {GOOD}"}
+                  "good listed": f"{int((~is_bad & said).sum())} of {GOOD}",
+                  "copies": int((table["reason"] == "copy").sum())}
 
 
 def main() -> None:

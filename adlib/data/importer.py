@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import typing
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -110,6 +110,17 @@ def check_name(name: str) -> None:
     if not re.fullmatch(r"[^\W_][\w.-]*", name) or not is_folder_name(name):
         raise InputError(f"{name!r} cannot be a part's name; use letters, digits, '-', '_' and "
                          "'.', such as my-part")
+
+
+def check_excluded(names: typing.Sequence[str], name: str, planned: Plan) -> None:
+    """Raises InputError where the names of pictures to leave out are another part's: all would be
+    learned from, and nobody told."""
+    known = {pairing.folded(one) for target in planned.copies if target.startswith("train/good/")
+             for one in (f"{name}/{target}", target.removeprefix("train/good/"))}
+    if names and known.isdisjoint(
+            pairing.folded(PureWindowsPath(one).as_posix()) for one in names):
+        raise InputError(f"exclude names no picture that {name} learns from "
+                         f"({layout.some(names)}); give paths such as {name}/train/good/NAME")
 
 
 def create(root: Path, name: str, planned: Plan) -> bool:

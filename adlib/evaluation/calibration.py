@@ -113,7 +113,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     Where nothing is held out, the reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
-    unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), known_good(part),
+    unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), *known_good(part),
                                                          seed=config.seed)
     images = part.held_out if held else part.train
     some = images.select(range(min(SCALED_BY, len(images))))

@@ -76,10 +76,12 @@ def _laid(image: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
 
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     """Is each good picture called foreign by what was fitted on the other folds? bool [N]."""
-    features, n = decision.foreign.features(known_good(part)), len(part.good)
+    known, of = known_good(part)
+    features, n = decision.foreign.features(known), len(part.good)
     called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
     for rest, held in folds(n, FOLDS, part.config.seed):
-        fit_foreign_features(model, features[np.isin(np.arange(len(features)) % n, rest)])
+        some = np.isin(np.arange(len(features)) % n, rest)
+        fit_foreign_features(model, features[some], None if of is None else of[some])
         threshold = TailThreshold(model.calibration.numpy(), decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())
     return called

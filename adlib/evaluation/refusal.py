@@ -18,25 +18,32 @@ MOST = 500  # good images that tell foreign ones, as in fused
 FOREIGN_FPR = 0.001
 
 
-def known_good(part: Part) -> torch.Tensor:
-    """All good images, uint8 [N,3,S,S], and after them, with `vary`, a varied copy of each."""
+def known_good(part: Part) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """All good images, uint8 [N,3,S,S]; with `vary`, after them a varied copy of each, and which
+    each is of, int64 [2N]."""
     good = part.good.tensor
-    return torch.cat([good, corruptions.varied(good, seed=part.config.seed)]
-                     ) if part.config.vary else good
+    if not part.config.vary:
+        return good, None
+    return (torch.cat([good, corruptions.varied(good, seed=part.config.seed)]),
+            torch.arange(len(good)).repeat(2))
 
 
-def fit_foreign(model: Foreign, good: Images, *, seed: int) -> Foreign:
-    """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample."""
+def fit_foreign(model: Foreign, good: Images, of: torch.Tensor | None = None, *,
+                seed: int) -> Foreign:
+    """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample. of: as Foreign.fit."""
     kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
-    return fit_foreign_features(model, model.features(as_tensor(good)[kept.sort().values]))
+    kept = kept.sort().values
+    return fit_foreign_features(model, model.features(as_tensor(good)[kept]),
+                                None if of is None else of[kept])
 
 
-def fit_foreign_features(model: Foreign, features: torch.Tensor) -> Foreign:
+def fit_foreign_features(model: Foreign, features: torch.Tensor,
+                         of: torch.Tensor | None = None) -> Foreign:
     """The same of their features. A folder of good images is never clean: one that is much more
     unlike the others than they are would hide all that is as unlike, and is set aside."""
     kept = np.arange(len(features))
     while True:
-        model.fit(features[kept])
+        model.fit(features[kept], None if of is None else of[kept])
         outlying = conformal.outlying(model.calibration.numpy(), FOREIGN_FPR / 10)
         model.set_aside = torch.tensor(len(features) - len(kept))
         if not outlying.any() or (~outlying).sum() < foreign.FEWEST:

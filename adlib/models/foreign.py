@@ -62,8 +62,10 @@ class Foreign(nn.Module):
         self.network = network
         self.register_buffer("set_aside", torch.tensor(0))  # good pictures too unlike the others
 
-    def fit(self, features: torch.Tensor) -> Foreign:
-        """Fit on what `features` gives of good pictures: float64 [N,D], N > 1."""
+    def fit(self, features: torch.Tensor, of: torch.Tensor | None = None) -> Foreign:
+        """Fit on what `features` gives of good pictures: float64 [N,D], N > 1. of: int64 [N], the
+        same for copies of one, which leave-one-out leaves out together; None where there are none.
+        """
         n, deviation = len(features), features.std(dim=0)
         self.register_buffer("mean", features.mean(dim=0))
         deviation = (deviation + FLOOR * deviation.mean()).clamp_min(1e-6)
@@ -75,7 +77,8 @@ class Foreign(nn.Module):
         self.register_buffer(
             "basis", (vectors / (n * (values.clamp_min(0) + RIDGE)).sqrt()).T @ z)
         self.register_buffer("calibration", features.new_zeros(n))
-        self.calibration = self.left_out(self.distances(features))
+        self.calibration = (self.left_out(self.distances(features)) if of is None or
+                            len(of.unique()) == 1 else self._left_out_together(z, of))
         self.register_buffer("least_detail", _detail(features).min())
         return self
 
@@ -101,6 +104,22 @@ class Foreign(nn.Module):
         # Sherman-Morrison, no refit.
         n, own = len(self.calibration), distances.square()
         return n / (n - 1) * (own / (1 - own / (n - 1)).clamp_min(1e-9)).sqrt()
+
+    def _left_out_together(self, z: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        """As `left_out`, each from all that are of others: Woodbury, no refit."""
+        n, near = len(z), z @ self.basis.T
+        products = (z @ z.T - near @ near.T) / RIDGE
+        found = z.new_empty(n)
+        for one in of.unique():
+            some = (of == one).nonzero()[:, 0]
+            m, own = len(some), products[some][:, some]
+            eye = torch.eye(m + 1, dtype=z.dtype)
+            away = eye[:m, :m] + 1 / (n - m)  # from the mean of the others
+            gone = torch.cat([eye[:m, :m], torch.full((1, m), (n - m) ** -0.5, dtype=z.dtype)])
+            shared = away @ own @ gone.T
+            found[some] = (away @ own @ away.T + shared @ torch.linalg.solve(
+                n * eye - gone @ own @ gone.T, shared.T)).diagonal()
+        return found.clamp_min(0).sqrt()
 
     def is_empty(self, features: torch.Tensor) -> torch.Tensor:
         """Does it show less than half of the detail of any good picture? bool [N]: of a foreign one

@@ -265,6 +265,18 @@ def test_what_would_stop_it_later_is_said_before_anything_is_copied(
     assert said in capsys.readouterr().err and not (tmp_path / "data").exists()
 
 
+def test_names_to_leave_out_that_are_another_parts_are_refused(photos, tmp_path, capsys):
+    """All would be learned from, and nobody told."""
+    words = ["new", "mine", "--good", str(photos), "--data", str(tmp_path / "data"), "--exclude"]
+    assert cli.main([*words, "['other/train/good/000.png']"]) == 2
+    assert "exclude names no picture that mine learns" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+    made = importer.plan(photos, None, None)
+    name = next(iter(made.copies))
+    for own in (f"mine/{name}", f"mine/{name}".replace("/", "\\").upper(), Path(name).name):
+        importer.check_excluded([own], "mine", made)
+
+
 def test_a_name_that_cannot_be_one_is_refused_before_a_picture_is_read(tmp_path, capsys):
     assert cli.main(["new", "../evil", "--good", str(tmp_path / "nowhere")]) == 2
     assert "cannot be a part's name" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import math
@@ -456,6 +457,16 @@ def test_varied_it_is_calibrated_on_disturbed_copies_if_the_images_are_enough(
     assert threshold.calibration.tolist() == expected.where(~unlike, expected.max()).tolist()
     assert len(expected) == copies * len(part.held_out) and threshold.how == "split"
     assert math.isinf(threshold.value) == (copies == 1)
+
+
+def test_varied_no_copy_vouches_for_its_picture_when_foreign_ones_are_told(course_root):
+    """With it in, new pictures that are so disturbed were called foreign, half of the noisy ones."""
+    part = opened(course_root, vary=True, target_fpr=0.3)
+    model = calibration.calibrate(DISTANCE, part).foreign
+    known, of = refusal.known_good(part)
+    assert of.tolist() == [*range(len(part.good))] * 2
+    alone = refusal.fit_foreign(copy.deepcopy(model), known, seed=CONFIG.seed)
+    assert model.calibration.median() > alone.calibration.median()
 
 
 def test_varied_it_is_fitted_on_a_copy_of_each_beside_it(course_root, monkeypatch):

@@ -23,13 +23,13 @@ def fitted(images):
     return model.fit(model.features(images))
 
 
-def direct(features, of, deviation):
-    """The Mahalanobis distance with a ridge, by a D x D matrix; the scatter over n + 1 of n rows
-    is what leaving one of n + 1 out leaves."""
+def direct(features, of, deviation, out=1):
+    """The Mahalanobis distance with a ridge, by a D x D matrix; the scatter over n + out of n rows
+    is what leaving `out` of n + out out leaves."""
     z = (features - features.mean(dim=0)) / deviation
     x = (of - features.mean(dim=0)) / deviation
     return torch.einsum("ni,ij,nj->n", x, torch.linalg.inv(
-        z.T @ z / (len(z) + 1) + RIDGE * torch.eye(z.shape[1], dtype=z.dtype)), x).sqrt()
+        z.T @ z / (len(z) + out) + RIDGE * torch.eye(z.shape[1], dtype=z.dtype)), x).sqrt()
 
 
 def test_the_distance_is_mahalanobis_with_a_ridge(features):
@@ -47,6 +47,18 @@ def test_leaving_one_out_is_refitting_without_it(features):
                        model.deviation).item() for i in range(len(features))]
     np.testing.assert_allclose(model.calibration, refitted)
     assert (model.calibration > model.distances(features)).all()
+
+
+def test_copies_of_a_picture_are_left_out_together(features):
+    of = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0, 4, 4, 4, 5])
+    model = Foreign(CONFIG).fit(features, of)
+    refitted = [direct(features[of != one], features[i:i + 1], model.deviation,
+                       int((of == one).sum())).item() for i, one in enumerate(of)]
+    np.testing.assert_allclose(model.calibration, refitted)
+    alone, same = Foreign(CONFIG).fit(features), Foreign(CONFIG).fit(features, torch.arange(12))
+    np.testing.assert_allclose(same.calibration, alone.calibration)
+    one = Foreign(CONFIG).fit(features[:2], torch.zeros(2, dtype=int))  # nothing else is known
+    assert one.calibration.isfinite().all()
 
 
 def test_good_pictures_are_near_and_an_empty_one_is_far(pictures):

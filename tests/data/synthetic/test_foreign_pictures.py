@@ -53,6 +53,8 @@ def test_the_mirrored_is_foreign_only_where_the_good_never_look_so(good):
     left_right = foreign_pictures.make(either, NONE, 60, seed=0)[0]
     kinds = foreign_pictures.make(either, NONE, 60, seed=0)[1]
     assert "mirrored" not in kinds and len(left_right) == 60
+    straight = good[:3].roll(8, dims=-1)  # a third of these looks the same mirrored
+    assert not len(of("mirrored", torch.cat([good, straight])))
 
 
 def test_other_parts_are_taken_as_they_are(good):
