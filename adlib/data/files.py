@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
     import numpy as np
 
 T = typing.TypeVar("T")
+_written: dict[Path, float] = {}  # bytes, to a folder since it was looked through
 
 
 def reason_of(error: BaseException) -> str:
@@ -141,11 +142,16 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(stream, array)
 
 
-def forget(newest: Path, kept_bytes: float) -> None:
+def forget(newest: Path, kept_bytes: float, written: float = math.inf) -> None:
     """Delete what was not used for longest of the .npy files beside `newest`, until the rest
-    fits."""
-    states = []
-    for path in newest.parent.glob("[!.]*.npy"):
+    fits. written: bytes since the last call; a folder of thousands of files is looked through when
+    a twentieth of what it may keep was written."""
+    folder, states = newest.parent, []
+    _written[folder] = _written.get(folder, math.inf) + written
+    if _written[folder] < kept_bytes / 20:
+        return
+    _written[folder] = 0.0
+    for path in folder.glob("[!.]*.npy"):
         with contextlib.suppress(OSError):  # another process was quicker
             states.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in states)

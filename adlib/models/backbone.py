@@ -120,7 +120,7 @@ def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, 
     if missing:
         order = list(missing)
         spread(look, [order[i:i + BATCH] for i in range(0, len(order), BATCH)], device)
-        files.forget(missing[max(missing)], KEPT_BYTES)
+        files.forget(missing[max(missing)], KEPT_BYTES, len(order) * rows[0].nbytes)
     return torch.from_numpy(rows)
 
 

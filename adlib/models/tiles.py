@@ -7,6 +7,7 @@ begin at multiples of a feature cell, so that their maps lie on one grid and not
 """
 from __future__ import annotations
 
+import hashlib
 import typing
 
 import numpy as np
@@ -25,6 +26,7 @@ from adlib.models.fused import MOST, FeatureDetector
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
 FEWEST = 32  # tiles
 FEATURE_BYTES = 14  # that the features of a pixel take on disk
+KNOWN_BYTES = 1e8  # of tiles' maps, which are not computed again; the oldest go first
 
 
 class Tiled(Detector):
@@ -35,6 +37,7 @@ class Tiled(Detector):
         self.detector, self.weights = detector, detector.weights
         self.tile, self.overlap = config.tile_size, config.overlap
         self.seed, self.can_be_reopened = config.seed, detector.can_be_reopened
+        self._known: dict[bytes, dict[str, torch.Tensor]] = {}  # the maps of tiles seen last
         _keep_features(detector, False)
 
     @property
@@ -55,13 +58,28 @@ class Tiled(Detector):
         fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
                        of=self.of[torch.from_numpy(of)])
         self.history, self.position_share = self.detector.history, self.detector.position_share
+        self._known.clear()
         return self
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """{name: [N,h,w]}, a cell of 8 pixels, or of one where the wrapped detector's maps are so
         fine; where tiles overlap, a mean that gives less weight to their rims."""
-        maps = [self.stitched(image, self.detector.anomaly_maps) for image in images]
+        maps = [self.stitched(image, self._maps_of) for image in images]
         return {name: torch.stack([one[name] for one in maps]) for name in maps[0]} if maps else {}
+
+    def _maps_of(self, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The detector's maps of tiles, uint8 [n,3,T,T]. A picture with a synthetic anomaly has all
+        but a few in common with the one that it was put into."""
+        keys = [hashlib.blake2b(tile).digest() for tile in tiles.contiguous().numpy()]
+        if missing := [i for i, key in enumerate(keys) if key not in self._known]:
+            maps = self.detector.anomaly_maps(tiles[missing])
+            for at, i in enumerate(missing):
+                self._known[keys[i]] = {name: values[at] for name, values in maps.items()}
+        found = [self._known[key] for key in keys]
+        size = sum(values.nbytes for values in found[0].values())
+        while len(self._known) > KNOWN_BYTES / size:
+            del self._known[next(iter(self._known))]
+        return {name: torch.stack([one[name] for one in found]) for name in found[0]}
 
     def cross_fitted_maps(self, good: Pictures, fitted_on: torch.Tensor,
                           folds: typing.Sequence[Fold], area: torch.Tensor | None = None

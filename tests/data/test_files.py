@@ -86,6 +86,18 @@ def test_the_oldest_are_forgotten_until_the_rest_fits(tmp_path_factory, sizes, l
         assert sum(sizes[i] for i in left | {youngest}) > limit  # and no more than needed
 
 
+def test_a_folder_is_looked_through_when_a_twentieth_was_written(tmp_path):
+    paths = [tmp_path / f"{i}.npy" for i in range(4)]
+    for path in paths[:2]:
+        path.write_bytes(b"x" * 100)
+    files.forget(paths[1], 100, 4)  # what lay there before this process
+    assert not paths[0].exists()
+    for path, left in ((paths[2], 2), (paths[3], 1)):
+        path.write_bytes(b"x" * 100)
+        files.forget(path, 100, 3)
+        assert len(list(tmp_path.iterdir())) == left
+
+
 def test_other_files_are_not_features(tmp_path):
     for name in ("new.npy", "old.npy", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
