@@ -347,7 +347,7 @@ def _canonical(key: str, value: object) -> str:
     import yaml
 
     kind, such = (dict, "a mapping of plain values, such as {k: 3}") if key == "options" else (
-        list, "names such as ['003.png', '017.png'], or the path of a file of them, one a line")
+        list, "names such as ['003.png', '017.png'], or the path of a file (UTF-8) with one a line")
     try:
         found = _listed(value) if key == "exclude" else value
         found = yaml.safe_load(found) if isinstance(found, str) else found
@@ -367,6 +367,8 @@ def _listed(value: object) -> object:
         return value
     found = Path(own_file(f"{value}:")).read_bytes()
     lines = found.decode(json.detect_encoding(found)).splitlines()  # UTF-8, or Windows' UTF-16
+    if any("\0" in line for line in lines):
+        raise TypeError("another encoding")
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

@@ -101,8 +101,8 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     defects = Counter(label.defect for label in of_test.values())
     masked = Counter(label.defect for path, label in of_test.items() if path in category.masks)
     mask_problem, noted = _masks(category, of_test, size)
-    misfit, region_problem = _regions(category, [headers[key].size for key in map(
-        category.key, category.train) if key in headers])
+    misfit, region_problem = _regions(category, [
+        path for path in category.train if category.key(path) in headers])
     identical: dict[str, list[Path]] = {}
     for path, digest in files.content_hashes(paths).items():
         identical.setdefault(digest, []).append(path)
@@ -198,19 +198,19 @@ def _masks(category: layout.Category, labels: dict[Path, layout.Label],
     return "", {note: tuple(names) for note, names in noted.items()}
 
 
-def _regions(category: layout.Category, sizes: typing.Iterable[tuple[int, int]]
-             ) -> tuple[Group, str]:
-    """The masks roi and ignore that have the shape of no image, turned or not; and why they cannot
-    be used. sizes: of images, width and height."""
+def _regions(category: layout.Category, images: list[Path]) -> tuple[Group, str]:
+    """The masks roi and ignore that have the shape of none of the images, as these are shown; and
+    why they cannot be used."""
     from adlib.data import frame, masks
 
     def read(path: Path) -> np.ndarray:
         region = masks.region(path)
-        if not any(masks.alike(region.shape, one) for size in shapes for one in (size, size[::-1])):
+        if not any(masks.alike(region.shape, size) for size in sizes):
             misfit.append(category.key(path))
         return region
 
-    shapes, misfit = set(sizes), list[str]()
+    sizes = set(map(masks.shown_size, images if category.roi or category.ignore else ()))
+    misfit = list[str]()
     try:
         frame.looked_at(category.roi, category.ignore, read)
     except InputError as error:

@@ -224,8 +224,9 @@ def _decoding() -> typing.Iterator[None]:
     except Exception as error:
         if getattr(error, "errno", None) is not None:  # the disk's own words
             raise
-        raise ValueError(f"it is damaged ({str(error) or type(error).__name__}); copy or save it "
-                         "again") from None
+        why = str(error) or type(error).__name__
+        raise ValueError(f"it cannot be decoded ({why}): damaged, or of a kind that is not read; "
+                         "save it again, as PNG say") from error
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from adlib.models.fused import MOST, FeatureDetector
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
 FEWEST = 32  # tiles
 FEATURE_BYTES = 14  # that the features of a pixel take on disk
-KNOWN_BYTES = 1e8  # of tiles' maps, which are not computed again; the oldest go first
+KNOWN = 1000  # batches of tiles whose maps are not computed again; the oldest go first
 
 
 class Tiled(Detector):
@@ -37,7 +37,8 @@ class Tiled(Detector):
         self.detector, self.weights = detector, detector.weights
         self.tile, self.overlap = config.tile_size, config.overlap
         self.seed, self.can_be_reopened = config.seed, detector.can_be_reopened
-        self._known: dict[bytes, dict[str, torch.Tensor]] = {}  # the maps of tiles seen last
+        self._known: dict[bytes, dict[str, torch.Tensor]] = {}  # the maps of batches of tiles
+        self.register_load_state_dict_post_hook(lambda module, _: module._known.clear())
         _keep_features(detector, False)
 
     @property
@@ -47,6 +48,7 @@ class Tiled(Detector):
     def fit(self, images: Pictures, validation: Pictures | None = None, *,
             run: typing.Any = None) -> Tiled:
         """As Detector.fit, on pictures [4,h,w] of their own sizes, taken one by one."""
+        self._known.clear()
         pixels = len(images) * images[0][0].numel()
         _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
         framed, of = self.sample(images)
@@ -58,7 +60,6 @@ class Tiled(Detector):
         fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
                        of=self.of[torch.from_numpy(of)])
         self.history, self.position_share = self.detector.history, self.detector.position_share
-        self._known.clear()
         return self
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -68,18 +69,19 @@ class Tiled(Detector):
         return {name: torch.stack([one[name] for one in maps]) for name in maps[0]} if maps else {}
 
     def _maps_of(self, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The detector's maps of tiles, uint8 [n,3,T,T]. A picture with a synthetic anomaly has all
-        but a few in common with the one that it was put into."""
-        keys = [hashlib.blake2b(tile).digest() for tile in tiles.contiguous().numpy()]
-        if missing := [i for i, key in enumerate(keys) if key not in self._known]:
-            maps = self.detector.anomaly_maps(tiles[missing])
-            for at, i in enumerate(missing):
-                self._known[keys[i]] = {name: values[at] for name, values in maps.items()}
-        found = [self._known[key] for key in keys]
-        size = sum(values.nbytes for values in found[0].values())
-        while len(self._known) > KNOWN_BYTES / size:
-            del self._known[next(iter(self._known))]
-        return {name: torch.stack([one[name] for one in found]) for name in found[0]}
+        """The detector's maps of tiles, uint8 [n,3,T,T]. A picture with a synthetic anomaly has
+        most batches of them in common with the one that it was put into; whole ones, since a
+        batch's size changes its numbers by rounding. Maps as fine as the pixels would fill memory.
+        """
+        key = hashlib.blake2b(tiles.contiguous().numpy()).digest()
+        if (maps := self._known.get(key)) is None:
+            maps = {name: values.clone() for name, values in self.detector.anomaly_maps(
+                tiles).items()}
+            if all(values.shape[-1] <= self.tile // CELL for values in maps.values()):
+                self._known[key] = maps
+            if len(self._known) > KNOWN:
+                del self._known[next(iter(self._known))]
+        return maps
 
     def cross_fitted_maps(self, good: Pictures, fitted_on: torch.Tensor,
                           folds: typing.Sequence[Fold], area: torch.Tensor | None = None

@@ -1,5 +1,5 @@
-"""nbconvert's own page of any notebook, for which nothing is fetched: formulas are drawn here, and
-no script is linked.
+"""nbconvert's own page of any notebook, whose text's formulas need no network: they are drawn here,
+and the scripts that nbconvert links for them are left out. What a notebook itself links stays.
 
     jupyter nbconvert --to adlib.report.offline.Page FILE.ipynb
 """
@@ -24,4 +24,5 @@ class Page(HTMLExporter):
 
     def from_notebook_node(self, *args: typing.Any, **options: typing.Any) -> tuple[str, dict]:
         page, resources = super().from_notebook_node(*args, **options)
-        return re.sub(r'<script src="https?://[^>]*>\s*</script>', "", page), resources
+        linked = r'<script src="https?://[^">]*(?i:require|mathjax|mermaid)[^>]*>\s*</script>'
+        return re.sub(linked, "", page), resources

@@ -200,3 +200,13 @@ def test_a_region_of_another_shape_is_told_and_one_that_leaves_nothing_stops_a_r
     Image.new("L", (300, 300), 255).save(mvtec_root / "nut" / "ignore" / "a.png")
     findings = quality.check(opened(mvtec_root))
     assert findings.stopping == 1 and "leave nothing to be looked at" in findings.mask_problem
+
+
+@pytest.mark.parametrize(("size", "told"), [((36, 72), False), ((72, 36), True)])
+def test_a_region_that_lies_on_its_side_is_told(mvtec_root, size, told):
+    for i, path in enumerate(opened(mvtec_root).train):
+        Image.new("RGB", (36, 72), (90 + i, 90, 90)).save(path)
+    (mvtec_root / "nut" / "roi").mkdir()
+    Image.new("L", size, 255).save(mvtec_root / "nut" / "roi" / "a.png")
+    problems = dict(quality.check(opened(mvtec_root)).problems())
+    assert problems.get("misfit", ()) == ("nut/roi/a.png", ) * told

@@ -460,7 +460,7 @@ def test_varied_it_is_calibrated_on_disturbed_copies_if_the_images_are_enough(
 
 
 def test_varied_no_copy_vouches_for_its_picture_when_foreign_ones_are_told(course_root):
-    """With it in, new pictures that are so disturbed were called foreign, half of the noisy ones."""
+    """With it in, new pictures that are so disturbed were called foreign, half of the noisy."""
     part = opened(course_root, vary=True, target_fpr=0.3)
     model = calibration.calibrate(DISTANCE, part).foreign
     known, of = refusal.known_good(part)

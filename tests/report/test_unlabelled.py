@@ -39,7 +39,8 @@ def test_an_unsure_choice_names_what_it_might_as_well_have_been(tmp_path):
                {"pca": 1.0, "memory": 0.9, "fused": 0.5})
     found = unlabelled.table(of.main, tmp_path)
     assert found["unsure"].tolist()[0][:1] == ["memory"]
-    assert "<td class=\"number\">2</td>" in tables.html(unlabelled.shown(found), "caption")  # a count
+    shown = tables.html(unlabelled.shown(found), "caption")
+    assert "<td class=\"number\">2</td>" in shown  # a count
     assert comparison.label("memory") in tables.markdown(unlabelled.shown(found))
     assert "sure" not in of.unlabelled().said  # none was
 

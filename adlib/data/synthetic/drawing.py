@@ -25,7 +25,7 @@ from PIL import Image
 
 from adlib.config import InputError, check_known, did_you_mean
 from adlib.data import files
-from adlib.data.layout import HIDDEN, MARKER, some
+from adlib.data.layout import MARKER, some
 from adlib.data.synthetic import hazelnut, zipper
 
 VERSION = "1"
@@ -123,9 +123,12 @@ def write_dataset(root: Path | str, *, train: int = 200, good: int = 60, anomalo
         raise InputError(f"train {train}, good {good}, anomalous {anomalous}: give at least 2 "
                          f"training images and no negative numbers")
     replacing = (root / MARKER).is_file()
-    drawn = {MARKER, *CATEGORIES} if replacing else set()  # what may be replaced: not an own part
-    others = [path.name for path in (root.iterdir() if root.is_dir() else ())
-              if path.name not in drawn and not (replacing and path.name.startswith(HIDDEN))]
+    # what may be replaced: no part of one's own, nor what somebody put into a drawn one
+    drawn = {MARKER, ".DS_Store", *(f"{category}/{name}" for category in CATEGORIES for name in (
+        "train", "test", "ground_truth", ".DS_Store"))} if replacing else set()
+    within = [path for path in (root.iterdir() if root.is_dir() else ()) for path in (
+        path.iterdir() if replacing and path.name in CATEGORIES and path.is_dir() else [path])]
+    others = {path.relative_to(root).as_posix() for path in within} - drawn
     if root.is_file() or others:
         raise InputError(f"{root} is a file, or a folder with something else in it"
                          + f" ({some(sorted(others))})" * bool(others)

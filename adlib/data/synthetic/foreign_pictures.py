@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 THUMBNAIL = 16  # cells a side in which pictures are compared here
-NEVER = 0.9  # of the mirrored pictures unlike the good ones: the part is never seen so
+LEAST_UNLIKE = 0.9  # of the mirrored pictures unlike the good ones: the part is never seen so
 Made = typing.Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -37,7 +37,7 @@ def make(good: torch.Tensor, others: torch.Tensor, n: int, *,
     moved = {"mirrored": [good.flip(-1), good.flip(-2)],
              "turned": [good.rot90(k, (-2, -1)) for k in (1, 2, 3)]}
     ready = {kind: torch.cat([one[unlike(one, good)] for one in ways if
-                              unlike(one, good).float().mean() > NEVER] or [good[:0]])
+                              unlike(one, good).float().mean() > LEAST_UNLIKE] or [good[:0]])
              for kind, ways in moved.items()} | {"other part": others}
     kinds = [kind for kind in KINDS if kind in _MAKERS or len(ready[kind])]
     grey = bool((good == good[:, :1]).all())

@@ -5,7 +5,6 @@ import base64
 import hashlib
 import os
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -13,7 +12,8 @@ from adlib.config import InputError
 from adlib.data import files
 from adlib.report.pages.site import DOWNLOADS
 
-COPY = ".adlib-pages"  # says that a folder may be replaced by the next copy
+COPY = ".adlib-pages"  # says that a folder's pages may be replaced by the next copy
+KINDS = (".html", ".csv", ".json", ".webp", ".png", ".jpg")  # of files in a copy
 PICTURE = re.compile(r"[\w.%-]+\.(?:jpg|png|webp)")  # a file's name on a page
 INSIDE = re.compile(r"data:image/(jpeg|png|webp);base64,([A-Za-z0-9+/=]+)")
 
@@ -21,10 +21,11 @@ INSIDE = re.compile(r"data:image/(jpeg|png|webp);base64,([A-Za-z0-9+/=]+)")
 def copy(reports: Path, target: Path) -> int:
     """The pages, what they show and what they offer as files: no notebook, model, log or manifest,
     which are large or name this machine's folders. A picture is there once, beside the pages that
-    hold it. Returns the size in bytes.
+    hold it. An earlier copy's files go. Returns the size in bytes.
 
     Raises:
-        InputError: where the target holds anything but an earlier copy, or the reports themselves.
+        InputError: where the target holds anything but an earlier copy, or the reports themselves,
+            or cannot be written.
     """
     inside, around = reports.resolve(), target.resolve()
     if inside.is_relative_to(around) or around.is_relative_to(inside):
@@ -32,12 +33,6 @@ def copy(reports: Path, target: Path) -> int:
     if target.exists() and not (target / COPY).is_file() and (
             not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is no earlier copy of a report; give an empty folder")
-    for old in target.iterdir() if target.exists() else ():
-        if old.is_dir() and not old.is_symlink() and not old.name.startswith("."):
-            shutil.rmtree(old, ignore_errors=True)
-        elif not old.name.startswith("."):  # the .git of a folder that Git publishes stays
-            old.unlink(missing_ok=True)
-    files.write_text(target / COPY, "Pages that adlib report --pages copied; made anew each time.")
     pages = {path: path.read_text(encoding="utf-8") for path in sorted(reports.rglob("*.html"))}
     shown = {unquote(name) for page in pages.values() for name in PICTURE.findall(page)}
     copied = {path.relative_to(reports): path.read_bytes() for path in sorted(reports.rglob("*"))
@@ -54,7 +49,15 @@ def copy(reports: Path, target: Path) -> int:
     for path, text in pages.items():
         page = path.relative_to(reports)
         copied[page] = INSIDE.sub(outside, text).encode()
-    for place, content in copied.items():
-        (target / place).parent.mkdir(parents=True, exist_ok=True)
-        (target / place).write_bytes(content)
+    with files.saying(f"cannot write {target}", "make room, or give another folder", OSError):
+        # what somebody puts beside the pages to publish them (.git, CNAME, a README) stays
+        for old in list(target.rglob("*")) if target.exists() else ():
+            hidden = any(name.startswith(".") for name in old.relative_to(target).parts)
+            if old.suffix in KINDS and old.is_file() and not hidden:
+                old.unlink()
+        files.write_text(target / COPY,
+                         "Pages that adlib report --pages copied; made anew each time.")
+        for place, content in copied.items():
+            (target / place).parent.mkdir(parents=True, exist_ok=True)
+            (target / place).write_bytes(content)
     return sum(map(len, copied.values()))

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,12 @@ def test_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"something else in it \(my-part\)"):
         drawing.write_dataset(tmp_path / "set", train=3, good=0, anomalous=0, pixels=32)
     assert (tmp_path / "set" / "my-part" / "train" / "good").is_dir()
+    shutil.rmtree(tmp_path / "set" / "my-part")
+    for mine in (".git", "hazelnut/roi"):
+        (tmp_path / "set" / mine).mkdir()
+        with pytest.raises(InputError, match=rf"something else in it \({mine}\)"):
+            drawing.write_dataset(tmp_path / "set", train=3, good=0, anomalous=0, pixels=32)
+        (tmp_path / "set" / mine).rmdir()
     with pytest.raises(InputError, match="is a file"):
         drawing.write_dataset(tmp_path / "mine.txt")
 

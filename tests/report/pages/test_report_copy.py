@@ -38,9 +38,11 @@ def test_it_holds_what_pages_show_and_nothing_that_names_this_machine(reports, t
         for href in Page(path).hrefs:
             assert href.startswith("#") or (path.parent / href.partition("#")[0]).is_file(), href
     (target / "old.html").write_text("of an earlier copy")
-    files.write_text(target / ".git" / "HEAD", "a folder that Git publishes")
+    mine = (".git/HEAD", ".git/index.json", "CNAME", "README.md")  # of a folder that is published
+    for name in mine:
+        files.write_text(target / name, "x")
     report_copy.copy(reports, target)
-    assert not (target / "old.html").exists() and (target / ".git" / "HEAD").is_file()
+    assert not (target / "old.html").exists() and all((target / name).is_file() for name in mine)
 
 
 def test_a_picture_inside_pages_is_one_file_beside_them(reports, tmp_path):
