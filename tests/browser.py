@@ -25,9 +25,8 @@ def opened(page: Path, profile: Path, *options: str, at: str = "") -> bs4.Beauti
 
 
 def run(profile: Path, *words: str) -> str:
-    """What the browser prints. It hangs once in thousands of times, and what it has started holds
-    a pipe open even when it is killed: it writes into a file, all of it is ended, and it is asked
-    once more."""
+    """What the browser prints. Should it hang, what it has started would hold a pipe open even when
+    it is killed: it writes into a file, all of it is ended, and it is asked once more."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
                "--virtual-time-budget=4000", f"--user-data-dir={profile}", *words]
     for _ in range(2):
