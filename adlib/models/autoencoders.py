@@ -17,7 +17,7 @@ from adlib.data import images as pictures
 from adlib.models import anomaly_maps, training, weights
 from adlib.models.detector import Detector
 from adlib.models.fast.convolution import Conv2d, ConvTranspose2d
-from adlib.models.fast.device import AT_ONCE, autocast, pick_device
+from adlib.models.fast.device import AT_ONCE, autocast, pick_device, placed
 from adlib.models.resnet18 import ResNet18
 
 
@@ -109,7 +109,7 @@ class Autoencoder(Detector):
     def pairs(self, images: torch.Tensor) -> typing.Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and reconstructions batch by batch: float32 [B,3,S,S] in [0,1], on the device."""
         device = pick_device(self.config.device)
-        self.network.to(device, memory_format=torch.channels_last).eval()
+        placed(self.network, device).eval()
         for batch in images.split(AT_ONCE):
             x = pictures.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
             with autocast(self.config, device):

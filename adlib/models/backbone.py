@@ -22,7 +22,7 @@ from adlib.data import files
 from adlib.data import images as pictures
 from adlib.models import weights
 from adlib.models.detector import Detector
-from adlib.models.fast.device import autocast, pick_device, precision, spread, threads
+from adlib.models.fast.device import autocast, pick_device, placed, precision, spread, threads
 from adlib.models.resnet18 import BasicBlock, ResNet18
 
 BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
@@ -226,7 +226,7 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
     """
     device = pick_device(config.device)
     dtype = torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
-    network = folded(network, dtype).to(device, memory_format=torch.channels_last)
+    network = placed(folded(network, dtype), device)
     x = pictures.to_float(images.to(device)).contiguous(memory_format=torch.channels_last)
     with autocast(config, device):
         stages = stages_of(network, x)

@@ -15,7 +15,7 @@ from adlib.data import images as pictures
 from adlib.models import anomaly_maps, training
 from adlib.models.backbone import OnBackbone, Stages, layer_numbers
 from adlib.models.fast.convolution import Conv2d, ConvTranspose2d
-from adlib.models.fast.device import CHUNK, autocast, pick_device
+from adlib.models.fast.device import CHUNK, autocast, pick_device, placed
 
 
 class Decoder(nn.Module):
@@ -55,8 +55,7 @@ class FeatureAutoencoder(OnBackbone):
             area: training.Area = None) -> FeatureAutoencoder:
         stages, config = self.stages(images), self.config
         torch.manual_seed(config.seed)
-        self.decoder = Decoder(config.model).to(pick_device(config.device),
-                                                memory_format=torch.channels_last).train()
+        self.decoder = placed(Decoder(config.model), pick_device(config.device)).train()
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
             errors = self.errors([stage[index] for stage in stages], images[index])
@@ -75,7 +74,7 @@ class FeatureAutoencoder(OnBackbone):
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """{"distance": float32 [N,S,S] for pixels, [N,S/8,S/8] for features}."""
         parts = []
-        self.decoder.to(memory_format=torch.channels_last).eval()
+        placed(self.decoder, pick_device(self.config.device)).eval()
         for chunk in images.split(CHUNK):  # so that memory does not grow with the number of images
             stages = self.stages(chunk)
             parts += [self.errors([stage[index] for stage in stages], chunk[index]).float().cpu()

@@ -18,6 +18,7 @@ from torch import nn
 from adlib.config import MODELS, Config, log
 from adlib.data import images as pictures
 from adlib.models import backbone
+from adlib.models.fast.device import placed
 
 SIDE = 128  # pixels that it looks at, or up to twice as many: larger pictures are averaged down
 RIDGE = 1.0  # on the covariance of features of (about) unit variance
@@ -90,7 +91,7 @@ class Foreign(nn.Module):
 
     @torch.inference_mode()
     def _compute(self, images: torch.Tensor) -> np.ndarray:
-        network = backbone.folded(self.network).to(memory_format=torch.channels_last)
+        network = placed(backbone.folded(self.network))
         return features_of(network, pictures.to_float(images).contiguous(
             memory_format=torch.channels_last)).numpy()
 

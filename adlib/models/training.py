@@ -16,7 +16,7 @@ from adlib.data import files
 from adlib.data.images import to_float
 from adlib.models import ssim
 from adlib.models.fast import optimizers
-from adlib.models.fast.device import AT_ONCE, autocast, pick_device, precision
+from adlib.models.fast.device import AT_ONCE, autocast, pick_device, placed, precision
 
 CHECKPOINT_EVERY_S = 20.0  # a kill costs at most this much work, and changes no number
 SHORT_MEMORY = 0.95  # Adam's second beta for one_cycle: a run of some hundred steps is short
@@ -59,7 +59,7 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
         InputError: for a loss that is not finite, naming the epoch and the likely cause.
     """
     device = pick_device(config.device)
-    network.to(device, memory_format=torch.channels_last)
+    placed(network, device)
     images = images.to(device)  # decoded images stay on the device: the loop copies nothing
     held = images[:0] if validation is None else validation.to(device)
     area, held_area = (None if one is None else one.to(device) for one in (area, validation_area))

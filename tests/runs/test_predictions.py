@@ -100,14 +100,17 @@ def test_what_is_said_of_a_picture_depends_on_no_other(run, course_root, tmp_pat
     assert sorted(config.cache_dir().rglob("*.npy")) == before
 
 
-def test_two_threads_look_at_pictures_of_their_own_and_say_the_same(run, course_root, tmp_path,
-                                                                    monkeypatch):
+@pytest.mark.parametrize("model", ["pca", "cae", "resnet18", "to_features"])
+def test_two_threads_look_at_pictures_of_their_own_and_say_the_same(model, course_run, course_root,
+                                                                    tmp_path, monkeypatch):
+    """From a run just reopened: two threads that moved its network ended the process."""
     monkeypatch.setattr(predictions, "AHEAD", 2)
-    reopened, sources = inference.reopen(run), predictions.sources([course_root / "nut"])
+    run = course_run(model=model, name=model, image_size=64, epochs=1)
+    sources = predictions.sources([course_root / "nut"])
     alone, seen, met = inference.Reopened.score_with_maps, [], threading.Barrier(2, timeout=60)
 
     def said(name):
-        with Record(reopened, tmp_path / name) as record:
+        with Record(inference.reopen(run), tmp_path / name) as record:
             return [dataclasses.replace(one, time="") for one in predictions.predict(
                 record, [Source(one.path, one.name) for one in sources], threading.Event(),
                 ahead=2, overlaid=False)]

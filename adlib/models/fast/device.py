@@ -7,16 +7,19 @@ import typing
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import nn
 
 from adlib.config import Config, InputError
 
 AT_ONCE = 32  # images, where nothing is learned: small batches take half as much again an image
 CHUNK = 64  # images scored at a time
 _TURN = threading.Condition()
+_PLACING = threading.Lock()
 # of each thread that multiplies: are its products rounded, and what is the process's own way
 _MULTIPLYING: list[tuple[bool, str]] = []
 CPU = torch.device("cpu")
 T, R = typing.TypeVar("T"), typing.TypeVar("R")
+M = typing.TypeVar("M", bound=nn.Module)
 
 
 def pick_device(name: str) -> torch.device:
@@ -82,6 +85,20 @@ def threads(n: int) -> typing.Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def placed(module: M, device: torch.device = CPU) -> M:
+    """The module on the device, its weights channels last, in which convolutions are faster. Where
+    it lies so already it is left alone: threads that move one module at the same time end the
+    process."""
+    def lies_so(values: torch.Tensor) -> bool:
+        return values.device.type == device.type and (
+            values.dim() != 4 or values.is_contiguous(memory_format=torch.channels_last))
+
+    with _PLACING:
+        if not all(map(lies_so, (*module.parameters(), *module.buffers()))):
+            module.to(device, memory_format=torch.channels_last)
+    return module
 
 
 def spread(work: typing.Callable[[T], R], parts: typing.Iterable[T],

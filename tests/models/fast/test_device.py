@@ -1,7 +1,10 @@
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 
 from adlib.config import Config, InputError
 from adlib.models.fast import device as devices
@@ -83,6 +86,24 @@ def test_threads_that_round_alike_multiply_together():
     for one in both:
         one.join()
     assert found == ["medium", "medium"] and torch.get_float32_matmul_precision() == before
+
+
+def test_a_module_is_moved_once_by_one_thread_at_a_time():
+    moving, moves = threading.Lock(), []
+
+    class Network(nn.Sequential):
+        def to(self, *args, **kwargs):
+            assert moving.acquire(blocking=False)  # else another is at it
+            time.sleep(.05)
+            moves.append(args)
+            moving.release()
+            return super().to(*args, **kwargs)
+
+    network = Network(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: devices.placed(network), range(8)))
+    assert moves == [(CPU, )]
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("learns", [False, True])
