@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 import typing
 import zipfile
@@ -22,12 +23,22 @@ if typing.TYPE_CHECKING:
     import numpy as np
 
 T = typing.TypeVar("T")
+NO_FILE = "it is a pipe, a socket or a device, and no file"
 _written: dict[Path, float] = {}  # bytes, to a folder since it was looked through
 
 
 def reason_of(error: BaseException) -> str:
     """What went wrong, in an error's own words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def is_special(path: Path | str) -> bool:
+    """A pipe, a socket or a device? Whoever reads one may wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # whoever opens it will say why
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextlib.contextmanager
@@ -102,6 +113,8 @@ def write_json(path: Path | str, value: object) -> None:
 def read_json(path: Path | str) -> typing.Any:
     """The content of a JSON file: UTF-8, or UTF-16 as Windows may write it, with a byte order mark
     or without. InputError if it is missing, not JSON, or has a key twice."""
+    if is_special(path):
+        raise InputError(f"cannot read {path}: {NO_FILE}")
     try:
         return json.loads(Path(path).read_bytes(), object_pairs_hook=_unique)
     except OSError as error:
@@ -209,9 +222,11 @@ def stamp_of(path: Path) -> str:
     """What a changed file has another of: place, size, times of change. InputError where it cannot
     be asked."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    if is_special(path):
+        raise InputError(f"cannot read {path}: {NO_FILE}; take it out")
     # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
     # all the same.
-    return f"{str(path.resolve())!a}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    return f"{str(path.resolve())!a}|{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}"

@@ -157,9 +157,8 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     """
     found, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
-        if not path.is_dir():  # a link that leads nowhere is an image, too, and named when read
-            named = path.suffix.lower() in SUFFIXES | NOT_READ
-            found += [path] * ((named and (path.is_file() or not path.exists())) == images)
+        if not path.is_dir():  # a link to nothing or a pipe is an image, too, and named when read
+            found += [path] * ((path.suffix.lower() in SUFFIXES | NOT_READ) == images)
         elif not path.is_symlink():
             found += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
@@ -323,7 +322,7 @@ def changed(category: Category, before: dict[str, str]) -> list[str]:
 
 def _label_file(category: Category) -> dict[str, Label]:
     path = label_file(category.root)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} is missing, and without it the images in "
                          f"{category.root / category.name / 'test'} have no labels; "
                          "put it there, or sort the images into test/good and test/<defect>")

@@ -107,7 +107,7 @@ def _upright(path: Path) -> tuple[Image.Image, bool]:
     """A mask as it is shown; is its format lossy?"""
     with reading.opened(path) as mask:
         lossy = mask.format in LOSSY or mask.info.get("compression") == "jpeg"
-        mask.load()  # after which a TIFF has turned itself
+        reading.load(mask, reading.ENTIRE, path)  # after which a TIFF has turned itself
         turn = reading.UPRIGHT.get(reading.orientation(mask))
         return mask if turn is None else mask.transpose(turn), lossy
 

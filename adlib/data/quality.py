@@ -104,7 +104,8 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     misfit, region_problem = _regions(category, [
         path for path in category.train if category.key(path) in headers])
     identical: dict[str, list[Path]] = {}
-    for path, digest in files.content_hashes(paths).items():
+    regular = [path for path in paths if not files.is_special(path)]
+    for path, digest in files.content_hashes(regular).items():
         identical.setdefault(digest, []).append(path)
     train = set(category.train)
     groups = {tuple(map(category.key, group)): len({path in train for path in group}) == 2

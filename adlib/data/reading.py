@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from adlib.data import layout
+from adlib.data import files, layout
 from adlib.data.frame import Frame
 
 DECODER = "5"  # part of every cache key: raise it when a file gives other pixels than before
@@ -97,7 +97,7 @@ def upright(file: File, side: int, grey_range: GreyRange | None = None
     more is decoded than gives `side` pixels a side. Arguments and errors: as `read`."""
     with opened(file) as image:
         raw = _raw_mode(image)
-        _load(image, side, file)
+        load(image, side, file)
         turn = UPRIGHT.get(orientation(image))
         values, extent = _deep(image, raw, file), None
         if values is not None:
@@ -121,7 +121,7 @@ def examine(file: File) -> Header:
     """A picture's size, mode and extent, after decoding it to its end. Raises as `read`."""
     with opened(file) as image:
         size, mode, raw = image.size, image.mode, _raw_mode(image)
-        _load(image, 1024, file)
+        load(image, 1024, file)
         values = _deep(image, raw, file)
     coloured = values is not None and values.ndim == 3
     return Header(size, f"{mode};16" if coloured else mode,
@@ -135,7 +135,7 @@ def extent(file: File) -> GreyRange | None:
         raw = _raw_mode(image)
         if not _is_deep(image, raw):
             return None
-        _load(image, 1024, file)
+        load(image, 1024, file)
         return _extent(_deep(image, raw, file))
 
 
@@ -194,6 +194,8 @@ def opened(file: File) -> typing.Iterator[Image.Image]:
     path = Path(file.name) if isinstance(file, io.BytesIO) else file
     if path.suffix.lower() in layout.NOT_READ:
         raise ValueError(f"{path.suffix} files are not read; save it as PNG, TIFF or JPEG")
+    if file is path and files.is_special(path):
+        raise ValueError(files.NO_FILE)
     try:
         with _decoding():
             image = Image.open(file, formats=_formats())
@@ -278,8 +280,9 @@ def _pages(image: Image.Image) -> int:
     return max(len(pages), image.tag_v2.get(DEPTH, 1))  # a volume has its slices in one page
 
 
-def _load(image: Image.Image, side: int, file: File) -> None:
-    """Decode; of a large JPEG no more than gives `side` pixels a side."""
+def load(image: Image.Image, side: int, file: File) -> None:
+    """Decode what is `opened` to its end; of a large JPEG no more than gives `side` pixels a side.
+    Raises as `read`."""
     if math.prod(image.size) > LARGE:
         image.draft(None, (side, side))
     with _decoding():

@@ -41,7 +41,7 @@ def sources(given: typing.Sequence[Path]) -> list[Source]:
     for path in given:
         if not path.exists():
             raise InputError(f"there is no {path}; give pictures, or folders of pictures")
-        if not (path.is_dir() or path.is_file()):  # whoever reads a pipe may wait for ever
+        if files.is_special(path):
             raise InputError(f"{path} is a pipe, a socket or a device; give pictures, or folders "
                              "of pictures")
         for picture in below(path) if path.is_dir() else [path]:
@@ -197,6 +197,8 @@ def _read(record: Record, source: Source) -> Read | None:
     picture, now = None, datetime.datetime.now().timestamp()
     try:
         untrusted.check_name(str(source.path))
+        if files.is_special(source.path):
+            raise InputError(files.NO_FILE)
         with source.path.open("rb") as stream:
             modified, data = utc(os.fstat(stream.fileno()).st_mtime), stream.read()
         content = hashlib.sha256(data).hexdigest()[:16]
@@ -205,7 +207,7 @@ def _read(record: Record, source: Source) -> Read | None:
         held = io.BytesIO(data)
         held.name = str(source.path)
         picture = record.run.decode(held)
-    except InputError as error:  # its name: it cannot be mended by waiting
+    except InputError as error:  # its name or kind: it cannot be mended by waiting
         problem, source.final = untrusted.sanitized(str(error)), True
     except FileNotFoundError:
         problem = ("it is a link to nothing" if source.path.is_symlink() else

@@ -52,6 +52,20 @@ def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_p
     assert not importer.create(tmp_path / "data", "my-part", made)  # the same command again
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_left_out_by_name_and_waited_for_by_nobody(photos, tmp_path):
+    picture(tmp_path / "bad" / "a.png", 100)
+    for name in ("good/pipe.png", "bad/pipe.JPG", "good/pipe"):
+        os.mkfifo(tmp_path / name)
+    made = importer.plan(photos, tmp_path / "bad")
+    assert made.left_out == [f"{tmp_path / name} cannot be read ({files.NO_FILE})"
+                             for name in ("good/pipe.png", "bad/pipe.JPG")]
+    (tmp_path / "masks").mkdir()
+    os.mkfifo(tmp_path / "masks" / "a.png")
+    with pytest.raises(InputError, match=rf"masks/a.png cannot be used \({files.NO_FILE}\)"):
+        importer.plan(photos, tmp_path / "bad", tmp_path / "masks")
+
+
 @pytest.mark.parametrize(("folder", "words"), [
     ("good/Bad/1", "good/Bad/1 lies in the folder of good pictures"),
     ("good/masks", "good/masks lies in the folder of good pictures"),

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, features
 from scipy import ndimage
 
 from adlib.config import InputError
-from adlib.data import masks
+from adlib.data import masks, reading
 
 DISC = np.hypot(*(np.mgrid[:40, :40] - 17.3)) < 10.4  # 341 pixels
 
@@ -99,6 +99,21 @@ def test_a_mask_of_several_pages_is_refused(place):
                                   append_images=[Image.fromarray(drawn())])
     with pytest.raises(ValueError, match="it holds .* save each as"):
         masks.read(place / "a.tif", place / "picture.png")
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.jpg", "m.bmp", "m.tif"])
+@pytest.mark.parametrize("kept", [0.6, 0.9])
+def test_a_truncated_mask_is_refused_in_the_words_of_a_truncated_picture(place, name, kept):
+    path = place / name
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (40, 40), np.uint8) * 255).save(path)
+    path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
+    with pytest.raises(ValueError, match="^it (is damaged|cannot be decoded).* save it ") as told:
+        masks.region(path)
+    with pytest.raises(ValueError) as of_picture:
+        reading.read(path, 64)
+    assert str(told.value) == str(of_picture.value)
+    with pytest.raises(InputError, match="^1 masks cannot be used: .*; mend or remove them"):
+        masks.load([place / "picture.png"], [path], 32)
 
 
 def test_the_limit_of_size_holds_for_masks(place, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from adlib import cli
-from adlib.data import layout, quality
+from adlib.config import InputError
+from adlib.data import files, layout, quality
 from tests.conftest import picture
 
 
@@ -162,10 +163,28 @@ def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root,
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_waited_for_by_nobody(mvtec_root):
+def test_a_pipe_is_waited_for_by_nobody_and_named(mvtec_root):
     os.mkfifo(mvtec_root / "nut" / "train" / "good" / "pipe.png")
+    os.mkfifo(mvtec_root / "nut" / "train" / "good" / "pipe")  # by its name no picture
+    category = layout.open_category(mvtec_root, "nut")
+    findings = quality.check(category)
+    assert findings.ignored == 1 and findings.unreadable == (
+        f"nut/train/good/pipe.png ({files.NO_FILE})", )
+    with pytest.raises(InputError, match=f"pipe.png: {files.NO_FILE}; take it out"):
+        layout.fingerprint(category)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_for_a_mask_or_the_labels_is_waited_for_by_nobody(mvtec_root, course_root):
+    mask = mvtec_root / "nut" / "ground_truth" / "spot" / "000.png"
+    mask.unlink()
+    os.mkfifo(mask)
     findings = quality.check(layout.open_category(mvtec_root, "nut"))
-    assert findings.ignored == 1 and findings.counts["train/good"] == 6
+    assert f"000.png ({files.NO_FILE})" in findings.mask_problem
+    (course_root / layout.LABELS).unlink()
+    os.mkfifo(course_root / layout.LABELS)
+    with pytest.raises(InputError, match=f"{layout.LABELS}: {files.NO_FILE}"):
+        layout.read_labels(layout.open_category(course_root, "nut"))
 
 
 def test_other_files_are_counted_and_a_drawing_beside_its_mask_is_told(mvtec_root):

@@ -361,7 +361,7 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "LARGE", 1000)
     path, at_work, most = save(tmp_path / "a.png", RGB), [], []
-    load = reading._load
+    load = reading.load
 
     def noted(*given):
         at_work.append(1)
@@ -369,7 +369,7 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
         load(*given)
         at_work.pop()
 
-    monkeypatch.setattr(reading, "_load", noted)
+    monkeypatch.setattr(reading, "load", noted)
     threads = [threading.Thread(target=decode, args=(path, 32)) for _ in range(8)]
     for thread in threads:
         thread.start()

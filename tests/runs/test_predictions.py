@@ -5,6 +5,7 @@ import dataclasses
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from adlib.data import files
 from adlib.models.detector import Detector
 from adlib.models.fast import device
 from adlib.runs import inference, predictions
+from adlib.runs import watch as watch_module
 from adlib.runs.engines import local
 from adlib.runs.prediction_record import COLUMNS, Record, Source
 from tests import tolerances
@@ -290,6 +292,34 @@ def test_what_was_given_wrongly_is_one_sentence(run, tmp_path, monkeypatch, caps
     assert cli.main(["predict", str(run), *words]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("watch", [[], ["--watch"]])
+def test_what_is_named_like_a_picture_and_is_no_file_has_a_row_with_its_reason(
+        run, course_root, tmp_path, monkeypatch, watch):
+    folder = tmp_path / "folder"
+    shutil.copytree(course_root / "nut" / "train" / "good", folder)
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.CR2")
+    os.mkfifo(folder / "pipe")
+    server = socket.socket(socket.AF_UNIX)
+    monkeypatch.chdir(folder)  # a socket's path is short
+    server.bind("socket.jpg")
+    os.symlink("/dev/zero", folder / "device.bmp")
+    out, seen = tmp_path / "out", len(list(folder.glob("0*.png")))
+    record = Record(inference.reopen(run), out)
+    stop = threading.Event()
+    coming = (predictions.sources([folder]) if not watch else
+              watch_module.watched(folder, record, stop))
+    with record:
+        for number, _ in enumerate(predictions.predict(record, coming, stop), 1):
+            if number == seen + 4:
+                stop.set()
+    server.close()
+    said = {Path(row["path"]).name: row["problem"] for row in rows(out) if row["problem"]}
+    assert said == dict.fromkeys(["pipe.png", "pipe.CR2", "socket.jpg", "device.bmp"],
+                                 files.NO_FILE)
+    assert len(rows(out)) == seen + 4
 
 
 def test_weights_are_no_longer_asked_for_and_still_taken(run, course_root, tmp_path, capsys):
