@@ -138,6 +138,13 @@ def failed(reports: Path, name: str, reason: str, *, seed: int = 0, where: str =
     return folder
 
 
+def of_earlier_version(folder: Path) -> None:
+    """A run that does not say of which files it is reopened."""
+    about = files.read_json(folder / "run.json")
+    files.write_json(folder / "run.json", {key: value for key, value in about.items()
+                                           if key != "reopened_from"})
+
+
 def ranks(where: layout.Category, shift: float, seed: int = 0) -> np.ndarray:
     """Random scores of the test images, those of the bad ones `shift` deviations higher."""
     bad = np.array([path.parent.name != "good" for path in where.test])

@@ -140,10 +140,13 @@ def reopen(folder: Path) -> Reopened:
     if "maps" not in measured:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")
-    if not (folder / "model.pt").exists():
-        if not OWN.fullmatch(config.model):  # a copy without large files, say
-            raise InputError(f"{folder / 'model.pt'} is missing; put it there, or run the run's "
+    # A run of an earlier version notes none; of these a user's own detector may not have been kept.
+    noted = about.get("reopened_from", ["model.pt"] * (not OWN.fullmatch(config.model)))
+    for name in noted:  # a copy without large files, say
+        if not (folder / name).exists():
+            raise InputError(f"{folder / name} is missing; put it there, or run the run's "
                              "configuration again with --force")
+    if not (folder / "model.pt").exists():
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
                          "neither a torch state dict nor state() and load(state) "
                          "(docs/your_detector.md)")

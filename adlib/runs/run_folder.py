@@ -35,6 +35,7 @@ if typing.TYPE_CHECKING:  # whoever lists runs need not wait for torch
     from adlib.models.detector import Detector
 
 LOOKED_AT = "looked_at.png"  # white = what roi and ignore leave to be looked at
+REOPENED_FROM = ("model.pt", "foreign.pt", "conditions.json", LOOKED_AT)
 AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 # parameters that may be paths of this machine
@@ -120,7 +121,8 @@ class Run:
         here = self.folder
         about = files.read_json(here / "run.json")
         about |= {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(),
-                  "seconds": time.monotonic() - self.began, "train_seconds": train_seconds}
+                  "seconds": time.monotonic() - self.began, "train_seconds": train_seconds,
+                  "reopened_from": [name for name in REOPENED_FROM if (here / name).exists()]}
         files.write_json(here / "run.json", about)
         files.write_json(here / "metrics.json", metrics)
         _clear_work(here)

@@ -20,7 +20,7 @@ from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import Threshold
 from adlib.report import comparison
 from adlib.report.words import sentences
-from tests.conftest import picture
+from tests.conftest import picture, read_csv
 from tests.handmade import Maps, Scored
 
 # the configuration's own score, and the one chosen without labels
@@ -407,8 +407,8 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
 def test_csv_keeps_every_digit(course_root, tmp_path):
     results = table(course_root)
     evaluation.write_csv(results, tmp_path / "all_results.csv")
-    read = pd.read_csv(tmp_path / "all_results.csv", float_precision="round_trip",
-                       dtype=dict.fromkeys(("label", "prediction", "chosen_prediction"), "Int64"))
+    read = read_csv(tmp_path / "all_results.csv",
+                    dtype=dict.fromkeys(("label", "prediction", "chosen_prediction"), "Int64"))
     assert read["score"].tolist() == results["score"].tolist() and read["prediction"].equals(
         results["prediction"])
     assert [path.name for path in tmp_path.glob("*.csv*")] == ["all_results.csv"]

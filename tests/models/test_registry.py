@@ -87,6 +87,9 @@ def test_a_detector_in_five_lines_runs_like_a_built_in(course_root, tmp_path, ow
         again = inference.reopen(folder)
         assert again.scores(part.test).tolist() == results.table.loc[
             results.table["split"] == "test", "chosen_score"].tolist()
+        (folder / "model.pt").unlink()
+        with pytest.raises(InputError, match="model.pt is missing; put it there, or run"):
+            inference.reopen(folder)
 
 
 def test_a_torch_module_comes_back_by_its_state_dict(course_root, tmp_path, own):

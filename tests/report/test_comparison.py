@@ -22,6 +22,7 @@ from adlib.report.display import matrix
 from adlib.report.study import Study
 from adlib.report.words import answers, i18n
 from tests import handmade
+from tests.conftest import read_csv
 from tests.handmade import DISTANCE, OTHER, OWN, category, failed, finished, ranks
 
 NUT = category()
@@ -523,7 +524,7 @@ def test_the_answer_names_every_row_where_it_belongs(drawn):
 def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):
     """The folders above are worth something only as long as they hold what a run holds."""
     folder = finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)})
-    again = pd.read_csv(folder / "all_results.csv", float_precision="round_trip")
+    again = read_csv(folder / "all_results.csv")
     assert auroc_of(again)["test"] == files.read_json(
         folder / "metrics.json")["auroc"]["test"]
     assert set(again["split"]) == {"train", "held_out", "test"} and len(

@@ -4,7 +4,6 @@ import json
 import logging
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -15,6 +14,7 @@ from adlib.data.part import open_part
 from adlib.report.words import sentences
 from adlib.runs import inference
 from tests import tolerances
+from tests.conftest import read_csv
 from tests.handmade import SMALL, small_run
 
 PCA = {"model": "pca", "name": "pca", "image_size": 64}
@@ -59,7 +59,7 @@ def test_the_range_is_in_the_run_on_its_page_and_in_its_predictions(root, tmp_pa
                                                 "precision": "float32"})
     assert said.endswith("Images have more than 8 bits: values of 0 to 4095 become 0 to 255.")
     assert said.zh.endswith("0 至 4095 的值映射到 0 至 255。")
-    table = pd.read_csv(folder / "all_results.csv", float_precision="round_trip")
+    table = read_csv(folder / "all_results.csv")
     table = table[table["split"] == "test"].sort_values("path")
     _, rows = predicted(folder, root / "nut" / "test", tmp_path / "out")
     tolerance, _ = tolerances.of_rounding(run, part.test.tensor)

@@ -20,8 +20,8 @@ from adlib.evaluation.conformal import Threshold
 from adlib.runs import inference, run_folder, terminal
 from adlib.runs.prediction_record import Prediction
 from tests import tolerances
-from tests.conftest import picture
-from tests.handmade import SMALL, small_run, spine
+from tests.conftest import picture, read_csv
+from tests.handmade import SMALL, of_earlier_version, small_run, spine
 
 pytestmark = pytest.mark.usefixtures("small_detectors", "exporter")
 
@@ -32,7 +32,7 @@ def run(course_run):
 
 
 def of(folder, split="test"):
-    table = pd.read_csv(folder / "all_results.csv", float_precision="round_trip")
+    table = read_csv(folder / "all_results.csv")
     return table[table["split"] == split]
 
 
@@ -97,17 +97,21 @@ def test_the_data_may_have_moved(course_root, course_run, tmp_path):
      r"no finished run \(failed: the sky fell\)"),
     (lambda folder, root: (folder / "metrics.json").unlink(),
      r"no finished run \(failed: cannot read .*metrics.json"),
-    (lambda folder, root: (folder / "model.pt").unlink(), "model.pt is missing"),
+    *((lambda folder, root, name=name: (folder / name).unlink(), f"{name} is missing; put it there")
+      for name in ("model.pt", "foreign.pt", "conditions.json", "looked_at.png")),
     (lambda folder, root: (folder / "model.pt").write_bytes(b"nothing"),
      r"model.pt cannot be read .* again with --force"),
     (lambda folder, root: picture(root / "nut" / "test" / "001.png", 999),
      "the data of .*seed-0 have changed since it ran"),
     (lambda folder, root: (root / "nut" / "train" / "good" / "007.png").unlink(),
      "have changed since it ran; run its configuration again"),
-], ids=["missing", "failed", "unfinished", "no state", "no state dict", "another test image",
+], ids=["missing", "failed", "unfinished", "no state", "no foreign",
+        "no conditions", "no region", "no state dict", "another test image",
         "a training image less"])
-def test_what_cannot_be_reopened_is_one_sentence(course_root, course_run, spoil, sentence):
-    folder = course_run(model="mean_grey", name="mean_grey")
+def test_what_cannot_be_reopened_is_one_sentence(course_root, tmp_path, spoil, sentence):
+    Image.new("L", (32, 32), 255).save(course_root / "nut" / "all.png")
+    folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey",
+                       roi="all.png")
     spoil(folder, course_root)
     with pytest.raises(InputError, match=sentence) as caught:
         inference.reopen_with_data(folder)
@@ -232,6 +236,7 @@ def test_a_dead_camera_is_refused_whatever_its_score(course_root, tmp_path, caps
     # The same again goes on; a run of an earlier version says nothing of it, and says that.
     assert cli.main(["predict", str(folder), str(shown), "--out", str(out)]) == 4
     (folder / "foreign.pt").unlink()
+    of_earlier_version(folder)
     assert cli.main(["predict", str(folder), str(shown), "--out", str(tmp_path / "old")]) != 4
     assert "could be told" in caplog.text
 

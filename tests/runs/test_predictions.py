@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +25,7 @@ from adlib.runs import watch as watch_module
 from adlib.runs.engines import local
 from adlib.runs.prediction_record import COLUMNS, Record, Source
 from tests import tolerances
-from tests.conftest import picture
+from tests.conftest import picture, read_csv
 
 pytestmark = pytest.mark.usefixtures("small_detectors")
 
@@ -45,7 +44,7 @@ def test_it_says_of_the_test_images_what_the_run_said(run, course_root, tmp_path
     out, folder = tmp_path / "out", course_root / "nut" / "test"
     # there are anomalous ones
     assert cli.main(["predict", str(run), str(folder), "--out", str(out)]) == 1
-    results = pd.read_csv(run / "all_results.csv", float_precision="round_trip")
+    results = read_csv(run / "all_results.csv")
     results = results[results["split"] == "test"].sort_values("path")
     found = rows(out)
     assert [row["path"] for row in found] == [str(course_root / key) for key in results["path"]]

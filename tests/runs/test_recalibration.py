@@ -14,7 +14,7 @@ from adlib.report.words import i18n
 from adlib.runs import inference, predictions, recalibration, run_folder
 from adlib.runs.prediction_record import Source
 from tests.conftest import picture
-from tests.handmade import small_run
+from tests.handmade import of_earlier_version, small_run
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,7 @@ def test_a_run_of_an_earlier_version_predicts_without_the_test(run, tmp_path, ca
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     (folder / "conditions.json").unlink()
+    of_earlier_version(folder)
     _pictures(tmp_path / "a", range(2))
     assert cli.main(["predict", str(folder), str(tmp_path / "a"), "--out",
                      str(tmp_path / "out")]) in (0, 1, 4)
