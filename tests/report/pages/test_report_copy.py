@@ -1,4 +1,6 @@
 """What a copy of the pages holds, and what it never replaces."""
+from pathlib import Path
+
 import nbformat
 import numpy as np
 import pytest
@@ -37,12 +39,71 @@ def test_it_holds_what_pages_show_and_nothing_that_names_this_machine(reports, t
     for path in target.rglob("index.html"):  # and no link of a page leads out of it
         for href in Page(path).hrefs:
             assert href.startswith("#") or (path.parent / href.partition("#")[0]).is_file(), href
-    (target / "old.html").write_text("of an earlier copy")
-    mine = (".git/HEAD", ".git/index.json", "CNAME", "README.md")  # of a folder that is published
-    for name in mine:
-        files.write_text(target / name, "x")
+
+
+def test_it_replaces_and_removes_what_it_wrote_and_nothing_else(reports, tmp_path):
+    target, old = tmp_path / "published", reports / "eda" / "old" / "index.html"
+    site.build(reports)
+    files.write_text(old, "<p>of an earlier copy")
+    files.write_text(reports / ".ipynb_checkpoints" / "index.html", "<p>hidden")
+    files.write_text(reports / RUN / ".again" / "metrics.json", "{}")
     report_copy.copy(reports, target)
-    assert not (target / "old.html").exists() and all((target / name).is_file() for name in mine)
+    first = {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
+    assert old.relative_to(reports) in first and not [
+        path for path in first if path.parts[0] != report_copy.COPY and "/." in f"/{path}"]
+    mine = (".git/HEAD", "CNAME", "README.md", "about.html", "data.csv", "package.json", "logo.png",
+            "pictures/team.jpg", ".ipynb_checkpoints/index.html", f"{RUN}/notes.html")
+    for name in mine:  # of a folder that is published
+        files.write_text(target / name, "x")
+    old.unlink()
+    files.write_text(reports / "index.html", "<p>another")
+    report_copy.copy(reports, target)
+    assert not (target / old.relative_to(reports)).exists()
+    assert (target / "index.html").read_text() == "<p>another"
+    assert {(target / name).read_text() for name in mine} == {"x"}
+    assert {path.relative_to(target) for path in target.rglob("*") if path.is_file()} == {
+        *first, *map(Path, mine)} - {old.relative_to(reports)}
+
+
+def test_what_is_in_the_place_of_a_page_stays_and_is_named(reports, tmp_path):
+    target = tmp_path / "published"
+    site.build(reports)
+    report_copy.copy(reports, target)
+    (target / "index.html").write_text("edited by hand")
+    for name in ("one.html", "eda/two"):
+        files.write_text(target / name, "mine")
+    (target / "three.html").mkdir()
+    for name in ("one.html", "eda/two/index.html", "three.html"):
+        files.write_text(reports / name, "<p>page")
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"has 4 files in the places of pages .*\(eda/two/index."
+                                         r"html, index.html, one.html, three.html\); move them"):
+        report_copy.copy(reports, target)
+    assert before == {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def test_a_copy_that_was_killed_goes_on(reports, tmp_path, monkeypatch):
+    target, lists = tmp_path / "published", []
+    site.build(reports)
+    report_copy.copy(reports, target)
+    files.write_text(reports / "index.html", "<p>second")
+    files.write_text(reports / "more.html", "<p>second")
+    atomic = files.atomic_path
+
+    def killed(path):
+        lists.extend([path] * (path.name == report_copy.COPY))
+        if len(lists) > 1:  # all is written but the list that is shorter
+            raise KeyboardInterrupt
+        return atomic(path)
+
+    monkeypatch.setattr(files, "atomic_path", killed)
+    with pytest.raises(KeyboardInterrupt):
+        report_copy.copy(reports, target)
+    monkeypatch.undo()
+    for name in ("index.html", "more.html"):
+        files.write_text(reports / name, "<p>third")
+    report_copy.copy(reports, target)
+    assert {(target / name).read_text() for name in ("index.html", "more.html")} == {"<p>third"}
 
 
 def test_a_picture_inside_pages_is_one_file_beside_them(reports, tmp_path):
