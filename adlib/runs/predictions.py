@@ -53,10 +53,12 @@ def sources(given: typing.Sequence[Path]) -> list[Source]:
     return [Source(path, name) for path, name in named.items()]
 
 
-def below(folder: Path) -> list[Path]:
+def below(folder: Path, is_picture: typing.Callable[[Path], bool] = reading.is_picture
+          ) -> list[Path]:
     """The pictures of a folder to any depth, those whose names do not say so included: a file that
-    nobody looks at would be taken as good. Without overlays, which are pictures of predictions."""
-    others = filter(reading.is_picture, layout.below(folder, images=False))
+    nobody looks at would be taken as good. Without overlays, which are pictures of predictions.
+    is_picture: of a file whose name does not say so."""
+    others = filter(is_picture, layout.below(folder, images=False))
     return sorted(path for path in (*layout.below(folder), *others) if not any(
         parent.name == "overlays" and (folder / parent.parent / "predictions.json").is_file()
         for parent in path.relative_to(folder).parents))

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 
 from adlib.config import log
+from adlib.data import reading
 from adlib.runs.prediction_record import Record, Source
 from adlib.runs.predictions import below
 
@@ -70,12 +71,21 @@ def watched(folder: Path, record: Record, stop: threading.Event) -> typing.Itera
 def _listings(folder: Path, stop: threading.Event
               ) -> typing.Iterator[tuple[float, dict[Path, Stamp]]]:
     """What is in the folder, again and again, and when that was asked."""
-    failed = 0
+    failed, looked = 0, dict[Path, tuple[Stamp, bool]]()  # at files whose names say no picture
+
+    def is_picture(path: Path) -> bool:
+        """Opened again only where it has changed: a folder may hold thousands of other files."""
+        stamp, before = (_stamp(path) or ())[:3], earlier.get(path)
+        looked[path] = before if before and before[0] == stamp else (
+            stamp, reading.is_picture(path))
+        return looked[path][1]
+
     while not stop.is_set():
-        asked = monotonic()
+        asked, earlier, looked = monotonic(), looked, {}
         try:
             with os.scandir(folder):  # below() takes a folder that is out of reach for an empty one
-                present = {path: stamp for path in below(folder) if (stamp := _stamp(path))}
+                present = {path: stamp for path in below(folder, is_picture)
+                           if (stamp := _stamp(path))}
         except OSError as error:  # once, where a folder is deleted just then; or out of reach
             failed += 1
             if failed == 2:

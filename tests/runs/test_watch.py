@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adlib.data import reading
 from adlib.evaluation import calibration
 from adlib.runs import inference, predictions, watch
 from adlib.runs.prediction_record import Record
@@ -285,10 +286,10 @@ def test_a_slow_share_is_asked_less_often_and_its_files_are_looked_at(follow, ca
     clock, below = Clock({0: writes(camera / "a.png", content(1))}, end=200), watch.below
     asked = []
 
-    def slow(folder):
+    def slow(*given):
         asked.append(clock.now)
         clock.now += 2 * watch.ROUND_S
-        return below(folder)
+        return below(*given)
 
     monkeypatch.setattr(watch, "monotonic", lambda: clock.now)
     monkeypatch.setattr(watch, "below", slow)
@@ -297,3 +298,16 @@ def test_a_slow_share_is_asked_less_often_and_its_files_are_looked_at(follow, ca
                                          ahead=0))
     assert said(found, camera) == [("a.png", "good")]
     assert min(b - a for a, b in itertools.pairwise(asked)) >= 4 * watch.ROUND_S - 1
+
+
+def test_what_is_no_picture_is_opened_once_until_it_changes(camera, follow, monkeypatch):
+    opened = []
+    look = reading.is_picture
+    monkeypatch.setattr(reading, "is_picture", lambda path: opened.append(path.name) or look(path))
+    for name in ("log.txt", "other.dat", "picture"):
+        (camera / name).write_bytes(b"no picture")
+    assert [one.path for one in follow({
+        5: lambda: (camera / "log.txt").write_bytes(b"no picture, longer"),
+        10: lambda: (camera / "picture").write_bytes(content(1)),
+        15: lambda: (camera / "other.dat").unlink()})] == [str(camera / "picture")]
+    assert sorted(opened) == ["log.txt", "log.txt", "other.dat", "picture", "picture"]

@@ -84,7 +84,7 @@ def _write(target: Path, copied: dict[str, bytes]) -> None:
 
 def _mark(place: str, content: bytes) -> str:
     """What the list has of a file: ten digits that another place or content would change."""
-    return hashlib.sha256(b"\0".join((place.encode(), content))).hexdigest()[:10]
+    return hashlib.sha256(b"\0".join((os.fsencode(place), content))).hexdigest()[:10]
 
 
 def _visible(folder: Path) -> list[Path]:
