@@ -114,11 +114,15 @@ def check_name(name: str) -> None:
 
 def check_excluded(names: typing.Sequence[str], name: str, planned: Plan) -> None:
     """Raises InputError where the names of pictures to leave out are another part's: all would be
-    learned from, and nobody told."""
-    known = {pairing.folded(one) for target in planned.copies if target.startswith("train/good/")
-             for one in (f"{name}/{target}", target.removeprefix("train/good/"))}
-    if names and known.isdisjoint(
-            pairing.folded(PureWindowsPath(one).as_posix()) for one in names):
+    learned from, and nobody told; or those of pictures that are kept for testing."""
+    learned, tested = ({pairing.folded(one) for target in planned.copies if target.startswith(split)
+                        for one in (f"{name}/{target}", target.rpartition("/")[2])}
+                       for split in ("train/good/", "test/"))
+    given = {one: pairing.folded(PureWindowsPath(one).as_posix()) for one in names}
+    if kept := [one for one, key in given.items() if key in tested - learned]:
+        raise InputError(f"exclude names {len(kept)} pictures of {name} that are kept for testing "
+                         f"and not learned from ({layout.some(kept)}); remove these names")
+    if names and learned.isdisjoint(given.values()):
         raise InputError(f"exclude names no picture that {name} learns from "
                          f"({layout.some(names)}); give paths such as {name}/train/good/NAME")
 

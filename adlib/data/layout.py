@@ -188,7 +188,7 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
     for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
         found[_role(path.relative_to(place).parts)].append(path)
     train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
-    excluded = _excluded(root, name, train, exclude)
+    excluded = _excluded(root, name, train, [*flat, *nested], exclude)
     if not (train := [path for path in train if path not in excluded]):
         raise InputError(f"{place / 'train' / 'good'} holds no image"
                          + f" beside {len(excluded)} excluded ones" * bool(excluded)
@@ -225,7 +225,8 @@ def open_from(data_root: str, name: str, exclude: typing.Sequence[str] = ()
     return open_category(root, name, exclude), rule
 
 
-def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence[str]) -> set[Path]:
+def _excluded(root: Path, name: str, train: list[Path], test: list[Path],
+              exclude: typing.Sequence[str]) -> set[Path]:
     keys = {key: path for path in train for key in (
         path.relative_to(root).as_posix(), "/".join(path.relative_to(root).parts[3:]))}
     spelled = {pairing.folded(key): path for key, path in keys.items()}
@@ -234,9 +235,14 @@ def _excluded(root: Path, name: str, train: list[Path], exclude: typing.Sequence
     others = {folder.name for folder in folders(root)} - {name}
     if absent := [key for key, path in named.items()
                   if not path and "".join(PureWindowsPath(key).parts[:1]) not in others]:
-        named_so = untrusted.sanitized(some(absent))
+        known = {pairing.folded(key) for path in test
+                 for key in (path.relative_to(root).as_posix(), path.name)}
+        tested = [key for key in absent
+                  if pairing.folded(PureWindowsPath(key).as_posix()) in known]
         raise InputError(f"exclude names {len(absent)} images that are not among the good training "
-                         f"images of {root / name} ({named_so}); correct or remove the names")
+                         f"images of {root / name} ({untrusted.sanitized(some(absent))})"
+                         + f", {len(tested)} of them among its test images" * bool(tested)
+                         + "; correct or remove the names")
     return set(filter(None, named.values()))
 
 

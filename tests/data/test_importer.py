@@ -291,6 +291,19 @@ def test_names_to_leave_out_that_are_another_parts_are_refused(photos, tmp_path,
         importer.check_excluded([own], "mine", made)
 
 
+def test_names_to_leave_out_that_are_kept_for_testing_are_refused(photos, tmp_path, capsys):
+    made = importer.plan(photos)
+    tested, learned = (next(one for one in made.copies if one.startswith(f"{split}/good/"))
+                       for split in ("test", "train"))
+    for names in ([f"mine/{tested}"], [Path(tested).name], [f"mine/{learned}", f"mine/{tested}"]):
+        assert cli.main(["new", "mine", "--good", str(photos), "--data", str(tmp_path / "data"),
+                         "--exclude", str(names)]) == 2
+        assert capsys.readouterr().err == (
+            "adlib: exclude names 1 pictures of mine that are kept for testing and not learned "
+            f"from ({names[-1]}); remove these names\n")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_name_that_cannot_be_one_is_refused_before_a_picture_is_read(tmp_path, capsys):
     assert cli.main(["new", "../evil", "--good", str(tmp_path / "nowhere")]) == 2
     assert "cannot be a part's name" in capsys.readouterr().err

@@ -391,6 +391,12 @@ def test_what_is_no_good_training_image_cannot_be_excluded(course_root, name):
         layout.open_category(course_root, "nut", [name])
 
 
+def test_what_is_excluded_and_is_a_test_image_is_told(course_root):
+    names = ["nosuch.png", "nut\\test\\000.png"]
+    with pytest.raises(InputError, match=r"000.png\), 1 of them among its test images; correct"):
+        layout.open_category(course_root, "nut", names)
+
+
 def test_excluding_all_leaves_none(course_root):
     with pytest.raises(InputError, match="holds no image beside 8 excluded ones"):
         layout.open_category(course_root, "nut", [f"{i:03d}.png" for i in range(8)])
