@@ -129,6 +129,20 @@ PRESS = """const press = (part, key) => (typeof part === 'string' ? document.que
     const chip = (facet, value) => document.querySelector(`[data-facet=${facet}][data-value="${value}"]`);"""
 
 
+def test_a_photograph_of_something_else_keeps_its_one_verdict(tmp_path):
+    rows = gallery.with_scores(TABLE).assign(verdict=["foreign", *[""] * 6, "foreign"],
+                                             label=pd.array([None] * 8, "Int64"))
+    page = tmp_path / "page.html"
+    fragment = components.live(gallery.gallery(rows, [SHOT] * 8, THRESHOLD, "photographs"))
+    page.write_text(f"<meta charset=utf-8>{fragment}", encoding="utf-8")
+    found = browser.opened(page, tmp_path / "profile")
+    assert called(found) == {score: "foreign" if score in (0, 7) else
+                             "called" if score > 5.5 else "let-pass" for score in range(8)}
+    assert [chip.select_one(".n").text for chip in found.select("[data-facet=verdict]")] == [
+        "8", "1", "5", "2"]
+    assert found.select_one(".gallery .controls > output").text == "8 / 8"
+
+
 def test_without_a_threshold_no_image_has_a_verdict_until_one_is_chosen(tmp_path):
     none, rows = THRESHOLD.at(0.001), gallery.with_scores(TABLE)
     fragment = components.threshold(TABLE, none, "ssim.max") + gallery.gallery(

@@ -285,13 +285,13 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
     given, whole = ([one.given for one in decoded],
                     torch.stack([one.whole[:3] for one in decoded]))
     scores, shots = look.seen(given if look.run.detector.tile else torch.stack(given), whole=whole)
-    foreign = [name for i, (name, reason) in enumerate(zip(
-        names, look.run.foreign(whole)[1], strict=True))
-        if predictions.verdict(look.run, scores[i:i + 1], reason) == "foreign"]
-    if foreign:
+    verdicts = [predictions.verdict(look.run, scores[i:i + 1], reason)
+                for i, reason in enumerate(look.run.foreign(whole)[1])]
+    if foreign := [name for name, verdict in zip(names, verdicts, strict=True)
+                   if verdict == "foreign"]:
         why += components.paragraph(t("lab.foreign", names=join(foreign, ", ")))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
-                         "defect": "", "score": scores,
+                         "defect": "", "score": scores, "verdict": verdicts,
                          "p_value": look.run.threshold.p_values(scores)})
     # under a name of its own: the threshold that is moved above moves none of these verdicts
     return why + gallery.gallery(rows, shots, look.run.threshold, "photographs")

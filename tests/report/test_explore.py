@@ -312,8 +312,13 @@ def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run, monkeyp
     with monkeypatch.context() as patch:  # as `adlib predict` would say
         patch.setattr(type(look.run), "foreign", lambda _, whole: (
             np.zeros(len(whole)), np.array(["absent", ""][:len(whole)], object)))
-        said = soup(explore.judged_photos(look, files_given)).select_one("p").text
+        shown = soup(explore.judged_photos(look, files_given))
+        said = shown.select_one("p").text
         assert said.startswith("Not this part: good.png.") and "a <b>" not in said
+        verdicts = {tile.select_one(".file").text: [each["class"][1] for each in tile.select(
+            ".verdict")] for tile in shown.select("li")}
+        assert verdicts == {"good.png": ["foreign"], "a <b>.png": ["called", "let-pass"]}
+        assert shown.select_one('[data-value="foreign"] .n').text == "1"
     box = explore.my_photo(look)
     assert "Drop pictures here" in page(box).text and "adlib-drop" in box._dom_classes
     given = next(one for one in widgets(box) if isinstance(one, w.Text))

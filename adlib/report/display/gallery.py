@@ -22,6 +22,7 @@ from adlib.runs.image_layers import Shot
 
 ORDERS = (("down", t("view.highest_score_first")), ("up", t("view.lowest_score_first")),
           ("near", t("view.nearest_threshold_first")))
+FOREIGN = "foreign", t("verdict.foreign"), True  # whatever the score says; class, words, it holds
 VIEWS = (("input", "1", t("view.input")), ("reconstruction", "2", t("view.reconstruction")),
          ("map", "3", t("view.anomaly_map")), ("over", "4", t("view.over")))
 
@@ -47,7 +48,8 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
     """Every one of some images under its map, the highest score first.
 
     Args:
-        rows: `with_scores`, a row an image. shots: the same images.
+        rows: `with_scores`, a row an image; a `verdict` of their own where these are no images of
+            the study. shots: the same images.
         threshold, name: of the score in use.
         ids: on a page, each has a permalink.
     """
@@ -55,10 +57,11 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
     tiles = [tile(rows.iloc[i], shots[i], threshold) for i in order]
     held = collections.Counter(kind for tile in tiles for kind, _, holds in tile["verdicts"]
                                if holds)
-    labels = {known(label) for label in rows["label"]} if held else set()
+    labels = {known(label) for label in rows["label"]} if held.keys() - {"foreign"} else set()
     shows = [("", t("view.all"), len(tiles)), *(
         (kind, words, held[kind]) for (label, _), (kind, words) in VERDICTS.items()
         if label in labels)]
+    shows += [("foreign", FOREIGN[1], held["foreign"])] * ("foreign" in held)
     counted = collections.Counter(tile["defect"] for tile in tiles if tile["defect"])
     defects = [("", t("view.all"), len(tiles)), *(
         (defect, sentences.defect(defect), n) for defect, n in sorted(counted.items()))]
@@ -110,10 +113,11 @@ def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresh
 def tile(row: pd.Series, shot: Shot, threshold: Threshold) -> dict[str, typing.Any]:
     """What the templates show of an image, a row of `with_scores`, whose index is its number."""
     file, words = row["path"].rsplit("/", 1)[-1], sentences.defect(row["defect"])
+    of_score = verdicts(row["score"], known(row["label"]), threshold)
     return {"file": file, "defect": row["defect"], "words": words, "score": row["score"],
             "p_value": row["p_value"], "shot": shot, "number": row.name,
             "alt": t("view.under_its_map", defect=words, file=file),
-            "verdicts": verdicts(row["score"], known(row["label"]), threshold)}
+            "verdicts": [FOREIGN] if row.get("verdict") == "foreign" else of_score}
 
 
 # ---- two runs

@@ -23,7 +23,7 @@ adlib.kinds.gallery = (gallery) => {
     level = now;
     for (const tile of tiles) {
       const [above, below] = tile.querySelectorAll(".verdict");
-      [above.hidden, below.hidden] = [!(score(tile) > level), score(tile) > level];
+      if (below) [above.hidden, below.hidden] = [!(score(tile) > level), score(tile) > level];
     }
     arrange();
   }
