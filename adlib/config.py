@@ -85,6 +85,7 @@ class Config:
     # good training images
     grey_range: str = ""
     exclude: str = ""  # good training images to leave out: names, or the path of a list of them
+    robust: bool = False  # leave out good images that beside the others look damaged or foreign
     vary: bool = False  # learn and calibrate on good images in other light, focus and place, too
     epochs: int = 5  # passes over the training images
     # images per training step; small ones take more steps, and learn more from as many images
@@ -129,13 +130,14 @@ class Config:
         _demand(0 < self.target_fpr < 1,
                 f"target_fpr is {self.target_fpr}; give a share between 0 and 1, such as 0.05")
         _demand(self.image_size >= 32 and self.image_size % 32 == 0,
-                f"image_size is {self.image_size}; give a positive multiple of 32 (both networks "
-                f"halve the image five times)")
+                f"image_size is {self.image_size}; give a multiple of 32 from 32 on")
         _demand(self.tile_size >= 64 and self.tile_size % 32 == 0,
                 f"tile_size is {self.tile_size}; give a multiple of 32 from 64 on")
         _demand(0 <= self.overlap <= self.tile_size // 2 and self.overlap % 8 == 0,
                 f"overlap is {self.overlap}; give a multiple of 8 from 0 to half of tile_size")
         _demand(not self.vary or self.fit in FITS[:2], "vary is for fit: squeeze and pad; give one")
+        _demand(not self.robust or self.uses_weights, f"robust compares pictures by a ResNet18's "
+                f"features, which model {self.model!r} has none of; give false, or another model")
         _demand(0 < self.scale <= 1, f"scale is {self.scale}; give a number above 0 and up to 1")
         _demand(_is_range(self.grey_range), f"grey_range is {self.grey_range!r}; give two numbers, "
                 f"the lower first, such as 0,4095, or nothing")
@@ -216,8 +218,7 @@ class Config:
 
 
 def own_file(given: str) -> Path | None:
-    """The file of "FILE.py:NAME", in the working folder or the project's; None where it is in
-    neither."""
+    """The file of "FILE.py:NAME", in the working folder or the project's, or None."""
     file = Path(given.rpartition(":")[0]).expanduser()
     return next((path for path in (file, project_root() / file) if path.is_file()), None)
 
@@ -309,8 +310,7 @@ def cache_dir() -> Path:
 
 
 def _assigned(source: str) -> dict[str, object]:
-    """The names that a parameter cell gives a literal value, and those values (later cells may
-    reuse the names)."""
+    """The names that a parameter cell gives a literal value, and those values."""
     values = {}
     for node in ast.parse(source).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:

@@ -6,8 +6,9 @@ does it cost where it is not? Real defective pictures are put among the good one
 A row a category and share of defective pictures (0, 2, 5, 10, 20 % of the good ones, at least
 one): `listed`, how many of them are in the list of suspects; `good listed`, how many of the good
 ones are, copies aside. For the shares after --fit also the AUROC of `fused` and the false alarms
-among good test pictures at the 5 % asked: fitted on the dirty folder, on what the list leaves, and
-on the clean folder.
+among good test pictures at the 5 % asked: fitted on the dirty folder, on what the list leaves, on
+the dirty folder with `robust`, and on the clean folder; and how many bad and good ones `robust`
+left out.
 The defective pictures are train/bad and every other one of the test's; the rest of the test is what
 is tested on. Good ones are left out where the defective ones are too few for a fifth.
 """
@@ -24,11 +25,11 @@ import pandas as pd
 
 from adlib.config import Config
 from adlib.data import layout
-from adlib.data.part import open_part
 from adlib.evaluation import suspects
 from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import calibrate, score_table
 from adlib.evaluation.conformal import rate_interval
+from adlib.evaluation.fits import open_part
 from adlib.models import registry
 from adlib.models.detector import fit
 
@@ -74,17 +75,18 @@ def measure(source: layout.Category, share: float, weights: str, fitted: bool,
                "auroc of the list": auroc(bad.to_numpy(int), found["distance"].to_numpy())
                if count else None}
         if fitted:
-            names = {"dirty": [], "left": list(found.loc[listed, "path"]),
-                     "clean": list(found.loc[bad, "path"])}
-            for name, exclude in names.items():
-                row |= {f"{name} {key}": value for key, value in _fitted(Config(
-                    **config.as_dict() | {"exclude": exclude})).items()}
+            ways = {"dirty": {}, "left": {"exclude": list(found.loc[listed, "path"])},
+                    "robust": {"robust": True}, "clean": {"exclude": list(found.loc[bad, "path"])}}
+            for name, way in ways.items():
+                row |= {f"{name} {key}": value for key, value in _fitted(
+                    Config(**config.as_dict() | way)).items()}
     return row
 
 
 def _fitted(config: Config) -> dict[str, typing.Any]:
     """The labels of the test are read when everything is decided."""
     part = open_part(config)
+    gone = ["/bad-" in row["path"] for row in part.left_out or ()]
     detector = fit(registry.build(config), part.train, part.held_out)
     decision = calibrate(detector, part)
     scores = score_table(detector, decision.scale, part.test)[decision.score].to_numpy()
@@ -93,7 +95,8 @@ def _fitted(config: Config) -> dict[str, typing.Any]:
     alarms = int(decision.threshold.exceeded(scores[truth == 0]).sum())
     low, high = rate_interval(alarms, int((truth == 0).sum()))
     return {"auroc": auroc(truth, scores), "alarms": f"{alarms} [{low:.2f}, {high:.2f}]",
-            "found": int(decision.threshold.exceeded(scores[truth == 1]).sum())}
+            "found": int(decision.threshold.exceeded(scores[truth == 1]).sum())} | (
+                {"left out": f"{sum(gone)} + {len(gone) - sum(gone)}"} if config.robust else {})
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ import torch
 
 from adlib.config import Config
 from adlib.data import files, layout
-from adlib.data.part import Part, open_part
+from adlib.data.part import Part
 from adlib.evaluation import results as evaluation
 from adlib.evaluation.calibration import Decision, calibrate
 from adlib.evaluation.conformal import Threshold
+from adlib.evaluation.fits import open_part
 from adlib.models import registry
 from adlib.models.detector import Detector, fit
 from adlib.runs import run_folder

@@ -118,6 +118,8 @@ class Part:
     # of `fit: auto` what was decided and why (evaluation/fits); config.fit is the chosen one
     fit_choice: dict[str, typing.Any] | None = None
     found: tuple[np.ndarray | None, str] = None, ""  # of `roi: auto`, as background.region
+    # of `robust` the good images left out: path (the key), reason, distance (evaluation/suspects)
+    left_out: list[dict[str, typing.Any]] | None = None
 
     @property
     def asked(self) -> Config:
@@ -141,8 +143,10 @@ class Part:
 
     @functools.cached_property
     def good(self) -> ImageSet:
-        """All good training images, held out or not."""
-        return self._set(self.category.train)
+        """All good training images, held out or not; none of left_out."""
+        keys = {row["path"] for row in self.left_out or ()}
+        return self._set([path for path in self.category.train
+                          if self.category.key(path) not in keys])
 
     @functools.cached_property
     def train(self) -> ImageSet:
@@ -160,6 +164,12 @@ class Part:
     def train_bad(self) -> ImageSet:
         """The course layout's train/bad: never trained on, an extra set to evaluate with."""
         return self._set(self.category.train_bad)
+
+    def without(self, left_out: list[dict[str, typing.Any]]) -> Part:
+        """The same without some good images, its left_out, and split again."""
+        kept, held = split(len(self.category.train) - len(left_out), self.config.held_out,
+                           self.config.seed)
+        return dataclasses.replace(self, train_index=kept, held_out_index=held, left_out=left_out)
 
 
 def frames(config: Config, looked_at: np.ndarray | None = None) -> tuple[Frame, Frame | None]:

@@ -1,4 +1,5 @@
-"""`fit: auto`: squeezed, padded or in tiles, decided from good pictures alone.
+"""A part opened as its configuration asks: without what `robust` leaves out, and for `fit: auto`
+squeezed, padded or in tiles, decided from good pictures alone.
 
 A cheap detector (`memory`) is fitted under each fit on some good pictures, and tells others from
 the same ones with a synthetic anomaly, put in on the pictures' own pixels: half of them of the size
@@ -23,6 +24,7 @@ from adlib.data.images import Pictures
 from adlib.data.lazy import Lazy
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic.anomalies import Changed
+from adlib.evaluation import suspects
 from adlib.evaluation.auroc import auroc, paired_test
 from adlib.evaluation.calibration import score_table
 from adlib.models.detector import Images, fit
@@ -35,9 +37,15 @@ LEVEL = 0.317  # of the paired test: one standard error
 
 
 def open_part(config: Config) -> Part:
-    """As data.part.open_part, with `fit: auto` decided: part.config has what was chosen, and
-    part.fit_choice says why."""
+    """As data.part.open_part, without the good images that `robust` leaves out, and with
+    `fit: auto` decided: part.config has what was chosen, and part.fit_choice says why.
+
+    Raises:
+        InputError: as that, and where `robust` has no pretrained weights to compare images by.
+    """
     opened = part.open_part(config)
+    if config.robust:
+        opened = opened.without(suspects.left_out(opened.good, config))
     return opened if config.fit != "auto" else decided(opened)
 
 

@@ -1,15 +1,16 @@
 """Which of the good training pictures may not be good? Asked before anything is fitted.
 
-A folder of good pictures is never clean. Each picture is compared with all others, by its patches
-(a memory without its own), as a whole (models/foreign, leave-one-out) and by its sharpness; and
-copies of another one, which would vouch for each other, are looked for. What lies far beyond most
-is suspect. Half of a folder may not be wrong, and a defect that many pictures share is normal to
-any such comparison: this is a list for a person to look through, and nothing leaves a picture out
-by itself.
+A folder of good pictures is never clean. Each picture is compared with all others, by its patches,
+as a whole (models/foreign, leave-one-out) and by its sharpness; and copies of another one, which
+would vouch for each other, are looked for. What lies far beyond most is suspect. Half of a folder
+may not be wrong, and a defect that many pictures share is normal to any such comparison: this is a
+list for a person to look through. With `robust: true` a run leaves out by itself what looks damaged
+or unlike the part (`left_out`).
 """
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 import numpy as np
 import pandas as pd
@@ -18,17 +19,21 @@ from torch.nn import functional
 
 from adlib.config import Config
 from adlib.data import siblings
+from adlib.data.frame import Frame
 from adlib.data.part import ImageSet
 from adlib.evaluation.conditions import Conditions
 from adlib.models import anomaly_maps, backbone
-from adlib.models.detectors import Memory
-from adlib.models.fast.device import CHUNK, spread
+from adlib.models.fast.device import CHUNK, pick_device, precision, rounded_products, spread
 from adlib.models.foreign import FEWEST, Foreign
 
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
-BANK, POOL = 2000, 8000  # patches of the memory, a quarter as many cells as a detector's
+# Of so many pictures a cell is compared with each, and the third nearest counts: two that show one
+# defect do not vouch for each other.
+AMONG, SUPPORT = 200, 3
 FAR, FARTHER = 3.0, 3.5  # deviations of most pictures, of patches and of a whole picture
 REASONS = ("copy", "anomalous", "unlike", "blurred")  # the first that holds is given
+LEFT_OUT = "anomalous", "unlike"  # reasons for which `robust` leaves a picture out
+ROUNDS, MANY = 3, 0.05  # asked so often at most; again only where more than this share went
 
 
 def rank(good: ImageSet, config: Config) -> pd.DataFrame:
@@ -45,7 +50,8 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
     columns = ["path", "reason", "of", "distance"]
     if len(good) < FEWEST:
         return pd.DataFrame(columns=columns)
-    good = dataclasses.replace(good, size=SIDE)
+    good = dataclasses.replace(good, size=Frame(
+        "squeeze", SIDE, looked_at=Frame.of(good.size).looked_at))
     config = dataclasses.replace(config, model="memory", image_size=SIDE)
     whole = Foreign(config)
     scores = _patch_scores(good.tensor, config)
@@ -62,18 +68,51 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
     return table.iloc[order].reset_index(drop=True)
 
 
+def left_out(good: ImageSet, config: Config) -> list[dict[str, typing.Any]]:
+    """The good pictures that `robust` leaves out: path, reason and distance, as in `rank`.
+
+    Where many go, the rest is asked again without them: what is bad widens the usual spread, and
+    vouches for its like. Where few do, the next ones would be good.
+
+    Raises:
+        InputError: as rank.
+    """
+    found: list[dict[str, typing.Any]] = []
+    for _ in range(ROUNDS):
+        table = rank(good, config)
+        gone = table.loc[table["reason"].isin(LEFT_OUT), ["path", "reason", "distance"]]
+        good = good.select(np.flatnonzero(~np.isin(good.keys, gone["path"])))
+        found += gone.to_dict("records")
+        if len(gone) <= MANY * len(table):
+            break
+    return found
+
+
 def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
-    """The mean of the top 1 % of each picture's map, by the patches of all others: float64 [N]."""
+    """The mean of the top 1 % of each picture's map, whose cells are compared with the nearest one
+    of each other picture, AMONG of these at most, and take the third distance: float64 [N]."""
     network, _ = backbone.load_backbone(config)
-    features = torch.cat([functional.adaptive_avg_pool2d(backbone.grid(backbone.extract(
+    cells = torch.cat([functional.adaptive_avg_pool2d(backbone.grid(backbone.extract(
         network, chunk, config), config.layers), GRID).half()
-        for chunk in images.split(CHUNK)])
-    memory = Memory(BANK, POOL).fit(features.float())
-    table = memory.table()
-    maps = spread(lambda i: memory.difference(features[i].float().flatten(1).T, torch.tensor([i]),
-                                              table).norm(dim=1), range(len(features)))
-    smoothed = anomaly_maps.smooth(torch.stack(maps).view(-1, GRID, GRID).numpy())
-    return anomaly_maps.reduce(smoothed, "top1").astype(float)
+        for chunk in images.split(CHUNK)]).flatten(2).mT  # (N, cells, channels)
+    others = torch.linspace(0, len(cells) - 1, min(len(cells), AMONG)).round().long()
+    known = cells[others].float()
+    centre = known.mean(dim=(0, 1))  # about which least is lost by rounding
+    known -= centre
+    flat, squares = known.flatten(0, 1), known.square().sum(dim=2).flatten()
+    rounded = precision(config, pick_device("cpu")) == "bf16"
+
+    def look(i: int) -> torch.Tensor:
+        own = cells[i].float() - centre
+        with rounded_products(rounded):
+            values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *known.shape[:2])
+        nearest = values.amin(dim=2)
+        nearest[:, others == i] = torch.inf
+        picture, every = nearest.kthvalue(SUPPORT, dim=1).indices, torch.arange(len(own))
+        return (own - known[picture, values[every, picture].argmin(dim=1)]).norm(dim=1)
+
+    maps = torch.stack(spread(look, range(len(cells)))).view(-1, GRID, GRID)
+    return anomaly_maps.reduce(anomaly_maps.smooth(maps.numpy()), "top1").astype(float)
 
 
 def _deviations(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import dataclasses
 import typing
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -18,6 +19,7 @@ from adlib.data import background, siblings
 from adlib.models import backbone
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
+from adlib.report import suspects
 from adlib.report.display import charts, components, figures, gallery, reference_figures
 from adlib.report.words import sentences
 from adlib.report.words.i18n import join, named, t
@@ -48,6 +50,10 @@ def introduce(part: Part, detector: Detector) -> None:
         aurocs = ", ".join(f"{fit} {value:.3f}" for fit, value in choice.get("auroc", {}).items())
         figures.say(t(f"fit.{choice['reason']}", **choice | {
             "side": part.config.image_size, "least": least, "most": most, "aurocs": aurocs}))
+    if part.left_out is not None:
+        figures.say(suspects.left_out(part))
+        rows = pd.DataFrame(part.left_out, columns=["path", "reason", "distance"])
+        figures.show(suspects.gallery(rows, part.category, "suspects.left_out_caption", data=""))
     if part.config.fit == "tile":
         figures.say(t("run.tiled", tile=part.config.tile_size, scale=part.config.scale))
     _, counts = siblings.groups(part.good.tensor).unique(return_counts=True)

@@ -65,9 +65,20 @@ def said(found: pd.DataFrame) -> Text:
     return t("suspects.some", n=int(counts.sum()), of=len(found), kinds=kinds, list=LIST)
 
 
-def gallery(found: pd.DataFrame, category: layout.Category) -> Markup:
+def left_out(part: Part) -> Text:
+    """What `robust` left out of a run, in words."""
+    n = len(part.category.train)
+    if n < suspects.FEWEST:
+        return t("suspects.too_few", least=suspects.FEWEST)
+    if not part.left_out:
+        return t("suspects.left_out_none", n=n)
+    return t("suspects.left_out", n=len(part.left_out), of=n)
+
+
+def gallery(found: pd.DataFrame, category: layout.Category, caption: str = "suspects.caption",
+            data: str = LIST) -> Markup:
     """The suspect pictures, the first MOST of them, each with why, as a figure; "" where there is
-    none."""
+    none. data: the file of their names, beside the page."""
     chosen = _chosen(found).head(MOST)
     if chosen.empty:
         return Markup("")
@@ -77,7 +88,7 @@ def gallery(found: pd.DataFrame, category: layout.Category) -> Markup:
                                      _why(row)], ": "))
               for row, picture in zip(chosen.itertuples(), shown, strict=True)]
     return components.figure(components.flow(strips), "suspect-pictures",
-                             t("suspects.caption", n=len(strips)), LIST)
+                             t(caption, n=len(strips)), data)
 
 
 def _why(row: object) -> Text:

@@ -201,7 +201,8 @@ def start(part: Part, detector: Detector) -> Run:
         "params": params | {key: Path(str(params[key])).name for key in PLACES}, "data": {
             "root": root.name, "layout": category.layout, "synthetic": category.synthetic,
             "source": part.source, "counts": counts,
-            "fingerprint": inputs["data"], "grey_range": part.grey_range, "fit": part.fit_choice},
+            "fingerprint": inputs["data"], "grey_range": part.grey_range, "fit": part.fit_choice,
+            "left_out": part.left_out},
         "weights": weights, **devices.describe(config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})

@@ -220,3 +220,22 @@ def test_siblings_are_told_and_whether_they_are_left_out(run, displayed, monkeyp
         run_page.introduce(run.part, detector)
         text = english("".join(displayed)).get_text(" ")
         assert f"2 of the {len(numbers)} good pictures" in text and said in text
+
+
+def test_what_robust_left_out_is_told_and_shown(run, displayed, monkeypatch):
+    rows = [{"path": path, "reason": reason, "distance": 4.2} for path, reason in zip(
+        run.part.good.keys[:2], ("anomalous", "unlike"), strict=True)]
+    for gone, few, said in ((rows, 2, "2 of 6 good images were left out by robust"),
+                            ([], 2, "None of 6 good images was left out by robust"),
+                            ([], 10, "Fewer than 10 good training images")):
+        displayed.clear()
+        monkeypatch.setattr(run_page.suspects.suspects, "FEWEST", few)
+        run_page.introduce(dataclasses.replace(run.part, left_out=gone), run.detector)
+        page = english("".join(displayed))
+        assert said in page.get_text().replace("\n", " ")
+        assert len(page.select("#suspect-pictures img")) == len(gone)
+        for row in gone:
+            assert row["path"].rpartition("/")[2] in page.select_one("#suspect-pictures").text
+    displayed.clear()
+    run_page.introduce(run.part, run.detector)
+    assert "robust" not in str(english("".join(displayed)))

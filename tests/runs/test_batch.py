@@ -45,7 +45,7 @@ if name != "silent":
     category, source = layout.open_from(data_root, category)
     run = run_folder.start(types.SimpleNamespace(config=config, asked=config, category=category,
                                                  source=source, grey_range=None, looked_at=None,
-                                                 fit_choice=None),
+                                                 fit_choice=None, left_out=None),
                            types.SimpleNamespace(weights="none"))
 if name == "hang":
     run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
