@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from adlib.config import Config, InputError
-from adlib.data import files
+from adlib.data import files, layout
 from adlib.data.part import open_part as with_all
 from adlib.evaluation import suspects
 from adlib.evaluation.auroc import auroc
@@ -16,7 +16,7 @@ from adlib.evaluation.calibration import calibrate, score_table
 from adlib.evaluation.fits import open_part
 from adlib.models import registry
 from adlib.models.detector import fit
-from adlib.runs import inference
+from adlib.runs import freshness, inference
 from tests.handmade import spine
 
 CONFIG = Config(category="nut", model="memory", weights="none", image_size=64, target_fpr=0.1,
@@ -144,3 +144,10 @@ def test_it_takes_a_network_to_compare_pictures_by(model):
 
 def test_data_opened_without_the_decision_have_all_pictures(config):
     assert len(with_all(config).good) == 27
+
+
+def test_a_run_without_it_is_made_again_when_it_is_asked_for(config, root):
+    category = layout.open_category(root, "nut")
+    before = freshness.of_run(dataclasses.replace(config, robust=False), category)
+    now = freshness.of_run(config, category)
+    assert freshness.why_stale({"inputs": before}, now) == "robust: False -> True"
