@@ -216,7 +216,7 @@ def export(args: argparse.Namespace) -> int:
     onnx_export.export(run, Path(args.onnx), {
         "configuration": config.name, "category": config.category, "seed": config.seed,
         "weights": about["weights"], "data": about["data"]["fingerprint"], "git": about["git"]})
-    rounded = ("; the run computes in bf16, and scores may differ in the third digit"
+    rounded = ("; the run scores in bf16, and its scores may differ in the third digit"
                if about.get("precision") == "bf16" else "")
     print(f"wrote {args.onnx}: {run.decision.score} of {config.category} {config.name}, pictures "
           f"of any size, threshold {run.threshold.value:.6g}{rounded}")

@@ -106,7 +106,7 @@ class Config:
     # share of the good training images kept apart to steer the learning rate; 0 keeps none
     held_out: float = 0.1
     seed: int = 0  # of the initial weights, the split and the order of the images
-    # of the networks: auto (bf16 where the processor has it, else float32) | float32 | bf16
+    # auto (float32; bf16 to train networks and for tiles, where it is native) | float32 | bf16
     precision: str = "auto"
     device: str = "auto"  # auto | cpu | cuda | mps
     data_root: str = ""  # folder of the data; empty: ADLIB_DATA, else data/, else the synthetic set

@@ -36,7 +36,7 @@ from adlib.evaluation.auroc import (
 from adlib.evaluation.conformal import Threshold, rate_interval
 from adlib.models import anomaly_maps, fused, registry
 from adlib.models.detector import Detector, fit
-from adlib.models.fast.device import CHUNK
+from adlib.models.fast.device import CHUNK, pick_device, precision
 
 MEASURED = Path(__file__).parent / "measured" / "parts"
 HALVES = ("fused", "memory", "classifier")  # the maps of one `fused`
@@ -77,6 +77,7 @@ def measure(config: Config) -> dict[str, typing.Any]:
         other = registry.build(Config(**config.as_dict() | {"model": model}))
         found[model], = scored(fit(other, part.train), part)
     return {"category": config.category, "seed": config.seed, "good": len(part.good),
+            "precision": precision(config, pick_device(config.device)),
             "fit_seconds": seconds, "position_share": best.position_share,
             "labels": labels_of(part).tolist(), "detectors": found}
 
@@ -165,10 +166,13 @@ def table(folder: Path) -> pd.DataFrame:
 def page(folder: Path) -> str:
     """docs/results_parts.md."""
     found, measured = table(folder), cells(folder)
+    # the first of them did not say it, and were in bf16
+    precisions = sorted({seed.get("precision", "bf16") for seeds in measured.values()
+                         for seed in seeds})
     lines = ["# All detectors on all parts", "",
              "Written by `python -m benchmarks.parts --markdown FILE`; not by hand. 256 px, the "
-             "mean of the top 1%; bf16, one thread. Means over the random seeds that were "
-             "measured.", "", "## Image AUROC", "",
+             f"mean of the top 1%; {' or '.join(precisions)}, one thread. Means over the random "
+             "seeds that were measured.", "", "## Image AUROC", "",
              "In brackets the 95% interval of the finite test set (DeLong). A star: not "
              "distinguishable from `fused` (paired DeLong test, Holm over the other detectors).",
              "", *markdown(_aurocs(found, measured)), "",

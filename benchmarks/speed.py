@@ -200,7 +200,8 @@ def training_rates(root: Path, weights: str, limits: dict[str, float]) -> dict[s
             training.loss_terms(x, network(x), config.ssim_weight)[0].backward()
         history = training.train(network, part.train.tensor, part.held_out.tensor, config)
         rate = len(part.train) / min(row["seconds"] for row in history)
-        gflop, how = counter.get_total_flops() / 4 / 1e9, precision(config, pick_device("auto"))
+        gflop, how = counter.get_total_flops() / 4 / 1e9, precision(
+            config, pick_device("auto"), learning=True)
         rates[config.name] = {"images_per_second": rate, "gflop_per_image": gflop, "precision": how,
                               "share_of_ceiling": gflop * rate / limits[f"{how}_gflops"]}
     return rates

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import typing
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,6 +29,9 @@ DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by a
 # Cells of mirrored and turned good images [P,C], and which good image each is of, int64 [P].
 Views = tuple[torch.Tensor, torch.Tensor]
 Counts = torch.Tensor | None  # bool [N,g,g]: which cells of the good images count; None = all
+# How much a product of two lines may be off where both are rounded to bf16, twice it: of the
+# product of their sizes (Cauchy-Schwarz, 2^-8 a factor), and a fiftieth for what else is rounded
+ROUNDED = 1.02 * 2**-6
 Table = tuple[torch.Tensor, torch.Tensor]  # of Memory.table
 # cells [P,C], and the images that they are not compared with
 Chunk = tuple[torch.Tensor, torch.Tensor | None]
@@ -118,8 +122,9 @@ class Memory(nn.Module):
     Reference: PatchCore (Roth et al., CVPR 2022), without its re-weighting of the image score.
     """
 
-    # Does the search multiply in bf16? The distance to what it finds is float32's in any case.
-    rounded = False
+    # Does the search multiply in bf16, in a third of the time? And are those that rounding may have
+    # mistaken for each other compared again, so that it finds the nearest by float32?
+    rounded, exact = False, True
     device = torch.device("cpu")  # of the search; what is fitted lies on the CPU
 
     def __init__(self, bank: int = 0, pool: int = 0) -> None:
@@ -165,15 +170,31 @@ class Memory(nn.Module):
         `without` (int64 indices of the images fitted on) where others are in the bank. table: of
         `table`, for many calls."""
         centre, products = self.table() if table is None else table
-        asked = torch.cat([cells - centre, cells.new_ones(
-            len(cells), products.shape[1] - cells.shape[1])], dim=1).to(products.device)
+        x, added = cells - centre, cells.new_ones(len(cells), products.shape[1] - cells.shape[1])
+        if self.rounded:  # each value is at most what it were unrounded
+            added[:, 2] = ROUNDED * x.norm(dim=1) if self.exact else 0
         with rounded_products(self.rounded):
-            values = asked @ products.T
+            values = torch.cat([x, added], dim=1).to(products.device) @ products.T
         if without is not None:
             own = torch.isin(self.image, without)
             if not own.all():  # by numbers: by truth values it takes as long as half the search
                 values[:, own.nonzero()[:, 0].to(values.device)] = torch.inf
-        return cells - self.bank[_least(values)]
+        nearest = _least(values)
+        if self.rounded and self.exact:
+            sizes = products[nearest, cells.shape[1] + 2]
+            most = values.gather(1, nearest[:, None])[:, 0] - 2 * added[:, 2] * sizes
+            nearest = self._nearest_of(cells, values, most[:, None])
+        return cells - self.bank[nearest]
+
+    def _nearest_of(self, cells: torch.Tensor, values: torch.Tensor, most: torch.Tensor
+                    ) -> torch.Tensor:
+        """The nearest patch of each of [P,C], int64 [P], by float32: of those, one or two of
+        thousands, whose values, [P,M], are at most so much, [P,1]."""
+        at = np.flatnonzero(values.numpy() <= most.numpy())
+        cell, patch = np.divmod(at, values.shape[1])
+        squares = (cells[cell] - self.bank[patch]).square().sum(dim=1).numpy()
+        order = np.lexsort((squares, cell))
+        return torch.from_numpy(patch[order][np.unique(cell[order], return_index=True)[1]])
 
     def table(self) -> Table:
         """What cells are compared by: a centre [C], about which least is lost by rounding, and a
@@ -194,7 +215,7 @@ class Memory(nn.Module):
         squares = bank.square().sum(dim=1, keepdim=True)
         if self.rounded:  # a sum of two numbers that stay themselves in bf16, as good as exact
             large = squares.bfloat16().float()
-            squares = torch.cat([large, squares - large], dim=1)
+            squares = torch.cat([large, squares - large, -squares.sqrt()], dim=1)
         products = torch.cat([-2 * bank, squares], dim=1)
         if self.rounded:  # zeros to a whole number of the processor's tiles: a fifth of the time
             products = nn.functional.pad(products, (0, -products.shape[1] % 32))

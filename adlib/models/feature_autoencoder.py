@@ -85,7 +85,7 @@ class FeatureAutoencoder(OnBackbone):
         """The error maps of a batch, whose mean is the loss: the squared error of the pixels, or
         the mean distance over the chosen stages."""
         device, config = next(self.decoder.parameters()).device, self.config
-        with autocast(config, device):
+        with autocast(config, device, learning=self.decoder.training):
             output = self.decoder(stages[2].to(device).float())
         if config.model == "to_pixels":
             x = pictures.to_float(images.to(device))

@@ -111,7 +111,7 @@ def mean_loss(network: nn.Module, images: torch.Tensor, config: Config,
     for index in torch.arange(len(images)).split(AT_ONCE):
         batch = images[index]
         x = to_float(batch).contiguous(memory_format=torch.channels_last)
-        with autocast(config, images.device):
+        with autocast(config, images.device, learning=True):
             reconstruction = counting(network(x), x, area, index)
         total += len(batch) * _loss(x, reconstruction, config, loss)[0].item()
     return total / len(images)
@@ -189,7 +189,7 @@ def _optimiser(parameters: list[nn.Parameter], config: Config,
     betas = (0.9, 0.999) if config.schedule == "reference" else (0.9, SHORT_MEMORY)
     if config.optimizer == "adam":
         return optimizers.Adam(parameters, config.lr, betas)
-    dtype = torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
+    dtype = torch.bfloat16 if precision(config, device, learning=True) == "bf16" else torch.float32
     return optimizers.Muon(parameters, config.lr, betas, dtype)
 
 
@@ -210,7 +210,7 @@ def _one_epoch(network: nn.Module, optimiser: torch.optim.Optimizer,
     total = torch.zeros(2, device=images.device)
     for batch in _batches(order, config.batch_size):
         x = to_float(images[batch.to(images.device)]).contiguous(memory_format=torch.channels_last)
-        with autocast(config, images.device):
+        with autocast(config, images.device, learning=True):
             reconstruction = counting(network(x), x, area, batch.to(images.device))
         loss, mse = _loss(x, reconstruction, config, own)
         optimiser.zero_grad(set_to_none=True)

@@ -220,8 +220,7 @@ def _foreign(folder: Path, config: Config) -> Foreign | None:
 def _precision(config: Config, about: dict[str, typing.Any]) -> str:
     """That of the run, wherever it is reopened: its threshold is of scores that are rounded so."""
     made = about.get("precision", config.precision)
-    if made == "bf16" and device.precision(dataclasses.replace(config, precision="auto"),
-                                           device.pick_device(config.device)) != made:
+    if made == "bf16" and not device.has_bf16(device.pick_device(config.device)):
         log.warning("this run computes in bf16, which this processor imitates: it takes longer")
     return made
 

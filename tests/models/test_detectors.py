@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from adlib.config import FITTED_IN_SECONDS, InputError
 from adlib.models import coreset, detectors, training
 from adlib.models.coreset import k_centre
+from adlib.models.fast import device
 from adlib.models.fused import CLOSED_FORM
 from tests.tolerances import UNIT, summed
 
@@ -310,13 +311,37 @@ def test_a_cell_is_compared_with_other_images_where_there_are_others():
     assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
 
 
+@pytest.mark.parametrize("size", [1e-3, 1., 1e3])
+def test_a_rounded_search_finds_the_nearest_where_it_is_to_be_exact(size):
+    """Few numbers a patch, so that many are as near but for rounding; sizes of all kinds."""
+    torch.manual_seed(0)
+    memory = detectors.Memory()
+    memory.bank = size * torch.randn(3000, 8) * torch.rand(3000, 1)
+    memory.image = torch.arange(3000) % 5
+    cells = size * torch.randn(500, 8) * torch.rand(500, 1)
+    for without in (None, torch.tensor([1, 3])):
+        memory.rounded, memory.exact = False, True
+        nearest = memory.difference(cells, without)
+        assert nearest.norm(dim=1).numpy() == pytest.approx(cdist(
+            cells, memory.bank if without is None else memory.bank[~torch.isin(
+                memory.image, without)]).min(axis=1), rel=1e-4)
+        memory.rounded = True
+        found = memory.difference(cells, without)
+        assert (found == nearest).all(dim=1).double().mean() > 0.99  # but for float32's own ties
+        assert found.norm(dim=1).numpy() == pytest.approx(nearest.norm(dim=1).numpy(), rel=1e-4)
+        memory.exact = False
+        if device.has_bf16(torch.device("cpu")):  # else nothing is rounded
+            lost = (memory.difference(cells, without) != nearest).any(dim=1)
+            assert lost.double().mean() > 0.01
+
+
 def test_a_rounded_search_finds_the_nearest_but_for_rounding():
     """Far from the origin, where bf16 tells nothing apart: it looks from the patches' centre."""
     torch.manual_seed(0)
     memory = detectors.Memory()
     memory.bank, cells = 100 + torch.randn(300, 64), 100 + torch.randn(50, 64)
     exact = memory.difference(cells).norm(dim=1)
-    memory.rounded = True
+    memory.rounded, memory.exact = True, False
     found = memory.difference(cells).norm(dim=1)
     assert torch.get_float32_matmul_precision() == "highest"
     assert (found >= exact).all()  # the distance itself is not rounded

@@ -172,14 +172,15 @@ def test_other_weights_are_not_passed_off_as_those_of_a_run_of_version_0_1(cours
         inference.reopen(folder)
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypatch, caplog, native):
+@pytest.mark.parametrize("asked, made", [("auto", "float32"), ("bf16", "bf16")])
+def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypatch, caplog, asked,
+                                                made):
     """Scores of another rounding are not those that its threshold is of: two hundredths apart."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
-    folder = small_run(course_root, tmp_path / "reports", precision="auto")
-    made = "bf16" if native else "float32"
-    assert run_folder.manifest(folder)["precision"] == made
-    for there, warned in ((native, False), (not native, native)):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    folder = small_run(course_root, tmp_path / "reports", precision=asked)
+    about = run_folder.manifest(folder)
+    assert (about["precision"], about["learned_in"]) == (made, "bf16")
+    for there, warned in ((True, False), (False, made == "bf16")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported",
                             lambda there=there: there)
         with caplog.at_level(logging.WARNING, logger="adlib"):

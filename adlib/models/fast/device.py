@@ -38,20 +38,26 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def precision(config: Config, device: torch.device) -> str:
-    """float32 or bf16. `auto` takes bf16 only where it is native: emulated, it is ten times
-    slower."""
+def precision(config: Config, device: torch.device, *, learning: bool = False) -> str:
+    """float32 or bf16. `auto` learns in bf16 where that is native, and scores in float32: so are
+    scores the same on every processor, and in the ONNX file. The hundreds of tiles of a picture
+    are scored in bf16, too."""
     if config.precision != "auto":
         return config.precision
+    return "bf16" if (learning or config.fit == "tile") and has_bf16(device) else "float32"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Natively: emulated, it is ten times slower."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16" if device.type == "cpu" and native else "float32"
+        return torch.cuda.is_bf16_supported()
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and known()
 
 
-def autocast(config: Config, device: torch.device) -> torch.autocast:
+def autocast(config: Config, device: torch.device, *, learning: bool = False) -> torch.autocast:
     """bf16 where `precision` says so. Losses cast back: SSIM in bf16 is off by a tenth."""
-    enabled = precision(config, device) == "bf16"
+    enabled = precision(config, device, learning=learning) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
@@ -120,8 +126,10 @@ def spread(work: typing.Callable[[T], R], parts: typing.Iterable[T],
 
 
 def describe(config: Config) -> dict[str, str | int]:
-    """The device, the number of threads and the precision of a run, for its manifest."""
+    """The device, the number of threads and the precision of a run, in which it scores and in which
+    it learns, for its manifest."""
     device = pick_device(config.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"device": name, "threads": torch.get_num_threads(),
-            "precision": precision(config, device)}
+            "precision": precision(config, device),
+            "learned_in": precision(config, device, learning=True)}

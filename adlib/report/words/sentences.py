@@ -57,7 +57,7 @@ def facts(part: Part, detector: Detector, about: dict[str, typing.Any],
     """The run in one line: device, precision, size of the network, where its weights came from.
 
     Args:
-        about: device, threads, precision.
+        about: device, threads, precision, learned_in.
         fitted_on: good images in a feature detector's sample.
     """
     config, origin = part.config, weights(detector.weights)

@@ -13,24 +13,30 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("native, word", [(False, "float32"), (True, "bf16")])
-def test_auto_precision_is_bf16_only_where_the_processor_has_it(native, word, monkeypatch):
+def test_auto_precision_is_bf16_only_to_learn_and_where_the_processor_has_it(native, word,
+                                                                             monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
-    assert devices.precision(Config(precision="auto"), CPU) == word
-    assert devices.autocast(Config(precision="auto"), CPU)._enabled == native
+    assert devices.precision(Config(), CPU, learning=True) == word
+    assert devices.precision(Config(fit="tile"), CPU) == word
+    assert devices.precision(Config(), CPU) == "float32"  # of scores, on whatever processor
+    assert devices.autocast(Config(), CPU, learning=True)._enabled == native
+    assert not devices.autocast(Config(), CPU)._enabled
     for asked in ("float32", "bf16"):  # what was asked for is what one gets
-        assert devices.precision(Config(precision=asked), CPU) == asked
+        for learning in (False, True):
+            assert devices.precision(Config(precision=asked), CPU, learning=learning) == asked
 
 
 def test_auto_precision_is_float32_where_torch_cannot_tell(monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert devices.precision(Config(), CPU) == "float32"
-    assert devices.precision(Config(), torch.device("mps")) == "float32"
+    assert devices.precision(Config(), CPU, learning=True) == "float32"
+    assert devices.precision(Config(), torch.device("mps"), learning=True) == "float32"
 
 
 @pytest.mark.parametrize("native, word", [(False, "float32"), (True, "bf16")])
 def test_auto_precision_on_cuda(native, word, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
-    assert devices.precision(Config(), torch.device("cuda")) == word
+    assert devices.precision(Config(), torch.device("cuda"), learning=True) == word
+    assert devices.precision(Config(), torch.device("cuda")) == "float32"
 
 
 def test_a_device_that_is_not_there():
@@ -48,7 +54,8 @@ def test_auto_takes_the_fastest_that_is_there(monkeypatch):
 
 def test_a_manifest_says_what_computed():
     said = devices.describe(Config(device="cpu", precision="float32"))
-    assert said == {"device": "cpu", "threads": torch.get_num_threads(), "precision": "float32"}
+    assert said == {"device": "cpu", "threads": torch.get_num_threads(), "precision": "float32",
+                    "learned_in": "float32"}
 
 
 def test_while_one_thread_rounds_its_products_another_waits_with_its_own():
