@@ -107,7 +107,8 @@ def measure(way: str, part: Part, only_last: bool = False) -> dict[str, typing.A
                 Path(folder), lambda epoch: after(epoch, detector.network)))
     return {"way": way, "config": config.name, "category": config.category, "seed": config.seed,
             "epochs": config.epochs, "schedule": config.schedule,
-            "precision": precision(config, device, learning=True), "torch": torch.__version__, "looks": looks}
+            "precision": precision(config, device, learning=True), "torch": torch.__version__,
+            "looks": looks}
 
 
 def curve(folder: Path, category: str, config: str) -> tuple[dict[int, float], int]:

@@ -23,7 +23,7 @@ from adlib.data.frame import Frame
 from adlib.data.part import ImageSet
 from adlib.evaluation.conditions import Conditions
 from adlib.models import anomaly_maps, backbone
-from adlib.models.fast.device import CHUNK, pick_device, precision, rounded_products, spread
+from adlib.models.fast.device import CHUNK, CPU, has_bf16, rounded_products, spread
 from adlib.models.foreign import FEWEST, Foreign
 
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
@@ -100,7 +100,7 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
     centre = known.mean(dim=(0, 1))  # about which least is lost by rounding
     known -= centre
     flat, squares = known.flatten(0, 1), known.square().sum(dim=2).flatten()
-    rounded = precision(config, pick_device("cpu")) == "bf16"
+    rounded = has_bf16(CPU)  # the distance to what it finds is float32's
 
     def look(i: int) -> torch.Tensor:
         own = cells[i].float() - centre

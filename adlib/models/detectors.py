@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import typing
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +17,7 @@ from adlib.config import InputError
 from adlib.models import training
 from adlib.models.coreset import coreset
 from adlib.models.fast.device import rounded_products, spread
+from adlib.models.nearest import Nearest
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
@@ -29,10 +29,6 @@ DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by a
 # Cells of mirrored and turned good images [P,C], and which good image each is of, int64 [P].
 Views = tuple[torch.Tensor, torch.Tensor]
 Counts = torch.Tensor | None  # bool [N,g,g]: which cells of the good images count; None = all
-# How much a product of two lines may be off where both are rounded to bf16, twice it: of the
-# product of their sizes (Cauchy-Schwarz, 2^-8 a factor), and a fiftieth for what else is rounded
-ROUNDED = 1.02 * 2**-6
-Table = tuple[torch.Tensor, torch.Tensor]  # of Memory.table
 # cells [P,C], and the images that they are not compared with
 Chunk = tuple[torch.Tensor, torch.Tensor | None]
 Groups = torch.Tensor | None  # int64 [N]: whose tile each good image is; None = each on its own
@@ -122,16 +118,14 @@ class Memory(nn.Module):
     Reference: PatchCore (Roth et al., CVPR 2022), without its re-weighting of the image score.
     """
 
-    # Does the search multiply in bf16, in a third of the time? And are those that rounding may have
-    # mistaken for each other compared again, so that it finds the nearest by float32?
-    rounded, exact = False, True
+    exact = True  # does the search find the nearest by float32, whatever it multiplies in?
     device = torch.device("cpu")  # of the search; what is fitted lies on the CPU
 
     def __init__(self, bank: int = 0, pool: int = 0) -> None:
         """bank: patches to keep; 0: BANK. pool: random ones that they are chosen from; 0: POOL."""
         super().__init__()
         self.kept, self.pool = bank or BANK, pool or POOL
-        self._made: tuple[typing.Any, Table] | None = None  # of which bank, and its table
+        self._made: tuple[typing.Any, Nearest] | None = None  # of which bank, and its search
 
     def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None,
             counts: Counts = None, of: Groups = None) -> Memory:
@@ -156,8 +150,8 @@ class Memory(nn.Module):
         """own: of each image its place among those fitted on, which it is not compared with; -1
         where it was none; None where none of them was."""
         n, _, h, w = features.shape
-        table = self.table()
-        return torch.cat(spread(lambda chunk: self.difference(*chunk, table).norm(dim=1),
+        search = self.search()
+        return torch.cat(spread(lambda chunk: self.difference(*chunk, search).norm(dim=1),
                                 _chunks(features, own), self.device)).view(n, h, w)
 
     def without(self, images: torch.Tensor) -> Memory:
@@ -165,62 +159,25 @@ class Memory(nn.Module):
         return self
 
     def difference(self, cells: torch.Tensor, without: torch.Tensor | None = None,
-                   table: Table | None = None) -> torch.Tensor:
+                   search: Nearest | None = None) -> torch.Tensor:
         """Cells' features [P,C] minus those of the nearest good one, which is not of the images
-        `without` (int64 indices of the images fitted on) where others are in the bank. table: of
-        `table`, for many calls."""
-        centre, products = self.table() if table is None else table
-        x, added = cells - centre, cells.new_ones(len(cells), products.shape[1] - cells.shape[1])
-        if self.rounded:  # each value is at most what it were unrounded
-            added[:, 2] = ROUNDED * x.norm(dim=1) if self.exact else 0
-        with rounded_products(self.rounded):
-            values = torch.cat([x, added], dim=1).to(products.device) @ products.T
+        `without` (int64 indices of the images fitted on) where others are in the bank. search: of
+        `search`, for many calls."""
+        barred = None
         if without is not None:
             own = torch.isin(self.image, without)
-            if not own.all():  # by numbers: by truth values it takes as long as half the search
-                values[:, own.nonzero()[:, 0].to(values.device)] = torch.inf
-        nearest = _least(values)
-        if self.rounded and self.exact:
-            sizes = products[nearest, cells.shape[1] + 2]
-            most = values.gather(1, nearest[:, None])[:, 0] - 2 * added[:, 2] * sizes
-            nearest = self._nearest_of(cells, values, most[:, None])
-        return cells - self.bank[nearest]
+            barred = None if own.all() else own.nonzero()[:, 0]
+        return cells - self.bank[(search or self.search())(cells, barred)]
 
-    def _nearest_of(self, cells: torch.Tensor, values: torch.Tensor, most: torch.Tensor
-                    ) -> torch.Tensor:
-        """The nearest patch of each of [P,C], int64 [P], by float32: of those, one or two of
-        thousands, whose values, [P,M], are at most so much, [P,1]."""
-        at = np.flatnonzero(values.numpy() <= most.numpy())
-        cell, patch = np.divmod(at, values.shape[1])
-        squares = (cells[cell] - self.bank[patch]).square().sum(dim=1).numpy()
-        order = np.lexsort((squares, cell))
-        return torch.from_numpy(patch[order][np.unique(cell[order], return_index=True)[1]])
-
-    def table(self) -> Table:
-        """What cells are compared by: a centre [C], about which least is lost by rounding, and a
-        line a patch, [M,C+1] or more: its product with a cell, followed by ones, ranks it. The
-        lines lie where the search is done, and are made once of a bank as it is: that takes a
-        quarter of what one picture's search does."""
+    def search(self) -> Nearest:
+        """Of the bank, made once of it as it is: that takes a quarter of what one picture's search
+        does."""
         if torch.compiler.is_compiling():
-            return self._new_table()
-        key = self.rounded, self.device, id(self.bank), self.bank._version
+            return Nearest(self.bank, self.device)
+        key = self.exact, self.device, id(self.bank), self.bank._version
         if self._made is None or self._made[0] != key:
-            self._made = key, self._new_table()
+            self._made = key, Nearest(self.bank, self.device, self.exact)
         return self._made[1]
-
-    def _new_table(self) -> Table:
-        centre = self.bank.mean(dim=0)
-        bank = self.bank - centre
-        # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the nearest has the least part in brackets.
-        squares = bank.square().sum(dim=1, keepdim=True)
-        if self.rounded:  # a sum of two numbers that stay themselves in bf16, as good as exact
-            large = squares.bfloat16().float()
-            squares = torch.cat([large, squares - large, -squares.sqrt()], dim=1)
-        products = torch.cat([-2 * bank, squares], dim=1)
-        if self.rounded:  # zeros to a whole number of the processor's tiles: a fifth of the time
-            products = nn.functional.pad(products, (0, -products.shape[1] % 32))
-        # an exported graph holds the CPU's alone
-        return centre, products if torch.compiler.is_compiling() else products.to(self.device)
 
 
 class SyntheticAnomalyClassifier(nn.Module):
@@ -328,10 +285,10 @@ class SyntheticAnomalyClassifier(nn.Module):
         """The memory's map and the classifier's, by one search for the nearest good cells. own: as
         Memory.forward."""
         n, _, h, w = features.shape
-        table = self.memory.table()
+        search = self.memory.search()
 
         def look(chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
-            difference = self.memory.difference(*chunk, table)
+            difference = self.memory.difference(*chunk, search)
             with rounded_products(False):  # whatever another thread does
                 return difference.norm(dim=1), self.head((difference / self.std).abs())[:, 0]
 
@@ -342,11 +299,11 @@ class SyntheticAnomalyClassifier(nn.Module):
     def _differences(self, features: torch.Tensor, made_of: torch.Tensor,
                      chosen: torch.Tensor) -> torch.Tensor:
         """Of the chosen cells, bool [N,g*g], of images that are made of good ones."""
-        table = self.memory.table()
+        search = self.memory.search()
 
         def of_image(one: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
             cells, without, index = one
-            return self.memory.difference(cells.flatten(1).T[index], without, table)
+            return self.memory.difference(cells.flatten(1).T[index], without, search)
 
         return torch.cat(spread(of_image, zip(features, made_of, chosen, strict=True),
                                 self.memory.device))
@@ -386,14 +343,6 @@ def _chunks(features: torch.Tensor, own: torch.Tensor | None) -> typing.Iterator
     else:
         for image, place in zip(features, own, strict=True):
             yield from ((cells, place) for cells in _cells(image[None]).split(AT_ONCE))
-
-
-def _least(values: torch.Tensor) -> torch.Tensor:
-    """Where each row of [P,M] has its least value: int64 [P]. NumPy finds it in a tenth of the
-    time that torch takes; an exporter sees torch alone."""
-    if torch.compiler.is_compiling() or values.device.type != "cpu":
-        return values.argmin(dim=1).cpu()
-    return torch.from_numpy(values.numpy().argmin(axis=1))
 
 
 def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Fold
 from adlib.models.detectors import Counts, Views
-from adlib.models.fast.device import CHUNK, has_bf16, pick_device, precision, spread
+from adlib.models.fast.device import CHUNK, pick_device, precision, spread
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
@@ -283,11 +283,10 @@ class FeatureDetector(OnBackbone):
             head = (Fused if fused else detectors.SyntheticAnomalyClassifier)(
                 backbone.width(self.config.layers))
         device = pick_device(self.config.device)
-        rounded = device.type == "cpu" and has_bf16(device)
         exact = precision(self.config, device) == "float32"
         for memory in head.modules():
             if isinstance(memory, detectors.Memory):
-                memory.rounded, memory.exact, memory.device = rounded, exact, device
+                memory.exact, memory.device = exact, device
         return head
 
     def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None,

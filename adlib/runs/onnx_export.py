@@ -38,7 +38,6 @@ from adlib.evaluation.conformal import UPPER
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.detector import Detector
-from adlib.models.detectors import Memory
 from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.foreign import features_of
@@ -133,9 +132,6 @@ def _in_float32(detector: Detector) -> Detector:
         detector.backbone = backbone.folded(detector.backbone)
     if device.precision(config, device.pick_device(config.device)) == "bf16":
         _round_as_bf16(detector)
-    for module in detector.modules():
-        if isinstance(module, Memory):
-            module.rounded = False
     detector.config = dataclasses.replace(config, precision="float32")
     return detector
 

@@ -15,7 +15,6 @@ from sklearn.neighbors import NearestNeighbors
 from adlib.config import FITTED_IN_SECONDS, InputError
 from adlib.models import coreset, detectors, training
 from adlib.models.coreset import k_centre
-from adlib.models.fast import device
 from adlib.models.fused import CLOSED_FORM
 from tests.tolerances import UNIT, summed
 
@@ -311,45 +310,6 @@ def test_a_cell_is_compared_with_other_images_where_there_are_others():
     assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
 
 
-@pytest.mark.parametrize("size", [1e-3, 1., 1e3])
-def test_a_rounded_search_finds_the_nearest_where_it_is_to_be_exact(size):
-    """Few numbers a patch, so that many are as near but for rounding; sizes of all kinds."""
-    torch.manual_seed(0)
-    memory = detectors.Memory()
-    memory.bank = size * torch.randn(3000, 8) * torch.rand(3000, 1)
-    memory.image = torch.arange(3000) % 5
-    cells = size * torch.randn(500, 8) * torch.rand(500, 1)
-    for without in (None, torch.tensor([1, 3])):
-        memory.rounded, memory.exact = False, True
-        nearest = memory.difference(cells, without)
-        assert nearest.norm(dim=1).numpy() == pytest.approx(cdist(
-            cells, memory.bank if without is None else memory.bank[~torch.isin(
-                memory.image, without)]).min(axis=1), rel=1e-4)
-        memory.rounded = True
-        found = memory.difference(cells, without)
-        assert (found == nearest).all(dim=1).double().mean() > 0.99  # but for float32's own ties
-        assert found.norm(dim=1).numpy() == pytest.approx(nearest.norm(dim=1).numpy(), rel=1e-4)
-        memory.exact = False
-        if device.has_bf16(torch.device("cpu")):  # else nothing is rounded
-            lost = (memory.difference(cells, without) != nearest).any(dim=1)
-            assert lost.double().mean() > 0.01
-
-
-def test_a_rounded_search_finds_the_nearest_but_for_rounding():
-    """Far from the origin, where bf16 tells nothing apart: it looks from the patches' centre."""
-    torch.manual_seed(0)
-    memory = detectors.Memory()
-    memory.bank, cells = 100 + torch.randn(300, 64), 100 + torch.randn(50, 64)
-    exact = memory.difference(cells).norm(dim=1)
-    memory.rounded, memory.exact = True, False
-    found = memory.difference(cells).norm(dim=1)
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert (found >= exact).all()  # the distance itself is not rounded
-    # squared distances that rounding 64 products to 8 bits, twice, cannot tell apart
-    assert (found.square() - exact.square()).max() < 12 * 2**-8 * 64**0.5
-    assert (found == exact).double().mean() > 0.8
-
-
 def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
     good, views = good_features(3), torch.from_numpy(cells_of(good_features(2, seed=8))).float()
     image = torch.tensor([2, 0]).repeat_interleave(SIDE**2)
@@ -365,14 +325,14 @@ def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
 
 def test_what_cells_are_compared_by_is_that_of_the_bank_as_it_is():
     memory = detectors.Memory().fit(good_features())
-    assert memory.table() is memory.table()  # made once
+    assert memory.search() is memory.search()  # made once
     other = detectors.Memory().fit(good_features(seed=9))
     for change in (lambda: memory.load_state_dict(other.state_dict()),
                    lambda: memory.fit(good_features(seed=7))):
         change()
         fresh = detectors.Memory()
         fresh.bank = memory.bank
-        assert all(torch.equal(*pair) for pair in zip(memory.table(), fresh.table(), strict=True))
+        assert torch.equal(memory.search().products, fresh.search().products)
 
 
 def test_the_pool_is_a_random_part_of_the_patches(monkeypatch):
@@ -468,9 +428,9 @@ def test_no_cell_is_compared_with_an_image_that_it_is_made_of(monkeypatch):
     """Else its difference were nothing, in training alone."""
     compared, original = [], detectors.Memory.difference
 
-    def spy(self, cells, without=None, table=None):
+    def spy(self, cells, without=None, search=None):
         compared.append(None if without is None else without.tolist())
-        return original(self, cells, without, table)
+        return original(self, cells, without, search)
 
     monkeypatch.setattr(detectors.Memory, "difference", spy)
     anomalous, masks, _ = anomalies_of(3)
