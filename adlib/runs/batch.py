@@ -155,7 +155,7 @@ def _made_from_now(task: Task, outcomes: Outcomes) -> freshness.Made:
     if task.kind == "run":
         return {}
     if task.kind == "comparison":
-        return _compared(task, outcomes) | {"retry": task.retry}
+        return _compared(task, outcomes) | {"made_by": task.made_by}
     try:
         return _made_from(task, _category(task))
     except InputError:  # the notebook will meet it too, and say so

@@ -54,6 +54,7 @@ class Task:
     config: Config | None  # of a run; None for the others
     retry: str  # the command that does this task again
     after: Task | None = None  # of AFTER_A_RUN: the run that has to be finished first
+    made_by: str = ""  # of a comparison: the command that makes all of the grid that it shows
 
     @property
     def note(self) -> Path | None:
@@ -142,9 +143,10 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
     if exclude := Config(exclude=exclude).exclude:
         place["exclude"] = exclude
-    configs = _filter([_config(grid, name, category, seed, place, weights)
-                       for category in grid.categories or on_disk for name in grid.configs
-                       for seed in grid.seeds], only)
+    whole = [_config(grid, name, category, seed, place, weights)
+             for category in grid.categories or on_disk for name in grid.configs
+             for seed in grid.seeds]
+    configs = _filter(whole, only)
     command = _command(grid.path, data_root, reports, weights, exclude)
     notebooks, folder, tasks = study_root() / "notebooks", Path(place["reports"]), []
     for notebook in (EDA, *{notebook_of(config.model) for config in configs},
@@ -172,7 +174,7 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
                            and run.config.seed == grid.seeds[0])]
     return [*tasks, Task("comparison", "comparison", notebooks / COMPARISON,
                          folder / "comparison.ipynb", {"reports": place["reports"]}, None,
-                         command(only))]
+                         command(only), made_by=command(_only_shown(whole, configs, only)))]
 
 
 def needs_weights(config: Config) -> bool:
@@ -231,6 +233,20 @@ def _filter(configs: list[Config], only: str) -> list[Config]:
         raise InputError(f"--only {only} leaves no run"
                          if only else "the grid describes no run; name some configs")
     return kept
+
+
+def _only_shown(whole: list[Config], planned: list[Config], only: str) -> str:
+    """--only of the least part of a grid with what is planned and what has run before, which a
+    comparison shows, too; "" = all of it."""
+    before = [config for config in whole if config not in planned
+              and (run_folder.folder(config) / "run.json").exists()]
+    if not before:
+        return only
+    facets = [*map(_facets, whole)], [*map(_facets, planned + before)]
+    every, shown = ({key: dict.fromkeys(one[key] for one in some) for key in ONLY}
+                    for some in facets)
+    return ",".join(f"{key}={value}" for key in ONLY if len(shown[key]) < len(every[key])
+                    for value in shown[key])
 
 
 def _facets(config: Config) -> dict[str, str]:

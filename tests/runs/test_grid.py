@@ -152,6 +152,25 @@ def test_only_keeps_the_named_runs_and_the_look_at_their_data(project):
     assert [task.config.seed for task in both if task.config] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(("before", "only", "shown"), [
+    ("", "", ""),
+    ("", "category=zipper", "category=zipper"),  # of the rest there is nothing to be seen
+    ("category=hazelnut", "category=zipper", ""),
+    ("category=hazelnut,seed=0", "category=zipper,seed=0", "seed=0"),
+    ("category=zipper,config=cae_mse", "category=zipper,config=resnet_ssim", "category=zipper"),
+    ("seed=0", "category=zipper,config=cae_mse,seed=0", "seed=0")])
+def test_a_comparison_says_the_command_that_makes_what_it_shows(project, before, only, shown):
+    ran = grid.plan("params/grids/study.yaml", only=before) if before else []
+    for task in ran:
+        if task.config:
+            task.output.parent.mkdir(parents=True)
+            task.output.with_name("run.json").touch()
+    *_, comparison = grid.plan("params/grids/study.yaml", only=only)
+    command = ["adlib", "run", "params/grids/study.yaml"]
+    assert shlex.split(comparison.made_by) == command + ["--only", shown] * bool(shown)
+    assert shlex.split(comparison.retry) == command + ["--only", only] * bool(only)
+
+
 @pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c"])
 def test_the_retry_command_plans_exactly_that_run(project, category):
     (project / "data" / "hazelnut").rename(project / "data" / category)

@@ -82,11 +82,12 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
               for folder in freshness.looked_at(reports, kind)]
     pages += side_by_side.pages(reports, table)
-    retry = freshness.read(reports / "comparison.json").get("retry")
+    noted = freshness.read(reports / "comparison.json")
+    made_by = noted.get("made_by") or noted.get("retry")  # as an earlier version calls it
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "judged": study.rows["auroc"].notna().any() or not study.rows["seeds"].any(),
                   "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
-                  "command": f"{retry} --report" if retry else ""})
+                  "command": f"{made_by} --report" if made_by else ""})
     common = shared(language) | {
         "hidden": machine_paths.hidden(reports, table, commands.values()),
         "mvtec": comparison.of_mvtec(table)}

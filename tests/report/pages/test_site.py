@@ -276,7 +276,7 @@ def test_the_language_that_pages_open_in_is_asked_for_and_either_is_in_the_page(
 
 
 def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
-    files.write_json(reports / "comparison.json", {"retry": "adlib run params/own.yaml"})
+    files.write_json(reports / "comparison.json", {"made_by": "adlib run params/own.yaml"})
     files.write_text(reports / "summary.json", "[]")
     pages = built(reports)
     assert "adlib run params/own.yaml --report" in pages["."].text and "summary.json" in pages[
