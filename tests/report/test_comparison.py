@@ -216,6 +216,21 @@ def test_random_weights_stay_out_of_headline_and_tests(tmp_path):
     assert ranking.order(rows_of(tmp_path)) == ["memory", "pca", "gaussian"]
 
 
+def test_the_closing_matrix_says_what_every_cell_is(tmp_path):
+    """Where the score in use is the reference's, its row says the same as the one above."""
+    for where in ("nut", "zip"):
+        scores = {OWN: ranks(category(where), 1.0, 1), OTHER: ranks(category(where), 1.5, 2)}
+        finished(tmp_path, "cae_mse", scores, where=category(where),
+                 chosen=OTHER if where == "nut" else OWN)
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 2.0)})
+    cells = {(name, where): said
+             for name, where, said in matrix.closing(rows_of(tmp_path).reset_index(drop=True))}
+    assert len(cells) == 6 and all(cells.values())
+    assert cells["PCA residual", "zip"] == "not run"
+    assert [(name, where) for (name, where), said in cells.items() if said == "as above"] == [
+        (comparison.label(f"cae_mse{comparison.REFERENCE}"), "zip")]
+
+
 def test_the_best_is_the_same_wherever_it_is_named(tmp_path):
     for name, shift, seed in (("memory", 1.5, 1), ("pca", 1.4, 2), ("gaussian", 0.0, 3)):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, seed)})

@@ -92,15 +92,23 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
 def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     """(configuration, category, AUROC and rates) of every cell, for the terminal's table."""
     cells = []
+    known = {(row["configuration"], row["category"]): row for row in rows.to_dict("records")}
     for code in ranking.order(rows):
-        for row in rows[rows["configuration"] == code].to_dict("records"):
-            said = (tables.decimal(row["auroc"]), "★" if row["with_best"] is True else " ",
-                    " @ ".join(answers.operating(row)))
-            known = row["auroc"] == row["auroc"]
-            name = label(code)
-            cells.append((t("matrix.random_row", label=name) if row["random"] is True else name,
-                          row["category"],
-                          " ".join(said).rstrip() if known else answers.cell(row)))
+        name, parent = label(code), code.removesuffix(comparison.REFERENCE)
+        if any(row["random"] is True for (one, _), row in known.items() if one == code):
+            name = t("matrix.random_row", label=name)
+        for category in dict.fromkeys(rows["category"]):
+            row = known.get((code, category))
+            if row is None:
+                said = t("matrix.same") if parent != code and (parent, category) in known else (
+                    t("matrix.not_run"))
+            elif row["auroc"] == row["auroc"]:
+                said = " ".join((tables.decimal(row["auroc"]),
+                                 "★" if row["with_best"] is True else " ",
+                                 " @ ".join(answers.operating(row)))).rstrip()
+            else:
+                said = answers.cell(row)
+            cells.append((name, category, said))
     return cells
 
 
