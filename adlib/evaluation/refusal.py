@@ -62,14 +62,13 @@ def counted_first(model: Foreign | None, distances: np.ndarray, *, new: bool = F
     foreign: bool [n]."""
     if (threshold := threshold_of(model)) is None:
         return np.zeros(len(distances), bool)
-    own, aside = threshold.calibration, threshold.exceeded(distances)
+    left_out, aside = threshold.calibration, threshold.exceeded(distances)
     if new:
         return aside
-    rest = np.delete(own, own.argmax())  # only the farthest can lie beyond what the others say
-    if not TailThreshold(rest, FOREIGN_FPR).exceeded(own.max()):
-        return np.zeros(len(distances), bool)
-    farthest = np.isclose(model.left_out(torch.from_numpy(distances)).numpy(), own.max())
-    return farthest & ~aside
+    # Only the farthest can lie beyond what the others say; its copies, if any, are no others.
+    same = (model.of == model.of[left_out.argmax()]).numpy()
+    beyond = same & TailThreshold(left_out[~same], FOREIGN_FPR).exceeded(left_out)
+    return np.isclose(distances[:, None], model.own.numpy()[beyond]).any(axis=1) & ~aside
 
 
 def one_budget(model: Foreign | None, distances: np.ndarray, scores: np.ndarray,

@@ -33,6 +33,8 @@ class Foreign(nn.Module):
 
     Its state dict is the whole of it: the network, the good pictures' statistics, and
     `calibration`, float64 [n]: the distance of each good picture from all others, leave-one-out.
+    Since it was fitted, also `own`, float64 [n], their distances with all left in, and `of`, which
+    picture each is of, int64 [n].
 
     Reference: a Gaussian of global features is Rippel, Mertens and Merhof (ICPR 2020); the ridge is
         Ledoit and Wolf's shrinkage (2004) with a fixed weight.
@@ -77,9 +79,11 @@ class Foreign(nn.Module):
         # ||z||^2 - ||basis z||^2 = z' (covariance / ridge + 1)^-1 z, without a D x D matrix.
         self.register_buffer(
             "basis", (vectors / (n * (values.clamp_min(0) + RIDGE)).sqrt()).T @ z)
-        self.register_buffer("calibration", features.new_zeros(n))
-        self.calibration = (self.left_out(self.distances(features)) if of is None or
-                            len(of.unique()) == 1 else self._left_out_together(z, of))
+        apart = of is None or len(of.unique()) == 1
+        self.own = self.distances(features)
+        self.of = torch.arange(n) if apart else of
+        self.register_buffer(
+            "calibration", self._left_out() if apart else self._left_out_together(z, of))
         self.register_buffer("least_detail", _detail(features).min())
         return self
 
@@ -99,15 +103,15 @@ class Foreign(nn.Module):
         """float64 [N,D] -> float64 [N]."""
         return (self._square(features) / RIDGE).clamp_min(0).sqrt()
 
-    def left_out(self, distances: torch.Tensor) -> torch.Tensor:
-        """The distances, float64 [N], of pictures that it was fitted on, each from all others."""
+    def _left_out(self) -> torch.Tensor:
+        """The distances of the pictures that it was fitted on, each from all others."""
         # Without picture i the mean moves by z_i/(n-1), and the scatter loses n/(n-1) z_i z_i':
         # Sherman-Morrison, no refit.
-        n, own = len(self.calibration), distances.square()
+        n, own = len(self.own), self.own.square()
         return n / (n - 1) * (own / (1 - own / (n - 1)).clamp_min(1e-9)).sqrt()
 
     def _left_out_together(self, z: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
-        """As `left_out`, each from all that are of others: Woodbury, no refit."""
+        """As `_left_out`, each from all that are of others: Woodbury, no refit."""
         n, near = len(z), z @ self.basis.T
         products = (z @ z.T - near @ near.T) / RIDGE
         found = z.new_empty(n)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
@@ -21,6 +22,7 @@ from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps, fused
 from adlib.models.detector import fit
 from adlib.models.detectors import PCAResidual
+from tests.conftest import picture
 from tests.handmade import Maps
 
 CONFIG = Config(category="nut", image_size=32, held_out=0.4, device="cpu", target_fpr=0.3)
@@ -406,11 +408,9 @@ def test_what_tells_foreign_images_is_not_blinded_by_one_among_the_good():
 class Known:
     """What Foreign has found out, without one."""
 
-    def __init__(self, calibration):
-        self.calibration = torch.tensor(calibration)
-
-    def left_out(self, distances):
-        return distances
+    def __init__(self, calibration, of=None):
+        self.calibration = self.own = torch.tensor(calibration)
+        self.of = torch.arange(len(calibration)) if of is None else of
 
 
 def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
@@ -428,6 +428,36 @@ def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
     assert refused.sum() == asked - 1
     alone = Threshold(scores[:60], 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
     assert alone.sum() == asked  # without the budget one more
+
+
+def test_no_copy_of_it_vouches_for_an_image_that_the_others_call_foreign():
+    near = np.linspace(1, 2, 29).tolist()
+    model = Known([*near, 30.0, *near, 29.0], torch.arange(30).repeat(2))
+    held = np.array([1.5, 30.0, 2.0])  # without their copies
+    assert refusal.counted_first(model, held).tolist() == [False, True, False]
+    assert refusal.one_budget(model, held, np.arange(3.0), 0.05).tolist() == [0, 2, 2]
+    # The copy alone is beyond: its image counts as any other.
+    model = Known([*near, 2.0, *near, 30.0], torch.arange(30).repeat(2))
+    assert not refusal.counted_first(model, np.array([1.5, 2.0])).any()
+
+
+def test_varied_and_too_few_a_picture_of_something_else_counts_first(course_root):
+    """As without copies: what it says of the good pictures does not hang on being attainable."""
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[::2] = 255
+    for i in range(8, 20):
+        picture(course_root / "nut" / "train" / "good" / f"{i:03d}.png", i)
+    good = sorted((course_root / "nut" / "train" / "good").glob("*.png"))
+    part = opened(course_root, vary=True, target_fpr=0.05, held_out=0.4)
+    place = good[int(part.held_out_index[0])]
+    Image.fromarray(stripes).save(place)
+    part = opened(course_root, vary=True, target_fpr=0.05, held_out=0.4)
+    known, of = refusal.known_good(part)
+    model = calibration.Foreign(part.config)
+    model.fit(model.features(known), of)  # none set aside, as a milder one would not be
+    distances = model.distances(model.features(part.held_out.tensor)).numpy()
+    assert refusal.counted_first(model, distances).tolist() == [True] + [False] * (
+        len(distances) - 1)
 
 
 def test_where_too_few_would_be_left_none_is_left_out():
