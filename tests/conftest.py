@@ -68,8 +68,8 @@ def _own_cache(tmp_path_factory, monkeypatch) -> typing.Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _drawn_once() -> typing.Iterator[None]:
-    """The ResNet18 of a seed, whose random weights every run draws twice: drawn once and copied,
-    with the generator as it is afterwards."""
+    """The ResNet18 of a seed, whose random weights every run draws: drawn once and copied, with the
+    generator as it is afterwards."""
     import torch
 
     from adlib.models import resnet18

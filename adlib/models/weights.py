@@ -86,12 +86,14 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Load a torchvision ResNet18 state dict; its classifier (fc) is not needed and left out.
+    """Load a torchvision ResNet18 state dict; what the encoder ends before, the classifier (fc) and
+    maybe layer4, is not needed and left out.
 
     Raises:
         InputError: listing what is missing, what is too many and what has another shape.
     """
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    unused = tuple(f"{part}." for part in ("layer4", "fc") if not hasattr(encoder, part))
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
     wanted = dict(encoder.state_dict())
     needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
     misshapen = [f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"

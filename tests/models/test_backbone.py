@@ -165,6 +165,22 @@ def test_random_weights_are_the_seeds():
     assert not torch.equal(states[0]["encoder.conv1.weight"], states[2]["encoder.conv1.weight"])
 
 
+def test_the_random_weights_of_a_seed_are_drawn_once(weights, monkeypatch):
+    drawn, draw = [], features.ResNet18
+    monkeypatch.setattr(features, "ResNet18", lambda: drawn.append(1) or draw())
+    features._drawn.cache_clear()
+    states, after = [], []
+    for given in ("none", str(weights), "none"):
+        network, _ = features.load_backbone(dataclasses.replace(CONFIG, weights=given, seed=3))
+        after.append(torch.rand(1).item())
+        states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        with torch.no_grad():  # of a copy of one's own
+            network.encoder.conv1.weight.zero_()
+    assert drawn == [1] and len(set(after)) == 1
+    assert all(torch.equal(tensor, states[2][name]) for name, tensor in states[0].items())
+    assert not torch.equal(states[0]["encoder.conv1.weight"], states[1]["encoder.conv1.weight"])
+
+
 def test_the_second_call_reads_the_same_bytes(weights, backbone, forbidden):
     first = features.extract(backbone, pictures(), CONFIG)
     assert len(cached()) == 3  # a picture each, and no temporary file beside them
