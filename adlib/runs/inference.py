@@ -1,6 +1,7 @@
 """A finished run's detector again, from its folder alone."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import typing
@@ -135,8 +136,10 @@ def reopen(folder: Path) -> Reopened:
     if status.state == "failed":
         log.warning("%s: the last try at this run failed (%s); this is the detector from before",
                     folder, status.reason)
-    about, measured = run_folder.manifest(folder), files.read_json(folder / "metrics.json")
-    config = run_folder.config_of(folder)
+    with _reading(folder / "run.json"):
+        about, config = run_folder.manifest(folder), run_folder.config_of(folder)
+        made_with = about["weights"]
+    measured = files.read_json(folder / "metrics.json")
     if "maps" not in measured:
         raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
                          f"again first")
@@ -150,37 +153,58 @@ def reopen(folder: Path) -> Reopened:
         raise InputError(f"{folder} cannot be reopened: its detector, {config.model}, offers "
                          "neither a torch state dict nor state() and load(state) "
                          "(docs/your_detector.md)")
+    with _reading(folder / "metrics.json"):
+        decision, before = _decision(measured, config.target_fpr)
+    with _reading(folder / "model.pt"):
+        detector = _detector(folder, config, about)
+    if (kept := folder / "conditions.json").exists():  # a run of an earlier version has none
+        with _reading(kept):
+            usual = Conditions.from_dict(files.read_json(kept))
+            decision = dataclasses.replace(decision, conditions=usual)
+    decision = dataclasses.replace(decision, foreign=_foreign(folder, config))
+    detector.weights = made_with
+    return Reopened(config, detector.eval(), decision, frame.kept(folder / run_folder.LOOKED_AT),
+                    before)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> typing.Iterator[None]:
+    """Whatever a damaged file raises (UnpicklingError, KeyError, ...), as a sentence that names
+    it."""
     try:
-        state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
-        own_weights = "none" if _is_current(state) else config.weights
-        detector = registry.build(dataclasses.replace(config, weights=own_weights, loss="",
-                                                      precision=_precision(config, about)))
-        if own_weights != "none" and _digest(detector.weights) != _digest(about["weights"]):
-            raise InputError(f"{folder} was made with other weights ({about['weights']}; now: "
-                             f"{detector.weights}); give the same ones, or run its configuration "
-                             f"again")
-        if not _is_current(state) and isinstance(detector, OnBackbone):
-            _same_weights(folder, about["weights"], detector.weights)
-        load_state(detector, _current(state, detector))
-        maps, calibration = measured["maps"], measured["calibration"]
-        kept = folder / "conditions.json"  # a run of an earlier version has none
-        usual = Conditions.from_dict(files.read_json(kept)) if kept.exists() else None
+        yield
     except InputError:
         raise
-    except Exception as error:  # a damaged file can raise anything: UnpicklingError, KeyError, ...
-        why = f"{type(error).__name__}: {str(error)[:80]}".splitlines()[0]
-        raise InputError(f"{folder / 'model.pt'} cannot be read ({why}); run its configuration "
-                         "again with --force") from error
-    score = measured["chosen"]["score"]
-    threshold = Threshold(np.array(calibration["scores"], float), config.target_fpr,
-                          calibration["how"])
-    decision = Decision(pd.DataFrame(measured["label_free"]), measured["score"], score,
-                        {name: tuple(pair) for name, pair in maps["scale"].items()},
-                        {score: threshold}, {}, maps["low"], maps["level"], usual,
-                        _foreign(folder, config))
-    detector.weights = about["weights"]
-    return Reopened(config, detector.eval(), decision, frame.kept(folder / run_folder.LOOKED_AT),
-                    calibration.get("before"))
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {str(error)[:80]}".split())
+        raise InputError(f"{path} cannot be read ({why}); run its configuration again with "
+                         "--force") from error
+
+
+def _decision(measured: dict[str, typing.Any], target_fpr: float
+              ) -> tuple[Decision, dict[str, float] | None]:
+    """What metrics.json says was decided; of a recalibrated run also what was before."""
+    maps, calibration, score = (measured["maps"], measured["calibration"],
+                                measured["chosen"]["score"])
+    threshold = Threshold(np.array(calibration["scores"], float), target_fpr, calibration["how"])
+    return Decision(pd.DataFrame(measured["label_free"]), measured["score"], score,
+                    {name: tuple(pair) for name, pair in maps["scale"].items()},
+                    {score: threshold}, {}, maps["low"], maps["level"]), calibration.get("before")
+
+
+def _detector(folder: Path, config: Config, about: dict[str, typing.Any]) -> Detector:
+    state = torch.load(folder / "model.pt", weights_only=True, map_location="cpu")
+    own_weights = "none" if _is_current(state) else config.weights
+    detector = registry.build(dataclasses.replace(config, weights=own_weights, loss="",
+                                                  precision=_precision(config, about)))
+    if own_weights != "none" and _digest(detector.weights) != _digest(about["weights"]):
+        raise InputError(f"{folder} was made with other weights ({about['weights']}; now: "
+                         f"{detector.weights}); give the same ones, or run its configuration "
+                         f"again")
+    if not _is_current(state) and isinstance(detector, OnBackbone):
+        _same_weights(folder, about["weights"], detector.weights)
+    load_state(detector, _current(state, detector))
+    return detector
 
 
 def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.Part]:
@@ -209,11 +233,8 @@ def _foreign(folder: Path, config: Config) -> Foreign | None:
                     "configuration again to have them refused", folder)
         return None
     foreign = Foreign(dataclasses.replace(config, weights="none"))
-    try:
+    with _reading(path):
         load_state(foreign, torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception as error:  # as above
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); run its configuration "
-                         "again with --force") from error
     return foreign.eval()
 
 

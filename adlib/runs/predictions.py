@@ -215,6 +215,6 @@ def _read(record: Record, source: Source) -> Read | None:
         problem = ("it is a link to nothing" if source.path.is_symlink() else
                    "it has gone before it could be read")
     except Exception as error:  # whatever a decoder trips over, the file is named
-        problem = untrusted.sanitized(str(error) or type(error).__name__)
+        problem = untrusted.sanitized(files.reason_of(error))
     return Prediction(untrusted.sanitized(source.path), problem=problem, time=utc(now),
                       modified=modified, content=content), picture

@@ -105,9 +105,19 @@ def test_the_data_may_have_moved(course_root, course_run, tmp_path):
      "the data of .*seed-0 have changed since it ran"),
     (lambda folder, root: (root / "nut" / "train" / "good" / "007.png").unlink(),
      "have changed since it ran; run its configuration again"),
+    *((lambda folder, root, name=name, change=change: spoilt(folder / name, change),
+       rf"seed-0/{name} cannot be read \({why}.*\); run its configuration again with --force")
+      for name, change, why in (
+          ("run.json", lambda said: said.pop("data"), "KeyError: 'data'"),
+          ("run.json", lambda said: said.pop("weights"), "KeyError: 'weights'"),
+          ("metrics.json", lambda said: said["chosen"].pop("score"), "KeyError: 'score'"),
+          ("metrics.json", lambda said: said.pop("label_free"), "KeyError: 'label_free'"),
+          ("metrics.json", lambda said: said["calibration"].update(scores="abc"), "ValueError"),
+          ("conditions.json", lambda said: said.clear(), "KeyError"))),
 ], ids=["missing", "failed", "unfinished", "no state", "no foreign",
         "no conditions", "no region", "no state dict", "another test image",
-        "a training image less"])
+        "a training image less", "no data", "no weights", "no score", "no ranking", "no numbers",
+        "no values"])
 def test_what_cannot_be_reopened_is_one_sentence(course_root, tmp_path, spoil, sentence):
     Image.new("L", (32, 32), 255).save(course_root / "nut" / "all.png")
     folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey",
@@ -116,6 +126,12 @@ def test_what_cannot_be_reopened_is_one_sentence(course_root, tmp_path, spoil, s
     with pytest.raises(InputError, match=sentence) as caught:
         inference.reopen_with_data(folder)
     assert "\n" not in str(caught.value)
+
+
+def spoilt(path, change):
+    said = files.read_json(path)
+    change(said)
+    files.write_json(path, said)
 
 
 def resnet18(path, seed):
