@@ -99,8 +99,10 @@ class Frame:
             raise ValueError("nothing is left of what roi and ignore show of it, at this size")
         rim = ((box.top, height - box.top - box.height), (box.left, width - box.left - box.width))
         # Mirrored: an edge that no picture has would be what a detector learns, and looks at.
-        laid = np.pad(np.asarray(_resized(picture, box)), (*rim, (0, 0)), mode="symmetric")
-        return np.concatenate([laid, np.pad(area, rim)[..., None]], axis=2).transpose(2, 0, 1)
+        resized, laid = _resized(picture, box), np.pad(area[None], ((3, 0), *rim))
+        for channel in range(3):
+            laid[channel] = np.pad(resized.getchannel(channel), rim, mode="symmetric")
+        return laid
 
 
 def unlaid(values: np.ndarray, frame: Frame, size: Size) -> np.ndarray:
@@ -178,5 +180,6 @@ def _resized(picture: Image.Image, box: Box) -> Image.Image:
     # Across, then down: left to itself, Pillow takes the other order for some tall pictures from
     # version 13 on, and every fifth pixel is a grey level off.
     for shape in ((box.width, picture.height), (box.width, box.height)):
-        picture = picture.resize(shape, Image.Resampling.BILINEAR)
+        if picture.size != shape:  # Pillow would make a copy
+            picture = picture.resize(shape, Image.Resampling.BILINEAR)
     return picture

@@ -203,6 +203,8 @@ def grid(stages: Stages, layers: str) -> torch.Tensor:
 def grids(stages: Stages, layers: str) -> torch.Tensor:
     """`grid` of many images, some at a time, which fit the processor's cache: in half the time."""
     n, _, side, _ = stages[1].shape
+    if n <= BATCH:
+        return grid(stages, layers)
     found = torch.empty((n, side, side, width(layers))).permute(0, 3, 1, 2)
 
     def look(i: int) -> None:
@@ -212,6 +214,26 @@ def grids(stages: Stages, layers: str) -> torch.Tensor:
     return found
 
 
+class Grids:
+    """`grids` of those images that are asked for, by an index as a tensor's: of all there are, they
+    would fill memory."""
+
+    def __init__(self, stages_of: typing.Callable[[typing.Any], Stages],
+                 shape: typing.Sequence[int], layers: str) -> None:
+        """stages_of: index -> stages. shape: of the images, [N,3,S,S]."""
+        self.stages_of, self.layers = stages_of, layers
+        self.shape = torch.Size((shape[0], width(layers), *(side // STRIDES[1]
+                                                            for side in shape[2:])))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: typing.Any) -> torch.Tensor:
+        if isinstance(index, int):
+            return self[index:index + 1][0]
+        return grids(self.stages_of(index), self.layers)
+
+
 def layer_numbers(layers: str) -> list[int]:
     return [int(word) for word in layers.split(",")]
 
@@ -219,6 +241,44 @@ def layer_numbers(layers: str) -> list[int]:
 def width(layers: str) -> int:
     """How many channels `grid` has."""
     return sum(CHANNELS[layer - 1] for layer in layer_numbers(layers))
+
+
+def picked(features: torch.Tensor | Grids, index: torch.Tensor) -> torch.Tensor:
+    """Some cells of many images, by their numbers among all, int64 [P]: [P,C]."""
+    each = features.shape[2:].numel()
+    picked, image = torch.empty(len(index), features.shape[1]), index // each
+
+    def pick(i: int) -> None:
+        some = (image == i).nonzero()[:, 0]
+        picked[some] = features[i].flatten(1).T[index[some] - i * each]
+
+    spread(pick, image.unique().tolist())
+    return picked
+
+
+def position_share(features: torch.Tensor | Grids,
+                   counts: torch.Tensor | None = None) -> float | None:
+    """The share of the features' variance over good images, float32 [N,C,g,g], that their position
+    explains, in [0,1]; where all of them count (bool [N,g,g]), None where they nowhere do.
+
+    1: every image is alike at a place, so that a detector may expect something of each place; 1/N:
+    position says nothing.
+    """
+    cells = (torch.ones(features.shape[2:], dtype=torch.bool) if counts is None
+             else counts.all(dim=0))
+    if not cells.any():
+        return None
+    origin = features[:1].mean(dim=(0, 2, 3))[:, None]  # about which less is lost by rounding
+    sums, squares = torch.zeros(features.shape[1], int(cells.sum()), dtype=torch.float64), 0.0
+    for start in range(0, len(features), BATCH):
+        values = features[start:start + BATCH][..., cells] - origin
+        sums += values.sum(dim=0)
+        squares += float(values.square().sum())
+    places = sums / len(features)
+    means = places.mean(dim=1, keepdim=True)
+    # the mean over the channels of the variance of all values, and of that of the places' means
+    variance = squares / len(features) / places.numel() - float(means.square().mean())
+    return float((places - means).square().mean()) / max(variance, 1e-12)
 
 
 def _fold(module: nn.Module, convolution: str, norm: str) -> None:
@@ -237,7 +297,7 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
     device = pick_device(config.device)
     dtype = torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
     network = placed(folded(network, dtype), device)
-    x = pictures.to_float(images.to(device)).contiguous(memory_format=torch.channels_last)
+    x = pictures.to_float(images.to(device))
     with autocast(config, device):
         stages = stages_of(network, x)
     cells = [x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1) for x in stages]

@@ -3,7 +3,8 @@ classifier.
 
 Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), those cells of
 them that count, and maps such features to [N,g,g], higher = more anomalous. What is fitted lies in
-buffers and parameters.
+buffers and parameters. Memory and classifier take features to fit on that are computed when looked
+at (backbone.Grids), too.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from adlib.config import InputError
 from adlib.models import training
+from adlib.models.backbone import Grids, picked
 from adlib.models.coreset import coreset
 from adlib.models.fast.device import rounded_products, spread
 from adlib.models.nearest import Nearest
@@ -31,6 +33,7 @@ Views = tuple[torch.Tensor, torch.Tensor]
 Counts = torch.Tensor | None  # bool [N,g,g]: which cells of the good images count; None = all
 # cells [P,C], and the images that they are not compared with
 Chunk = tuple[torch.Tensor, torch.Tensor | None]
+Features = torch.Tensor | Grids
 Groups = torch.Tensor | None  # int64 [N]: whose tile each good image is; None = each on its own
 
 
@@ -127,16 +130,16 @@ class Memory(nn.Module):
         self.kept, self.pool = bank or BANK, pool or POOL
         self._made: tuple[typing.Any, Nearest] | None = None  # of which bank, and its search
 
-    def fit(self, features: torch.Tensor, seed: int = 0, views: Views | None = None,
+    def fit(self, features: Features, seed: int = 0, views: Views | None = None,
             counts: Counts = None, of: Groups = None) -> Memory:
         """features: of good images, as they are. views: cells of mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
-        patches, each = _cells(features), features[0, 0].numel()
+        each = features.shape[2:].numel()
         known = None if counts is None else counts.flatten().nonzero()[:, 0]
-        drawn = torch.randperm(len(patches) if known is None else len(known),
+        drawn = torch.randperm(len(features) * each if known is None else len(known),
                                generator=generator)[:self.pool]
         drawn = drawn if known is None else known[drawn]
-        pool, image = patches[drawn], drawn // each
+        pool, image = picked(features, drawn), drawn // each
         if views is not None:
             pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
         if of is not None:
@@ -200,7 +203,7 @@ class SyntheticAnomalyClassifier(nn.Module):
         self.head = _perceptron(width)
         self.history: list[dict[str, float]] = []
 
-    def fit(self, features: torch.Tensor, anomalous: torch.Tensor, masks: torch.Tensor,
+    def fit(self, features: Features, anomalous: Features, masks: torch.Tensor,
             made_of: torch.Tensor, views: Views | None = None, *, seed: int = 0,
             counts: Counts = None, of: Groups = None) -> SyntheticAnomalyClassifier:
         """Remember good cells, then train on a sample of them and on the anomalous ones.
@@ -225,23 +228,23 @@ class SyntheticAnomalyClassifier(nn.Module):
         lying = everywhere[made_of[:, 0]]  # where the image counts that an anomaly is put into
         marked = lying & (coarse > 0.5)
         made_of = made_of if of is None else of[made_of]
-        bad = self._differences(anomalous, made_of, marked)
-        if not len(bad):
+        if not marked.any():
             raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a "
                              "larger image_size")
         own = torch.arange(len(features)) if of is None else of
         seen, beside = (_some(everywhere, GOOD_CELLS, generator),
                         _some((coarse == 0) & lying, CELLS_BESIDE, generator))
-        good = torch.cat([self._differences(features, own[:, None], seen),
-                          self._differences(anomalous, made_of, beside)])
-        self.register_buffer("std", good.std(dim=0).clamp_min(DIGIT) + 1e-6)
-        x = torch.cat([good, bad]).div_(self.std).abs_()
-        y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
+        x = self._differences((features, own[:, None], seen), (anomalous, made_of, beside),
+                              (anomalous, made_of, marked))
+        y, n = torch.zeros(len(x)), int(marked.sum())
+        y[-n:] = 1
+        self.register_buffer("std", x[:-n].std(dim=0).clamp_min(DIGIT) + 1e-6)
+        x.div_(self.std).abs_()
         torch.manual_seed(seed)
         self.seed, self.lesson = seed, (_perceptron(x.shape[1]), x, y, torch.cat([
             _repeated(own[:, None].expand(-1, made_of.shape[1]), seen),
             _repeated(made_of, beside), _repeated(made_of, marked)]))
-        self.head, self.history = self._trained(x, y)
+        self.head, self.history = self._trained(torch.arange(len(x)))
         return self
 
     @torch.enable_grad()
@@ -254,25 +257,30 @@ class SyntheticAnomalyClassifier(nn.Module):
         left out would look less usual than what is new.
         """
         _, x, y, made_of = self.lesson
-        kept, other = ~torch.isin(made_of, images).any(dim=1), copied(self)
-        steps, fewer = (max(1, n // BATCH) for n in (len(x), int(kept.sum())))
-        other.head = self._trained(x[kept], y[kept], round(EPOCHS * steps / fewer))[0]
+        kept, other = (~torch.isin(made_of, images).any(dim=1)).nonzero()[:, 0], copied(self)
+        steps, fewer = (max(1, n // BATCH) for n in (len(x), len(kept)))
+        other.head = self._trained(kept, round(EPOCHS * steps / fewer))[0]
         with torch.no_grad():
-            own, new = (head(x[kept & (y == 0)]) for head in (self.head, other.head))
+            good = kept[y[kept] == 0].split(BATCH)
+            own, new = (torch.cat([head(x[some]) for some in good])
+                        for head in (self.head, other.head))
             spread_of = [values.std().clamp_min(DIGIT) for values in (own, new)]  # alike ones: 0
             scale, last = spread_of[0] / spread_of[1], other.head[-1]
             last.weight.mul_(scale)
             last.bias.sub_(new.mean()).mul_(scale).add_(own.mean())
         return other
 
-    def _trained(self, x: torch.Tensor, y: torch.Tensor,
+    def _trained(self, rows: torch.Tensor,
                  epochs: int = EPOCHS) -> tuple[nn.Module, list[dict[str, float]]]:
+        """A new perceptron, trained on some rows of the lesson."""
+        _, x, y, _ = self.lesson
         head = copy.deepcopy(self.lesson[0])  # threads may do so at the same time
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
-            return nn.functional.binary_cross_entropy_with_logits(head(x[index])[:, 0], y[index])
+            some = rows[index]
+            return nn.functional.binary_cross_entropy_with_logits(head(x[some])[:, 0], y[some])
 
-        history = training.one_cycle(head.parameters(), loss_of, len(x), epochs=epochs,
+        history = training.one_cycle(head.parameters(), loss_of, len(rows), epochs=epochs,
                                      batch_size=BATCH, peak=PEAK_LR, seed=self.seed)
         return head.eval(), history
 
@@ -296,33 +304,23 @@ class SyntheticAnomalyClassifier(nn.Module):
         distances, logits = map(torch.cat, zip(*found, strict=True))
         return distances.view(n, h, w), logits.view(n, h, w)
 
-    def _differences(self, features: torch.Tensor, made_of: torch.Tensor,
-                     chosen: torch.Tensor) -> torch.Tensor:
-        """Of the chosen cells, bool [N,g*g], of images that are made of good ones."""
+    def _differences(self, *sets: tuple[Features, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Of some sets of images, what each image is made of, and its chosen cells, bool [N,g*g];
+        one set after the other, [P,C]."""
         search = self.memory.search()
+        images = [(features, i, made_of[i], chosen[i]) for features, made_of, chosen in sets
+                  for i in range(len(features))]
+        counts = [int(chosen.sum()) for *_, chosen in images]
+        found = self.memory.bank.new_empty(sum(counts), self.memory.bank.shape[1])
 
-        def of_image(one: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-            cells, without, index = one
-            return self.memory.difference(cells.flatten(1).T[index], without, search)
+        def look(image: tuple[Features, int, torch.Tensor, torch.Tensor],
+                 rows: torch.Tensor) -> None:
+            features, i, without, chosen = image
+            rows.copy_(self.memory.difference(features[i].flatten(1).T[chosen], without, search))
 
-        return torch.cat(spread(of_image, zip(features, made_of, chosen, strict=True),
-                                self.memory.device))
-
-
-def position_share(features: torch.Tensor, counts: Counts = None) -> float | None:
-    """The share of the features' variance over good images, float32 [N,C,g,g], that their position
-    explains, in [0,1]; where all of them count, None where they nowhere do.
-
-    1: every image is alike at a place, so that a detector may expect something of each place; 1/N:
-    position says nothing.
-    """
-    if counts is not None:
-        features = features[..., counts.all(dim=0)][..., None]
-        if not features.numel():
-            return None
-    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
-    between = (features.mean(dim=0) - mean[:, None, None]).square().mean()
-    return float(between / variance.mean().clamp_min(1e-12))
+        spread(lambda one: look(*one), zip(images, found.split(counts), strict=True),
+               self.memory.device)
+        return found
 
 
 def _cells(features: torch.Tensor) -> torch.Tensor:

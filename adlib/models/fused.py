@@ -14,7 +14,7 @@ from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Fold
-from adlib.models.detectors import Counts, Views
+from adlib.models.detectors import Counts, Features, Views
 from adlib.models.fast.device import CHUNK, pick_device, precision, spread
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
@@ -28,7 +28,7 @@ CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPo
                "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
 LEFT_OUT = ("memory", "classifier", "fused")  # they can do without an image they were fitted on
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
-Synthetic = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Synthetic = tuple[Features, torch.Tensor, torch.Tensor]
 
 
 class Fused(nn.Module):
@@ -65,11 +65,12 @@ class Fused(nn.Module):
         return other
 
     @torch.no_grad()
-    def compare(self, features: torch.Tensor, own: torch.Tensor, counts: Counts) -> None:
+    def compare(self, features: Features, own: torch.Tensor, counts: Counts) -> None:
         """See where the images fitted on vary, by their features float32 [N,C,g,g], each without
         its own cells. own: as the classifier's `both`. counts: as `fit`'s."""
         self.own, self.counts = own, counts
-        self.distances = self.classifier.memory(features, own)
+        self.distances = torch.cat([self.classifier.memory(features[some], own[some])
+                                    for some in _in_chunks(features)])
 
     def varying(self, kept: torch.Tensor | None = None) -> torch.Tensor:
         """How many times as much good images' maps vary at each place as everywhere, at least 1:
@@ -94,15 +95,17 @@ class Fused(nn.Module):
         return torch.stack([share.clamp_min(1).sqrt(), torch.ones_like(share)])
 
     @torch.no_grad()
-    def scale(self, features: torch.Tensor, area: torch.Tensor | None = None,
+    def scale(self, features: Features, area: torch.Tensor | None = None,
               own: torch.Tensor | None = None) -> Fused:
         """Put both maps on one scale by the features of good images. area: which of their pixels
         count, bool [N,S,S]. own: as the classifier's `both`."""
         view, varying = anomaly_maps.View(area), self.varying()
+        both = [self.classifier.both(features[some], _chosen(own, some))
+                for some in _in_chunks(features)]
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
-            for values in self.classifier.both(features, own)]).float()
+            for values in map(torch.cat, zip(*both, strict=True))]).float()
         self.centre = tops.mean(dim=1)[:, None, None] * varying
         self.spread = tops.std(dim=1).clamp_min(detectors.DIGIT)[:, None, None] * varying
         return self
@@ -138,16 +141,16 @@ class FeatureDetector(OnBackbone):
         # drawing and convolutions each leave cores idle for a part of their time
         with ThreadPoolExecutor(1) as beside:
             drawn = beside.submit(self._anomalies, good, area)
-            features, views = self.features(good), self._views(good, area)
+            features, views = self.grids(good), self._views(good, area)
             self.head = self._fit_head(features, self._synthetic(drawn.result(), len(good)), views,
                                        counts, of)
+        self.position_share = backbone.position_share(features, counts)
+        if whole and isinstance(self.head, Fused):  # a place in a tile is none in the part
+            self.head.compare(features, torch.arange(len(good)) if of is None else of, counts)
+        del features, drawn  # as much memory as what follows takes
         if isinstance(self.head, Fused):
-            if whole:  # a place in a tile is none in the part
-                own = torch.arange(len(good)) if of is None else of
-                self.head.compare(features, own, counts)
             self._scale(good, area, validation, validation_area, of)
         self.history = getattr(self.head, "history", [])
-        self.position_share = detectors.position_share(features, counts)
         return self
 
     def _scale(self, good: torch.Tensor, area: torch.Tensor | None, held: torch.Tensor | None,
@@ -167,7 +170,7 @@ class FeatureDetector(OnBackbone):
             held, own = torch.cat(copies), own.repeat(len(copies))
             held_area = _chosen(held_area, torch.arange(len(held)) % (len(held) // len(copies)))
         index = self._sample(len(held))
-        self.head.scale(self.features(held[index]), _chosen(held_area, index), _chosen(own, index))
+        self.head.scale(self.grids(held[index]), _chosen(held_area, index), _chosen(own, index))
 
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -191,7 +194,7 @@ class FeatureDetector(OnBackbone):
     @torch.no_grad()
     def _cross_fit(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[Fold],
                    area: torch.Tensor | None) -> typing.Iterator[dict[str, torch.Tensor]]:
-        features, place = self.features(good), siblings.numbered(good, fitted_on, self.of)
+        features, place = self.grids(good), siblings.numbered(good, fitted_on, self.of)
         if self.config.model in LEFT_OUT:
             heads = spread(self.head.without, [place[held] for _, held in folds])
             for head, (_, held) in zip(heads, folds, strict=True):
@@ -210,7 +213,7 @@ class FeatureDetector(OnBackbone):
             framed: uint8 [N,4,T,T], tiles, 255 in the fourth channel where a pixel counts.
             of: int64 [N], the pictures that they are of.
         """
-        features, counts = self.features(framed[:, :3]), self._counts(framed[:, 3] > 0)
+        features, counts = self.grids(framed[:, :3]), self._counts(framed[:, 3] > 0)
 
         def refit(pictures: np.ndarray) -> nn.Module:
             tiles = np.flatnonzero(np.isin(of, pictures))
@@ -220,17 +223,27 @@ class FeatureDetector(OnBackbone):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]."""
-        return backbone.grids(self.stages(images), self.config.layers)
+        return self.grids(images)[:]
+
+    def grids(self, images: torch.Tensor) -> backbone.Grids:
+        """The same, computed when looked at: from the stages, which take half the memory; where
+        none are kept on disk either, of large pictures' tiles, from the images."""
+        if self.keeps_features:
+            stages = self.stages(images)
+            return backbone.Grids(lambda index: [stage[index] for stage in stages], images.shape,
+                                  self.config.layers)
+        return backbone.Grids(lambda index: self.stages(images[index]), images.shape,
+                              self.config.layers)
 
     def _counts(self, area: torch.Tensor | None) -> Counts:
         """Which cells count: bool [N,S,S] -> [N,S/8,S/8]."""
         return None if area is None else anomaly_maps.counted(
             area, [side // backbone.STRIDES[1] for side in area.shape[-2:]])
 
-    def _sample(self, n: int) -> torch.Tensor:
-        """All indices of n images, or MOST of them, drawn by the seed."""
+    def _sample(self, n: int) -> torch.Tensor | slice:
+        """All of n images, or MOST of them, drawn by the seed."""
         if n <= MOST:
-            return torch.arange(n)
+            return slice(None)
         generator = torch.Generator().manual_seed(self.config.seed)
         return torch.randperm(n, generator=generator)[:MOST].sort().values
 
@@ -249,7 +262,7 @@ class FeatureDetector(OnBackbone):
         if drawn is None:
             return None
         made_of = anomalies.sources(SYNTHETIC, count, seed=TRAINING_SEED + self.config.seed)
-        return self.features(drawn[0]), drawn[1], torch.from_numpy(made_of)
+        return self.grids(drawn[0]), drawn[1], torch.from_numpy(made_of)
 
     def _views(self, good: torch.Tensor, area: torch.Tensor | None = None) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a
@@ -289,17 +302,23 @@ class FeatureDetector(OnBackbone):
                 memory.exact, memory.device = exact, device
         return head
 
-    def _fit_head(self, good: torch.Tensor, synthetic: Synthetic | None,
+    def _fit_head(self, good: Features, synthetic: Synthetic | None,
                   views: Views | None, counts: Counts, of: detectors.Groups = None) -> nn.Module:
         head, seed = self._new_head(), self.config.seed
         if views is None:
-            return head.fit(good, seed, counts=counts)
+            return head.fit(good[:], seed, counts=counts)
         if synthetic is None:
             return head.fit(good, seed, views, counts, of)
         return head.fit(good, *synthetic, views, seed=seed, counts=counts, of=of)
 
 
-def _chosen(images: torch.Tensor | None, index: torch.Tensor | np.ndarray) -> torch.Tensor | None:
+def _in_chunks(features: Features) -> list[slice]:
+    """So that memory does not grow with the number of images."""
+    return [slice(start, start + CHUNK) for start in range(0, len(features), CHUNK)]
+
+
+def _chosen(images: torch.Tensor | None,
+            index: torch.Tensor | np.ndarray | slice) -> torch.Tensor | None:
     return None if images is None else images[index]
 
 

@@ -7,6 +7,7 @@ begin at multiples of a feature cell, so that their maps lie on one grid and not
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import typing
 
@@ -18,15 +19,15 @@ from adlib.config import Config
 from adlib.data import siblings
 from adlib.data.frame import CELL
 from adlib.data.images import Pictures
-from adlib.models.backbone import KEPT_BYTES, OnBackbone
+from adlib.models.backbone import BATCH, KEPT_BYTES, OnBackbone
 from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
-from adlib.models.fast.device import CHUNK, spread
+from adlib.models.fast.device import CHUNK, pick_device, spread, threads
 from adlib.models.fused import MOST, FeatureDetector
 
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
 FEWEST = 32  # tiles
 FEATURE_BYTES = 14  # that the features of a pixel take on disk
-KNOWN = 1000  # batches of tiles whose maps are not computed again; the oldest go first
+KNOWN = 10_000  # tiles whose maps are not computed again; the oldest go first
 
 
 class Tiled(Detector):
@@ -37,7 +38,7 @@ class Tiled(Detector):
         self.detector, self.weights = detector, detector.weights
         self.tile, self.overlap = config.tile_size, config.overlap
         self.seed, self.can_be_reopened = config.seed, detector.can_be_reopened
-        self._known: dict[bytes, dict[str, torch.Tensor]] = {}  # the maps of batches of tiles
+        self._known: dict[bytes, dict[str, torch.Tensor]] = {}  # the maps of tiles
         self.register_load_state_dict_post_hook(lambda module, _: module._known.clear())
         _keep_features(detector, False)
 
@@ -50,7 +51,7 @@ class Tiled(Detector):
         """As Detector.fit, on pictures [4,h,w] of their own sizes, taken one by one."""
         self._known.clear()
         pixels = len(images) * images[0][0].numel()
-        _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 2)
+        _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 8)
         framed, of = self.sample(images)
         self.of = siblings.groups(
             images, () if validation is None else validation)[:len(images)]
@@ -70,18 +71,40 @@ class Tiled(Detector):
 
     def _maps_of(self, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
         """The detector's maps of tiles, uint8 [n,3,T,T]. A picture with a synthetic anomaly has
-        most batches of them in common with the one that it was put into; whole ones, since a
-        batch's size changes its numbers by rounding. Maps as fine as the pixels would fill memory.
-        """
-        key = hashlib.blake2b(tiles.contiguous().numpy()).digest()
-        if (maps := self._known.get(key)) is None:
-            maps = {name: values.clone() for name, values in self.detector.anomaly_maps(
-                tiles).items()}
+        most of them in common with the one that it was put into. Maps as fine as the pixels would
+        fill memory."""
+        keys = [hashlib.sha256(tile.numpy()).digest() for tile in tiles]
+        known = {key: self._known[key] for key in keys if key in self._known}
+        new = [i for i, key in enumerate(keys) if key not in known]
+        if new:
+            # with how many others changes the numbers of a tile by rounding, unless `_spread` asks
+            new = new if self._by_threads else range(len(keys))
+            maps = self._spread(self.detector.anomaly_maps, tiles[new])
+            known |= {keys[i]: {name: values[row].clone() for name, values in maps.items()}
+                      for row, i in enumerate(new)}
             if all(values.shape[-1] <= self.tile // CELL for values in maps.values()):
-                self._known[key] = maps
-            if len(self._known) > KNOWN:
-                del self._known[next(iter(self._known))]
-        return maps
+                self._known |= known
+        for key in list(self._known)[:max(0, len(self._known) - KNOWN)]:
+            del self._known[key]
+        return {name: torch.stack([known[key][name] for key in keys]) for name in known[keys[0]]}
+
+    @property
+    def _by_threads(self) -> bool:
+        return isinstance(self.detector, OnBackbone) and pick_device(
+            self.detector.config.device).type == "cpu"
+
+    def _spread(self, maps_of: typing.Callable[[torch.Tensor], dict[str, torch.Tensor]],
+                tiles: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The maps of tiles, by a thread BATCH of them from pixels to maps: what is between stays
+        in the processor's cache. The last ones are asked with copies, so that a tile's numbers
+        do not depend on how many others are asked for."""
+        if not self._by_threads:
+            return maps_of(tiles)
+        n, batches = len(tiles), list(tiles.split(BATCH))
+        batches[-1] = batches[-1][[*range(len(batches[-1])), *[-1] * (-n % BATCH)]]
+        with threads(1) if len(batches) == 1 else contextlib.nullcontext():
+            maps = spread(maps_of, batches)
+        return {name: torch.cat([one[name] for one in maps])[:n] for name in maps[0]}
 
     def cross_fitted_maps(self, good: Pictures, fitted_on: torch.Tensor,
                           folds: typing.Sequence[Fold], area: torch.Tensor | None = None
@@ -109,8 +132,9 @@ class Tiled(Detector):
                     return {"distance": head(features, *left_out),
                             f"{OWN}distance": own(features)}
 
-                yield {name: one[None]
-                       for name, one in self.stitched(good[int(i)][:3], both).items()}
+                maps = self.stitched(good[int(i)][:3], lambda tiles, both=both: self._spread(
+                    both, tiles))
+                yield {name: one[None] for name, one in maps.items()}
 
     def sample(self, pictures: typing.Sequence[torch.Tensor], most: int = 0, seed: int | None =
                None) -> tuple[torch.Tensor, np.ndarray]:

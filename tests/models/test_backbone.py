@@ -441,3 +441,19 @@ def test_a_network_that_changed_is_folded_and_hashed_anew(backbone, change):
     before, digest = features.folded(network), features._digest(network)
     change(network.encoder.conv1)
     assert features.folded(network) is not before and features._digest(network) != digest
+
+
+def test_grids_are_those_that_are_asked_for():
+    """By a number, a slice, or numbers; what is picked and shared of them is that of the whole."""
+    generator = torch.Generator().manual_seed(0)
+    stages = [torch.randn(19, channels, 32 // stride, 32 // stride, generator=generator).half()
+              for channels, stride in zip(features.CHANNELS, features.STRIDES, strict=True)]
+    whole, asked = features.grids(stages, "1,2,3"), features.Grids(
+        lambda index: [stage[index] for stage in stages], (19, 3, 32, 32), "1,2,3")
+    assert asked.shape == whole.shape and len(asked) == 19
+    for index in (3, slice(2, 17), torch.tensor([5, 0, 18]), np.array([1, 1])):
+        assert torch.equal(asked[index], whole[index])
+    cells = torch.randperm(19 * 16, generator=generator)[:40]
+    assert torch.equal(features.picked(asked, cells),
+                       whole.permute(0, 2, 3, 1).flatten(0, 2)[cells])
+    assert features.position_share(asked) == pytest.approx(features.position_share(whole), rel=1e-5)

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from adlib.config import FITTED_IN_SECONDS, InputError
-from adlib.models import coreset, detectors, training
+from adlib.models import backbone, coreset, detectors, training
 from adlib.models.coreset import k_centre
 from adlib.models.fused import CLOSED_FORM
 from tests.tolerances import UNIT, summed
@@ -436,7 +436,7 @@ def test_no_cell_is_compared_with_an_image_that_it_is_made_of(monkeypatch):
     anomalous, masks, _ = anomalies_of(3)
     detector = classifier().fit(good_features(2), anomalous, masks,
                                 torch.tensor([[0, 1], [1, 1], [0, 0]]))
-    assert compared == [[0, 1], [1, 1], [0, 0], [0], [1], [0, 1], [1, 1], [0, 0]]
+    assert compared == [[0], [1], [0, 1], [1, 1], [0, 0], [0, 1], [1, 1], [0, 0]]
     mapped(detector, good_features(1))
     assert compared[-1] is None  # while a new image's are
 
@@ -512,10 +512,10 @@ def test_position_share_is_a_share(n, channels, side, share, offset, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, channels, side, side, generator=generator) + offset
     x = x + share * torch.randn(1, channels, side, side, generator=generator)
-    found = detectors.position_share(x)
+    found = backbone.position_share(x)
     assert -1e-6 <= found <= 1 + 1e-5
     # An offset of 20 beside a deviation of 1: its square rounds at 400 times float32's last digit.
-    exact = detectors.position_share(x.double())
+    exact = backbone.position_share(x.double())
     assert found == pytest.approx(exact, abs=1e-6 + 2 * 400 * 6 * UNIT[torch.float32])
     # the share of variance between places, as of an analysis of variance
     here = x.double().permute(1, 2, 3, 0).numpy()
@@ -530,19 +530,19 @@ def test_position_share_is_1_if_all_images_are_alike_and_0_if_all_places_are(
         n, channels, side, seed):
     generator = torch.Generator().manual_seed(seed)
     places = torch.randn(1, channels, side, side, generator=generator)
-    assert detectors.position_share(places.expand(n, -1, -1, -1)) == pytest.approx(1, abs=1e-5)
+    assert backbone.position_share(places.expand(n, -1, -1, -1)) == pytest.approx(1, abs=1e-5)
     images = torch.randn(n, channels, 1, 1, generator=generator)
-    assert detectors.position_share(images.expand(-1, -1, side, side)) == pytest.approx(0, abs=1e-5)
+    assert backbone.position_share(images.expand(-1, -1, side, side)) == pytest.approx(0, abs=1e-5)
 
 
 def test_position_share_of_constant_features_is_0():
-    assert detectors.position_share(torch.full((4, 3, 5, 5), 0.1)) == pytest.approx(
+    assert backbone.position_share(torch.full((4, 3, 5, 5), 0.1)) == pytest.approx(
         0, abs=(6 * summed(100) * 0.1)**2 / 1e-12)  # what is left of a variance, over the floor of it
 
 
 def test_position_share_of_noise_is_near_0_with_many_images():
     shares = [
-        detectors.position_share(
+        backbone.position_share(
             torch.randn(n, 8, 10, 10, generator=torch.Generator().manual_seed(n)))
         for n in (10, 100)
     ]

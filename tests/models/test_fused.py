@@ -13,6 +13,7 @@ from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
 from adlib.models.detector import fit, fit_on, load_state
 from adlib.models.fast.device import threads
+from tests.tolerances import of_features
 
 SIZE, SIDE, SYNTHETIC = 32, 4, 24
 CONFIG = Config(model="fused", image_size=SIZE, epochs=2, batch_size=4, weights="none",
@@ -224,7 +225,7 @@ def test_a_closed_form_is_fitted_on_the_grid_of_the_configurations_layers(model)
     views = {"views": found._views(pictures()[KEPT])} if model == "memory" else {}
     expected = kind().fit(grid, 3, **views)(unseen).numpy()
     assert np.array_equal(maps(found, pictures(2, seed=1)), expected)
-    assert found.position_share == detectors.position_share(grid) and 0 < found.position_share < 1
+    assert found.position_share == backbone.position_share(grid) and 0 < found.position_share < 1
 
 
 def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configuration():
@@ -458,19 +459,18 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
     before, taught = head.head, []
     trained = detectors.SyntheticAnomalyClassifier._trained
     kind = detectors.SyntheticAnomalyClassifier
-    monkeypatch.setattr(kind, "_trained", lambda self, x, y, *epochs: (
-        taught.append((x, y)), trained(self, x, y, *epochs))[1])
+    monkeypatch.setattr(kind, "_trained", lambda self, rows, *epochs: (
+        taught.append(rows), trained(self, rows, *epochs))[1])
     crossed(fitted[model], pictures(), KEPT, FOLDS)
     _, x, y, made_of = head.lesson
     assert len(x) == len(y) == len(made_of)
     assert set(made_of.unique().tolist()) == set(range(len(KEPT)))
     assert y[made_of[:, 0] != made_of[:, 1]].any() and not y.all()
-    for (some, labels), (_, held) in zip(taught, FOLDS, strict=True):
+    for rows, (_, held) in zip(taught, FOLDS, strict=True):
         own = [n for n, i in enumerate(KEPT.tolist()) if i in held]
         kept = np.array([not set(row) & set(own) for row in made_of.tolist()])
         assert kept.all() == (not own) and kept.any()
-        assert torch.equal(some, x[torch.from_numpy(kept)])
-        assert torch.equal(labels, y[torch.from_numpy(kept)])
+        assert rows.tolist() == np.flatnonzero(kept).tolist()
     assert head.head is before  # that of the run stays
 
 
@@ -596,3 +596,16 @@ def test_a_sibling_says_nothing_of_a_picture_that_stands_in_for_parts_to_come(mo
     np.testing.assert_allclose(apart[~have], together[~have], rtol=1e-4)
     assert (apart[have] >= (1 - 1e-4) * together[have]).all()
     assert (apart[[0, 24]] > 1.02 * together[[0, 24]]).all()  # two in the same light
+
+
+def test_features_are_the_same_kept_or_computed_again():
+    """Of tiles of large pictures they are not kept; one at a time or many, they differ by
+    rounding."""
+    detector, images = registry.build(configured("memory")), pictures()
+    kept = detector.grids(images)
+    detector.keeps_features = False
+    again = detector.grids(images)
+    assert again.shape == kept.shape == kept[:].shape
+    for index in (4, slice(2, 9)):
+        assert torch.allclose(again[index], kept[index], **of_features(kept[:]))
+        assert not torch.allclose(again[index], kept[:][0], **of_features(kept[:]))

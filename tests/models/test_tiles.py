@@ -104,7 +104,7 @@ def test_batches_of_tiles_that_were_seen_are_not_looked_at_again(monkeypatch):
     assert inner.asked == 5 + 2 + 5 + 5
     monkeypatch.setattr(tiles, "KNOWN", 2)
     tiled.anomaly_maps(picture(64, 256, seed=1)[None, :3])
-    assert len(tiled._known) == 3  # one for one
+    assert len(tiled._known) == 2
     fine = Tiled(Grey(1), CONFIG)
     fine.anomaly_maps(image)
     assert not fine._known  # too large
@@ -188,3 +188,17 @@ def test_an_anomaly_changes_one_square_where_it_counts():
         assert (different | ~mask).all() and not different[:, :50].any()
         rows, columns = (different.any(dim=axis).nonzero() for axis in (1, 0))
         assert rows.max() - rows.min() < 64 and columns.max() - columns.min() < 64
+
+
+def test_what_was_seen_before_changes_no_number():
+    """To the bit: of a changed picture the new tiles alone are asked for, or all of them."""
+    tiled = registry.build(CONFIG).fit([picture(64, 128, seed=i) for i in range(4)])
+    image = picture(64, 640, seed=9)[None, :3]
+    changed = image.clone()
+    changed[..., 50:58] = 255
+    fresh = tiled.anomaly_maps(changed)["distance"]
+    tiled._known.clear()
+    before = tiled.anomaly_maps(image)["distance"]
+    known = len(tiled._known)
+    assert torch.equal(tiled.anomaly_maps(changed)["distance"], fresh)
+    assert known < len(tiled._known) < 2 * known and not torch.equal(before, fresh)
