@@ -34,13 +34,17 @@ def build(folder: Path, language: str = "") -> Path:
     about, path = folder / "predictions.json", folder / "predictions.csv"
     if not (about.is_file() and path.is_file()):
         raise InputError(f"{folder} holds no predictions; give the --out of an adlib predict")
-    said = files.read_json(about)
-    with files.saying(f"{path} cannot be read", "predict again into another --out"):
+    said, advice = files.read_json(about), "predict again into another --out"
+    with files.saying(f"{path} cannot be read", advice):
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     if not {"verdict", "foreign_p_value", *MEASURED} <= set(rows):
-        raise InputError(f"{path} is of an older version; predict again into another --out")
-    for name in ("score", "p_value", *MEASURED):
-        rows[name] = pd.to_numeric(rows[name])
+        raise InputError(f"{path} is of an older version; {advice}")
+    needed = {"category", "configuration", "threshold", "target_fpr", "calibration_images"}
+    if not isinstance(said, dict) or needed - said.keys():
+        raise InputError(f"{about} is damaged or of an older version; {advice}")
+    with files.saying(f"{path} cannot be read", advice):
+        for name in ("score", "p_value", *MEASURED):
+            rows[name] = pd.to_numeric(rows[name])
     # as the terminal counts them: what could be read later is not unreadable
     rows = rows[(rows["problem"] == "") | ~rows.duplicated("path", keep="last")]
     scored = rows[rows["problem"] == ""].reset_index(drop=True)

@@ -2,6 +2,7 @@
 import json
 import math
 import re
+import shutil
 
 import bs4
 import numpy as np
@@ -125,3 +126,17 @@ def test_a_folder_without_predictions_is_an_error(tmp_path):
     (tmp_path / "predictions.csv").touch()
     with pytest.raises(InputError, match=r"predictions.csv cannot be read .* into another --out"):
         use_report.build(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "change", "sentence"), [
+    ("predictions.json", lambda text: "{}", "predictions.json is damaged or of an older version"),
+    ("predictions.json", lambda text: "[]", "predictions.json is damaged or of an older version"),
+    ("predictions.csv", lambda text: re.sub(r",\d\.\d+,", ",abc,", text, count=1),
+     r"predictions.csv cannot be read \(.*abc.*\); predict again")])
+def test_a_damaged_file_is_named(predicted, tmp_path, name, change, sentence):
+    folder = shutil.copytree(predicted, tmp_path / "spoilt")
+    text = (folder / name).read_text()
+    assert change(text) != text
+    (folder / name).write_text(change(text))
+    with pytest.raises(InputError, match=sentence):
+        use_report.build(folder)
