@@ -27,9 +27,9 @@ from adlib.models.fast.device import CHUNK, CPU, has_bf16, rounded_products, spr
 from adlib.models.foreign import FEWEST, Foreign
 
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
-# Of so many pictures a cell is compared with each, and the third nearest counts: two that show one
-# defect do not vouch for each other.
-AMONG, SUPPORT = 200, 3
+# Of so many pictures a cell is compared with each. The nearest counts, and the third nearest: of
+# those that show one defect two do not vouch for each other.
+AMONG, SUPPORT = 200, (1, 3)
 FAR, FARTHER = 3.0, 3.5  # deviations of most pictures, of patches and of a whole picture
 REASONS = ("copy", "anomalous", "unlike", "blurred")  # the first that holds is given
 LEFT_OUT = "anomalous", "unlike"  # reasons for which `robust` leaves a picture out
@@ -55,7 +55,7 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
     config = dataclasses.replace(config, model="memory", image_size=SIDE)
     whole = Foreign(config)
     scores = _patch_scores(good.tensor, config)
-    local = _deviations(np.log(scores))
+    local = np.max([_deviations(np.log(some)) for some in scores], axis=0)
     unlike = _deviations(whole.fit(whole.features(good.tensor)).calibration.log().numpy())
     blurred = _deviations(-Conditions(torch.zeros(32, 32), {}).measure(good.tensor)["sharpness"])
     copy_of = siblings.copies(good.tensor)
@@ -90,7 +90,8 @@ def left_out(good: ImageSet, config: Config) -> list[dict[str, typing.Any]]:
 
 def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
     """The mean of the top 1 % of each picture's map, whose cells are compared with the nearest one
-    of each other picture, AMONG of these at most, and take the third distance: float64 [N]."""
+    of each other picture, AMONG of these at most, and take the first and the third distance:
+    float64 [2,N]."""
     network, _ = backbone.load_backbone(config)
     cells = torch.cat([functional.adaptive_avg_pool2d(backbone.grid(backbone.extract(
         network, chunk, config), config.layers), GRID).half()
@@ -100,6 +101,7 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
     centre = known.mean(dim=(0, 1))  # about which least is lost by rounding
     known -= centre
     flat, squares = known.flatten(0, 1), known.square().sum(dim=2).flatten()
+    thing = siblings.groups(images)  # what shows one and the same thing is damaged alike
     rounded = has_bf16(CPU)  # the distance to what it finds is float32's
 
     def look(i: int) -> torch.Tensor:
@@ -107,12 +109,15 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
         with rounded_products(rounded):
             values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *known.shape[:2])
         nearest = values.amin(dim=2)
-        nearest[:, others == i] = torch.inf
-        picture, every = nearest.kthvalue(SUPPORT, dim=1).indices, torch.arange(len(own))
-        return (own - known[picture, values[every, picture].argmin(dim=1)]).norm(dim=1)
+        nearest[:, thing[others] == thing[i]] = torch.inf
+        every, pictures = torch.arange(len(own)), [
+            nearest.kthvalue(k, dim=1).indices for k in SUPPORT]
+        return torch.stack([(own - known[one, values[every, one].argmin(dim=1)]).norm(dim=1)
+                            for one in pictures])
 
-    maps = torch.stack(spread(look, range(len(cells)))).view(-1, GRID, GRID)
-    return anomaly_maps.reduce(anomaly_maps.smooth(maps.numpy()), "top1").astype(float)
+    maps = torch.stack(spread(look, range(len(cells))), dim=1).view(len(SUPPORT), -1, GRID, GRID)
+    return np.stack([anomaly_maps.reduce(anomaly_maps.smooth(some.numpy()), "top1")
+                     for some in maps]).astype(float)
 
 
 def _deviations(values: np.ndarray) -> np.ndarray:
