@@ -19,7 +19,7 @@ from adlib.models import training
 from adlib.models.backbone import Grids, picked
 from adlib.models.coreset import coreset
 from adlib.models.fast.device import rounded_products, spread
-from adlib.models.nearest import Nearest
+from adlib.models.fast.nearest import Nearest
 
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal

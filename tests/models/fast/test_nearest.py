@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from adlib.models import nearest
+from adlib.models.fast import nearest
 from adlib.models.fast.device import has_bf16
-from adlib.models.nearest import Nearest
+from adlib.models.fast.nearest import Nearest
 
 CPU = torch.device("cpu")
 
