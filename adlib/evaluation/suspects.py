@@ -23,7 +23,7 @@ from adlib.data.frame import Frame
 from adlib.data.part import ImageSet
 from adlib.evaluation.conditions import Conditions
 from adlib.models import anomaly_maps, backbone
-from adlib.models.fast.device import CHUNK, CPU, has_bf16, rounded_products, spread
+from adlib.models.fast.device import CHUNK, spread
 from adlib.models.foreign import FEWEST, Foreign
 
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
@@ -33,7 +33,9 @@ AMONG, SUPPORT = 200, (1, 3)
 FAR, FARTHER = 3.0, 3.5  # deviations of most pictures, of patches and of a whole picture
 REASONS = ("copy", "anomalous", "unlike", "blurred")  # the first that holds is given
 LEFT_OUT = "anomalous", "unlike"  # reasons for which `robust` leaves a picture out
+LEAST = 20  # pictures that `robust` leaves any out of: of fewer the usual spread is too unsure
 ROUNDS, MANY = 3, 0.05  # asked so often at most; again only where more than this share went
+SAME = 1e-6  # of a patch's distance, 0 to the copy of a picture
 
 
 def rank(good: ImageSet, config: Config) -> pd.DataFrame:
@@ -52,10 +54,11 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     good = dataclasses.replace(good, size=Frame(
         "squeeze", SIDE, looked_at=Frame.of(good.size).looked_at))
-    config = dataclasses.replace(config, model="memory", image_size=SIDE)
+    config = dataclasses.replace(config, model="memory", image_size=SIDE, fit="squeeze",
+                                 precision="float32")
     whole = Foreign(config)
     scores = _patch_scores(good.tensor, config)
-    local = np.max([_deviations(np.log(some)) for some in scores], axis=0)
+    local = np.max([_deviations(np.log(some + SAME)) for some in scores], axis=0)
     unlike = _deviations(whole.fit(whole.features(good.tensor)).calibration.log().numpy())
     blurred = _deviations(-Conditions(torch.zeros(32, 32), {}).measure(good.tensor)["sharpness"])
     copy_of = siblings.copies(good.tensor)
@@ -71,19 +74,19 @@ def rank(good: ImageSet, config: Config) -> pd.DataFrame:
 def left_out(good: ImageSet, config: Config) -> list[dict[str, typing.Any]]:
     """The good pictures that `robust` leaves out: path, reason and distance, as in `rank`.
 
-    Where many go, the rest is asked again without them: what is bad widens the usual spread, and
-    vouches for its like. Where few do, the next ones would be good.
+    Of fewer than LEAST none. Where many go, the rest is asked again without them: what is bad
+    widens the usual spread, and vouches for its like. Where few do, the next ones would be good.
 
     Raises:
         InputError: as rank.
     """
     found: list[dict[str, typing.Any]] = []
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if len(good) >= LEAST else 0):
         table = rank(good, config)
         gone = table.loc[table["reason"].isin(LEFT_OUT), ["path", "reason", "distance"]]
         good = good.select(np.flatnonzero(~np.isin(good.keys, gone["path"])))
         found += gone.to_dict("records")
-        if len(gone) <= MANY * len(table):
+        if len(gone) <= max(1, MANY * len(table)):
             break
     return found
 
@@ -102,12 +105,10 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
     known -= centre
     flat, squares = known.flatten(0, 1), known.square().sum(dim=2).flatten()
     thing = siblings.groups(images)  # what shows one and the same thing is damaged alike
-    rounded = has_bf16(CPU)  # the distance to what it finds is float32's
 
     def look(i: int) -> torch.Tensor:
         own = cells[i].float() - centre
-        with rounded_products(rounded):
-            values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *known.shape[:2])
+        values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *known.shape[:2])
         nearest = values.amin(dim=2)
         nearest[:, thing[others] == thing[i]] = torch.inf
         every, pictures = torch.arange(len(own)), [

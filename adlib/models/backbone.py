@@ -57,6 +57,7 @@ def load_backbone(config: Config) -> tuple[nn.Module, str]:
     """The frozen encoder, ImageNet's normalisation inside, and where its weights came from."""
     drawn, after = _drawn(config.seed)
     network = copy.deepcopy(drawn)
+    torch.manual_seed(config.seed)  # of every device
     torch.set_rng_state(after)
     return network.requires_grad_(False).eval(), weights.load_pretrained(network.encoder, config)
 

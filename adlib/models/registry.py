@@ -25,6 +25,7 @@ from torch import nn
 
 from adlib.config import DETECTORS, Config, InputError, did_you_mean, own_file, project_root
 from adlib.models.detector import Detector
+from adlib.models.fast import device
 
 
 def build(config: Config) -> Detector:
@@ -60,7 +61,9 @@ def build(config: Config) -> Detector:
 def _tiled(config: Config) -> Detector:
     """A detector of a tile's size, and around it what makes tiles of a picture."""
     tiles = importlib.import_module("adlib.models.tiles")
-    inner = build(dataclasses.replace(config, fit="squeeze", image_size=config.tile_size))
+    rounding = device.precision(config, device.pick_device(config.device))
+    inner = build(dataclasses.replace(config, fit="squeeze", image_size=config.tile_size,
+                                      precision=rounding))
     made = tiles.Tiled(inner, config)
     made.own_score, inner.own_score = inner.own_score, None
     if made.own_score is not None and made.own_score.parameters == 2:

@@ -68,8 +68,8 @@ def said(found: pd.DataFrame) -> Text:
 def left_out(part: Part) -> Text:
     """What `robust` left out of a run, in words."""
     n = len(part.category.train)
-    if n < suspects.FEWEST:
-        return t("suspects.too_few", least=suspects.FEWEST)
+    if n < suspects.LEAST:
+        return t("suspects.too_few", least=suspects.LEAST)
     if not part.left_out:
         return t("suspects.left_out_none", n=n)
     return t("suspects.left_out", n=len(part.left_out), of=n)

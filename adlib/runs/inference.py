@@ -216,11 +216,11 @@ def reopen_with_data(folder: Path, data_root: str = "") -> tuple[Reopened, part.
     run, about = reopen(folder), run_folder.manifest(folder)
     root = data_root or run_folder.data_root(folder)
     opened = part.open_part(dataclasses.replace(run.config, data_root=root))
-    if (gone := about["data"].get("left_out")) is not None:  # as it was decided then
-        opened = opened.without(gone)
     if layout.fingerprint(opened.category) != about["data"]["fingerprint"]:
         raise InputError(f"the data of {folder} have changed since it ran; run its configuration "
                          "again first")
+    if (gone := about["data"].get("left_out")) is not None:  # as it was decided then
+        opened = opened.without(gone)
     return run, opened
 
 

@@ -203,7 +203,7 @@ def start(part: Part, detector: Detector) -> Run:
             "source": part.source, "counts": counts,
             "fingerprint": inputs["data"], "grey_range": part.grey_range, "fit": part.fit_choice,
             "left_out": part.left_out},
-        "weights": weights, **devices.describe(config), "versions": freshness.versions(),
+        "weights": weights, **devices.describe(part.config), "versions": freshness.versions(),
         "git": freshness.revision(),
         "started": datetime.now(timezone.utc).isoformat()})
     return Run(home, config, identity, lock, category, contents, began, part.looked_at)

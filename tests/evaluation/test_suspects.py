@@ -76,3 +76,15 @@ def test_deviations_are_those_of_most_where_one_in_five_is_wrong():
     assert (found[80:] > suspects.FAR).all() and (found[:80] < suspects.FAR).all()
     assert suspects._deviations(np.linspace(-1, 1, 101))[100] == pytest.approx(1.349)
     assert (suspects._deviations(np.zeros(12)) == 0).all()
+
+
+@pytest.mark.parametrize("n", [5, 8, 12])
+def test_each_picture_twice(good, n):
+    """To whose copy the distance is nothing at all."""
+    for i, path in enumerate(sorted(good.iterdir())):
+        if i < n:
+            shutil.copyfile(path, path.with_name(f"again-{path.name}"))
+        else:
+            path.unlink()
+    found = ranked(good.parents[2])
+    assert (found["reason"] == "copy").sum() == n and np.isfinite(found["distance"]).all()

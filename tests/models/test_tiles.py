@@ -80,7 +80,7 @@ def test_no_tile_leaves_a_seam():
     assert found[4, 1:-1].max() < 0.1 and found[0].min() > 0.9  # only the picture's own rim
 
 
-def test_batches_of_tiles_that_were_seen_are_not_looked_at_again(monkeypatch):
+def test_tiles_that_were_seen_are_not_looked_at_again(monkeypatch):
     """A picture with an anomaly has most in common with the one that it was put into."""
     class Counting(Grey):
         asked = 0

@@ -188,20 +188,25 @@ def test_other_weights_are_not_passed_off_as_those_of_a_run_of_version_0_1(cours
         inference.reopen(folder)
 
 
-@pytest.mark.parametrize("asked, made", [("auto", "float32"), ("bf16", "bf16")])
+@pytest.mark.parametrize("asked, made", [
+    ({}, "float32"), ({"precision": "bf16"}, "bf16"), ({"fit": "tile", "tile_size": 64,
+                                                        "overlap": 16}, "bf16")])
 def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypatch, caplog, asked,
                                                 made):
     """Scores of another rounding are not those that its threshold is of: two hundredths apart."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    folder = small_run(course_root, tmp_path / "reports", precision=asked)
+    folder = small_run(course_root, tmp_path / "reports", **{
+        "precision": "auto", "model": "memory", "name": "memory", "image_size": 64} | asked)
     about = run_folder.manifest(folder)
     assert (about["precision"], about["learned_in"]) == (made, "bf16")
+    run, part = inference.reopen_with_data(folder)
+    assert run.scores(part.test).tolist() == of(folder)["chosen_score"].tolist()
     for there, warned in ((True, False), (False, made == "bf16")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported",
                             lambda there=there: there)
         with caplog.at_level(logging.WARNING, logger="adlib"):
             run = inference.reopen(folder)
-        assert run.detector.config.precision == made
+        assert run.detector.of_squares.config.precision == made
         assert ("which this processor imitates" in caplog.text) == warned
 
 

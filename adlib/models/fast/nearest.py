@@ -10,6 +10,7 @@ from adlib.models.fast.device import has_bf16, rounded_products
 
 # By how much the product of two lines may be off where both are rounded to bf16, twice that: of the
 # product of their sizes (Cauchy-Schwarz, 2^-8 a factor), and a fiftieth for what else is rounded
+# (of cells near the centre that may leave 1e-5 of the squared size of a patch)
 ERROR = 1.02 * 2**-6
 
 
@@ -45,7 +46,7 @@ class Nearest:
         """float32 [P,C] -> int64 [P], places in the bank, but for those that are barred (int64)."""
         away = cells - self.centre
         added = cells.new_ones(len(cells), self.products.shape[1] - cells.shape[1])
-        if self.settles:  # each value is at most what it were unrounded
+        if self.settles:  # each value is at most what it would be unrounded
             error = added[:, 2] = ERROR * away.norm(dim=1)
         with rounded_products(self.rounded):
             values = torch.cat([away, added], dim=1).to(self.device) @ self.products.T
@@ -55,7 +56,9 @@ class Nearest:
         if not self.settles:
             return nearest
         most = values.gather(1, nearest[:, None])[:, 0] + 2 * error * self.sizes[nearest]
-        return self._nearest_of(cells, values.numpy() <= most.numpy()[:, None])
+        asked = values.numpy() <= most.numpy()[:, None]
+        asked[np.arange(len(asked)), nearest] = True  # of a cell that is no number, too
+        return self._nearest_of(cells, asked)
 
     def _nearest_of(self, cells: torch.Tensor, asked: np.ndarray) -> torch.Tensor:
         """The nearest of those patches that are asked, bool [P,M]: one or two of thousands."""

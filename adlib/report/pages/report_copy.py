@@ -63,14 +63,15 @@ def _write(target: Path, copied: dict[str, bytes]) -> None:
 
     def is_marked(place: str, marks: set[str]) -> bool:
         path = target / place
-        return path.is_file() and _mark(place, path.read_bytes()) in marks
+        return (path.is_file() and _is_inside(target, path)
+                and _mark(place, path.read_bytes()) in marks)
 
     others = [place for place in copied
               if not (_is_free(target, place) or is_marked(place, known | made))]
     if others:
         raise InputError(
-            f"{target} has {len(others)} files in the places of pages that no copy wrote, or that "
-            f"were changed since ({layout.some(others)}); move them, or give another folder")
+            f"{target} has files in the places of pages that are not this version's, or that were "
+            f"changed since: {layout.some(others)}; move or delete them, or give another folder")
     files.write_text(listed, "\n".join(sorted(known | made)) + "\n")
     for place, content in copied.items():
         with files.atomic_path(target / place) as temporary:
@@ -96,5 +97,10 @@ def _visible(folder: Path) -> list[Path]:
 def _is_free(target: Path, place: str) -> bool:
     """Is nothing there, and is what lies above it folders?"""
     path = target / place
-    return not os.path.lexists(path) and all(
+    return not os.path.lexists(path) and _is_inside(target, path) and all(
         parent.is_dir() or not os.path.lexists(parent) for parent in path.parents)
+
+
+def _is_inside(target: Path, path: Path) -> bool:
+    """Not by way of a link that somebody put there, to another place?"""
+    return path.parent.resolve().is_relative_to(target.resolve())

@@ -49,6 +49,17 @@ def test_where_that_is_enough_it_is_the_nearest_but_for_rounding():
     assert (found == exact).double().mean() > 0.8
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_cell_that_is_no_number_spoils_no_other(rounded, monkeypatch):
+    monkeypatch.setattr(nearest, "has_bf16", lambda device: rounded)
+    bank, cells = drawn(50, 8), drawn(20, 8, 1)
+    expected = cdist(cells, bank).argmin(axis=1)
+    cells[[3, 7]] = torch.tensor([[float("nan")], [float("inf")]])
+    found = Nearest(bank, CPU)(cells)
+    usual = [i for i in range(20) if i not in (3, 7)]
+    assert found.shape == (20, ) and (found.numpy()[usual] == expected[usual]).all()
+
+
 def test_patches_that_are_one_and_a_cell_that_is_one_of_them():
     bank = drawn(50, 8)
     bank[25:] = bank[:25]

@@ -76,10 +76,23 @@ def test_what_is_in_the_place_of_a_page_stays_and_is_named(reports, tmp_path):
     for name in ("one.html", "eda/two/index.html", "three.html"):
         files.write_text(reports / name, "<p>page")
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"has 4 files in the places of pages .*\(eda/two/index."
-                                         r"html, index.html, one.html, three.html\); move them"):
+    with pytest.raises(InputError, match=r"has files in the places of pages .*: eda/two/index."
+                                         r"html, index.html, one.html, three.html; move or del"):
         report_copy.copy(reports, target)
     assert before == {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def test_no_page_goes_through_a_link_to_another_place(reports, tmp_path):
+    target, other = tmp_path / "published", tmp_path / "other"
+    files.write_text(reports / "eda/two/index.html", "<p>page")
+    site.build(reports)
+    report_copy.copy(reports, target)
+    (target / "eda").rename(other)
+    (target / "eda").symlink_to(other, target_is_directory=True)
+    files.write_text(reports / "eda/two/index.html", "<p>another")
+    with pytest.raises(InputError, match="eda/two/index.html"):
+        report_copy.copy(reports, target)
+    assert (other / "two/index.html").read_text() == "<p>page"
 
 
 def test_a_copy_that_was_killed_goes_on(reports, tmp_path, monkeypatch):
