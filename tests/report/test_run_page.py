@@ -229,7 +229,7 @@ def test_what_robust_left_out_is_told_and_shown(run, displayed, monkeypatch):
                             ([], 2, "None of 6 good images was left out by robust"),
                             ([], 10, "Fewer than 10 good training images")):
         displayed.clear()
-        monkeypatch.setattr(run_page.suspects.suspects, "FEWEST", few)
+        monkeypatch.setattr(run_page.suspects.suspects, "LEAST", few)
         run_page.introduce(dataclasses.replace(run.part, left_out=gone), run.detector)
         page = english("".join(displayed))
         assert said in page.get_text().replace("\n", " ")
