@@ -247,14 +247,14 @@ def width(layers: str) -> int:
 def picked(features: torch.Tensor | Grids, index: torch.Tensor) -> torch.Tensor:
     """Some cells of many images, by their numbers among all, int64 [P]: [P,C]."""
     each = features.shape[2:].numel()
-    picked, image = torch.empty(len(index), features.shape[1]), index // each
+    found, image = torch.empty(len(index), features.shape[1]), index // each
 
     def pick(i: int) -> None:
         some = (image == i).nonzero()[:, 0]
-        picked[some] = features[i].flatten(1).T[index[some] - i * each]
+        found[some] = features[i].flatten(1).T[index[some] - i * each]
 
     spread(pick, image.unique().tolist())
-    return picked
+    return found
 
 
 def position_share(features: torch.Tensor | Grids,

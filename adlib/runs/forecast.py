@@ -12,8 +12,9 @@ from adlib.data import files, layout
 from adlib.runs import freshness, grid
 from adlib.runs.grid import Task
 
-# Seconds on two cores that compute bf16 (docs/performance.md): of a notebook whatever it does, of
-# an image and epoch of training at 128 pixels, of an image at 256 pixels through a frozen network.
+# Seconds on two cores that compute bf16, when scores did, too; what the last batch took here
+# corrects them (PACE). Of a notebook whatever it does, of an image and epoch of training at 128
+# pixels, of an image at 256 pixels through a frozen network.
 OVERHEAD_S = {"eda": 6.0, "run": 5.0, "limits": 6.0, "how_many": 10.0, "comparison": 6.0}
 EPOCH_S = {"cae": 0.012, "resnet18": 0.016, "to_pixels": 0.006, "to_features": 0.006}
 FEATURES_S, LOOK_S, DISTURBED = 0.05, 0.02, 41  # the last: how often limits score the test images

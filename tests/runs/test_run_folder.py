@@ -85,7 +85,8 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, course_root):
         from adlib.runs import run_folder
         config = Config(**{config.as_dict()!r})
         part = SimpleNamespace(config=config, asked=config, source="parameter", grey_range=None,
-                               fit_choice=None, left_out=None, category=layout.open_category(Path({str(course_root)!r}), "nut"))
+                               fit_choice=None, left_out=None,
+                               category=layout.open_category(Path({str(course_root)!r}), "nut"))
         run_folder.start(part, SimpleNamespace(weights="none"))
         os.kill(os.getpid(), signal.SIGKILL)"""
     subprocess.run([sys.executable, "-c", code], check=False)

@@ -45,7 +45,7 @@ def test_where_that_is_enough_it_is_the_nearest_but_for_rounding():
         1, Nearest(bank, CPU, exact)(cells)[:, None]) for exact in (True, False))
     assert torch.get_float32_matmul_precision() == "highest"
     # squared distances that rounding 64 products to 8 bits, twice, cannot tell apart
-    assert 0 < (found.square() - exact.square()).max() < 12 * 2**-8 * 64**0.5
+    assert 0 <= (found.square() - exact.square()).max() < 12 * 2**-8 * 64**0.5
     assert (found == exact).double().mean() > 0.8
 
 
