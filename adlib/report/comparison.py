@@ -39,7 +39,7 @@ REFERENCE_LAYOUTS = ("course", "seed")  # the second: as older runs name it
 
 ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_texture", "fused_shape",
              "classifier_texture", "classifier_shape")
-PEERS = tuple(f"anomalib_{name}" for name in ("patchcore", "padim", "dfm", "stfpm"))
+PEERS = tuple(f"anomalib_{name}" for name in ("patchcore", "padim", "dfm", "fre", "stfpm"))
 CONFIGURATIONS = (*REFERENCE_ROWS, "to_pixels", "to_features", "to_features_squared", "pca",
                   "gaussian", "gaussian_anywhere", "memory", "classifier", "fused", *PEERS,
                   *STATISTICS, *ABLATIONS)  # in the order of every table
