@@ -1,4 +1,4 @@
-# Everything a person types. Needs Python >= 3.10, make and git; the rest is installed into .venv.
+# Everything a user types. Needs Python >= 3.10, make and git; the rest is installed into .venv.
 PYTHON ?= python3
 PARAMS ?= params/grids/quick.yaml
 DATA ?=

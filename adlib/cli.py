@@ -126,8 +126,8 @@ def new(args: argparse.Namespace) -> int:
     for reason in made.left_out:
         print(f"left out: {reason}")
     print(f"{args.name}: {importer.describe(made)}")
-    least = min_calibration_size(fused.get("target_fpr", Config().target_fpr))
-    if more := importer.missing(made, least):
+    needed = min_calibration_size(fused.get("target_fpr", Config().target_fpr))
+    if more := importer.missing(made, needed):
         print("They are too few for a threshold: pictures will be ranked by their scores, and none "
               f"is called anomalous. It takes {more} more good pictures.")
     if grey_range := images.grey_range(made.sources("train/")):
@@ -249,7 +249,7 @@ def _check_detector(args: argparse.Namespace) -> int:
     for finding in contract.check(given, Config(options=args.options).options):
         bad = not finding.ok and finding.needed
         failed += bad
-        print(f"{'ok  ' if finding.ok else 'FAIL' if bad else 'note'}  {finding.asked}"
+        print(f"{'ok  ' if finding.ok else 'FAIL' if bad else 'note'}  {finding.requirement}"
               + (f": {finding.advice}" if finding.advice else ""))
     print("not ready: see the lines marked FAIL, and docs/your_detector.md" if failed else
           f"ready: give model: {given} in a configuration")

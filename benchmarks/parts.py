@@ -227,8 +227,8 @@ def choices(measured: dict[str, list[dict[str, typing.Any]]]) -> tuple[pd.DataFr
     Returns:
         A row a part and seed: part, seed, kendall (of the label-free and the real order; NaN where
         one of them is no order), lost (AUROC of the best minus that of the label-free first), sure
-        (is the first told apart from all others?); and a row a pair of detectors with different
-        AUROCs: part, seed, sure (does the exam tell them apart?), right (is its order the real
+        (is the first distinguishable from all?); and a row a pair of detectors with different
+        AUROCs: part, seed, sure (does the exam distinguish them?), right (is its order the real
         one?).
     """
     firsts, pairs = [], []

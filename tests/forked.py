@@ -77,7 +77,7 @@ def begin(tool: str, words: typing.Sequence[object], cwd: Path = ROOT,
 
 def cold(tool: str, words: typing.Sequence[object], cwd: Path = ROOT,
          env: dict[str, str] | None = None) -> subprocess.Popen:
-    """The same in a new interpreter, as a person starts it."""
+    """The same in a new interpreter, as a user starts it."""
     of_tool = {"adlib": ["-m", "adlib.cli"], "papermill": ["-m", "papermill"], "python": ["-c"]}
     return subprocess.Popen([sys.executable, *of_tool[tool], *map(str, words)], cwd=cwd,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -108,10 +108,10 @@ def finished(reports: Path, name: str, tests: dict[str, np.ndarray], *,
         "started": "2026-01-01T00:00:00+00:00", "train_seconds": 10.0 + seed,
         "data": {"root": "/data", "layout": where.layout, "synthetic": where.synthetic,
                  "source": "parameter", "fingerprint": fingerprint}})
-    follows = {"brightness": 0.5 + seed, "size": None, "pose": 0.1}
+    confounders = {"brightness": 0.5 + seed, "size": None, "pose": 0.1}
     files.write_json(
         folder / "metrics.json",
-        evaluation.measured(table, run.decision, localisation, follows)
+        evaluation.measured(table, run.decision, localisation, confounders)
         | {"epochs": 0, "final_loss": None, "final_held_out_loss": None, "position_share": None})
     return folder
 

@@ -138,7 +138,7 @@ def test_a_notebook_ends_with_what_was_found_and_exercises(path):
 def help_texts():
     """{parameter: (type, help text)} of Config: the comment behind it, or in the lines above."""
     fields, above = {}, []
-    for line in (ROOT / "adlib" / "config.py").read_text().splitlines():
+    for line in (ROOT / "adlib" / "config" / "parameters.py").read_text().splitlines():
         if field := re.fullmatch(r"    (\w+): (\w+) = .+?(?:  # (.+))?", line):
             fields[field[1]] = (field[2], field[3] or " ".join(above))
         above = [*above, line.removeprefix("    # ")] if line.startswith("    # ") else []

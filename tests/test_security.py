@@ -1,4 +1,4 @@
-"""What files of strangers may not do: run code, lead out of their folder, speak HTML or formulas;
+"""What untrusted input may not do: run code, lead out of their folder, speak HTML or formulas;
 and nothing of ours listens.
 
 Hostile archives are in test_download, hostile label files in test_data. What ruff's rules "S" find

@@ -4,7 +4,7 @@ alignment, in five strengths.
 For robustness curves: how much of its AUROC does a detector lose, and how many good workpieces does
 it call anomalous, when the camera and not the workpiece has changed? Named corruptions in five
 strengths are the idea of Hendrycks and Dietterich (ICLR 2019); the amounts are our own, smaller at
-the lower end: strength 1 is hardly visible, and a person would send for the technician at 5. They
+the lower end: strength 1 is hardly visible, and one would send for the technician at 5. They
 are in units that do not depend on the image's size, except noise, which is per pixel.
 
 Nothing is ever filled in with black: beyond the border the edge pixels are repeated, as for a

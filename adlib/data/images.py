@@ -111,7 +111,7 @@ def brightness(images: torch.Tensor) -> np.ndarray:
 
 
 def appearance(images: torch.Tensor, good: torch.Tensor) -> dict[str, np.ndarray]:
-    """The confounders that a score may follow instead of a defect; no label is needed.
+    """What may confound a score where there is no defect; no label is needed.
 
     Args:
         images: uint8 [N,3,S,S].

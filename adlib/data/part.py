@@ -122,7 +122,7 @@ class Part:
     left_out: list[dict[str, typing.Any]] | None = None
 
     @property
-    def asked(self) -> Config:
+    def requested(self) -> Config:
         """The configuration before a fit was chosen."""
         return dataclasses.replace(self.config, fit="auto") if self.fit_choice else self.config
 

@@ -45,7 +45,7 @@ class Findings:
         return len(self.unreadable) + bool(self.label_problem) + bool(self.mask_problem)
 
     def problems(self) -> list[tuple[str, Group]]:
-        """What a person should look at: (code, names of the images concerned); [] if nothing.
+        """What a user should look at: (code, names of the images concerned); [] if nothing.
 
         Codes: unreadable, leak, duplicate, labels and masks (with what is wrong with them instead
         of names), no_test, no_labels, all_good, all_anomalous;

@@ -44,8 +44,8 @@ def check_inside(root: Path, name: str, path: Path) -> None:
 
     It must lie in root/name or elsewhere in `root`, links followed. Both folders may be links
     themselves, to another disk say: whoever asks for them by name sees where they lie. A link below
-    them, which an archive may have brought, would show a stranger's choice of this machine's images
-    in a report that is passed on.
+    them, which an archive may have brought, would show what its maker chose of this machine's
+    images in a report that is passed on.
     """
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(home)) for home in (root / name, root)):

@@ -1,4 +1,4 @@
-"""Several detectors over several categories: average ranks, and which of them can be told apart.
+"""Several detectors over several categories: average ranks, and which of them are distinguishable.
 
 Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets (JMLR 2006): Friedman's test
 in Iman and Davenport's form, then, instead of Nemenyi's critical difference, which depends on the

@@ -87,15 +87,15 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     if hasattr(detector, "scores_over_epochs"):
         epochs = auroc_over_epochs(table, detector.scores_over_epochs(*parted(part.test.framed)))
     looks = images.appearance(part.test.tensor, part.good.tensor)
-    follows = confounder_correlation(table, looks)
+    confounders = confounder_correlation(table, looks)
     last = detector.history[-1] if detector.history else {"loss": None, "held_out_loss": None}
-    metrics = measured(table, decision, located, follows) | {
+    metrics = measured(table, decision, located, confounders) | {
         "conditions": taken_otherwise(table, decision, part),
         "foreign": foreign_exam.refused_in_addition(table, decision, part),
         "half_found": psychometric.half_found(decision),
         "epochs": len(detector.history), "final_loss": last["loss"],
         "final_held_out_loss": last["held_out_loss"], "position_share": detector.position_share}
-    return Results(table, maps, study, located, regions, epochs, follows, metrics)
+    return Results(table, maps, study, located, regions, epochs, confounders, metrics)
 
 
 def results_table(part: Part, decision: Decision,
@@ -151,7 +151,7 @@ def taken_otherwise(table: pd.DataFrame, decision: Decision, part: Part) -> Entr
 
 
 def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,
-             follows: dict[str, float | None]) -> Entry:
+             confounders: dict[str, float | None]) -> Entry:
     """What metrics.json holds of a table and a decision."""
     ranking = decision.ranking.to_dict("records") if "all" in decision.ranking else []
     threshold = decision.threshold
@@ -165,7 +165,7 @@ def measured(table: pd.DataFrame, decision: Decision, located: Entry | None,
                         "foreign": threshold.foreign,
                         "scores": threshold.calibration.tolist()},
         "maps": {"scale": decision.scale, "low": decision.low, "level": decision.level},
-        "localisation": located, "confounders": follows}
+        "localisation": located, "confounders": confounders}
 
 
 def score_study(table: pd.DataFrame, decision: Decision,
@@ -329,7 +329,7 @@ def auroc_over_epochs(table: pd.DataFrame,
 
 def confounder_correlation(table: pd.DataFrame, appearance: typing.Mapping[str, np.ndarray]
                            ) -> dict[str, float | None]:
-    """What the score follows where there is no defect: its Spearman correlation in [-1,1], over the
+    """What confounds the score where there is no defect: its Spearman correlation in [-1,1], over the
     good test images, with each of {name: [N], a value a test image} (images.appearance).
 
     None where either does not vary, and for fewer than 5 images.

@@ -4,7 +4,7 @@ A folder of good pictures is never clean. Each picture is compared with all othe
 as a whole (models/foreign, leave-one-out) and by its sharpness; and copies of another one, which
 would vouch for each other, are looked for. What lies far beyond most is suspect. Half of a folder
 may not be wrong, and a defect that many pictures share is normal to any such comparison: this is a
-list for a person to look through. With `robust: true` a run leaves out by itself what looks damaged
+list for a user to look through. With `robust: true` a run leaves out by itself what looks damaged
 or unlike the part (`left_out`).
 """
 from __future__ import annotations

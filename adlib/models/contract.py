@@ -22,7 +22,7 @@ class Finding:
     """What was asked of a detector, and what came out; `advice` is what to do where it is not
     ok."""
 
-    asked: str
+    requirement: str
     ok: bool
     advice: str = ""
     needed: bool = True  # False: worth knowing, and no obstacle
@@ -45,12 +45,12 @@ def check(given: str, options: str = "") -> list[Finding]:
     except InputError as error:
         return [Finding("it can be made", False, str(error))]
     before, findings = images.clone(), [Finding("it can be made", True)]
-    for asked, question in (
+    for requirement, question in (
             ("it can be fitted on good images", lambda: fit(detector, images[:8], images[8:])),
             ("it leaves the images as they are", lambda: _same(images, before)),
             ("its maps are [N,h,w], finite, for any N",  # which is checked where they are returned
              lambda: [detector.anomaly_maps(_images(n, seed=1)) for n in (3, 1)])):
-        findings.append(_answer(asked, question))
+        findings.append(_answer(requirement, question))
         if not findings[-1].ok:
             return findings
     return [*findings,
@@ -86,13 +86,14 @@ def named(given: str) -> str:
     return f"{given}:{names[0]}"
 
 
-def _answer(asked: str, question: typing.Callable[[], object], needed: bool = True) -> Finding:
+def _answer(requirement: str, question: typing.Callable[[], object],
+            needed: bool = True) -> Finding:
     """question: raises an InputError, the advice, where the answer is no."""
     try:
         question()
     except InputError as error:
-        return Finding(asked, False, str(error), needed)
-    return Finding(asked, True, needed=needed)
+        return Finding(requirement, False, str(error), needed)
+    return Finding(requirement, True, needed=needed)
 
 
 def _images(n: int, seed: int = 0, defect: bool = False) -> torch.Tensor:

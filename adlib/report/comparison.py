@@ -17,13 +17,11 @@ import pandas as pd
 
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
-from adlib.evaluation.auroc import auroc_interval, best_against_each
+from adlib.evaluation.auroc import LEVEL, auroc_interval, best_against_each
 from adlib.evaluation.conformal import Threshold, min_calibration_size, rate_interval
 from adlib.evaluation.results import arrays
 from adlib.report.words.i18n import named, t
 from adlib.runs import freshness, run_folder
-
-LEVEL = 0.05  # of a difference that counts
 
 # The reference's four configurations, in its order: what its README claims, and what the per-image
 # scores that its author published give for the one configuration they were published for. Only for
@@ -35,7 +33,6 @@ REFERENCE_CLAIMS = {
     ("hazelnut", "resnet_mse"): (0.80, 0.85), ("zipper", "resnet_mse"): (0.70, 0.80),
     ("hazelnut", "resnet_ssim"): (0.85, 0.90), ("zipper", "resnet_ssim"): (0.75, 0.85)}
 REFERENCE_PUBLISHED = {("hazelnut", "resnet_ssim"): 0.812, ("zipper", "resnet_ssim"): 0.717}
-REFERENCE_LAYOUTS = ("course", "seed")  # the second: as older runs name it
 
 ABLATIONS = ("fused_without_layer1", "fused_layer3", "fused_128px", "fused_texture", "fused_shape",
              "classifier_texture", "classifier_shape")
@@ -124,7 +121,7 @@ def of_mvtec(table: pd.DataFrame) -> set[str]:
     from adlib.data import mvtec  # which loads what downloads
 
     return {row.category for row in table.itertuples()
-            if "mvtec" in str(row.data).lower() or row.layout in REFERENCE_LAYOUTS
+            if "mvtec" in str(row.data).lower() or row.layout == "course"
             or row.layout == "mvtec" and row.category in mvtec.CATEGORIES}
 
 
@@ -295,7 +292,7 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
     label_free = [entry["all"] for each, part in zip(metrics, of_score, strict=True)
                   for entry in each.get("label_free", []) if entry["score"] == part.get("score")]
     row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
-    if all(supports(each, first["target_fpr"]) for each in metrics):
+    if all(is_attainable(each, first["target_fpr"]) for each in metrics):
         row |= _rate(of_score, "false_positives", "false") | _rate(of_score, "detections", "found")
         if prefix:
             row |= _threshold(metrics[0], first["target_fpr"])
@@ -319,7 +316,7 @@ def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]
     exceeded; "" where the claims, which are about full training, ImageNet weights and its own
     images, say nothing of the run); the AUROC of the scores that it published."""
     key = (run["category"], run["name"])
-    if run["layout"] not in REFERENCE_LAYOUTS or key not in REFERENCE_CLAIMS:
+    if run["layout"] != "course" or key not in REFERENCE_CLAIMS:
         return {}
     low, high = REFERENCE_CLAIMS[key]
     found = {"claim_low": low, "claim_high": high, "verdict": "",
@@ -330,7 +327,7 @@ def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]
     return found
 
 
-def supports(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
+def is_attainable(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
     """Was enough held out for a threshold at this rate?"""
     return metrics["calibration"]["images"] >= min_calibration_size(target_fpr)
 

@@ -361,11 +361,11 @@ def show(make: typing.Callable[..., w.Widget], *values: typing.Any, fallback: bo
         _display(make(*values))
 
 
-def still(widget: w.Widget) -> str:
+def static_html(widget: w.Widget) -> str:
     """The HTML of a widget as it stands, without its controls."""
     if isinstance(widget, w.HTML):
         return widget.value
-    return "".join(still(child) for child in getattr(widget, "children", ()))
+    return "".join(static_html(child) for child in getattr(widget, "children", ()))
 
 
 def _display(widget: w.Widget) -> None:
@@ -373,9 +373,9 @@ def _display(widget: w.Widget) -> None:
 
     if figures.attended():
         figures.show(Markup("<!-- the components' style and script -->"))
-        display(widget._repr_mimebundle_() | {"text/html": still(widget)}, raw=True)
+        display(widget._repr_mimebundle_() | {"text/html": static_html(widget)}, raw=True)
     else:
-        figures.show(still(widget))
+        figures.show(static_html(widget))
 
 
 def following(drawn: typing.Callable[..., str], *controls: w.Widget) -> w.HTML:

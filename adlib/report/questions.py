@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.config import STATISTICS
+from adlib.evaluation.auroc import LEVEL
 from adlib.evaluation.ranks import rank_correlation
 from adlib.report import comparison, ranking
 from adlib.report.comparison import CONFOUNDERS, PIXEL_METRICS, finished
@@ -191,7 +192,7 @@ def both_ways(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     return cells.assign(
         text=[f"{round(cell.value, 3) + 0.0:+.3f} (p {_p(cell.p_holm)})"  # no -0.000
               for cell in cells.itertuples()],
-        mark=np.where(cells["p_holm"] < comparison.LEVEL, "★", ""))
+        mark=np.where(cells["p_holm"] < LEVEL, "★", ""))
 
 
 def _p(value: float) -> str:

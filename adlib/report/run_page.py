@@ -34,7 +34,7 @@ if typing.TYPE_CHECKING:
 
 Picture = torch.Tensor | np.ndarray
 CONFOUNDED = 20  # good test images that a correlation says something of
-LESSON = 176  # pixels a side of a picture of the cells that teach
+SHOWN = 176  # pixels a side of a picture of the cells that teach
 
 
 # ---- the sections of a run, in their order
@@ -100,7 +100,7 @@ def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
     image_layers.keep(run.folder, part.test, results.maps, decision, detector)
     reference_figures.visualization(detector, results, decision, part, run.folder)
     rows, threshold = _rows(results), decision.threshold
-    whys = gallery.telling(rows, threshold)
+    whys = gallery.select_informative(rows, threshold)
     shots = _shots(run, part, detector, decision, results, list(whys))
     figures.show(gallery.examples(rows.iloc[list(whys)], shots, threshold, list(whys.values())),
                  t("figure.examples"), "examples", "all_results.csv")
@@ -152,8 +152,8 @@ def show_scores(run: Run, decision: Decision, results: Results) -> None:
 
 
 def show_confounders(results: Results) -> None:
-    """The AUROC had training stopped earlier, where that is known; what the score follows where
-    there is no defect."""
+    """The AUROC had training stopped earlier, where that is known; its
+    confounders over the good test images."""
     if len(results.epochs.dropna()):
         figures.show(charts.epochs_of(results.epochs, sentences.epochs(results.epochs)))
     if (n := results.chosen["auroc"]["test"]["n_good"]) >= CONFOUNDED:
@@ -185,14 +185,14 @@ def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results
 
 
 def say(key: str, **values: typing.Any) -> None:
-    """A sentence on what a cell has computed, message `lesson.<key>`."""
-    figures.say(t(f"lesson.{key}", **values))
+    """A sentence on what a cell has computed, message `by_hand.<key>`."""
+    figures.say(t(f"by_hand.{key}", **values))
 
 
 def pictures(key: str, images: typing.Mapping[str, Picture],
              boxes: typing.Mapping[str, tuple[int, int, int]] | None = None,
              data: str = "all_results.csv", **values: typing.Any) -> None:
-    """Display images and maps side by side, with the caption `lesson.<key>`.
+    """Display images and maps side by side, with the caption `by_hand.<key>`.
 
     Args:
         images: {title: [3,S,S], or a map [S,S], which gets the whole colour scale, its ends in the
@@ -200,7 +200,7 @@ def pictures(key: str, images: typing.Mapping[str, Picture],
         boxes: {title: (row, column, cells a side)}: the grid cell to draw a box around.
         data: the file beside the page that the image is listed in.
     """
-    caption, shown = t(f"lesson.{key}", **values), {}
+    caption, shown = t(f"by_hand.{key}", **values), {}
     for title, picture in images.items():
         array, name = np.asarray(picture), named("picture", title)
         array = array[0] if array.shape[0] == 1 else array
@@ -211,7 +211,7 @@ def pictures(key: str, images: typing.Mapping[str, Picture],
             array = overlays.heat(array, low, (low + high) / 2)
         else:
             array = (array.transpose(1, 2, 0) * (1 if array.max() > 1 else 255)).astype(np.uint8)
-        shown[name] = np.asarray(Image.fromarray(array).resize((LESSON, LESSON)))
+        shown[name] = np.asarray(Image.fromarray(array).resize((SHOWN, SHOWN)))
     framed = {named("picture", title): (100 * column / cells, 100 * row / cells, 100 / cells,
                                         100 / cells)
               for title, (row, column, cells) in (boxes or {}).items()}

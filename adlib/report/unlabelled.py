@@ -23,7 +23,7 @@ def table(runs: pd.DataFrame, reports: Path) -> pd.DataFrame:
     """A row a category of which two or more configurations took the same exam.
 
     category; configuration, the first of the exam; label_free, its AUROC there (the mean over the
-    seeds); unsure, the others that cannot be told apart from it, and others, how many there are;
+    seeds); unsure, the others not distinguishable from it, and others, how many there are;
     of a category with labels also chosen_auroc, best (configuration), best_auroc and kendall, the
     correlation of both orders. runs: comparison.performance.
     """
@@ -82,7 +82,7 @@ def said(found: pd.DataFrame) -> Text:
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the configurations that cannot be told apart in words; where there is none, it
+    """`table` with the configurations not distinguishable in words; where there is none, it
     does not say of how many others."""
     if not found["unsure"].map(len).any():
         found = found.drop(columns="others")

@@ -13,7 +13,7 @@ import yaml
 from adlib.config import (
     LANGUAGES,
     OWN,
-    RENAMED_VALUES,
+    RENAMED_FILES,
     Config,
     InputError,
     check_known,
@@ -38,8 +38,6 @@ DECIDED_BY = {"name": "configs: in the grid", "save_as": "configs: in the grid",
               "category": "categories: in the grid", "seed": "seeds: in the grid",
               "data_root": "--data", "reports": "--reports"}
 ONLY = ("category", "config", "seed")
-RENAMED_FILES = {"study": "reference"} | {
-    old: new for (key, old), new in RENAMED_VALUES.items() if key == "name"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # each task is itself: it can key a dict

@@ -255,7 +255,7 @@ def _same_weights(folder: Path, before: str, now: str) -> None:
 
 
 def _digest(weights: str) -> str:
-    """What tells two weights apart: where a file lies does not."""
+    """What distinguishes two weights: where a file lies does not."""
     return "RANDOM" if weights.startswith("RANDOM") else weights.partition("sha256:")[2] or weights
 
 

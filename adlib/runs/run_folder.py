@@ -21,7 +21,15 @@ from pathlib import Path
 
 import filelock
 
-from adlib.config import Config, InputError, log, project_root, upgrade
+from adlib.config import (
+    RENAMED_LAYOUTS,
+    Config,
+    InputError,
+    log,
+    project_root,
+    upgrade,
+    upgrade_metrics,
+)
 from adlib.data import files, layout
 from adlib.runs import freshness
 
@@ -40,9 +48,7 @@ AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
 # parameters that may be paths of this machine
 PLACES = ("data_root", "reports", "weights")
-LAYOUTS = {"seed": "course"}  # as an earlier version called it
 SIXTEEN_BITS = (0, 65535)
-METRICS = {"false_alarms": "false_positives", "follows": "confounders"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +176,7 @@ def start(part: Part, detector: Detector) -> Run:
     """
     from adlib.models.fast import device as devices
 
-    config, category, weights = _kept(part.asked), part.category, detector.weights
+    config, category, weights = _kept(part.requested), part.category, detector.weights
     home, began = folder(config), time.monotonic()
     # a cell run again in one kernel takes its own lock
     lock = files.taken(home / ".lock", f"another process is working on {home}; wait for it, or end "
@@ -235,14 +241,14 @@ def manifest(run_folder: Path) -> dict[str, typing.Any]:
     if isinstance(about.get("params"), dict):
         about["params"] = upgrade(about["params"], "run folders of an earlier version")
     if isinstance(data := about.get("data"), dict) and "layout" in data:
-        data["layout"] = LAYOUTS.get(data["layout"], data["layout"])
+        data["layout"] = RENAMED_LAYOUTS.get(data["layout"], data["layout"])
     return about
 
 
 def metrics(run_folder: Path) -> dict[str, typing.Any]:
     """What metrics.json holds, in this version's words. Raises InputError where it cannot be read.
     """
-    return _renamed(files.read_json(run_folder / "metrics.json"))
+    return upgrade_metrics(files.read_json(run_folder / "metrics.json"))
 
 
 def local(run_folder: Path) -> dict[str, typing.Any]:
@@ -313,12 +319,6 @@ def all_runs(reports: Path) -> list[Path]:
 
     return sorted((path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json")),
                   key=order)
-
-
-def _renamed(value: typing.Any) -> typing.Any:
-    if isinstance(value, dict):
-        return {METRICS.get(key, key): _renamed(inner) for key, inner in value.items()}
-    return value
 
 
 def save_state(detector: nn.Module, path: Path) -> None:

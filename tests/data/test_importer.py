@@ -1,4 +1,4 @@
-"""A person's photographs to a category: what goes where, what is left out, and all or nothing on
+"""A user's photographs to a category: what goes where, what is left out, and all or nothing on
 the disk."""
 import os
 import shutil

@@ -45,7 +45,7 @@ def test_what_the_sizes_decide(tmp_path, shape, n, fit, reason):
     part = open_part(part_of(tmp_path / "data", shape, n))
     choice = part.fit_choice
     assert choice["reason"] == reason and choice["sizes"] == [list(shape[::-1])] * 2
-    assert part.config.fit == choice["fit"] == fit and part.asked.fit == "auto"
+    assert part.config.fit == choice["fit"] == fit and part.requested.fit == "auto"
 
 
 @pytest.mark.parametrize(("separates", "expected"), [
@@ -74,7 +74,7 @@ def test_where_it_is_measured_no_test_picture_is_read_and_twice_the_same(tmp_pat
     assert first["reason"] == "measured" and first["sizes"] == [[200, 40]] * 2
     assert first["synthetic"] == 24
     assert set(first["auroc"]) == {"squeeze", "pad", "tile"}
-    assert part.config.fit == first["fit"] and part.asked.fit == "auto"
+    assert part.config.fit == first["fit"] and part.requested.fit == "auto"
     for path in (tmp_path / "data" / "strip" / "test").rglob("*.png"):
         path.write_bytes(b"no picture")
     assert open_part(config).fit_choice == first

@@ -231,7 +231,7 @@ def test_score_study_without_held_out_images_and_without_anomalies(course_root):
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
-def test_what_the_score_follows(mvtec_root):
+def test_confounders(mvtec_root):
     for i in range(3, 6):
         picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
     good = [1.0, 2, 3, 5, 4, 9]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from adlib.config import STATISTICS
 from adlib.data import files
 from adlib.evaluation import conformal
-from adlib.evaluation.auroc import auroc, auroc_interval, holm, paired_test
+from adlib.evaluation.auroc import LEVEL, auroc, auroc_interval, holm, paired_test
 from adlib.evaluation.results import auroc_of
 from adlib.report import comparison, ranking
 from adlib.report.display import matrix
@@ -142,7 +142,7 @@ def test_stars_are_by_the_planned_tests_of_the_best_against_each(shifts, start):
     best = rows["auroc"].idxmax()
     assert len(pairs) == len(shifts) * (len(shifts) - 1) / 2 and rows.loc[best, "with_best"]
     for name, p in against_best(drawn, best).items():
-        assert rows.loc[name, "with_best"] == (p >= comparison.LEVEL or rows.loc[
+        assert rows.loc[name, "with_best"] == (p >= LEVEL or rows.loc[
             name, "auroc"] == rows.loc[best, "auroc"])
     for pair in pairs.itertuples():
         assert pair.difference == pytest.approx(rows.loc[pair.a, "auroc"] -

@@ -74,7 +74,7 @@ def test_page_and_predictions_have_one_threshold(course_run, tmp_path):
 
 
 def images_of(look):
-    return soup(explore.still(explore.every_image(look)))
+    return soup(explore.static_html(explore.every_image(look)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"target_fpr": 0.05}, {"held_out": 0.0}])
@@ -144,7 +144,7 @@ def widgets(box):
 
 
 def page(box):
-    return soup(explore.still(box))
+    return soup(explore.static_html(box))
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_tools_follow_the_run_that_is_chosen(course_run, reports, displayed):
         config = desk.look.run.config
         assert float(page(line).output["data-threshold"]) == desk.look.run.threshold.value
         assert f"Configuration {config.name}" in page(menus).text
-        return config.category, config.name, explore.still(named)
+        return config.category, config.name, explore.static_html(named)
 
     assert told() == ("nut", "mean_grey", "nut")
     run.value = "contrast/seed-0"
@@ -268,11 +268,11 @@ def test_a_defect_is_where_one_clicks_and_follows_every_control(look):
     for place in ("0.3 0.4", "0.6 0.7"):
         control(box, "place").value = place
         assert corners(box) == pytest.approx([float(share) for share in place.split()], abs=0.12)
-    seen = {explore.still(box)}
+    seen = {explore.static_html(box)}
     for name, value in (("size", 0.5), ("contrast", 0.6), ("anomaly", "perlin"), ("picture", 1),
                         ("shape", 1)):
         control(box, name).value = value
-        seen.add(explore.still(box))
+        seen.add(explore.static_html(box))
     assert len(seen) == 6
     control(box, "contrast").value = 0
     assert "0.00% of the image changed" in page(box).text

@@ -35,7 +35,7 @@ def click(box, *corners):
 
 
 def said(box):
-    page = bs4.BeautifulSoup(explore.still(box), "html.parser")
+    page = bs4.BeautifulSoup(explore.static_html(box), "html.parser")
     for other in page.select("[lang=zh-CN]"):
         other.decompose()
     return page
@@ -45,11 +45,11 @@ def test_two_clicks_are_a_rectangle_and_the_next_run_looks_there(part):
     box = regions.draw(part)
     assert "adlib-place" in box._dom_classes and said(box).select(".stack")
     assert [one for one in widgets(box) if type(one).__name__ == "Text"][0].description == "corner"
-    before = explore.still(box)
+    before = explore.static_html(box)
     click(box, "0.100 0.200", "0.600 0.700")
     assert control(box, "corners").value == "0.100 0.200, 0.600 0.700" != control(
         box, "corner").value
-    assert explore.still(box) != before
+    assert explore.static_html(box) != before
     control(box, "save").click()
     path = part.category.root / "nut" / "roi" / "drawn.png"
     mask = masks.region(path)

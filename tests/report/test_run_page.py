@@ -165,7 +165,7 @@ def test_every_score_stands_where_its_two_aurocs_are():
         "mean squared error", "maximum of the 1 - SSIM map"]
 
 
-def test_pictures_of_a_lesson_have_titles_in_both_languages_and_a_box(displayed):
+def test_pictures_of_a_cell_that_teaches_have_titles_in_both_languages_and_a_box(displayed):
     mask = np.eye(8) > 0
     run_page.pictures("redrawn", {"image": np.zeros((1, 3, 8, 8)), "the anomaly": mask,
                                   "squared error": np.eye(8) / 4},

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from adlib.data import corruptions
 from adlib.evaluation import learning_curve as curves
 from adlib.evaluation import psychometric
-from adlib.evaluation.auroc import roc_curve
+from adlib.evaluation.auroc import LEVEL, roc_curve
 from adlib.evaluation.results import arrays
-from adlib.report.comparison import LEVEL, Results, label
+from adlib.report.comparison import Results, label
 from adlib.report.display import components
 from adlib.report.display.render import render
 from adlib.report.words import sentences

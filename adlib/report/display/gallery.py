@@ -82,7 +82,7 @@ def counted(rows: pd.DataFrame, threshold: Threshold) -> Text:
     return sentences.all_images(len(rows), parts)
 
 
-def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
+def select_informative(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
     """{place in rows: why it is shown}, up to three: the highest score that is found, the lowest
     that is missed and the highest of a good image; without labels the highest and the lowest."""
     decided = threshold.is_attainable
@@ -105,7 +105,7 @@ def telling(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:
 
 def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold,
              whys: typing.Sequence[str]) -> Markup:
-    """A few images, large, and why each is shown (`telling`)."""
+    """A few images, large, and why each is shown (`select_informative`)."""
     tiles = [tile(rows.iloc[i], shots[i], threshold) | {"why": why} for i, why in enumerate(whys)]
     return render("examples.html.j2", tiles=tiles, truth=any(shot.ticks for shot in shots))
 

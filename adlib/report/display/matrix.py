@@ -44,7 +44,7 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
                 "data": "" if only else _data_page(reports, category)}
         if row:
             folder, page = row["folder"], reports / "eda" / category if only else reports
-            card |= {"names": label(row["configuration"]), "images": _telling(
+            card |= {"names": label(row["configuration"]), "images": _informative(
                 reports / folder, page), "gains": answers.known(row), "level": t(
                 "answer.try_by", run=forecast.near(reports / folder)),
                 "href": f"{_up(only)}{base(reports)}{quote(folder)}/index.html"}
@@ -121,10 +121,10 @@ def notes(rows: pd.DataFrame) -> list[Text]:
             *(t(f"matrix.{note}") for note in used if used[note])]
 
 
-def _telling(folder: Path, page: Path) -> list[Row]:
+def _informative(folder: Path, page: Path) -> list[Row]:
     """Three images of a run, as its own page begins with; [] where it has kept no pictures."""
     rows, threshold = gallery.judged(folder)
-    places = gallery.telling(rows, threshold)
+    places = gallery.select_informative(rows, threshold)
     shots = image_layers.read(folder, None if figures.attended() else page,
                               rows.loc[list(places), "path"])
     return [gallery.tile(rows.iloc[i], shots[key], threshold) for i in places

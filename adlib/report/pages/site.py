@@ -195,7 +195,7 @@ def _figures(folder: Path, target_fpr: float) -> list[tuple[Text, str, str]]:
     """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
-    decided = comparison.supports(metrics, target_fpr)
+    decided = comparison.is_attainable(metrics, target_fpr)
     entry = chosen["auroc"]["test"]
     if entry["value"] is not None:
         figures.append((t("page.auroc", score=sentences.score(chosen["score"])),

@@ -9,8 +9,9 @@ import pandas as pd
 from adlib.config import STATISTICS
 from adlib.data import corruptions
 from adlib.evaluation import ranks as of_ranks
+from adlib.evaluation.auroc import LEVEL
 from adlib.report import ranking
-from adlib.report.comparison import LEVEL, label
+from adlib.report.comparison import label
 from adlib.report.ranking import Answer, p_value
 from adlib.report.words import sentences
 from adlib.report.words.data_sentences import corruption, data_source

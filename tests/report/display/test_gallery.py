@@ -106,7 +106,7 @@ def test_a_tile_shows_its_image_under_the_map_and_knows_the_large_ones():
     ([None, None], [1, 8], above(4.0), {1: "the highest score", 0: "the lowest score"}),
     ([], [], above(4.0), {})])
 def test_what_tells_most_is_a_rule_and_no_taste(labels, scores, threshold, expected):
-    assert gallery.telling(rows(labels, scores), threshold) == expected
+    assert gallery.select_informative(rows(labels, scores), threshold) == expected
 
 
 def test_a_few_images_lead_to_their_places_in_the_gallery():

@@ -296,7 +296,7 @@ def test_pages_are_rendered_again_only_where_something_changed(reports, said):
     site.build(reports, again=False)
     assert "6 pages" in said()[-2] and "up to date" in said()[-1] and index.read_text(
     ) == "looked at since"
-    site.build(reports)  # asked for by a person
+    site.build(reports)  # asked for by a user
     assert index.read_text() != "looked at since"
     for change in (lambda: files.write_text(reports / "runs" / "nut" / "pca" / "seed-0" / "log.txt",
                                             "another end"),

@@ -79,7 +79,7 @@ def said():
 
 def test_no_message_is_left_over(said):
     families = {*FAMILIES, "column"}
-    by_name = {"caption", "lesson"}  # a notebook names the message alone: say("loss", ...)
+    by_name = {"caption", "by_hand"}  # a notebook names the message alone: say("loss", ...)
 
     def is_said(key):
         topic, _, name = key.partition(".")

@@ -109,7 +109,7 @@ def test_the_score_that_was_chosen_and_what_decided_it():
 def test_a_choice_among_scores_that_look_alike_is_called_unsure():
     alike = scored(NUT, drawn(NUT), chosen=OTHER, synthetic=np.linspace(0.5, 2, 80)).decision
     text = sentences.decisions(alike)
-    assert "The choice is unsure: 2 of the 2 others cannot be told apart" in text
+    assert "The choice is unsure: 2 of the 2 others are not distinguishable" in text
     assert text.zh != text
 
 
@@ -294,8 +294,8 @@ def test_good_pictures_that_the_others_call_foreign_are_counted_beside_what_the_
 
 
 def test_confounders():
-    follows = {"brightness": -0.254, "size": None, "pose": 0.0}
-    text = sentences.confounders(follows, 100)
+    confounders = {"brightness": -0.254, "size": None, "pose": 0.0}
+    text = sentences.confounders(confounders, 100)
     assert "the 100 good test images look like: brightness -0.25, size none, pose +0.00" in text
     assert "chance alone gives up to 0.20 either way" in text  # tanh(1.96 / sqrt(97))
 

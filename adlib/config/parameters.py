@@ -9,14 +9,16 @@ import ast
 import contextlib
 import dataclasses
 import difflib
-import functools
 import json
-import logging
 import math
 import os
 import re
 import typing
 from pathlib import Path
+
+from adlib.config.errors import InputError, check_known, did_you_mean, show_log
+from adlib.config.old_names import upgrade
+from adlib.config.places import is_folder_name, own_file
 
 PIXEL_MODELS = ("cae", "resnet18")  # trained end to end on the images
 # on a frozen ResNet18's features
@@ -41,20 +43,6 @@ CHOICES = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "floa
            "distance": ("cosine", "squared"), "fit": (*FITS, "auto")}
 LANGUAGES = ("en", "zh")
 OWN = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")  # a user's own class or function
-# What an earlier version called otherwise is read for one version more, with a sentence.
-RENAMED_KEYS = {"false_alarms": "target_fpr"}
-RENAMED_VALUES = {("schedule", "seed"): "reference", ("model", "taught"): "classifier",
-                  **{("name", f"taught{kinds}"): f"classifier{kinds}"
-                     for kinds in ("", "_texture", "_shape")}}
-log = logging.getLogger("adlib")
-
-
-class InputError(ValueError):
-    """Wrong input from the user. The message is one sentence: what, where, and what to do."""
-
-    # IPython's hook: in a notebook, show the sentence and not the stack
-    def _render_traceback_(self) -> list[str]:
-        return [f"InputError: {self}"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,98 +203,6 @@ class Config:
         """{"FILE.py": where it lies, None if nowhere} of the user's code that this run calls."""
         given = filter(OWN.fullmatch, (self.model, self.loss, self.score))
         return {value.rpartition(":")[0]: own_file(value) for value in given}
-
-
-def own_file(given: str) -> Path | None:
-    """The file of "FILE.py:NAME", in the working folder or the project's, or None."""
-    file = Path(given.rpartition(":")[0]).expanduser()
-    return next((path for path in (file, project_root() / file) if path.is_file()), None)
-
-
-def is_folder_name(name: str) -> bool:
-    """Can a folder be called so, on any system? A run's folder may be passed on."""
-    devices = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
-    return (bool(name) and name[-1] not in ". " and not set(name) & set('/\\\0<>:"|?*')
-            and not re.fullmatch(devices, name))
-
-
-def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object]:
-    """Parameters as this version names them; each old name is told once, with its new one."""
-    upgraded = {}
-    for key, value in values.items():
-        name = RENAMED_KEYS.get(key, key)
-        new = RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
-        if (name, new) != (key, value):
-            deprecated(f"{where}: {key}: {value} is now {name}: {new}")
-        upgraded[name] = new
-    return upgraded
-
-
-@functools.cache
-def deprecated(sentence: str) -> None:
-    """Say once that something old was read, and what it is called now."""
-    log.warning("deprecated: %s; the next version of adlib will not read it", sentence)
-
-
-class _Shown(logging.Handler):
-    """Prints each message to whatever standard output is now."""
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
-
-
-def show_log() -> None:
-    """Print what adlib logs, one plain line a message."""
-    log.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Shown) for handler in log.handlers):
-        log.addHandler(_Shown())
-
-
-def check_known(words: typing.Iterable[object], known: typing.Collection[str], said: str) -> None:
-    """Raises InputError for the first word that is none of the known ones. said: what comes before
-    it, such as "unknown parameter"."""
-    for word in words:
-        if word not in known:
-            raise InputError(f"{said} {word!r}{did_you_mean(str(word), known)}")
-
-
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    """The tail of an error about an unknown word: the nearest known one, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known are: {', '.join(known)}" if known else ""
-
-
-def project_root() -> Path:
-    """The study's folder: the nearest one at or above the working directory that holds notebooks/
-    and params/, else the working directory.
-
-    JupyterLab starts kernels in lab/ and papermill in the caller's folder: both must find the same
-    reports/.
-    """
-    return _project() or Path.cwd()
-
-
-def study_root() -> Path:
-    """Where notebooks/ and params/ lie: the project's folder; where none is near, what adlib was
-    installed with."""
-    package = Path(__file__).parent
-    return _project() or (package if (package / "notebooks").is_dir() else package.parent)
-
-
-def _project() -> Path | None:
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents)
-                 if (folder / "notebooks").is_dir() and (folder / "params").is_dir()), None)
-
-
-def cache_dir() -> Path:
-    """Where decoded images and the like are kept (ADLIB_CACHE, else the user's cache folder). Safe
-    to delete."""
-    if base := os.environ.get("ADLIB_CACHE"):
-        return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
 
 
 def _assigned(source: str) -> dict[str, object]:

@@ -1,0 +1,47 @@
+"""What is wrong with what a user gave, in one sentence; and the log, which says what else a user
+should know."""
+from __future__ import annotations
+
+import difflib
+import logging
+import typing
+
+log = logging.getLogger("adlib")
+
+
+class InputError(ValueError):
+    """Wrong input from the user. The message is one sentence: what, where, and what to do."""
+
+    # IPython's hook: in a notebook, show the sentence and not the stack
+    def _render_traceback_(self) -> list[str]:
+        return [f"InputError: {self}"]
+
+
+def check_known(words: typing.Iterable[object], known: typing.Collection[str], said: str) -> None:
+    """Raises InputError for the first word that is none of the known ones. said: what comes before
+    it, such as "unknown parameter"."""
+    for word in words:
+        if word not in known:
+            raise InputError(f"{said} {word!r}{did_you_mean(str(word), known)}")
+
+
+def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+    """The tail of an error about an unknown word: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known are: {', '.join(known)}" if known else ""
+
+
+class _Shown(logging.Handler):
+    """Prints each message to whatever standard output is now."""
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+def show_log() -> None:
+    """Print what adlib logs, one plain line a message."""
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Shown) for handler in log.handlers):
+        log.addHandler(_Shown())
