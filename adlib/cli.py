@@ -261,7 +261,7 @@ def data_get(args: argparse.Namespace) -> int:
     from adlib.data import mvtec
 
     mvtec.get(args.category, Path(args.root), accept_license=args.accept_license, url=args.url,
-              sha256=args.sha256, say=log.info)
+              sha256=args.sha256)
     return 0
 
 

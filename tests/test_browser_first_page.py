@@ -38,7 +38,7 @@ def study(reports, names, configurations):
                 values = np.random.default_rng(i).uniform(0.4, 1, (6, 2))
                 write_csv(pd.DataFrame(values, columns=["label_free", "test"]).assign(
                     score=[OWN, OTHER, "ssim.mean", "ssim.top1", "squared.max", "squared.top1"],
-                    role=["its own", "chosen without labels", "", "", "", ""]),
+                    role=["own", "chosen", "", "", "", ""]),
                     folder / "score_study.csv")
     made, shows = Study(reports), []
     with pytest.MonkeyPatch.context() as patch:

@@ -238,7 +238,7 @@ def test_unlabelled_images_are_scored_without_metrics(course_root, tmp_path):
     folder = tmp_path / "reports" / "runs" / "nut" / "cae_mse" / "seed-0"
     assert json.loads(
         (folder / "metrics.json"
-         ).read_text())["auroc"]["test"]["why_absent"] == "this split has no labelled images"
+         ).read_text())["auroc"]["test"]["why_absent"] == "no_labels"
     assert sum(
         row["split"] == "test" for row in csv.DictReader((folder / "all_results.csv").open())) == 6
 

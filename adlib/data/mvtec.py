@@ -17,13 +17,13 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import filelock
 
-from adlib.config import InputError, check_known
+from adlib.config import InputError, check_known, log
 from adlib.data import files
 
 _SHARES = "https://www.mydrive.ch/shares/"
@@ -66,7 +66,7 @@ class _BadArchive(Exception):
 
 
 def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str | None = None,
-        sha256: str | None = None, say: Callable[[str], object] = print) -> list[Path]:
+        sha256: str | None = None) -> list[Path]:
     """Put categories of MVTec AD into `root`; those already there are left alone.
 
     A broken download stays in ROOT/.downloads, and the next call goes on with it.
@@ -91,7 +91,7 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
     missing = [name for name in names if not (root / name / "train" / "good").is_dir()]
     for name in names:
         if name not in missing:
-            say(f"{name}: already in {root / name}")
+            log.info("%s: already in %s", name, root / name)
         elif (root / name).exists():
             raise InputError(
                 f"{root / name} is in the way: it exists without train/good; move it elsewhere")
@@ -114,7 +114,7 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
         work.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(work / "lock", timeout=0):
             for source, wanted in jobs:
-                _install(source, wanted, root, work, sha256, say)
+                _install(source, wanted, root, work, sha256)
     except filelock.Timeout:
         raise InputError(
             f"another download into {root} is running; wait until it is done") from None
@@ -125,8 +125,7 @@ def get(categories: Sequence[str], root: Path, *, accept_license: bool, url: str
     return [root / name for name in names]
 
 
-def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str | None,
-             say: Callable) -> None:
+def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str | None) -> None:
     local = _local_path(source)
     name = local.name if local else PurePosixPath(urlsplit(source).path).name or "archive.tar.xz"
     if local and not local.is_file():
@@ -143,13 +142,13 @@ def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str
         whence = f" (as recorded in {records}; to trust the new one, delete that entry)"
     # of this address and no other, since it may be gone on with
     address = hashlib.sha256(source.encode()).hexdigest()[:8]
-    archive = local or _fetch(source, work / f"{address}-{name}", say)
+    archive = local or _fetch(source, work / f"{address}-{name}")
     try:
-        say(f"{name}: checking the hash of {_megabytes(archive.stat().st_size)}")
+        log.info("%s: checking the hash of %s", name, _megabytes(archive.stat().st_size))
         digest = _sha256(archive)
         if expected and digest != expected:
             raise _BadArchive(f"has the wrong sha256: expected {expected}, got {digest}{whence}")
-        say(f"{name}: unpacking {', '.join(wanted)}")
+        log.info("%s: unpacking %s", name, ", ".join(wanted))
         _unpack(archive, wanted, root, work / "unpacking")
     except _BadArchive as error:
         if not local:
@@ -161,7 +160,7 @@ def _install(source: str, wanted: list[str], root: Path, work: Path, sha256: str
     if not local:
         archive.unlink()
     for category in wanted:
-        say(f"{category}: now in {root / category}")
+        log.info("%s: now in %s", category, root / category)
 
 
 def _local_path(source: str) -> Path | None:
@@ -179,26 +178,26 @@ def _local_path(source: str) -> Path | None:
                      f"path of a .tar.xz")
 
 
-def _fetch(url: str, target: Path, say: Callable) -> Path:
+def _fetch(url: str, target: Path) -> Path:
     """Fetch an http(s) url to `target`, which is there only when it is whole. What came so far lies
     in TARGET.part, and every try goes on after it."""
     part = target.with_name(f"{target.name}.part")
     if target.exists():
         return target
     furthest = idle = 0
-    while problem := _once(url, part, say):
+    while problem := _once(url, part):
         furthest, idle = (size, 0) if (size := _size(part)) > furthest else (furthest, idle + 1)
         if idle >= len(PAUSES):
             raise InputError(
                 f"could not download {url}: {problem}; run the same command again to go on from "
                 f"{_megabytes(size)}, or get it by other means and give its path as the url")
-        say(f"{problem}; next try in {PAUSES[idle]:g} s")
+        log.info("%s; next try in %g s", problem, PAUSES[idle])
         time.sleep(PAUSES[idle])
     part.replace(target)
     return target
 
 
-def _once(url: str, part: Path, say: Callable) -> str:
+def _once(url: str, part: Path) -> str:
     """One try, from where the last one ended: "" when all is there, else what went wrong that
     another one may mend."""
     start = _size(part)
@@ -228,8 +227,8 @@ def _once(url: str, part: Path, say: Callable) -> str:
                     raise InputError(f"{url} sends more than {_megabytes(MAX_BYTES)}, too much to "
                                      "be right; check it")
                 if size // _STEP > (size - len(block)) // _STEP:
-                    say(f"{part.stem}: {_megabytes(size)}"
-                        + (f" of {_megabytes(end)}" if end else ""))
+                    log.info("%s: %s%s", part.stem, _megabytes(size),
+                             f" of {_megabytes(end)}" if end else "")
     if block is not None and end in (None, _size(part)):
         return ""
     return f"the connection broke off after {_size(part):,}" + (

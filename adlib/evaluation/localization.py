@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import ndimage
 
 from adlib.data.lazy import Lazy
+from adlib.evaluation.auroc import OneClassError
 
 LIMITS = {"au_pro_30": 0.30, "au_pro_05": 0.05}
 LEVELS = 4_000_000  # thresholds at most: then a rate is off by one in as many defective pixels
@@ -32,8 +33,8 @@ def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
 
     pixel_auroc: ties count half. pixel_ap: average precision, scikit-learn's definition (no
     interpolation). Regions: image (index), area (pixels), share (of the image), au_pro_30,
-    au_pro_05 (its own; the metric is their mean). Raises ValueError for unequal shapes, values that
-    are not finite, and masks without a defective or without a good pixel.
+    au_pro_05 (its own; the metric is their mean). Raises ValueError for unequal shapes and values
+    that are not finite, OneClassError for masks without a defective or without a good pixel.
     """
     masks = _inside(masks, areas)
     levels, above, at_least, bad, good = _counted(maps, masks, areas)
@@ -43,16 +44,6 @@ def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
     return {"pixel_auroc": float(bad @ (1 - (above + at_least) / 2 / good) / bad.sum()),
             "pixel_ap": float(bad @ (hits / (hits + at_least)) / bad.sum()),
             **{name: float(regions[name].mean()) for name in LIMITS}}, regions
-
-
-def au_pro(maps: np.ndarray, masks: np.ndarray, *, limit: float = 0.30) -> float:
-    """AU-PRO up to a false positive rate of `limit`, in (0,1]; the result is in [0,1]. Raises
-    ValueError as `measure` does."""
-    if not 0 < limit <= 1:
-        raise ValueError(f"limit is {limit}; give a false positive rate above 0 and up to 1")
-    levels, above, at_least, _, good = _counted(maps, masks, None)
-    credit = _credit(above / good, at_least / good, limit)
-    return float(_regions(maps, masks, levels, {"pro": credit})["pro"].mean())
 
 
 def _inside(masks: Pixels, areas: Pixels | None) -> Pixels:
@@ -90,7 +81,7 @@ def _counted(maps: Pixels, masks: Pixels, areas: Pixels | None
                                 minlength=len(levels) + 1)
         bad += np.bincount(_level(levels, one[mask]), minlength=len(levels))
     if not bad.any() or not total:
-        raise ValueError(f"the masks hold no {'good' if bad.any() else 'defective'} pixel")
+        raise OneClassError(f"the masks hold no {'good' if bad.any() else 'defective'} pixel")
     above, at_least = (np.cumsum(counts[:0:-1])[::-1] for counts in (above, at_least))
     return levels, above, at_least, bad, total
 

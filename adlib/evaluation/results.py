@@ -173,10 +173,10 @@ def score_study(table: pd.DataFrame, decision: Decision,
     """Every score's label-free AUROC beside the AUROC on test and train_bad, in the label-free
     order.
 
-    Columns score, label_free, test, train_bad, role (its own; chosen without labels or fixed in
-    advance).
+    Columns score, label_free, test, train_bad, role: own, chosen (without labels) or fixed (in
+    advance), joined by "+"; "" for none.
     """
-    how = "chosen without labels" if decision.chosen_without_labels else "fixed in advance"
+    how = "chosen" if decision.chosen_without_labels else "fixed"
     free = decision.ranking.get("all", [np.nan] * len(decision.ranking))
     rows = []
     for name, value in zip(decision.ranking["score"], free, strict=True):
@@ -185,9 +185,9 @@ def score_study(table: pd.DataFrame, decision: Decision,
         row = {"score": name, "label_free": value}
         for split in EVALUATION_SPLITS:
             row[split] = _auroc_or_nan(*arrays(scored, split))
-        roles = [word for word, which in (("its own", decision.reference), (how, decision.score))
+        roles = [code for code, which in (("own", decision.reference), (how, decision.score))
                  if which == name]
-        rows.append(row | {"role": " and ".join(roles)})
+        rows.append(row | {"role": "+".join(roles)})
     return pd.DataFrame(rows).sort_values("label_free", ascending=False, kind="stable",
                                           ignore_index=True)
 
@@ -275,8 +275,8 @@ def locate(part: Part, maps: np.ndarray, native: Lazy | None = None
 
     try:
         found, regions = measure(used)
-    except ValueError as error:  # masks that are all empty, say
-        return {"why_absent": str(error)}, pd.DataFrame()
+    except OneClassError:  # masks that are all empty, say
+        return {"why_absent": "one_class"}, pd.DataFrame()
     rows = []
     for name, chosen in _groups(kinds, shares).items():
         chosen = (chosen & (shares > 0)) | (shares == 0)
@@ -292,7 +292,7 @@ def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:
     """{split: {value, low, high, n_good, n_anomalous, why_absent}}.
 
     low and high: the 95 % interval for the finite test set (DeLong, on the logit scale). Where a
-    split has one class only, or no labels, value, low and high are None and why_absent says so.
+    split has one class only, or no labels, these are None, and why_absent one_class or no_labels.
     """
     by_split = {}
     for split in EVALUATION_SPLITS:
@@ -302,9 +302,8 @@ def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:
         try:
             entry["value"] = auroc(labels, scores)
             entry["low"], entry["high"] = auroc_interval(labels, scores)
-        except OneClassError as error:
-            entry["why_absent"] = (str(error) if len(labels) else
-                                   "this split has no labelled images")
+        except OneClassError:
+            entry["why_absent"] = "one_class" if len(labels) else "no_labels"
         by_split[split] = entry
     return by_split
 
@@ -329,8 +328,8 @@ def auroc_over_epochs(table: pd.DataFrame,
 
 def confounder_correlation(table: pd.DataFrame, appearance: typing.Mapping[str, np.ndarray]
                            ) -> dict[str, float | None]:
-    """What confounds the score where there is no defect: its Spearman correlation in [-1,1], over the
-    good test images, with each of {name: [N], a value a test image} (images.appearance).
+    """What confounds the score where there is no defect: its Spearman correlation in [-1,1], over
+    the good test images, with each of {name: [N], a value a test image} (images.appearance).
 
     None where either does not vary, and for fewer than 5 images.
     """

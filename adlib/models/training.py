@@ -1,7 +1,6 @@
 """Training: the loss, the loop, its schedule, its history, and the checkpoint of a killed run."""
 from __future__ import annotations
 
-import csv
 import math
 import os
 import time
@@ -46,8 +45,8 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
 
     Args:
         images: uint8 [N,3,S,S], good ones; validation: others, or None.
-        run: an `adlib.runs.Run`, whose folder gets checkpoint.pt, snapshots/ and history.csv. A
-            killed one goes on from its checkpoint; None keeps nothing on disk.
+        run: an `adlib.runs.Run`, whose folder gets checkpoint.pt and snapshots/. A killed one goes
+            on from its checkpoint; None keeps nothing on disk.
         loss: another than `loss_terms`: (images, reconstructions) -> scalar.
         area, validation_area: bool [N,S,S], which pixels count; the others are as if redrawn
             without an error.
@@ -95,8 +94,6 @@ def train(network: nn.Module, images: torch.Tensor, validation: torch.Tensor | N
                 "identity": run.identity, "history": history, "model": network.state_dict(),
                 "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict()})
             saved = time.monotonic()
-    if run is not None:
-        write_history(run.folder / "history.csv", history)
     return history
 
 
@@ -161,14 +158,6 @@ def counting(reconstruction: torch.Tensor, x: torch.Tensor, area: Area,
     if area is None:
         return reconstruction
     return torch.where(area[index][:, None], reconstruction, x.to(reconstruction.dtype))
-
-
-def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    with files.atomic_path(path) as temporary, temporary.open(
-            "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:

@@ -82,6 +82,8 @@ class Run:
 
     def save(self, detector: Detector, decision: Decision, results: Results) -> None:
         """Write everything the run came to, the metrics last: then it is finished."""
+        import pandas as pd
+
         from adlib.data import frame
         from adlib.evaluation.results import write_csv
 
@@ -92,9 +94,7 @@ class Run:
         if len(results.epochs):
             write_csv(results.epochs, self.folder / "epochs.csv")
         if detector.history:
-            from adlib.models.training import write_history
-
-            write_history(self.folder / "history.csv", detector.history)
+            write_csv(pd.DataFrame(detector.history), self.folder / "history.csv")
         if detector.can_be_reopened:
             save_state(detector, self.folder / "model.pt")
         else:

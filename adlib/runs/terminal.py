@@ -2,6 +2,7 @@
 closing table, predictions."""
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import time
@@ -9,7 +10,14 @@ import typing
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 from adlib.config import InputError, log
@@ -30,21 +38,22 @@ CELLS = 3  # categories side by side in it
 
 
 class Board:
-    """Says what fails, and how far the running tasks are: on a terminal in one live line, elsewhere
-    in a line now and then, which also says what starts and ends."""
+    """Says what fails, and how far the batch and its running tasks are: on a terminal in live bars,
+    elsewhere in a line now and then, which also says what starts and ends."""
     def __init__(self, forecast: typing.Mapping[Task, float]) -> None:
         """forecast: {task that is due: about how many seconds it takes}."""
         self.forecast, self.done, self.behind = dict(forecast), 0, 0.0
         self.began = self.shown = time.monotonic()
         self.console = Console(file=sys.stdout)
-        self.line = Progress(BarColumn(24), TextColumn("{task.description}"), console=self.console,
+        self.bars = Progress(BarColumn(24), TextColumn("{task.description}"), console=self.console,
                              transient=True, auto_refresh=False, redirect_stderr=False,
                              disable=not self.console.is_terminal)
-        self.line.start()
-        self.bar = self.line.add_task("", total=max(sum(self.forecast.values()), 1e-9))
+        self.bars.start()
+        self.batch = self.bars.add_task("", total=max(sum(self.forecast.values()), 1e-9))
+        self.running: dict[Task, TaskID] = {}
 
     def say(self, text: str) -> None:
-        if self.console.is_terminal:  # above the line; a long command stays in one piece
+        if self.console.is_terminal:  # above the bars; a long command stays in one piece
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             log.info("%s", text)
@@ -81,21 +90,25 @@ class Board:
         whole = sum(self.forecast.values())
         pace = self.seconds() / behind if behind > whole / 10 else 1.0
         left = forecast.duration(max(whole - behind, 0) * pace)
-        text = (f"{self._count()} done, about {left} left; "
-                + "; ".join(f"{job.task.title}: {_far(job)}" for job in running))
+        text = f"{self._count()} done, about {left} left"
         if not self.console.is_terminal:
-            self.say(text)
+            self.say("; ".join([text, *(_far(job)[0] for job in running)]))
             return
-        self.line.update(self.bar, completed=behind, description=text)
-        self.line.refresh()
+        self.bars.update(self.batch, completed=behind, description=text)
+        for job in running:
+            if job.task not in self.running:
+                self.running[job.task] = self.bars.add_task("")
+            said, done, of = _far(job)
+            self.bars.update(self.running[job.task], description=said, completed=done, total=of)
+        self.bars.refresh()
 
     def seconds(self) -> float:
         """Since the first task began."""
         return time.monotonic() - self.began
 
     def close(self) -> None:
-        """Take the line off the screen."""
-        self.line.stop()
+        """Take the bars off the screen."""
+        self.bars.stop()
 
     def _count(self) -> str:
         return f"{self.done} of {len(self.forecast)}"
@@ -103,6 +116,8 @@ class Board:
     def _end(self, task: Task) -> None:
         self.done += 1
         self.behind += self.forecast[task]
+        if task in self.running:
+            self.bars.remove_task(self.running.pop(task))
 
 
 def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
@@ -155,15 +170,16 @@ def predictions_summary(record: Record) -> str:
     return f"{text}. {kept}: {record.out}."
 
 
-def _far(job: Job) -> str:
-    """How far a task is: by its epochs, where it tells them."""
-    try:
+def _far(job: Job) -> tuple[str, float, float | None]:
+    """How far a task is, in words, what is done and of how much: by its epochs, where it tells
+    them."""
+    with contextlib.suppress(InputError, KeyError, TypeError):
         if job.task.kind == "run":
             state = files.read_json(run_folder.work(job.task.output.parent) / "progress.json")
-            return f"epoch {state['epoch']} of {state['epochs']}"
-    except (InputError, KeyError, TypeError):
-        pass
-    return f"{job.seconds():.0f} s"
+            return (f"{job.task.title}: epoch {state['epoch']} of {state['epochs']}, loss "
+                    f"{state['loss']:.4g}, {forecast.duration(state['seconds_left'])} left",
+                    state["epoch"], state["epochs"])
+    return f"{job.task.title}: {job.seconds():.0f} s", 0, None
 
 
 def _result(task: Task) -> str:
@@ -171,5 +187,5 @@ def _result(task: Task) -> str:
         return ""
     test = files.read_json(task.output.with_name("metrics.json"))["chosen"]["auroc"]["test"]
     if test.get("value") is None:
-        return f", no AUROC ({test.get('why_absent', 'no labels')})"
+        return f", no AUROC ({test.get('why_absent', 'no_labels').replace('_', ' ')})"
     return f", AUROC {test['value']:.4f}"

@@ -7,6 +7,7 @@ import http.client
 import http.server
 import io
 import json
+import logging
 import lzma
 import re
 import subprocess
@@ -18,7 +19,7 @@ import filelock
 import numpy as np
 import pytest
 
-from adlib.config import InputError
+from adlib.config import InputError, log
 from adlib.data import mvtec
 
 BLOCK = 1 << 16
@@ -122,9 +123,14 @@ def member(name, kind=tarfile.REGTYPE, link="", size=0) -> tarfile.TarInfo:
 
 
 def get(root, url=None, categories=("hazelnut", ), **options):
-    said = []
-    folders = mvtec.get(categories, root, accept_license=True, url=url, say=said.append, **options)
-    return folders, "\n".join(said)
+    handler = logging.StreamHandler(said := io.StringIO())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        folders = mvtec.get(categories, root, accept_license=True, url=url, **options)
+    finally:
+        log.removeHandler(handler)
+    return folders, said.getvalue().strip()
 
 
 def fails(root, url, **options) -> str:

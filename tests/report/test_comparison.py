@@ -468,7 +468,7 @@ def test_pixel_figures_belong_to_the_score_whose_map_was_measured(tmp_path):
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1)},
              localisation=found | {"pixel_auroc": 0.7}, seed=1)
     finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1)},
-             localisation={"why_absent": "no defect in any mask"})
+             localisation={"why_absent": "one_class"})
     rows = rows_of(tmp_path)
     assert math.isnan(rows.loc["cae_mse/reference", "pixel_auroc"])
     assert rows.loc["cae_mse", "au_pro_05"] == 0.5

@@ -71,7 +71,7 @@ def reports(tmp_path_factory):
             folder = finished(reports, name,
                               {OWN: ranks(NUT, 0.3, seed), OTHER: ranks(NUT, 1.5, seed)},
                               chosen=OTHER, seed=seed)
-            scores = [(OWN, 0.5, 0.6, "its own"), (OTHER, 0.9, 0.8, "chosen without labels"),
+            scores = [(OWN, 0.5, 0.6, "own"), (OTHER, 0.9, 0.8, "chosen"),
                       *((f"ssim.{kind}", 0.6, 0.5 + seed / 9, "")
                         for kind in ("mean", "top1", "other"))]
             write_csv(

@@ -30,8 +30,8 @@ def rewrite(folder, **changes):
 
 def study(folder, rows, own="a", chosen="b"):
     """A score_study.csv: {score: (label_free, test)}."""
-    roles = {own: "its own", chosen: "chosen without labels"
-             } if own != chosen else {own: "its own and chosen without labels"}
+    roles = {own: "own", chosen: "chosen"
+             } if own != chosen else {own: "own+chosen"}
     found = [{
         "score": name, "label_free": known, "test": real, "train_bad": math.nan, "role": roles.get(
             name, "")
@@ -206,7 +206,7 @@ def test_where_by_type_and_size_is_the_mean_over_seeds(tmp_path):
         finished(tmp_path, "mean_grey", {DISTANCE: ranks(NUT, 1.0)}, seed=seed,
                  localisation={"groups": [group]})
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)},
-             localisation={"why_absent": "masks that are all empty"})
+             localisation={"why_absent": "one_class"})
     (row, ) = questions.localization(table_of(tmp_path), tmp_path).to_dict("records")
     assert row == {"category": "nut", "configuration": "pca", "group": "crack", "images": 4,
                    **dict.fromkeys(comparison.PIXEL_METRICS, pytest.approx(0.7))}

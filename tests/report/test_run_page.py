@@ -156,7 +156,7 @@ def test_the_loss_has_a_line_for_what_was_measured():
 def test_every_score_stands_where_its_two_aurocs_are():
     study = pd.DataFrame({"score": ["squared.mean", "ssim.max"], "label_free": [0.75, 0.6],
                           "test": [1.0, 0.5], "train_bad": [np.nan, 0.9],
-                          "role": ["its own", "chosen without labels"]})
+                          "role": ["own", "chosen"]})
     page = english(charts.score_study(study, Text("Scores.")))
     assert [[mark["style"] for mark in row.select(".dot")] for row in page.select("tbody tr")] == [
         ["left:50.0%", "left:100.0%"], ["left:20.0%", "left:0.0%", "left:80.0%"]]

@@ -397,11 +397,11 @@ def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running
         shown.progress([running])
         now[0] += 1
     # what takes longer than forecast makes the rest longer, too
-    assert said == [f"0 of 4 done, about {left} min left; nut ok seed 0: epoch 3 of 9"
-                    for left in (2, 3, 4)]
+    assert said == [f"0 of 4 done, about {left} min left; nut ok seed 0: epoch 3 of 9, "
+                    "loss 0.25, 10 s left" for left in (2, 3, 4)]
 
 
-def test_on_a_terminal_there_is_one_live_line_and_a_long_command_stays_in_one_piece(
+def test_on_a_terminal_there_is_a_bar_for_the_batch_and_a_line_for_each_running_task(
         running, monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(terminal, "Console", functools.partial(
@@ -414,9 +414,11 @@ def test_on_a_terminal_there_is_one_live_line_and_a_long_command_stays_in_one_pi
         assert "start" not in screen.getvalue()
         now[0] += 20  # as forecast, so the rest is
         shown.progress([running])
-        live = screen.getvalue()
+        live = screen.getvalue().splitlines()[-2:]
         shown.failed(running.task, "the sky fell", log_too=False)
-    assert "0 of 2 done, about 60 s left; nut ok seed 0: epoch 3 of 9" in live
+        assert not shown.running
+    assert live[0].rstrip().endswith(" 0 of 2 done, about 60 s left")
+    assert live[1].rstrip().endswith(" nut ok seed 0: epoch 3 of 9, loss 0.25, 10 s left")
     assert "FAILED (1 of 2): nut ok seed 0: the sky fell\n" in screen.getvalue()
     assert f"to try again: {running.task.retry}\n" in screen.getvalue()
 

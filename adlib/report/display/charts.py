@@ -193,7 +193,7 @@ def score_study(study: pd.DataFrame, caption: str) -> Markup:
     if study[["label_free", "test"]].isna().all(axis=None):
         return Markup("")
     low = min(0.5, math.floor(10 * study[["label_free", "test"]].min().min()) / 10)
-    rows = [(sentences.score(row.score), row.role not in ("", "its own"),
+    rows = [(sentences.score(row.score), "chosen" in row.role or "fixed" in row.role,
              [(kind, 100 * (value - low) / (1 - low), f"{value:.3f}") for kind, value in (
                  ("open", row.label_free), ("test", row.test), ("bad", row.train_bad))
               if value == value]) for row in study.itertuples()]

@@ -252,7 +252,7 @@ def localization(measured: dict[str, typing.Any] | None) -> Text:
     if measured is None:
         return t("run.no_masks")
     if "why_absent" in measured:
-        return t("run.localization_impossible", why=measured["why_absent"])
+        return t("run.localization_impossible", why=named("why_absent", measured["why_absent"]))
     text = t("run.localization", n=measured["images"], auroc=measured["pixel_auroc"],
              ap=measured["pixel_ap"], au_pro_30=measured["au_pro_30"],
              au_pro_05=measured["au_pro_05"])

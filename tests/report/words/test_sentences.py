@@ -83,7 +83,7 @@ def test_scores_without_an_auroc_are_told_without_nan(absent):
 def test_scores_that_are_all_perfect_have_no_rank_correlation():
     perfect = pd.DataFrame({
         "score": ["a", "b", "c"], "label_free": [0.9, 0.8, 0.7], "test": 1.0,
-        "role": ["its own", "", ""]
+        "role": ["own", "", ""]
     })
     assert sentences.scores(perfect) == (
         "3 scores, the one in use in bold; on the test split: a 1.000.")
@@ -124,12 +124,12 @@ def test_too_few_held_out_images_are_said_to_be_too_few(n):
 def test_what_the_label_free_order_was_worth():
     table = pd.DataFrame({
         "score": ["a.own", "b.own", "c.own"], "label_free": [0.9, 0.8, 0.7],
-        "test": [0.6, 0.5, 0.95], "role": ["chosen without labels", "its own", ""]
+        "test": [0.6, 0.5, 0.95], "role": ["chosen", "own", ""]
     })
     text = sentences.scores(table)
     assert "3 scores" in text and "a.own 0.600, b.own 0.500." in text
     assert "rank correlation of -0.50" in text and "would have taken c.own (0.950)" in text
-    best = sentences.scores(table.assign(role=["", "", "its own and chosen without labels"]))
+    best = sentences.scores(table.assign(role=["", "", "own+chosen"]))
     assert "would have taken" not in best and "no score is better" in best
     # none held out; and two scores have no order to speak of
     for change in ({"label_free": math.nan}, {"score": table["score"]}):
@@ -320,8 +320,8 @@ def test_localisation_with_all_its_figures():
 
 def test_missing_and_empty_masks_are_distinguished():
     assert "no masks" in sentences.localization(None)
-    assert sentences.localization({"why_absent": "no mask shows a defect"
-                               }).endswith("cannot be judged: no mask shows a defect.")
+    assert sentences.localization({"why_absent": "one_class"}).endswith(
+        "cannot be judged: the masks mark no pixel, or every one.")
 
 
 def test_masks_on_disk_reach_the_sentence(mvtec_root):
