@@ -218,13 +218,6 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
     return category
 
 
-def open_from(data_root: str, name: str, exclude: typing.Sequence[str] = ()
-              ) -> tuple[Category, str]:
-    """find_root and open_category in one: the category, and the rule that found its folder."""
-    root, rule = find_root(data_root)
-    return open_category(root, name, exclude), rule
-
-
 def _excluded(root: Path, name: str, train: list[Path], test: list[Path],
               exclude: typing.Sequence[str]) -> set[Path]:
     keys = {key: path for path in train for key in (

@@ -367,4 +367,4 @@ def _pixel_metrics(metrics: list[dict], name: str) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=2048)
 def _read(path: Path, stamp: int) -> typing.Any:
-    return pd.read_csv(path) if path.suffix == ".csv" else files.read_json(path)
+    return pd.read_csv(path) if path.suffix == ".csv" else run_folder.metrics(path.parent)

@@ -126,7 +126,8 @@ def _due(task: Task, opened: dict[tuple[str, str, str], layout.Category]) -> str
 
 def _category(task: Task) -> layout.Category:
     excluded = Config(exclude=task.params.get("exclude", "")).excluded
-    return layout.open_from(task.params["data_root"], task.params["category"], excluded)[0]
+    root, _ = layout.find_root(task.params["data_root"])
+    return layout.open_category(root, task.params["category"], excluded)
 
 
 def _never_run(task: Task) -> str:

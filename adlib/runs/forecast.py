@@ -54,7 +54,7 @@ def of_tasks(tasks: typing.Iterable[Task]) -> dict[Task, float]:
         key = task.params.get("data_root", ""), task.params.get("category", "")
         if key[1] and key not in counts:
             try:
-                category = layout.open_from(*key)[0]
+                category = layout.open_category(layout.find_root(key[0])[0], key[1])
                 counts[key] = len(category.train), len(category.test)
             except InputError:  # the task will meet it too, and say so
                 counts[key] = 0, 0

@@ -42,8 +42,9 @@ if name == "killed":
     os.kill(os.getpid(), 9)
 if name != "silent":
     sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
-    category, source = layout.open_from(data_root, category)
-    run = run_folder.start(types.SimpleNamespace(config=config, asked=config, category=category,
+    root, source = layout.find_root(data_root)
+    category = layout.open_category(root, category)
+    run = run_folder.start(types.SimpleNamespace(config=config, requested=config, category=category,
                                                  source=source, grey_range=None, looked_at=None,
                                                  fit_choice=None, left_out=None),
                            types.SimpleNamespace(weights="none"))

@@ -17,6 +17,7 @@ from adlib.data import files
 from adlib.data.part import open_part
 from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold
+from adlib.report.display import components, gallery
 from adlib.runs import inference, run_folder, terminal
 from adlib.runs.prediction_record import Prediction
 from tests import tolerances
@@ -212,8 +213,8 @@ def test_a_run_is_reopened_in_its_own_precision(course_root, tmp_path, monkeypat
 
 @pytest.mark.parametrize("changes", [KINDS[0], KINDS[9]], ids=named)
 def test_one_threshold_in_every_file(course_root, course_run, tmp_path, changes):
-    """metrics.json, predictions.json and the ONNX file of a run hold one and the same number, and
-    call the same images anomalous that all_results.csv does."""
+    """metrics.json, predictions.json, the ONNX file and the page of a run hold one and the same
+    number, and call the same images anomalous that all_results.csv does."""
     ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
     folder = course_run(**changes)
@@ -225,6 +226,8 @@ def test_one_threshold_in_every_file(course_root, course_run, tmp_path, changes)
     metadata = ort.InferenceSession(onnx).get_modelmeta().custom_metadata_map
     threshold = Threshold(np.array(measured["calibration"]["scores"]), 0.3)
     assert predictions["threshold"] == threshold.value == json.loads(metadata["threshold"])
+    page = components.threshold(table, gallery.judged(folder)[1], predictions["score"])
+    assert f'data-threshold="{threshold.value!r}"' in page
     assert predictions["target_fpr"] == json.loads(metadata["target_fpr"]) == 0.3
     assert json.loads(metadata["calibration_images"]) == predictions["calibration_images"] == 3
     assert measured["chosen"]["score"] == predictions["score"] == json.loads(metadata["score"])

@@ -24,7 +24,7 @@ def setting(course_root, tmp_path):
 def begin(setting, weights="none"):
     """Start a run of (config, category), with a detector of which only the weights matter."""
     config, category = setting
-    part = SimpleNamespace(config=config, asked=config, category=category, source="parameter",
+    part = SimpleNamespace(config=config, requested=config, category=category, source="parameter",
                            grey_range=None, looked_at=None, fit_choice=None, left_out=None)
     return run_folder.start(part, SimpleNamespace(weights=weights))
 
@@ -84,7 +84,7 @@ def test_a_killed_run_is_interrupted_and_its_folder_free(setting, course_root):
         from adlib.data import layout
         from adlib.runs import run_folder
         config = Config(**{config.as_dict()!r})
-        part = SimpleNamespace(config=config, asked=config, source="parameter", grey_range=None,
+        part = SimpleNamespace(config=config, requested=config, source="parameter", grey_range=None,
                                fit_choice=None, left_out=None,
                                category=layout.open_category(Path({str(course_root)!r}), "nut"))
         run_folder.start(part, SimpleNamespace(weights="none"))

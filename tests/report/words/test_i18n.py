@@ -42,7 +42,7 @@ FAMILIES = {
                 "gradient", "the anomaly", "a patch", "its nearest good one", "as it is",
                 "disturbed",
                 "deviation"},
-    "foreign_kind": set(foreign_pictures.KINDS)}
+    "foreign_kind": set(foreign_pictures.KINDS), "why_absent": {"one_class"}}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
                                            "folder")),
            *(f"problem.{code}" for code in ("unreadable", "unnamed", "outside", "eight_bits",
