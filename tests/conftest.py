@@ -2,8 +2,10 @@
 own, tiny data sets."""
 from __future__ import annotations
 
+import collections
 import copy
 import functools
+import gc
 import itertools
 import json
 import logging
@@ -29,11 +31,13 @@ from tests import handmade
 from tests.tiny_study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
-# files of long tests, the longest first
-LONG = ("test_faults", "test_end_to_end", "test_onnx_export", "test_pinned_numbers",
-        "test_benchmarks", "test_honesty", "test_browser", "test_inference", "test_training",
-        "test_frames", "test_onnx_tiles", "test_fused", "test_browser_first_page", "test_notebooks",
-        "test_security")
+# Files of long tests, the longest first, in groups that a worker does better alone: one alone then
+# has the process that tests/forked.py forks from, or has learnt to export.
+LONG = (("test_faults", "test_end_to_end", "test_training", "test_benchmarks", "test_notebooks",
+         "test_security"),
+        ("test_onnx_export", "test_onnx_tiles", "test_inference", "test_browser",
+         "test_browser_first_page"),
+        ("test_pinned_numbers", "test_honesty", "test_robust", "test_fused", "test_frames"))
 # a suite that was started in the background ignores it, and so would what its tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # no timing in a test, and the same examples every time
@@ -45,9 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each worker's share, which is so many in a row, begins with long tests: what the workers
     share out at the end is short."""
     shares = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
-    short = [item for item in items if item.path.stem not in LONG]
-    for i, name in enumerate(LONG):
-        shares[i % len(shares)] += [item for item in items if item.path.stem == name]
+    of_file = collections.defaultdict(list)
+    for item in items:
+        of_file[item.path.stem].append(item)
+    for i, group in enumerate(LONG):
+        for name in group:
+            shares[i % len(shares)] += of_file.pop(name, [])
+    short = list(itertools.chain(*of_file.values()))
     sizes = [(len(items) * (i + 1)) // len(shares) - (len(items) * i) // len(shares)
              for i in range(len(shares))]
     for share, size in zip(shares, sizes, strict=True):
@@ -55,6 +63,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         share += short[:room]
         del short[:room]
     items[:] = [*itertools.chain(*shares), *short]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no garbage collection looks through its objects again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

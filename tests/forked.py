@@ -7,6 +7,7 @@ signals, standard output, exit codes. Where systems cannot fork, commands start 
 """
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -107,6 +108,10 @@ def _become(cwd: Path, env: dict[str, str]) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    if (Path(env.get("PYTHONPATH", "")) / "sitecustomize.py").exists():  # what a new one imports
+        sys.path.insert(0, env["PYTHONPATH"])
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
 
 
 def _compute(env: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """What tests/forked.py forks from: everything that a batch, its notebooks and its report import,
 and the templates that they fill."""
+import gc
 import os
 
 import IPython.core.interactiveshell  # noqa: F401
@@ -38,3 +39,7 @@ for name in ("index.html.j2", "run.html.j2"):
 # torch makes its pool of threads anew in what is forked once tests/forked.py has set their number:
 # two threads that ask for it at once find none ("Invalid thread pool!"), so one asks before.
 os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
+
+# Nor does any collection of theirs look through what is imported here: to look is to write, and
+# what is written is copied.
+gc.freeze()

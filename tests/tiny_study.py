@@ -78,8 +78,7 @@ class Study:
                 str(self.reports), *self.engine, *more]
 
     def begin(self, *more: str, **environment: str) -> forked.Command | subprocess.Popen:
-        start = forked.cold if "PYTHONPATH" in environment else forked.begin
-        return start("adlib", self.words(*more), self.place, environment)
+        return forked.begin("adlib", self.words(*more), self.place, environment)
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         child = self.begin(*words, **environment)
