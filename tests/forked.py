@@ -108,8 +108,9 @@ def _become(cwd: Path, env: dict[str, str]) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    if (Path(env.get("PYTHONPATH", "")) / "sitecustomize.py").exists():  # what a new one imports
-        sys.path.insert(0, env["PYTHONPATH"])
+    place = env.get("PYTHONPATH", "")
+    if place and (Path(place) / "sitecustomize.py").exists():  # which a new interpreter imports
+        sys.path.insert(0, place)
         sys.modules.pop("sitecustomize", None)
         importlib.import_module("sitecustomize")
 

@@ -31,7 +31,7 @@ from adlib.data.part import open_part
 from adlib.data.synthetic import drawing
 from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.results import Results, evaluate
-from adlib.models import detectors, fused, registry
+from adlib.models import registry
 from adlib.models.detector import fit
 
 RECORDED = Path(__file__).with_name("pinned_numbers.json")
@@ -45,8 +45,6 @@ FLOOR = 1e-6  # relative: numbers that no weight decides are sums in float64 of 
 # Four small steps: at the study's own rate, forty amplify a last digit to the size of a score.
 SMALL = {"image_size": 64, "epochs": 2, "batch_size": 9, "lr": 3e-4, "weights": "none", "held_out": 0.25,
          "target_fpr": 0.2, "precision": "float32", "device": "cpu", "category": "hazelnut"}
-# Of the three that are trained with synthetic anomalies, one is with as many as a study's.
-FEW = {"classifier", "fused_cross"}
 KINDS = {"cae": {}, "cae_ssim": {"model": "cae", "ssim_weight": 0.5}, "resnet18": {},
          "to_pixels": {"lr": 1e-4}, "to_features": {"lr": 1e-4}, "pca": {}, "gaussian": {},
          "gaussian_anywhere": {}, "memory": {}, "classifier": {}, "fused": {},
@@ -75,14 +73,6 @@ def drawn(place: Path) -> Path:
 
 def run(config: Config, moved: int = 0) -> Results:
     """A run by the spine; moved > 0: with initial weights that differ by some last digits."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in ((fused, "SYNTHETIC", 80), (fused, "VIEWS", 40),
-                                    (detectors, "BANK", 800)) if config.name in FEW else ():
-            patch.setattr(module, name, value)
-        return _run(config, moved)
-
-
-def _run(config: Config, moved: int) -> Results:
     part, detector = open_part(config), registry.build(config)
     generator = torch.Generator().manual_seed(moved)
     with torch.no_grad():
@@ -218,8 +208,7 @@ def test_another_run_would_be_noticed(name, changes, root):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", required=True, help="record them anew")
-    parser.add_argument("--only", nargs="+", help="of these names alone")
-    only = parser.parse_args().only
+    parser.parse_args()
     torch.set_num_threads(1)
     shared = Path(os.environ.get("ADLIB_SHARED", ROOT.parent / "shared"))
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
@@ -230,8 +219,7 @@ def main() -> None:
         if shared.is_dir():
             images = shared / "data" / "Image_Anomaly_Detection"
             configs |= {name: configured(name, images, shared) for name in REAL}
-        for name in only or configs:
-            config = configs[name]
+        for name, config in configs.items():
             recorded[name] = record(config)
             print(name, recorded[name]["spread"], flush=True)
     lines = [f"{json.dumps(name)}: {json.dumps(recorded[name], sort_keys=True)}"
