@@ -14,7 +14,7 @@ import pandas as pd
 
 from adlib.data import files, layout
 from adlib.data.lazy import Lazy
-from adlib.evaluation import localization
+from adlib.evaluation import localization, operating_point
 from adlib.evaluation.auroc import OneClassError, auroc, auroc_interval
 from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.ranks import rank_correlation
@@ -374,13 +374,9 @@ def _auroc_or_nan(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _best_f1(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    best = {"f1": -1.0}
-    for threshold in np.unique(scores):
-        called = scores >= threshold
-        hits = int((called & (truth == 1)).sum())
-        f1 = 2 * hits / (called.sum() + truth.sum())
-        if f1 > best["f1"]:
-            best = {"threshold": float(threshold), "f1": float(f1),
-                    "false_positives": float(called[truth == 0].mean()),
-                    "detections": float(hits / truth.sum())}
-    return best
+    cut = operating_point.oracle(truth, scores)
+    found = operating_point.counts(truth, scores, cut)
+    wrong = found["missed"] + found["false_positives"]
+    return {"threshold": float(scores[scores > cut].min()),  # the lowest that is called anomalous
+            "f1": 2 * found["found"] / (2 * found["found"] + wrong),
+            "false_positives": found["fpr"], "detections": found["recall"]}

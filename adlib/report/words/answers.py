@@ -22,12 +22,6 @@ NAMED = 4  # rows that a sentence names
 Tables = dict[tuple[str, str], pd.DataFrame]  # {(category, configuration): a table of its run}
 
 
-def interval(row: typing.Mapping[str, typing.Any], value: str = "auroc", low: str = "low",
-             high: str = "high") -> str:
-    """'0.797 [0.66, 0.94]' from three columns of a row."""
-    return f"{row[value]:.3f} [{row[low]:.2f}, {row[high]:.2f}]"
-
-
 # ---- the answer: what ranking.answer found, in words
 
 
@@ -103,8 +97,10 @@ def short(found: Answer) -> Text:
                        label=label(found.unjudged["configuration"])), t("answer.try")])
     if found.best is None:
         return t("answer.none_random" if found.random else "answer.none", category=found.category)
+    best = found.best
     return t("answer.short", category=found.category, rows=labels(found.tied[:1]),
-             auroc=interval(found.best), rates=rates(found.best), level=level(found))
+             auroc=f"{best['auroc']:.3f} [{best['low']:.2f}, {best['high']:.2f}]",
+             rates=rates(best), level=level(found))
 
 
 def overall(rows: pd.DataFrame) -> Text | None:
