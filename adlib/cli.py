@@ -100,11 +100,11 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
         print(f"wrote {markdown}")
     if pages:
         print(f"copied the pages to {pages}, {report_copy.copy(reports, Path(pages)) / 1e6:.1f} MB")
-    found = [ranking.answer(seen.rows, category) for category in seen.categories]
+    by_category = [ranking.answer(seen.rows, category) for category in seen.categories]
     print("", terminal.closing_table(matrix.closing(seen.rows)), "", sep="\n")
-    print(*map(answers.short, found), f"\nReport: {forecast.near(index)}", sep="\n")
+    print(*map(answers.short, by_category), f"\nReport: {forecast.near(index)}", sep="\n")
     done = seen.table.loc[seen.table["status"] == "finished", "folder"]
-    for folder in [*(one.best["folder"] for one in found if one.best), *done][:1]:
+    for folder in [*(one.best["folder"] for one in by_category if one.best), *done][:1]:
         print(f"Next: adlib predict {shlex.quote(forecast.near(reports / folder))} FOLDER")
 
 
@@ -167,9 +167,9 @@ def predict(args: argparse.Namespace) -> int:
     told, due = False, [] if args.watch else predictions.sources(given)
     bar = terminal.counted()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
-        known = len(record.latest)
+        before = len(record.latest)
         if args.watch:
-            print(f"watching {given[0]}, {known} pictures known; Ctrl-C ends", flush=True)
+            print(f"watching {given[0]}, {before} pictures known; Ctrl-C ends", flush=True)
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         ahead, overlaid = 0 if args.watch else predictions.AHEAD, not args.no_overlays
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
@@ -177,7 +177,7 @@ def predict(args: argparse.Namespace) -> int:
             if record.changed_at is not None and not told:
                 print(use_sentences.warning(record), flush=True)
                 told = True
-    if due and known and len(record.latest) == known:
+    if due and before and len(record.latest) == before:
         print(f"all of these pictures have a row in {args.out} already")
     print(terminal.predictions_summary(record), *filter(None, [use_sentences.warning(record)]),
           sep="\n")

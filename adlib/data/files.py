@@ -178,11 +178,11 @@ def forget(newest: Path, kept_bytes: float, written: float = math.inf) -> None:
 
 
 def _unique(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         (key, _), = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"it has {key!r} twice")
-    return found
+    return mapping
 
 
 def _plain(value: object) -> object:
@@ -222,11 +222,11 @@ def stamp_of(path: Path) -> str:
     """What a changed file has another of: place, size, times of change. InputError where it cannot
     be asked."""
     try:
-        found = path.stat()
+        state = path.stat()
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     if is_special(path):
         raise InputError(f"cannot read {path}: {NO_FILE}; take it out")
     # Nobody can set the second time: copies that keep the first one, and clocks put back, change it
     # all the same.
-    return f"{str(path.resolve())!a}|{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}"
+    return f"{str(path.resolve())!a}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}"

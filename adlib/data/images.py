@@ -85,9 +85,9 @@ def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None
     """
     if given:
         return reading.parsed(given)
-    known = cache_dir() / "ranges" / f"{_key(good)}.json"
+    memory = cache_dir() / "ranges" / f"{_key(good)}.json"
     with contextlib.suppress(InputError, TypeError, ValueError):  # missing, or damaged
-        kept = tuple(map(float, files.read_json(known)))
+        kept = tuple(map(float, files.read_json(memory)))
         if len(kept) in (0, 2):
             return kept or None
 
@@ -95,9 +95,9 @@ def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None
         with contextlib.suppress(Exception):
             return reading.extent(path)
 
-    found = reading.union(files.in_threads(extent, good))
-    files.write_json(known, found or ())
-    return found
+    extent_of_all = reading.union(files.in_threads(extent, good))
+    files.write_json(memory, extent_of_all or ())
+    return extent_of_all
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

@@ -155,18 +155,18 @@ def below(folder: Path, enter: typing.Callable[[Path], object] = lambda link: No
     Linked folders are read, too, after `enter` was asked; not those that lead back to where they
     lie. Raises InputError for a link in a linked folder, which could multiply without end.
     """
-    found, entered = [], (*entered, os.path.realpath(folder))
+    paths, entered = [], (*entered, os.path.realpath(folder))
     for path in _visible(folder):
         if not path.is_dir():  # a link to nothing or a pipe is an image, too, and named when read
-            found += [path] * ((path.suffix.lower() in SUFFIXES | NOT_READ) == images)
+            paths += [path] * ((path.suffix.lower() in SUFFIXES | NOT_READ) == images)
         elif not path.is_symlink():
-            found += below(path, enter, entered, linked, images)
+            paths += below(path, enter, entered, linked, images)
         elif (real := os.path.realpath(path)) not in entered:
             enter(path)
             if linked:
                 raise InputError(f"{path} is a link in a linked folder; link to {real} directly")
-            found += below(path, enter, entered, linked=True, images=images)
-    return sorted(found)
+            paths += below(path, enter, entered, linked=True, images=images)
+    return sorted(paths)
 
 
 def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()) -> Category:
@@ -184,10 +184,10 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
     name = name or names[0]
     if name not in names:
         raise InputError(f"category {name!r} is not in {root}{did_you_mean(name, names)}")
-    place, found = root / name, defaultdict(list)
+    place, by_role = root / name, defaultdict(list)
     for path in below(place, lambda link: untrusted.check_inside(root, name, link)):
-        found[_role(path.relative_to(place).parts)].append(path)
-    train, flat, nested, marks = (found[role] for role in ("train", "flat", "nested", "mask"))
+        by_role[_role(path.relative_to(place).parts)].append(path)
+    train, flat, nested, marks = (by_role[role] for role in ("train", "flat", "nested", "mask"))
     excluded = _excluded(root, name, train, [*flat, *nested], exclude)
     if not (train := [path for path in train if path not in excluded]):
         raise InputError(f"{place / 'train' / 'good'} holds no image"
@@ -198,20 +198,21 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
             f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "
             f"{nested[0].relative_to(flat[0].parent)}); use either a flat test folder or one "
             "folder a defect")
-    untrusted.check_paths(root, name, (path for paths in found.values() for path in paths))
+    untrusted.check_paths(root, name, (path for paths in by_role.values() for path in paths))
     for about in (labels := label_file(root), root / MARKER):
         if os.path.lexists(about):
             untrusted.check_inside(root, name, about)
-    layout = ("mvtec" if nested else "course" if labels.exists() or found["train_bad"] else "plain")
+    layout = "mvtec" if nested else (
+        "course" if labels.exists() or by_role["train_bad"] else "plain")
     readable = [path for path in marks if path.suffix.lower() not in NOT_READ]
     test, mirrored = (
         {path: path.relative_to(place).parts[1:] for path in paths} for paths in (nested or flat,
                                                                                   readable))
     masks, strays = pairing.pair(test, mirrored)
     category = Category(root, name, layout, (root / MARKER).is_file(), tuple(train),
-                        tuple(test), tuple(found["train_bad"]), masks,
-                        (*found[""], *strays, *(path for path in marks if path not in mirrored)),
-                        tuple(found["roi"]), tuple(found["ignore"]), tuple(sorted(excluded)))
+                        tuple(test), tuple(by_role["train_bad"]), masks,
+                        (*by_role[""], *strays, *(path for path in marks if path not in mirrored)),
+                        tuple(by_role["roi"]), tuple(by_role["ignore"]), tuple(sorted(excluded)))
     pairing.check_good({path: path.relative_to(place).parts[2:] for path in train})
     pairing.check_defective({path: at for path, at in test.items()
                              if category.defect(path) not in ("", "good")})
@@ -228,10 +229,10 @@ def _excluded(root: Path, name: str, train: list[Path], test: list[Path],
     others = {folder.name for folder in folders(root)} - {name}
     if absent := [key for key, path in named.items()
                   if not path and "".join(PureWindowsPath(key).parts[:1]) not in others]:
-        known = {pairing.folded(key) for path in test
-                 for key in (path.relative_to(root).as_posix(), path.name)}
+        in_test = {pairing.folded(key) for path in test
+                   for key in (path.relative_to(root).as_posix(), path.name)}
         tested = [key for key in absent
-                  if pairing.folded(PureWindowsPath(key).as_posix()) in known]
+                  if pairing.folded(PureWindowsPath(key).as_posix()) in in_test]
         raise InputError(f"exclude names {len(absent)} images that are not among the good training "
                          f"images of {root / name} ({untrusted.sanitized(some(absent))})"
                          + f", {len(tested)} of them among its test images" * bool(tested)
@@ -300,8 +301,8 @@ def contents(category: Category) -> dict[str, str]:
     paths = [*category.train, *category.test, *category.train_bad, *category.masks.values()]
     hashes = {category.key(path): value for path, value in files.content_hashes(paths).items()}
     for key in ("roi", "ignore"):  # one file may be either
-        found = files.content_hashes(getattr(category, key))
-        hashes |= {f"{key} {category.key(path)}": value for path, value in found.items()}
+        by_path = files.content_hashes(getattr(category, key))
+        hashes |= {f"{key} {category.key(path)}": value for path, value in by_path.items()}
     path = label_file(category.root)
     if category.layout == "course" and path.is_file():
         try:

@@ -80,9 +80,9 @@ def read(path: Path, picture: Path) -> tuple[np.ndarray, Notes]:
     mask, turned = _turned(mask, shown, tag)
     pixels, grey = _marked(mask, lossy)
     share = pixels.mean()
-    found = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
+    noted = {"empty": share == 0, "most": share > 0.5, "levels": len(np.unique(grey)) > 2,
              turned: bool(turned)}
-    return pixels, Counter(note for note, holds in found.items() if holds)
+    return pixels, Counter(note for note, holds in noted.items() if holds)
 
 
 def native(picture: Path, mask: Path | None) -> np.ndarray:

@@ -52,7 +52,7 @@ def check_good(pictures: Places) -> None:
 def check_defective(pictures: Places) -> None:
     """Raises InputError for masks and good parts among the pictures of defects, and for two
     pictures in a folder that no mask could tell apart."""
-    known: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path, place in pictures.items():
         folders = [folded(name) for name in place[:-1]]
         if FOLDERS & {*folders} or "mask" in folders[1:]:
@@ -61,7 +61,7 @@ def check_defective(pictures: Places) -> None:
         if "good" in folders:
             raise InputError(f"{path.parent} calls pictures good that lie in the folder of a "
                              "defect; move them to the good ones")
-        if (other := known.setdefault(_stem(place).removesuffix("_mask"), path)) is not path:
+        if (other := by_stem.setdefault(_stem(place).removesuffix("_mask"), path)) is not path:
             near = path.name if path.parent == other.parent else path
             raise InputError(f"{other} and {near} are two pictures of one name, by which "
                              "masks are found; rename one, or move it to the masks if it is one")

@@ -200,10 +200,10 @@ def open_part(config: Config) -> Part:
     part = Part(dataclasses.replace(config, category=category.name), category, source, kept, held)
     if config.roi != "auto":
         return part
-    found = background.region(images.load(category.train, background.SIDE, part.grey_range))
-    if found[0] is None:
-        log.warning("roi: auto cuts nothing off: %s", background.WHY[found[1]])
-    return dataclasses.replace(part, found=found)
+    mask = background.region(images.load(category.train, background.SIDE, part.grey_range))
+    if mask[0] is None:
+        log.warning("roi: auto cuts nothing off: %s", background.WHY[mask[1]])
+    return dataclasses.replace(part, found=mask)
 
 
 def split(n: int, held_out: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,14 +49,14 @@ def groups(*sets: Images) -> torch.Tensor:
     far = (alike - middle) / (1.4826 * np.nanmedian(np.abs(alike - middle), axis=1,
                                                     keepdims=True)).clip(FLOOR)
     siblings = (np.minimum(far, far.T) > FAR) | (alike > SAME)
-    _, found = connected_components(siblings, directed=False)
-    size, linked = np.bincount(found), np.bincount(found, siblings.sum(axis=1))
-    chained = (linked < size * (size - 1) / 2)[found]
-    alike_by_pair = ~chained & (size[found] > 1)
-    found = np.where(chained, len(size) + np.arange(n), found)
-    if len(np.unique(found)) < FEWEST or chained.sum() > alike_by_pair.sum():
+    _, group = connected_components(siblings, directed=False)
+    size, linked = np.bincount(group), np.bincount(group, siblings.sum(axis=1))
+    chained = (linked < size * (size - 1) / 2)[group]
+    alike_by_pair = ~chained & (size[group] > 1)
+    group = np.where(chained, len(size) + np.arange(n), group)
+    if len(np.unique(group)) < FEWEST or chained.sum() > alike_by_pair.sum():
         return torch.arange(n)
-    _, first, number = np.unique(found, return_index=True, return_inverse=True)
+    _, first, number = np.unique(group, return_index=True, return_inverse=True)
     return torch.from_numpy(first.argsort().argsort()[number])
 
 
@@ -68,9 +68,9 @@ def numbered(good: Images, fitted_on: torch.Tensor, of: torch.Tensor) -> torch.T
         fitted_on: int64 [n], indices of `good`. of: int64 [n], their numbers.
     """
     group = groups(good)
-    known = torch.full((len(group), ), -1)
-    known[group[fitted_on]] = of
-    return known[group]
+    numbers = torch.full((len(group), ), -1)
+    numbers[group[fitted_on]] = of
+    return numbers[group]
 
 
 def copies(images: torch.Tensor) -> np.ndarray:

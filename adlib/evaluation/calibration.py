@@ -232,10 +232,10 @@ def _scored(detector: Detector, scale: Scale, images: Images,
 
     # Into a block that is there beforehand: small blocks that stay, among the large ones of maps
     # that go, keep glibc from using the room of those again, and cost 16 KB an image.
-    parts = tables()
-    first = next(parts, pd.DataFrame())
+    scored = tables()
+    first = next(scored, pd.DataFrame())
     values, filled = np.empty((len(images), first.shape[1])), 0
-    for table in itertools.chain([first], parts):
+    for table in itertools.chain([first], scored):
         values[filled:filled + len(table)] = table.to_numpy()
         filled += len(table)
     return pd.DataFrame(values, columns=first.columns)

@@ -191,7 +191,7 @@ class ConditionsTest:
         light that saturates also takes contrast, and contrast takes detail; not the reverse. None
         where pictures of the calibration are so, too: of several kinds, one comes now."""
         best = max(bet.total for bet in self._bets.values())
-        found = []
+        changes = []
         for (name, sign), cause in CAUSES.items():
             bet = self._bets.get((name, sign))
             if bet is None or bet.total < min(ARL, best):
@@ -203,9 +203,9 @@ class ConditionsTest:
             now = np.median(self._recent[name][start:])
             if np.mean(sign * good >= sign * now) <= RARE:
                 by = sign * float(np.median(off[start:]))
-                found.append(Change(start + 1, self.n, cause, by))
-        most = max((change.by for change in found), default=0.0)
-        return next((change for change in found if change.by >= min(most, FAR) / 3), None)
+                changes.append(Change(start + 1, self.n, cause, by))
+        most = max((change.by for change in changes), default=0.0)
+        return next((change for change in changes if change.by >= min(most, FAR) / 3), None)
 
 
 def compare(calibration: typing.Mapping[str, np.ndarray], values: typing.Mapping[str, np.ndarray],

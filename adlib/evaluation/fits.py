@@ -99,11 +99,11 @@ def _measured(opened: Part, order: np.ndarray, sizes: np.ndarray,
             score_table(detector, {"distance": (0.0, 1.0)}, images)["distance.top1"]
             for images in (under.good.select(held), _laid(under, drawn))])
     labels = np.r_[np.zeros(len(held), int), np.ones(n, int)]
-    found = {how: auroc(labels, values) for how, values in scores.items()}
-    best = max(found, key=found.get)
+    aurocs = {how: auroc(labels, values) for how, values in scores.items()}
+    best = max(aurocs, key=aurocs.get)
     chosen = next(how for how in known if how == best or paired_test(
         labels, scores[best], scores[how])[1] >= LEVEL)
-    return {"fit": chosen, "reason": "measured", "auroc": found, "good": len(held), "synthetic": n}
+    return {"fit": chosen, "reason": "measured", "auroc": aurocs, "good": len(held), "synthetic": n}
 
 
 def _anomalous(opened: Part, good: ImageSet, n: int) -> Lazy:

@@ -76,8 +76,8 @@ def _laid(image: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
 
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     """Is each good picture called foreign by what was fitted on the other folds? bool [N]."""
-    known, of = known_good(part)
-    features, n = decision.foreign.features(known), len(part.good)
+    pictures, of = known_good(part)
+    features, n = decision.foreign.features(pictures), len(part.good)
     called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
     for rest, held in folds(n, FOLDS, part.config.seed):
         some = np.isin(np.arange(len(features)) % n, rest)

@@ -84,8 +84,8 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
 
 def _tested(part: Part, random: np.random.Generator, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of up to `most` test images of each class, and their labels."""
-    known = layout.read_labels(part.category)
-    labels = np.array([int(known[key].anomalous) if key in known else -1
+    labelled = layout.read_labels(part.category)
+    labels = np.array([int(labelled[key].anomalous) if key in labelled else -1
                        for key in part.test.keys], dtype=int)
     chosen = [random.permutation(np.flatnonzero(labels == truth))[:most] for truth in (0, 1)]
     index = np.sort(np.concatenate(chosen)).astype(int)
@@ -103,7 +103,7 @@ def _distances(detector: Detector, good: Images, sets: typing.Iterable[Images]
     squares = bank.square().sum(dim=1)
 
     def to(images: torch.Tensor) -> dict[int, torch.Tensor]:
-        found = []
+        maps = []
         for image in images:
             features = _features(detector, image[None])
             cells, nearest = features[0].flatten(1).T, []
@@ -112,8 +112,8 @@ def _distances(detector: Detector, good: Images, sets: typing.Iterable[Images]
                 nearest.append(torch.addmm(squares[some], cells, bank[some].T, alpha=-2)
                                .unflatten(1, (-1, kept)).amin(dim=2))
             away = torch.cat(nearest, dim=1) + cells.square().sum(dim=1, keepdim=True)
-            found.append(away.clamp_min(0).sqrt().T.unflatten(1, features.shape[-2:]))
-        return dict(enumerate(torch.stack(found, dim=1)))
+            maps.append(away.clamp_min(0).sqrt().T.unflatten(1, features.shape[-2:]))
+        return dict(enumerate(torch.stack(maps, dim=1)))
 
     for images in sets:
         for pixels, area in batches(images, 1):
@@ -156,17 +156,17 @@ def score(maps: np.ndarray, drawn: np.ndarray, view: View = WHOLE) -> float:
 def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray,
              sizes: np.ndarray, truth: np.ndarray, target_fpr: float) -> dict[str, float]:
     own, synthetic, test = np.split(scores, [good, good + len(kinds)])
-    some, known = pd.DataFrame({"top1": own}).dropna(), ~np.isnan(synthetic)
-    free = label_free(some, pd.DataFrame({"top1": synthetic[known]}), kinds[known])
-    found = {"label_free": float(free["all"].iloc[0]) if known.any() and len(some) else np.nan,
-             "auroc": auroc(truth, test) if 0 < truth.sum() < len(truth) else np.nan,
-             "good": float((truth == 0).sum()), "anomalous": float(truth.sum())}
+    some, scored = pd.DataFrame({"top1": own}).dropna(), ~np.isnan(synthetic)
+    free = label_free(some, pd.DataFrame({"top1": synthetic[scored]}), kinds[scored])
+    figures = {"label_free": float(free["all"].iloc[0]) if scored.any() and len(some) else np.nan,
+               "auroc": auroc(truth, test) if 0 < truth.sum() < len(truth) else np.nan,
+               "good": float((truth == 0).sum()), "anomalous": float(truth.sum())}
     threshold = Threshold(scores[drawn], target_fpr) if len(drawn) > 1 else None
     stands = threshold is not None and threshold.is_attainable
     called = threshold.exceeded(test) if stands else np.full(len(test), np.nan)
-    found["smallest"] = np.nan
-    if stands and len(np.unique(sizes[known])) > 1:
-        found["smallest"] = psychometric.fit(
-            sizes[known], threshold.exceeded(synthetic[known]), fpr=min(target_fpr, 0.5)).at(0.5)
-    return found | {name: float(called[truth == of].sum()) if (truth == of).any() else np.nan
-                    for name, of in (("false_positives", 0), ("found", 1))}
+    figures["smallest"] = np.nan
+    if stands and len(np.unique(sizes[scored])) > 1:
+        figures["smallest"] = psychometric.fit(
+            sizes[scored], threshold.exceeded(synthetic[scored]), fpr=min(target_fpr, 0.5)).at(0.5)
+    return figures | {name: float(called[truth == of].sum()) if (truth == of).any() else np.nan
+                      for name, of in (("false_positives", 0), ("found", 1))}

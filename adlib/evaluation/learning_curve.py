@@ -38,18 +38,18 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
     mean over the draws with its interval for the finite test set (Clopper-Pearson); smallest, the
     median.
     """
-    found = table.groupby("n").agg(**{
+    points = table.groupby("n").agg(**{
         f"{name}{suffix}": (name, how) for name in ("auroc", "label_free")
         for suffix, how in (("", "mean"), ("_low", "min"), ("_high", "max"))})
     counts = table.groupby("n")[["false_positives", "good", "found", "anomalous"]].mean()
     for name, of in (("false_positives", "good"), ("found", "anomalous")):
-        found[name] = counts[name] / counts[of]
+        points[name] = counts[name] / counts[of]
         ends = [rate_interval(round(hits), int(n)) if hits == hits else (np.nan, np.nan)
                 for hits, n in zip(counts[name], counts[of], strict=True)]
-        found[[f"{name}_low", f"{name}_high"]] = ends
+        points[[f"{name}_low", f"{name}_high"]] = ends
     if "smallest" in table:  # older files have none
-        found["smallest"] = table.groupby("n")["smallest"].median()
-    return found.reset_index()
+        points["smallest"] = table.groupby("n")["smallest"].median()
+    return points.reset_index()
 
 
 def judged_by(table: pd.DataFrame) -> str:
@@ -78,8 +78,8 @@ def gain(table: pd.DataFrame, column: str) -> Gain | None:
 
 def _fit(n: np.ndarray, error: np.ndarray) -> tuple[float, float]:
     """(b, c) of the curve."""
-    found = [(*optimize.nnls(np.stack([np.ones(len(n)), n**-c], axis=1), error), c) for c in POWERS]
-    (_, b), _, c = min(found, key=lambda one: one[1])
+    fits = [(*optimize.nnls(np.stack([np.ones(len(n)), n**-c], axis=1), error), c) for c in POWERS]
+    (_, b), _, c = min(fits, key=lambda one: one[1])
     return float(b), float(c)
 
 

@@ -77,12 +77,12 @@ def cliques(ranks: pd.Series, tested: pd.DataFrame) -> list[list[str]]:
     `average_ranks`, no two of which are distinguishable (`pairs`)."""
     order = list(ranks.sort_values(kind="stable").index)
     apart = {frozenset((row.a, row.b)) for row in tested.itertuples() if row.p_holm < LEVEL}
-    found: list[list[str]] = []
+    runs: list[list[str]] = []
     for start, end in itertools.combinations(range(len(order)), 2):
         run = order[start:end + 1]
         if not any(frozenset(two) in apart for two in itertools.combinations(run, 2)):
-            found.append(run)
-    return [run for run in found if not any(set(run) < set(other) for other in found)]
+            runs.append(run)
+    return [run for run in runs if not any(set(run) < set(other) for other in runs)]
 
 
 def rows_needed(columns: int) -> int:

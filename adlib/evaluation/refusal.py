@@ -53,8 +53,8 @@ def fit_foreign_features(model: Foreign, features: torch.Tensor,
 
 def threshold_of(model: Foreign | None) -> TailThreshold | None:
     """From which distance on a picture is foreign; None where too few good ones say so."""
-    known = model is not None and len(model.calibration) >= foreign.FEWEST
-    return TailThreshold(model.calibration.numpy(), FOREIGN_FPR) if known else None
+    enough = model is not None and len(model.calibration) >= foreign.FEWEST
+    return TailThreshold(model.calibration.numpy(), FOREIGN_FPR) if enough else None
 
 
 def counted_first(model: Foreign | None, distances: np.ndarray, *, new: bool = False) -> np.ndarray:

@@ -375,8 +375,8 @@ def _auroc_or_nan(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def _best_f1(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     cut = operating_point.oracle(truth, scores)
-    found = operating_point.counts(truth, scores, cut)
-    wrong = found["missed"] + found["false_positives"]
+    confusion = operating_point.counts(truth, scores, cut)
+    wrong = confusion["missed"] + confusion["false_positives"]
     return {"threshold": float(scores[scores > cut].min()),  # the lowest that is called anomalous
-            "f1": 2 * found["found"] / (2 * found["found"] + wrong),
-            "false_positives": found["fpr"], "detections": found["recall"]}
+            "f1": 2 * confusion["found"] / (2 * confusion["found"] + wrong),
+            "false_positives": confusion["fpr"], "detections": confusion["recall"]}

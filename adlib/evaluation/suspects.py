@@ -80,15 +80,15 @@ def left_out(good: ImageSet, config: Config) -> list[dict[str, typing.Any]]:
     Raises:
         InputError: as rank.
     """
-    found: list[dict[str, typing.Any]] = []
+    rows: list[dict[str, typing.Any]] = []
     for _ in range(ROUNDS if len(good) >= LEAST else 0):
         table = rank(good, config)
         gone = table.loc[table["reason"].isin(LEFT_OUT), ["path", "reason", "distance"]]
         good = good.select(np.flatnonzero(~np.isin(good.keys, gone["path"])))
-        found += gone.to_dict("records")
+        rows += gone.to_dict("records")
         if len(gone) <= max(1, MANY * len(table)):
             break
-    return found
+    return rows
 
 
 def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
@@ -100,20 +100,20 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
         network, chunk, config), config.layers), GRID).half()
         for chunk in images.split(CHUNK)]).flatten(2).mT  # (N, cells, channels)
     others = torch.linspace(0, len(cells) - 1, min(len(cells), AMONG)).round().long()
-    known = cells[others].float()
-    centre = known.mean(dim=(0, 1))  # about which least is lost by rounding
-    known -= centre
-    flat, squares = known.flatten(0, 1), known.square().sum(dim=2).flatten()
+    patches = cells[others].float()
+    centre = patches.mean(dim=(0, 1))  # about which least is lost by rounding
+    patches -= centre
+    flat, squares = patches.flatten(0, 1), patches.square().sum(dim=2).flatten()
     thing = siblings.groups(images)  # what shows one and the same thing is damaged alike
 
     def look(i: int) -> torch.Tensor:
         own = cells[i].float() - centre
-        values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *known.shape[:2])
+        values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *patches.shape[:2])
         nearest = values.amin(dim=2)
         nearest[:, thing[others] == thing[i]] = torch.inf
         every, pictures = torch.arange(len(own)), [
             nearest.kthvalue(k, dim=1).indices for k in SUPPORT]
-        return torch.stack([(own - known[one, values[every, one].argmin(dim=1)]).norm(dim=1)
+        return torch.stack([(own - patches[one, values[every, one].argmin(dim=1)]).norm(dim=1)
                             for one in pictures])
 
     maps = torch.stack(spread(look, range(len(cells))), dim=1).view(len(SUPPORT), -1, GRID, GRID)
@@ -128,6 +128,6 @@ def _deviations(values: np.ndarray) -> np.ndarray:
     kept = np.ones(len(values), bool)
     for _ in range(2):
         low, middle, high = np.quantile(values[kept], (0.25, 0.5, 0.75))
-        found = (values - middle) / max((high - low) / 1.349, 1e-9)
-        kept = found <= FAR
-    return found
+        deviations = (values - middle) / max((high - low) / 1.349, 1e-9)
+        kept = deviations <= FAR
+    return deviations

@@ -121,11 +121,11 @@ def _module(name: str, config: Config) -> tuple[nn.Module, str]:
     """anomalib's LightningModule with the study's weights in its frozen backbone, and where they
     came from. Not in eval mode: Lightning trains a module in the mode it finds."""
     timm, kind = _imported("timm"), getattr(_imported("anomalib.models"), name)
-    known = inspect.signature(kind).parameters
+    accepted = inspect.signature(kind).parameters
     options = json.loads(config.options) if config.options else {}
-    check_known(options, set(known) - set(GIVEN),
+    check_known(options, set(accepted) - set(GIVEN),
                 f"options of model anomalib:{name}: unknown option")
-    arguments = {key: False for key in GIVEN if key in known} | {
+    arguments = {key: False for key in GIVEN if key in accepted} | {
         "backbone": "resnet18", "pre_processor": kind.configure_pre_processor(
             (config.image_size, config.image_size))}
     if name == "Fre":  # as wide as layer3 of such an image, pooled twofold

@@ -127,24 +127,24 @@ def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]) -> dict[str, t
     A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
     everywhere, but for rounding, stays in its own unit.
     """
-    found: dict[str, tuple[int, float, float, float]] = {}
+    moments: dict[str, tuple[int, float, float, float]] = {}
     for maps, view in batches:
         for name, values in maps.items():
             values, cells = smooth(values, view), view.cells(values.shape)
             values = (values if cells is None else values[cells]).astype(np.float64)
-            n, mean, squares, most = found.get(name, (0, 0.0, 0.0, 0.0))
+            n, mean, squares, most = moments.get(name, (0, 0.0, 0.0, 0.0))
             step, total = values.mean() - mean, n + values.size  # Chan, Golub and LeVeque 1983
-            found[name] = (total, mean + step * values.size / total,
-                           squares + np.square(values - values.mean()).sum()
-                           + step**2 * n * values.size / total,
-                           max(most, float(np.abs(values).max())))
+            moments[name] = (total, mean + step * values.size / total,
+                             squares + np.square(values - values.mean()).sum()
+                             + step**2 * n * values.size / total,
+                             max(most, float(np.abs(values).max())))
 
     def deviation(n: int, squares: float, most: float) -> float:
         deviation = float(np.sqrt(squares / n))
         return max(deviation, 1e-6) if deviation > 1e-6 * most else 1.0
 
     return {name: (float(mean), deviation(n, squares, most))
-            for name, (n, mean, squares, most) in found.items()}
+            for name, (n, mean, squares, most) in moments.items()}
 
 
 def smoothed_maps(maps: Maps, scale: Scale, view: View = WHOLE) -> dict[str, np.ndarray]:

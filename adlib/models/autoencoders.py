@@ -97,13 +97,13 @@ class Autoencoder(Detector):
 
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,3,S,S] in [0,1], on the CPU."""
-        parts = [y.cpu() for _, y in self.pairs(images)]
-        return torch.cat(parts) if parts else torch.zeros(images.shape)
+        batches = [y.cpu() for _, y in self.pairs(images)]
+        return torch.cat(batches) if batches else torch.zeros(images.shape)
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`squared`, `ssim` and `gradient` (anomaly_maps.pixel_maps), float32 [N,S,S] each."""
-        parts = [anomaly_maps.pixel_maps(x, y) for x, y in self.pairs(images)]
-        return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+        batches = [anomaly_maps.pixel_maps(x, y) for x, y in self.pairs(images)]
+        return {name: torch.cat([part[name] for part in batches]).cpu() for name in batches[0]}
 
     @torch.inference_mode()
     def pairs(self, images: torch.Tensor) -> typing.Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -73,13 +73,13 @@ class FeatureAutoencoder(OnBackbone):
     @torch.inference_mode()
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """{"distance": float32 [N,S,S] for pixels, [N,S/8,S/8] for features}."""
-        parts = []
+        maps = []
         placed(self.decoder, pick_device(self.config.device)).eval()
         for chunk in images.split(CHUNK):  # so that memory does not grow with the number of images
             stages = self.stages(chunk)
-            parts += [self.errors([stage[index] for stage in stages], chunk[index]).float().cpu()
-                      for index in torch.arange(len(chunk)).split(self.config.batch_size)]
-        return {"distance": torch.cat(parts) if parts else torch.zeros(0, 1, 1)}
+            maps += [self.errors([stage[index] for stage in stages], chunk[index]).float().cpu()
+                     for index in torch.arange(len(chunk)).split(self.config.batch_size)]
+        return {"distance": torch.cat(maps) if maps else torch.zeros(0, 1, 1)}
 
     def errors(self, stages: Stages, images: torch.Tensor) -> torch.Tensor:
         """The error maps of a batch, whose mean is the loss: the squared error of the pixels, or

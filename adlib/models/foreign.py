@@ -114,7 +114,7 @@ class Foreign(nn.Module):
         """As `_left_out`, each from all that are of others: Woodbury, no refit."""
         n, near = len(z), z @ self.basis.T
         products = (z @ z.T - near @ near.T) / RIDGE
-        found = z.new_empty(n)
+        squares = z.new_empty(n)
         for one in of.unique():
             some = (of == one).nonzero()[:, 0]
             m, own = len(some), products[some][:, some]
@@ -122,9 +122,9 @@ class Foreign(nn.Module):
             away = eye[:m, :m] + 1 / (n - m)  # from the mean of the others
             gone = torch.cat([eye[:m, :m], torch.full((1, m), (n - m) ** -0.5, dtype=z.dtype)])
             shared = away @ own @ gone.T
-            found[some] = (away @ own @ away.T + shared @ torch.linalg.solve(
+            squares[some] = (away @ own @ away.T + shared @ torch.linalg.solve(
                 n * eye - gone @ own @ gone.T, shared.T)).diagonal()
-        return found.clamp_min(0).sqrt()
+        return squares.clamp_min(0).sqrt()
 
     def is_empty(self, features: torch.Tensor) -> torch.Tensor:
         """Does it show less than half of the detail of any good picture? bool [N]: of a foreign one

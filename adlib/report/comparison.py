@@ -305,10 +305,10 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
 
 
 def _threshold(metrics: dict[str, typing.Any], target_fpr: float) -> dict[str, float]:
-    scores, found = metrics["calibration"]["scores"], metrics.get("half_found")
+    scores, half = metrics["calibration"]["scores"], metrics.get("half_found")
     row = {"threshold": Threshold(np.array(scores, float), target_fpr).value,
            "calibrated_on": len(scores)}
-    return row | {"half_found": found["pixels"] or math.inf} if found else row
+    return row | {"half_found": half["pixels"] or math.inf} if half else row
 
 
 def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]:
@@ -319,12 +319,12 @@ def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]
     if run["layout"] != "course" or key not in REFERENCE_CLAIMS:
         return {}
     low, high = REFERENCE_CLAIMS[key]
-    found = {"claim_low": low, "claim_high": high, "verdict": "",
-             "published": REFERENCE_PUBLISHED.get(key, math.nan)}
+    claims = {"claim_low": low, "claim_high": high, "verdict": "",
+              "published": REFERENCE_PUBLISHED.get(key, math.nan)}
     if "auroc" in row and run["epochs"] >= 100 and not row["random"]:
         value = round(row["auroc"], 2)  # the claims have two decimals
-        found["verdict"] = "missed" if value < low else "exceeded" if value > high else "reached"
-    return found
+        claims["verdict"] = "missed" if value < low else "exceeded" if value > high else "reached"
+    return claims
 
 
 def is_attainable(metrics: dict[str, typing.Any], target_fpr: float) -> bool:

@@ -41,9 +41,9 @@ def properties(part: Part, most: int = 200) -> Text:
     comparison, and said."""
     if len(part.good) < 2:
         return t("data.one_good_picture")
-    found = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
-    files.write_json(_folder(part) / "properties.json", found)
-    return t("data.properties", kind=named("kind_of", questions.kind_of(found)), **found)
+    measured = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
+    files.write_json(_folder(part) / "properties.json", measured)
+    return t("data.properties", kind=named("kind_of", questions.kind_of(measured)), **measured)
 
 
 def duplicates(category: Category, findings: Findings, size: int = 72, most: int = 12) -> str:

@@ -103,13 +103,13 @@ class Desk:
             raise InputError(f"there is no finished run in {reports}; run `adlib run "
                              "params/grids/quick.yaml` first")
         wanted = f"{config.category}/{config.name}/seed-{config.seed}".removeprefix("/")
-        found = [key for key in self._runs if f"/{key}".endswith(f"/{wanted}")]
-        if not found:
+        keys = [key for key in self._runs if f"/{key}".endswith(f"/{wanted}")]
+        if not keys:
             raise InputError(
                 f"{reports} has no finished run {wanted!r} (run its configuration first, or set "
                 f"category, name and seed){did_you_mean(wanted, list(self._runs))}")
-        self.look = open_run(self._runs[found[0]], self._data_root)
-        category, _, run = found[0].partition("/")
+        self.look = open_run(self._runs[keys[0]], self._data_root)
+        category, _, run = keys[0].partition("/")
         self.category = w.Dropdown(options=sorted({key.split("/")[0] for key in self._runs}),
                                    value=category, description="category")
         self.run = w.Dropdown(options=self._of(category), value=run, description="run")
@@ -308,11 +308,11 @@ def notes(look: Look) -> w.Widget:
     save, said = w.Button(description="keep"), w.HTML()
 
     def filled(key: str) -> Markup:
-        known = read_notes(path).set_index("path")
-        tags.value, note.value = known.loc[key] if key in known.index else ("", "")
-        one = look.images([key])
+        kept_notes = read_notes(path).set_index("path")
+        tags.value, note.value = kept_notes.loc[key] if key in kept_notes.index else ("", "")
+        image_set = look.images([key])
         return gallery.examples(look.test[look.test["path"] == key],
-                                look.seen(one, one.masks)[1], look.run.threshold, [""])
+                                look.seen(image_set, image_set.masks)[1], look.run.threshold, [""])
 
     def keep(_: typing.Any = None) -> None:
         kept = read_notes(path)

@@ -44,22 +44,22 @@ def table(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
     for (category, name), table in tables.items():
         column = learning_curve.judged_by(table)
         curve = learning_curve.curve(table).set_index("n")[column]
-        found = learning_curve.gain(table, column)
+        worth = learning_curve.gain(table, column)
         rows.append({"category": category, "configuration": name, "judged_by": named(
             "judged_by", column), "pictures": int(table["pictures"].iloc[0]),
             "auroc_of_4": curve.get(4, math.nan), "most": int(curve.index[-1]),
             "auroc_of_most": curve.iloc[-1], **dict(zip(
                 ("gain", "gain_low", "gain_high", "enough"),
-                (found.gain, found.low, found.high, found.enough) if found else 4 * [math.nan],
+                (worth.gain, worth.low, worth.high, worth.enough) if worth else 4 * [math.nan],
                 strict=True))})
     return with_texts(pd.DataFrame(rows), judged_by=[row["judged_by"] for row in rows])
 
 
 def of_parts(table: pd.DataFrame) -> Text:
     """Which parts have pictures enough (table)."""
-    known = table.dropna(subset=["gain"])
-    enough = known[known["gain_high"] < learning_curve.WORTH]["category"]
-    more = known[known["gain_high"] >= learning_curve.WORTH]["category"]
+    gains = table.dropna(subset=["gain"])
+    enough = gains[gains["gain_high"] < learning_curve.WORTH]["category"]
+    more = gains[gains["gain_high"] >= learning_curve.WORTH]["category"]
     said = [t(key, parts=enumerated(dict.fromkeys(names)), more=learning_curve.MORE,
               worth=learning_curve.WORTH)
             for key, names in (("how_many.enough_for", enough), ("how_many.more_for", more))

@@ -100,17 +100,17 @@ def position(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
         if not set(POSITIONS) <= set(here):
             continue
         metrics = [_metrics(reports, here[name]) for name in POSITIONS]
-        known = [_mean(_label_free(each).get("all") for each in seeds) for seeds in metrics]
+        label_free = [_mean(_label_free(each).get("all") for each in seeds) for seeds in metrics]
         real = [_mean(each["chosen"]["auroc"]["test"]["value"] for each in seeds)
                 for seeds in metrics]
-        if not np.isfinite([*known, *real]).all():
+        if not np.isfinite([*label_free, *real]).all():
             continue
         choice, better = ("per_position" if first > second else "any_position"
-                          for first, second in (known, real))
+                          for first, second in (label_free, real))
         rows.append({
             "category": category,
             "position_share": _mean(each["position_share"] for each in metrics[0]),
-            "label_free_per_position": known[0], "label_free_any_position": known[1],
+            "label_free_per_position": label_free[0], "label_free_any_position": label_free[1],
             "label_free_choice": choice, "auroc_per_position": real[0],
             "auroc_any_position": real[1], "better": better})
     return pd.DataFrame(rows)
@@ -234,8 +234,8 @@ def by_kind(rows: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
     """Mean AUROC of each configuration over the categories of each kind, as cells, the best first.
     """
     wide = ranking.over_categories(rows)
-    found = kinds.set_index("category")["kind_of"].reindex(wide.index)
-    means = wide.groupby("kind_of:" + found).mean()
+    kind_of_category = kinds.set_index("category")["kind_of"].reindex(wide.index)
+    means = wide.groupby("kind_of:" + kind_of_category).mean()
     order = means.mean().sort_values(ascending=False, kind="stable").index
     cells = means[order].T.stack().rename_axis(["row", "column"])
     return cells.rename("value").reset_index()

@@ -70,8 +70,8 @@ def standing(rows: pd.DataFrame) -> pd.DataFrame:
     """mean (AUROC) and rank (average) over the categories, the best mean first; index: the
     configurations of `over_categories`; empty for a single category."""
     wide = over_categories(rows)
-    found = pd.DataFrame({"mean": wide.mean(), "rank": ranks.average_ranks(wide)})
-    return found.sort_values("mean", ascending=False, kind="stable") if len(wide) > 1 else found[:0]
+    means = pd.DataFrame({"mean": wide.mean(), "rank": ranks.average_ranks(wide)})
+    return means.sort_values("mean", ascending=False, kind="stable") if len(wide) > 1 else means[:0]
 
 
 def order(rows: pd.DataFrame) -> list[str]:

@@ -73,19 +73,19 @@ def suspects_of(root: Path, name: str, weights: str, reports: str, language: str
     config = Config(model="memory", weights=weights or "imagenet")
     try:
         category = layout.open_category(root, name)
-        found = ranking.rank(ImageSet(category, category.train, ranking.SIDE), config)
+        ranked = ranking.rank(ImageSet(category, category.train, ranking.SIDE), config)
     except InputError as error:
         return f"not looked for: {error}"
     where = run_folder.reports_dir(reports) / "suspects" / name
-    written = suspects.page(category, found, where, language)
-    return f"{suspects.said(found)} See {written.with_name('index.html')}"
+    written = suspects.page(category, ranked, where, language)
+    return f"{suspects.said(ranked)} See {written.with_name('index.html')}"
 
 
 def _weights(weights: str) -> str:
     config = Config(model="resnet18", weights=weights or "imagenet", weights_fallback=not weights)
-    found = autoencoders.build_network(config)[1]
-    return found + (" (the CAE needs none; give a file with --weights PATH)"
-                    if found.startswith("RANDOM") else "")
+    word = autoencoders.build_network(config)[1]
+    return word + (" (the CAE needs none; give a file with --weights PATH)"
+                   if word.startswith("RANDOM") else "")
 
 
 def _writing(reports: str) -> str:

@@ -124,16 +124,17 @@ class Study:
 
     def kinds(self) -> Section | None:
         """Which detector for which kind of workpiece, by what was measured on the good images."""
-        found = questions.kinds(self.rows, self.reports)
-        if len(found) < 2 or len(self.categories) <= INLINE:
+        properties = questions.kinds(self.rows, self.reports)
+        if len(properties) < 2 or len(self.categories) <= INLINE:
             return None
-        cells = questions.by_kind(self.rows, found)
-        table = with_texts(found, kind_of=[named("kind_of", kind) for kind in found["kind_of"]])
+        cells = questions.by_kind(self.rows, properties)
+        table = with_texts(properties, kind_of=[
+            named("kind_of", kind) for kind in properties["kind_of"]])
         heat = tables.heat(cells, t("caption.kinds"), "kinds", SUMMARY, low=cells["value"].min(),
                            high=1)
-        return Section(answers.kinds(cells, found), [
+        return Section(answers.kinds(cells, properties), [
             heat, self._table(table, "properties", "kinds.csv")],
-            [(table, t("caption.properties"))], {"kinds.csv": found})
+            [(table, t("caption.properties"))], {"kinds.csv": properties})
 
     def better(self) -> Section | None:
         """Who is better than whom, in every category or, of many, in how many of them."""
@@ -155,82 +156,83 @@ class Study:
 
     def scores(self) -> Section | None:
         """What the label-free choice among twelve scores is worth."""
-        found = questions.scores(self.table, self.reports)
-        if found.empty:
+        studied = questions.scores(self.table, self.reports)
+        if studied.empty:
             return None
-        choices, cells, caption = (questions.choices(found), questions.all_scores(found),
+        choices, cells, caption = (questions.choices(studied), questions.all_scores(studied),
                                    t("caption.scores"))
         return Section(answers.scores(choices), [
-            charts.scores(found), self._table(choices, "choices", "choices.csv"),
+            charts.scores(studied), self._table(choices, "choices", "choices.csv"),
             tables.heat(cells, caption, "all-scores", "scores.csv", low=0.4, high=1)], [
             (choices, t("caption.choices")), (questions.wide(cells, "score"), caption)],
-            {"scores.csv": found, "choices.csv": choices})
+            {"scores.csv": studied, "choices.csv": choices})
 
     def unlabelled(self) -> Section | None:
         """Which would one take without labels, and is that sure?"""
-        found = unlabelled.table(self.main, self.reports)
-        return self._tabled(unlabelled.said(found), unlabelled.shown(found),
-                            "unlabelled") if len(found) else None
+        choices = unlabelled.table(self.main, self.reports)
+        return self._tabled(unlabelled.said(choices), unlabelled.shown(choices),
+                            "unlabelled") if len(choices) else None
 
     def target(self) -> Section | None:
         """Pixels or features?"""
-        found = questions.target(self.rows)
-        said = answers.target(found, {name: self.pairs(name) for name in set(found["category"])})
-        return self._tabled(said, found, "target") if said else None
+        compared = questions.target(self.rows)
+        pairs = {name: self.pairs(name) for name in set(compared["category"])}
+        said = answers.target(compared, pairs)
+        return self._tabled(said, compared, "target") if said else None
 
     def position(self) -> Section | None:
         """Does the position matter?"""
-        found = questions.position(self.table, self.reports)
-        return self._tabled(answers.position(found), found, "position") if len(found) else None
+        places = questions.position(self.table, self.reports)
+        return self._tabled(answers.position(places), places, "position") if len(places) else None
 
     def ablation(self) -> Section | None:
         """What does each component of the best detector bring?"""
-        found = questions.ablation(self.table, self.reports)
-        return self._tabled(Text(""), found, "ablation") if len(found) else None
+        variants = questions.ablation(self.table, self.reports)
+        return self._tabled(Text(""), variants, "ablation") if len(variants) else None
 
     def places(self) -> Section | None:
         """Where is it? Only where there are masks."""
-        found = questions.localization(self.main, self.reports)
-        if found.empty:
+        metrics = questions.localization(self.main, self.reports)
+        if metrics.empty:
             return None
-        best_first = found.sort_values("configuration", key=lambda names: names.map(
+        best_first = metrics.sort_values("configuration", key=lambda names: names.map(
             self.order.index), kind="stable")
         heat = tables.heat(questions.places(best_first), t("caption.places"), "places",
                            "places.csv", low=0, high=1)
-        return Section("", [heat], [(found, t("caption.localization"))], {"places.csv": found})
+        return Section("", [heat], [(metrics, t("caption.localization"))], {"places.csv": metrics})
 
     def limits(self) -> Section | None:
         """How small, how faint, how noisy?"""
-        found = comparison.after_runs(self.reports, "limits", "robustness.csv")
-        if not found:
+        runs = comparison.after_runs(self.reports, "limits", "robustness.csv")
+        if not runs:
             return None
-        table, sizes = questions.robustness_table(found), questions.smallest(self.reports)
+        table, sizes = questions.robustness_table(runs), questions.smallest(self.reports)
         caption = answers.robustness_caption()
         heat = tables.heat(questions.disturbed(table), caption, "disturbances", "limits.csv",
                            low=0.5, high=1)
-        return Section(answers.robustness(found), [
-            charts.robustness(found), heat, self._table(sizes, "smallest", "smallest.csv")], [
+        return Section(answers.robustness(runs), [
+            charts.robustness(runs), heat, self._table(sizes, "smallest", "smallest.csv")], [
             (table, caption), (sizes, t("caption.smallest"))],
-            {"limits.csv": _long(found), "smallest.csv": sizes})
+            {"limits.csv": _long(runs), "smallest.csv": sizes})
 
     def how_many(self) -> Section | None:
         """How many good pictures does it take?"""
-        if not (found := comparison.after_runs(self.reports, "how_many", "how_many.csv")):
+        if not (runs := comparison.after_runs(self.reports, "how_many", "how_many.csv")):
             return None
-        table = few_pictures.table(found)
+        table = few_pictures.table(runs)
         return Section(few_pictures.of_parts(table), [
-            charts.how_many(found), self._table(table, "how_many", "how_many.csv")], [
-            (table, t("caption.how_many"))], {"how_many.csv": _long(found)})
+            charts.how_many(runs), self._table(table, "how_many", "how_many.csv")], [
+            (table, t("caption.how_many"))], {"how_many.csv": _long(runs)})
 
     def epochs(self) -> Section | None:
         """Does training help?"""
-        found = questions.epochs(self.table, self.reports)
+        stopped = questions.epochs(self.table, self.reports)
         curves = self._results("epochs.csv")
         return Section("", [
             charts.epochs(curves), self._table(  # what the curves do not say
-                found[[name for name in found if not name.startswith("epoch:")]], "confounders",
+                stopped[[name for name in stopped if not name.startswith("epoch:")]], "confounders",
                 "epochs.csv")], [
-            (found, t("caption.epochs"))], {"epochs.csv": found}) if len(found) else None
+            (stopped, t("caption.epochs"))], {"epochs.csv": stopped}) if len(stopped) else None
 
     # ---- the end
 

@@ -25,9 +25,9 @@ def of_part(part: Part) -> pd.DataFrame:
     """suspects.rank of a part's good images; the list is kept beside the data's page."""
     from adlib.runs import run_folder
 
-    found = suspects.rank(part.good, part.config)
-    write_list(found, run_folder.reports_dir(part.config.reports) / "eda" / part.category.name)
-    return found
+    ranked = suspects.rank(part.good, part.config)
+    write_list(ranked, run_folder.reports_dir(part.config.reports) / "eda" / part.category.name)
+    return ranked
 
 
 def page(category: layout.Category, found: pd.DataFrame, folder: Path, language: str = "") -> Path:

@@ -87,7 +87,7 @@ def describe(reasons: typing.Mapping[Task, str], forecast: typing.Mapping[Task, 
         return f"all {len(reasons)} steps are up to date"
     kinds = Counter(task.kind for task in due)
     categories = list(dict.fromkeys(filter(None, (task.params.get("category") for task in due))))
-    known = "at the pace of the last batch here" if (cache_dir() / PACE).is_file() else (
+    basis = "at the pace of the last batch here" if (cache_dir() / PACE).is_file() else (
         "by measurements on two cores; the first batch here, so this may be off")
     root = layout.find_root(next(iter(reasons)).params.get("data_root", ""))[0]
     drawn = " (drawn by adlib: SYNTHETIC)" if (root / layout.MARKER).is_file() else ""
@@ -100,7 +100,7 @@ def describe(reasons: typing.Mapping[Task, str], forecast: typing.Mapping[Task, 
             ("eda", "data page"), ("run", "run"), ("limits", "limit"),
             ("how_many", "learning curve"), ("comparison", "comparison"))
             if kinds[kind]) + (f", on {', '.join(categories)}" if categories else ""),
-        f"time: about {duration(sum(forecast[task] for task in due))} ({known})",
+        f"time: about {duration(sum(forecast[task] for task in due))} ({basis})",
         f"data: {near(root)}{drawn}", f"weights: {', '.join(weights) or 'none needed'}"])
 
 

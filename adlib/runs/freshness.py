@@ -266,16 +266,16 @@ def _imported(source: str) -> set[str]:
     """What may be modules among the names that a source, or a notebook's cell, imports of adlib; of
     what is no Python, nothing: it does not run either."""
     with contextlib.suppress(SyntaxError, ValueError):
-        found, homes = set(), adlib._HOMES
+        modules, homes = set(), adlib._HOMES
         for node in ast.walk(ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source))):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-                found |= {f"adlib.{home}" for home in homes.values() if "adlib" in found}
+                modules |= {alias.name for alias in node.names}
+                modules |= {f"adlib.{home}" for home in homes.values() if "adlib" in modules}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = {alias.name for alias in node.names}
                 names = {homes.get(name) for name in names} if node.module == "adlib" else names
-                found |= {f"{node.module}.{name}" for name in names} | {node.module} - {"adlib"}
-        return found
+                modules |= {f"{node.module}.{name}" for name in names} | {node.module} - {"adlib"}
+        return modules
     return set()
 
 

@@ -148,14 +148,14 @@ def read(folder: Path, page: Path | None = None,
         path = Path(os.path.normpath(folder / unquote(kept)))
         return overlays.data_uri(path.read_bytes()) if page is None else _relative(path, page)
 
-    found = {}
+    by_key = {}
     kept = files.read_json(folder / FILE)
     for key, entry in kept.items() if keys is None else ((key, kept[key]) for key in keys
                                                          if key in kept):
         entry["input"] = entry["thumb"] if page is None else entry["input"]
-        found[key] = Shot(**entry | {name: address(entry.get(name, "")) for name in (
+        by_key[key] = Shot(**entry | {name: address(entry.get(name, "")) for name in (
             "input", "thumb", "reconstruction", "map", "heat", "detail")})  # the last is new
-    return found
+    return by_key
 
 
 def inlined(shots: typing.Sequence[Shot], page: Path) -> list[Shot]:

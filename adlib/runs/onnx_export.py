@@ -209,7 +209,7 @@ def _of_pictures(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, 
     """The graph, and what the metadata have to say of it."""
     import onnx
 
-    size, known = run.config.image_size, run.decision.foreign_threshold
+    size, foreign = run.config.image_size, run.decision.foreign_threshold
     picture = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     target_fpr = torch.tensor(run.threshold.target_fpr, dtype=torch.float64)
     torch.onnx.export(Exported(run).eval(), (picture, target_fpr), str(path), opset_version=OPSET,
@@ -226,8 +226,8 @@ def _of_pictures(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, 
     verdict.name = (f"target_fpr is out of range, {run.threshold.least_target_fpr:g} is the least, "
                     "and below 1")
     return model, {
-        "foreign_fpr": known and known.target_fpr,
-        "foreign_images": known and len(known.calibration),
+        "foreign_fpr": foreign and foreign.target_fpr,
+        "foreign_images": foreign and len(foreign.calibration),
         "input": "picture: uint8 [1,3,H,W] RGB or [1,1,H,W] grey, whole and upright; resized in "
                  f"here to {size},{size}; of more than 8 bits, grey_range becomes 0 and 255"}
 

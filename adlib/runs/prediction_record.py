@@ -162,9 +162,9 @@ class Record:
         whole = self._table.read_bytes() if self._table.exists() else b""
         whole = whole[:whole.rfind(b"\n") + 1]
         if whole:
-            known = self._about.exists() and files.read_json(self._about) | {"predictions": []}
+            said = self._about.exists() and files.read_json(self._about) | {"predictions": []}
             header = whole.partition(b"\r\n")[0].decode(errors="replace")
-            if known != self._said() or header != ",".join(COLUMNS):
+            if said != self._said() or header != ",".join(COLUMNS):
                 raise InputError(f"{self.out} holds predictions of another run, by another "
                                  "threshold or of an older version; give another --out")
             os.truncate(self._table, len(whole))

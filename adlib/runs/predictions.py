@@ -107,9 +107,9 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
 def exit_code(record: Record) -> int:
     """1: an anomaly was found; else 4: some picture does not show the part; else 5: the conditions
     have changed; else 3: some picture could not be read; 0: all are good."""
-    found = ((1, record.verdicts["anomalous"]), (4, record.verdicts["foreign"]),
+    codes = ((1, record.verdicts["anomalous"]), (4, record.verdicts["foreign"]),
              (5, record.changed_at), (3, record.unread))
-    return next((code for code, what in found if what), 0)
+    return next((code for code, what in codes if what), 0)
 
 
 def _looked_at(record: Record, some: typing.Sequence[Source], at_once: int, overlaid: bool
@@ -117,7 +117,7 @@ def _looked_at(record: Record, some: typing.Sequence[Source], at_once: int, over
     """Read, scored and drawn: the row of each and its overlay's file (b"" for none); None for what
     has a row."""
     reads = [_read(record, source) for source in some]
-    found = [read and (read[0], b"") for read in reads]
+    looked_at = [read and (read[0], b"") for read in reads]
     places = [i for i, read in enumerate(reads) if read and read[1] is not None]
     if places:
         rows, pictures = zip(*(reads[i] for i in places), strict=True)
@@ -127,8 +127,8 @@ def _looked_at(record: Record, some: typing.Sequence[Source], at_once: int, over
         finished = _finished(record.run, rows, [one.size for one in pictures], whole, scores, maps,
                              overlaid)
         for i, one in zip(places, finished, strict=True):
-            found[i] = one
-    return found
+            looked_at[i] = one
+    return looked_at
 
 
 def _stacked(images: typing.Sequence[torch.Tensor], n: int) -> torch.Tensor:
@@ -144,21 +144,21 @@ def _finished(run: Reopened, rows: typing.Sequence[Prediction],
     usual, p_values = run.decision.conditions, run.threshold.p_values(scores)
     taken = usual.measure(whole) if usual else {}
     foreign_p_values, reasons = run.foreign(whole)
-    found = []
+    finished = []
     for i, row in enumerate(rows):
         if not math.isfinite(scores[i]):
-            found.append((dataclasses.replace(row, problem=f"its score is {scores[i]}"), b""))
+            finished.append((dataclasses.replace(row, problem=f"its score is {scores[i]}"), b""))
             continue
         overlay = overlays.jpeg(overlays.overlay(
             whole[i].permute(1, 2, 0).numpy(), maps[i], low=run.decision.low,
             level=run.decision.level)[run.frames[0].place(*sizes[i])[1].inside],
             sizes[i], max(SIDE, *whole.shape[-2:])) if overlaid else b""
-        found.append((dataclasses.replace(
+        finished.append((dataclasses.replace(
             row, score=float(scores[i]), p_value=_number(p_values[i]), reason=reasons[i],
             verdict=verdict(run, scores[i:i + 1], reasons[i]),
             foreign_p_value=_number(foreign_p_values[i]),
             **{name: float(values[i]) for name, values in taken.items()}), overlay))
-    return found
+    return finished
 
 
 def _number(value: float) -> float | None:

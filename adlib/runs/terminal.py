@@ -125,16 +125,16 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
 
     cells: (configuration, category, what is said of it), the first of either first.
     """
-    known = {(str(row), column): text for row, column, text in cells}
-    categories = list(dict.fromkeys(category for _, category in known))
+    texts = {(str(row), column): text for row, column, text in cells}
+    categories = list(dict.fromkeys(category for _, category in texts))
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     for start in range(0, len(categories), CELLS):
         some = categories[start:start + CELLS]
         table = Table(Column(no_wrap=True), *some, title=None if start else
                       "AUROC; bad parts found @ good ones falsely called bad",
                       title_justify="left", title_style="none", box=box.SIMPLE_HEAD)
-        for label in dict.fromkeys(label for label, _ in known):
-            table.add_row(label, *(known.get((label, category), "") for category in some))
+        for label in dict.fromkeys(label for label, _ in texts):
+            table.add_row(label, *(texts.get((label, category), "") for category in some))
         console.print(table, markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
 

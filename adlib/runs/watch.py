@@ -40,26 +40,26 @@ class _File:
 def watched(folder: Path, record: Record, stop: threading.Event) -> typing.Iterator[Source]:
     """The files of a folder, to any depth, whenever they may hold a picture that `record` does not
     know, until `stop` is set. One that has gone before it could be read comes a last time."""
-    known: dict[Path, _File] = {}
+    tracked: dict[Path, _File] = {}
     for asked, present in _listings(folder, stop):
         places = {stamp[3:] for stamp in present.values()}
-        for gone in [known.pop(path) for path in known.keys() - present.keys()]:
+        for gone in [tracked.pop(path) for path in tracked.keys() - present.keys()]:
             if not gone.source.done and gone.stamp[3:] not in places:  # else it was moved
                 gone.source.final = True
                 yield gone.source
         for path, stamp in present.items():
-            before = known.get(path)
+            before = tracked.get(path)
             if before is None or before.stamp[:3] != stamp[:3]:  # some shares invent inodes
                 same = before is not None and before.stamp[:2] == stamp[:2]
-                known[path] = _File(Source(path, path.relative_to(folder).as_posix(), watched=True,
-                                           done=same and before.source.done), stamp, asked,
-                                    before.restless if before else asked)
+                source = Source(path, path.relative_to(folder).as_posix(), watched=True,
+                                done=same and before.source.done)
+                tracked[path] = _File(source, stamp, asked, before.restless if before else asked)
         began = monotonic()
         # New names first: a restart reads all others again, to know them by their content.
         for path in sorted(present, key=lambda path: (str(path) in record.latest, path)):
             if stop.is_set() or monotonic() - began > ROUND_S:
                 break
-            file = known[path]
+            file = tracked[path]
             looks = (asked > file.since) + (asked - file.since >= STILL_S)
             if file.looks < looks or not looks and asked - file.restless >= RESTLESS_S:
                 file.looks, file.source.final = looks, looks == 2

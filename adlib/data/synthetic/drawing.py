@@ -77,10 +77,10 @@ def tray(category: str, *, index: int, defect: str | None = None, across: int = 
     """Draw several workpieces beside each other, one of which has the defect: a larger or longer
     picture of the same things. Other arguments, returns and errors: as `render`."""
     count = across * down
-    parts = [render(category, index=index + place * PLACE, **how,
+    drawn = [render(category, index=index + place * PLACE, **how,
                     defect=defect if place == index % count else None) for place in range(count)]
     image, mask = (np.concatenate([
-        np.concatenate([part[which] for part in parts[row * across:][:across]], axis=1)
+        np.concatenate([part[which] for part in drawn[row * across:][:across]], axis=1)
         for row in range(down)]) for which in (0, 1))
     return image, mask
 

@@ -59,15 +59,15 @@ def make(good: torch.Tensor, others: torch.Tensor, n: int, *,
 def unlike(images: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     """Is each of uint8 [M,3,S,S] farther from the nearest good one, [N,3,S,S], than any good one is
     from its nearest other one? bool [M], by the mean difference of thumbnails."""
-    own, known = _thumbnails(images), _thumbnails(good)
-    among = torch.cdist(known, known).fill_diagonal_(torch.inf).amin(dim=1)
-    return torch.cdist(own, known).amin(dim=1) > among.max()
+    own, thumbnails = _thumbnails(images), _thumbnails(good)
+    among = torch.cdist(thumbnails, thumbnails).fill_diagonal_(torch.inf).amin(dim=1)
+    return torch.cdist(own, thumbnails).amin(dim=1) > among.max()
 
 
 def _thumbnails(images: torch.Tensor) -> torch.Tensor:
-    parts = [torch.nn.functional.adaptive_avg_pool2d(part.float(), THUMBNAIL).flatten(1)
-             for part in images.split(64)]
-    return torch.cat(parts)
+    chunks = [torch.nn.functional.adaptive_avg_pool2d(part.float(), THUMBNAIL).flatten(1)
+              for part in images.split(64)]
+    return torch.cat(chunks)
 
 
 def _fill(image: np.ndarray) -> np.ndarray:
@@ -141,9 +141,9 @@ def _doubled(image: np.ndarray, second: np.ndarray, rng: np.random.Generator) ->
     """Two of them, a third of the frame apart: of each place the one that is less like the
     background."""
     axis, step = 1 + rng.integers(2), image.shape[-1] // 6
-    one, other = _shifted(image, step, axis), _shifted(second, -step, axis)
-    apart = [np.abs(values - _fill(values)).sum(axis=0) for values in (one, other)]
-    return np.where(apart[0] >= apart[1], one, other)
+    first, other = _shifted(image, step, axis), _shifted(second, -step, axis)
+    apart = [np.abs(values - _fill(values)).sum(axis=0) for values in (first, other)]
+    return np.where(apart[0] >= apart[1], first, other)
 
 
 def _shifted(image: np.ndarray, step: int, axis: int) -> np.ndarray:

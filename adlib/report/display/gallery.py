@@ -77,9 +77,9 @@ def counted(rows: pd.DataFrame, threshold: Threshold) -> Text:
     of a page count them."""
     held = collections.Counter(kind for row in rows.itertuples() for kind, _, holds in verdicts(
         row.score, known(row.label), threshold) if holds)
-    parts = [t("list.n_of", n=held[kind], what=words) for kind, words in VERDICTS.values()
-             if held[kind]]
-    return sentences.all_images(len(rows), parts)
+    counts = [t("list.n_of", n=held[kind], what=words) for kind, words in VERDICTS.values()
+              if held[kind]]
+    return sentences.all_images(len(rows), counts)
 
 
 def select_informative(rows: pd.DataFrame, threshold: Threshold) -> dict[int, Text]:

@@ -38,9 +38,9 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
     this category, for a page of its own."""
     shown = []
     for category in [only] if only else dict.fromkeys(rows["category"]):
-        found = ranking.answer(rows, category)
-        row = found.best or found.unjudged
-        card = {"category": category, "said": answers.short(found), "row": row,
+        of_category = ranking.answer(rows, category)
+        row = of_category.best or of_category.unjudged
+        card = {"category": category, "said": answers.short(of_category), "row": row,
                 "data": "" if only else _data_page(reports, category)}
         if row:
             folder, page = row["folder"], reports / "eda" / category if only else reports
@@ -48,9 +48,9 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
                 reports / folder, page), "gains": answers.known(row), "level": t(
                 "answer.try_by", run=forecast.near(reports / folder)),
                 "href": f"{_up(only)}{base(reports)}{quote(folder)}/index.html"}
-        if found.best:
-            card |= {"names": answers.labels(found.tied[:2]), "gains": answers.gains(found),
-                     "level": answers.level(found, 2)}
+        if of_category.best:
+            card |= {"names": answers.labels(of_category.tied[:2]),
+                     "gains": answers.gains(of_category), "level": answers.level(of_category, 2)}
         shown.append(card)
     return render("cards.html.j2", cards=shown, decimal=tables.decimal, interval=tables.interval)
 
@@ -92,15 +92,15 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
 def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     """(configuration, category, AUROC and rates) of every cell, for the terminal's table."""
     cells = []
-    known = {(row["configuration"], row["category"]): row for row in rows.to_dict("records")}
+    by_cell = {(row["configuration"], row["category"]): row for row in rows.to_dict("records")}
     for code in ranking.order(rows):
         name, parent = label(code), code.removesuffix(comparison.REFERENCE)
-        if any(row["random"] is True for (one, _), row in known.items() if one == code):
+        if any(row["random"] is True for (one, _), row in by_cell.items() if one == code):
             name = t("matrix.random_row", label=name)
         for category in dict.fromkeys(rows["category"]):
-            row = known.get((code, category))
+            row = by_cell.get((code, category))
             if row is None:
-                said = t("matrix.same") if parent != code and (parent, category) in known else (
+                said = t("matrix.same") if parent != code and (parent, category) in by_cell else (
                     t("matrix.not_run"))
             elif row["auroc"] == row["auroc"]:
                 said = " ".join((tables.decimal(row["auroc"]),
@@ -116,8 +116,8 @@ def notes(rows: pd.DataFrame) -> list[Text]:
     """How to read the matrix."""
     used = {"random": (rows["random"] == True).any(),  # noqa: E712  (True, False or nothing)
             "reference": rows["configuration"].str.endswith(comparison.REFERENCE).any()}
-    known = rows["auroc"].notna().any()
-    return [t("matrix.read" if known else "matrix.read_known"),
+    judged = rows["auroc"].notna().any()
+    return [t("matrix.read" if judged else "matrix.read_known"),
             *(t(f"matrix.{note}") for note in used if used[note])]
 
 

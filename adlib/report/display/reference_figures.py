@@ -56,11 +56,11 @@ def _fonts() -> list[str]:
 def _drawable(text: str) -> str:
     """The text, with the code in the place of each character that no font here has."""
     fonts = [font_manager.get_font(font_manager.findfont(name)) for name in _fonts()]
-    known = {mark for mark in text if any(font.get_char_index(ord(mark)) for font in fonts)}
-    if set(text) - known:
+    drawable = {mark for mark in text if any(font.get_char_index(ord(mark)) for font in fonts)}
+    if set(text) - drawable:
         log.warning("no font here has the characters of %s: visualization_result.png has their "
                     "codes; install one of %s, or another", text, ", ".join(CJK[:2]))
-    return "".join(mark if mark in known else ascii(mark)[1:-1] for mark in text)
+    return "".join(mark if mark in drawable else ascii(mark)[1:-1] for mark in text)
 
 
 def loss_curve(history: list[dict], folder: Path) -> None:

@@ -66,10 +66,10 @@ def formulas(text: str) -> str:
         except Exception:  # whatever it trips over in a name with dollars in it
             return found.group()
 
-    parts = re.split(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", text, flags=re.DOTALL)
-    parts[::2] = [re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", drawn, part, flags=re.DOTALL)
-                  for part in parts[::2]]
-    return "".join(parts)
+    pieces = re.split(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", text, flags=re.DOTALL)
+    pieces[::2] = [re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", drawn, part, flags=re.DOTALL)
+                   for part in pieces[::2]]
+    return "".join(pieces)
 
 
 def both(text: str) -> markupsafe.Markup:

@@ -115,8 +115,8 @@ def title(code: typing.Any) -> str:
 def _shown(table: pd.DataFrame) -> tuple[list[typing.Any], list[list[str]]]:
     """The columns that are shown, and every row's cells as text. One that is empty for all rows is
     left out, and so are those of a performance table that are no part of PERFORMANCE."""
-    known = set(PERFORMANCE) if "with_best" in table else set(table.columns)
-    columns = [name for name in table.columns if name in known and name not in INSIDE]
+    shown = set(PERFORMANCE) if "with_best" in table else set(table.columns)
+    columns = [name for name in table.columns if name in shown and name not in INSIDE]
     cells = [[text(name, row) for name in columns] for row in table.to_dict("records")]
     used = [i for i in range(len(columns)) if any(row[i] for row in cells)]
     return [columns[i] for i in used], [[row[i] for i in used] for row in cells]

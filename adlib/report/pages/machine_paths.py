@@ -45,6 +45,6 @@ def without_paths(content: str, hidden: dict[str, str]) -> str:
     names = {form: name for path, name in hidden.items() for form in (path, html.escape(path))}
     root = str(project_root())
     # the longest first: a folder in another is called by its own name
-    known = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
-    return re.sub(rf"(?<![\w.-])({known})(?![\w-])(/?)", lambda found: (
+    folders = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
+    return re.sub(rf"(?<![\w.-])({folders})(?![\w-])(/?)", lambda found: (
         "" if found[2] and found[1] == root else names[found[1]] + found[2]), content)

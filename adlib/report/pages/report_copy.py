@@ -59,7 +59,7 @@ def _write(target: Path, copied: dict[str, bytes]) -> None:
     """Files {place: content} in the place of those that an earlier copy wrote. Whatever ends it
     between, the list names all that it wrote."""
     made, listed = {_mark(*one) for one in copied.items()}, target / COPY
-    known = set(listed.read_bytes().decode(errors="replace").split() if listed.is_file() else ())
+    written = set(listed.read_bytes().decode(errors="replace").split() if listed.is_file() else ())
 
     def is_marked(place: str, marks: set[str]) -> bool:
         path = target / place
@@ -67,18 +67,18 @@ def _write(target: Path, copied: dict[str, bytes]) -> None:
                 and _mark(place, path.read_bytes()) in marks)
 
     others = [place for place in copied
-              if not (_is_free(target, place) or is_marked(place, known | made))]
+              if not (_is_free(target, place) or is_marked(place, written | made))]
     if others:
         raise InputError(
             f"{target} has files in the places of pages that are not this version's, or that were "
             f"changed since: {layout.some(others)}; move or delete them, or give another folder")
-    files.write_text(listed, "\n".join(sorted(known | made)) + "\n")
+    files.write_text(listed, "\n".join(sorted(written | made)) + "\n")
     for place, content in copied.items():
         with files.atomic_path(target / place) as temporary:
             temporary.write_bytes(content)
     for path in _visible(target):
         place = path.relative_to(target).as_posix()
-        if place not in copied and is_marked(place, known):
+        if place not in copied and is_marked(place, written):
             path.unlink()
     files.write_text(listed, "\n".join(sorted(made)) + "\n")
 

@@ -31,11 +31,11 @@ def labels(codes: typing.Iterable[str]) -> Text:
 
 def rates(row: typing.Mapping[str, typing.Any]) -> Text:
     """What a row finds and falsely calls at its threshold, in counts (the seeds' mean)."""
-    found, alarms = row["detections"], row["false_positives"]
-    if math.isnan(found) or math.isnan(alarms):
+    detections, alarms = row["detections"], row["false_positives"]
+    if math.isnan(detections) or math.isnan(alarms):
         return t("answer.no_rates")
     n_bad, n_good = int(row["n_anomalous"]), int(row["n_good"])
-    return t("answer.rates", found=f"{round(found * n_bad, 1):g}", bad=n_bad,
+    return t("answer.rates", found=f"{round(detections * n_bad, 1):g}", bad=n_bad,
              alarms=f"{round(alarms * n_good, 1):g}", good=n_good)
 
 

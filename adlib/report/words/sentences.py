@@ -158,11 +158,11 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
         configuration: its name. metrics: metrics.json. target_fpr: of the run.
     """
     entry, auroc = metrics["chosen"]["operating"]["test"], metrics["chosen"]["auroc"]["test"]
-    found, alarms = entry["detections"], entry["false_positives"]
+    detections, alarms = entry["detections"], entry["false_positives"]
     if metrics["calibration"]["images"] < min_calibration_size(target_fpr):
-        found = alarms = None
-    if found and found["n"]:
-        said = t("result.finds", **found)
+        detections = alarms = None
+    if detections and detections["n"]:
+        said = t("result.finds", **detections)
         if alarms["n"]:
             said = t("result.both", found=said, alarms=t(_ALARMS.get(alarms["count"],
                                                                      "result.alarms"), **alarms))
