@@ -213,7 +213,8 @@ def scoring(root: Path, weights: str) -> float:
                             category=layout.categories(root)[0]))
     detector, good = registry.build(part.config), part.good.tensor
     maps = detector.anomaly_maps(good[:8])
-    scale = anomaly_maps.scale_of({name: values.numpy() for name, values in maps.items()})
+    arrays = {name: values.numpy() for name, values in maps.items()}
+    scale = anomaly_maps.scale_of([(arrays, anomaly_maps.WHOLE)])
     return len(good) / best_of(functools.partial(score_table, detector, scale, good), 3)
 
 

@@ -125,7 +125,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
                 first.append((maps, view))
             yield maps, view
 
-    scale = anomaly_maps.scale_of_batches(looked())
+    scale = anomaly_maps.scale_of(looked())
     shown: dict[str, list[np.ndarray]] = {}
 
     def keep(smoothed: anomaly_maps.Maps, start: int) -> None:

@@ -116,13 +116,9 @@ def reduce(maps: np.ndarray, how: str, view: View = WHOLE) -> np.ndarray:
     return np.concatenate(reduced).astype(np.float64)
 
 
-def scale_of(maps: Maps) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of each smoothed map over good images, which put maps on one scale."""
-    return scale_of_batches([(maps, WHOLE)])
-
-
-def scale_of_batches(batches: typing.Iterable[tuple[Maps, View]]) -> dict[str, tuple[float, float]]:
-    """The same of the cells that count, a batch at a time.
+def scale_of(batches: typing.Iterable[tuple[Maps, View]]) -> dict[str, tuple[float, float]]:
+    """Mean and deviation of each smoothed map over the cells that count of good images, which put
+    maps on one scale.
 
     A deviation is at least 1e-6, as much as rounding to 8 bits is squared; a map that is the same
     everywhere, but for rounding, stays in its own unit.

@@ -120,7 +120,7 @@ def test_the_images_it_was_fitted_on_decide_nothing(part):
 def test_the_ranking_is_that_of_anomalies_in_held_out_images(part):
     decision = calibration.calibrate(CONTRAST, part)
     held = part.held_out.tensor
-    scale = anomaly_maps.scale_of(contrast(held))
+    scale = anomaly_maps.scale_of([(contrast(held), anomaly_maps.WHOLE)])
     assert decision.scale == scale
     changed, _, kinds = anomalies.insert(held, calibration.SYNTHETIC, seed=0)
     good, anomalous = (table_of(contrast(images), scale) for images in (held, changed))
@@ -134,7 +134,7 @@ def test_of_many_held_out_images_some_give_the_scale_and_all_are_scored(part, mo
     decision = calibration.calibrate(CONTRAST, part)
     held = part.held_out.tensor
     first = contrast(held[:1])
-    assert len(held) > 1 and decision.scale == anomaly_maps.scale_of(first)
+    assert len(held) > 1 and decision.scale == anomaly_maps.scale_of([(first, anomaly_maps.WHOLE)])
     pd.testing.assert_frame_equal(decision.good_scores["held_out"],
                                   table_of(contrast(held), decision.scale))
     seen = anomaly_maps.smoothed_maps(first, decision.scale)[decision.score.split(".")[0]]
@@ -243,7 +243,7 @@ def pictures(n, size=32):
 
 
 def test_tables_do_not_depend_on_the_batch(monkeypatch):
-    scale = anomaly_maps.scale_of(contrast(pictures(9)))
+    scale = anomaly_maps.scale_of([(contrast(pictures(9)), anomaly_maps.WHOLE)])
     whole = calibration.score_table(CONTRAST, scale, pictures(9))
     monkeypatch.setattr(calibration, "CHUNK", 4)
     pd.testing.assert_frame_equal(calibration.score_table(CONTRAST, scale, pictures(9)), whole,
@@ -258,7 +258,7 @@ def decided(score, scale):
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_maps_are_of_the_images_size(n, monkeypatch):
     monkeypatch.setattr(calibration, "CHUNK", 2)
-    scale = anomaly_maps.scale_of(contrast(pictures(4)))
+    scale = anomaly_maps.scale_of([(contrast(pictures(4)), anomaly_maps.WHOLE)])
     for name in ("squared.max", "absolute.mean", "sum.top1"):
         maps = calibration.score_with_maps(CONTRAST, decided(name, scale), pictures(n))[1]
         assert maps.shape == (n, 32, 32) and maps.dtype == np.float32

@@ -23,8 +23,8 @@ def test_no_score_explodes(model, good, small_detectors):
     config = Config(**SMALL | {"model": model, "name": model, "image_size": SIDE})
     images = GOOD[good].expand(8 + fused.FEW, -1, -1, -1).contiguous()
     detector = fit(registry.build(config), images[:8], images[8:])
-    scale = anomaly_maps.scale_of({name: values.numpy()
-                                   for name, values in detector.anomaly_maps(images[8:]).items()})
+    scale = anomaly_maps.scale_of([({name: values.numpy()
+                                   for name, values in detector.anomaly_maps(images[8:]).items()}, anomaly_maps.WHOLE)])
     scores = score_table(detector, scale, torch.cat([images[:1], OTHERS])).to_numpy()
     assert np.isfinite(scores).all() and np.abs(scores).max() < 2e6
     if config.model in ("pca", "memory", "fused", "mean_grey", "gaussian", "gaussian_anywhere"):
@@ -34,7 +34,7 @@ def test_no_score_explodes(model, good, small_detectors):
 def test_a_map_without_variance_keeps_its_unit():
     flat, half = np.full((4, 8, 8), 0.3), np.zeros((4, 8, 8))
     half[::2] = 1
-    scale = anomaly_maps.scale_of({"flat": flat, "zero": 0 * flat, "faint": 1e-9 * half,
-                                   "usual": 4 * half})
+    scale = anomaly_maps.scale_of([({"flat": flat, "zero": 0 * flat, "faint": 1e-9 * half,
+                                   "usual": 4 * half}, anomaly_maps.WHOLE)])
     assert scale["flat"] == pytest.approx((0.3, 1)) and scale["zero"] == (0, 1)
     assert scale["faint"] == pytest.approx((5e-10, 1e-6)) and scale["usual"] == pytest.approx((2, 2))
