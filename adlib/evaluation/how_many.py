@@ -167,6 +167,6 @@ def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray
     figures["smallest"] = np.nan
     if stands and len(np.unique(sizes[scored])) > 1:
         figures["smallest"] = psychometric.fit(
-            sizes[scored], threshold.exceeded(synthetic[scored]), fpr=min(target_fpr, 0.5)).at(0.5)
+            sizes[scored], threshold.exceeded(synthetic[scored]), fpr=target_fpr).at(0.5)
     return figures | {name: float(called[truth == of].sum()) if (truth == of).any() else np.nan
                       for name, of in (("false_positives", 0), ("found", 1))}

@@ -25,7 +25,7 @@ from scipy import optimize, special
 if typing.TYPE_CHECKING:
     from adlib.evaluation.calibration import Decision
 
-MOST_LAPSES = 0.1
+MOST_LAPSES, MOST_FPR = 0.1, 0.5
 # deviation of the prior of slope times span: the rise from 5 % to 95 % takes an eighth of the span
 STEEPEST = 50.0
 LEVEL = 0.95  # of the interval
@@ -63,15 +63,14 @@ class Curve:
 
 
 def fit(x: np.ndarray, detected: np.ndarray, *, fpr: float) -> Curve:
-    """The curve through N stimuli: sizes x [N] > 0 in any unit, detected [N] of bool, fpr in
-    [0,0.9).
+    """The curve through N stimuli: sizes x [N] > 0 in any unit, two of them different; detected [N]
+    of bool; fpr in [0,1), of which no more than MOST_FPR counts.
 
     Where all or none were detected there is nothing to fit, and the curve says so: x50 = 0,
     somewhere below the smallest size tested (it passes 1 everywhere), or x50 = inf (it is `fpr`
-    everywhere, and `at` is nan). Neither is an estimate. Raises ValueError for sizes that are not
-    positive and finite, fewer than two different ones, and lengths that differ.
+    everywhere, and `at` is nan). Neither is an estimate.
     """
-    logs, detected = _checked(x, detected, fpr)
+    logs, fpr = np.log10(x), min(fpr, MOST_FPR)
     n, middle, span = len(detected), (logs.min() + logs.max()) / 2, np.ptp(logs)
     if detected.all() or not detected.any():
         return Curve(0.0 if detected.all() else math.inf, math.inf, fpr, 0.0, n)
@@ -107,23 +106,6 @@ def fit(x: np.ndarray, detected: np.ndarray, *, fpr: float) -> Curve:
     return Curve(float(10**(middle + span * place)), float(slope / span), fpr, float(lapse), n)
 
 
-def _checked(x: np.ndarray, detected: np.ndarray, fpr: float) -> tuple[np.ndarray, np.ndarray]:
-    x, detected = np.asarray(x, dtype=np.float64), np.asarray(detected)
-    if x.shape != detected.shape or x.ndim != 1:
-        raise ValueError(
-            f"sizes {x.shape} and detections {detected.shape} must be two lists of one length")
-    if not np.isin(detected, (0, 1)).all():
-        raise ValueError("detected must be true or false")
-    if not (np.isfinite(x) & (x > 0)).all():
-        raise ValueError("sizes must be positive and finite: the curve is over their logarithm")
-    if not 0 <= fpr < 1 - MOST_LAPSES:
-        raise ValueError(f"fpr is {fpr}; the false-alarm rate must be in [0,{1 - MOST_LAPSES})")
-    logs = np.log10(x)
-    if len(np.unique(logs)) < 2:
-        raise ValueError("a curve needs at least two different sizes")
-    return logs, detected.astype(bool)
-
-
 def half_found(decision: Decision) -> dict[str, float | None] | None:
     """Of how many of the file's pixels a synthetic anomaly has to be for half to be found, off the
     psychometric curve through those that were put into held-out good images.
@@ -140,7 +122,7 @@ def half_found(decision: Decision) -> dict[str, float | None] | None:
                      sizes[seen])
     if len(np.unique(sizes)) < 2:
         return None
-    at = fit(sizes, called, fpr=min(threshold.target_fpr, 0.5)).at(0.5)
+    at = fit(sizes, called, fpr=threshold.target_fpr).at(0.5)
     least, largest = float(sizes.min()), float(sizes.max())
     return {"pixels": max(least, at) if at <= largest else None, "least": least,
             "largest": largest, "n": len(sizes)}

@@ -140,9 +140,6 @@ def reopen(folder: Path) -> Reopened:
         about, config = run_folder.manifest(folder), run_folder.config_of(folder)
         made_with = about["weights"]
     measured = files.read_json(folder / "metrics.json")
-    if "maps" not in measured:
-        raise InputError(f"{folder} was made by an older version of adlib; run its configuration "
-                         f"again first")
     # A run of an earlier version notes none; of these a user's own detector may not have been kept.
     noted = about.get("reopened_from", ["model.pt"] * (not OWN.fullmatch(config.model)))
     for name in noted:  # a copy without large files, say

@@ -115,22 +115,3 @@ def test_all_or_nothing_detected_says_so():
                            for found in (True, False))
     assert everything.x50 == 0 and everything.at(0.5) == 0 and (everything(x) == 1).all()
     assert nothing.x50 == math.inf and math.isnan(nothing.at(0.5)) and (nothing(x) == 0.05).all()
-
-
-@pytest.mark.parametrize(("x", "detected", "fpr", "message"), [
-    ([0.1, 0.2, 0.3], [True, False], 0.0, "one length"),
-    ([[0.1, 0.2]], [[True, False]], 0.0, "one length"),
-    ([0.1, 0.0], [True, False], 0.0, "positive and finite"),
-    ([0.1, -1.0], [True, False], 0.0, "positive and finite"),
-    ([0.1, np.nan], [True, False], 0.0, "positive and finite"),
-    ([0.1, np.inf], [True, False], 0.0, "positive and finite"),
-    ([0.1, 0.1], [True, False], 0.0, "two different"),
-    ([], [], 0.0, "two different"),
-    ([0.1, 0.2], [0.5, 1.0], 0.0, "true or false"),
-    ([0.1, 0.2], [True, False], -0.1, "fpr is -0.1"),
-    ([0.1, 0.2], [True, False], 0.9, "fpr is 0.9"),
-    ([0.1, 0.2], [True, False], np.nan, "fpr is nan"),
-])
-def test_bad_input(x, detected, fpr, message):
-    with pytest.raises(ValueError, match=message):
-        psychometric.fit(x, detected, fpr=fpr)

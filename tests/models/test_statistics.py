@@ -114,9 +114,3 @@ def test_a_statistic_is_a_detector_without_a_network(name):
     again = statistics.Statistic(Config(model=name))
     load_state(again, detector.state_dict())
     assert torch.equal(again.anomaly_maps(test)["distance"], detector.anomaly_maps(test)["distance"])
-
-
-def test_bad_input(noise):
-    with pytest.raises(ValueError,
-                       match="'entropy'.*mean_grey, contrast, laplacian_variance, compressed_size"):
-        statistics.statistic(noise, "entropy")
