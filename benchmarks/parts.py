@@ -49,7 +49,8 @@ class Three(fused.Fused):
     def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
         halves = torch.stack(self.classifier.both(features, own))
         scaled = (halves - self.centre[:, None]) / self.spread[:, None]
-        return torch.cat([scaled.sum(dim=0)[None], halves])
+        whole = self.whole(features, own)[:, None, None]
+        return torch.cat([(whole + scaled.sum(dim=0))[None], halves])
 
 
 class WithHalves(fused.FeatureDetector):

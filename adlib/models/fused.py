@@ -16,6 +16,7 @@ from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Fold
 from adlib.models.detectors import Counts, Features, Views
 from adlib.models.fast.device import CHUNK, pick_device, precision, spread
+from adlib.models.whole_picture import WholePicture
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
@@ -33,7 +34,8 @@ Synthetic = tuple[Features, torch.Tensor, torch.Tensor]
 
 class Fused(nn.Module):
     """The sum of the memory's and the classifier's map, each in deviations of validation images'
-    scores; one search for the nearest good cells gives both.
+    scores; one search for the nearest good cells gives both. How far the whole picture lies from
+    the good ones is added to each of its cells.
 
     Where good images lie farther from each other than elsewhere, a distance counts for less.
     """
@@ -41,6 +43,7 @@ class Fused(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.classifier = detectors.SyntheticAnomalyClassifier(width)
+        self.whole = WholePicture(width)
         # of either map, or of either map's cells: [2] or [2,g,g]
         self.register_buffer("centre", torch.zeros(2))
         self.register_buffer("spread", torch.ones(2))
@@ -66,11 +69,17 @@ class Fused(nn.Module):
 
     @torch.no_grad()
     def compare(self, features: Features, own: torch.Tensor, counts: Counts) -> None:
-        """See where the images fitted on vary, by their features float32 [N,C,g,g], each without
-        its own cells. own: as the classifier's `both`. counts: as `fit`'s."""
+        """See how the images fitted on vary, by their features float32 [N,C,g,g]: where, each
+        without its own cells, and as wholes. own: as the classifier's `both`. counts: as `fit`'s.
+        """
         self.own, self.counts = own, counts
-        self.distances = torch.cat([self.classifier.memory(features[some], own[some])
-                                    for some in _in_chunks(features)])
+        distances, pooled = [], []
+        for some in _in_chunks(features):
+            chunk = features[some]
+            distances.append(self.classifier.memory(chunk, own[some]))
+            pooled.append(self.whole.pooled(chunk))
+        self.distances = torch.cat(distances)
+        self.whole.fit(torch.cat(pooled), own)
 
     def varying(self, kept: torch.Tensor | None = None) -> torch.Tensor:
         """How many times as much good images' maps vary at each place as everywhere, at least 1:
@@ -97,11 +106,14 @@ class Fused(nn.Module):
     @torch.no_grad()
     def scale(self, features: Features, area: torch.Tensor | None = None,
               own: torch.Tensor | None = None) -> Fused:
-        """Put both maps on one scale by the features of good images. area: which of their pixels
-        count, bool [N,S,S]. own: as the classifier's `both`."""
-        view, varying = anomaly_maps.View(area), self.varying()
-        both = [self.classifier.both(features[some], _chosen(own, some))
-                for some in _in_chunks(features)]
+        """Put both maps and whole pictures on one scale by the features of good images. area: which
+        of their pixels count, bool [N,S,S]. own: as the classifier's `both`."""
+        view, varying, both, pooled = anomaly_maps.View(area), self.varying(), [], []
+        for some in _in_chunks(features):
+            chunk = features[some]
+            both.append(self.classifier.both(chunk, _chosen(own, some)))
+            pooled.append(self.whole.pooled(chunk))
+        self.whole.scale(torch.cat(pooled), own)
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
@@ -112,8 +124,9 @@ class Fused(nn.Module):
 
     def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
         """own: as the classifier's `both`."""
-        return sum((values - c) / s for values, c, s in zip(
-            self.classifier.both(features, own), self.centre, self.spread, strict=True))
+        return self.whole(features, own)[:, None, None] + sum(
+            (values - c) / s for values, c, s in zip(
+                self.classifier.both(features, own), self.centre, self.spread, strict=True))
 
 
 class FeatureDetector(OnBackbone):

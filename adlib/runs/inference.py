@@ -265,8 +265,10 @@ def _is_current(state: dict[str, torch.Tensor]) -> bool:
 
 def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, torch.Tensor]:
     """A state dict by today's names; up to version 0.1 it held the network, or the head, alone."""
+    # Earlier runs compare no whole pictures; what was never fitted says nothing of them.
+    whole = {key: tensor for key, tensor in detector.state_dict().items() if "head.whole." in key}
     if _is_current(state):
-        return state
+        return whole | state
     log.warning("this run was made by adlib 0.1, which the next version will no longer read; run "
                 "its "
                 "configuration again")
@@ -274,5 +276,6 @@ def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, to
         return {f"network.{key}": tensor for key, tensor in state.items()}
     prefix = "head" if hasattr(detector, "head") else "decoder"
     kept = detector.state_dict() if isinstance(detector, OnBackbone) else {}
-    return {key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
+    return whole | {
+        key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
         f"{prefix}.{key}": tensor for key, tensor in state.items()}

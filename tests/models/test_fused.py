@@ -148,9 +148,10 @@ def test_nothing_is_fitted_on_the_validation_images(model):
     spoiled[HELD] = spoiled[HELD].flip(3)
     first, other = (fitted_to(model, some) for some in (good, spoiled))
     if model == "fused":
-        assert not torch.equal(first.head.spread, other.head.spread)
-        for name in ("centre", "spread"):
-            setattr(other.head, name, getattr(first.head, name))
+        for one, another in ((first.head, other.head), (first.head.whole, other.head.whole)):
+            assert not torch.equal(one.spread, another.spread)
+            for name in ("centre", "spread"):
+                setattr(another, name, getattr(one, name))
     assert equal_states(first, other) and first.position_share == other.position_share
     changed = fitted_to(model, spotted(good, KEPT[2]))
     assert not equal_states(first, changed)  # while each kept one counts
@@ -191,6 +192,10 @@ def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held
         centre, spread = found.head.centre[i] / varying, found.head.spread[i] / varying
         assert centre.numpy() == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
         assert spread.numpy() == pytest.approx(tops.std(ddof=1), rel=1e-2)
+    whole = found.head.whole
+    distances = whole.distance(whole.pooled(features), own)
+    assert torch.equal(whole.centre, distances.mean())
+    assert torch.equal(whole.spread, distances.std())
 
 
 def test_the_only_good_image_is_not_what_its_own_cells_are_compared_with():
@@ -302,6 +307,7 @@ def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scor
                                                                     rel=2**-12)
         unseen = torch.from_numpy(maps(fitted[name], pictures(3, seed=1)))
         expected = expected + (unseen - head.centre[half]) / head.spread[half]
+    expected = head.whole(whole.features(pictures(3, seed=1)))[:, None, None] + expected
     assert np.array_equal(maps(whole, pictures(3, seed=1)), expected.numpy())
 
 
@@ -517,7 +523,8 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
         (other, ) = crossed(detector, pictures(), KEPT, folds)
     finally:
         head.centre, head.spread = centre, spread
-    expected = found / 2 - (0.5 / spread).sum(dim=0).numpy()
+    whole = head.whole(detector.features(pictures()[HELD]))[:, None, None].numpy()  # has its own
+    expected = (found - whole) / 2 - (0.5 / spread).sum(dim=0).numpy() + whole
     # (map - centre) / spread in float32: the sum's rounding at the size of what was subtracted.
     size = float(((np.abs(found).max() + centre.abs()) / spread).max())
     assert other == pytest.approx(expected, rel=0, abs=16 * 2**-24 * size)

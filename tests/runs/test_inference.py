@@ -178,6 +178,18 @@ def test_a_run_of_version_0_1_still_opens_and_says_so(course_run, changes, caplo
     assert run.scores(part.test).tolist() == of(folder)["chosen_score"].tolist()
 
 
+def test_a_run_from_before_whole_pictures_were_compared_still_opens(course_run):
+    folder = course_run(model="fused", name="fused", image_size=64)
+    state = torch.load(folder / "model.pt", weights_only=True)
+    old = {key: values for key, values in state.items() if ".whole." not in key}
+    torch.save(old, folder / "model.pt")
+    head = inference.reopen(folder).detector.head
+    assert len(old) < len(state) and not head.whole(torch.rand(2, len(head.whole.mean), 4, 4)).any()
+    kept = head.state_dict()
+    assert all(torch.equal(kept[key.removeprefix("head.")], values)
+               for key, values in old.items() if key.startswith("head."))
+
+
 def test_other_weights_are_not_passed_off_as_those_of_a_run_of_version_0_1(course_root, tmp_path):
     """Its model.pt holds no backbone: the file it was read from has to be the same one."""
     folder = small_run(course_root, tmp_path / "reports", model="pca", name="pca", image_size=64,
