@@ -66,8 +66,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: no garbage collection looks through its objects again."""
+    """What was imported stays: no garbage collection looks through it."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ signals, standard output, exit codes. Where systems cannot fork, commands start 
 """
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -87,6 +88,7 @@ def cold(tool: str, words: typing.Sequence[object], cwd: Path = ROOT,
 
 def _run(tool: str, words: list[str], cwd: Path, env: dict[str, str], said: str) -> None:
     """In the forked process."""
+    gc.enable()
     for number, name, how in ((0, os.devnull, os.O_RDONLY), (1, said, os.O_WRONLY | os.O_APPEND)):
         os.dup2(os.open(name, how), number)
     os.dup2(1, 2)

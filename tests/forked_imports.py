@@ -40,6 +40,4 @@ for name in ("index.html.j2", "run.html.j2"):
 # two threads that ask for it at once find none ("Invalid thread pool!"), so one asks before.
 os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
 
-# Nor does any collection of theirs look through what is imported here: to look is to write, and
-# what is written is copied.
 gc.freeze()
