@@ -46,8 +46,8 @@ DETECTORS = (*HALVES, "pca", "gaussian", "gaussian_anywhere")
 class Three(fused.Fused):
     """The fused map and those of its halves: [3,N,h,w]."""
 
-    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
-        halves = torch.stack(self.classifier.both(features, own))
+    def forward(self, features: torch.Tensor, nearest: torch.Tensor | None = None) -> torch.Tensor:
+        halves = torch.stack(self.classifier.both(features, nearest))
         scaled = (halves - self.centre[:, None]) / self.spread[:, None]
         whole = self.whole(features, own)[:, None, None]
         return torch.cat([(whole + scaled.sum(dim=0))[None], halves])

@@ -31,10 +31,16 @@ DIGIT = 2.0**-10  # of float16, as features are kept: what good images vary by a
 # Cells of mirrored and turned good images [P,C], and which good image each is of, int64 [P].
 Views = tuple[torch.Tensor, torch.Tensor]
 Counts = torch.Tensor | None  # bool [N,g,g]: which cells of the good images count; None = all
-# cells [P,C], and the images that they are not compared with
+# cells [P,C], and the places in the bank of their nearest
 Chunk = tuple[torch.Tensor, torch.Tensor | None]
 Features = torch.Tensor | Grids
 Groups = torch.Tensor | None  # int64 [N]: whose tile each good image is; None = each on its own
+
+
+class Neighbours(typing.NamedTuple):
+    """The nearest good cells to those of some images, searched for already."""
+    places: torch.Tensor  # int64 [N,h,w], in the bank
+    own: torch.Tensor | None = None  # int64 [N]: the images fitted on that none of them is of
 
 
 class PCAResidual(nn.Module):
@@ -149,28 +155,53 @@ class Memory(nn.Module):
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
         return self
 
-    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
-        """own: of each image its place among those fitted on, which it is not compared with; -1
-        where it was none; None where none of them was."""
+    def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
+        """nearest: of the features' cells, where they are known."""
         n, _, h, w = features.shape
         search = self.search()
         return torch.cat(spread(lambda chunk: self.difference(*chunk, search).norm(dim=1),
-                                _chunks(features, own), self.device)).view(n, h, w)
+                                _chunks(features, nearest), self.device)).view(n, h, w)
 
     def without(self, images: torch.Tensor) -> Memory:
         """Itself: of images that a cell is not to be compared with it is told with each."""
         return self
 
-    def difference(self, cells: torch.Tensor, without: torch.Tensor | None = None,
+    def difference(self, cells: torch.Tensor, nearest: torch.Tensor | None = None,
                    search: Nearest | None = None) -> torch.Tensor:
-        """Cells' features [P,C] minus those of the nearest good one, which is not of the images
-        `without` (int64 indices of the images fitted on) where others are in the bank. search: of
-        `search`, for many calls."""
-        barred = None
-        if without is not None:
-            own = torch.isin(self.image, without)
-            barred = None if own.all() else own.nonzero()[:, 0]
-        return cells - self.bank[(search or self.search())(cells, barred)]
+        """Cells' features [P,C] minus those of the nearest good one. nearest: int64 [P], its place
+        in the bank, where that is known. search: of `search`, for many calls."""
+        if nearest is None:
+            nearest = (search or self.search())(cells)
+        return cells - self.bank[nearest]
+
+    def nearest_other(self, cells: torch.Tensor, without: torch.Tensor, search: Nearest,
+                      known: torch.Tensor | None = None) -> torch.Tensor:
+        """Of cells [P,C] the places in the bank, int64 [P], of the nearest good ones that are not
+        of the images `without` (int64 indices of those fitted on), where others are in the bank.
+        known: the nearest of all; only a cell whose nearest may not be is searched for again."""
+        own = torch.isin(self.image, without)
+        if own.all():
+            return search(cells) if known is None else known
+        barred = own.nonzero()[:, 0]
+        if known is None:
+            return search(cells, barred)
+        found, again = known.clone(), own[known]
+        if again.any():
+            found[again] = search(cells[again], barred)
+        return found
+
+    def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
+        """Of all good cells, and of other images'. own: of each image its place among those fitted
+        on, int64 [N]; -1 where it was none."""
+        cells, search = features.permute(0, 2, 3, 1).flatten(1, 2), self.search()
+
+        def look(i: int) -> torch.Tensor:
+            known = torch.cat([search(some) for some in cells[i].split(AT_ONCE)])
+            return torch.stack([known, self.nearest_other(cells[i], own[i], search, known)])
+
+        found = torch.stack(spread(look, range(len(features)), self.device), dim=1)
+        known, others = found.unflatten(2, features.shape[2:])
+        return Neighbours(known), Neighbours(others, own)
 
     def search(self) -> Nearest:
         """Of the bank, made once of it as it is: that takes a quarter of what one picture's search
@@ -284,14 +315,14 @@ class SyntheticAnomalyClassifier(nn.Module):
                                      batch_size=BATCH, peak=PEAK_LR, seed=self.seed)
         return head.eval(), history
 
-    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
-        """own: as `both`."""
-        return self.both(features, own)[1]
+    def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
+        """nearest: as Memory.forward."""
+        return self.both(features, nearest)[1]
 
     def both(self, features: torch.Tensor,
-             own: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The memory's map and the classifier's, by one search for the nearest good cells. own: as
-        Memory.forward."""
+             nearest: Neighbours | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The memory's map and the classifier's, by one search for the nearest good cells. nearest:
+        as Memory.forward."""
         n, _, h, w = features.shape
         search = self.memory.search()
 
@@ -300,14 +331,18 @@ class SyntheticAnomalyClassifier(nn.Module):
             with rounded_products(False):  # whatever another thread does
                 return difference.norm(dim=1), self.head((difference / self.std).abs())[:, 0]
 
-        found = spread(look, _chunks(features, own), self.memory.device)
+        found = spread(look, _chunks(features, nearest), self.memory.device)
         distances, logits = map(torch.cat, zip(*found, strict=True))
         return distances.view(n, h, w), logits.view(n, h, w)
+
+    def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
+        """As Memory.nearest."""
+        return self.memory.nearest(features, own)
 
     def _differences(self, *sets: tuple[Features, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Of some sets of images, what each image is made of, and its chosen cells, bool [N,g*g];
         one set after the other, [P,C]."""
-        search = self.memory.search()
+        memory, search = self.memory, self.memory.search()
         images = [(features, i, made_of[i], chosen[i]) for features, made_of, chosen in sets
                   for i in range(len(features))]
         counts = [int(chosen.sum()) for *_, chosen in images]
@@ -316,7 +351,8 @@ class SyntheticAnomalyClassifier(nn.Module):
         def look(image: tuple[Features, int, torch.Tensor, torch.Tensor],
                  rows: torch.Tensor) -> None:
             features, i, without, chosen = image
-            rows.copy_(self.memory.difference(features[i].flatten(1).T[chosen], without, search))
+            cells = features[i].flatten(1).T[chosen]
+            rows.copy_(memory.difference(cells, memory.nearest_other(cells, without, search)))
 
         spread(lambda one: look(*one), zip(images, found.split(counts), strict=True),
                self.memory.device)
@@ -334,13 +370,11 @@ def _counted(features: torch.Tensor, counts: Counts) -> torch.Tensor:
     return cells if counts is None else cells[counts.flatten()]
 
 
-def _chunks(features: torch.Tensor, own: torch.Tensor | None) -> typing.Iterator[Chunk]:
-    """Cells, and the image that they are not compared with."""
-    if own is None:
-        yield from ((cells, None) for cells in _cells(features).split(AT_ONCE))
-    else:
-        for image, place in zip(features, own, strict=True):
-            yield from ((cells, place) for cells in _cells(image[None]).split(AT_ONCE))
+def _chunks(features: torch.Tensor, nearest: Neighbours | None) -> typing.Iterator[Chunk]:
+    """Cells, and their nearest where these are known."""
+    cells = _cells(features).split(AT_ONCE)
+    known = [None] * len(cells) if nearest is None else nearest.places.flatten().split(AT_ONCE)
+    return zip(cells, known, strict=True)
 
 
 def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from adlib.data import corruptions, siblings
 from adlib.data.synthetic import anomalies
 from adlib.models import anomaly_maps, backbone, detectors
 from adlib.models.backbone import OnBackbone
-from adlib.models.detector import Fold
-from adlib.models.detectors import Counts, Features, Views
+from adlib.models.detector import OWN, Fold
+from adlib.models.detectors import Counts, Features, Neighbours, Views
 from adlib.models.fast.device import CHUNK, pick_device, precision, spread
 from adlib.models.whole_picture import WholePicture
 
@@ -70,13 +70,12 @@ class Fused(nn.Module):
     @torch.no_grad()
     def compare(self, features: Features, own: torch.Tensor, counts: Counts) -> None:
         """See how the images fitted on vary, by their features float32 [N,C,g,g]: where, each
-        without its own cells, and as wholes. own: as the classifier's `both`. counts: as `fit`'s.
-        """
+        without its own cells, and as wholes. own: as Memory.nearest's. counts: as `fit`'s."""
         self.own, self.counts = own, counts
         distances, pooled = [], []
         for some in _in_chunks(features):
             chunk = features[some]
-            distances.append(self.classifier.memory(chunk, own[some]))
+            distances.append(self.classifier.memory(chunk, self.nearest(chunk, own[some])[1]))
             pooled.append(self.whole.pooled(chunk))
         self.distances = torch.cat(distances)
         self.whole.fit(torch.cat(pooled), own)
@@ -107,11 +106,12 @@ class Fused(nn.Module):
     def scale(self, features: Features, area: torch.Tensor | None = None,
               own: torch.Tensor | None = None) -> Fused:
         """Put both maps and whole pictures on one scale by the features of good images. area: which
-        of their pixels count, bool [N,S,S]. own: as the classifier's `both`."""
+        of their pixels count, bool [N,S,S]. own: as Memory.nearest's."""
         view, varying, both, pooled = anomaly_maps.View(area), self.varying(), [], []
         for some in _in_chunks(features):
             chunk = features[some]
-            both.append(self.classifier.both(chunk, _chosen(own, some)))
+            both.append(self.classifier.both(chunk, None if own is None else
+                                             self.nearest(chunk, own[some])[1]))
             pooled.append(self.whole.pooled(chunk))
         self.whole.scale(torch.cat(pooled), own)
         tops = torch.stack([
@@ -122,11 +122,15 @@ class Fused(nn.Module):
         self.spread = tops.std(dim=1).clamp_min(detectors.DIGIT)[:, None, None] * varying
         return self
 
-    def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
-        """own: as the classifier's `both`."""
-        return self.whole(features, own)[:, None, None] + sum(
-            (values - c) / s for values, c, s in zip(
-                self.classifier.both(features, own), self.centre, self.spread, strict=True))
+    def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
+        """nearest: as Memory.forward."""
+        whole = self.whole(features, None if nearest is None else nearest.own)
+        return whole[:, None, None] + sum((values - c) / s for values, c, s in zip(
+            self.classifier.both(features, nearest), self.centre, self.spread, strict=True))
+
+    def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
+        """As Memory.nearest."""
+        return self.classifier.nearest(features, own)
 
 
 class FeatureDetector(OnBackbone):
@@ -211,12 +215,14 @@ class FeatureDetector(OnBackbone):
         if self.config.model in LEFT_OUT:
             heads = spread(self.head.without, [place[held] for _, held in folds])
             for head, (_, held) in zip(heads, folds, strict=True):
-                yield {"distance": head(features[held], place[held])}
+                for some in torch.from_numpy(held).split(CHUNK):
+                    yield both_ways(head, self.head, features[some], place[some])
             return
         counts = self._counts(area)
         for rest, held in folds:
             head = self._fit_head(features[rest], None, None, _chosen(counts, rest))
-            yield {"distance": head(features[held])}
+            grids = features[held]
+            yield {"distance": head(grids), f"{OWN}distance": self.head(grids)}
 
     def refitting(self, framed: torch.Tensor, of: np.ndarray
                   ) -> typing.Callable[[np.ndarray], nn.Module]:
@@ -323,6 +329,14 @@ class FeatureDetector(OnBackbone):
         if synthetic is None:
             return head.fit(good, seed, views, counts, of)
         return head.fit(good, *synthetic, views, seed=seed, counts=counts, of=of)
+
+
+def both_ways(head: nn.Module, own: nn.Module, features: torch.Tensor,
+              place: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Maps of good images by a fold's head, none of whose cells is compared with its own image's,
+    and by the head in use: by one search. place: as Memory.nearest's `own`."""
+    known, others = own.nearest(features, place)
+    return {"distance": head(features, others), f"{OWN}distance": own(features, known)}
 
 
 def _in_chunks(features: Features) -> list[slice]:

@@ -22,7 +22,7 @@ from adlib.data.images import Pictures
 from adlib.models.backbone import BATCH, KEPT_BYTES, OnBackbone
 from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
 from adlib.models.fast.device import CHUNK, pick_device, spread, threads
-from adlib.models.fused import MOST, FeatureDetector
+from adlib.models.fused import MOST, FeatureDetector, both_ways
 
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
 FEWEST = 32  # tiles
@@ -127,10 +127,9 @@ class Tiled(Detector):
                 def both(tiles: torch.Tensor, head: nn.Module = head,
                          i: int = i) -> dict[str, torch.Tensor]:
                     features = detector.features(tiles)
-                    # what no cell is compared with: those of its own picture
-                    left_out = [] if refit else [place[i].expand(len(features))]
-                    return {"distance": head(features, *left_out),
-                            f"{OWN}distance": own(features)}
+                    if refit:
+                        return {"distance": head(features), f"{OWN}distance": own(features)}
+                    return both_ways(head, own, features, place[i].expand(len(features)))
 
                 maps = self.stitched(good[int(i)][:3], lambda tiles, both=both: self._spread(
                     both, tiles))

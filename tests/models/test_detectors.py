@@ -301,13 +301,29 @@ def test_a_small_memory_keeps_every_patch():
 def test_a_cell_is_compared_with_other_images_where_there_are_others():
     good = good_features(4)
     detector = detectors.Memory().fit(good)
-    cells = torch.from_numpy(cells_of(good)).float()
-    own = detector.difference(cells[:SIDE**2], torch.tensor([0, 2]))
+    cells = torch.from_numpy(cells_of(good)).float()[:SIDE**2]
     others = cells_of(good)[np.r_[SIDE**2:2 * SIDE**2, 3 * SIDE**2:4 * SIDE**2]]
-    expected = cdist(cells[:SIDE**2], others).min(axis=1)
-    assert np.allclose(own.norm(dim=1), expected, rtol=1e-4) and expected.min() > 0
+    expected = cdist(cells, others).min(axis=1)
+    search, without = detector.search(), torch.tensor([0, 2])
+    for known in (None, search(cells)):
+        own = detector.difference(cells, detector.nearest_other(cells, without, search, known))
+        assert np.allclose(own.norm(dim=1), expected, rtol=1e-4) and expected.min() > 0
     alone = detectors.Memory().fit(good[:1])
-    assert alone.difference(cells[:SIDE**2], torch.tensor([0])).norm(dim=1).max() < 0.1
+    known, other = alone.nearest(good[:1], torch.tensor([0]))
+    assert torch.equal(known, other) and alone(good[:1], other).max() < 0.1
+
+
+def test_the_nearest_of_all_and_of_other_images_are_those_found_one_by_one():
+    good, new = good_features(4), good_features(2, seed=5)
+    detector = detectors.Memory().fit(good)
+    features, own = torch.cat([good, new]), torch.tensor([0, 1, 2, 3, -1, -1])
+    known, others = detector.nearest(features, own)
+    for one, i, first, second in zip(features, own.tolist(), known, others, strict=True):
+        distances = cdist(one.flatten(1).T, detector.bank)
+        assert np.array_equal(distances.argmin(axis=1), first.flatten())
+        distances[:, (detector.image == i).numpy()] = np.inf
+        assert np.array_equal(distances.argmin(axis=1), second.flatten())
+    assert (known[:4] != others[:4]).all() and torch.equal(known[4:], others[4:])
 
 
 def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():
@@ -426,19 +442,19 @@ def test_the_classifier_looks_at_sizes_of_differences_in_deviations_of_good_ones
 
 def test_no_cell_is_compared_with_an_image_that_it_is_made_of(monkeypatch):
     """Else its difference were nothing, in training alone."""
-    compared, original = [], detectors.Memory.difference
+    compared, original = [], detectors.Memory.nearest_other
 
-    def spy(self, cells, without=None, search=None):
-        compared.append(None if without is None else without.tolist())
-        return original(self, cells, without, search)
+    def spy(self, cells, without, search, known=None):
+        compared.append(without.tolist())
+        return original(self, cells, without, search, known)
 
-    monkeypatch.setattr(detectors.Memory, "difference", spy)
+    monkeypatch.setattr(detectors.Memory, "nearest_other", spy)
     anomalous, masks, _ = anomalies_of(3)
     detector = classifier().fit(good_features(2), anomalous, masks,
                                 torch.tensor([[0, 1], [1, 1], [0, 0]]))
     assert compared == [[0], [1], [0, 1], [1, 1], [0, 0], [0, 1], [1, 1], [0, 0]]
     mapped(detector, good_features(1))
-    assert compared[-1] is None  # while a new image's are
+    assert len(compared) == 8  # while a new image's are compared with all
 
 
 def test_both_maps_are_those_of_the_two_detectors(all_fitted):
