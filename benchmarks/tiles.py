@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--large", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--model", default="fused")
-    for name, value in (("most", 0), ("tile-size", 256), ("overlap", 64), ("train", 50),
+    for name, value in (("most", 0), ("tile-size", 256), ("overlap", 32), ("train", 50),
                         ("good", 20), ("defects", 100), ("side", 10)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--scale", type=float, default=1.0)

@@ -65,7 +65,7 @@ class Config:
     image_size: int = 128  # pixels, divisible by 32
     fit: str = "squeeze"  # squeeze | pad (shape kept) | tile (overlapping squares) | auto
     tile_size: int = 256  # of fit tile: pixels a side of a square, divisible by 32
-    overlap: int = 64  # of fit tile: pixels that two neighbours share, divisible by 8
+    overlap: int = 32  # of fit tile: pixels that two neighbours share, divisible by 8
     scale: float = 1.0  # of fit tile: pixels that are worked on for each pixel of the file's side
     roi: str = ""  # mask file of the part's: white is looked at, beside masks in roi/ | auto
     ignore: str = ""  # mask file: white is not looked at, beside masks in ignore/
