@@ -130,8 +130,9 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     for start in range(0, len(categories), CELLS):
         some = categories[start:start + CELLS]
-        table = Table(Column(no_wrap=True), *some, title=None if start else
-                      "AUROC; bad parts found @ good ones falsely called bad",
+        columns = (Column(name, no_wrap=True) for name in some)
+        table = Table("", *columns, title=None if start else
+                      "AUROC [95% interval]; bad parts found @ good ones falsely called bad, fitted in",
                       title_justify="left", title_style="none", box=box.SIMPLE_HEAD)
         for label in dict.fromkeys(label for label, _ in texts):
             table.add_row(label, *(texts.get((label, category), "") for category in some))

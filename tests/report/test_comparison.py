@@ -250,7 +250,10 @@ def test_the_best_is_the_same_wherever_it_is_named(tmp_path):
     first = table.select_one("tbody tr")
     assert card.select_one(".best [lang=en]").text == best == first.select_one("[lang=en]").text
     assert first.select_one(".star").text == "★"
-    assert matrix.closing(rows)[0][0] == best and "★" in matrix.closing(rows)[0][2]
+    name, _, said = matrix.closing(rows)[0]
+    row = ranking.answer(rows, "nut").best
+    assert name == best and said.split("\n")[0] == (
+        f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}] ★")
     assert answers.full(rows).startswith(f"nut: {best} is best")
     said = Study(tmp_path).markdown()
     assert f"nut: {best} is best" in said

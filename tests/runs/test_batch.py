@@ -515,12 +515,13 @@ def test_a_detector_of_ones_own_does_not_run_with_random_weights(project, monkey
 
 def test_the_closing_table_fits_100_columns_however_many_categories():
     names = [f"category number {number}" for number in range(7)]
-    cells = [(f"Frozen ResNet18 to features {config}", name, ".981 ★ 100% @ 10%")
+    cells = [(f"Frozen ResNet18 to features {config}", name, "0.981 [0.93, 1.00] ★\n100% @ 10%, 123 s")
              for name in names for config in "abc"]
     cells[1] = (*cells[1][:2], "failed")
     table = terminal.closing_table(cells)
     assert all(name in table for name in names)
-    assert table.count(".981 ★ 100") == 20 and "failed" in table
+    assert table.count("0.981 [0.93, 1.00] ★") == table.count("100% @ 10%, 123 s") == 20
+    assert "failed" in table
     assert max(map(len, table.splitlines())) <= 100 and table.count("AUROC") == 1
 
 

@@ -90,7 +90,8 @@ def matrix(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
 
 
 def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(configuration, category, AUROC and rates) of every cell, for the terminal's table."""
+    """(configuration, category, two lines: AUROC with its interval; rates and seconds of fitting)
+    of every cell, for the terminal's table."""
     cells = []
     by_cell = {(row["configuration"], row["category"]): row for row in rows.to_dict("records")}
     for code in ranking.order(rows):
@@ -103,9 +104,11 @@ def closing(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
                 said = t("matrix.same") if parent != code and (parent, category) in by_cell else (
                     t("matrix.not_run"))
             elif row["auroc"] == row["auroc"]:
-                said = " ".join((tables.decimal(row["auroc"]),
-                                 "★" if row["with_best"] is True else " ",
-                                 " @ ".join(answers.operating(row)))).rstrip()
+                star = " ★" if row["with_best"] is True else ""
+                rates = " @ ".join(answers.operating(row)), tables.text("train_seconds", row)
+                said = (f"{tables.decimal(row['auroc'])} "
+                        f"{tables.interval(row['low'], row['high'])}{star}\n"
+                        f"{', '.join(filter(None, rates))}")
             else:
                 said = answers.cell(row)
             cells.append((name, category, said))
