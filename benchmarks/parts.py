@@ -36,6 +36,7 @@ from adlib.evaluation.auroc import (
 from adlib.evaluation.conformal import Threshold, rate_interval
 from adlib.models import anomaly_maps, fused, registry
 from adlib.models.detector import Detector, fit
+from adlib.models.detectors import Neighbours
 from adlib.models.fast.device import CHUNK, pick_device, precision
 
 MEASURED = Path(__file__).parent / "measured" / "parts"
@@ -46,10 +47,10 @@ DETECTORS = (*HALVES, "pca", "gaussian", "gaussian_anywhere")
 class Three(fused.Fused):
     """The fused map and those of its halves: [3,N,h,w]."""
 
-    def forward(self, features: torch.Tensor, nearest: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
         halves = torch.stack(self.classifier.both(features, nearest))
         scaled = (halves - self.centre[:, None]) / self.spread[:, None]
-        whole = self.whole(features, own)[:, None, None]
+        whole = self.whole(features, None if nearest is None else nearest.own)[:, None, None]
         return torch.cat([(whole + scaled.sum(dim=0))[None], halves])
 
 

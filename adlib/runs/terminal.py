@@ -132,7 +132,7 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
         some = categories[start:start + CELLS]
         columns = (Column(name, no_wrap=True) for name in some)
         table = Table("", *columns, title=None if start else
-                      "AUROC [95% interval]; bad parts found @ good ones falsely called bad, fitted in",
+                      "AUROC [95% interval]; bad parts found @ good ones called bad, fitted in",
                       title_justify="left", title_style="none", box=box.SIMPLE_HEAD)
         for label in dict.fromkeys(label for label, _ in texts):
             table.add_row(label, *(texts.get((label, category), "") for category in some))
