@@ -48,10 +48,9 @@ class Three(fused.Fused):
     """The fused map and those of its halves: [3,N,h,w]."""
 
     def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
-        halves = torch.stack(self.classifier.both(features, nearest))
-        scaled = (halves - self.centre[:, None]) / self.spread[:, None]
-        whole = self.whole(features, None if nearest is None else nearest.own)[:, None, None]
-        return torch.cat([(whole + scaled.sum(dim=0))[None], halves])
+        nearest = self.found(features, nearest)
+        halves = self.classifier.both(features, nearest)
+        return torch.stack([self.of_halves(features, nearest, *halves), *halves])
 
 
 class WithHalves(fused.FeatureDetector):
@@ -110,9 +109,8 @@ def scored(detector: Detector, part: Part) -> list[dict[str, typing.Any]]:
 
 
 def smoothed(maps: dict[str, torch.Tensor]) -> np.ndarray:
-    """A detector's only map, or several of them one above another: [K,N,h,w]."""
-    values, = maps.values()
-    values = values.numpy()
+    """A detector's own map, or several of them one above another: [K,N,h,w]."""
+    values = next(iter(maps.values())).numpy()
     return np.stack(list(map(anomaly_maps.smooth, values.reshape(-1, *values.shape[-3:]))))
 
 

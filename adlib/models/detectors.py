@@ -24,6 +24,7 @@ from adlib.models.fast.nearest import Nearest
 COMPONENTS = 96  # of the linear autoencoder
 DIMENSIONS, RIDGE = 100, 0.01  # of the Gaussian: random dimensions (PaDiM); on its diagonal
 BANK, POOL = 4000, 20000  # patches the memory keeps, and random ones it chooses them from
+AROUND, LEAST_REACH = 5, 0.25  # patches that say how far apart good ones lie; of the median of that
 AT_ONCE = 1024  # cells that are compared with the bank: the products fit the processor's cache
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 6, 2e-3, 2048  # of the classifier; a batch is of cells
 GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones of each anomalous
@@ -202,6 +203,33 @@ class Memory(nn.Module):
         found = torch.stack(spread(look, range(len(features)), self.device), dim=1)
         known, others = found.unflatten(2, features.shape[2:])
         return Neighbours(known), Neighbours(others, own)
+
+    def reach(self) -> torch.Tensor:
+        """How far apart good patches lie around each of the bank: the mean distance to its AROUND
+        nearest of other images, float32 [M]; at least LEAST_REACH of the median, as of what good
+        images repeat to the bit it would be nothing. 1 where there is no other image.
+
+        Reference: local outlier factor (Breunig et al. 2000); PatchCore's re-weighting asks the
+            same of the nearest patch.
+        """
+        away = self.bank - self.bank.mean(dim=0)  # about which less is lost by rounding
+        with rounded_products(False):
+            distances = torch.cdist(away, away)
+        distances.masked_fill_(self.image[:, None] == self.image, torch.inf)
+        near = distances.topk(min(AROUND, len(away)), largest=False).values
+        known = near.isfinite()
+        if not known.any():
+            return torch.ones(len(away))
+        reach = near.masked_fill(~known, 0).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+        median = reach[known[:, 0]].median()
+        reach = torch.where(known[:, 0], reach, median)
+        return reach.clamp_min(max(float(LEAST_REACH * median), DIGIT))
+
+    def places(self, features: torch.Tensor) -> torch.Tensor:
+        """Of each cell the place of the nearest good one in the bank: int64 [N,h,w]."""
+        n, _, h, w = features.shape
+        return torch.cat(spread(self.search(), _cells(features).split(AT_ONCE),
+                                self.device)).view(n, h, w)
 
     def search(self) -> Nearest:
         """Of the bank, made once of it as it is: that takes a quarter of what one picture's search

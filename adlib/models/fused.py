@@ -22,7 +22,6 @@ SYNTHETIC = 240  # anomalies that the classifier is trained with
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
 FEW = 10  # good images whose scores' spread says little
-PRIOR = 100  # images whose variance everywhere stands beside that seen at a place
 DISTURBED = ("shift", "rotation", "brighter", "darker")
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
 CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
@@ -37,17 +36,16 @@ class Fused(nn.Module):
     scores; one search for the nearest good cells gives both. How far the whole picture lies from
     the good ones is added to each of its cells.
 
-    Where good images lie farther from each other than elsewhere, a distance counts for less.
+    Where good cells lie far from each other a distance counts for less: it is in units of theirs.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.classifier = detectors.SyntheticAnomalyClassifier(width)
         self.whole = WholePicture(width)
-        # of either map, or of either map's cells: [2] or [2,g,g]
-        self.register_buffer("centre", torch.zeros(2))
+        self.register_buffer("centre", torch.zeros(2))  # of either map; [2,g,g] in earlier runs
         self.register_buffer("spread", torch.ones(2))
-        self.distances: torch.Tensor | None = None  # of the images fitted on, without their own
+        self.register_buffer("reach", torch.ones(0))  # of the memory's patches, [M]
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -56,77 +54,62 @@ class Fused(nn.Module):
     def fit(self, *learned: torch.Tensor | Views, **more: typing.Any) -> Fused:
         """As the classifier."""
         self.classifier.fit(*learned, **more)
+        self.reach = self.classifier.memory.reach()
         return self
 
     def without(self, images: torch.Tensor) -> Fused:
         """As the classifier's."""
         other = detectors.copied(self)
         other.classifier = self.classifier.without(images)
-        if self.distances is not None:
-            ratio = self.varying(~torch.isin(self.own, images)) / self.varying()
-            other.centre, other.spread = self.centre * ratio, self.spread * ratio
         return other
 
     @torch.no_grad()
-    def compare(self, features: Features, own: torch.Tensor, counts: Counts) -> None:
-        """See how the images fitted on vary, by their features float32 [N,C,g,g]: where, each
-        without its own cells, and as wholes. own: as Memory.nearest's. counts: as `fit`'s."""
-        self.own, self.counts = own, counts
-        distances, pooled = [], []
-        for some in _in_chunks(features):
-            chunk = features[some]
-            distances.append(self.classifier.memory(chunk, self.nearest(chunk, own[some])[1]))
-            pooled.append(self.whole.pooled(chunk))
-        self.distances = torch.cat(distances)
-        self.whole.fit(torch.cat(pooled), own)
-
-    def varying(self, kept: torch.Tensor | None = None) -> torch.Tensor:
-        """How many times as much good images' maps vary at each place as everywhere, at least 1:
-        [2,g,g], the classifier's as it is. kept: by which of the images fitted on, bool [N].
-
-        The variance at a place is taken with that of all places, as if of PRIOR more images: a few
-        say little, and what is high where kinds of good parts differ says less than it seems.
-
-        Reference: moderated variances (Smyth 2004), with a fixed weight.
-        """
-        if self.distances is None:
-            return torch.ones(2, 1, 1)
-        kept = torch.ones(len(self.distances), dtype=torch.bool) if kept is None else kept
-        maps = self.distances[kept]
-        counts = torch.ones_like(maps) if self.counts is None else self.counts[kept].float()
-        n = counts.sum(dim=0)
-        mean = (maps * counts).sum(dim=0) / n.clamp_min(1)
-        squares = ((maps - mean).square() * counts).sum(dim=0)
-        free = (n - 1).clamp_min(0)
-        overall = (squares.sum() / free.sum().clamp_min(1)).clamp_min(detectors.DIGIT**2)
-        share = (squares / overall + PRIOR) / (free + PRIOR)
-        return torch.stack([share.clamp_min(1).sqrt(), torch.ones_like(share)])
+    def compare(self, features: Features, own: torch.Tensor) -> None:
+        """See how the images fitted on vary as wholes, by their features float32 [N,C,g,g]. own: as
+        Memory.nearest's."""
+        self.whole.fit(torch.cat([self.whole.pooled(features[some])
+                                  for some in _in_chunks(features)]), own)
 
     @torch.no_grad()
     def scale(self, features: Features, area: torch.Tensor | None = None,
               own: torch.Tensor | None = None) -> Fused:
         """Put both maps and whole pictures on one scale by the features of good images. area: which
         of their pixels count, bool [N,S,S]. own: as Memory.nearest's."""
-        view, varying, both, pooled = anomaly_maps.View(area), self.varying(), [], []
+        view, both, pooled = anomaly_maps.View(area), [], []
         for some in _in_chunks(features):
             chunk = features[some]
-            both.append(self.classifier.both(chunk, None if own is None else
-                                             self.nearest(chunk, own[some])[1]))
+            nearest = self.found(chunk, None if own is None else self.nearest(chunk, own[some])[1])
+            both.append(self.in_reach(nearest, *self.classifier.both(chunk, nearest)))
             pooled.append(self.whole.pooled(chunk))
         self.whole.scale(torch.cat(pooled), own)
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
             for values in map(torch.cat, zip(*both, strict=True))]).float()
-        self.centre = tops.mean(dim=1)[:, None, None] * varying
-        self.spread = tops.std(dim=1).clamp_min(detectors.DIGIT)[:, None, None] * varying
+        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
         return self
 
     def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
         """nearest: as Memory.forward."""
-        whole = self.whole(features, None if nearest is None else nearest.own)
-        return whole[:, None, None] + sum((values - c) / s for values, c, s in zip(
-            self.classifier.both(features, nearest), self.centre, self.spread, strict=True))
+        nearest = self.found(features, nearest)
+        return self.of_halves(features, nearest, *self.classifier.both(features, nearest))
+
+    def found(self, features: torch.Tensor, nearest: Neighbours | None) -> Neighbours:
+        """What is known, or is searched for."""
+        return nearest or Neighbours(self.classifier.memory.places(features))
+
+    def in_reach(self, nearest: Neighbours, distances: torch.Tensor, logits: torch.Tensor
+                 ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The halves' maps, distances in units of how far apart good cells lie there."""
+        return distances / self.reach[nearest.places], logits
+
+    def of_halves(self, features: torch.Tensor, nearest: Neighbours, distances: torch.Tensor,
+                  logits: torch.Tensor) -> torch.Tensor:
+        """The fused map of the halves' maps."""
+        halves = self.in_reach(nearest, distances, logits)
+        return self.whole(features, nearest.own)[:, None, None] + sum(
+            (values - c) / s
+            for values, c, s in zip(halves, self.centre, self.spread, strict=True))
 
     def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
         """As Memory.nearest."""
@@ -163,7 +146,7 @@ class FeatureDetector(OnBackbone):
                                        counts, of)
         self.position_share = backbone.position_share(features, counts)
         if whole and isinstance(self.head, Fused):  # a place in a tile is none in the part
-            self.head.compare(features, torch.arange(len(good)) if of is None else of, counts)
+            self.head.compare(features, torch.arange(len(good)) if of is None else of)
         del features, drawn  # as much memory as what follows takes
         if isinstance(self.head, Fused):
             self._scale(good, area, validation, validation_area, of)

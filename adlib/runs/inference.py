@@ -265,17 +265,17 @@ def _is_current(state: dict[str, torch.Tensor]) -> bool:
 
 def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, torch.Tensor]:
     """A state dict by today's names; up to version 0.1 it held the network, or the head, alone."""
-    # Earlier runs compare no whole pictures; what was never fitted says nothing of them.
+    if not _is_current(state):
+        log.warning("this run was made by adlib 0.1, which the next version will no longer read; "
+                    "run its configuration again")
+        autoencoder = isinstance(detector, Autoencoder)
+        prefix = "network" if autoencoder else "head" if hasattr(detector, "head") else "decoder"
+        kept = detector.state_dict() if isinstance(detector, OnBackbone) else {}
+        state = {key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
+            f"{prefix}.{key}": tensor for key, tensor in state.items()}
+    # Earlier runs compare no whole pictures; what was never fitted says nothing of them. Nor do
+    # they know how far apart good patches lie.
     whole = {key: tensor for key, tensor in detector.state_dict().items() if "head.whole." in key}
-    if _is_current(state):
-        return whole | state
-    log.warning("this run was made by adlib 0.1, which the next version will no longer read; run "
-                "its "
-                "configuration again")
-    if isinstance(detector, Autoencoder):
-        return {f"network.{key}": tensor for key, tensor in state.items()}
-    prefix = "head" if hasattr(detector, "head") else "decoder"
-    kept = detector.state_dict() if isinstance(detector, OnBackbone) else {}
-    return whole | {
-        key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
-        f"{prefix}.{key}": tensor for key, tensor in state.items()}
+    reach = {key.replace("classifier.memory.bank", "reach"): torch.ones(len(bank))
+             for key, bank in state.items() if key.endswith("head.classifier.memory.bank")}
+    return whole | reach | state

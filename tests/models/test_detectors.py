@@ -309,21 +309,44 @@ def test_a_cell_is_compared_with_other_images_where_there_are_others():
         own = detector.difference(cells, detector.nearest_other(cells, without, search, known))
         assert np.allclose(own.norm(dim=1), expected, rtol=1e-4) and expected.min() > 0
     alone = detectors.Memory().fit(good[:1])
-    known, other = alone.nearest(good[:1], torch.tensor([0]))
-    assert torch.equal(known, other) and alone(good[:1], other).max() < 0.1
+    known, others = alone.nearest(good[:1], torch.tensor([0]))
+    assert torch.equal(known.places, others.places) and alone(good[:1], others).max() < 0.1
 
 
 def test_the_nearest_of_all_and_of_other_images_are_those_found_one_by_one():
     good, new = good_features(4), good_features(2, seed=5)
     detector = detectors.Memory().fit(good)
     features, own = torch.cat([good, new]), torch.tensor([0, 1, 2, 3, -1, -1])
-    known, others = detector.nearest(features, own)
+    known, others = (found.places for found in detector.nearest(features, own))
     for one, i, first, second in zip(features, own.tolist(), known, others, strict=True):
         distances = cdist(one.flatten(1).T, detector.bank)
         assert np.array_equal(distances.argmin(axis=1), first.flatten())
         distances[:, (detector.image == i).numpy()] = np.inf
         assert np.array_equal(distances.argmin(axis=1), second.flatten())
     assert (known[:4] != others[:4]).all() and torch.equal(known[4:], others[4:])
+
+
+def test_how_far_apart_good_patches_lie_is_the_mean_distance_to_others_images_nearest():
+    memory = detectors.Memory(bank=60).fit(good_features(4))
+    found, image = memory.reach(), memory.image.numpy()
+    expected = []
+    for patch, own in zip(memory.bank, image, strict=True):
+        others = memory.bank[torch.from_numpy(image != own)]
+        expected.append(np.sort(cdist(patch[None], others)[0])[:5].mean())
+    floor = 0.25 * np.sort(expected)[(len(expected) - 1) // 2]  # torch's median
+    assert found.numpy() == pytest.approx(np.maximum(expected, floor), rel=1e-4)
+    assert len(found.unique()) > 10
+
+
+def test_what_good_images_repeat_to_the_bit_lies_not_nothing_apart():
+    same = good_features(1).repeat(8, 1, 1, 1)
+    assert (detectors.Memory().fit(same).reach() >= detectors.DIGIT).all()
+    memory = detectors.Memory().fit(good_features(9))
+    memory.bank[:12], memory.image[:12] = memory.bank[0].clone(), torch.arange(12) % 9
+    found = memory.reach()
+    assert (found[:12] == found.min()).all()
+    assert found.min() == pytest.approx(0.25 * float(found.median()), rel=1e-5)
+    assert (detectors.Memory().fit(same[:1]).reach() == 1).all()  # no other image
 
 
 def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():

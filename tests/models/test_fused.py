@@ -11,7 +11,7 @@ from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
-from adlib.models.detector import fit, fit_on, load_state
+from adlib.models.detector import fit, load_state
 from adlib.models.fast.device import threads
 from tests.tolerances import of_features
 
@@ -184,16 +184,16 @@ def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held
                                 for name in ("shift", "rotation", "brighter", "darker")]), \
             own.repeat(4)
     features = found.features(known)
-    classifier = found.head.classifier
-    one_by_one = [classifier.both(features[[i]], classifier.nearest(features[[i]], own[[i]])[1])
-                  for i in range(len(known))]
-    for i, (whose, varying) in enumerate(zip(zip(*one_by_one, strict=True), found.head.varying(),
-                                             strict=True)):
+    head, one_by_one = found.head, []
+    for i in range(len(known)):
+        nearest = head.nearest(features[[i]], own[[i]])[1]
+        one_by_one.append(head.in_reach(nearest, *head.classifier.both(features[[i]], nearest)))
+    for whose, centre, spread in zip(zip(*one_by_one, strict=True), head.centre, head.spread,
+                                     strict=True):
         values = torch.cat(whose).detach().numpy()
         tops = anomaly_maps.reduce(anomaly_maps.smooth(values), "top1")
-        centre, spread = found.head.centre[i] / varying, found.head.spread[i] / varying
-        assert centre.numpy() == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
-        assert spread.numpy() == pytest.approx(tops.std(ddof=1), rel=1e-2)
+        assert float(centre) == pytest.approx(tops.mean(), rel=1e-3, abs=1e-3)
+        assert float(spread) == pytest.approx(tops.std(ddof=1), rel=1e-2)
     whole = found.head.whole
     distances = whole.distance(whole.pooled(features), own)
     assert torch.equal(whole.centre, distances.mean())
@@ -301,14 +301,16 @@ def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scor
     assert equal_states(fitted["classifier"].head, head.classifier)
     assert equal_states(fitted["memory"].head, head.classifier.memory)
     for half, name in enumerate(("memory", "classifier")):
-        varying = head.varying()[half].numpy()
-        held = anomaly_maps.smooth(maps(fitted[name], pictures()[HELD]))
-        tops = anomaly_maps.reduce(held, "top1")
-        assert head.centre[half].numpy() / varying == pytest.approx(tops.mean(), rel=2**-20)
-        assert head.spread[half].numpy() / varying == pytest.approx(np.std(tops, ddof=1),
-                                                                    rel=2**-12)
-        unseen = torch.from_numpy(maps(fitted[name], pictures(3, seed=1)))
-        expected = expected + (unseen - head.centre[half]) / head.spread[half]
+        def of(images, name=name):
+            found = torch.from_numpy(maps(fitted[name], images))
+            if name == "memory":  # in units of how far apart good patches lie there
+                found = found / head.reach[fitted[name].head.places(whole.features(images))]
+            return found
+
+        tops = anomaly_maps.reduce(anomaly_maps.smooth(of(pictures()[HELD]).numpy()), "top1")
+        assert float(head.centre[half]) == pytest.approx(tops.mean(), rel=2**-20)
+        assert float(head.spread[half]) == pytest.approx(np.std(tops, ddof=1), rel=2**-12)
+        expected = expected + (of(pictures(3, seed=1)) - head.centre[half]) / head.spread[half]
     expected = head.whole(whole.features(pictures(3, seed=1)))[:, None, None] + expected
     assert np.array_equal(maps(whole, pictures(3, seed=1)), expected.numpy())
 
@@ -320,7 +322,10 @@ class Halves(torch.nn.Module):
 
     def __init__(self, *units):
         super().__init__()
-        self.units = units
+        self.units, self.memory = units, self
+
+    def places(self, x):
+        return torch.zeros(len(x), *x.shape[2:], dtype=torch.int64)
 
     def both(self, x, nearest=None):
         return [factor * x[:, i] + shift for i, (factor, shift) in enumerate(self.units)]
@@ -332,7 +337,7 @@ def test_the_fused_map_does_not_depend_on_its_halves_units():
 
     def of(*units):
         head = fused.Fused(2)
-        head.classifier = Halves(*units)
+        head.classifier, head.reach = Halves(*units), torch.ones(1)
         return head.scale(held)(x)
 
     found = [of((1, 0), units) for units in ((1, 0), (1024, -8), (2**-7, 4))]
@@ -532,50 +537,19 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
     assert other == pytest.approx(expected, rel=0, abs=16 * 2**-24 * size)
 
 
-def test_where_good_images_vary_a_distance_counts_for_less(monkeypatch):
-    """Each cell's variance over the images where it counts, beside that of all cells, and as if of
-    PRIOR more images that have the latter; nowhere does a distance count for more."""
-    monkeypatch.setattr(fused, "PRIOR", 3)
-    head, random = fused.Fused(2), np.random.default_rng(0)
-    assert torch.equal(head.varying(), torch.ones(2, 1, 1))
-    head.own = torch.tensor([0, 1, 2, 2, 3, 4])
-    head.distances = torch.from_numpy(random.normal(5, [[[1, 4, 1]]], (6, 2, 3))).float()
-    head.counts = torch.from_numpy(random.random((6, 2, 3)) < 0.8)
-    head.counts[1:, 1, 1] = False
-    for left_out in ([], [2]):
-        kept = ~torch.isin(head.own, torch.tensor(left_out, dtype=torch.int64))
-        values = np.where(head.counts, head.distances, np.nan)[kept.numpy()]
-        free = (~np.isnan(values)).sum(axis=0) - 1
-        squares = np.nansum((values - np.nanmean(values, axis=0))**2, axis=0)
-        variance = squares.sum() / free.sum()
-        expected = np.sqrt(np.maximum(1, (squares + 3 * variance) / (free + 3) / variance))
-        found = head.varying(kept)
-        assert found[0].numpy() == pytest.approx(expected, rel=1e-5)
-        assert (found[1] == 1).all() and found[0, 1, 1] == 1 and found[0, 0, 1] > 1.2
-    head.distances[:] = 1.0
-    assert torch.equal(head.varying(), torch.ones(2, 2, 3))
-
-
-def test_places_are_judged_by_images_without_their_own_cells_and_in_folds_by_the_others(fitted):
+def test_where_good_cells_lie_apart_a_distance_counts_for_less(fitted):
     detector = fitted["fused"]
-    head, features = detector.head, detector.features(pictures()[KEPT])
-    memory = head.classifier.memory
-    expected = torch.stack([
-        torch.cdist(one.flatten(1).T.double(), memory.bank[memory.image != i].double()).amin(dim=1)
-        for i, one in enumerate(features)])
-    assert torch.allclose(head.distances.flatten(1).double(), expected, rtol=1e-3, atol=1e-4)
-    assert (head.varying()[0] > 1).any()
-    again = head.without(torch.tensor([0, 1]))
-    ratio = head.varying(torch.arange(len(KEPT)) > 1) / head.varying()
-    assert not torch.allclose(ratio[0], torch.ones(()))
-    assert torch.equal(again.spread, head.spread * ratio)
-    assert torch.equal(again.centre, head.centre * ratio)
-
-
-def test_of_tiles_no_place_is_another():
-    tiles = registry.build(configured("fused"))
-    fit_on(tiles, pictures()[KEPT], pictures()[HELD], of=torch.arange(len(KEPT)))
-    assert torch.equal(tiles.head.varying(), torch.ones(2, 1, 1))
+    head, x = detector.head, detector.features(pictures(2, seed=3))
+    assert torch.equal(head.reach, head.classifier.memory.reach()) and head.reach.std() > 0
+    before, distances = head(x).detach(), head.classifier.memory(x)
+    places = head.classifier.memory.places(x)
+    head.reach = 2 * (reach := head.reach)
+    try:
+        lower = before - head(x)
+    finally:
+        head.reach = reach
+    expected = distances / reach[places] / 2 / head.spread[0]
+    assert torch.allclose(lower, expected, rtol=0, atol=float(before.abs().max()) * 2**-20)
 
 
 def test_of_many_images_a_sample_is_fitted_on(monkeypatch):
