@@ -86,7 +86,9 @@ class Fused(nn.Module):
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
             for values in map(torch.cat, zip(*both, strict=True))]).float()
-        self.centre, self.spread = tops.mean(dim=1), tops.std(dim=1).clamp_min(detectors.DIGIT)
+        # of distances in units of `reach` a digit is another share
+        least = detectors.DIGIT / torch.stack([self.reach.median(), torch.tensor(1.0)])
+        self.centre, self.spread = tops.mean(dim=1), torch.maximum(tops.std(dim=1), least)
         return self
 
     def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
@@ -145,7 +147,8 @@ class FeatureDetector(OnBackbone):
             self.head = self._fit_head(features, self._synthetic(drawn.result(), len(good)), views,
                                        counts, of)
         self.position_share = backbone.position_share(features, counts)
-        if whole and isinstance(self.head, Fused):  # a place in a tile is none in the part
+        # A place in a tile is none in the part, and a varied copy would explain its original.
+        if whole and not self.config.vary and isinstance(self.head, Fused):
             self.head.compare(features, torch.arange(len(good)) if of is None else of)
         del features, drawn  # as much memory as what follows takes
         if isinstance(self.head, Fused):

@@ -18,7 +18,8 @@ class WholePicture(nn.Module):
     the place where most is left, in deviations of other good pictures'.
 
     At most MOST: of pictures that are all unlike the good ones, taken elsewhere say, it then says
-    the same of each, and which is bad is left to its cells. Until it is fitted and scaled it is 0.
+    the same of each, and which is bad is left to its cells. At least -MOST: what was photographed
+    before hides no defect. Until it is fitted and scaled it is 0.
 
     Reference: DFM (Ahuja et al. 2019), which keeps the leading components. A ridge shrinks them
         instead, so that leaving a picture out takes no refit.
@@ -53,8 +54,10 @@ class WholePicture(nn.Module):
 
     def forward(self, features: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
         """float32 [N,C,g,g] -> [N]. own: as `distance`."""
+        if not len(self.basis):
+            return features.new_zeros(len(features))
         z = (self.distance(self.pooled(features), own) - self.centre) / self.spread
-        return z.clamp(max=MOST)
+        return z.clamp(-MOST, MOST)
 
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
         """float32 [N,C,g,g] -> [N,C,SIDE,SIDE]."""

@@ -34,7 +34,7 @@ LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsew
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
 WIDTH = 100  # columns of the closing table
 REASONS = {"absent": "the part is absent or covered", "unlike": "it does not look like the part"}
-CELLS = 3  # categories side by side in it
+CELL = 20  # of them are one category's: an AUROC with its interval and star
 
 
 class Board:
@@ -97,7 +97,7 @@ class Board:
         self.bars.update(self.batch, completed=behind, description=text)
         for job in running:
             if job.task not in self.running:
-                self.running[job.task] = self.bars.add_task("")
+                self.running[job.task] = self.bars.add_task("", total=None)
             said, done, of = _far(job)
             self.bars.update(self.running[job.task], description=said, completed=done, total=of)
         self.bars.refresh()
@@ -128,14 +128,16 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
     texts = {(str(row), column): text for row, column, text in cells}
     categories = list(dict.fromkeys(category for _, category in texts))
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-    for start in range(0, len(categories), CELLS):
-        some = categories[start:start + CELLS]
-        columns = (Column(name, no_wrap=True) for name in some)
-        table = Table("", *columns, title=None if start else
+    longest = max((len(label) for label, _ in texts), default=0)
+    at_once = max(1, (WIDTH - longest - 4) // (CELL + 2))
+    for start in range(0, len(categories), at_once):
+        some = [Column(name, min_width=CELL) for name in categories[start:start + at_once]]
+        table = Table(Column(no_wrap=True), *some, title=None if start else
                       "AUROC [95% interval]; bad parts found @ good ones called bad, fitted in",
                       title_justify="left", title_style="none", box=box.SIMPLE_HEAD)
         for label in dict.fromkeys(label for label, _ in texts):
-            table.add_row(label, *(texts.get((label, category), "") for category in some))
+            table.add_row(label, *(texts.get((label, category), "")
+                                   for category in categories[start:start + at_once]))
         console.print(table, markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
 

@@ -517,9 +517,10 @@ def test_the_closing_table_fits_100_columns_however_many_categories():
     names = [f"category number {number}" for number in range(7)]
     cells = [(f"Frozen ResNet18 to features {config}", name, "0.981 [0.93, 1.00] ★\n100% @ 10%, 123 s")
              for name in names for config in "abc"]
-    cells[1] = (*cells[1][:2], "failed")
+    cells[1] = (*cells[1][:2], "failed: " + 12 * "of a reason ")
     table = terminal.closing_table(cells)
     assert all(name in table for name in names)
+    assert table.count("Frozen ResNet18 to features b") == 3  # however long what failed says
     assert table.count("0.981 [0.93, 1.00] ★") == table.count("100% @ 10%, 123 s") == 20
     assert "failed" in table
     assert max(map(len, table.splitlines())) <= 100 and table.count("AUROC") == 1
