@@ -152,7 +152,8 @@ class Study:
         """ROC curves of the score in use, and of the mean squared error."""
         results = self._results()
         drawn = charts.roc(results)
-        return Section("", [drawn], data={"roc.csv": _long(results)}) if drawn else None
+        tested = {key: table[table["split"] == "test"] for key, table in results.items()}
+        return Section("", [drawn], data={"roc.csv": _long(tested)}) if drawn else None
 
     def scores(self) -> Section | None:
         """What the label-free choice among twelve scores is worth."""
