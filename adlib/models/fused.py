@@ -11,10 +11,11 @@ from torch import nn
 from adlib.config import Config
 from adlib.data import corruptions, siblings
 from adlib.data.synthetic import anomalies
-from adlib.models import anomaly_maps, backbone, detectors
+from adlib.models import anomaly_maps, backbone, closed_forms, detectors
 from adlib.models.backbone import OnBackbone
+from adlib.models.closed_forms import Counts
 from adlib.models.detector import OWN, Fold
-from adlib.models.detectors import Counts, Features, Neighbours, Views
+from adlib.models.detectors import Features, Neighbours, Views
 from adlib.models.fast.device import CHUNK, pick_device, precision, spread
 from adlib.models.whole_picture import WholePicture
 
@@ -24,8 +25,8 @@ MOST = 500  # good images that are looked at: a sample of more would say the sam
 FEW = 10  # good images whose scores' spread says little
 DISTURBED = ("shift", "rotation", "brighter", "darker")
 TRAINING_SEED = 1_000_000  # added: it is not trained with the anomalies that choices are made with
-CLOSED_FORM = {"pca": detectors.PCAResidual, "gaussian": detectors.GaussianPerPosition,
-               "gaussian_anywhere": detectors.GaussianAnywhere, "memory": detectors.Memory}
+CLOSED_FORM = {"pca": closed_forms.PCAResidual, "gaussian": closed_forms.GaussianPerPosition,
+               "gaussian_anywhere": closed_forms.GaussianAnywhere, "memory": detectors.Memory}
 LEFT_OUT = ("memory", "classifier", "fused")  # they can do without an image they were fitted on
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
 Synthetic = tuple[Features, torch.Tensor, torch.Tensor]

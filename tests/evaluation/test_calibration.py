@@ -20,8 +20,8 @@ from adlib.data.synthetic import anomalies
 from adlib.evaluation import auroc, calibration, refusal
 from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps, fused
+from adlib.models.closed_forms import PCAResidual
 from adlib.models.detector import fit
-from adlib.models.detectors import PCAResidual
 from tests.conftest import picture
 from tests.handmade import Maps
 

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from adlib.config import FITTED_IN_SECONDS, InputError
-from adlib.models import backbone, coreset, detectors, training
+from adlib.models import backbone, closed_forms, coreset, detectors, training
 from adlib.models.coreset import k_centre
 from adlib.models.fused import CLOSED_FORM
 from tests.tolerances import UNIT, summed
@@ -147,7 +147,7 @@ def test_float32_is_as_near_to_float64_as_its_sums_allow(all_fitted, name):
     elif name == "classifier":  # standardised features; layers of 128, gains of some ten
         assert torch.allclose(found, exact, rtol=0, atol=60 * summed(3 * 128))
     else:  # whitened by at most 1 / sqrt(RIDGE) = 10
-        assert torch.allclose(found, exact, rtol=0, atol=noise / detectors.RIDGE**0.5)
+        assert torch.allclose(found, exact, rtol=0, atol=noise / closed_forms.RIDGE**0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,7 +176,7 @@ def test_the_same_for_the_same_seed_whatever_the_global_generators_did(name):
 @pytest.mark.parametrize("name", [*RANDOM, "classifier"])
 def test_another_seed_is_another_draw(name, monkeypatch):
     # with all dimensions, or all patches, there is nothing to draw
-    monkeypatch.setattr(detectors, "DIMENSIONS", 6)
+    monkeypatch.setattr(closed_forms, "DIMENSIONS", 6)
     monkeypatch.setattr(detectors, "BANK", 20)
     unseen = good_features(3, seed=5)
     assert not torch.allclose(mapped(fitted(name, seed=0), unseen),
@@ -202,7 +202,7 @@ def test_fitting_and_mapping_leave_the_features_as_they_are(name):
 
 @pytest.mark.parametrize("components, kept", [(4, 4), (96, CHANNELS - 1)])
 def test_pca_residual_is_sklearns(components, kept, monkeypatch):
-    monkeypatch.setattr(detectors, "COMPONENTS", components)
+    monkeypatch.setattr(closed_forms, "COMPONENTS", components)
     reference = PCA(n_components=kept).fit(cells_of(good_features()))
     unseen = cells_of(good_features(4, seed=5))
     expected = ((unseen - reference.inverse_transform(reference.transform(unseen)))**2).sum(axis=1)
@@ -231,7 +231,7 @@ def test_pca_does_not_see_what_lies_in_its_span():
 
 @pytest.mark.parametrize("dimensions", [5, 100])
 def test_gaussian_is_scipys_mahalanobis_at_each_place(dimensions, monkeypatch):
-    monkeypatch.setattr(detectors, "DIMENSIONS", dimensions)
+    monkeypatch.setattr(closed_forms, "DIMENSIONS", dimensions)
     # another mean in every row
     good, unseen = good_features() + torch.arange(SIDE)[:, None], good_features(2, seed=5)
     detector = fitted64("gaussian", good, seed=4)
@@ -241,7 +241,7 @@ def test_gaussian_is_scipys_mahalanobis_at_each_place(dimensions, monkeypatch):
     found = mapped(detector, unseen.double())
     for y, x in itertools.product(range(SIDE), range(SIDE)):
         here = good[:, chosen, y, x].double().numpy()
-        precision = np.linalg.inv(np.cov(here.T) + detectors.RIDGE * np.eye(len(chosen)))
+        precision = np.linalg.inv(np.cov(here.T) + closed_forms.RIDGE * np.eye(len(chosen)))
         for i in range(2):
             expected = mahalanobis(unseen[i, chosen, y, x].double().numpy(), here.mean(axis=0),
                                    precision)
@@ -250,13 +250,13 @@ def test_gaussian_is_scipys_mahalanobis_at_each_place(dimensions, monkeypatch):
 
 def test_one_good_image_gives_the_ridge_alone():
     good, unseen = good_features(1), good_features(2, seed=5)
-    expected = (unseen - good).double().norm(dim=1) / detectors.RIDGE**0.5
+    expected = (unseen - good).double().norm(dim=1) / closed_forms.RIDGE**0.5
     assert equal64(mapped(fitted64("gaussian", good), unseen.double()), expected.double())
 
 
 def test_gaussian_anywhere_is_sklearns_mahalanobis():
     covariance = EmpiricalCovariance().fit(cells_of(good_features()))
-    precision = np.linalg.inv(covariance.covariance_ + detectors.RIDGE * np.eye(CHANNELS))
+    precision = np.linalg.inv(covariance.covariance_ + closed_forms.RIDGE * np.eye(CHANNELS))
     expected = cdist(cells_of(good_features(4, seed=5)), covariance.location_[None], "mahalanobis",
                      VI=precision)[:, 0]
     assert equal64(mapped(fitted64("gaussian_anywhere"),
