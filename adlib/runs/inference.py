@@ -273,9 +273,11 @@ def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, to
         kept = detector.state_dict() if isinstance(detector, OnBackbone) else {}
         state = {key: tensor for key, tensor in kept.items() if key.startswith("backbone.")} | {
             f"{prefix}.{key}": tensor for key, tensor in state.items()}
-    # Earlier runs compare no whole pictures; what was never fitted says nothing of them. Nor do
-    # they know how far apart good patches lie.
-    whole = {key: tensor for key, tensor in detector.state_dict().items() if "head.whole." in key}
-    reach = {key.replace("classifier.memory.bank", "reach"): torch.ones(len(bank))
-             for key, bank in state.items() if key.endswith("head.classifier.memory.bank")}
-    return whole | reach | state
+    # Earlier runs of `fused` compare no whole pictures, and what was never fitted says nothing of
+    # them; nor do they know how far apart good patches lie.
+    for bank in [key for key in state if key.endswith("head.classifier.memory.bank")]:
+        head = bank.removesuffix("classifier.memory.bank")
+        state = {f"{head}reach": torch.ones(len(state[bank]))} | {
+            key: tensor for key, tensor in detector.state_dict().items()
+            if key.startswith(f"{head}whole.")} | state
+    return state
