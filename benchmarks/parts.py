@@ -48,9 +48,9 @@ class Three(fused.Fused):
     """The fused map and those of its halves: [3,N,h,w]."""
 
     def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
-        nearest = self.found(features, nearest)
+        nearest = self.neighbours(features, nearest)
         halves = self.classifier.both(features, nearest)
-        return torch.stack([self.of_halves(features, nearest, *halves), *halves])
+        return torch.stack([self.combined(features, nearest, *halves), *halves])
 
 
 class WithHalves(fused.FeatureDetector):

@@ -54,7 +54,8 @@ SINGLE = sorted((ROOT / "params" / "configurations").glob("*.yaml"))
 @pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.stem)
 def test_configuration_files(path):
     config = Config.from_mapping(yaml.safe_load(path.read_text()), path.name)
-    assert config.name == path.stem and path.stem in comparison.CONFIGURATIONS, "every configuration has a name to be shown"
+    assert config.name == path.stem
+    assert path.stem in comparison.CONFIGURATIONS, "every configuration has a name to be shown"
     assert config.weights_fallback is False and config.seed == 0 and config.precision == "auto"
     if config.name in comparison.REFERENCE_ROWS:
         assert (config.model

@@ -23,7 +23,7 @@ from adlib.models.fast.device import rounded_products, spread
 from adlib.models.fast.nearest import Nearest
 
 BANK, POOL = 4000, 20000  # patches the memory keeps, and random ones it chooses them from
-AROUND, LEAST_REACH = 5, 0.25  # patches that say how far apart good ones lie; of the median of that
+AROUND, LEAST_SCALE = 5, 0.25  # patches that say how far apart good ones lie; of the median of that
 AT_ONCE = 1024  # cells that are compared with the bank: the products fit the processor's cache
 HIDDEN, EPOCHS, PEAK_LR, BATCH = 128, 6, 2e-3, 2048  # of the classifier; a batch is of cells
 GOOD_CELLS, CELLS_BESIDE = 128, 64  # it sees of each good image, and good ones of each anomalous
@@ -110,10 +110,10 @@ class Memory(nn.Module):
         barred = own.nonzero()[:, 0]
         if known is None:
             return search(cells, barred)
-        found, again = known.clone(), own[known]
+        places, again = known.clone(), own[known]
         if again.any():
-            found[again] = search(cells[again], barred)
-        return found
+            places[again] = search(cells[again], barred)
+        return places
 
     def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
         """Of all good cells, and of other images'. own: of each image its place among those fitted
@@ -124,30 +124,30 @@ class Memory(nn.Module):
             known = torch.cat([search(some) for some in cells[i].split(AT_ONCE)])
             return torch.stack([known, self.nearest_other(cells[i], own[i], search, known)])
 
-        found = torch.stack(spread(look, range(len(features)), self.device), dim=1)
-        known, others = found.unflatten(2, features.shape[2:])
-        return Neighbours(known), Neighbours(others, own)
+        places = torch.stack(spread(look, range(len(features)), self.device), dim=1)
+        of_all, of_others = places.unflatten(2, features.shape[2:])
+        return Neighbours(of_all), Neighbours(of_others, own)
 
-    def reach(self) -> torch.Tensor:
+    def local_scale(self) -> torch.Tensor:
         """How far apart good patches lie around each of the bank: the mean distance to its AROUND
-        nearest of other images, float32 [M]; at least LEAST_REACH of the median, as of what good
+        nearest of other images, float32 [M]; at least LEAST_SCALE of the median, as of what good
         images repeat to the bit it would be nothing. 1 where there is no other image.
 
-        Reference: local outlier factor (Breunig et al. 2000); PatchCore's re-weighting asks the
-            same of the nearest patch.
+        Reference: local scaling (Zelnik-Manor and Perona 2004), as in the local outlier factor
+            (Breunig et al. 2000); PatchCore's re-weighting asks the same of the nearest patch.
         """
         away = self.bank - self.bank.mean(dim=0)  # about which less is lost by rounding
         with rounded_products(False):
             distances = torch.cdist(away, away)
         distances.masked_fill_(self.image[:, None] == self.image, torch.inf)
         near = distances.topk(min(AROUND, len(away)), largest=False).values
-        known = near.isfinite()
+        known = near.isfinite()  # there may be fewer
         if not known.any():
             return torch.ones(len(away))
-        reach = near.masked_fill(~known, 0).sum(dim=1) / known.sum(dim=1).clamp_min(1)
-        median = reach[known[:, 0]].median()
-        reach = torch.where(known[:, 0], reach, median)
-        return reach.clamp_min(max(float(LEAST_REACH * median), DIGIT))
+        scale = near.masked_fill(~known, 0).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+        median = scale[known[:, 0]].median()
+        scale = torch.where(known[:, 0], scale, median)
+        return scale.clamp_min(max(float(LEAST_SCALE * median), DIGIT))
 
     def places(self, features: torch.Tensor) -> torch.Tensor:
         """Of each cell the place of the nearest good one in the bank: int64 [N,h,w]."""

@@ -46,7 +46,7 @@ class Fused(nn.Module):
         self.whole = WholePicture(width)
         self.register_buffer("centre", torch.zeros(2))  # of either map; [2,g,g] in earlier runs
         self.register_buffer("spread", torch.ones(2))
-        self.register_buffer("reach", torch.ones(0))  # of the memory's patches, [M]
+        self.register_buffer("local_scale", torch.ones(0))  # of the memory's patches, [M]
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -55,7 +55,7 @@ class Fused(nn.Module):
     def fit(self, *learned: torch.Tensor | Views, **more: typing.Any) -> Fused:
         """As the classifier."""
         self.classifier.fit(*learned, **more)
-        self.reach = self.classifier.memory.reach()
+        self.local_scale = self.classifier.memory.local_scale()
         return self
 
     def without(self, images: torch.Tensor) -> Fused:
@@ -65,7 +65,7 @@ class Fused(nn.Module):
         return other
 
     @torch.no_grad()
-    def compare(self, features: Features, own: torch.Tensor) -> None:
+    def fit_whole(self, features: Features, own: torch.Tensor) -> None:
         """See how the images fitted on vary as wholes, by their features float32 [N,C,g,g]. own: as
         Memory.nearest's."""
         self.whole.fit(torch.cat([self.whole.pooled(features[some])
@@ -79,37 +79,38 @@ class Fused(nn.Module):
         view, both, pooled = anomaly_maps.View(area), [], []
         for some in _in_chunks(features):
             chunk = features[some]
-            nearest = self.found(chunk, None if own is None else self.nearest(chunk, own[some])[1])
-            both.append(self.in_reach(nearest, *self.classifier.both(chunk, nearest)))
+            nearest = None if own is None else self.nearest(chunk, own[some])[1]
+            nearest = self.neighbours(chunk, nearest)
+            both.append(self.in_local_scale(nearest, *self.classifier.both(chunk, nearest)))
             pooled.append(self.whole.pooled(chunk))
         self.whole.scale(torch.cat(pooled), own)
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
                                                  view))
             for values in map(torch.cat, zip(*both, strict=True))]).float()
-        # of distances in units of `reach` a digit is another share
-        least = detectors.DIGIT / torch.stack([self.reach.median(), torch.tensor(1.0)])
+        # of distances in units of `local_scale` a digit is another share
+        least = detectors.DIGIT / torch.stack([self.local_scale.median(), torch.tensor(1.0)])
         self.centre, self.spread = tops.mean(dim=1), torch.maximum(tops.std(dim=1), least)
         return self
 
     def forward(self, features: torch.Tensor, nearest: Neighbours | None = None) -> torch.Tensor:
         """nearest: as Memory.forward."""
-        nearest = self.found(features, nearest)
-        return self.of_halves(features, nearest, *self.classifier.both(features, nearest))
+        nearest = self.neighbours(features, nearest)
+        return self.combined(features, nearest, *self.classifier.both(features, nearest))
 
-    def found(self, features: torch.Tensor, nearest: Neighbours | None) -> Neighbours:
+    def neighbours(self, features: torch.Tensor, nearest: Neighbours | None) -> Neighbours:
         """What is known, or is searched for."""
         return nearest or Neighbours(self.classifier.memory.places(features))
 
-    def in_reach(self, nearest: Neighbours, distances: torch.Tensor, logits: torch.Tensor
+    def in_local_scale(self, nearest: Neighbours, distances: torch.Tensor, logits: torch.Tensor
                  ) -> tuple[torch.Tensor, torch.Tensor]:
         """The halves' maps, distances in units of how far apart good cells lie there."""
-        return distances / self.reach[nearest.places], logits
+        return distances / self.local_scale[nearest.places], logits
 
-    def of_halves(self, features: torch.Tensor, nearest: Neighbours, distances: torch.Tensor,
+    def combined(self, features: torch.Tensor, nearest: Neighbours, distances: torch.Tensor,
                   logits: torch.Tensor) -> torch.Tensor:
         """The fused map of the halves' maps."""
-        halves = self.in_reach(nearest, distances, logits)
+        halves = self.in_local_scale(nearest, distances, logits)
         return self.whole(features, nearest.own)[:, None, None] + sum(
             (values - c) / s
             for values, c, s in zip(halves, self.centre, self.spread, strict=True))
@@ -150,7 +151,7 @@ class FeatureDetector(OnBackbone):
         self.position_share = backbone.position_share(features, counts)
         # A place in a tile is none in the part, and a varied copy would explain its original.
         if whole and not self.config.vary and isinstance(self.head, Fused):
-            self.head.compare(features, torch.arange(len(good)) if of is None else of)
+            self.head.fit_whole(features, torch.arange(len(good)) if of is None else of)
         del features, drawn  # as much memory as what follows takes
         if isinstance(self.head, Fused):
             self._scale(good, area, validation, validation_area, of)
@@ -203,7 +204,7 @@ class FeatureDetector(OnBackbone):
             heads = spread(self.head.without, [place[held] for _, held in folds])
             for head, (_, held) in zip(heads, folds, strict=True):
                 for some in torch.from_numpy(held).split(CHUNK):
-                    yield both_ways(head, self.head, features[some], place[some])
+                    yield left_out_and_own(head, self.head, features[some], place[some])
             return
         counts = self._counts(area)
         for rest, held in folds:
@@ -318,12 +319,12 @@ class FeatureDetector(OnBackbone):
         return head.fit(good, *synthetic, views, seed=seed, counts=counts, of=of)
 
 
-def both_ways(head: nn.Module, own: nn.Module, features: torch.Tensor,
+def left_out_and_own(head: nn.Module, own: nn.Module, features: torch.Tensor,
               place: torch.Tensor) -> dict[str, torch.Tensor]:
     """Maps of good images by a fold's head, none of whose cells is compared with its own image's,
     and by the head in use: by one search. place: as Memory.nearest's `own`."""
-    known, others = own.nearest(features, place)
-    return {"distance": head(features, others), f"{OWN}distance": own(features, known)}
+    of_all, of_others = own.nearest(features, place)
+    return {"distance": head(features, of_others), f"{OWN}distance": own(features, of_all)}
 
 
 def _in_chunks(features: Features) -> list[slice]:

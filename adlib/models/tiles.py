@@ -22,7 +22,7 @@ from adlib.data.images import Pictures
 from adlib.models.backbone import BATCH, KEPT_BYTES, OnBackbone
 from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
 from adlib.models.fast.device import CHUNK, pick_device, spread, threads
-from adlib.models.fused import MOST, FeatureDetector, both_ways
+from adlib.models.fused import MOST, FeatureDetector, left_out_and_own
 
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
 FEWEST = 32  # tiles
@@ -129,7 +129,7 @@ class Tiled(Detector):
                     features = detector.features(tiles)
                     if refit:
                         return {"distance": head(features), f"{OWN}distance": own(features)}
-                    return both_ways(head, own, features, place[i].expand(len(features)))
+                    return left_out_and_own(head, own, features, place[i].expand(len(features)))
 
                 maps = self.stitched(good[int(i)][:3], lambda tiles, both=both: self._spread(
                     both, tiles))

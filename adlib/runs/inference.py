@@ -277,7 +277,7 @@ def _current(state: dict[str, torch.Tensor], detector: Detector) -> dict[str, to
     # them; nor do they know how far apart good patches lie.
     for bank in [key for key in state if key.endswith("head.classifier.memory.bank")]:
         head = bank.removesuffix("classifier.memory.bank")
-        state = {f"{head}reach": torch.ones(len(state[bank]))} | {
+        state = {f"{head}local_scale": torch.ones(len(state[bank]))} | {
             key: tensor for key, tensor in detector.state_dict().items()
             if key.startswith(f"{head}whole.")} | state
     return state

@@ -102,6 +102,10 @@ def test_gradient_similarity_does_not_see_brightness():
                           atol=1e-4)
 
 
+def scale_of(maps):
+    return anomaly_maps.scale_of([(maps, anomaly_maps.WHOLE)])
+
+
 @pytest.mark.parametrize("size, sigma", [(14, 1.0), (32, 1.0), (64, 1.0), (128, 2.0), (160, 2.5)])
 def test_smoothing_is_a_gaussian_of_one_64th_of_the_side_on_each_map(size, sigma):
     maps = np.random.default_rng(0).random((3, size, size))
@@ -136,7 +140,7 @@ def test_top1_of_a_square_map():
 
 def test_scale_is_of_the_smoothed_maps():
     maps = some_maps()
-    found = anomaly_maps.scale_of([(maps, anomaly_maps.WHOLE)])
+    found = scale_of(maps)
     for name, values in maps.items():
         smoothed = ndimage.gaussian_filter(values.astype(float), (0, 1, 1))
         # Smoothed maps are rounded to float32, at up to ten times their deviation.
@@ -146,7 +150,7 @@ def test_scale_is_of_the_smoothed_maps():
 
 def test_sum_is_in_deviations_of_the_good_images():
     good, maps = some_maps(0), some_maps(1)
-    scale = anomaly_maps.scale_of([(good, anomaly_maps.WHOLE)])
+    scale = scale_of(good)
     found = anomaly_maps.smoothed_maps(maps, scale)
     assert list(found) == ["squared", "ssim", "gradient", "sum"]
     expected = sum((anomaly_maps.smooth(values) - scale[name][0]) / scale[name][1]
@@ -172,15 +176,15 @@ def test_maps_of_several_sizes_are_summed_at_the_largest():
 
 def test_sum_does_not_depend_on_the_maps_units():
     good, maps = some_maps(0), some_maps(1)
-    expected = anomaly_maps.smoothed_maps(maps, anomaly_maps.scale_of([(good, anomaly_maps.WHOLE)]))["sum"]
+    expected = anomaly_maps.smoothed_maps(maps, scale_of(good))["sum"]
     good["ssim"], maps["ssim"] = 1000 * good["ssim"] + 7, 1000 * maps["ssim"] + 7
-    assert anomaly_maps.smoothed_maps(maps, anomaly_maps.scale_of([(good, anomaly_maps.WHOLE)]))["sum"] == pytest.approx(
+    assert anomaly_maps.smoothed_maps(maps, scale_of(good))["sum"] == pytest.approx(
         expected, abs=1e-4)  # 1307 in float32, in deviations of 80: 1e-6
 
 
 def test_table_has_a_column_a_score_and_a_row_an_image():
     maps = some_maps()
-    scale = anomaly_maps.scale_of([(maps, anomaly_maps.WHOLE)])
+    scale = scale_of(maps)
     found = table_of(maps, scale)
     assert list(found.columns) == [
         f"{name}.{how}" for name in ("squared", "ssim", "gradient", "sum")
@@ -202,7 +206,7 @@ def test_table_has_a_column_a_score_and_a_row_an_image():
 
 def test_an_images_scores_do_not_depend_on_its_neighbours():
     maps = some_maps()
-    scale = anomaly_maps.scale_of([(maps, anomaly_maps.WHOLE)])
+    scale = scale_of(maps)
     alone = pd.concat([
         table_of({name: values[i:i + 1]
                             for name, values in maps.items()}, scale) for i in range(5)
@@ -234,7 +238,7 @@ def test_the_references_score_is_squared_mean():
     x = pictures().double() / 255
     expected = ((x - detector.reconstruct(pictures()).double())**2).mean(dim=(1, 2, 3))
     # The same reconstructions; the map is rounded to float32, the mean is taken in float64.
-    assert table_of(maps, anomaly_maps.scale_of([(maps, anomaly_maps.WHOLE)]))[REFERENCE_SCORE].to_numpy() == pytest.approx(
+    assert table_of(maps, scale_of(maps))[REFERENCE_SCORE].to_numpy() == pytest.approx(
         expected.numpy(), rel=4 * UNIT[torch.float32])
 
 

@@ -328,7 +328,7 @@ def test_the_nearest_of_all_and_of_other_images_are_those_found_one_by_one():
 
 def test_how_far_apart_good_patches_lie_is_the_mean_distance_to_others_images_nearest():
     memory = detectors.Memory(bank=60).fit(good_features(4))
-    found, image = memory.reach(), memory.image.numpy()
+    found, image = memory.local_scale(), memory.image.numpy()
     expected = []
     for patch, own in zip(memory.bank, image, strict=True):
         others = memory.bank[torch.from_numpy(image != own)]
@@ -340,13 +340,13 @@ def test_how_far_apart_good_patches_lie_is_the_mean_distance_to_others_images_ne
 
 def test_what_good_images_repeat_to_the_bit_lies_not_nothing_apart():
     same = good_features(1).repeat(8, 1, 1, 1)
-    assert (detectors.Memory().fit(same).reach() >= detectors.DIGIT).all()
+    assert (detectors.Memory().fit(same).local_scale() >= detectors.DIGIT).all()
     memory = detectors.Memory().fit(good_features(9))
     memory.bank[:12], memory.image[:12] = memory.bank[0].clone(), torch.arange(12) % 9
-    found = memory.reach()
+    found = memory.local_scale()
     assert (found[:12] == found.min()).all()
     assert found.min() == pytest.approx(0.25 * float(found.median()), rel=1e-5)
-    assert (detectors.Memory().fit(same[:1]).reach() == 1).all()  # no other image
+    assert (detectors.Memory().fit(same[:1]).local_scale() == 1).all()  # no other image
 
 
 def test_the_memory_has_patches_of_the_views_and_knows_whose_they_are():

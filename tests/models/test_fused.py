@@ -11,7 +11,7 @@ from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import conformal
 from adlib.models import anomaly_maps, backbone, detectors, fused, registry
-from adlib.models.detector import fit, load_state
+from adlib.models.detector import fit, fit_on, load_state
 from adlib.models.fast.device import threads
 from tests.tolerances import of_features
 
@@ -187,7 +187,8 @@ def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held
     head, one_by_one = found.head, []
     for i in range(len(known)):
         nearest = head.nearest(features[[i]], own[[i]])[1]
-        one_by_one.append(head.in_reach(nearest, *head.classifier.both(features[[i]], nearest)))
+        both = head.classifier.both(features[[i]], nearest)
+        one_by_one.append(head.in_local_scale(nearest, *both))
     for whose, centre, spread in zip(zip(*one_by_one, strict=True), head.centre, head.spread,
                                      strict=True):
         values = torch.cat(whose).detach().numpy()
@@ -304,7 +305,7 @@ def test_the_fused_map_is_the_sum_of_its_halves_in_deviations_of_validation_scor
         def of(images, name=name):
             found = torch.from_numpy(maps(fitted[name], images))
             if name == "memory":  # in units of how far apart good patches lie there
-                found = found / head.reach[fitted[name].head.places(whole.features(images))]
+                found = found / head.local_scale[fitted[name].head.places(whole.features(images))]
             return found
 
         tops = anomaly_maps.reduce(anomaly_maps.smooth(of(pictures()[HELD]).numpy()), "top1")
@@ -337,7 +338,7 @@ def test_the_fused_map_does_not_depend_on_its_halves_units():
 
     def of(*units):
         head = fused.Fused(2)
-        head.classifier, head.reach = Halves(*units), torch.ones(1)
+        head.classifier, head.local_scale = Halves(*units), torch.ones(1)
         return head.scale(held)(x)
 
     found = [of((1, 0), units) for units in ((1, 0), (1024, -8), (2**-7, 4))]
@@ -540,16 +541,37 @@ def test_the_folds_of_the_fused_detector_have_the_scales_of_the_whole(fitted):
 def test_where_good_cells_lie_apart_a_distance_counts_for_less(fitted):
     detector = fitted["fused"]
     head, x = detector.head, detector.features(pictures(2, seed=3))
-    assert torch.equal(head.reach, head.classifier.memory.reach()) and head.reach.std() > 0
+    assert torch.equal(head.local_scale, head.classifier.memory.local_scale())
+    assert head.local_scale.std() > 0
     before, distances = head(x).detach(), head.classifier.memory(x)
     places = head.classifier.memory.places(x)
-    head.reach = 2 * (reach := head.reach)
+    head.local_scale = 2 * (local_scale := head.local_scale)
     try:
         lower = before - head(x)
     finally:
-        head.reach = reach
-    expected = distances / reach[places] / 2 / head.spread[0]
+        head.local_scale = local_scale
+    expected = distances / local_scale[places] / 2 / head.spread[0]
     assert torch.allclose(lower, expected, rtol=0, atol=float(before.abs().max()) * 2**-20)
+
+
+@pytest.mark.parametrize("model", ["pca", "memory", "fused"])
+def test_the_maps_by_the_head_in_use_that_come_with_the_folds_are_its_own(fitted, model):
+    detector, without = fitted[model], 0.0
+    found = detector.cross_fitted_maps(pictures(), KEPT, FOLDS)
+    for maps_of, (_, held) in zip(found, FOLDS, strict=True):
+        expected, own = maps(detector, pictures()[held]), maps_of["own distance"].numpy()
+        # the same features to the bit; float32's sums of some hundred terms in another order
+        assert np.allclose(own, expected, rtol=0, atol=2**-12 * np.abs(expected).max())
+        without = max(without, np.abs(maps_of["distance"].numpy() - own).max())
+    assert without > 0  # which a fold of pictures that were not fitted on need not show
+
+
+def test_copies_and_places_of_tiles_explain_no_whole_picture():
+    usual, varied = (fit(configured("fused", vary=vary), pictures()[KEPT], pictures()[HELD])
+                     for vary in (False, True))
+    tiles = registry.build(configured("fused"))
+    fit_on(tiles, pictures()[KEPT], pictures()[HELD], of=torch.arange(len(KEPT)))
+    assert [len(one.head.whole.basis) for one in (usual, varied, tiles)] == [len(KEPT), 0, 0]
 
 
 def test_of_many_images_a_sample_is_fitted_on(monkeypatch):

@@ -23,8 +23,8 @@ def test_no_score_explodes(model, good, small_detectors):
     config = Config(**SMALL | {"model": model, "name": model, "image_size": SIDE})
     images = GOOD[good].expand(8 + fused.FEW, -1, -1, -1).contiguous()
     detector = fit(registry.build(config), images[:8], images[8:])
-    scale = anomaly_maps.scale_of([({name: values.numpy()
-                                   for name, values in detector.anomaly_maps(images[8:]).items()}, anomaly_maps.WHOLE)])
+    maps = {name: values.numpy() for name, values in detector.anomaly_maps(images[8:]).items()}
+    scale = anomaly_maps.scale_of([(maps, anomaly_maps.WHOLE)])
     scores = score_table(detector, scale, torch.cat([images[:1], OTHERS])).to_numpy()
     assert np.isfinite(scores).all() and np.abs(scores).max() < 2e6
     if config.model in ("pca", "memory", "fused", "mean_grey", "gaussian", "gaussian_anywhere"):

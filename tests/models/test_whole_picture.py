@@ -70,6 +70,12 @@ def test_what_is_far_from_all_good_pictures_is_at_most_so_many_deviations_away()
     assert fitted()(x).tolist() == [MOST] * 3
 
 
+def test_a_picture_that_was_fitted_on_is_usual_by_no_more_than_an_unusual_one_is_unusual():
+    whole = fitted()
+    whole.centre, whole.spread = torch.tensor(1e3), torch.tensor(1.0)
+    assert whole(pictures(2)).tolist() == [-MOST] * 2
+
+
 def test_until_it_is_fitted_and_scaled_it_says_nothing():
     x = torch.rand(3, WIDTH, 8, 8)
     never = WholePicture(WIDTH)

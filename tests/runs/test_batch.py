@@ -515,7 +515,8 @@ def test_a_detector_of_ones_own_does_not_run_with_random_weights(project, monkey
 
 def test_the_closing_table_fits_100_columns_however_many_categories():
     names = [f"category number {number}" for number in range(7)]
-    cells = [(f"Frozen ResNet18 to features {config}", name, "0.981 [0.93, 1.00] ★\n100% @ 10%, 123 s")
+    said = "0.981 [0.93, 1.00] ★\n100% @ 10%, 123 s"
+    cells = [(f"Frozen ResNet18 to features {config}", name, said)
              for name in names for config in "abc"]
     cells[1] = (*cells[1][:2], "failed: " + 12 * "of a reason ")
     table = terminal.closing_table(cells)

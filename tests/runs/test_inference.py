@@ -182,7 +182,7 @@ def test_a_run_from_before_whole_pictures_were_compared_still_opens(course_run):
     folder = course_run(model="fused", name="fused", image_size=64)
     state = torch.load(folder / "model.pt", weights_only=True)
     old = {key: values for key, values in state.items()
-           if ".whole." not in key and not key.endswith(".reach")}
+           if ".whole." not in key and not key.endswith(".local_scale")}
     torch.save(old, folder / "model.pt")
     head = inference.reopen(folder).detector.head
     assert len(old) < len(state) and not head.whole(torch.rand(2, len(head.whole.mean), 4, 4)).any()
