@@ -224,7 +224,9 @@ class SyntheticAnomalyClassifier(nn.Module):
         self.register_buffer("std", x[:-n].std(dim=0).clamp_min(DIGIT) + 1e-6)
         x.div_(self.std).abs_()
         torch.manual_seed(seed)
-        self.seed, self.lesson = seed, (_perceptron(x.shape[1]), x, y, torch.cat([
+        self.seed = seed
+        self.untrained = (_perceptron(x.shape[1]), )  # a tuple keeps it out of the state dict
+        self.training_set = (x, y, torch.cat([
             _repeated(own[:, None].expand(-1, made_of.shape[1]), seen),
             _repeated(made_of, beside), _repeated(made_of, marked)]))
         self.head, self.history = self._trained(torch.arange(len(x)))
@@ -239,7 +241,7 @@ class SyntheticAnomalyClassifier(nn.Module):
         both have learned: the logit of what is good goes on falling with each step, so that what is
         left out would look less usual than what is new.
         """
-        _, x, y, made_of = self.lesson
+        x, y, made_of = self.training_set
         kept, other = (~torch.isin(made_of, images).any(dim=1)).nonzero()[:, 0], copied(self)
         steps, fewer = (max(1, n // BATCH) for n in (len(x), len(kept)))
         other.head = self._trained(kept, round(EPOCHS * steps / fewer))[0]
@@ -255,9 +257,9 @@ class SyntheticAnomalyClassifier(nn.Module):
 
     def _trained(self, rows: torch.Tensor,
                  epochs: int = EPOCHS) -> tuple[nn.Module, list[dict[str, float]]]:
-        """A new perceptron, trained on some rows of the lesson."""
-        _, x, y, _ = self.lesson
-        head = copy.deepcopy(self.lesson[0])  # threads may do so at the same time
+        """A new perceptron, trained on some rows of the training set."""
+        x, y, _ = self.training_set
+        head = copy.deepcopy(self.untrained[0])  # threads may do so at the same time
 
         def loss_of(index: torch.Tensor) -> torch.Tensor:
             some = rows[index]

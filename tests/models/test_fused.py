@@ -470,17 +470,17 @@ def test_no_image_is_compared_with_its_own_patches(fitted):
 @pytest.mark.parametrize("model", ["classifier", "fused"])
 def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, model, monkeypatch):
     head = getattr(fitted[model].head, "classifier", fitted[model].head)
-    before, taught = head.head, []
+    before, rows_used = head.head, []
     trained = detectors.SyntheticAnomalyClassifier._trained
     kind = detectors.SyntheticAnomalyClassifier
     monkeypatch.setattr(kind, "_trained", lambda self, rows, *epochs: (
-        taught.append(rows), trained(self, rows, *epochs))[1])
+        rows_used.append(rows), trained(self, rows, *epochs))[1])
     crossed(fitted[model], pictures(), KEPT, FOLDS)
-    _, x, y, made_of = head.lesson
+    x, y, made_of = head.training_set
     assert len(x) == len(y) == len(made_of)
     assert set(made_of.unique().tolist()) == set(range(len(KEPT)))
     assert y[made_of[:, 0] != made_of[:, 1]].any() and not y.all()
-    for rows, (_, held) in zip(taught, FOLDS, strict=True):
+    for rows, (_, held) in zip(rows_used, FOLDS, strict=True):
         own = [n for n, i in enumerate(KEPT.tolist()) if i in held]
         kept = np.array([not set(row) & set(own) for row in made_of.tolist()])
         assert kept.all() == (not own) and kept.any()
@@ -489,18 +489,18 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
 
 
 def test_a_classifier_trained_again_is_trained_as_long_and_on_the_same_scale(fitted, monkeypatch):
-    """Else, where the lesson is easy, what is left out looks less usual than whatever is new."""
-    head, taught, one_cycle = fitted["classifier"].head, [], detectors.training.one_cycle
+    """Else, where the training set is easy, what is left out looks less usual than whatever is new."""
+    head, steps, one_cycle = fitted["classifier"].head, [], detectors.training.one_cycle
 
     def counted(*given, **more):
-        taught.append(more["epochs"] * (given[2] // more["batch_size"]))
+        steps.append(more["epochs"] * (given[2] // more["batch_size"]))
         return one_cycle(*given, **more)
 
     monkeypatch.setattr(detectors, "BATCH", 64)
     monkeypatch.setattr(detectors.training, "one_cycle", counted)
-    _, x, y, made_of = head.lesson
+    x, y, made_of = head.training_set
     again, left_out = head.without(torch.tensor([0, 1])), torch.tensor([0, 1])
-    assert taught == pytest.approx([detectors.EPOCHS * (len(x) // 64)], rel=0.1)
+    assert steps == pytest.approx([detectors.EPOCHS * (len(x) // 64)], rel=0.1)
     good = x[(y == 0) & ~torch.isin(made_of, left_out).any(dim=1)]
     with torch.no_grad():
         own, other = head.head(good), again.head(good)
@@ -515,8 +515,8 @@ def test_of_good_pictures_that_are_all_alike_a_classifier_trained_again_keeps_it
     trained = type(head)._trained
     monkeypatch.setattr(type(head), "_trained", lambda self, *given: (
         found := trained(self, *given), weights.append(found[0][-1].weight.clone()))[0])
-    untrained, x, y, made_of = head.lesson
-    head.lesson = untrained, torch.where(y[:, None] == 0, 0.0, x), y, made_of
+    x, y, made_of = head.training_set
+    head.training_set = torch.where(y[:, None] == 0, 0.0, x), y, made_of
     again = head.without(torch.tensor([0, 1]))
     assert torch.allclose(again.head[-1].weight, weights[0])
 
