@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from adlib.config import Config, InputError, deprecated, did_you_mean, project_root
+from adlib.config import Config, InputError, deprecated, did_you_mean, project_root, upgrade_weights
 from adlib.runs.freshness import notebook_of
 
 
@@ -101,6 +101,15 @@ def test_old_words_are_read_and_told_once(caplog):
         "deprecated: mine.yaml: model: taught is now model: classifier",
         "deprecated: mine.yaml: name: taught_texture is now name: classifier_texture"]
     deprecated.cache_clear()
+
+
+@pytest.mark.parametrize("word, code", [
+    ("none (trained from scratch)", "none"), ("none (no network)", "none"), ("none", "none"),
+    ("torchvision IMAGENET1K_V1", "imagenet:IMAGENET1K_V1"), ("file:a.pth:01", "file:a.pth:01"),
+    ("RANDOM, not ImageNet's", "random"), ("RANDOM, not ImageNet's (why (so))", "random:why (so)"),
+    ("file a sha256:b.pth sha256:01", "file:a sha256:b.pth:01")])
+def test_where_weights_came_from_was_said_in_english_once(word, code):
+    assert upgrade_weights(word) == code
 
 
 @pytest.mark.parametrize("name", ["a:b", "what?", "con", "Aux.1", "lpt1", "ends.", "ends ", "a|b"])

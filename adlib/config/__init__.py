@@ -7,6 +7,7 @@ from adlib.config.old_names import (
     deprecated,
     upgrade,
     upgrade_metrics,
+    upgrade_weights,
 )
 from adlib.config.parameters import (
     DETECTORS,

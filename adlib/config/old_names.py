@@ -28,6 +28,15 @@ def upgrade(values: typing.Mapping[str, object], where: str) -> dict[str, object
     return upgraded
 
 
+def upgrade_weights(word: str) -> str:
+    """Where weights came from (models.weights), of a run that says it in English."""
+    if word.startswith("RANDOM"):
+        return f"random:{word.partition(' (')[2].removesuffix(')')}".removesuffix(":")
+    if word.startswith("file "):
+        return "file:" + ":".join(word.removeprefix("file ").rsplit(" sha256:", 1))
+    return "none" if word.startswith("none (") else word.replace("torchvision ", "imagenet:")
+
+
 def upgrade_metrics(value: typing.Any) -> typing.Any:
     """What a metrics.json holds, to any depth, under the keys of this version."""
     if isinstance(value, dict):

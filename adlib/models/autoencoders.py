@@ -67,7 +67,7 @@ def build_network(config: Config) -> tuple[nn.Module, str]:
     came from (weights.load_pretrained, whose InputError it may raise)."""
     torch.manual_seed(config.seed)
     if config.model == "cae":
-        return CAE(), weights.SCRATCH
+        return CAE(), weights.NONE
     network = ResNetAE()
     return network, weights.load_pretrained(network.encoder, config)
 

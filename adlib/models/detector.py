@@ -32,7 +32,7 @@ class Detector(nn.Module):
     `reconstruct(images) -> float32 [N,3,S,S] in [0,1]`.
     """
 
-    weights = "none (trained from scratch)"  # where pretrained weights came from, in a few words
+    weights = "none"  # where pretrained weights came from: a code of weights.load_pretrained
     own_score: typing.Callable | None = None  # the user's reduction of the maps (config.score)
     can_be_reopened = True  # is the state dict really the whole of it?
     position_share: float | None = None  # of the features' variance that the position explains

@@ -57,11 +57,10 @@ class Foreign(nn.Module):
         with torch.random.fork_rng(devices=[]):  # random weights are the run's own, too
             torch.manual_seed(config.seed)
             network, word = backbone.load_backbone(self.config)
-        # where they came from, in words
-        self.weights = "RANDOM, not ImageNet's (the run has none)" if weights == "none" else word
-        if weights != "none" and word.startswith("RANDOM"):
-            log.warning("whether a picture shows the part is told by a ResNet18 of %s weights; "
-                        "give the run weights: PATH", word)
+        self.weights = "random:unasked" if weights == "none" else word
+        if weights != "none" and word.startswith("random"):
+            log.warning("whether a picture shows the part is told by a ResNet18 of RANDOM weights, "
+                        "not ImageNet's (%s); give the run weights: PATH", word)
         self.network = network
         self.register_buffer("set_aside", torch.tensor(0))  # good pictures too unlike the others
 

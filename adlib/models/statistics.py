@@ -18,7 +18,6 @@ class Statistic(Detector):
     number's own unit (a grey level, a byte) where these are smaller."""
 
     is_thread_safe = True
-    weights = "none (no network)"
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -18,33 +18,35 @@ from torch import nn
 from adlib.config import Config, InputError
 
 PATIENCE = 30.0  # seconds that a download may stand still; torch alone would wait for ever
-SCRATCH = "none (trained from scratch)"
+NONE, IMAGENET = "none", "imagenet:IMAGENET1K_V1"  # codes of where weights came from
 
 
 def load_pretrained(encoder: nn.Module, config: Config) -> str:
     """Load what config.weights names into a ResNet18 encoder, in place.
 
     Returns:
-        Where the weights came from, in a few words; it begins with RANDOM where ImageNet's were
-        asked for, could not be had, and config.weights_fallback allows that.
+        Where the weights came from, a code: `none` (trained from scratch), `imagenet:VERSION`,
+        `file:NAME:SHA256` (12 digits), or `random:WHY` where ImageNet's were asked for, could not
+        be had, and config.weights_fallback allows that. WHY: no_connection; damaged, of what was
+        fetched or lies in torch's cache; or unasked (models.foreign).
 
     Raises:
         InputError: where they cannot be had or do not fit.
     """
     if config.weights == "none":
-        return SCRATCH
+        return NONE
     if config.weights != "imagenet":
         path = Path(config.weights)
         load_encoder(encoder, read_state(path), str(path))
-        return f"file {path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        return f"file:{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     try:
         state = _imagenet_state()
     except InputError as error:
         if not config.weights_fallback:
             raise
-        return f"RANDOM, not ImageNet's ({_why(error.__cause__)})"
+        return f"random:{'no_connection' if _is_unreachable(error.__cause__) else 'damaged'}"
     load_encoder(encoder, state, "torchvision IMAGENET1K_V1")
-    return "torchvision IMAGENET1K_V1"
+    return IMAGENET
 
 
 def fetch() -> tuple[str, str, Path]:
@@ -153,9 +155,12 @@ def _bounded_wait() -> typing.Iterator[None]:
 
 
 def _why(error: BaseException) -> str:
-    """Why a download failed, in words that are fit for a page."""
-    unreachable = isinstance(error, (OSError, http.client.HTTPException))
-    return "no connection" if unreachable else _first_line(error)
+    """Why a download failed, in a few words."""
+    return "no connection" if _is_unreachable(error) else _first_line(error)
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    return isinstance(error, (OSError, http.client.HTTPException))
 
 
 def _first_line(error: BaseException) -> str:

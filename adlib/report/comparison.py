@@ -245,7 +245,7 @@ def compared_scores(table: pd.DataFrame, reports: Path,
     labels, scores, first = np.zeros(0, int), {}, None
     for name, runs in here.groupby("name", sort=False):
         if (runs["auroc"].isna().any() or (runs["fingerprint"] != usual.iloc[0]).any()
-                or runs["weights"].str.startswith("RANDOM").any()):
+                or runs["weights"].str.startswith("random").any()):
             continue
         tables = [_labelled_test(reports / folder) for folder in runs["folder"]]
         first = tables[0] if first is None else first
@@ -284,7 +284,7 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
     row |= {"configuration": first["name"] + ("" if prefix else REFERENCE),
             "score": ", ".join(names), "seeds": len(done), "status": "finished",
             "reason": "; ".join(filter(None, reasons)),
-            "random": bool(done["weights"].str.startswith("RANDOM").any()),
+            "random": bool(done["weights"].str.startswith("random").any()),
             "train_seconds": done["train_seconds"].mean()}
     for split, start in (("test", ""), ("train_bad", "bad_")):
         row |= _auroc(of_score, [arrays(each, split, f"{prefix}score")

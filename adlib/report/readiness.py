@@ -16,7 +16,7 @@ from adlib.evaluation import suspects as ranking
 from adlib.models import autoencoders
 from adlib.models.fast import device
 from adlib.report import suspects
-from adlib.report.words import data_sentences
+from adlib.report.words import data_sentences, sentences
 from adlib.runs import freshness, run_folder
 
 
@@ -83,9 +83,9 @@ def suspects_of(root: Path, name: str, weights: str, reports: str, language: str
 
 def _weights(weights: str) -> str:
     config = Config(model="resnet18", weights=weights or "imagenet", weights_fallback=not weights)
-    word = autoencoders.build_network(config)[1]
-    return word + (" (the CAE needs none; give a file with --weights PATH)"
-                   if word.startswith("RANDOM") else "")
+    source = autoencoders.build_network(config)[1]
+    return sentences.weights(source) + (" (the CAE needs none; give a file with --weights PATH)"
+                                        if source.startswith("random") else "")
 
 
 def _writing(reports: str) -> str:

@@ -28,7 +28,7 @@ def table(runs: pd.DataFrame, reports: Path) -> pd.DataFrame:
     correlation of both orders. runs: comparison.performance.
     """
     rows = []
-    for category, here in runs[~runs["weights"].str.startswith("RANDOM")].groupby(
+    for category, here in runs[~runs["weights"].str.startswith("random")].groupby(
             "category", sort=False):
         exams: dict[Exam, dict[str, np.ndarray]] = {}
         for (_, name), some in finished(here):

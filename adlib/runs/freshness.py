@@ -23,7 +23,7 @@ import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, study_root, upgrade
+from adlib.config import DETECTORS, Config, InputError, study_root, upgrade, upgrade_weights
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
@@ -129,7 +129,8 @@ def why_stale(about: Made, now: Made) -> str:
     if not isinstance(before, dict) or not isinstance(before.get("params"), dict):
         return "it was made by another version of adlib"
     if before == now:
-        again = str(about.get("weights")).startswith("RANDOM") and imagenet_at_hand()
+        again = upgrade_weights(str(about.get("weights"))).startswith(
+            "random") and imagenet_at_hand()
         return "it ran with random weights, and ImageNet's are at hand now" if again else ""
     if str(before.get("code")).startswith(BY_HAND):
         return "it was run by hand, in a notebook"

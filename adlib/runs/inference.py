@@ -194,12 +194,10 @@ def _detector(folder: Path, config: Config, about: dict[str, typing.Any]) -> Det
     own_weights = "none" if _is_current(state) else config.weights
     detector = registry.build(dataclasses.replace(config, weights=own_weights, loss="",
                                                   precision=_precision(config, about)))
-    if own_weights != "none" and _digest(detector.weights) != _digest(about["weights"]):
+    if not _is_current(state) and _digest(detector.weights) != _digest(about["weights"]):
         raise InputError(f"{folder} was made with other weights ({about['weights']}; now: "
                          f"{detector.weights}); give the same ones, or run its configuration "
                          f"again")
-    if not _is_current(state) and isinstance(detector, OnBackbone):
-        _same_weights(folder, about["weights"], detector.weights)
     load_state(detector, _current(state, detector))
     return detector
 
@@ -243,17 +241,10 @@ def _precision(config: Config, about: dict[str, typing.Any]) -> str:
     return made
 
 
-def _same_weights(folder: Path, before: str, now: str) -> None:
-    """Are these the weights that a run of version 0.1, which kept no backbone, was made with?"""
-    hashes = [word.partition("sha256:")[2] or word.split(" (")[0] for word in (before, now)]
-    if hashes[0] != hashes[1]:
-        raise InputError(f"{folder} was made with other weights ({before}; now: {now}); run its "
-                         "configuration again")
-
-
 def _digest(weights: str) -> str:
-    """What distinguishes two weights: where a file lies does not."""
-    return "RANDOM" if weights.startswith("RANDOM") else weights.partition("sha256:")[2] or weights
+    """What distinguishes two weights: a file's name does not, nor why there are random ones."""
+    source, _, which = weights.partition(":")
+    return source if source == "random" else which.rpartition(":")[2] or source
 
 
 def _is_current(state: dict[str, torch.Tensor]) -> bool:

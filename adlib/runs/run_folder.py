@@ -29,6 +29,7 @@ from adlib.config import (
     project_root,
     upgrade,
     upgrade_metrics,
+    upgrade_weights,
 )
 from adlib.data import files, layout
 from adlib.runs import freshness
@@ -240,6 +241,8 @@ def manifest(run_folder: Path) -> dict[str, typing.Any]:
     about = freshness.read(run_folder / "run.json")
     if isinstance(about.get("params"), dict):
         about["params"] = upgrade(about["params"], "run folders of an earlier version")
+    about |= {key: upgrade_weights(about[key]) for key in ("weights", "foreign_weights")
+              if isinstance(about.get(key), str)}
     if isinstance(data := about.get("data"), dict) and "layout" in data:
         data["layout"] = RENAMED_LAYOUTS.get(data["layout"], data["layout"])
     return about

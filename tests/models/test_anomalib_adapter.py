@@ -116,7 +116,7 @@ def test_its_frozen_backbone_has_the_studys_weights_before_and_after(tmp_path, n
     full, _ = autoencoders.build_network(config(model="resnet18", seed=3))
     torch.save(full.encoder.state_dict(), tmp_path / "resnet18.pth")
     detector = build(name, config(weights=str(tmp_path / "resnet18.pth"), epochs=1))
-    assert detector.weights.startswith("file resnet18.pth sha256:")
+    assert detector.weights.startswith("file:resnet18.pth:")
     for ready in (lambda: detector, lambda: detector.fit(good_images(4))):
         frozen = ready().model.model.get_submodule(MODELS[name]).state_dict()
         assert "layer2.0.conv1.weight" in frozen

@@ -94,7 +94,7 @@ def test_its_state_is_the_whole_of_it_and_nothing_else_is_drawn_from(pictures):
 
 
 def test_random_weights_are_said(monkeypatch, caplog):
-    assert fitted(torch.zeros(12, 3, 64, 64, dtype=torch.uint8)).weights.startswith("RANDOM")
+    assert fitted(torch.zeros(12, 3, 64, 64, dtype=torch.uint8)).weights == "random:unasked"
     assert caplog.text == ""  # the run asks for none
 
     def out_of_reach():
@@ -102,8 +102,8 @@ def test_random_weights_are_said(monkeypatch, caplog):
 
     monkeypatch.setattr(weights, "_imagenet_state", out_of_reach)
     own = Foreign(Config(model="mine.py:Mine"))
-    assert own.weights == "RANDOM, not ImageNet's (no connection)"
-    assert "is told by a ResNet18 of RANDOM, not ImageNet's" in caplog.text
+    assert own.weights == "random:no_connection"
+    assert "is told by a ResNet18 of RANDOM weights, not ImageNet's" in caplog.text
     with pytest.raises(InputError):  # a run that asks for these has none without them
         Foreign(Config(model="fused"))
 

@@ -371,7 +371,7 @@ def test_a_statistic_needs_no_backbone(name, monkeypatch):
     monkeypatch.setattr(backbone, "extract", None)
     monkeypatch.setattr(backbone, "load_backbone", None)
     detector = fitted_to(name, weights="imagenet")
-    assert detector.weights == "none (no network)" and detector.position_share is None
+    assert detector.weights == "none" and detector.position_share is None
     assert maps(detector, spotted(pictures(3, seed=1))).shape == (3, 1, 1)
 
 

@@ -109,7 +109,7 @@ def test_a_statistic_is_a_detector_without_a_network(name):
     assert table.to_numpy() == pytest.approx(maps["distance"][:, 0].repeat(3, axis=1))
     if name != "compressed_size":  # noise and a flat square
         assert table["distance.top1"].argmax() == 2
-    assert (detector.weights, detector.history) == ("none (no network)", [])
+    assert (detector.weights, detector.history) == ("none", [])
     assert detector.position_share is None and not list(detector.parameters())
     again = statistics.Statistic(Config(model=name))
     load_state(again, detector.state_dict())

@@ -29,7 +29,7 @@ def test_weights_of_any_float_type(tmp_path, dtype):
     model, word = autoencoders.build_network(
         save(tmp_path, {"state_dict": {f"module.{k}": v
                                        for k, v in wanted.items()}}))
-    assert word.startswith("file w.pth sha256:")
+    assert word.startswith("file:w.pth:")
     assert model.encoder.conv1.weight.dtype == torch.float32
     assert torch.equal(model.encoder.conv1.weight, wanted["conv1.weight"].float())
 
@@ -83,7 +83,7 @@ def test_imagenet_out_of_reach(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="three ways out.*weights: PATH.*weights: none"):
         autoencoders.build_network(Config(model="resnet18"))
     model, word = autoencoders.build_network(Config(model="resnet18", weights_fallback=True))
-    assert word.startswith("RANDOM, not ImageNet's") and isinstance(model, autoencoders.ResNetAE)
+    assert word == "random:no_connection" and isinstance(model, autoencoders.ResNetAE)
 
 
 def test_imagenet_from_torchvisions_cache(tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_imagenet_from_torchvisions_cache(tmp_path, monkeypatch):
     wanted = state()
     torch.save(wanted, folder / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1])
     model, word = autoencoders.build_network(Config(model="resnet18"))
-    assert word == "torchvision IMAGENET1K_V1"
+    assert word == "imagenet:IMAGENET1K_V1"
     assert torch.equal(model.encoder.layer4[1].conv2.weight, wanted["layer4.1.conv2.weight"])
 
 
@@ -103,7 +103,7 @@ def test_real_weights(shared):
     model, word = autoencoders.build_network(
         Config(model="resnet18", weights=str(
             shared / "weights" / "resnet18-imagenet-to-layer3.pth")))
-    assert "resnet18-imagenet-to-layer3.pth" in word
+    assert word == "file:resnet18-imagenet-to-layer3.pth:41fb84d2ad52"
     assert model.encoder.layer3[0].conv1.weight.dtype == torch.float32
 
 
@@ -175,7 +175,7 @@ def test_damaged_file_in_torchs_cache(tmp_path, monkeypatch, content):
     with pytest.raises(InputError, match="delete it from torch's cache"):
         autoencoders.build_network(Config(model="resnet18"))
     assert autoencoders.build_network(Config(model="resnet18",
-                                     weights_fallback=True))[1].startswith("RANDOM")
+                                     weights_fallback=True))[1] == "random:damaged"
 
 
 class BadServer(http.server.BaseHTTPRequestHandler):
@@ -220,7 +220,8 @@ def test_bad_download(tmp_path, monkeypatch, how):
         with pytest.raises(InputError, match="out of reach.*three ways out"):
             autoencoders.build_network(Config(model="resnet18"))
         assert autoencoders.build_network(Config(
-            model="resnet18", weights_fallback=True))[1].startswith("RANDOM, not ImageNet's (")
+            model="resnet18", weights_fallback=True))[1] == (
+                "random:damaged" if how in ("wrong", "short") else "random:no_connection")
     finally:
         object.__setattr__(entry, "url", url)
         server.shutdown()

@@ -198,7 +198,7 @@ def test_the_references_score_is_never_the_best_but_can_be_above_it(tmp_path):
 def with_random_weights(folder):
     about = files.read_json(folder / "run.json")
     files.write_json(folder / "run.json", about | {
-        "weights": "RANDOM, not ImageNet's (no connection)"})
+        "weights": "random:no_connection"})
 
 
 def test_random_weights_stay_out_of_headline_and_tests(tmp_path):

@@ -81,8 +81,8 @@ def reports(tmp_path_factory):
                                folder / "epochs.csv")
     for path in (reports / "runs").glob("*/*/*/run.json"):
         about = files.read_json(path)
-        weights = "RANDOM, not ImageNet's (offline)" if "resnet" in str(
-            path) else "file a.pth sha256:0"
+        weights = "random:no_connection" if "resnet" in str(
+            path) else "file:a.pth:0"
         source = {"synthetic": True, "source": "parameter"}
         files.write_json(path, about | {
             "weights": weights, "data": about["data"] | source, "versions": {"torch": "2"}})

@@ -222,10 +222,11 @@ def test_weights_are_known_by_content(setting, tmp_path):
     assert freshness.of_run(setting[0], setting[1])["weights"] == "none"
 
 
+@pytest.mark.parametrize("code", ["random:no_connection", "RANDOM, not ImageNet's (no network)"])
 def test_a_run_with_random_weights_is_stale_once_imagenets_are_at_hand(
-        setting, tmp_path, monkeypatch):
+        setting, tmp_path, monkeypatch, code):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    run = begin(setting, "RANDOM, not ImageNet's (no network)")
+    run = begin(setting, code)
     run.finish(METRICS, train_seconds=1)
     now = freshness.of_run(*setting)
     assert why_stale(run, now) == ""
@@ -238,7 +239,7 @@ def test_a_folder_that_is_passed_on_names_no_place_and_no_machine(setting, tmp_p
     files.write_text(weights, "x")
     config = Config(**setting[0].as_dict() | {
         "model": "resnet18", "weights": str(weights), "data_root": str(course_root)})
-    run = begin((config, setting[1]), "file w.pth")
+    run = begin((config, setting[1]), "file:w.pth:01")
     run.finish(METRICS, train_seconds=1)
     said = (run.folder / "run.json").read_text()
     assert str(tmp_path) not in said and "host" not in json.loads(said)
@@ -261,13 +262,17 @@ def test_a_run_folder_of_an_earlier_version_is_read_in_this_versions_words(tmp_p
     params |= {"false_alarms": 0.1, "schedule": "seed", "model": "taught", "name": "taught_shape"}
     files.write_json(tmp_path / "run.json", {
         "status": "finished", "host": "here", "params": params, "inputs": {"params": params},
-        "data": {"root": "/data/parts", "layout": "seed"}})
+        "data": {"root": "/data/parts", "layout": "seed"},
+        "weights": "file a b.pth sha256:0123456789ab",
+        "foreign_weights": "RANDOM, not ImageNet's (no connection)"})
     files.write_json(tmp_path / "metrics.json", {
         "auroc": {"test": {"value": 0.5}}, "follows": {"size": 0.1},
         "operating": {"test": {"false_alarms": {"rate": 0.2}, "oracle_f1": {"false_alarms": 0.3}}}})
     assert run_folder.status(tmp_path).state == "finished"
     about, config = run_folder.manifest(tmp_path), run_folder.config_of(tmp_path)
     assert about["params"]["target_fpr"] == 0.1 and about["data"]["layout"] == "course"
+    assert about["weights"] == "file:a b.pth:0123456789ab"
+    assert about["foreign_weights"] == "random:no connection"  # the reason as it was said
     assert (config.schedule, config.model, config.name) == ("reference", "classifier",
                                                             "classifier_shape")
     assert config.weights == "/w.pth" and run_folder.local(tmp_path)["data_root"] == "/data/parts"
@@ -450,5 +455,5 @@ def test_with_somebody_at_the_notebook_a_run_is_kept_apart_unless_it_is_named(
 def test_what_tells_a_foreign_picture_is_in_the_manifest(course_root, tmp_path):
     folder = small_run(course_root, tmp_path / "reports", model="mean_grey", name="mean_grey")
     about = run_folder.manifest(folder)
-    assert about["weights"].startswith("none")  # the statistic's own; and yet a network looks, too
-    assert about["foreign_weights"] == "RANDOM, not ImageNet's (the run has none)"
+    assert about["weights"] == "none"  # the statistic's own; and yet a network looks, too
+    assert about["foreign_weights"] == "random:unasked"

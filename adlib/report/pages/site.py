@@ -168,7 +168,7 @@ def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -
 
 
 def _warnings(words: typing.Iterable[str]) -> list[Text]:
-    random = sorted({word for word in words if word.startswith("RANDOM")})
+    random = sorted({word for word in words if word.startswith("random")})
     return [t("page.weights_warning", weights=sentences.weights(word)) for word in random]
 
 

@@ -193,11 +193,11 @@ def provenance(table: pd.DataFrame) -> Text:
     if len(synthetic):
         said.append(t("comparison.synthetic", drawn=enumerated(sorted(set(synthetic["category"])))))
     words = sorted(set(done["weights"]))
-    if random := [word for word in words if word.startswith("RANDOM")]:
+    if random := [word for word in words if word.startswith("random")]:
         said.append(t("comparison.random_weights",
                       weights=join(map(sentences.weights, random), "; ")))
     said += [data_source("folder", folder) for folder in sorted(set(done["data"]) - {""})]
-    if given := [word for word in words if not word.startswith(("RANDOM", "none"))]:
+    if given := [word for word in words if not word.startswith(("random", "none"))]:
         said.append(t("comparison.weights", weights=join(map(sentences.weights, given), "; ")))
     fingerprints = (t("list.name", name=category, value=enumerated(sorted(set(values))))
                     for category, values in done.groupby("category")["fingerprint"])

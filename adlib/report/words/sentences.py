@@ -36,19 +36,22 @@ def defect(code: str) -> str:
     return t("view.good") if code == "good" else code or t("view.unlabelled")
 
 
-def weights(word: str, *, short: bool = False) -> str:
-    """Where pretrained weights came from (the word of models.weights).
+def weights(code: str, *, short: bool = False) -> str:
+    """Where pretrained weights came from (a code of models.weights).
 
     short: for a table: without a file's hash or the reason; "" for a network that has none.
     """
-    if word.startswith("RANDOM"):
-        why = word.partition(" (")[2].removesuffix(")")
-        return t("weights.random_why", why=why) if why and not short else t("weights.random")
-    if word.startswith("none ("):
-        return "" if short else t("weights.scratch")
-    if not word.startswith("file "):
-        return word
-    name, _, digest = word.removeprefix("file ").partition(" sha256:")
+    source, _, which = code.partition(":")
+    if source == "random":
+        return t("weights.random") if short or not which else t(
+            "weights.random_why", why=named("weights_why", which))
+    if source == "none":
+        return "" if short else t("weights.none")
+    if source == "imagenet":
+        return t("weights.imagenet", version=which)
+    if source != "file":
+        return code
+    name, _, digest = which.rpartition(":")
     return t("weights.file", name=name) if short else t("weights.file_of", name=name, digest=digest)
 
 
@@ -308,7 +311,7 @@ def confounders(correlations: dict[str, float | None], n: int) -> Text:
 
 
 def answer(config: Config, category: str, auroc: dict[str, dict[str, typing.Any]],
-           weights_word: str) -> Text:
+           weights_code: str) -> Text:
     """The closing sentence of a run: its AUROC, what that means, and how sure one can be."""
     entry = auroc["test"]
     if entry["value"] is None:
@@ -318,8 +321,8 @@ def answer(config: Config, category: str, auroc: dict[str, dict[str, typing.Any]
                 "run.worse_than_guessing" if entry["high"] < 0.5 else "run.better_than_guessing")
     text = t("run.answer", category=category, verdict=verdict,
              name=named("label", config.name), auroc=_auroc(entry))
-    return text if not weights_word.startswith("RANDOM") else join(
-        [text, t("run.answer_weights", weights=weights(weights_word))])
+    return text if not weights_code.startswith("random") else join(
+        [text, t("run.answer_weights", weights=weights(weights_code))])
 
 
 def _auroc(entry: dict[str, typing.Any]) -> Text:

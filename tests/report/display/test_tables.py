@@ -48,7 +48,7 @@ def test_a_score_of_ones_own_is_a_row_of_a_heat_map_by_its_name():
 
 def test_fallbacks_are_said_first():
     run = row(comparison.RUN_COLUMNS, fingerprint="f", data="here", synthetic=True,
-              weights="RANDOM, not ImageNet's (offline)")
+              weights="random:no_connection")
     said = answers.provenance(pd.DataFrame([run]))
     assert said.startswith("SYNTHETIC DATA") and "did not have ImageNet weights: RANDOM" in said
 

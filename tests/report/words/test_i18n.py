@@ -42,7 +42,8 @@ FAMILIES = {
                 "gradient", "the anomaly", "a patch", "its nearest good one", "as it is",
                 "disturbed",
                 "deviation"},
-    "foreign_kind": set(foreign_pictures.KINDS), "why_absent": {"one_class"}}
+    "foreign_kind": set(foreign_pictures.KINDS), "why_absent": {"one_class"},
+    "weights_why": {"no_connection", "damaged", "unasked"}}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
                                            "folder")),
            *(f"problem.{code}" for code in ("unreadable", "unnamed", "outside", "eight_bits",

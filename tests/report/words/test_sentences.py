@@ -187,7 +187,7 @@ def test_the_answer_claims_no_more_than_the_interval_allows(a, b, c, random):
             "why_absent": None
         }
     }
-    text = sentences.answer(CONFIG, "nut", entry, "RANDOM, not ImageNet's" if random else "none")
+    text = sentences.answer(CONFIG, "nut", entry, "random:damaged" if random else "none")
     assert "On nut, own " in text and f"AUROC {value:.3f} (" in text
     assert ("better than guessing" in text) == (low > 0.5) and ("is not distinguishable from guessing"
                                                                 in text) == (low <= 0.5 <= high)
@@ -364,7 +364,7 @@ def test_no_sentence_has_lost_its_chinese(where, options):
         "masks": sentences.localization(FOUND | {"masks": dict.fromkeys(
             ("empty", "most", "levels", "exif", "turned", "kept", "contradicted"), 3)}),
         "loss": sentences.loss([{"loss": 0.5, "held_out_loss": 0.4, "lr": 1e-3}]),
-        "random": sentences.answer(CONFIG, "nut", auroc, "RANDOM, not ImageNet's (offline)")}
+        "random": sentences.answer(CONFIG, "nut", auroc, "random:no_connection")}
     for name, text in said.items():
         assert text.zh.endswith("。") and not re.search(r"([A-Za-z']+[ ,]+){2}[A-Za-z']+",
                                                        text.zh), f"{name}: {text.zh}"
@@ -373,14 +373,17 @@ def test_no_sentence_has_lost_its_chinese(where, options):
 
 
 def test_where_weights_came_from():
-    for word, long, short in (
-            ("none (trained from scratch)", "none (trained from scratch)", ""),
-            ("RANDOM, not ImageNet's (offline)", "RANDOM, not ImageNet's (offline)",
-             "RANDOM, not ImageNet's"),
-            ("file a.pth sha256:01", "file a.pth sha256:01", "file a.pth"),
-            ("torchvision IMAGENET1K_V1", "torchvision IMAGENET1K_V1", "torchvision IMAGENET1K_V1")):
-        assert (sentences.weights(word), sentences.weights(word, short=True)) == (long, short)
-    assert i18n.chinese(sentences.weights("RANDOM, not ImageNet's (offline)")).endswith("（offline）")
+    random = "RANDOM, not ImageNet's"
+    for code, long, short in (
+            ("none", "none (trained from scratch)", ""),
+            ("random", random, random),
+            ("random:no_connection", f"{random} (no connection)", random),
+            ("random:unasked", f"{random} (the run has none)", random),
+            ("file:a:b.pth:01", "file a:b.pth sha256:01", "file a:b.pth"),
+            ("imagenet:IMAGENET1K_V1", "torchvision IMAGENET1K_V1", "torchvision IMAGENET1K_V1")):
+        assert (sentences.weights(code), sentences.weights(code, short=True)) == (long, short)
+    for code, why in (("random:no_connection", "无网络连接"), ("random:offline", "offline")):
+        assert i18n.chinese(sentences.weights(code)).endswith(f"（{why}）")
 
 
 # ---- limits
