@@ -10,7 +10,14 @@ log = logging.getLogger("adlib")
 
 
 class InputError(ValueError):
-    """Wrong input from the user. The message is one sentence: what, where, and what to do."""
+    """Wrong input from the user. The message is one sentence: what, where, and what to do.
+
+    code, values: the same for a file that records it, where one does; "" and {} elsewhere.
+    """
+
+    def __init__(self, sentence: str, code: str = "", **values: typing.Any) -> None:
+        super().__init__(sentence)
+        self.code, self.values = code, values
 
     # IPython's hook: in a notebook, show the sentence and not the stack
     def _render_traceback_(self) -> list[str]:

@@ -114,13 +114,15 @@ def read_json(path: Path | str) -> typing.Any:
     """The content of a JSON file: UTF-8, or UTF-16 as Windows may write it, with a byte order mark
     or without. InputError if it is missing, not JSON, or has a key twice."""
     if is_special(path):
-        raise InputError(f"cannot read {path}: {NO_FILE}")
+        raise InputError(f"cannot read {path}: {NO_FILE}", "unread", why=NO_FILE)
     try:
         return json.loads(Path(path).read_bytes(), object_pairs_hook=_unique)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}", "unread",
+                         why=reason_of(error)) from error
     except (ValueError, RecursionError) as error:  # the latter of brackets a thousand deep
-        raise InputError(f"{path} is not valid JSON ({error}); mend or delete it") from error
+        raise InputError(f"{path} is not valid JSON ({error}); mend or delete it", "no_json",
+                         why=str(error)) from error
 
 
 def in_threads(do: typing.Callable[..., T], *values: typing.Iterable) -> list[T]:

@@ -253,7 +253,7 @@ def read_labels(category: Category) -> dict[str, Label]:
         if path.is_file() and label_entries(category.root, category.name):
             raise InputError(f"{path} has labels of {category.name}, whose test "
                              "images lie in folders that say it, too; remove these entries, or "
-                             "put the images into test/ itself")
+                             "put the images into test/ itself", "in_folders_too")
         for path in category.test:
             defect = category.defect(path)
             labels[category.key(path)] = Label(defect != "good", defect)
@@ -275,13 +275,13 @@ def label_entries(root: Path, name: str) -> dict[str, typing.Any]:
     if not isinstance(entries, dict):
         raise InputError(
             f"{path} must hold one object of \"category/test/file.png\": {{\"label\": ...}}, "
-            f"and holds a {type(entries).__name__}")
+            f"and holds a {type(entries).__name__}", "no_object", kind=type(entries).__name__)
     others, own = {folder.name for folder in folders(root)} - {name}, {}
     for key, entry in entries.items():
         path_of_key = PureWindowsPath(key)  # which knows separators and absolute paths of any kind
         if path_of_key.anchor or ".." in path_of_key.parts:
             raise InputError(f"{path}: the key {key!r} leads out of the data folder; keys are like "
-                             f"\"zipper/test/001.png\"")
+                             f"\"zipper/test/001.png\"", "leads_out", entry=key)
         first = "".join(path_of_key.parts[:1])
         if first not in others and pairing.folded(first) == pairing.folded(name):
             own[key] = entry
@@ -325,7 +325,8 @@ def _label_file(category: Category) -> dict[str, Label]:
     if not path.exists():
         raise InputError(f"{path} is missing, and without it the images in "
                          f"{category.root / category.name / 'test'} have no labels; "
-                         "put it there, or sort the images into test/good and test/<defect>")
+                         "put it there, or sort the images into test/good and test/<defect>",
+                         "missing")
     test, train_bad = ({category.key(image) for image in paths}
                        for paths in (category.test, category.train_bad))
     spelled = {pairing.folded(key): key for key in test | train_bad}
@@ -335,18 +336,20 @@ def _label_file(category: Category) -> dict[str, Label]:
         word = given.strip().lower() if isinstance(given, str) else given
         if word not in ("good", "bad"):
             raise InputError(
-                f"{path}: the label of {key!r} is {given!r}; it must be \"good\" or \"bad\"")
+                f"{path}: the label of {key!r} is {given!r}; it must be \"good\" or \"bad\"",
+                "neither", entry=key, given=repr(given))
         key = PureWindowsPath(key).as_posix()
         key = key if key in test | train_bad else spelled.get(pairing.folded(key), key)
         if key in labels:
-            raise InputError(f"{path} names {key!r} twice; keep one entry")
+            raise InputError(f"{path} names {key!r} twice; keep one entry", "twice", entry=key)
         labels[key] = Label(word == "bad", word)
     if absent := sorted(labels.keys() - test - train_bad):
         raise InputError(f"{path} names {len(absent)} images that are not there ({some(absent)}); "
-                         f"remove the entries or add the files")
+                         "remove the entries or add the files", "absent", names=absent)
     if unlabelled := sorted(test - labels.keys()):
         raise InputError(f"{path} has no entry for {len(unlabelled)} test images "
-                         f"({some(unlabelled)}); add their labels, under these names")
+                         f"({some(unlabelled)}); add their labels, under these names",
+                         "unlabelled", names=unlabelled)
     return labels
 
 

@@ -53,15 +53,16 @@ def load(pictures: typing.Sequence[Path], masks: typing.Sequence[Path | None],
             inside = grid[box.inside]
             inside[:], notes["kept"] = on_grid(pixels, inside.shape)
         except Exception as error:  # whatever a decoder trips over, the file is named
-            problems.append(f"{mask} ({files.reason_of(error)})")
+            problems.append((mask, files.reason_of(error)))
             return load_one(picture, None)
         return grid, +notes
 
-    problems: list[str] = []
+    problems: list[tuple[Path, str]] = []
     loaded = files.in_threads(load_one, pictures, masks)
     if problems:
-        raise InputError(f"{len(problems)} masks cannot be used: {'; '.join(sorted(problems))}; "
-                         "mend or remove them")
+        said = "; ".join(f"{mask} ({why})" for mask, why in sorted(problems))
+        raise InputError(f"{len(problems)} masks cannot be used: {said}; mend or remove them",
+                         "unusable", problems=sorted(problems))
     grids = np.stack([grid for grid, _ in loaded]) if loaded else np.zeros((0, side, side), bool)
     return torch.from_numpy(grids), [notes for _, notes in loaded]
 

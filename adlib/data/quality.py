@@ -18,6 +18,7 @@ if typing.TYPE_CHECKING:
 
 MAP_SIZE = 256  # pixels a side of the maps of all but the autoencoders
 Group = tuple[str, ...]  # the keys of identical images
+Problem = tuple[str, dict[str, typing.Any]]  # a code, and what its message names
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,24 @@ class Findings:
     leaks: tuple[Group, ...]  # byte-identical images in train/good and outside
     unreadable: tuple[str, ...]  # "key (why)"
     ignored: int  # files that are no images
-    label_problem: str  # what is wrong with the labels, or ""
+    label_problem: Problem | None = None  # what is wrong with the labels
     grey_range: GreyRange | None = None  # what becomes 0 and 255 in images of more than 8 bits
     listed: dict[str, Group] = field(default_factory=dict)  # code: images that it is about, if any
-    mask_problem: str = ""  # what is wrong with the masks, or ""
+    mask_problems: tuple[Problem, ...] = ()  # what is wrong with the masks
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)  # defect: with mask, images
     noted: dict[str, Group] = field(default_factory=dict)  # code: what it is about, if anything
 
     @property
     def stopping(self) -> int:
         """How many of the problems would stop a run."""
-        return len(self.unreadable) + bool(self.label_problem) + bool(self.mask_problem)
+        return len(self.unreadable) + bool(self.label_problem) + len(self.mask_problems)
 
-    def problems(self) -> list[tuple[str, Group]]:
+    def problems(self) -> list[tuple[str, Group] | Problem]:
         """What a user should look at: (code, names of the images concerned); [] if nothing.
 
-        Codes: unreadable, leak, duplicate, labels and masks (with what is wrong with them instead
-        of names), no_test, no_labels, all_good, all_anomalous;
+        Codes: unreadable, leak, duplicate, no_test, no_labels, all_good, all_anomalous;
+        with values instead of names labels.* (those of the errors that layout.read_labels raises)
+        and masks.* (unusable, and of roi and ignore nothing_left);
         those of `listed`: unnamed (files that are images, and are not read for their names),
         outside (values beyond the grey range), eight_bits (where those to learn from have more),
         coarse (few grey levels of the range);
@@ -64,15 +66,15 @@ class Findings:
         problems += [("leak", group) for group in self.leaks]
         problems += [("duplicate", group) for group in self.duplicates]
         if self.label_problem:
-            problems.append(("labels", (self.label_problem, )))
+            problems.append(self.label_problem)
         elif not self.counts["test"]:
             problems.append(("no_test", ()))
         elif not self.labels:
             problems.append(("no_labels", ()))
         elif len({name == "good" for name in self.labels}) == 1:
             problems.append(("all_good" if "good" in self.labels else "all_anomalous", ()))
-        problems += [("masks", (self.mask_problem, ))] if self.mask_problem else []
-        return problems + [(code, names) for code, names in self.noted.items() if names]
+        return [*problems, *self.mask_problems,
+                *((code, names) for code, names in self.noted.items() if names)]
 
 
 def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
@@ -94,14 +96,14 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
               for path in layout.below(split, images=False)]
     unnamed = tuple(category.key(path) for path in others if reading.is_picture(path))
     try:
-        label_problem, labels = "", layout.read_labels(category)
+        label_problem, labels = None, layout.read_labels(category)
     except InputError as error:
-        label_problem, labels = str(error), {}
+        label_problem, labels = (f"labels.{error.code}", error.values), {}
     of_test = {path: labels[key] for path in category.test if (key := category.key(path)) in labels}
     defects = Counter(label.defect for label in of_test.values())
     masked = Counter(label.defect for path, label in of_test.items() if path in category.masks)
-    mask_problem, noted = _masks(category, of_test, size)
-    misfit, region_problem = _regions(category, [
+    mask_problems, noted = _masks(category, of_test, size)
+    misfit, region_problems = _regions(category, [
         path for path in category.train if category.key(path) in headers])
     identical: dict[str, list[Path]] = {}
     regular = [path for path in paths if not files.is_special(path)]
@@ -125,7 +127,7 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
             "eight_bits": tuple(
                 key for key, one in headers.items() if grey_range and not one.extent),
             "coarse": tuple(coarse) if 2 * len(coarse) > len(category.train) else ()},
-        mask_problem="; ".join(filter(None, (mask_problem, region_problem))),
+        mask_problems=(*mask_problems, *region_problems),
         masks={name: (masked[name], n) for name, n in sorted(defects.items()) if name != "good"},
         noted=_places(category, defects) | noted | {"misfit": misfit})
 
@@ -181,7 +183,7 @@ def properties(good: torch.Tensor) -> dict[str, float]:
 
 
 def _masks(category: layout.Category, labels: dict[Path, layout.Label],
-           size: int) -> tuple[str, dict[str, Group]]:
+           size: int) -> tuple[list[Problem], dict[str, Group]]:
     """What is wrong with the masks, and the images that each note is about."""
     from adlib.data import masks
 
@@ -189,34 +191,42 @@ def _masks(category: layout.Category, labels: dict[Path, layout.Label],
     try:
         grids, notes = masks.load(paths, list(category.masks.values()), size)
     except InputError as error:
-        return str(error), {}
+        return [_unusable(category, error.values["problems"])], {}
     noted["absent"] = [category.key(path) for path, label in labels.items()
                        if paths and label.anomalous and path not in category.masks]
     for path, grid, found in zip(paths, grids, notes, strict=True):
         good = path in labels and not labels[path].anomalous
         for note in ["contradicted"] * bool(grid.any()) if good else found.elements():
             noted[note].append(category.key(path))
-    return "", {note: tuple(names) for note, names in noted.items()}
+    return [], {note: tuple(names) for note, names in noted.items()}
 
 
-def _regions(category: layout.Category, images: list[Path]) -> tuple[Group, str]:
+def _regions(category: layout.Category, images: list[Path]) -> tuple[Group, list[Problem]]:
     """The masks roi and ignore that have the shape of none of the images, as these are shown; and
     why they cannot be used."""
     from adlib.data import frame, masks
 
-    def read(path: Path) -> np.ndarray:
-        region = masks.region(path)
-        if not any(masks.alike(region.shape, size) for size in sizes):
-            misfit.append(category.key(path))
-        return region
-
-    sizes = set(map(masks.shown_size, images if category.roi or category.ignore else ()))
-    misfit = list[str]()
+    paths = (*category.roi, *category.ignore)
+    sizes = set(map(masks.shown_size, images if paths else ()))
+    regions, damaged = dict[Path, "np.ndarray"](), list[tuple[Path, str]]()
+    for path in paths:
+        try:
+            regions[path] = masks.region(path)
+        except Exception as error:  # whatever a decoder trips over, the file is named
+            damaged.append((path, files.reason_of(error)))
+    misfit = tuple(category.key(path) for path, region in regions.items()
+                   if not any(masks.alike(region.shape, size) for size in sizes))
+    if damaged:
+        return misfit, [_unusable(category, damaged)]
     try:
-        frame.looked_at(category.roi, category.ignore, read)
-    except InputError as error:
-        return tuple(misfit), str(error)
-    return tuple(misfit), ""
+        frame.looked_at(category.roi, category.ignore, regions.__getitem__)
+    except InputError:
+        return misfit, [("masks.nothing_left", {"names": list(map(category.key, paths))})]
+    return misfit, []
+
+
+def _unusable(category: layout.Category, problems: list[tuple[Path, str]]) -> Problem:
+    return "masks.unusable", {"names": [f"{category.key(path)} ({why})" for path, why in problems]}
 
 
 def _examine(path: Path) -> Header | str:

@@ -43,8 +43,7 @@ def test_findings_of_broken_or_one_sided_labels(course_root):
     labels.pop("nut/test/000.png")
     (course_root / layout.LABELS).write_text(json.dumps(labels))
     findings = quality.check(opened(course_root))
-    assert "no entry for 1" in findings.label_problem
-    assert findings.problems() == [("labels", (findings.label_problem, ))]
+    assert findings.problems() == [("labels.unlabelled", {"names": ["nut/test/000.png"]})]
     (course_root / layout.LABELS).write_text(
         json.dumps({f"nut/test/{i:03d}.png": {"label": "good"}
                     for i in range(6)}))
@@ -103,10 +102,9 @@ def test_a_mask_that_cannot_be_used_stops_a_run_and_is_named(mvtec_root, capsys)
     write_mask(mvtec_root / "nut" / "ground_truth" / "spot" / "000.png", size=48)
     Image.new("L", (32, 20)).save(mvtec_root / "nut" / "ground_truth" / "spot" / "001_mask.png")
     findings = quality.check(opened(mvtec_root))
-    assert "1 masks cannot be used: " in findings.mask_problem
-    assert "001_mask.png (its 32x20 pixels do not have the shape of the image's 32x32)" in (
-        findings.mask_problem)
-    assert findings.problems() == [("masks", (findings.mask_problem, ))]
+    assert findings.problems() == [("masks.unusable", {"names": [
+        "nut/ground_truth/spot/001_mask.png (its 32x20 pixels do not have the shape of the image's "
+        "32x32)"]})]
     assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
     assert "problem: 1 masks cannot be used" in capsys.readouterr().out
 
@@ -180,7 +178,8 @@ def test_a_pipe_for_a_mask_or_the_labels_is_waited_for_by_nobody(mvtec_root, cou
     mask.unlink()
     os.mkfifo(mask)
     findings = quality.check(layout.open_category(mvtec_root, "nut"))
-    assert f"000.png ({files.NO_FILE})" in findings.mask_problem
+    assert findings.mask_problems == (("masks.unusable", {
+        "names": [f"nut/ground_truth/spot/000.png ({files.NO_FILE})"]}), )
     (course_root / layout.LABELS).unlink()
     os.mkfifo(course_root / layout.LABELS)
     with pytest.raises(InputError, match=f"{layout.LABELS}: {files.NO_FILE}"):
@@ -218,7 +217,11 @@ def test_a_region_of_another_shape_is_told_and_one_that_leaves_nothing_stops_a_r
     assert findings.problems() == [("misfit", ("nut/roi/a.png", ))] and not findings.stopping
     Image.new("L", (300, 300), 255).save(mvtec_root / "nut" / "ignore" / "a.png")
     findings = quality.check(opened(mvtec_root))
-    assert findings.stopping == 1 and "leave nothing to be looked at" in findings.mask_problem
+    assert findings.stopping == 1 and findings.mask_problems == (
+        ("masks.nothing_left", {"names": ["nut/roi/a.png", "nut/ignore/a.png"]}), )
+    (mvtec_root / "nut" / "roi" / "a.png").write_bytes(b"")
+    (code, values), = quality.check(opened(mvtec_root)).mask_problems
+    assert code == "masks.unusable" and values["names"][0].startswith("nut/roi/a.png (")
 
 
 @pytest.mark.parametrize(("size", "told"), [((36, 72), False), ((72, 36), True)])

@@ -50,17 +50,20 @@ def findings_rows(findings: Findings) -> list[tuple[Text, str]]:
 
 
 def findings_problems(findings: Findings) -> list[str]:
-    """Its problems, a sentence each; what is wrong with the labels or masks is told in English
-    alone."""
+    """Its problems, a sentence each; why a file cannot be read is told in its decoder's words."""
     sentences = []
     for code, names in findings.problems():
+        if isinstance(names, dict):
+            listed = names.get("names", ())
+            sentences.append(t(code, **names | {"file": layout.LABELS, "n": len(listed),
+                                                "names": layout.some(listed)}))
+            continue
         listed = layout.some(names) if code in LISTED else join(names, ", ")
         if code in findings.noted:
             different = [untrusted.sanitized(name) for name in dict.fromkeys(names)]
             listed = join(different[:MANY], ", ") + (", ..." if len(different) > MANY else "")
         key = f"problem.{code}" if f"problem.{code}" in messages() else f"mask.{code}"
-        said = listed if code in ("labels", "masks") else t(key, name=listed, names=listed,
-                                                            n=len(names))
+        said = t(key, name=listed, names=listed, n=len(names))
         sentences.append(said if code not in findings.noted else t("data.named", said=said,
                                                                    names=listed))
     return sentences

@@ -32,7 +32,7 @@ def test_a_hostile_name_stays_text(tmp_path):
     page = matrix.matrix(table, tmp_path)
     assert "<script" not in page and "&lt;script&gt;" in page and 'href="runs/%22%3Cscript' in page
     findings = Findings({HOSTILE: 1}, {}, {}, {HOSTILE: 1}, ((HOSTILE, HOSTILE), ), (), (HOSTILE, ),
-                        0, HOSTILE)
+                        0, ("labels.absent", {"names": [HOSTILE]}))
     part = types.SimpleNamespace(config=Config(reports=str(tmp_path)), category=category())
     assert "<script" not in eda.card(part, findings)
 

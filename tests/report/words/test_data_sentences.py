@@ -47,11 +47,32 @@ def test_every_problem_is_a_sentence(course_root):
     assert "all anomalous" in data_sentences.findings_problems(findings)[-1]
     labels.write_text("{")
     findings = quality.check(layout.open_category(course_root, "nut"))
-    assert "not valid JSON" in data_sentences.findings_problems(findings)[-1]
+    said = data_sentences.findings_problems(findings)[-1]
+    assert said.startswith("image_anomaly_labels.json is not valid JSON (Expecting") and chinese(
+        said).startswith("image_anomaly_labels.json 不是有效的 JSON")
     labels.unlink()
     shutil.rmtree(nut / "train" / "bad")
     findings = quality.check(layout.open_category(course_root, "nut"))
     assert "have no labels" in data_sentences.findings_problems(findings)[-1]
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    ("{", "no_json"), ("[]", "no_object"), ('{"nut/../a.png": "bad"}', "leads_out"),
+    ('{"nut/test/000.png": "odd"}', "neither"), ('{"nut/test/000.png": "bad"}', "unlabelled"),
+    ('{"nut/test/000.png": "bad", "nut\\\\test/000.png": "bad"}', "twice"),
+    ('{"nut/test/999.png": "bad"}', "absent")])
+def test_what_is_wrong_with_the_labels_is_a_code_in_the_file_and_a_sentence_on_the_page(
+        course_root, text, code):
+    (course_root / layout.LABELS).write_text(text)
+    category = layout.open_category(course_root, "nut")
+    findings = quality.check(category)
+    said, = data_sentences.findings_problems(findings)
+    assert layout.LABELS in said and layout.LABELS in chinese(said) and chinese(said) != said
+    part = types.SimpleNamespace(config=Config(reports=str(course_root)), category=category)
+    assert str(said) in bs4.BeautifulSoup(eda.card(part, findings), "html.parser").text
+    kept = (course_root / "eda" / "nut" / eda.CARD).read_text()
+    assert json.loads(kept)["label_problem"][0] == f"labels.{code}"
+    assert str(course_root) not in kept + said and str(said) not in kept
 
 
 def test_suspect_pictures_are_in_the_answer_where_the_files_have_no_problem(course_root):
@@ -93,7 +114,7 @@ def test_masks_are_told_by_defect_or_that_there_are_none():
     for masks, said in (({"crack": (2, 3), "cut": (0, 1)}, "crack 2/3, cut 0/1"),
                         ({"crack": (0, 3)}, "none: where the defects are will not be measured"),
                         ({}, "none: where the defects are will not be measured")):
-        findings = Findings({"test": 1}, {}, {}, {}, (), (), (), 0, "", masks=masks)
+        findings = Findings({"test": 1}, {}, {}, {}, (), (), (), 0, masks=masks)
         assert dict(data_sentences.findings_rows(findings))[
             "defective test images with a mask"] == said
 

@@ -43,6 +43,9 @@ FAMILIES = {
                 "disturbed",
                 "deviation"},
     "foreign_kind": set(foreign_pictures.KINDS), "why_absent": {"one_class"},
+    "labels": {"absent", "in_folders_too", "leads_out", "missing", "neither", "no_json",
+               "no_object", "twice", "unlabelled", "unread"},
+    "masks": {"nothing_left", "unusable"},
     "weights_why": {"no_connection", "damaged", "unasked"}}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
                                            "folder")),
