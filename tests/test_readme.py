@@ -32,6 +32,13 @@ def parts(path: Path) -> list[tuple[bool, str]]:
     return found
 
 
+def anchors(page: Path) -> list[str]:
+    """Of its headings, as GitHub makes them: small letters, a hyphen for a space, no marks."""
+    headings = [line for inside, line in parts(page) if line.startswith("#") and not inside]
+    return [re.sub(r"[^\w-]", "", line.lstrip("# ").lower().replace(" ", "-"))
+            for line in headings]
+
+
 def facts(inside: bool, line: str) -> dict:
     """What a translation leaves as it is. Words may change places within a line, so numbers and
     code are counted, links are not."""
@@ -75,6 +82,14 @@ def test_what_a_page_leads_to_is_there(page):
             if "://" not in target and not (page.parent / target).exists()] == []
     named = set(NAMED.findall(text)) - THE_READERS_OWN
     assert sorted(path for path in named if not (ROOT / path).is_file()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_to_a_heading_has_that_heading(page):
+    places = [(page.parent / path if path else page, anchor)
+              for _, _, target in LINK.findall(page.read_text(encoding="utf-8"))
+              for path, hash, anchor in [target.partition("#")] if hash and "://" not in target]
+    assert [anchor for path, anchor in places if anchor not in anchors(path)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
