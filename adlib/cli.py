@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
         print("no report: the comparison itself failed; the same command tries it again")
     elif args.report and not args.dry_run and code in (0, 1):
-        _report(reports, again=False, language=language)
+        _report(reports, language=language, only={task.params.get("category") for task in tasks})
     return code
 
 
@@ -83,8 +83,8 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
-def _report(reports: Path, *, language: str, again: bool = True, markdown: str = "",
-            pages: str = "") -> None:
+def _report(reports: Path, *, language: str, markdown: str = "", pages: str = "",
+            only: typing.Collection[str | None] = ()) -> None:
     from adlib.data import files
     from adlib.report import ranking, study
     from adlib.report.display import matrix
@@ -93,8 +93,8 @@ def _report(reports: Path, *, language: str, again: bool = True, markdown: str =
     from adlib.runs import forecast, terminal
 
     log.info("drawing the pages")
-    index = site.build(reports, again=again, language=language)
-    seen = study.Study(reports)
+    index = site.build(reports, again=not only, language=language)  # a batch's are drawn already
+    seen = study.Study(reports, only)
     if markdown:
         files.write_text(markdown, seen.markdown())
         print(f"wrote {markdown}")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from adlib import cli, config
+from adlib.report.pages import site
+from tests.handmade import DISTANCE, category, finished, ranks
 
 
 def fails(capsys, *words):
@@ -62,6 +64,20 @@ def test_a_grid_that_is_not_there(capsys, reports):
 
 def test_report_without_runs(capsys, reports):
     assert "there is no" in fails(capsys, "report", "--reports", reports)
+
+
+def test_what_is_said_at_the_end_is_of_the_parts_that_were_asked_for(capsys, reports, monkeypatch):
+    """After `adlib new zip`, the next command is zip's, whatever else was once run here."""
+    monkeypatch.setattr(site, "build", lambda reports, **_: reports / "index.html")
+    for name in ("nut", "zip"):
+        finished(reports, "memory", {DISTANCE: ranks(category(), 1.0)},
+                 where=category(name))
+    cli._report(reports, language="en", only={"zip"})
+    out = capsys.readouterr().out
+    assert "zip/memory/seed-0 FOLDER" in out and "nut" not in out
+    cli._report(reports, language="en")
+    out = capsys.readouterr().out
+    assert "nut/memory/seed-0 FOLDER" in out and "zip" in out
 
 
 def test_check_ready(capsys, course_root, reports):

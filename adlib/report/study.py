@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from pathlib import Path
 
 import pandas as pd
@@ -46,11 +47,13 @@ class Section:
 
 
 class Study:
-    """All runs below a reports folder. Raises InputError where there is none."""
+    """All runs below a reports folder, or those of some categories. Raises InputError where there
+    is none."""
 
-    def __init__(self, reports: str | Path = "") -> None:
+    def __init__(self, reports: str | Path = "", only: typing.Collection[str | None] = ()) -> None:
         self.reports = run_folder.reports_dir(str(reports))
-        self.table = comparison.performance(self.reports)
+        table = comparison.performance(self.reports)
+        self.table = table[table["category"].isin(only or table["category"])]
         self.main = comparison.without_ablations(self.table)
         self.rows = comparison.rows(self.main, self.reports)
         self.categories = list(dict.fromkeys(self.rows["category"]))

@@ -75,7 +75,7 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
 
     Args:
         table: Results.table.
-        threshold: of the score in use. Without good images it rests on, the best F1 is shown.
+        threshold: of the score in use; infinity where too few good images support one.
         name: code of the score.
 
     Returns:
@@ -93,7 +93,7 @@ def threshold(table: pd.DataFrame, threshold: Threshold, name: str) -> Markup:
         scores = np.r_[scores, threshold.calibration]
         labels = np.repeat([1, 0], [len(test), len(threshold.calibration)])
     calibrated, best = threshold.is_attainable, operating_point.oracle(labels, scores)
-    level = threshold.value if calibrated else best
+    level = threshold.value
     rates = {rate: threshold.at(rate).value for rate in sorted({*RATES, threshold.target_fpr})}
     levels = np.unique([*operating_point.cuts(scores), level, *rates.values()])
     axes = [{"name": kind, "places": axis(np.clip(levels, scores.min(), scores.max())),

@@ -162,9 +162,10 @@ def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
 
 
 def _failure(folder: Path, what: Text, status: str, reason: str, command: str) -> Page:
-    said = t("answer.status_why", status=named("status", status), why=reason)
-    return {"what": what, "reason": said,
-            "log": "\n".join(local.log_end(folder, 20)), "command": command}
+    why = reason.removeprefix("InputError: ")  # which says all; of others the log says more
+    said = t("answer.status_why", status=named("status", status), why=why)
+    end = local.log_end(folder, 20) if why == reason else []
+    return {"what": what, "reason": said, "log": "\n".join(end), "command": command}
 
 
 def _warnings(words: typing.Iterable[str]) -> list[Text]:

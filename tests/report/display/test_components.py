@@ -85,9 +85,10 @@ def test_a_rate_of_ones_own_is_among_those_to_ask_for():
     assert "10%" in page.select_one("select").text
 
 
-def test_without_a_threshold_it_stands_at_the_oracle_and_without_labels_too_there_is_none():
+def test_without_a_threshold_nothing_is_called_anomalous_and_without_labels_too_there_is_none():
     page = soup(components.threshold(table([0, 1], [1, 2]), NOTHING, "ssim.max"))
-    assert page.select_one("[data-count=found]").text == "1" and page.output.text == "1.5"
+    assert page.select_one("[data-count=missed]").text == "1" and page.output.text == "∞"
+    assert page.select_one(".line")["style"] == "left:100.00%"
     assert not page.select("[data-to=labelFree]") and not page.select("select")
     assert components.threshold(table([0, 0], [1, 2]), NOTHING, "ssim.max") == ""
     assert components.threshold(table([None], [1]), above(1.5, 10), "ssim.max") == ""
@@ -111,7 +112,7 @@ def test_of_one_kind_of_test_image_those_of_the_threshold_stand_beside_them(labe
 
 def test_too_few_good_images_for_the_asked_rate_are_no_threshold_but_for_higher_rates():
     page = soup(components.threshold(table([0, 1], [1, 2]), above(1.5, 10), "ssim.max"))
-    assert not page.select("[data-to=labelFree]") and page.select_one("[data-count=found]").text == "1"
+    assert not page.select("[data-to=labelFree]") and page.output.text == "∞"
     assert [option.text for option in page.select("option")] == ["–", "10%", "20%"]
     held = [holds for *_, holds in components.verdicts(2.0, 1, above(1.5, 10))]
     assert held == [False, False] and any(

@@ -159,6 +159,14 @@ def test_failed_limits_say_why_and_how_to_try_again(reports):
         "first") == 19 and "\x1b" not in page.source
 
 
+def test_what_a_user_can_mend_is_one_sentence_without_the_end_of_the_log(reports):
+    folder = failed(reports, "fused", "InputError: the folder nut is empty; add pictures")
+    files.write_text(folder / "log.txt", "Traceback (most recent call last):\n")
+    page = built(reports)["runs/nut/fused/seed-0"]
+    assert "failed: the folder nut is empty; add pictures" in page.text
+    assert "Traceback" not in page.text and "InputError" not in page.text
+
+
 def test_a_failed_run_says_why_and_how_to_try_again(reports):
     page = built(reports)["runs/nut/pca/seed-0"]
     assert "failed: ValueError: the <sky> fell" in page.text and "the <sky> fell" not in page.source

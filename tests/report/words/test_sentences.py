@@ -117,7 +117,7 @@ def test_a_choice_among_scores_that_look_alike_is_called_unsure():
 def test_too_few_held_out_images_are_said_to_be_too_few(n):
     text = sentences.decisions(
         scored(NUT, drawn(NUT), held=np.linspace(0, 1, n)).decision)
-    assert f"{n} held-out good images cannot support" in text and "at least 19" in text and "threshold rests" not in text
+    assert f"at least 19 good images that set the threshold, and there are {n}:" in text and "threshold rests" not in text
     assert ("is chosen" in text) == (n > 0)  # without held-out images there is nothing to choose by
 
 
@@ -222,7 +222,7 @@ def test_a_title_claims_nothing_that_was_not_counted():
     few, _ = metrics(scores, held=np.linspace(0, 1, 5))  # they support no 5 %
     assert re.fullmatch(r"Own on nut: AUROC 0\.\d{3}, and no threshold",
                         sentences.result("nut", "Own", few, 0.05))
-    for where, said in ((UNLABELLED, "images scored, without labels to judge by"),
+    for where, said in ((UNLABELLED, "no labels to judge it by"),
                         (category(bad=0), "20 of 20 good images raise an alarm"),
                         (category(good=0), "finds 15 of 15")):
         found, _ = metrics({OWN: np.full(len(where.test), 5.0)}, where=where)
