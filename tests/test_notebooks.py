@@ -163,6 +163,17 @@ def test_parameter_cells_follow_config(path):
     assert "reports" in names
 
 
+def test_a_default_of_a_notebook_is_configs_but_where_its_question_asks_for_another():
+    of_their_own = {"name", "model", "weights_fallback", "ssim_weight", "lr", "image_size", "epochs",
+                    "batch_size"}
+    for path in NOTEBOOKS:
+        (cell,) = (cell for cell in cells(path, "code") if cell["id"] == "parameters")
+        for line in source(cell).splitlines()[1:]:
+            name, value = re.match(r"(\w+): \w+ = (.+?)  # ", line).groups()
+            default = Config.__dataclass_fields__[name].default
+            assert name in of_their_own or ast.literal_eval(value) == default, (path.stem, line)
+
+
 def test_parameter_cells_hold_what_is_used():
     used = {path.stem: {line.partition(":")[0] for cell in cells(path, "code")
                         if cell["id"] == "parameters" for line in source(cell).splitlines()[1:]}
