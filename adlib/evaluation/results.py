@@ -292,7 +292,8 @@ def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:
     """{split: {value, low, high, n_good, n_anomalous, why_absent}}.
 
     low and high: the 95 % interval for the finite test set (DeLong, on the logit scale). Where a
-    split has one class only, or no labels, these are None, and why_absent one_class or no_labels.
+    split lacks a class, or all labels, these are None, and why_absent no_good, no_anomalous or
+    no_labels.
     """
     by_split = {}
     for split in EVALUATION_SPLITS:
@@ -303,7 +304,8 @@ def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:
             entry["value"] = auroc(labels, scores)
             entry["low"], entry["high"] = auroc_interval(labels, scores)
         except OneClassError:
-            entry["why_absent"] = "one_class" if len(labels) else "no_labels"
+            missing = "anomalous" if entry["n_good"] else "good"
+            entry["why_absent"] = f"no_{missing if len(labels) else 'labels'}"
         by_split[split] = entry
     return by_split
 

@@ -34,6 +34,9 @@ LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsew
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
 WIDTH = 100  # columns of the closing table
 REASONS = {"absent": "the part is absent or covered", "unlike": "it does not look like the part"}
+NO_AUROC = {"no_labels": "the test images have no labels",
+            "no_good": "the test set has no good image",
+            "no_anomalous": "the test set has no anomalous image"}
 CELL = 20  # of them are one category's: an AUROC with its interval and star
 
 
@@ -190,5 +193,5 @@ def _result(task: Task) -> str:
         return ""
     test = files.read_json(task.output.with_name("metrics.json"))["chosen"]["auroc"]["test"]
     if test.get("value") is None:
-        return f", no AUROC ({test.get('why_absent', 'no_labels').replace('_', ' ')})"
+        return f", no AUROC: {NO_AUROC[test['why_absent']]}"
     return f", AUROC {test['value']:.4f}"

@@ -125,14 +125,16 @@ def test_permuted_labels_change_metrics_and_nothing_else(course_root):
     assert evaluation.auroc_of(before)["test"]["value"] != evaluation.auroc_of(after)["test"]["value"]
 
 
-def test_one_class_only_says_why(course_root):
+@pytest.mark.parametrize(("label", "missing"), [("good", "anomalous"), ("bad", "good")])
+def test_of_one_class_only_it_is_said_which_is_missing(course_root, label, missing):
     path = course_root / "image_anomaly_labels.json"
-    path.write_text(json.dumps({key: {"label": "good"} for key in json.loads(path.read_text())}))
+    path.write_text(json.dumps({key: {"label": label} for key in json.loads(path.read_text())}))
     results = table(course_root)
     found = evaluation.auroc_of(results)
-    assert found["test"]["value"] is None and found["test"]["why_absent"] == "one_class"
+    assert found["test"]["value"] is None and found["test"]["why_absent"] == f"no_{missing}"
     operating = evaluation.operating_of(results)["test"]
-    assert operating["oracle_f1"] is None and operating["false_positives"]["n"] == 6
+    assert operating["oracle_f1"] is None
+    assert operating["false_positives"]["n"] == (6 if missing == "anomalous" else 0)
 
 
 def test_unlabelled(course_root):

@@ -330,10 +330,10 @@ def test_a_run_without_labels_has_a_row_that_says_so(tmp_path):
     finished(tmp_path, "pca", {DISTANCE: ranks(where, 0)}, where=where)
     rows = rows_of(tmp_path)
     assert rows["auroc"].isna().all() and (rows["status"] == "finished").all()
-    assert (rows["reason"] == "one_class").all() and matrix_of(tmp_path).empty
+    assert (rows["reason"] == "no_anomalous").all() and matrix_of(tmp_path).empty
     # of bad images there is none to detect
     assert rows["detections"].isna().all() and rows["false_positives"].notna().all()
-    assert "is best" not in answers.full(rows) and "one_class" not in answers.full(rows)
+    assert "is best" not in answers.full(rows) and "no_anomalous" not in answers.full(rows)
 
 
 def test_good_pictures_only_are_told_by_what_is_known(tmp_path):

@@ -1,13 +1,8 @@
 """The runner, with real papermill processes on notebooks that only pretend to train."""
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,90 +14,12 @@ import filelock
 import nbformat
 import psutil
 import pytest
-import yaml
 
-from adlib.config import Config, InputError, log
+from adlib.config import InputError
 from adlib.data import files
-from adlib.models import weights
-from adlib.runs import batch, forecast, freshness, grid, run_folder, terminal
+from adlib.runs import batch, freshness, grid, run_folder
 from adlib.runs.engines import local
-
-CONFIGS = ("ok", "boom", "killed", "silent", "hang")
-PARAMETERS = "# Parameters\ncategory = ''\ndata_root = ''\nreports = ''\nimage_size = 128\n"
-EDA = "assert category == 'nut'"
-RUN = """
-import os, sys, time, types
-from adlib.config import Config
-from adlib.data import files, layout
-from adlib.runs import run_folder
-config = Config.from_notebook()
-if name == "boom":
-    raise ValueError("\\x1b[31mthe sky\\x1b[0m fell")
-if name == "killed":
-    os.kill(os.getpid(), 9)
-if name != "silent":
-    sys.modules["adlib.models.fast.device"] = types.SimpleNamespace(describe=lambda config: {})
-    root, source = layout.find_root(data_root)
-    category = layout.open_category(root, category)
-    run = run_folder.start(types.SimpleNamespace(config=config, requested=config, category=category,
-                                                 source=source, grey_range=None, looked_at=None,
-                                                 fit_choice=None, left_out=None),
-                           types.SimpleNamespace(weights="none"))
-if name == "hang":
-    run.progress({"epoch": 1, "epochs": 9, "loss": 0.5, "seconds_left": 8.0})
-    files.write_text(run.folder / "pid", str(os.getpid()))
-    time.sleep(600)
-if name == "ok":
-    assert "torch" not in sys.modules
-    auroc = {"test": {"value": 0.75}}
-    run.finish({"auroc": auroc, "chosen": {"auroc": auroc}}, train_seconds=1.0)
-"""
-# needs its run
-LIMITS = "from adlib.data import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"
-COMPARISON = "import json\nplanned = json.load(open(reports + '/batch.json'))\nprint(sorted(p['status'] for p in planned))"
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project whose configurations' names say what becomes of them; the working directory."""
-    for folder in ("notebooks", "params", "data/nut/train/good", "data/nut/test"):
-        (tmp_path / folder).mkdir(parents=True)
-    for i in range(3):
-        (tmp_path / "data" / "nut" / "train" / "good" / f"{i}.png").write_bytes(b"%d" % i)
-    names = "".join(f"{key} = {value!r}\n" for key, value in Config().as_dict().items()
-                    if key + " =" not in PARAMETERS)
-    for name, source in (("01_eda", EDA), ("02_cae_baseline", RUN), ("05_limits", LIMITS),
-                         ("06_comparison", COMPARISON)):
-        cells = [
-            nbformat.v4.new_code_cell(PARAMETERS + names, metadata={"tags": ["parameters"]}),
-            nbformat.v4.new_code_cell(source)
-        ]
-        metadata = {
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-        }
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata),
-                       tmp_path / "notebooks" / f"{name}.ipynb")
-    for name in CONFIGS:
-        write(tmp_path, name, {"name": name, "model": "cae"})
-    write(tmp_path, "all", {"configs": ["ok", "boom", "killed", "silent"]})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def said():
-    """What adlib logs, line by line."""
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    yield lines
-    log.removeHandler(handler)
-
-
-def write(project: Path, name: str, content: dict) -> None:
-    (project / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+from tests.runs.conftest import write
 
 
 def folder(project: Path, name: str) -> Path:
@@ -381,61 +298,6 @@ def test_kill_tree_reaches_children_in_sessions_of_their_own():
                               for member in family)
 
 
-@pytest.fixture
-def running(project):
-    """A job of a run in epoch 3 of 9, whose process is never started."""
-    task = next(task for task in grid.plan("params/ok.yaml") if task.kind == "run")
-    files.write_json(task.output.parent / "progress.json",
-                     {"epoch": 3, "epochs": 9, "loss": 0.25, "seconds_left": 12.4})
-    return local.Job(task, execution=None, before=None, made_from={}, began=1000.0)
-
-
-def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch, said):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    shown = terminal.Board({running.task: 40.0, "another": 40.0, "a third": 40.0, "a fourth": 40.0})
-    for _ in range(100):  # 99 seconds, three of them multiples of 30
-        shown.progress([running])
-        now[0] += 1
-    # what takes longer than forecast makes the rest longer, too
-    assert said == [f"0 of 4 done, about {left} min left; nut ok seed 0: epoch 3 of 9, "
-                    "loss 0.25, 10 s left" for left in (2, 3, 4)]
-
-
-def test_on_a_terminal_there_is_a_bar_for_the_batch_and_a_line_for_each_running_task(
-        running, monkeypatch):
-    screen = io.StringIO()
-    monkeypatch.setattr(terminal, "Console", functools.partial(
-        terminal.Console, force_terminal=True, width=90, color_system=None))
-    monkeypatch.setattr(sys, "stdout", screen)
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with contextlib.closing(terminal.Board({running.task: 20.0, "another": 60.0})) as shown:
-        shown.started(running.task)
-        assert "start" not in screen.getvalue()
-        now[0] += 20  # as forecast, so the rest is
-        shown.progress([running])
-        live = screen.getvalue().splitlines()[-2:]
-        shown.failed(running.task, "the sky fell", log_too=False)
-        assert not shown.running
-    assert live[0].rstrip().endswith(" 0 of 2 done, about 60 s left")
-    assert live[1].rstrip().endswith(" nut ok seed 0: epoch 3 of 9, loss 0.25, 10 s left")
-    assert "FAILED (1 of 2): nut ok seed 0: the sky fell\n" in screen.getvalue()
-    assert f"to try again: {running.task.retry}\n" in screen.getvalue()
-
-
-def test_the_quickest_run_is_the_first(project, said, monkeypatch):
-    """It brings the first page."""
-    write(project, "other", {"name": "other", "model": "cae"})
-    write(project, "all", {"configs": ["ok", "other"]})
-    tasks = grid.plan("params/all.yaml")
-    monkeypatch.setattr(forecast, "of_tasks", lambda due: {
-        task: 1.0 if "other" in task.title else 9.0 for task in due})
-    batch.run(tasks, local.Local(1), reports=project / "reports")
-    started = [line.removeprefix("start: ") for line in said if line.startswith("start: ")]
-    assert started == ["nut other seed 0", "nut: the data", "nut ok seed 0", "comparison"]
-
-
 @pytest.mark.parametrize(("slots", "beside", "first"), [
     (1, 0, ["ok"]), (1, 1, ["ok", "nut: the data"]), (2, 1, ["ok", "nut: the data", "other"]),
     (3, 0, ["ok", "nut: the data", "other"])])
@@ -451,80 +313,6 @@ def test_a_page_of_the_data_is_drawn_beside_the_runs(project, slots, beside, fir
         running.append(types.SimpleNamespace(task=task))
     assert [job.task.title for job in running] == [
         title if ":" in title else f"nut {title} seed 0" for title in first]
-
-
-def test_a_batch_says_what_it_will_do_and_learns_how_long_it_took(project, said, monkeypatch,
-                                                                 tmp_path):
-    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
-    write(project, "all", {"configs": ["ok"]})
-    assert batch.run(grid.plan("params/all.yaml"), local.Local(1), reports=project / "reports") == 0
-    assert said[0].splitlines()[0] == "due: 3 of 3 steps: 1 data page, 1 run, 1 comparison, on nut"
-    assert "the first batch here, so this may be off" in said[0].splitlines()[1]
-    assert said[0].splitlines()[2:] == ["data: data", "weights: none needed"]
-    assert not any(line.startswith("due: nut") for line in said)  # never run: no word about it
-    tasks = grid.plan("params/all.yaml")
-    before = sum(forecast.seconds(task.kind, task.config, (3, 0)) for task in tasks)
-    assert 0 < sum(forecast.of_tasks(tasks).values()) != before  # at this machine's pace
-    said.clear()
-    assert batch.run(tasks, local.Local(1), reports=project / "reports") == 0
-    assert said == ["all 3 steps are up to date"]
-
-
-def test_the_forecast_grows_with_the_work(project):
-    write(project, "more", {"configs": ["ok"], "set": {"epochs": 50}})
-    few, many = ([task.config for task in grid.plan(f"params/{name}.yaml") if task.config][0]
-                 for name in ("ok", "more"))
-    assert (forecast.seconds("run", few, (100, 10)) < forecast.seconds("run", few, (200, 10))
-            < forecast.seconds("run", many, (200, 10)))
-    assert forecast.of_grid(Path("params/all.yaml"), [(3, 0)]) < forecast.of_grid(
-        Path("params/all.yaml"), [(3, 0), (3, 0)])
-    assert [forecast.duration(s) for s in (3, 62, 100, 3700)] == ["10 s", "60 s", "2 min", "1 h 2 min"]
-
-
-@pytest.mark.parametrize("fallback", [True, False])
-def test_random_weights_are_told_before_the_first_run_with_the_ways_out(project, monkeypatch,
-                                                                        fallback):
-    write(project, "fused", {"name": "fused", "model": "fused", "weights_fallback": fallback})
-    (project / "notebooks" / "04_feature_space.ipynb").write_text(
-        (project / "notebooks" / "02_cae_baseline.ipynb").read_text())
-    tasks = grid.plan("params/fused.yaml")
-    monkeypatch.setattr(freshness, "imagenet_at_hand", lambda: False)
-    cached = Path("/cache/resnet18-f37072fd.pth")
-    monkeypatch.setattr(weights, "fetch", lambda: (
-        "no connection", "https://host.invalid/resnet18-f37072fd.pth", cached))
-    said = forecast.weights_out_of_reach(tasks)
-    assert "out of reach (no connection)" in said and "so 1 run will" in said
-    assert ("RANDOM weights, be grey on every page" if fallback else "fail. ") in said
-    for way in ("https://host.invalid/resnet18-f37072fd.pth", "begins with f37072fd",
-                "--weights FILE", "WEIGHTS=FILE", str(cached)):
-        assert way in said
-    monkeypatch.setattr(weights, "fetch", lambda: ("", "", cached))
-    assert forecast.weights_out_of_reach(tasks) == ""
-    assert forecast.weights_out_of_reach(grid.plan("params/ok.yaml")) == ""
-
-
-def test_a_detector_of_ones_own_does_not_run_with_random_weights(project, monkeypatch):
-    write(project, "own", {"name": "own", "model": "mine.py:Mine"})
-    shutil.copy(project / "notebooks" / "02_cae_baseline.ipynb",
-                project / "notebooks" / "04_feature_space.ipynb")
-    (project / "mine.py").write_text("class Mine: pass")
-    monkeypatch.setattr(freshness, "imagenet_at_hand", lambda: False)
-    monkeypatch.setattr(weights, "fetch", lambda: ("no connection", "resnet18-x.pth", Path("x")))
-    assert forecast.weights_out_of_reach(grid.plan("params/own.yaml")) == ""
-
-
-def test_the_closing_table_fits_100_columns_however_many_categories():
-    names = [f"category number {number}" for number in range(7)]
-    said = "0.981 [0.93, 1.00] ★\n100% @ 10%, 123 s"
-    cells = [(f"Frozen ResNet18 to features {config}", name, said)
-             for name in names for config in "abc"]
-    cells[1] = (*cells[1][:2], "failed: " + 12 * "of a reason ")
-    table = terminal.closing_table(cells)
-    assert all(name in table for name in names)
-    assert table.count("Frozen ResNet18 to features b") == 3  # however long what failed says
-    assert table.count("0.981 [0.93, 1.00] ★") == table.count("100% @ 10%, 123 s") == 20
-    assert "failed" in table
-    assert max(map(len, table.splitlines())) <= 100 and table.count("AUROC") == 1
 
 
 def test_exit_codes_in_words(tmp_path):

@@ -290,8 +290,8 @@ def roc(results: dict[str, dict[str, typing.Any]], name: str) -> Text:
 
 
 def no_auroc(good: int, anomalous: int) -> Text:
-    """Why there is no AUROC: one class, or no labels."""
-    return t("run.one_class", good=good, bad=anomalous) if good or anomalous else t("run.no_labels")
+    """Why there is no AUROC: which class is missing, or that there are no labels."""
+    return t("run.no_anomalous" if good else "run.no_good" if anomalous else "run.no_labels")
 
 
 def epochs(epochs: pd.DataFrame) -> Text:

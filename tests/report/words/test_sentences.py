@@ -91,8 +91,8 @@ def test_scores_that_are_all_perfect_have_no_rank_correlation():
 
 @pytest.mark.parametrize("name", ["roc", "answer"])
 @pytest.mark.parametrize(("absent", "why"), [("all labels", "no label"),
-                                             ("good test images", "0 good and 15 anomalous"),
-                                             ("anomalous ones", "20 good and 0 anomalous")])
+                                             ("good test images", "the test set has no good image"),
+                                             ("anomalous ones", "the test set has no anomalous image")])
 def test_why_there_is_no_auroc(name, absent, why):
     text = everything_said(ABSENT[absent])[name]
     assert why in text and not re.search(r"0\.\d\d\d", text)
