@@ -114,14 +114,9 @@ def test_no_training_image(course_root):
     (lambda labels: labels.update({"nut/test/000.png": {"label": "ugly"}}),
      "label of 'nut/test/000.png' is 'ugly'"),
     (lambda labels: labels.update({"nut/test/000.png": {}}), "label of 'nut/test/000.png' is None"),
-    (lambda labels: labels.update({"../nut/test/000.png": {"label": "bad"}}),
-     "leads out of the data folder"),
-    (lambda labels: labels.update({"/etc/passwd": {"label": "bad"}}),
-     "leads out of the data folder"),
-    (lambda labels: labels.update({"..\\x.png": {"label": "bad"}}), "leads out of the data folder"),
-    (lambda labels: labels.update({"C:/x.png": {"label": "bad"}}), "leads out of the data folder"),
-    (lambda labels: labels.update({"nut/../../x.png": {"label": "bad"}}),
-     "leads out of the data folder"),
+    *((lambda labels, key=key: labels.update({key: {"label": "bad"}}),
+       "leads out of the data folder") for key in ("../nut/test/000.png", "/etc/passwd", "..\\x.png",
+                                                   "C:/x.png", "nut/../../x.png")),
     (lambda labels: labels.update({"nut/test/000.png": {"label": "<b>"}}),
      "label of 'nut/test/000.png' is '<b>'")
 ])

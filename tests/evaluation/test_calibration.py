@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import json
 import math
@@ -7,22 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from scipy import ndimage
-from sklearn.metrics import roc_auc_score
 
 from adlib.config import REFERENCE_SCORE, Config, InputError
 from adlib.data import corruptions
 from adlib.data import part as parts
 from adlib.data.synthetic import anomalies
-from adlib.evaluation import auroc, calibration, refusal
+from adlib.evaluation import calibration
 from adlib.evaluation.conformal import Threshold, folds
 from adlib.models import anomaly_maps, fused
 from adlib.models.closed_forms import PCAResidual
 from adlib.models.detector import fit
-from tests.conftest import picture
 from tests.handmade import Maps
 
 CONFIG = Config(category="nut", image_size=32, held_out=0.4, device="cpu", target_fpr=0.3)
@@ -280,67 +274,6 @@ def test_a_coarse_map_keeps_its_place():
     assert 4 <= row < 8 and 24 <= column < 28 and (maps[0] == maps[1]).all()
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 9), st.integers(0, 99))
-def test_label_free_is_the_mean_over_the_kinds(n_good, n_a, n_b, seed):
-    rng = np.random.default_rng(seed)
-    names = ["squared.mean", "ssim.max"]
-    good = pd.DataFrame(rng.integers(0, 5, (n_good, 2)).astype(float), columns=names)
-    anomalous = pd.DataFrame(rng.integers(1, 7, (n_a + n_b, 2)).astype(float), columns=names)
-    kinds = rng.permutation(["scratch"] * n_a + ["perlin"] * n_b).tolist()
-    found = calibration.label_free(good, anomalous, kinds)
-    assert found["score"].tolist() == names
-    assert set(found.columns) == {"score", "all", "scratch", "perlin"}
-    for row in found.to_dict("records"):
-        for kind in ("scratch", "perlin"):
-            values = anomalous[row["score"]][[k == kind for k in kinds]]
-            assert row[kind] == pytest.approx(
-                roc_auc_score([0] * n_good + [1] * len(values), [*good[row["score"]], *values]))
-        # However many there are of each.
-        assert row["all"] == pytest.approx((row["scratch"] + row["perlin"]) / 2)
-
-
-def scores_of(shifts, n=40, seed=0):
-    """Good and anomalous tables of scores that separate them by `shifts` deviations; two kinds,
-    the same noise in every column."""
-    rng = np.random.default_rng(seed)
-    good, bad = rng.normal(size=n), rng.normal(size=n)
-    noise = {name: (0.1 * rng.normal(size=n), 0.1 * rng.normal(size=n)) for name in shifts}
-    return (pd.DataFrame({name: good + noise[name][0] for name in shifts}),
-            pd.DataFrame({name: bad + shift + noise[name][1] for name, shift in shifts.items()}),
-            ["a", "b"] * (n // 2))
-
-
-def chosen(shifts, n=40, seed=0, reference="own"):
-    return calibration.choose(calibration.label_free(*scores_of(shifts, n, seed)), reference)
-
-
-def test_the_best_score_is_chosen():
-    assert chosen({"own": 0.3, "poor": 0.0, "better": 2.0}) == "better"
-    assert chosen({"better": 2.0, "own": 0.3}) == "better"
-    assert chosen({"own": 2.0, "poor": 0.3}) == "own"
-
-
-def test_the_reference_score_stays_where_none_is_better():
-    good, anomalous, kinds = scores_of({"own": 1.0})
-    good["same"], anomalous["same"] = good["own"], anomalous["own"]
-    for order in (["own", "same"], ["same", "own"]):  # a tie, whichever comes first
-        ranking = calibration.label_free(good[order], anomalous[order], kinds)
-        assert calibration.choose(ranking, "own") == "own"
-
-
-def test_a_choice_is_sure_where_the_exam_tells_it_apart_from_every_other():
-    shifts = {"better": 2.0, "as good": 1.97, "poor": 0.2}
-    good, bad, _ = scores_of(shifts)
-    both, labels = pd.concat([good, bad]), np.repeat([0, 1], len(good))
-    scores = {name: both[name].to_numpy() for name in both}
-    assert auroc.undecided("better", labels, scores) == ["as good"]
-    assert auroc.undecided("better", labels, {name: scores[name] for name in (
-        "better", "poor")}) == []
-    one = {name: each[len(good) - 1:] for name, each in scores.items()}  # a single good image
-    assert auroc.undecided("better", labels[len(good) - 1:], one) == ["as good", "poor"]
-
-
 FITTED = {"model": "pca", "weights": "none", "image_size": 64, "precision": "float32"}
 
 
@@ -388,91 +321,6 @@ def test_of_too_many_images_no_detector_is_refitted(course_root, monkeypatch):
     assert threshold.how == "split" and math.isinf(threshold.value)
 
 
-def test_what_tells_foreign_images_is_not_blinded_by_one_among_the_good():
-    """A black image in the good folder is set aside, and black ones stay foreign."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:64, :64]
-    good = torch.from_numpy(np.stack([np.clip(
-        40 + 150 * (np.hypot(y - 32 - dy, x - 32 - dx) < 18) + rng.normal(0, 6, (3, 64, 64)), 0,
-        255).astype(np.uint8) for dy, dx in rng.integers(-3, 4, (40, 2))]))
-    model = calibration.Foreign(Config(weights="none", image_size=64))
-    clean = refusal.fit_foreign(model, good, seed=0).calibration.clone()
-    assert model.set_aside <= 1
-    black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    refusal.fit_foreign(model, torch.cat([good, black]), seed=0)
-    assert model.set_aside >= 1 and model.calibration.max() < 1.5 * clean.max()
-    threshold = calibration.TailThreshold(model.calibration.numpy(), refusal.FOREIGN_FPR)
-    assert threshold.exceeded(model.distances(model.features(black)).numpy()).all()
-
-
-class Known:
-    """What Foreign has found out, without one."""
-
-    def __init__(self, calibration, of=None):
-        self.calibration = self.own = torch.tensor(calibration)
-        self.of = torch.arange(len(calibration)) if of is None else of
-
-
-def test_an_image_that_the_others_call_foreign_uses_up_the_budget():
-    near = np.linspace(1, 2, 59).tolist()
-    model, distances = Known([*near, 30.0]), np.array([*near, 30.0, 100.0])  # the last: set aside
-    scores = np.arange(61.0)[::-1].copy()
-    budget = refusal.one_budget(model, distances, scores, 0.05)
-    assert budget.tolist() == [*scores[:59], 60.0]
-    assert np.flatnonzero(refusal.counted_first(model, distances)).tolist() == [59]
-    assert np.flatnonzero(refusal.counted_first(model, distances, new=True)).tolist() == [60]
-    assert not refusal.counted_first(Known(near), np.array(near)).any()
-    assert not refusal.counted_first(None, np.array(near)).any()
-    asked = int(0.05 * 61)  # of sixty and a new one, less the new one itself
-    refused = Threshold(budget, 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
-    assert refused.sum() == asked - 1
-    alone = Threshold(scores[:60], 0.05).exceeded(scores[:60]) | (distances[:60] == 30)
-    assert alone.sum() == asked  # without the budget one more
-
-
-def test_no_copy_of_it_vouches_for_an_image_that_the_others_call_foreign():
-    near = np.linspace(1, 2, 29).tolist()
-    model = Known([*near, 30.0, *near, 29.0], torch.arange(30).repeat(2))
-    held = np.array([1.5, 30.0, 2.0])  # without their copies
-    assert refusal.counted_first(model, held).tolist() == [False, True, False]
-    assert refusal.one_budget(model, held, np.arange(3.0), 0.05).tolist() == [0, 2, 2]
-    # The copy alone is beyond: its image counts as any other.
-    model = Known([*near, 2.0, *near, 30.0], torch.arange(30).repeat(2))
-    assert not refusal.counted_first(model, np.array([1.5, 2.0])).any()
-
-
-def test_varied_and_too_few_a_picture_of_something_else_counts_first(course_root):
-    """As without copies: what it says of the good pictures does not hang on being attainable."""
-    stripes = np.zeros((32, 32, 3), np.uint8)
-    stripes[::2] = 255
-    for i in range(8, 20):
-        picture(course_root / "nut" / "train" / "good" / f"{i:03d}.png", i)
-    good = sorted((course_root / "nut" / "train" / "good").glob("*.png"))
-    part = opened(course_root, vary=True, target_fpr=0.05, held_out=0.4)
-    place = good[int(part.held_out_index[0])]
-    Image.fromarray(stripes).save(place)
-    part = opened(course_root, vary=True, target_fpr=0.05, held_out=0.4)
-    known, of = refusal.known_good(part)
-    model = calibration.Foreign(part.config)
-    model.fit(model.features(known), of)  # none set aside, as a milder one would not be
-    distances = model.distances(model.features(part.held_out.tensor)).numpy()
-    assert refusal.counted_first(model, distances).tolist() == [True] + [False] * (
-        len(distances) - 1)
-
-
-def test_where_too_few_would_be_left_none_is_left_out():
-    near = np.linspace(1, 2, 18).tolist()
-    scores = np.arange(19.0)
-    budget = refusal.one_budget(Known(near), np.array([*near, 100.0]), scores, 0.05)
-    assert budget.tolist() == scores.tolist() and Threshold(budget, 0.05).is_attainable
-    few = refusal.one_budget(Known(near[:9]), np.array([*near, 100.0]), scores, 0.05)
-    assert few.tolist() == scores.tolist()  # nine say nothing
-    told = refusal.one_budget(Known(near), np.array([*near, 100.0]), scores[::-1].copy(), 0.05,
-                                  new=True)
-    assert told.tolist() == [*scores[:0:-1], 18.0]  # of new ones, a foreign one has no better rank
-    assert refusal.one_budget(None, np.zeros(19), scores, 0.05) is scores
-
-
 @pytest.mark.parametrize(("target_fpr", "copies"), [(0.3, 9), (0.05, 1)])
 def test_varied_it_is_calibrated_on_disturbed_copies_if_the_images_are_enough(
         course_root, target_fpr, copies):
@@ -487,16 +335,6 @@ def test_varied_it_is_calibrated_on_disturbed_copies_if_the_images_are_enough(
     assert threshold.calibration.tolist() == expected.where(~unlike, expected.max()).tolist()
     assert len(expected) == copies * len(part.held_out) and threshold.how == "split"
     assert math.isinf(threshold.value) == (copies == 1)
-
-
-def test_varied_no_copy_vouches_for_its_picture_when_foreign_ones_are_told(course_root):
-    """With it in, new pictures that are so disturbed were called foreign, half of the noisy."""
-    part = opened(course_root, vary=True, target_fpr=0.3)
-    model = calibration.calibrate(DISTANCE, part).foreign
-    known, of = refusal.known_good(part)
-    assert of.tolist() == [*range(len(part.good))] * 2
-    alone = refusal.fit_foreign(copy.deepcopy(model), known, seed=CONFIG.seed)
-    assert model.calibration.median() > alone.calibration.median()
 
 
 def test_varied_it_is_fitted_on_a_copy_of_each_beside_it(course_root, monkeypatch):

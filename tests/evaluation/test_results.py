@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from scipy import stats
 
 from adlib.config import Config, InputError
 from adlib.data import layout
 from adlib.data.part import Part, open_part
-from adlib.evaluation import localization
 from adlib.evaluation import results as evaluation
 from adlib.evaluation.calibration import Decision, calibrate, score_with_maps
 from adlib.evaluation.conditions import Conditions
@@ -257,120 +255,6 @@ def test_four_good_images_follow_nothing(mvtec_root, n, known):
     results = table(mvtec_root, range(n + 3))
     assert evaluation.confounder_correlation(
         results, {"rank": np.arange(n + 3)}) == {"rank": pytest.approx(1) if known else None}
-
-
-def more_defects(root):
-    """Beside the fixture's three spots of 8 x 8: two scratches of 4 x 16, the second with a single
-    pixel more, and one without a mask."""
-    for i in range(3):
-        picture(root / "nut" / "test" / "scratch" / f"{i:03d}.png", 60 + i, defect=True)
-        mask = np.zeros((32, 32), np.uint8)
-        mask[20:24, 4:20] = 255
-        if i == 1:
-            mask[0, 0] = 1
-        path = root / "nut" / "ground_truth" / "scratch" / f"{i:03d}_mask.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if i < 2:
-            Image.fromarray(mask).save(path)
-    return opened(root)
-
-
-def test_localisation(mvtec_root):
-    part = more_defects(mvtec_root)  # 3 good, 3 scratches, 3 spots
-    truth = np.zeros((9, 32, 32), bool)
-    truth[3:5, 20:24, 4:20] = truth[4, 0, 0] = truth[6:, 8:16, 8:16] = True
-    maps = np.random.default_rng(0).random((9, 32, 32)) + 0.3 * truth
-    used = [0, 1, 2, 3, 4, 6, 7, 8]
-    found, regions = evaluation.locate(part, maps)
-    groups, expected = found.pop("groups"), localization.measure(maps[used], truth[used])
-    assert found == expected[0] | {"images": 8, "without_mask": 1, "masks": {"levels": 1}}
-    assert regions["defect"].tolist() == ["scratch"] * 3 + ["spot"] * 3
-    assert regions["path"].tolist() == [
-        f"nut/test/{name}.png"
-        for name in ("scratch/000", "scratch/001", "scratch/001", *(f"spot/{i:03d}"
-                                                                    for i in range(3)))
-    ]
-    assert regions["area"].tolist() == [64, 1, 64, 64, 64, 64]
-    pd.testing.assert_frame_equal(regions[expected[1].columns.drop("image")],
-                                  expected[1].drop(columns="image"))
-
-    members = {
-        "scratch": [3, 4], "spot": [6, 7, 8], "<=6.25%": [3, 6, 7, 8],
-        ">6.25%": [4]
-    }
-    assert [group["group"] for group in groups] == list(members)
-    for group, chosen in zip(groups, members.values(), strict=True):
-        assert group.pop("images") == len(chosen)
-        assert group == {"group": group["group"]} | localization.measure(
-            maps[[0, 1, 2, *chosen]], truth[[0, 1, 2, *chosen]])[0]
-
-
-def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
-    part = opened(mvtec_root)
-    maps = np.zeros((6, 32, 32))
-    maps[3:, 8:16, 8:16] = 1
-    found, regions = evaluation.locate(part, maps)
-    assert found == {
-        "pixel_auroc": 1, "pixel_ap": 1, "au_pro_30": 1, "au_pro_05": 1, "images": 6,
-        "without_mask": 0, "masks": {}, "groups": []
-    }
-    assert regions["share"].tolist() == [1 / 16] * 3
-    # The masks come at the images' own size.
-    large, _ = evaluation.locate(of(part.category, size=64), maps.repeat(2, 1).repeat(2, 2))
-    assert large == found
-
-
-def test_false_alarms_on_good_images_count(mvtec_root):
-    part = opened(mvtec_root)
-    maps = np.zeros((6, 32, 32))
-    maps[3:, 8:16, 8:16] = 1
-    maps[0] = 2
-    found, _ = evaluation.locate(part, maps)
-    assert found["pixel_auroc"] == pytest.approx(1 - 1024 / (6 * 1024 - 3 * 64))
-
-
-def test_no_localisation_without_masks(mvtec_root, course_root):
-    part = opened(course_root)
-    absent, regions = evaluation.locate(part, np.zeros((6, 32, 32)))
-    assert absent is None and regions.empty
-    for path in (mvtec_root / "nut" / "ground_truth" / "spot").iterdir():
-        Image.new("L", (32, 32)).save(path)
-    part = opened(mvtec_root)
-    found, regions = evaluation.locate(part, np.zeros((6, 32, 32)))
-    assert found == {"why_absent": "one_class"} and regions.empty
-    shutil.rmtree(mvtec_root / "nut" / "ground_truth")
-    assert evaluation.locate(opened(mvtec_root), np.zeros((6, 32, 32)))[0] is None
-
-
-def test_a_defective_image_never_counts_as_good_pixels(mvtec_root):
-    """Left out and counted: an empty mask, no mask, a good image with a defect in its mask."""
-    masks = mvtec_root / "nut" / "ground_truth"
-    Image.new("L", (32, 32)).save(masks / "spot" / "000.png")
-    (masks / "spot" / "001_mask.png").unlink()
-    (masks / "good").mkdir()
-    Image.new("L", (32, 32)).save(masks / "good" / "000.png")
-    Image.new("L", (32, 32), 255).save(masks / "good" / "001.png")
-    maps = np.random.default_rng(0).random((6, 32, 32))
-    maps[[1, 3, 4]] = 9  # those that are left out
-    found, regions = evaluation.locate(opened(mvtec_root), maps)
-    truth = np.zeros((3, 32, 32), bool)
-    truth[2, 8:16, 8:16] = True
-    expected, _ = localization.measure(maps[[0, 2, 5]], truth)
-    assert found == expected | {"images": 3, "without_mask": 1, "groups": [],
-                                "masks": {"empty": 1, "contradicted": 1}}
-    assert regions["path"].tolist() == ["nut/test/spot/002.png"]
-
-
-def test_no_small_defect_vanishes_at_the_size_of_the_maps(mvtec_root):
-    for i, path in enumerate(sorted((mvtec_root / "nut" / "ground_truth" / "spot").iterdir())):
-        mask = np.zeros((320, 320), np.uint8)
-        mask[101:104, 5 + i:8 + i] = mask[201:203, 200] = 255
-        Image.fromarray(mask).save(path)
-    maps = np.zeros((6, 32, 32))
-    maps[3:, 10, 0], maps[3:, 20, 20] = 2, 1
-    found, regions = evaluation.locate(opened(mvtec_root), maps)
-    assert found["masks"] == {"kept": 6} and found["images"] == 6
-    assert regions["area"].tolist() == [1] * 6 and found["pixel_auroc"] == 1
 
 
 def test_a_run_is_what_its_tables_say(mvtec_root):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from adlib.config import Config, log
+from adlib.data import layout
 
 CONFIGS = ("ok", "boom", "killed", "silent", "hang")
 PARAMETERS = "# Parameters\ncategory = ''\ndata_root = ''\nreports = ''\nimage_size = 128\n"
@@ -86,3 +87,9 @@ def said():
 
 def write(project: Path, name: str, content: dict) -> None:
     (project / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture
+def setting(course_root, tmp_path):
+    category = layout.open_category(course_root, "nut")
+    return Config(category="nut", reports=str(tmp_path / "reports")), category
