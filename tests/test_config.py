@@ -2,7 +2,16 @@ import dataclasses
 
 import pytest
 
-from adlib.config import Config, InputError, deprecated, did_you_mean, project_root, upgrade_weights
+from adlib.config import (
+    Config,
+    InputError,
+    deprecated,
+    did_you_mean,
+    given_path,
+    project_root,
+    upgrade_weights,
+)
+from adlib.data import layout
 from adlib.runs.freshness import notebook_of
 
 
@@ -61,6 +70,20 @@ def test_project_root_is_found_from_the_notebooks_folder(tmp_path, monkeypatch):
     (tmp_path / "params").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert project_root() == tmp_path
+
+
+def test_a_path_in_a_notebook_may_be_from_the_projects_folder(tmp_path, monkeypatch):
+    """JupyterLab starts a notebook's kernel in lab/, papermill in the project's folder."""
+    for name in ("notebooks", "params", "lab", "photos/nut/train/good"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "w.pth").touch()
+    monkeypatch.chdir(tmp_path / "lab")
+    assert layout.find_root("photos")[0].samefile(tmp_path / "photos")
+    assert given_path("w.pth") == tmp_path / "w.pth"
+    (tmp_path / "lab" / "w.pth").touch()  # what lies beside the notebook comes first
+    assert given_path("w.pth").samefile(tmp_path / "lab" / "w.pth")
+    with pytest.raises(InputError, match="is 'none', which is missing"):
+        layout.find_root("none")
 
 
 def test_a_users_own_code_is_named_by_file_and_name(tmp_path, monkeypatch):

@@ -22,4 +22,11 @@ from adlib.config.parameters import (
     STATISTICS,
     Config,
 )
-from adlib.config.places import cache_dir, is_folder_name, own_file, project_root, study_root
+from adlib.config.places import (
+    cache_dir,
+    given_path,
+    is_folder_name,
+    own_file,
+    project_root,
+    study_root,
+)

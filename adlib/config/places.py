@@ -38,10 +38,17 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
 
 
+def given_path(given: str) -> Path:
+    """What a user named: from the working folder, else, should it be there, from the project's."""
+    here = Path(given).expanduser()
+    there = project_root() / here
+    return there if there.exists() and not here.exists() else here
+
+
 def own_file(given: str) -> Path | None:
     """The file of "FILE.py:NAME", in the working folder or the project's, or None."""
-    file = Path(given.rpartition(":")[0]).expanduser()
-    return next((path for path in (file, project_root() / file) if path.is_file()), None)
+    path = given_path(given.rpartition(":")[0])
+    return path if path.is_file() else None
 
 
 def is_folder_name(name: str) -> bool:

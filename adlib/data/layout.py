@@ -22,7 +22,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from adlib.config import InputError, did_you_mean, log, project_root
+from adlib.config import InputError, did_you_mean, given_path, log, project_root
 from adlib.data import files, pairing, untrusted
 
 HEIC = {".heic", ".heif", ".hif"}
@@ -98,7 +98,7 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
         ("parameter", "parameter data_root", data_root),
         ("environment", "environment variable ADLIB_DATA", os.environ.get("ADLIB_DATA"))):
         if value:
-            root = Path(value).expanduser()
+            root = given_path(value)
             if not root.is_dir():
                 raise InputError(
                     f"{source} is {value!r}, which is {'a file' if root.exists() else 'missing'}; "

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, given_path
 
 PATIENCE = 30.0  # seconds that a download may stand still; torch alone would wait for ever
 NONE, IMAGENET = "none", "imagenet:IMAGENET1K_V1"  # codes of where weights came from
@@ -36,7 +36,7 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
     if config.weights == "none":
         return NONE
     if config.weights != "imagenet":
-        path = Path(config.weights)
+        path = given_path(config.weights)
         load_encoder(encoder, read_state(path), str(path))
         return f"file:{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     try:
