@@ -20,7 +20,7 @@ from adlib.config import is_folder_name
 from adlib.data import files
 from adlib.runs import run_folder
 from tests import forked
-from tests.tiny_study import GRID, ROOT, Study, kernel_of, wait_for, workers
+from tests.tiny_study import GRID, Study, kernel_of, wait_for, workers
 
 KILLS = int(os.environ.get("KILLS", "9"))  # `make faults`: 50
 CLOCK = """
@@ -40,18 +40,29 @@ time.time_ns = lambda: real_ns() + int(off() * 1e9)
 DATES = "import sitecustomize\nfrom adlib.runs import run_folder\nrun_folder.datetime = sitecustomize.Wrong"
 
 FULL_DISK = """
-import shutil, subprocess, sys
+import ctypes, os, shutil, subprocess, sys
 from pathlib import Path
+from tests import forked
 from tests.tiny_study import Study
-study, like, kept = Study(Path(sys.argv[1])), *sys.argv[2:]
+
+def run():  # this process, warm and in namespaces of its own, forks it
+    if not (child := os.fork()):
+        forked._run("adlib", study.words(), study.place, dict(os.environ), sys.argv[4])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+study, like, kept = Study(Path(sys.argv[1])), *sys.argv[2:4]
+maps = {"setgroups": "deny", "uid_map": f"0 {os.getuid()} 1", "gid_map": f"0 {os.getgid()} 1"}
+assert not ctypes.CDLL(None).unshare(0x10020000)  # users and mounts, as unshare -rm
+for name, text in maps.items():
+    Path(f"/proc/self/{name}").write_text(text)
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", study.reports], check=True)
 shutil.copytree(like, study.reports, dirs_exist_ok=True)
 shutil.rmtree(study.folder())
 filler = study.reports / "filler"
 filler.write_bytes(bytes(380 * 2**20))
-print(study.run(code=1))
+assert run() == 1
 filler.unlink()
-study.run()
+assert run() == 0
 shutil.copytree(study.reports, kept)
 """
 
@@ -136,10 +147,12 @@ def test_a_full_disk(study, undisturbed, tmp_path):
     if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none",
                        str(tmp_path)], check=False, capture_output=True).returncode:
         pytest.skip("needs a file system of its own size (Linux, with user namespaces)")
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", FULL_DISK, study.place, undisturbed.reports,
-         tmp_path / "kept"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert not done.returncode and "free some space" in done.stdout, done.stdout + done.stderr
+    log = tmp_path / "log.txt"
+    log.touch()
+    child = forked.begin("python", [FULL_DISK, study.place, undisturbed.reports, tmp_path / "kept",
+                                    log])
+    said = child.communicate(timeout=300)[0] + log.read_text()
+    assert not child.returncode and "free some space" in said, said
     study.reports = tmp_path / "kept"
     assert study.numbers() == undisturbed.numbers()
 
