@@ -56,9 +56,9 @@ def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
         after.callback(engine.close)
         growing = None
         if args.report and not args.dry_run:
-            from adlib.report.pages.live_report import Growing
+            from adlib.report.pages.live_report import LiveReport
 
-            growing = after.enter_context(contextlib.closing(Growing(reports, language)))
+            growing = after.enter_context(contextlib.closing(LiveReport(reports, language)))
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
                          timeout_s=args.timeout, told=growing)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
@@ -165,7 +165,7 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError(f"--watch looks at one folder, and {shlex.join(map(str, given))} is "
                          "none; give a folder that is there")
     told, due = False, [] if args.watch else predictions.sources(given)
-    bar = terminal.counted()
+    bar = terminal.progress_bar()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         before = len(record.latest)
         if args.watch:
@@ -233,7 +233,7 @@ def check(args: argparse.Namespace) -> int:
     from adlib.report import readiness
 
     ready = True
-    for name, ok, said in readiness.look(args.data, args.weights, args.reports):
+    for name, ok, said in readiness.checks(args.data, args.weights, args.reports):
         ready &= ok
         print(f"{name}: {said}" if ok else f"{name}: NOT READY: {said}")
     print("ready: a study can run" if ready else

@@ -50,7 +50,7 @@ def test_an_image_opened_large_in_jupyterlab_ends_at_the_windows_edge(tmp_path):
 
 def test_a_long_formula_scrolls_on_a_phone_and_not_the_page(tmp_path):
     sections = [("one", "One", [components.paragraph("a")])]
-    page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
+    page = site.standalone_page(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
     long = " + ".join(f"x_{{{i}}}^{{2}}" for i in range(60))
     text = page.read_text().replace("</main>", '<section class="text">' + str(
         render.formulas(f"<p>$${long}$$</p>")) + "</section></main>")
@@ -66,13 +66,13 @@ def test_on_paper_two_sections_with_a_threshold_fit_on_a_sheet(tmp_path):
     shown = [components.paragraph("It was decided from good images alone. " * 3),
              components.figure(both()[0], "threshold", "The scores of the test images.")]
     sections = [(f"n{i}", "Where is the line?", shown) for i in range(2)]
-    page = site.alone(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
+    page = site.standalone_page(tmp_path, "Which?", sections, synthetic=False, command=["adlib"])
     browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 1
 
 
 def test_no_name_lies_on_the_bars_of_a_threshold(tmp_path):
-    page = site.alone(tmp_path, "Which?", [("n", "Where is the line?", [both()[0]])],
+    page = site.standalone_page(tmp_path, "Which?", [("n", "Where is the line?", [both()[0]])],
                       synthetic=False, command=["adlib"])
     script = page.read_text(encoding="utf-8")  # its policy allows its own script alone
     page.write_text(re.sub(r"<meta [^>]*Security-Policy[^>]*>", "", script), encoding="utf-8")
@@ -87,7 +87,7 @@ def test_on_paper_many_panels_begin_below_their_heading(tmp_path):
     line, axis = [("c0", "line", [(0, 0), (1, 1)])], ("", 0, 1, [0, 1])
     shown = [components.paragraph("Two things can go wrong. " * 40), charts.panels(
         {f"noise {i}": line for i in range(8)}, ["AUROC"], axis, axis, "All.", "noise")]
-    page = site.alone(tmp_path, "How noisy?", [("n", "In every way", shown)], synthetic=False,
+    page = site.standalone_page(tmp_path, "How noisy?", [("n", "In every way", shown)], synthetic=False,
                       command=["adlib"])
     browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 2
@@ -100,7 +100,7 @@ def test_where_its_files_are_out_of_reach_a_page_says_so_and_its_links_lead_on(t
                 '"other/index.html#image-1">other</a> <a href="https://there.org/">there</a></p>')
 
     for picture, hidden in (("gone.webp", False), (DOT, True)):
-        written = site.alone(tmp_path, Text("Found", "检出"), [
+        written = site.standalone_page(tmp_path, Text("Found", "检出"), [
             ("a", Text("A", "甲"), [finds(picture)])], synthetic=False, command=["adlib"])
         page = browser.opened(written, tmp_path / "profile", at="" if hidden else "?_xsrf=1")
         assert page.select_one("#beside").has_attr("hidden") == hidden

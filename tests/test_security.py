@@ -233,7 +233,7 @@ def test_fragments_of_widgets_escape_and_this_browser_would_have_told(tmp_path):
         gallery.gallery(images, [shot] * 2, threshold, name, ids=True),
         gallery.examples(images, [shot] * 2, threshold, [name] * 2), gallery.compare(runs),
         components.threshold(images, threshold, name),
-        components.judged(name, 1.0, 1, threshold),
+        components.with_verdict(name, 1.0, 1, threshold),
         charts.loss([{"epoch": 1, "loss": 1.0, "held_out_loss": 1.0}], name),
         scatter.feature_map(np.eye(2), [name, "good"], [name, name], dots,
                            t("view.kind_name", kind=name, name=name)),

@@ -104,12 +104,12 @@ def after_runs(reports: Path, kind: str, file: str) -> Results:
     """{(category, configuration): a CSV of what was found out after its run}, where that has a row.
     kind: of grid.AFTER_A_RUN."""
     tables = {folder.parts[-2:]: pd.read_csv(folder / file)
-              for folder in freshness.looked_at(reports, kind)
+              for folder in freshness.result_folders(reports, kind)
               if (folder / file).is_file() and not freshness.failure(folder / f"{kind}.json")}
     return {key: table for key, table in tables.items() if len(table)}
 
 
-def drawn(table: pd.DataFrame) -> bool:
+def is_synthetic(table: pd.DataFrame) -> bool:
     """Is any of some runs (`performance`) of images that a program drew?"""
     return bool((table["synthetic"] == True).any())  # noqa: E712  (True, False or nothing)
 

@@ -1,4 +1,4 @@
-"""Finished runs to look through in JupyterLab: a desk on which one of them lies, and the tools
+"""Finished runs to look through in JupyterLab: a selector that opens one of them, and the tools
 around it, each of which follows when another is chosen.
 
 What needs no Python, the threshold, the gallery and two runs beside each other, is the component of
@@ -40,11 +40,11 @@ from adlib.runs.inference import Reopened
 PAGE = 24  # pictures of a page
 SPLITS = ("test", "held_out", "train", "train_bad")
 NOTES = ("path", "tags", "note")  # columns of reports/notes/<category>.csv
-Tool = typing.Callable[["Look"], "Markup | w.Widget"]
+Tool = typing.Callable[["OpenedRun"], "Markup | w.Widget"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Look:
+class OpenedRun:
     """A finished run, its data, and its Results.table."""
 
     run: Reopened
@@ -65,8 +65,8 @@ class Look:
         root = self.part.category.root
         return dataclasses.replace(self.part.good, paths=tuple(root / key for key in keys))
 
-    def seen(self, images: Images, masks: torch.Tensor | None = None, whole: torch.Tensor | None =
-             None) -> tuple[np.ndarray, list[image_layers.Shot]]:
+    def scored(self, images: Images, masks: torch.Tensor | None = None,
+               whole: torch.Tensor | None = None) -> tuple[np.ndarray, list[image_layers.Shot]]:
         """The scores [N] of what the detector is given, and the pictures of each. whole: uint8
         [N,3,S,S] to be shown, where these are others."""
         scores, maps = self.run.score_with_maps(images)
@@ -74,17 +74,17 @@ class Look:
         return scores, image_layers.shots(shown, maps, self.run.decision, self.run.detector, masks)
 
 
-def open_run(folder: Path, data_root: str = "") -> Look:
+def open_run(folder: Path, data_root: str = "") -> OpenedRun:
     """Open a finished run.
 
     Raises:
         InputError: as inference.reopen_with_data.
     """
     table = comparison.read_results(folder).astype({"label": "Int64"})
-    return Look(*inference.reopen_with_data(folder, data_root), table, folder.parents[3])
+    return OpenedRun(*inference.reopen_with_data(folder, data_root), table, folder.parents[3])
 
 
-class Desk:
+class RunSelector:
     """Any finished run of a reports folder, chosen by two menus, and the tools that look at it."""
 
     def __init__(self, config: Config) -> None:
@@ -108,7 +108,7 @@ class Desk:
             raise InputError(
                 f"{reports} has no finished run {wanted!r} (run its configuration first, or set "
                 f"category, name and seed){did_you_mean(wanted, list(self._runs))}")
-        self.look = open_run(self._runs[keys[0]], self._data_root)
+        self.opened = open_run(self._runs[keys[0]], self._data_root)
         category, _, run = keys[0].partition("/")
         self.category = w.Dropdown(options=sorted({key.split("/")[0] for key in self._runs}),
                                    value=category, description="category")
@@ -136,11 +136,11 @@ class Desk:
         self._open()
 
     def _open(self, _: typing.Any = None) -> None:
-        key, config = f"{self.category.value}/{self.run.value}", self.look.run.config
+        key, config = f"{self.category.value}/{self.run.value}", self.opened.run.config
         if key not in self._runs or key == f"{config.category}/{config.name}/seed-{config.seed}":
             return
         try:
-            self.look = open_run(self._runs[key], self._data_root)
+            self.opened = open_run(self._runs[key], self._data_root)
         except InputError as error:
             self._said.value = components.paragraph(str(error))
             return
@@ -149,13 +149,13 @@ class Desk:
             self._fill(tool, box)
 
     def _say(self) -> None:
-        run = self.look.run
-        self._said.value = components.banner(self.look.part) + components.paragraph(
+        run = self.opened.run
+        self._said.value = components.banner(self.opened.part) + components.paragraph(
             sentences.reopened(run.config, run.decision.score, run.threshold.value))
 
     def _fill(self, tool: Tool, box: w.VBox) -> None:
         try:
-            made = tool(self.look)
+            made = tool(self.opened)
         except InputError as error:
             made = components.paragraph(str(error))
         box.children = [made if isinstance(made, w.Widget) else w.HTML(made)]
@@ -163,41 +163,41 @@ class Desk:
 
 # ---- tools
 
-def threshold(look: Look) -> Markup:
+def threshold(opened: OpenedRun) -> Markup:
     """The threshold of the run over its test images, to be moved; a sentence where they have no
     labels of both classes."""
-    return (components.threshold(look.table, look.run.threshold, look.run.decision.score)
+    return (components.threshold(opened.table, opened.run.threshold, opened.run.decision.score)
             or components.paragraph(t("view.test_split_no_labels_both")))
 
 
-def every_image(look: Look) -> w.Widget:
+def every_image(opened: OpenedRun) -> w.Widget:
     """The images of any split under their maps."""
-    held = [split for split in SPLITS if len(look.rows(split))]
+    held = [split for split in SPLITS if len(opened.rows(split))]
     split = w.Dropdown(options=held, description="images")
 
     def shown(split: str) -> Markup:
-        rows = look.rows(split)
-        some = look.images(list(rows["path"]))
-        return components.paragraph(gallery.counted(rows, look.run.threshold)) + gallery.gallery(
-            rows, look.seen(some, some.masks)[1], look.run.threshold,
-            look.run.decision.score)
+        rows = opened.rows(split)
+        some = opened.images(list(rows["path"]))
+        return components.paragraph(gallery.counted(rows, opened.run.threshold)) + gallery.gallery(
+            rows, opened.scored(some, some.masks)[1], opened.run.threshold,
+            opened.run.decision.score)
 
     return w.VBox([split, following(shown, split)])
 
 
-def another(look: Look) -> Markup:
+def another(opened: OpenedRun) -> Markup:
     """This run beside any other of the category."""
-    config = look.run.config
-    return side_by_side.of_category(look.reports, config.category, config.name)
+    config = opened.run.config
+    return side_by_side.of_category(opened.reports, config.category, config.name)
 
 
-def what_if(look: Look) -> w.Widget:
+def what_if(opened: OpenedRun) -> w.Widget:
     """An anomaly of any kind, size and contrast in a good image, where one clicks: its map, score
     and verdict follow."""
-    good = look.table[look.table["split"].isin(["held_out", "test"])
-                      & (look.table["label"] == 0).fillna(False)]
-    good = good if len(good) > 1 else look.table[look.table["split"] == "train"]
-    pictures, before = look.images(list(good["path"])).given, good["chosen_score"].to_numpy(float)
+    good = opened.table[opened.table["split"].isin(["held_out", "test"])
+                      & (opened.table["label"] == 0).fillna(False)]
+    good = good if len(good) > 1 else opened.table[opened.table["split"] == "train"]
+    pictures, before = opened.images(list(good["path"])).given, good["chosen_score"].to_numpy(float)
     which = w.Dropdown(options=[(f"{row.split} {Path(row.path).name}", i)
                                 for i, row in enumerate(good.itertuples())], description="picture")
     kind = w.Dropdown(options=KINDS, description="anomaly")
@@ -207,7 +207,7 @@ def what_if(look: Look) -> w.Widget:
     place = w.Text("0.5 0.5", description="place")
 
     def drawn(i: int, kind: str, size: float, contrast: float, shape: int, place: str) -> Markup:
-        return dropped(look, pictures[i], pictures[(i + 1) % len(pictures)], kind, size=size,
+        return with_anomaly(opened, pictures[i], pictures[(i + 1) % len(pictures)], kind, size=size,
                        contrast=contrast, seed=shape, place=place, before=before[i])
 
     box = w.VBox([_row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
@@ -216,8 +216,8 @@ def what_if(look: Look) -> w.Widget:
     return box
 
 
-def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *, place: str,
-            size: float, contrast: float, seed: int, before: float) -> Markup:
+def with_anomaly(opened: OpenedRun, image: torch.Tensor, other: torch.Tensor, kind: str, *,
+                 place: str, size: float, contrast: float, seed: int, before: float) -> Markup:
     """A good image with an anomaly dropped into it (anomalies.drop), and what the run makes of
     that. image, other: as the detector is given them; of tiles the anomaly is of a tile's size.
     place: "x y", shares of the sides. before: the score without it."""
@@ -226,22 +226,22 @@ def dropped(look: Look, image: torch.Tensor, other: torch.Tensor, kind: str, *, 
     except ValueError:
         raise InputError(
             f"place: {place!r} is not two numbers from 0 to 1, such as 0.5 0.5") from None
-    side, shown = look.run.detector.tile or image.shape[-1], look.run.config.image_size
+    side, shown = opened.run.detector.tile or image.shape[-1], opened.run.config.image_size
     changed, mask = anomalies.drop_into(image, other, kind, side=side, place=(y, x), size=size,
                                         contrast=contrast, seed=seed)
     whole, where = changed[None, :3], mask[None]
-    if look.run.detector.tile:
+    if opened.run.detector.tile:
         whole = nn.functional.interpolate(whole.float(), (shown, shown), mode="bilinear",
                                           antialias=True).round().byte()
         where = nn.functional.adaptive_max_pool2d(where.float(), shown) > 0
-    (score, ), (shot, ) = look.seen(changed[None], where, whole)
+    (score, ), (shot, ) = opened.scored(changed[None], where, whole)
     said = t("view.share_image_changed_name_before", share=float(mask.float().mean()),
-             name=sentences.score(look.run.decision.score), before=before, after=score)
-    return render("placed.html.j2", shot=shot, caption=components.judged(
-        said, score, int(mask.any()), look.run.threshold), alt=t("lab.anomaly", kind=kind))
+             name=sentences.score(opened.run.decision.score), before=before, after=score)
+    return render("placed.html.j2", shot=shot, caption=components.with_verdict(
+        said, score, int(mask.any()), opened.run.threshold), alt=t("lab.anomaly", kind=kind))
 
 
-def my_photo(look: Look) -> w.Widget:
+def my_photo(opened: OpenedRun) -> w.Widget:
     """Any pictures through the run's detector: chosen, or dropped onto the tool."""
     button = w.FileUpload(accept="image/*", multiple=True, description="choose pictures",
                           layout={"width": "auto"})
@@ -256,7 +256,7 @@ def my_photo(look: Look) -> w.Widget:
                          for name, content in json.loads(given)]
             except (ValueError, TypeError, binascii.Error):
                 raise InputError("what was dropped is no picture; drop picture files") from None
-        return judged_photos(look, files) if files else components.paragraph(t("lab.drop"))
+        return photo_verdicts(opened, files) if files else components.paragraph(t("lab.drop"))
 
     for one, other, nothing in ((button, dropped, ""), (dropped, button, ())):  # the last counts
         one.observe(lambda change, other=other, nothing=nothing: change["new"]
@@ -266,7 +266,7 @@ def my_photo(look: Look) -> w.Widget:
     return box
 
 
-def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Markup:
+def photo_verdicts(opened: OpenedRun, files: typing.Sequence[tuple[str, bytes]]) -> Markup:
     """Pictures as (name, content of the file) under their maps, with their verdicts; a sentence for
     each that cannot be read."""
     names, decoded, said = [], [], []
@@ -275,32 +275,33 @@ def judged_photos(look: Look, files: typing.Sequence[tuple[str, bytes]]) -> Mark
         try:
             held = io.BytesIO(content)
             held.name = name
-            decoded.append(look.run.decode(held))
+            decoded.append(opened.run.decode(held))
             names.append(name)
         except Exception:  # whatever a decoder trips over, the picture is named
             said.append(t("lab.unreadable", name=name))
     why = components.paragraph(join(said)) if said else Markup("")
     if not names:
         return why
-    given, whole = ([one.given for one in decoded],
-                    torch.stack([one.whole[:3] for one in decoded]))
-    scores, shots = look.seen(given if look.run.detector.tile else torch.stack(given), whole=whole)
-    verdicts = [predictions.verdict(look.run, scores[i:i + 1], reason)
-                for i, reason in enumerate(look.run.foreign(whole)[1])]
+    whole = torch.stack([one.whole[:3] for one in decoded])
+    given = [one.given for one in decoded]
+    given = given if opened.run.detector.tile else torch.stack(given)
+    scores, shots = opened.scored(given, whole=whole)
+    verdicts = [predictions.verdict(opened.run, scores[i:i + 1], reason)
+                for i, reason in enumerate(opened.run.foreign(whole)[1])]
     if foreign := [name for name, verdict in zip(names, verdicts, strict=True)
                    if verdict == "foreign"]:
         why += components.paragraph(t("lab.foreign", names=join(foreign, ", ")))
     rows = pd.DataFrame({"path": names, "label": pd.array([None] * len(names), "Int64"),
                          "defect": "", "score": scores, "verdict": verdicts,
-                         "p_value": look.run.threshold.p_values(scores)})
+                         "p_value": opened.run.threshold.p_values(scores)})
     # under a name of its own: the threshold that is moved above moves none of these verdicts
-    return why + gallery.gallery(rows, shots, look.run.threshold, "photographs")
+    return why + gallery.gallery(rows, shots, opened.run.threshold, "photographs")
 
 
-def notes(look: Look) -> w.Widget:
+def notes(opened: OpenedRun) -> w.Widget:
     """Tags and a note on any test image, kept in reports/notes/<category>.csv."""
-    path = look.reports / "notes" / f"{look.part.category.name}.csv"
-    rows = look.test.sort_values("score", ascending=False)
+    path = opened.reports / "notes" / f"{opened.part.category.name}.csv"
+    rows = opened.test.sort_values("score", ascending=False)
     image = w.Dropdown(options=[(f"{row.defect} {Path(row.path).name}", row.path)
                                 for row in rows.itertuples()], description="image")
     tags = w.Text(description="tags", placeholder="blurred, label doubtful")
@@ -310,9 +311,9 @@ def notes(look: Look) -> w.Widget:
     def filled(key: str) -> Markup:
         kept_notes = read_notes(path).set_index("path")
         tags.value, note.value = kept_notes.loc[key] if key in kept_notes.index else ("", "")
-        image_set = look.images([key])
-        return gallery.examples(look.test[look.test["path"] == key],
-                                look.seen(image_set, image_set.masks)[1], look.run.threshold, [""])
+        some = opened.images([key])
+        return gallery.examples(opened.test[opened.test["path"] == key],
+                                opened.scored(some, some.masks)[1], opened.run.threshold, [""])
 
     def keep(_: typing.Any = None) -> None:
         kept = read_notes(path)

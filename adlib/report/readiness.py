@@ -20,7 +20,7 @@ from adlib.report.words import data_sentences, sentences
 from adlib.runs import freshness, run_folder
 
 
-def look(data_root: str, weights: str, reports: str) -> typing.Iterator[tuple[str, bool, str]]:
+def checks(data_root: str, weights: str, reports: str) -> typing.Iterator[tuple[str, bool, str]]:
     """What was looked at, whether a study could run with it, and what was found or is to be done.
     Arguments: as the options of `adlib check`, "" = not given."""
     yield "versions", True, ", ".join(f"{name} {version}"

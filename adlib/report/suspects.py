@@ -33,7 +33,7 @@ def of_part(part: Part) -> pd.DataFrame:
 def page(category: layout.Category, found: pd.DataFrame, folder: Path, language: str = "") -> Path:
     """A page of its own with the gallery, and the list, in a folder; the path of the list."""
     written = write_list(found, folder)
-    site.alone(folder, t("suspects.title", category=category.name), [
+    site.standalone_page(folder, t("suspects.title", category=category.name), [
         ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
                                              gallery(found, category)])],
         synthetic=category.synthetic, language=language, home=folder.parents[1],

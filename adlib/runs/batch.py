@@ -238,7 +238,7 @@ def _next(queue: list[Task], running: list[Job], engine: Engine) -> Task | None:
 
 def _blocked_reason(task: Task) -> str:
     """Why a task cannot be started, "" where it can."""
-    if task.kind == "run" and not run_folder.left_alone(task.output.parent):
+    if task.kind == "run" and not run_folder.wait_until_idle(task.output.parent):
         return f"another process is at work in {task.output.parent}"
     state = run_folder.status(task.after.output.parent) if task.after else None
     if state and state.state != "finished":
@@ -260,7 +260,7 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
         reason = "the notebook ended without writing metrics.json"
     if task.kind == "run" and reason:
         # a kernel whose papermill was killed has a second to live, and a word to say
-        run_folder.left_alone(folder)
+        run_folder.wait_until_idle(folder)
         run_folder.fail(folder, reason, job.before)
     elif reason:
         _note_failure(task, reason)

@@ -17,7 +17,7 @@ from adlib.runs.grid import Task
 # pixels, of an image at 256 pixels through a frozen network.
 OVERHEAD_S = {"eda": 6.0, "run": 5.0, "limits": 6.0, "how_many": 10.0, "comparison": 6.0}
 EPOCH_S = {"cae": 0.012, "resnet18": 0.016, "to_pixels": 0.006, "to_features": 0.006}
-FEATURES_S, LOOK_S, DISTURBED = 0.05, 0.02, 41  # the last: how often limits score the test images
+FEATURES_S, EDA_S, DISTURBED = 0.05, 0.02, 41  # the last: how often limits score the test images
 COMPARED_S = 0.002  # an image with the memory of another, for how many pictures it takes, which
 DRAWN_FROM, LOOKED_AT = 200, 180  # looks at so many good ones, and at so many others, at most
 LEAST_S = 10.0  # a shorter batch says nothing of the machine
@@ -32,9 +32,9 @@ def seconds(kind: str, config: Config | None, images: tuple[int, int]) -> float:
     train, test = images
     needed = OVERHEAD_S[kind]
     if kind == "eda":
-        return needed + LOOK_S * (train + test)
+        return needed + EDA_S * (train + test)
     if kind == "limits":
-        return needed + DISTURBED * LOOK_S * test
+        return needed + DISTURBED * EDA_S * test
     if kind == "how_many":
         drawn = min(train, DRAWN_FROM)
         return needed + COMPARED_S * drawn * (drawn + min(80 + test, LOOKED_AT))
@@ -42,7 +42,7 @@ def seconds(kind: str, config: Config | None, images: tuple[int, int]) -> float:
         return needed
     if config.model in EPOCH_S:
         needed += EPOCH_S[config.model] * config.epochs * train * (config.image_size / 128)**2
-    per_image = FEATURES_S if config.uses_weights else LOOK_S / 2
+    per_image = FEATURES_S if config.uses_weights else EDA_S / 2
     return needed + per_image * (train + test) * (config.image_size / 256)**2
 
 

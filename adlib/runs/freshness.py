@@ -168,7 +168,7 @@ def failure(note: Path) -> dict[str, str] | None:
             for key in ("failed", "retry")} if "failed" in noted else None
 
 
-def looked_at(reports: Path, kind: str) -> list[Path]:
+def result_folders(reports: Path, kind: str) -> list[Path]:
     """The folders of what was found out after the runs, failed ones included: of a kind of
     grid.AFTER_A_RUN, reports/<kind>/<category>/<configuration>."""
     return sorted({path.parent for name in (f"{kind}.json", "notebook.ipynb", "*.csv")

@@ -84,10 +84,10 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
     workers = min(WORKERS, torch.get_num_threads()) if apart else 1
     record.run.keep_no_features()
     with device.threads(torch.get_num_threads() // workers), ThreadPoolExecutor(workers) as pool:
-        looks = _later(((some, pool.submit(_looked_at, record, some, at_once, overlaid))
-                        for some in _together(given, at_once)), workers if ahead else 0)
-        for some, look in looks:
-            for source, looked in zip(some, look.result(), strict=True):
+        results = _prefetched(((some, pool.submit(_scored, record, some, at_once, overlaid))
+                               for some in _batched(given, at_once)), workers if ahead else 0)
+        for some, result in results:
+            for source, looked in zip(some, result.result(), strict=True):
                 source.done |= looked is None
                 if looked and (source.final or not looked[0].problem):
                     prediction, overlay = looked
@@ -112,7 +112,7 @@ def exit_code(record: Record) -> int:
     return next((code for code, what in codes if what), 0)
 
 
-def _looked_at(record: Record, some: typing.Sequence[Source], at_once: int, overlaid: bool
+def _scored(record: Record, some: typing.Sequence[Source], at_once: int, overlaid: bool
                ) -> list[tuple[Prediction, bytes] | None]:
     """Read, scored and drawn: the row of each and its overlay's file (b"" for none); None for what
     has a row."""
@@ -176,13 +176,13 @@ def verdict(run: Reopened, scores: np.ndarray, reason: str) -> str:
     return "foreign" if reason else "" if math.isinf(run.threshold.value) else "good"
 
 
-def _together(items: typing.Iterable[T], n: int) -> typing.Iterator[list[T]]:
+def _batched(items: typing.Iterable[T], n: int) -> typing.Iterator[list[T]]:
     """The items, n at a time."""
     items = iter(items)
     return iter(lambda: list(itertools.islice(items, n)), [])
 
 
-def _later(items: typing.Iterable[T], n: int) -> typing.Iterator[T]:
+def _prefetched(items: typing.Iterable[T], n: int) -> typing.Iterator[T]:
     """The items, each after n more were begun."""
     waiting: collections.deque[T] = collections.deque()
     for item in items:

@@ -287,7 +287,7 @@ def config_of(run_folder: Path) -> Config:
                                fit=(about["data"].get("fit") or {}).get("fit", config.fit))
 
 
-def left_alone(run_folder: Path) -> bool:
+def wait_until_idle(run_folder: Path) -> bool:
     """Is nobody at work in the folder? Waits some seconds for whoever is: a kernel outlives a
     killed papermill by one."""
     ends = time.monotonic() + PATIENCE_S

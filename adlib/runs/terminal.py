@@ -95,13 +95,13 @@ class Board:
         left = forecast.duration(max(whole - behind, 0) * pace)
         text = f"{self._count()} done, about {left} left"
         if not self.console.is_terminal:
-            self.say("; ".join([text, *(_far(job)[0] for job in running)]))
+            self.say("; ".join([text, *(_progress_of(job)[0] for job in running)]))
             return
         self.bars.update(self.batch, completed=behind, description=text)
         for job in running:
             if job.task not in self.running:
                 self.running[job.task] = self.bars.add_task("", total=None)
-            said, done, of = _far(job)
+            said, done, of = _progress_of(job)
             self.bars.update(self.running[job.task], description=said, completed=done, total=of)
         self.bars.refresh()
 
@@ -145,7 +145,7 @@ def closing_table(cells: typing.Iterable[tuple[str, str, str]]) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
 
 
-def counted() -> Progress:
+def progress_bar() -> Progress:
     """A bar on stderr with what is done, of how many, and the time left."""
     return Progress(BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
                     console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(),
@@ -176,7 +176,7 @@ def predictions_summary(record: Record) -> str:
     return f"{text}. {kept}: {record.out}."
 
 
-def _far(job: Job) -> tuple[str, float, float | None]:
+def _progress_of(job: Job) -> tuple[str, float, float | None]:
     """How far a task is, in words, what is done and of how much: by its epochs, where it tells
     them."""
     with contextlib.suppress(InputError, KeyError, TypeError):

@@ -115,7 +115,7 @@ def sentences(reports):
     sections = [getattr(study, name)() for name in SECTIONS]
     answer, without = ranking.answer(rows, "nut"), rows.assign(auroc=math.nan, half_found=9.0)
     return [
-        answers.full(rows), answers.besides(rows), answers.full(apart),
+        answers.full(rows), answers.footnotes(rows), answers.full(apart),
         answers.full(rows.assign(auroc=math.nan)),
         answers.full(rows.assign(random=True, with_best=math.nan)),
         answers.full(rows.assign(random=rows["name"] == "pca")),
@@ -124,9 +124,9 @@ def sentences(reports):
         answers.short(ranking.answer(without, "nut")), answers.gains(dataclasses.replace(
             answer, tied=["memory", "fused"])), *matrix.notes(without),
         answers.rates(answer.best), answers.rates(answer.best | {"detections": math.nan}),
-        answers.level(dataclasses.replace(answer, level=[], tied=[])),
-        answers.level(dataclasses.replace(answer, level=[], tied=[], below=0)),
-        answers.level(dataclasses.replace(answer, best=answer.best | {"low": 0.4})),
+        answers.equivalents(dataclasses.replace(answer, level=[], tied=[])),
+        answers.equivalents(dataclasses.replace(answer, level=[], tied=[], below=0)),
+        answers.equivalents(dataclasses.replace(answer, best=answer.best | {"low": 0.4})),
         answers.provenance(table), answers.ranks(wide, ranks_over.pairs(wide)),
         answers.ranks(wide[:4], ranks_over.pairs(wide[:4])), answers.kinds(cells, kinds),
         *(section.said for section in sections if section and section.said),

@@ -1,4 +1,4 @@
-"""Finished runs to look through: a desk sees what the run saw, and its tools follow when another is
+"""Finished runs to look through: one that is opened sees what it saw, and the tools follow when another is
 chosen; the widgets without a browser: a control is set, and the HTML beside it says what it should."""
 import base64
 import json
@@ -30,7 +30,7 @@ def reports(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def look(course_root, reports):
+def opened(course_root, reports):
     """A run with more test images than two or three."""
     for i in range(6, 14):
         picture(course_root / "nut" / "test" / f"{i:03d}.png", 20 + i, defect=i % 2 == 1)
@@ -52,10 +52,10 @@ def soup(fragment):
 def test_it_sees_what_the_run_saw(course_root, reports):
     config = Config(**SMALL | {"data_root": str(course_root), "reports": str(reports)})
     folder, detector, decision, results = spine(config)
-    look = explore.open_run(folder)
-    test = look.part.test
-    scores, seen = look.seen(test.tensor)
-    assert scores == pytest.approx(look.test["score"].to_numpy(), rel=1e-5)
+    opened = explore.open_run(folder)
+    test = opened.part.test
+    scores, seen = opened.scored(test.tensor)
+    assert scores == pytest.approx(opened.test["score"].to_numpy(), rel=1e-5)
     expected = image_layers.shots(test.tensor, results.maps, decision, detector)
     assert [shot.input for shot in seen] == [shot.input for shot in expected]
     assert all(shot.reconstruction.startswith("data:image/webp") for shot in seen)
@@ -63,75 +63,75 @@ def test_it_sees_what_the_run_saw(course_root, reports):
 
 def test_page_and_predictions_have_one_threshold(course_run, tmp_path):
     folder = course_run(model="pca", name="pca", image_size=64)
-    look = explore.open_run(folder)
-    with Record(look.run, tmp_path / "out"):
+    opened = explore.open_run(folder)
+    with Record(opened.run, tmp_path / "out"):
         pass
     stated = files.read_json(tmp_path / "out" / "predictions.json")["threshold"]
-    page, gallery = soup(explore.threshold(look)), images_of(look)
+    page, gallery = soup(explore.threshold(opened)), images_of(opened)
     assert math.isfinite(stated) and stated == float(
         page.output["data-threshold"]) == float(gallery.select_one(".gallery")["data-threshold"])
     assert page.output.text == f"{stated:.6g}"
 
 
-def images_of(look):
-    return soup(explore.static_html(explore.every_image(look)))
+def images_of(opened):
+    return soup(explore.static_html(explore.every_image(opened)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"target_fpr": 0.05}, {"held_out": 0.0}])
 def test_the_threshold_says_of_the_test_images_what_the_run_said(course_run, changes):
-    look = explore.open_run(course_run(**changes))
-    said = look.table.loc[look.table["split"] == "test", "chosen_prediction"]
-    page = images_of(look)
+    opened = explore.open_run(course_run(**changes))
+    said = opened.table.loc[opened.table["split"] == "test", "chosen_prediction"]
+    page = images_of(opened)
     if changes.get("held_out") == 0:
         assert said.isna().all() and not page.select(".verdict:not([hidden])")
     else:
-        exceeded = look.run.threshold.exceeded(look.test["score"])
+        exceeded = opened.run.threshold.exceeded(opened.test["score"])
         assert (exceeded == said.astype(bool)).all()
-        assert math.isinf(look.run.threshold.value) == ("target_fpr" in changes)
+        assert math.isinf(opened.run.threshold.value) == ("target_fpr" in changes)
         shown = {float(tile["data-score"]): tile.select_one(".verdict:not([hidden])")
                  for tile in page.select("li")}
         if "target_fpr" in changes:  # no verdict where no threshold is attainable
             assert not any(shown.values())
         else:
             assert [shown[score]["class"][1] in ("found", "false-alarm")
-                    for score in look.test["score"]] == list(exceeded)
+                    for score in opened.test["score"]] == list(exceeded)
 
 
-def test_the_threshold_is_the_component_of_the_page(look):
-    page = soup(explore.threshold(look))
-    labels, scores = results.arrays(look.table, "test", "chosen_score")
-    counts = operating_point.counts(labels, scores, look.run.threshold.value)
+def test_the_threshold_is_the_component_of_the_page(opened):
+    page = soup(explore.threshold(opened))
+    labels, scores = results.arrays(opened.table, "test", "chosen_score")
+    counts = operating_point.counts(labels, scores, opened.run.threshold.value)
     assert {cell["data-count"]: int(cell.text) for cell in page.select("td[data-count]")} == {
         key: counts[key] for key in ("found", "missed", "false_positives", "passed")}
-    look.table["label"] = pd.NA
-    assert "unlabelled" in soup(explore.threshold(look)).select_one(".side").text
-    look.run.decision.thresholds[look.run.decision.score] = Threshold(np.zeros(0), 0.05, "none")
-    assert "no labels of both classes" in soup(explore.threshold(look)).text
+    opened.table["label"] = pd.NA
+    assert "unlabelled" in soup(explore.threshold(opened)).select_one(".side").text
+    opened.run.decision.thresholds[opened.run.decision.score] = Threshold(np.zeros(0), 0.05, "none")
+    assert "no labels of both classes" in soup(explore.threshold(opened)).text
 
 
-def test_every_image_of_every_split_is_reachable(look):
-    box = explore.every_image(look)
+def test_every_image_of_every_split_is_reachable(opened):
+    box = explore.every_image(opened)
     split = control(box, "images")
     assert list(split.options) == ["test", "held_out", "train", "train_bad"]
     seen = 0
     for name in split.options:
         split.value = name
         scores = [float(tile["data-score"]) for tile in page(box).select("li")]
-        assert scores == sorted(look.rows(name)["score"], reverse=True)
+        assert scores == sorted(opened.rows(name)["score"], reverse=True)
         seen += len(scores)
-    assert seen == len(look.table)
+    assert seen == len(opened.table)
 
 
 def test_masks_come_along_and_a_feature_detector_redraws_nothing(mvtec_root, reports):
-    look = explore.open_run(small_run(mvtec_root, reports, model="pca", name="pca", image_size=64))
-    spot = look.images(["nut/test/good/000.png", "nut/test/spot/000.png"])
+    opened = explore.open_run(small_run(mvtec_root, reports, model="pca", name="pca", image_size=64))
+    spot = opened.images(["nut/test/good/000.png", "nut/test/spot/000.png"])
     assert spot.masks.float().mean((1, 2)).tolist() == [0, pytest.approx(1 / 16)]
-    good, bad = look.seen(spot.tensor, spot.masks)[1]
+    good, bad = opened.scored(spot.tensor, spot.masks)[1]
     assert (good.ticks, good.reconstruction, bad.reconstruction) == ("", "", "") and bad.ticks
-    assert len(images_of(look).select("li img")) == 12  # six images under their maps
+    assert len(images_of(opened).select("li img")) == 12  # six images under their maps
 
 
-# ---- a desk
+# ---- the selector
 
 def control(box, description):
     found = [one for one in widgets(box) if getattr(one, "description", None) == description]
@@ -158,18 +158,18 @@ def displayed(monkeypatch):
 def test_tools_follow_the_run_that_is_chosen(course_run, reports, displayed):
     for name, where in (("mean_grey", "nut"), ("contrast", "nut"), ("contrast", "zip")):
         course_run(model=name, name=name, category=where)
-    desk = explore.Desk(Config(name="mean_grey", reports=str(reports)))
-    desk.show()
-    desk.show(explore.threshold)
-    desk.show(lambda look: explore.w.HTML(look.run.config.category))
+    selector = explore.RunSelector(Config(name="mean_grey", reports=str(reports)))
+    selector.show()
+    selector.show(explore.threshold)
+    selector.show(lambda opened: explore.w.HTML(opened.run.config.category))
     menus, line, named = displayed
     category, run = control(menus, "category"), control(menus, "run")
     assert (category.options, run.options) == (("nut", "zip"), ("contrast/seed-0",
                                                                "mean_grey/seed-0"))
 
     def told():
-        config = desk.look.run.config
-        assert float(page(line).output["data-threshold"]) == desk.look.run.threshold.value
+        config = selector.opened.run.config
+        assert float(page(line).output["data-threshold"]) == selector.opened.run.threshold.value
         assert f"Configuration {config.name}" in page(menus).text
         return config.category, config.name, explore.static_html(named)
 
@@ -182,70 +182,70 @@ def test_tools_follow_the_run_that_is_chosen(course_run, reports, displayed):
     assert told() == ("nut", "contrast", "nut")
 
 
-def test_a_run_that_has_gone_meanwhile_is_told_and_the_one_on_the_desk_stays(
+def test_a_run_that_has_gone_meanwhile_is_told_and_the_one_that_is_open_stays(
         course_run, reports, displayed):
     folders = [course_run(model=name, name=name)
                for name in ("mean_grey", "contrast")]
-    desk = explore.Desk(Config(name="mean_grey", reports=str(reports)))
-    desk.show()
+    selector = explore.RunSelector(Config(name="mean_grey", reports=str(reports)))
+    selector.show()
     (folders[1] / "metrics.json").unlink()
     control(displayed[0], "run").value = "contrast/seed-0"
     assert "holds no finished run" in page(displayed[0]).text
-    assert desk.look.run.config.name == "mean_grey"
+    assert selector.opened.run.config.name == "mean_grey"
 
 
 def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(course_run, reports):
     config = Config(name="mean_grey", reports=str(reports))
     with pytest.raises(InputError, match=r"there is no finished run in .*; run `adlib run "
                        r"params/grids/quick.yaml` first"):
-        explore.Desk(config)
+        explore.RunSelector(config)
     course_run(model="mean_grey", name="mean_grey")
     for wanted in (config, Config(name="mean_grey", category="nut", reports=str(reports))):
-        assert explore.Desk(wanted).look.run.config.category == "nut"
+        assert explore.RunSelector(wanted).opened.run.config.category == "nut"
     for wrong in ({"name": "mean_gray"}, {"name": "mean_grey", "seed": 1},
                   {"name": "mean_grey", "category": "zip"}, {"name": "grey"}):
         with pytest.raises(InputError,
                            match=r"has no finished run .*; (did you mean|known are)") as caught:
-            explore.Desk(Config(reports=str(reports), **wrong))
+            explore.RunSelector(Config(reports=str(reports), **wrong))
         assert "\n" not in str(caught.value)
 
 
 def test_labels_colour_what_is_seen_and_change_no_map(course_run):
     folder = course_run(model="mean_grey", name="mean_grey")
-    look = explore.open_run(folder)
-    look.table.assign(label=1 - look.table["label"]).to_csv(folder / "all_results.csv", index=False)
+    opened = explore.open_run(folder)
+    opened.table.assign(label=1 - opened.table["label"]).to_csv(folder / "all_results.csv", index=False)
     turned = explore.open_run(folder)
     decisions = [(it.run.threshold.value, it.run.decision.low, it.run.decision.level)
-                 for it in (look, turned)]
+                 for it in (opened, turned)]
     assert decisions[0] == decisions[1]
-    assert layout.read_labels(look.part.category)["nut/test/001.png"].anomalous
+    assert layout.read_labels(opened.part.category)["nut/test/001.png"].anomalous
 
 
 # ---- tools
 
 def test_two_runs_stand_beside_each_other_once_both_have_kept_pictures(course_run):
     folder = course_run()
-    look = explore.open_run(folder)
-    assert "needs two finished runs" in soup(explore.another(look)).text
+    opened = explore.open_run(folder)
+    assert "needs two finished runs" in soup(explore.another(opened)).text
     other = course_run(model="mean_grey", name="mean_grey", image_size=64)
     for one in (folder, other):
         again = explore.open_run(one)
         _, maps = again.run.score_with_maps(again.part.test.tensor)
         image_layers.keep(one, again.part.test, maps, again.run.decision, again.run.detector)
-    shown = soup(explore.another(look))
+    shown = soup(explore.another(opened))
     assert [option.text for option in shown.select("[data-side=one] option")] == [
         "CAE + MSE, seed 0", "Mean grey (no model), seed 0"]
-    assert len(shown.select("g[data-i]")) == len(look.test)
+    assert len(shown.select("g[data-i]")) == len(opened.test)
     assert soup(explore.another(explore.open_run(other))).select_one(
-        "[data-side=one] option").text == "Mean grey (no model), seed 0"  # the desk's run first
+        "[data-side=one] option").text == "Mean grey (no model), seed 0"  # the selector's run first
 
 
 def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_run):
-    look = explore.open_run(course_run(model="pca", name="pca", image_size=64))
-    good = images.load(look.part.category.train, 64)
-    before = look.seen(good[:1])[0][0]
+    opened = explore.open_run(course_run(model="pca", name="pca", image_size=64))
+    good = images.load(opened.part.category.train, 64)
+    before = opened.scored(good[:1])[0][0]
     options = {"size": 2.0, "seed": 0, "before": before}
-    nothing, something = (soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.5 0.5",
+    nothing, something = (soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.5 0.5",
                                                contrast=contrast, **options))
                           for contrast in (0.0, 1.0))
     assert (f"0.00% of the image changed; top 1% of the feature distance {before:.4g} before, "
@@ -262,8 +262,8 @@ def corners(box):
     return numbers.reshape(-1, 4)[:, [3, 2]].mean(axis=0) / image_layers.VIEW
 
 
-def test_a_defect_is_where_one_clicks_and_follows_every_control(look):
-    box = explore.what_if(look)
+def test_a_defect_is_where_one_clicks_and_follows_every_control(opened):
+    box = explore.what_if(opened)
     assert "adlib-place" in box._dom_classes and len(page(box).select(".stack")) == 2
     for place in ("0.3 0.4", "0.6 0.7"):
         control(box, "place").value = place
@@ -287,39 +287,39 @@ def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_cou
     folder, *_ = spine(Config(
         **test_frames.SMALL, model="memory", fit="tile", reports=str(tmp_path / "reports"),
         data_root=str(test_frames.category(tmp_path / "data"))))
-    look = explore.open_run(folder)
-    good = look.part.test.given
+    opened = explore.open_run(folder)
+    good = opened.part.test.given
     options = {"size": 1.0, "contrast": 1.0, "seed": 0, "before": 0.0}
-    seen = soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.8 0.7", **options))
+    seen = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.8 0.7", **options))
     numbers = [float(word) for word in re.findall(r"[\d.]+", seen.select_one(".truth")["d"])]
     assert np.abs(np.array(numbers[:2]) / image_layers.VIEW - (0.8, 0.7)).max() < 0.25
-    hidden = soup(explore.dropped(look, good[0], good[1], "cutpaste", place="0.05 0.05", **options))
+    hidden = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.05 0.05", **options))
     assert "0.00% of the image changed" in hidden.text
 
 
 def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run, monkeypatch):
-    look = explore.open_run(course_run(model="pca", name="pca", image_size=64))
-    sources = [("../good.png", look.part.category.test[0]), ("a <b>.png", look.part.category.test[1])]
+    opened = explore.open_run(course_run(model="pca", name="pca", image_size=64))
+    sources = [("../good.png", opened.part.category.test[0]), ("a <b>.png", opened.part.category.test[1])]
     files_given = [(name, path.read_bytes()) for name, path in sources]
-    shown = soup(explore.judged_photos(look, [*files_given, ("no.png", b"nothing")]))
+    shown = soup(explore.photo_verdicts(opened, [*files_given, ("no.png", b"nothing")]))
     scores = {tile.select_one(".file").text: float(tile["data-score"]) for tile in shown.select("li")}
     assert [scores[name] for name in ("good.png", "a <b>.png")] == pytest.approx(
-        look.test["score"][:2].tolist(), rel=1e-6)
+        opened.test["score"][:2].tolist(), rel=1e-6)
     assert {tile.select_one(".verdict:not([hidden])")["class"][1] for tile in shown.select("li")} <= {
         "called", "let-pass"}
     assert "no.png is no picture that can be read" in shown.text
-    assert "no.png is no picture" in soup(explore.judged_photos(look, [("no.png", b"")])).text
+    assert "no.png is no picture" in soup(explore.photo_verdicts(opened, [("no.png", b"")])).text
     with monkeypatch.context() as patch:  # as `adlib predict` would say
-        patch.setattr(type(look.run), "foreign", lambda _, whole: (
+        patch.setattr(type(opened.run), "foreign", lambda _, whole: (
             np.zeros(len(whole)), np.array(["absent", ""][:len(whole)], object)))
-        shown = soup(explore.judged_photos(look, files_given))
+        shown = soup(explore.photo_verdicts(opened, files_given))
         said = shown.select_one("p").text
         assert said.startswith("Not this part: good.png.") and "a <b>" not in said
         verdicts = {tile.select_one(".file").text: [each["class"][1] for each in tile.select(
             ".verdict")] for tile in shown.select("li")}
         assert verdicts == {"good.png": ["foreign"], "a <b>.png": ["called", "let-pass"]}
         assert shown.select_one('[data-value="foreign"] .n').text == "1"
-    box = explore.my_photo(look)
+    box = explore.my_photo(opened)
     assert "Drop pictures here" in page(box).text and "adlib-drop" in box._dom_classes
     given = next(one for one in widgets(box) if isinstance(one, w.Text))
     given.value = json.dumps([["x.png", base64.b64encode(files_given[0][1]).decode()]])
@@ -331,9 +331,9 @@ def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run, monkeyp
     assert "what was dropped is no picture" in page(box).text
 
 
-def test_tags_and_notes_are_kept_in_a_csv_and_come_back(look):
-    path = look.reports / "notes" / "nut.csv"
-    box = explore.notes(look)
+def test_tags_and_notes_are_kept_in_a_csv_and_come_back(opened):
+    path = opened.reports / "notes" / "nut.csv"
+    box = explore.notes(opened)
     image, tags, note = (control(box, name) for name in ("image", "tags", "note"))
     first, second = image.options[0][1], image.options[1][1]
     tags.value, note.value = "blurred, odd", ' =2+2, "why"\n?'
@@ -345,7 +345,7 @@ def test_tags_and_notes_are_kept_in_a_csv_and_come_back(look):
     note.value = "a label to doubt"
     control(box, "keep").click()
     assert "notes/nut.csv, in the folder of the results, has notes on 2" in page(box).text
-    again = explore.notes(look)
+    again = explore.notes(opened)
     control(again, "image").value = second
     assert control(again, "note").value == "a label to doubt"
     control(again, "note").value = ""
@@ -353,7 +353,7 @@ def test_tags_and_notes_are_kept_in_a_csv_and_come_back(look):
     assert list(explore.read_notes(path)["path"]) == [first]
 
 
-def test_any_image_can_be_looked_at_a_kind_at_a_time(course_root, look):
+def test_any_image_can_be_looked_at_a_kind_at_a_time(course_root, opened):
     config = Config(data_root=str(course_root), category="nut", image_size=64)
     box = explore.browse(part.open_part(config))
     kind, number = control(box, "kind"), control(box, "page")

@@ -199,13 +199,13 @@ def test_limits_are_found_by_whatever_is_there(tmp_path, name):
         files.write_text(tmp_path / "limits" / folder / name, "x")
     files.write_text(tmp_path / "limits" / "nut" / "pca" / "log.txt", "begun, and nothing more")
     files.write_text(tmp_path / "runs" / "nut" / "memory" / name, "x")
-    assert freshness.looked_at(tmp_path, "limits") == [
+    assert freshness.result_folders(tmp_path, "limits") == [
         tmp_path / "limits" / "nut" / "memory", tmp_path / "limits" / "zip" / "pca"
     ]
 
 
 def test_a_folder_is_listed_once_and_no_limits_are_no_error(tmp_path):
-    assert freshness.looked_at(tmp_path, "limits") == []
+    assert freshness.result_folders(tmp_path, "limits") == []
     for name in ("limits.json", "notebook.ipynb", "robustness.csv"):
         files.write_text(tmp_path / "limits" / "nut" / "memory" / name, "x")
-    assert len(freshness.looked_at(tmp_path, "limits")) == 1
+    assert len(freshness.result_folders(tmp_path, "limits")) == 1

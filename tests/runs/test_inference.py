@@ -239,7 +239,7 @@ def test_one_threshold_in_every_file(course_root, course_run, tmp_path, changes)
     metadata = ort.InferenceSession(onnx).get_modelmeta().custom_metadata_map
     threshold = Threshold(np.array(measured["calibration"]["scores"]), 0.3)
     assert predictions["threshold"] == threshold.value == json.loads(metadata["threshold"])
-    page = components.threshold(table, gallery.judged(folder)[1], predictions["score"])
+    page = components.threshold(table, gallery.test_images(folder)[1], predictions["score"])
     assert f'data-threshold="{threshold.value!r}"' in page
     assert predictions["target_fpr"] == json.loads(metadata["target_fpr"]) == 0.3
     assert json.loads(metadata["calibration_images"]) == predictions["calibration_images"] == 3

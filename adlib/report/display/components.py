@@ -210,12 +210,12 @@ def montage(rows: typing.Mapping[str, np.ndarray]) -> Markup:
                 for kind, pictures in rows.items())
 
 
-def judged(text: Text, score: float, label: int | None, threshold: Threshold) -> Markup:
+def with_verdict(text: Text, score: float, label: int | None, threshold: Threshold) -> Markup:
     """A sentence with the verdict behind it."""
     return render("said.html.j2", text=text, verdicts=verdicts(score, label, threshold))
 
 
-def known(label: typing.Any) -> int | None:
+def label_or_none(label: typing.Any) -> int | None:
     """A label of a table: 0, 1, or None where it is empty."""
     return None if pd.isna(label) else int(label)
 

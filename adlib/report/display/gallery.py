@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from adlib.evaluation.conformal import Threshold
 from adlib.report import comparison
-from adlib.report.display.components import VERDICTS, figure, known, verdicts
+from adlib.report.display.components import VERDICTS, figure, label_or_none, verdicts
 from adlib.report.display.render import render
 from adlib.report.words import sentences
 from adlib.report.words.i18n import Text, html, t
@@ -34,7 +34,7 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
         defect=lambda rows: rows["defect"].fillna(""))
 
 
-def judged(folder: Path) -> tuple[pd.DataFrame, Threshold]:
+def test_images(folder: Path) -> tuple[pd.DataFrame, Threshold]:
     """The test images of a finished run, `with_scores`, and its threshold."""
     calibration, results = (comparison.read_metrics(folder)["calibration"],
                             comparison.read_results(folder))
@@ -57,7 +57,7 @@ def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresho
     tiles = [tile(rows.iloc[i], shots[i], threshold) for i in order]
     held = collections.Counter(kind for tile in tiles for kind, _, holds in tile["verdicts"]
                                if holds)
-    labels = {known(label) for label in rows["label"]} if held.keys() - {"foreign"} else set()
+    labels = set(map(label_or_none, rows["label"])) if held.keys() - {"foreign"} else set()
     shows = [("", t("view.all"), len(tiles)), *(
         (kind, words, held[kind]) for (label, _), (kind, words) in VERDICTS.items()
         if label in labels)]
@@ -76,7 +76,7 @@ def counted(rows: pd.DataFrame, threshold: Threshold) -> Text:
     """How many images there are, and what became of them, as the gallery, the matrix and the title
     of a page count them."""
     held = collections.Counter(kind for row in rows.itertuples() for kind, _, holds in verdicts(
-        row.score, known(row.label), threshold) if holds)
+        row.score, label_or_none(row.label), threshold) if holds)
     counts = [t("list.n_of", n=held[kind], what=words) for kind, words in VERDICTS.values()
               if held[kind]]
     return sentences.all_images(len(rows), counts)
@@ -113,7 +113,7 @@ def examples(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Thresh
 def tile(row: pd.Series, shot: Shot, threshold: Threshold) -> dict[str, typing.Any]:
     """What the templates show of an image, a row of `with_scores`, whose index is its number."""
     file, words = row["path"].rsplit("/", 1)[-1], sentences.defect(row["defect"])
-    of_score = verdicts(row["score"], known(row["label"]), threshold)
+    of_score = verdicts(row["score"], label_or_none(row["label"]), threshold)
     return {"file": file, "defect": row["defect"], "words": words, "score": row["score"],
             "p_value": row["p_value"], "shot": shot, "number": row.name,
             "alt": t("view.under_its_map", defect=words, file=file),
@@ -145,7 +145,7 @@ def compare(runs: typing.Sequence[Compared]) -> Markup:
     first, data = runs[0], runs[0].rows.set_index("path").loc[common]
     images = [{"name": f"{row.defect} {row.Index}".strip(), "input": first.shots[row.Index].input,
                "ticks": first.shots[row.Index].ticks, "kind": {1: "bad", 0: "good"}.get(
-                   known(row.label), "none"),
+                   label_or_none(row.label), "none"),
                "ratio": f"{first.shots[row.Index].width}/{first.shots[row.Index].height}"}
               for row in data.itertuples()]
     words = {kind: html(text) for kind, text in VERDICTS.values()}

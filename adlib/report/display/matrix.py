@@ -45,12 +45,13 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
         if row:
             folder, page = row["folder"], reports / "eda" / category if only else reports
             card |= {"names": label(row["configuration"]), "images": _informative(
-                reports / folder, page), "gains": answers.known(row), "level": t(
+                reports / folder, page), "gains": answers.without_auroc(row), "level": t(
                 "answer.try_by", run=forecast.near(reports / folder)),
                 "href": f"{_up(only)}{base(reports)}{quote(folder)}/index.html"}
         if of_category.best:
             card |= {"names": answers.labels(of_category.tied[:2]),
-                     "gains": answers.gains(of_category), "level": answers.level(of_category, 2)}
+                     "gains": answers.gains(of_category),
+                     "level": answers.equivalents(of_category, 2)}
         shown.append(card)
     return render("cards.html.j2", cards=shown, decimal=tables.decimal, interval=tables.interval)
 
@@ -126,7 +127,7 @@ def notes(rows: pd.DataFrame) -> list[Text]:
 
 def _informative(folder: Path, page: Path) -> list[Row]:
     """Three images of a run, as its own page begins with; [] where it has kept no pictures."""
-    rows, threshold = gallery.judged(folder)
+    rows, threshold = gallery.test_images(folder)
     places = gallery.select_informative(rows, threshold)
     shots = image_layers.read(folder, None if figures.attended() else page,
                               rows.loc[list(places), "path"])

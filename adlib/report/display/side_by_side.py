@@ -29,7 +29,7 @@ def compared(folder: Path, page: Path | None = None) -> gallery.Compared:
     params = run_folder.manifest(folder)["params"]
     name = t("page.seed", configuration=comparison.label(params["name"]), seed=params["seed"])
     return gallery.Compared(name, comparison.read_metrics(folder)["chosen"]["score"],
-                            *gallery.judged(folder), image_layers.read(folder, page))
+                            *gallery.test_images(folder), image_layers.read(folder, page))
 
 
 def of_category(reports: Path, category: str, first: str = "") -> Markup:
@@ -57,5 +57,5 @@ def pages(reports: Path, table: pd.DataFrame) -> typing.Iterator[dict[str, typin
                                                source=SOURCE.format(str(category)))],
                    "heading": t("compare.title"), "title": t("compare.of", category=category),
                    "link": (t("compare.pages"), category, ""),
-                   "synthetic": comparison.drawn(runs),
+                   "synthetic": comparison.is_synthetic(runs),
                    "command": shlex.join(["adlib", "report", "--reports", str(reports)])}

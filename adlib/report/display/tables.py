@@ -129,17 +129,18 @@ def text(column: typing.Any, row: Row) -> str:
     value = row[column]
     if isinstance(value, str):
         return value
-    return "" if value is None else form(value, FORMS.get(str(column).partition(":")[0], "{:.3f}"))
+    form = FORMS.get(str(column).partition(":")[0], "{:.3f}")
+    return "" if value is None else formatted(value, form)
 
 
-def form(value: float, template: str) -> str:
+def formatted(value: float, template: str) -> str:
     """A number in a format; "" for NaN."""
     return "" if math.isnan(value) else template.format(value)
 
 
 def decimal(value: float) -> str:
     """0.870, 1.000: three decimals; 1.000 is exactly that."""
-    return form(math.floor(1000 * value) / 1000 if 0.9995 <= value < 1 else value, "{:.3f}")
+    return formatted(math.floor(1000 * value) / 1000 if 0.9995 <= value < 1 else value, "{:.3f}")
 
 
 def interval(low: float, high: float) -> str:

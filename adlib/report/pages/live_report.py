@@ -20,7 +20,7 @@ RELOAD_S = 5
 Steps = list[tuple[Task, str]]
 
 
-class Growing:
+class LiveReport:
     """Draws beside the batch, in a thread of its own, which also imports what draws: five seconds
     in which the first run starts. Called with the outcomes whenever one of them is another. An
     earlier study's first page stays until the new one is whole."""
@@ -69,7 +69,7 @@ class Growing:
                 site.write(common | self.pages[task], groups, self.reports)
             if self.own:
                 files.write_json(self.note, {"growing": len(self.pages)})
-                drawn = "synthetic" in table and comparison.drawn(table)
+                drawn = "synthetic" in table and comparison.is_synthetic(table)
                 site.write(common | self._first(steps) | {"synthetic": drawn}, groups, self.reports)
         except Exception as error:  # the whole report, drawn at the end, says what is wrong
             log.warning("no page while the study runs: %s", error)

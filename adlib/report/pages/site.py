@@ -80,13 +80,14 @@ def build(reports: Path, *, again: bool = True, language: str = "") -> Path:
     pages = [_data_page(study, folder) for folder in looks]
     pages += [run_page(reports, row, commands) for row in table.itertuples()]
     pages += [_page_after(table, folder, kind) for kind in AFTER_A_RUN
-              for folder in freshness.looked_at(reports, kind)]
+              for folder in freshness.result_folders(reports, kind)]
     pages += side_by_side.pages(reports, table)
     noted = freshness.read(reports / "comparison.json")
     made_by = noted.get("made_by") or noted.get("retry")  # as an earlier version calls it
     pages.append({"notebook": notebook, "stem": "06_comparison", "title": t("page.study"),
                   "judged": study.rows["auroc"].notna().any() or not study.rows["seeds"].any(),
-                  "synthetic": comparison.drawn(table), "warnings": _warnings(table["weights"]),
+                  "synthetic": comparison.is_synthetic(table),
+                  "warnings": _warnings(table["weights"]),
                   "command": f"{made_by} --report" if made_by else ""})
     common = shared(language) | {
         "hidden": machine_paths.hidden(reports, table, commands.values()),
@@ -109,7 +110,7 @@ def _data_page(study: Study, folder: Path) -> Page:
             "title": t("page.data_of", category=category),
             "link": (t("page.the_data"), category, ""),
             "results": study.of_category(category) if category in study.categories else "",
-            "synthetic": comparison.drawn(study.table[study.table["category"] == category]),
+            "synthetic": comparison.is_synthetic(study.table[study.table["category"] == category]),
             "facts": [(t("page.data_fingerprint"), fingerprint)] if fingerprint else []}
 
 
@@ -155,7 +156,7 @@ def _page_after(table: typing.Any, folder: Path, kind: str) -> Page:
             "title": t(f"page.{kind}_of", **names),
             "link": (t(f"page.{kind}"), t("page.category_configuration", **names),
                      named("status", "failed") if failure else ""),
-            "synthetic": comparison.drawn(
+            "synthetic": comparison.is_synthetic(
                 table[(table["category"] == category) & (table["name"] == name)])}
     return page if not failure else page | {"failure": _failure(
         folder, t(f"page.{kind}_not_finished"), "failed", failure["failed"], failure["retry"])}
@@ -311,9 +312,10 @@ def _exporter(template: str) -> HTMLExporter:
     return exporter
 
 
-def alone(folder: Path, heading: Text, sections: typing.Sequence[Part], *, synthetic: bool,
-          command: typing.Sequence[str], mvtec: typing.Collection[str] = (),
-          home: Path | None = None, language: str = "") -> Path:
+def standalone_page(folder: Path, heading: Text, sections: typing.Sequence[Part], *,
+                    synthetic: bool, command: typing.Sequence[str],
+                    mvtec: typing.Collection[str] = (), home: Path | None = None,
+                    language: str = "") -> Path:
     """A page on its own: index.html in a folder, which opens in `language` (empty: English); its
     path. command: what makes it again. home: the reports that it leads back to."""
     cells = [cell for name, title, fragments in sections for cell in (

@@ -65,7 +65,7 @@ def build(folder: Path, language: str = "") -> Path:
     if len(scored):
         sections += [("scores", t("use.scores"), [_scores(scored, said["threshold"])]),
                      ("drift", t("use.drift"), [_drift(scored, conditions)])]
-    return site.alone(folder, t("use.title", category=said["category"],
+    return site.standalone_page(folder, t("use.title", category=said["category"],
                                 configuration=label(said["configuration"])), sections,
                       synthetic=False, language=language,
                       command=["adlib", "report", "--use", str(folder)])

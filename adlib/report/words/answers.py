@@ -52,7 +52,7 @@ def operating(row: typing.Mapping[str, typing.Any]) -> list[str]:
     return [] if any(map(math.isnan, rates)) else [f"{rate:.0%}" for rate in rates]
 
 
-def known(row: typing.Mapping[str, typing.Any]) -> Text:
+def without_auroc(row: typing.Mapping[str, typing.Any]) -> Text:
     """What is known of a finished row without an AUROC (Answer.unjudged), without a full stop."""
     n, half = row["n_good"], row["half_found"]
     said = [t("answer.no_rates" if math.isnan(row["threshold"]) else "answer.threshold", **row)]
@@ -76,7 +76,7 @@ def cell(row: typing.Mapping[str, typing.Any]) -> Text:
                                                            n=int(row["n_good"]))
 
 
-def level(found: Answer, beyond: int = 1) -> Text:
+def equivalents(found: Answer, beyond: int = 1) -> Text:
     """What is not distinguishable from the best. beyond: how many of the tied are named already."""
     others = [*found.tied[beyond:], *found.level]
     if found.best["low"] <= 0.5:
@@ -93,14 +93,14 @@ def level(found: Answer, beyond: int = 1) -> Text:
 def short(found: Answer) -> Text:
     """The answer of a category in a line."""
     if found.unjudged:
-        return join([t("answer.known", category=found.category, said=known(found.unjudged),
+        return join([t("answer.known", category=found.category, said=without_auroc(found.unjudged),
                        label=label(found.unjudged["configuration"])), t("answer.try")])
     if found.best is None:
         return t("answer.none_random" if found.random else "answer.none", category=found.category)
     best = found.best
     return t("answer.short", category=found.category, rows=labels(found.tied[:1]),
              auroc=f"{best['auroc']:.3f} [{best['low']:.2f}, {best['high']:.2f}]",
-             rates=rates(best), level=level(found))
+             rates=rates(best), level=equivalents(found))
 
 
 def overall(rows: pd.DataFrame) -> Text | None:
@@ -117,7 +117,7 @@ def overall(rows: pd.DataFrame) -> Text | None:
 
 def full(rows: pd.DataFrame) -> Text:
     """Which row is best in each category and what is not distinguishable from it; then what the
-    first screen does not say (`besides`)."""
+    first screen does not say (`footnotes`)."""
     said = [overall(rows)]
     for found in _found(rows):
         if found.unjudged or found.best or found.random or found.apart:
@@ -125,7 +125,7 @@ def full(rows: pd.DataFrame) -> Text:
     return join(filter(None, [*said, *_of_all(rows)])) or t("answer.no_auroc_yet")
 
 
-def besides(rows: pd.DataFrame) -> Text:
+def footnotes(rows: pd.DataFrame) -> Text:
     """Where the answers stand, and what they leave out: which rows beat no baseline or were not
     compared, how the reference's claims fared, what has no result."""
     said = [one for found in _found(rows) for one in _left_aside(rows, found)]

@@ -148,7 +148,7 @@ def execute(task: Task, project: Path, at_once: dict[str, int], stop: str) -> in
     import distributed
 
     # where a worker of this machine was lost, its kernel has a second to live
-    run_folder.left_alone(task.output.parent)
+    run_folder.wait_until_idle(task.output.parent)
     here = distributed.get_worker().address
     threads = max(1, local.cores() // at_once.get(_host(here), 1))
     running, stopped = local.LocalProcess(task, project, threads=threads), distributed.Event(stop)

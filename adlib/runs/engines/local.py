@@ -206,7 +206,8 @@ def start(task: Task, engine: Engine, made_from: dict[str, typing.Any]) -> Job:
     # their own (`--reports .`).
     halves = [_temporary(task)] if task.kind == "comparison" else folder.glob(".*-*")
     for leftover in (*halves, run_folder.work(folder) / "progress.json",
-                     *([] if stands(task) else [task.output]), *([task.note] if task.note else [])):
+                     *([] if has_finished_run(task) else [task.output]),
+                     *([task.note] if task.note else [])):
         leftover.unlink(missing_ok=True)
     before = run_folder.manifest(folder).get("started")
     return Job(task, engine.launch(task), before, made_from)
@@ -224,13 +225,13 @@ def error_shown(task: Task) -> str:
 def keep_notebook(task: Task, failed: bool) -> None:
     """Put the executed notebook, even a partial one, in its place; but not of a failed attempt in
     that of a run whose numbers stand."""
-    if failed and stands(task) or not _executed(task):
+    if failed and has_finished_run(task) or not _executed(task):
         _temporary(task).unlink(missing_ok=True)
     else:
         _temporary(task).replace(task.output)
 
 
-def stands(task: Task) -> bool:
+def has_finished_run(task: Task) -> bool:
     """Are there finished numbers of this task's run?"""
     return task.kind == "run" and run_folder.status(task.output.parent).state == "finished"
 

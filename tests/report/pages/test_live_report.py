@@ -7,7 +7,7 @@ import pytest
 
 from adlib.data import files
 from adlib.report.pages import site
-from adlib.report.pages.live_report import Growing
+from adlib.report.pages.live_report import LiveReport
 from adlib.runs.batch import Outcome
 from tests.handmade import DISTANCE, category, finished, ranks
 from tests.report.pages.test_site import notebook
@@ -38,7 +38,7 @@ def drawn(growing, outcomes):
 def test_the_first_page_lists_the_steps_links_what_is_done_and_reloads(steps, tmp_path, caplog):
     caplog.set_level("INFO", "adlib")
     memory, pca = steps
-    page = drawn(Growing(tmp_path, "zh"), {memory: Outcome("finished"), pca: Outcome("running")})
+    page = drawn(LiveReport(tmp_path, "zh"), {memory: Outcome("finished"), pca: Outcome("running")})
     assert page.select_one("meta[http-equiv=refresh]")["content"] == "5"
     first, second = page.select("ol.steps li")
     assert first.a["href"] == "runs/nut/memory/seed-0/index.html" and "finished" in first.text
@@ -51,31 +51,31 @@ def test_the_first_page_lists_the_steps_links_what_is_done_and_reloads(steps, tm
 
 def test_a_folder_may_be_given_from_here(steps, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path.parent)
-    page = drawn(Growing(Path(tmp_path.name), ""), {one: Outcome("finished") for one in steps[:1]})
+    page = drawn(LiveReport(Path(tmp_path.name), ""), {one: Outcome("finished") for one in steps[:1]})
     assert page.select_one("ol.steps a")["href"] == "runs/nut/memory/seed-0/index.html"
     assert "no page" not in caplog.text
 
 
 def test_before_anything_has_finished_there_is_a_page_of_what_is_to_come(tmp_path):
     step = Step("nut pca seed 0", tmp_path / "runs" / "nut" / "pca" / "seed-0" / "notebook.ipynb")
-    page = drawn(Growing(tmp_path, ""), {step: Outcome("waiting")})
+    page = drawn(LiveReport(tmp_path, ""), {step: Outcome("waiting")})
     assert "0 of 1 steps" in page.text and not page.select("ol.steps a")
 
 
 def test_the_whole_report_takes_its_place_and_is_not_replaced(steps, tmp_path):
-    drawn(Growing(tmp_path, ""), {one: Outcome("finished") for one in steps[:1]})
+    drawn(LiveReport(tmp_path, ""), {one: Outcome("finished") for one in steps[:1]})
     notebook(tmp_path / "comparison.ipynb", "compared")
     site.build(tmp_path, again=False)
     whole = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "compared" in whole and "http-equiv=\"refresh\"" not in whole
     assert "growing" not in files.read_json(tmp_path / "report.json")
-    drawn(Growing(tmp_path, ""), {one: Outcome("waiting") for one in steps})
+    drawn(LiveReport(tmp_path, ""), {one: Outcome("waiting") for one in steps})
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == whole
 
 
 def test_what_goes_wrong_is_told_and_ends_nothing(steps, tmp_path, caplog):
     steps[0].output.write_text("{", encoding="utf-8")
-    growing = Growing(tmp_path, "")
+    growing = LiveReport(tmp_path, "")
     growing({steps[0]: Outcome("finished")})
     growing.close()
     assert "no page while the study runs" in caplog.text

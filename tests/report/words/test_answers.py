@@ -23,7 +23,7 @@ def test_the_answer_is_from_the_numbers(tmp_path):
         "good ones are false alarms. Not distinguishable from it: PCA residual.")
     grey = rows.loc["mean_grey", "auroc"]
     assert f"Gaussian per position (PaDiM) does not beat Mean grey (no model) ({grey:.3f}), which is no model at all." in said
-    besides = answers.besides(rows)  # the notebook's end, which does not say the first screen again
+    besides = answers.footnotes(rows)  # the notebook's end, which does not say the first screen again
     assert besides.startswith("The answer of each category stands at the top. Gaussian per")
     assert "is best" not in besides and "Not distinguishable" not in besides
 
