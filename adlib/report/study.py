@@ -174,8 +174,12 @@ class Study:
     def unlabelled(self) -> Section | None:
         """Which would one take without labels, and is that sure?"""
         choices = unlabelled.table(self.main, self.reports)
-        return self._tabled(unlabelled.said(choices), unlabelled.shown(choices),
-                            "unlabelled") if len(choices) else None
+        if choices.empty:
+            return None
+        codes = choices.assign(unsure=choices["unsure"].map("; ".join))
+        return dataclasses.replace(self._tabled(
+            unlabelled.said(choices), unlabelled.shown(choices), "unlabelled"),
+            data={"unlabelled.csv": codes})
 
     def target(self) -> Section | None:
         """Pixels or features?"""

@@ -42,7 +42,10 @@ def test_an_unsure_choice_names_what_it_might_as_well_have_been(tmp_path):
     shown = tables.html(unlabelled.shown(found), "caption")
     assert "<td class=\"number\">2</td>" in shown  # a count
     assert comparison.label("memory") in tables.markdown(unlabelled.shown(found))
-    assert "sure" not in of.unlabelled().said  # none was
+    section = of.unlabelled()
+    assert "sure" not in section.said  # none was
+    kept = section.data["unlabelled.csv"].iloc[0]  # codes: its readers have no messages
+    assert kept["best"] == "pca" and set(kept["unsure"].split("; ")) <= {"memory", "fused"}
 
 
 def test_two_orders_of_two_have_no_agreement_worth_a_column(tmp_path):
