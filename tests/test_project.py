@@ -79,6 +79,12 @@ def test_the_references_own_settings(tmp_path):
                                     ("zipper", "resnet18", 150, 1e-4, 32, "reference")}
 
 
+def test_every_grid_but_the_tests_own_is_in_the_table_of_grids():
+    table = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE))
+    grids = {path.stem for path in (ROOT / "params" / "grids").glob("*.yaml")} - {"smoke"}
+    assert grids == table - {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
 def test_every_configuration_is_in_a_grid():
     grids = [grid.read(path) for path in (ROOT / "params" / "grids").glob("*.yaml")]
     assert {path.stem for path in SINGLE} == {name for one in grids for name in one.configs}

@@ -86,7 +86,11 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
             log.info("stopped; everything that had finished is kept, and the same command goes on "
                      "from here")
             return 130
-    return int(any(outcome.status == "failed" for outcome in outcomes.values()))
+    failed = [task.title for task, outcome in outcomes.items() if outcome.status == "failed"]
+    if failed:  # once more, where many lines may lie between
+        log.warning(f"failed: {len(failed)} of {len(seconds)} steps: {', '.join(failed)} (why is "
+                    "said above)")
+    return int(bool(failed))
 
 
 def due(tasks: list[Task], force: bool = False) -> dict[Task, str]:

@@ -46,6 +46,7 @@ def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project, sa
         "failed", "the notebook ended without writing metrics.json")
     assert "nut ok seed 0, AUROC 0.7500" in text and "(6 of 6): comparison" in text
     assert "to try again: adlib run params/all.yaml --only category=nut,config=boom,seed=0" in text and "    | " in text
+    assert said[-1].startswith("failed: 3 of 6 steps: ") and "nut boom seed 0, " in said[-1]
     for name in ("ok", "boom"):  # a partial notebook is worth seeing
         assert nbformat.read(folder(project, name) / "notebook.ipynb", 4).cells
         assert (folder(project, name) / "log.txt").stat().st_size and not list(
