@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import bs4
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,6 +203,9 @@ def test_over_categories_the_best_mean_leads_and_a_gap_is_no_rank(tmp_path):
     best = comparison.label(found.index[0])
     assert answers.overall(rows).startswith(f"Over 2 categories, {best} has the best mean AUROC")
     assert "在 2 个类别上" in answers.overall(rows).zh
+    unjudged = rows[rows["category"] == "a"].assign(category="c", auroc=math.nan,
+                                                 with_best=False)
+    assert answers.overall(pd.concat([rows, unjudged])) == answers.overall(rows)
     assert answers.overall(rows[rows["category"] == "a"]) is None
 
 

@@ -104,12 +104,13 @@ def short(found: Answer) -> Text:
 
 
 def overall(rows: pd.DataFrame) -> Text | None:
-    """Who does best over several categories, and on how many it is with the best."""
+    """Who does best over the categories that labels can judge, and on how many it is with the
+    best."""
     over = ranking.standing(rows)
     if over.empty:
         return None
     best = over.index[0]
-    mine = rows[rows["configuration"] == best]
+    mine = rows[(rows["configuration"] == best) & rows["auroc"].notna()]
     with_best = int((mine["with_best"] == True).sum())  # noqa: E712
     return t("answer.overall_all" if with_best == len(mine) else "answer.overall", n=len(mine),
              label=label(best), mean=over.loc[best, "mean"], with_best=with_best)
