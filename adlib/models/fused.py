@@ -17,6 +17,7 @@ from adlib.models.closed_forms import Counts
 from adlib.models.detector import OWN, Fold
 from adlib.models.detectors import Features, Neighbours, Views
 from adlib.models.fast.device import CHUNK, pick_device, precision, spread
+from adlib.models.fast.trim import trim
 from adlib.models.whole_picture import WholePicture
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
@@ -146,13 +147,14 @@ class FeatureDetector(OnBackbone):
         with ThreadPoolExecutor(1) as beside:
             drawn = beside.submit(self._anomalies, good, area)
             features, views = self.grids(good), self._views(good, area)
-            self.head = self._fit_head(features, self._synthetic(drawn.result(), len(good)), views,
-                                       counts, of)
+            synthetic = self._synthetic(drawn.result(), len(good))
+        trim()  # what the features left behind
+        self.head = self._fit_head(features, synthetic, views, counts, of)
         self.position_share = backbone.position_share(features, counts)
         # A place in a tile is none in the part, and a varied copy would explain its original.
         if whole and not self.config.vary and isinstance(self.head, Fused):
             self.head.fit_whole(features, torch.arange(len(good)) if of is None else of)
-        del features, drawn  # as much memory as what follows takes
+        del features, drawn, synthetic  # as much memory as what follows takes
         if isinstance(self.head, Fused):
             self._scale(good, area, validation, validation_area, of)
         self.history = getattr(self.head, "history", [])

@@ -22,6 +22,7 @@ from adlib.data.images import Pictures
 from adlib.models.backbone import BATCH, KEPT_BYTES, OnBackbone
 from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
 from adlib.models.fast.device import CHUNK, pick_device, spread, threads
+from adlib.models.fast.trim import trim
 from adlib.models.fused import MOST, FeatureDetector, left_out_and_own
 
 SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each channel
@@ -191,6 +192,7 @@ class Tiled(Detector):
                     rows, columns = (slice(at // cell, (at + tile) // cell) for at in (y, x))
                     total[0, rows, columns] += weight * one
                     total[1, rows, columns] += weight
+        trim()  # or it grows with every picture
         return {name: (total[0] / total[1])[:-(-sides[0] * total.shape[1] // size[0]),
                                             :-(-sides[1] * total.shape[2] // size[1])]
                 for name, total in sums.items()}
