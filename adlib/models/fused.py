@@ -84,6 +84,7 @@ class Fused(nn.Module):
             nearest = self.neighbours(chunk, nearest)
             both.append(self.in_local_scale(nearest, *self.classifier.both(chunk, nearest)))
             pooled.append(self.whole.pooled(chunk))
+            del chunk  # as large as the next one
         self.whole.scale(torch.cat(pooled), own)
         tops = torch.stack([
             torch.from_numpy(anomaly_maps.reduce(anomaly_maps.smooth(values.numpy(), view), "top1",
@@ -155,6 +156,7 @@ class FeatureDetector(OnBackbone):
         if whole and not self.config.vary and isinstance(self.head, Fused):
             self.head.fit_whole(features, torch.arange(len(good)) if of is None else of)
         del features, drawn, synthetic  # as much memory as what follows takes
+        trim()
         if isinstance(self.head, Fused):
             self._scale(good, area, validation, validation_area, of)
         self.history = getattr(self.head, "history", [])

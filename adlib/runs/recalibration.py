@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from adlib.config import InputError, log
@@ -28,6 +29,7 @@ from adlib.evaluation.refusal import fit_foreign, one_budget
 from adlib.runs import inference, run_folder
 from adlib.runs.prediction_record import Source
 
+SAME = 1e-4  # of a score: a picture has it again but for rounding, another one rarely
 KEPT = ("score", "chosen", "label_free", "maps")  # of the parent's metrics: all but what was tested
 
 
@@ -40,7 +42,8 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         out: where the new folder is made; none may be there.
 
     Raises:
-        InputError: too few pictures, one that cannot be read, or a folder that is there.
+        InputError: too few pictures, one that cannot be read, mostly ones that the run has learned
+            from, or a folder that is there.
     """
     if out.exists():
         raise InputError(f"{out} is there already; give another --out")
@@ -56,6 +59,11 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
+    known = sum(np.isclose(_learned(folder), value, rtol=SAME, atol=0).any() for value in values)
+    if 2 * known > len(values):
+        raise InputError(f"{known} of these {len(values)} pictures have the very score of one that "
+                         "the run has learned from, and these look too usual to calibrate by; give "
+                         "pictures that were taken since")
     before = run.threshold
     if (refused := int(before.exceeded(values).sum())) > run.config.target_fpr * len(values):
         log.warning("by the run's own threshold, %.6g, %d of these %d pictures are anomalous. "
@@ -90,3 +98,14 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
             files.write_json(beside / "metrics.json", metrics)
             beside.rename(out)
     return inference.reopen(out)
+
+
+def _learned(folder: Path) -> np.ndarray:
+    """The scores of the pictures that a run has learned from; of a recalibrated one none are on
+    record."""
+    path = folder / "all_results.csv"
+    if not path.exists():
+        return np.zeros(0)
+    with files.saying(f"{path} cannot be read", "run it again"):
+        table = pd.read_csv(path)
+        return table.loc[table["split"] == "train", "chosen_score"].to_numpy(float)

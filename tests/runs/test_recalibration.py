@@ -1,8 +1,10 @@
 """A run's threshold from other pictures, and the warning that asks for it."""
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -63,6 +65,18 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
         "recalibrated"] == new.before and old.before is None
     with pytest.raises(InputError, match="is there already"):
         recalibration.recalibrate(run, shown, out)
+
+
+def test_pictures_that_the_run_has_learned_from_do_not_calibrate(run, tmp_path):
+    table = pd.read_csv(run / "all_results.csv")
+    learned = [Source(Path(run_folder.data_root(run)) / "nut" / path, path) for path in
+               table.loc[table["split"] == "train", "path"]]
+    _pictures(tmp_path / "now", range(100, 112))
+    taken = predictions.sources([tmp_path / "now"])
+    assert len(learned) == 9
+    with pytest.raises(InputError, match="18 of these 30 pictures .* learned from"):
+        recalibration.recalibrate(run, [*learned, *learned, *taken], tmp_path / "out")
+    recalibration.recalibrate(run, [*learned, *taken], tmp_path / "out")
 
 
 def test_too_few_pictures_and_an_unreadable_one_are_named(run, tmp_path):
