@@ -129,6 +129,7 @@ def test_old_words_are_read_and_told_once(caplog):
 @pytest.mark.parametrize("word, code", [
     ("none (trained from scratch)", "none"), ("none (no network)", "none"), ("none", "none"),
     ("torchvision IMAGENET1K_V1", "imagenet:IMAGENET1K_V1"), ("file:a.pth:01", "file:a.pth:01"),
+    ("file:torchvision a.pth:01", "file:torchvision a.pth:01"),
     ("RANDOM, not ImageNet's", "random"), ("RANDOM, not ImageNet's (why (so))", "random:why (so)"),
     ("file a sha256:b.pth sha256:01", "file:a sha256:b.pth:01")])
 def test_where_weights_came_from_was_said_in_english_once(word, code):

@@ -34,7 +34,9 @@ def upgrade_weights(word: str) -> str:
         return f"random:{word.partition(' (')[2].removesuffix(')')}".removesuffix(":")
     if word.startswith("file "):
         return "file:" + ":".join(word.removeprefix("file ").rsplit(" sha256:", 1))
-    return "none" if word.startswith("none (") else word.replace("torchvision ", "imagenet:")
+    if word.startswith("torchvision "):
+        return f"imagenet:{word.removeprefix('torchvision ')}"
+    return "none" if word.startswith("none (") else word
 
 
 def upgrade_metrics(value: typing.Any) -> typing.Any:

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from adlib.config.errors import log
+
 
 def project_root() -> Path:
     """The study's folder: the nearest one at or above the working directory that holds notebooks/
@@ -42,7 +44,10 @@ def given_path(given: str) -> Path:
     """What a user named: from the working folder, else, should it be there, from the project's."""
     here = Path(given).expanduser()
     there = project_root() / here
-    return there if there.exists() and not here.exists() else here
+    if here.exists() or not there.exists():
+        return here
+    log.info("%s is not here; taking the project's, %s", here, there)
+    return there
 
 
 def own_file(given: str) -> Path | None:

@@ -388,4 +388,6 @@ def _visible(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, maybe
         return []
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {files.reason_of(error)}") from error
+        why = files.reason_of(error)
+        raise InputError(f"cannot read the folder {folder}: {why}", "unread",
+                         why=f"{folder.name}/: {why}") from error

@@ -66,6 +66,12 @@ def label(configuration: str) -> str:
     return t("label.reference_score", label=own) if reference else own
 
 
+def _why_absent(auroc: typing.Mapping[str, typing.Any]) -> str:
+    """The code of why there is no AUROC; a run of before did not say which class is missing."""
+    code = auroc["why_absent"] or ""
+    return ("no_good" if auroc["n_anomalous"] else "no_anomalous") if code == "one_class" else code
+
+
 # ---- what the folders hold, each file read once
 
 
@@ -174,7 +180,7 @@ def _run(folder: Path, reports: Path) -> dict[str, typing.Any]:
         test, bad = (metrics["chosen"]["auroc"][split] for split in ("test", "train_bad"))
         row |= {"score": metrics["chosen"]["score"], "auroc": test["value"], "low": test["low"],
                 "high": test["high"], "n_good": test["n_good"],
-                "n_anomalous": test["n_anomalous"], "reason": test["why_absent"] or "",
+                "n_anomalous": test["n_anomalous"], "reason": _why_absent(test),
                 "bad_auroc": bad["value"], "bad_low": bad["low"], "bad_high": bad["high"],
                 "n_bad": bad["n_anomalous"], "epochs": metrics["epochs"],
                 "train_seconds": manifest.get("train_seconds"),

@@ -208,7 +208,7 @@ def what_if(opened: OpenedRun) -> w.Widget:
 
     def drawn(i: int, kind: str, size: float, contrast: float, shape: int, place: str) -> Markup:
         return with_anomaly(opened, pictures[i], pictures[(i + 1) % len(pictures)], kind, size=size,
-                       contrast=contrast, seed=shape, place=place, before=before[i])
+                            contrast=contrast, seed=shape, place=place, before=before[i])
 
     box = w.VBox([_row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
                   following(drawn, which, kind, size, contrast, shape, place)])

@@ -34,8 +34,8 @@ def page(category: layout.Category, found: pd.DataFrame, folder: Path, language:
     """A page of its own with the gallery, and the list, in a folder; the path of the list."""
     written = write_list(found, folder)
     site.standalone_page(folder, t("suspects.title", category=category.name), [
-        ("suspects", t("suspects.heading"), [components.paragraph(said(found)),
-                                             gallery(found, category)])],
+        ("suspects", t("suspects.heading"),
+         [components.paragraph(said(found)), gallery(found, category)])],
         synthetic=category.synthetic, language=language, home=folder.parents[1],
         command=["adlib", "check", "--data", str(category.root), "--reports",
                  str(folder.parents[1])], mvtec=comparison.of_mvtec(pd.DataFrame([

@@ -23,7 +23,15 @@ import typing
 from pathlib import Path
 
 import adlib
-from adlib.config import DETECTORS, Config, InputError, study_root, upgrade, upgrade_weights
+from adlib.config import (
+    DETECTORS,
+    Config,
+    InputError,
+    given_path,
+    study_root,
+    upgrade,
+    upgrade_weights,
+)
 from adlib.data import files, layout
 
 Made = dict[str, typing.Any]
@@ -51,7 +59,7 @@ def of_run(config: Config, category: layout.Category) -> Made:
     given = params.pop("weights")
     weights = given if config.uses_weights else "none"
     if weights not in ("imagenet", "none"):
-        path = Path(weights)
+        path = given_path(weights)
         weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
     category = category.looking(config.roi, config.ignore)
     detector, _ = DETECTORS.get(config.model.partition(":")[0], ("registry", ""))
@@ -93,7 +101,7 @@ def of_data(notebook: Path, category: layout.Category, weights: str) -> Made:
 
 def at_hand(weights: str) -> Made:
     """{"weights": "pretrained"} where such weights are there to be read, else {}."""
-    there = Path(weights).is_file() or weights == "imagenet" and imagenet_at_hand()
+    there = given_path(weights).is_file() or weights == "imagenet" and imagenet_at_hand()
     return {"weights": "pretrained"} if there else {}
 
 

@@ -19,6 +19,7 @@ from adlib.config import (
     check_known,
     deprecated,
     did_you_mean,
+    given_path,
     project_root,
     study_root,
     upgrade,
@@ -133,9 +134,10 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
         InputError: for anything in the grid, or in `only`, that is unknown or wrong.
     """
     grid = read(grid_path)
-    base = Path.cwd() if data_root else project_root()
-    if data_root := data_root or grid.data_root:
-        data_root = str((base / Path(data_root).expanduser()).absolute())
+    if data_root:
+        data_root = str(given_path(data_root).absolute())
+    elif data_root := grid.data_root:
+        data_root = str((project_root() / Path(data_root).expanduser()).absolute())
     on_disk = layout.categories(layout.find_root(data_root)[0])
     check_known(grid.categories, on_disk, f"{grid.path}: the data holds no category")
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
@@ -197,7 +199,7 @@ def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, st
     before = Config.from_mapping(values, where)
     if weights and before.uses_weights:
         values["weights"] = weights if weights in ("imagenet", "none") else str(
-            Path(weights).expanduser().absolute())
+            given_path(weights).absolute())
     for when, changes in grid.overrides:
         if all(getattr(before, key) == value for key, value in when.items()):
             values |= changes

@@ -113,7 +113,7 @@ def exit_code(record: Record) -> int:
 
 
 def _scored(record: Record, some: typing.Sequence[Source], at_once: int, overlaid: bool
-               ) -> list[tuple[Prediction, bytes] | None]:
+            ) -> list[tuple[Prediction, bytes] | None]:
     """Read, scored and drawn: the row of each and its overlay's file (b"" for none); None for what
     has a row."""
     reads = [_read(record, source) for source in some]

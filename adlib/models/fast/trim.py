@@ -1,10 +1,13 @@
 """What was freed goes back to the system."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import os
 
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+_TRIM = None
+with contextlib.suppress(OSError, TypeError, AttributeError):  # of another system or C library
+    _TRIM = ctypes.CDLL(None).malloc_trim
+    _TRIM.argtypes = [ctypes.c_size_t]
 
 
 def trim() -> None:

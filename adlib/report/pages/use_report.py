@@ -66,9 +66,9 @@ def build(folder: Path, language: str = "") -> Path:
         sections += [("scores", t("use.scores"), [_scores(scored, said["threshold"])]),
                      ("drift", t("use.drift"), [_drift(scored, conditions)])]
     return site.standalone_page(folder, t("use.title", category=said["category"],
-                                configuration=label(said["configuration"])), sections,
-                      synthetic=False, language=language,
-                      command=["adlib", "report", "--use", str(folder)])
+                                         configuration=label(said["configuration"])), sections,
+                                synthetic=False, language=language,
+                                command=["adlib", "report", "--use", str(folder)])
 
 
 def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:

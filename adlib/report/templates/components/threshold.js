@@ -50,5 +50,5 @@ adlib.kinds.threshold = (panel) => {
     show(now);
   });
   panel.querySelector(".rates").setAttribute("aria-live", "polite");
-  show(levels.indexOf(Number(output.dataset.threshold)), data.labelFree !== "");  // best F1 is nobody's verdict until it is chosen
+  show(levels.indexOf(Number(output.dataset.threshold)), data.labelFree !== "");  // where no threshold is, no verdict is shown until one is chosen
 };
