@@ -11,6 +11,7 @@ and nothing of the detector.
 """
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import typing
@@ -29,7 +30,6 @@ from adlib.evaluation.refusal import fit_foreign, one_budget
 from adlib.runs import inference, run_folder
 from adlib.runs.prediction_record import Source
 
-SAME = 1e-4  # of a score: a picture has it again but for rounding, another one rarely
 KEPT = ("score", "chosen", "label_free", "maps")  # of the parent's metrics: all but what was tested
 
 
@@ -52,6 +52,10 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
     if len(pictures) < least:
         raise InputError(f"{len(pictures)} pictures cannot support a false-positive rate of "
                          f"{run.config.target_fpr:g}; give {least} or more")
+    if 2 * (known := _learned(folder, pictures)) > len(pictures):
+        raise InputError(f"{known} of these {len(pictures)} pictures are among those that the run "
+                         "has learned from, which look too usual to calibrate by; give pictures "
+                         "that were taken since")
     wholes, scores = [], []
     for source in pictures:  # one by one, as predict does: a batch rounds otherwise
         with files.saying(f"{source.path} cannot be read", "take it out, or give another one"):
@@ -59,11 +63,6 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
-    known = sum(np.isclose(_learned(folder), value, rtol=SAME, atol=0).any() for value in values)
-    if 2 * known > len(values):
-        raise InputError(f"{known} of these {len(values)} pictures have the very score of one that "
-                         "the run has learned from, and these look too usual to calibrate by; give "
-                         "pictures that were taken since")
     before = run.threshold
     if (refused := int(before.exceeded(values).sum())) > run.config.target_fpr * len(values):
         log.warning("by the run's own threshold, %.6g, %d of these %d pictures are anomalous. "
@@ -100,12 +99,21 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
     return inference.reopen(out)
 
 
-def _learned(folder: Path) -> np.ndarray:
-    """The scores of the pictures that a run has learned from; of a recalibrated one none are on
-    record."""
+def _learned(folder: Path, pictures: typing.Sequence[Source]) -> int:
+    """How many of the pictures are, byte for byte, among those that a run has learned from, as far
+    as its data are still there; of a recalibrated run none are on record."""
     path = folder / "all_results.csv"
     if not path.exists():
-        return np.zeros(0)
+        return 0
     with files.saying(f"{path} cannot be read", "run it again"):
         table = pd.read_csv(path)
-        return table.loc[table["split"] == "train", "chosen_score"].to_numpy(float)
+        names = table.loc[table["split"] == "train", "path"]
+    root, given = Path(run_folder.data_root(folder)), [one.path for one in pictures]
+    sizes = {one.stat().st_size for one in given if one.is_file()}
+    known = {_hash(one) for one in map(root.joinpath, names)
+             if one.is_file() and one.stat().st_size in sizes}
+    return sum(one.is_file() and _hash(one) in known for one in given)
+
+
+def _hash(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

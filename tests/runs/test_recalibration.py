@@ -69,12 +69,12 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
 
 def test_pictures_that_the_run_has_learned_from_do_not_calibrate(run, tmp_path):
     table = pd.read_csv(run / "all_results.csv")
-    learned = [Source(Path(run_folder.data_root(run)) / "nut" / path, path) for path in
+    learned = [Source(Path(run_folder.data_root(run)) / path, path) for path in
                table.loc[table["split"] == "train", "path"]]
     _pictures(tmp_path / "now", range(100, 112))
     taken = predictions.sources([tmp_path / "now"])
     assert len(learned) == 9
-    with pytest.raises(InputError, match="18 of these 30 pictures .* learned from"):
+    with pytest.raises(InputError, match="18 of these 30 pictures .* has learned"):
         recalibration.recalibrate(run, [*learned, *learned, *taken], tmp_path / "out")
     recalibration.recalibrate(run, [*learned, *taken], tmp_path / "out")
 
