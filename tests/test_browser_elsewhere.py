@@ -87,8 +87,8 @@ def test_on_paper_many_panels_begin_below_their_heading(tmp_path):
     line, axis = [("c0", "line", [(0, 0), (1, 1)])], ("", 0, 1, [0, 1])
     shown = [components.paragraph("Two things can go wrong. " * 40), charts.panels(
         {f"noise {i}": line for i in range(8)}, ["AUROC"], axis, axis, "All.", "noise")]
-    page = site.standalone_page(tmp_path, "How noisy?", [("n", "In every way", shown)], synthetic=False,
-                      command=["adlib"])
+    page = site.standalone_page(tmp_path, "How noisy?", [("n", "In every way", shown)],
+                                synthetic=False, command=["adlib"])
     browser.run(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) == 2
 

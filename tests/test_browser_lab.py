@@ -25,11 +25,13 @@ def test_in_jupyterlab_a_component_moves_however_often_it_is_shown(tmp_path):
           });
           document.getElementById(notebook).append(host);
         };
-        for (const [notebook, which] of [['one', 0], ['one', 1], ['two', 0], ['one', 0], ['two', 1]])
+        for (const [notebook, which] of
+             [['one', 0], ['one', 1], ['two', 0], ['one', 0], ['two', 1]])
           output(notebook, which);
         setTimeout(() => {
           const line = document.querySelectorAll('#one .threshold .line')[1];
-          for (const key of ['ArrowLeft', 'ArrowLeft']) line.dispatchEvent(new KeyboardEvent('keydown', {key}));
+          for (const key of ['ArrowLeft', 'ArrowLeft'])
+            line.dispatchEvent(new KeyboardEvent('keydown', {key}));
           output('one', 1);
         }, 100);"""
     page = tmp_path / "lab.html"

@@ -164,8 +164,8 @@ def test_parameter_cells_follow_config(path):
 
 
 def test_a_default_of_a_notebook_is_configs_but_where_its_question_asks_for_another():
-    of_their_own = {"name", "model", "weights_fallback", "ssim_weight", "lr", "image_size", "epochs",
-                    "batch_size"}
+    of_their_own = {"name", "model", "weights_fallback", "ssim_weight", "lr", "image_size",
+                    "epochs", "batch_size"}
     for path in NOTEBOOKS:
         (cell,) = (cell for cell in cells(path, "code") if cell["id"] == "parameters")
         for line in source(cell).splitlines()[1:]:

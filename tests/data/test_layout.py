@@ -115,8 +115,8 @@ def test_no_training_image(course_root):
      "label of 'nut/test/000.png' is 'ugly'"),
     (lambda labels: labels.update({"nut/test/000.png": {}}), "label of 'nut/test/000.png' is None"),
     *((lambda labels, key=key: labels.update({key: {"label": "bad"}}),
-       "leads out of the data folder") for key in ("../nut/test/000.png", "/etc/passwd", "..\\x.png",
-                                                   "C:/x.png", "nut/../../x.png")),
+       "leads out of the data folder") for key in (
+           "../nut/test/000.png", "/etc/passwd", "..\\x.png", "C:/x.png", "nut/../../x.png")),
     (lambda labels: labels.update({"nut/test/000.png": {"label": "<b>"}}),
      "label of 'nut/test/000.png' is '<b>'")
 ])

@@ -1,4 +1,4 @@
-"""Names that no table can hold, and links: inside the data folder they are read, out of it refused."""
+"""Names that no table can hold, and links: read inside the data folder, refused out of it."""
 import shutil
 
 import pytest
@@ -66,7 +66,7 @@ def test_a_link_to_the_whole_disk_is_refused_before_it_is_walked(mvtec_root, mon
     walked = []
     visible = layout._visible
     monkeypatch.setattr(layout, "_visible", lambda path: walked.append(path) or visible(path))
-    with pytest.raises(InputError, match="spot/x is a link that leads out of the data folder, to /"):
+    with pytest.raises(InputError, match="spot/x is a link .* out of the data folder, to /"):
         layout.open_category(mvtec_root)
     assert all(path.name != "x" for path in walked)
 

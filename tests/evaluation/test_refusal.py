@@ -1,4 +1,5 @@
-"""Pictures that are not the part: what tells them, and how they and anomalous ones share one asked rate."""
+"""Pictures that are not the part: what tells them, and how they and anomalous ones share one asked
+rate."""
 import copy
 
 import numpy as np

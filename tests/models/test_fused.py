@@ -489,7 +489,7 @@ def test_a_classifier_that_judges_images_has_learned_nothing_of_them(fitted, mod
 
 
 def test_a_classifier_trained_again_is_trained_as_long_and_on_the_same_scale(fitted, monkeypatch):
-    """Else, where the training set is easy, what is left out looks less usual than whatever is new."""
+    """Else, where the training set is easy, what is left out looks less usual than what is new."""
     head, steps, one_cycle = fitted["classifier"].head, [], detectors.training.one_cycle
 
     def counted(*given, **more):

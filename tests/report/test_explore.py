@@ -1,5 +1,6 @@
-"""Finished runs to look through: one that is opened sees what it saw, and the tools follow when another is
-chosen; the widgets without a browser: a control is set, and the HTML beside it says what it should."""
+"""Finished runs to look through: one that is opened sees what it saw, and the tools follow when
+another is chosen; the widgets without a browser: a control is set, and the HTML beside it says what
+it should."""
 import base64
 import json
 import math
@@ -123,7 +124,8 @@ def test_every_image_of_every_split_is_reachable(opened):
 
 
 def test_masks_come_along_and_a_feature_detector_redraws_nothing(mvtec_root, reports):
-    opened = explore.open_run(small_run(mvtec_root, reports, model="pca", name="pca", image_size=64))
+    folder = small_run(mvtec_root, reports, model="pca", name="pca", image_size=64)
+    opened = explore.open_run(folder)
     spot = opened.images(["nut/test/good/000.png", "nut/test/spot/000.png"])
     assert spot.masks.float().mean((1, 2)).tolist() == [0, pytest.approx(1 / 16)]
     good, bad = opened.scored(spot.tensor, spot.masks)[1]
@@ -213,7 +215,8 @@ def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(cours
 def test_labels_colour_what_is_seen_and_change_no_map(course_run):
     folder = course_run(model="mean_grey", name="mean_grey")
     opened = explore.open_run(folder)
-    opened.table.assign(label=1 - opened.table["label"]).to_csv(folder / "all_results.csv", index=False)
+    other = opened.table.assign(label=1 - opened.table["label"])
+    other.to_csv(folder / "all_results.csv", index=False)
     turned = explore.open_run(folder)
     decisions = [(it.run.threshold.value, it.run.decision.low, it.run.decision.level)
                  for it in (opened, turned)]
@@ -245,8 +248,8 @@ def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_run):
     good = images.load(opened.part.category.train, 64)
     before = opened.scored(good[:1])[0][0]
     options = {"size": 2.0, "seed": 0, "before": before}
-    nothing, something = (soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.5 0.5",
-                                               contrast=contrast, **options))
+    nothing, something = (soup(explore.with_anomaly(
+        opened, good[0], good[1], "cutpaste", place="0.5 0.5", contrast=contrast, **options))
                           for contrast in (0.0, 1.0))
     assert (f"0.00% of the image changed; top 1% of the feature distance {before:.4g} before, "
             f"{before:.4g} now." in nothing.text)
@@ -290,16 +293,18 @@ def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_cou
     opened = explore.open_run(folder)
     good = opened.part.test.given
     options = {"size": 1.0, "contrast": 1.0, "seed": 0, "before": 0.0}
-    seen = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.8 0.7", **options))
+    seen = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.8 0.7",
+                                    **options))
     numbers = [float(word) for word in re.findall(r"[\d.]+", seen.select_one(".truth")["d"])]
     assert np.abs(np.array(numbers[:2]) / image_layers.VIEW - (0.8, 0.7)).max() < 0.25
-    hidden = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.05 0.05", **options))
+    hidden = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.05 0.05",
+                                    **options))
     assert "0.00% of the image changed" in hidden.text
 
 
 def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run, monkeypatch):
     opened = explore.open_run(course_run(model="pca", name="pca", image_size=64))
-    sources = [("../good.png", opened.part.category.test[0]), ("a <b>.png", opened.part.category.test[1])]
+    sources = list(zip(("../good.png", "a <b>.png"), opened.part.category.test, strict=False))
     files_given = [(name, path.read_bytes()) for name, path in sources]
     shown = soup(explore.photo_verdicts(opened, [*files_given, ("no.png", b"nothing")]))
     scores = {tile.select_one(".file").text: float(tile["data-score"]) for tile in shown.select("li")}

@@ -1,4 +1,4 @@
-"""Which configuration is best, what is no worse, and what cannot be compared; over categories, too."""
+"""Which configuration is best, what is no worse, what cannot be compared; over categories, too."""
 import math
 import tempfile
 from pathlib import Path
@@ -178,7 +178,8 @@ def test_the_best_on_other_test_images_is_not_the_best(tmp_path):
         finished(tmp_path, name, {DISTANCE: ranks(NUT, shift, len(name))})
     finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 99.0)}, fingerprint="another")
     said = answers.full(rows_of(tmp_path).reset_index(drop=True))
-    assert f"Not compared on nut, having seen other test images: {comparison.label('memory')}." in said
+    memory = comparison.label("memory")
+    assert f"Not compared on nut, having seen other test images: {memory}." in said
     assert "nut: PCA residual is best" in said
 
 
@@ -187,7 +188,8 @@ def over(reports, shifts):
     for name, by_category in shifts.items():
         for i, shift in enumerate(by_category):
             where = category("abcdefgh"[i])
-            finished(reports, name, {DISTANCE: ranks(where, shift, 10 * i + len(name))}, where=where)
+            scores = ranks(where, shift, 10 * i + len(name))
+            finished(reports, name, {DISTANCE: scores}, where=where)
     return comparison.rows(comparison.performance(reports), reports)
 
 

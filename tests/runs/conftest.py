@@ -42,8 +42,10 @@ if name == "ok":
     run.finish({"auroc": auroc, "chosen": {"auroc": auroc}}, train_seconds=1.0)
 """
 # needs its run
-LIMITS = "from adlib.data import files\nfiles.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')"
-COMPARISON = "import json\nplanned = json.load(open(reports + '/batch.json'))\nprint(sorted(p['status'] for p in planned))"
+LIMITS = ("from adlib.data import files\n"
+          "files.read_json(f'{reports}/runs/{category}/{name}/seed-{seed}/metrics.json')")
+COMPARISON = ("import json\nplanned = json.load(open(reports + '/batch.json'))\n"
+              "print(sorted(p['status'] for p in planned))")
 
 
 @pytest.fixture

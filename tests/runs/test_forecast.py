@@ -1,4 +1,4 @@
-"""What a batch says before it begins, steps, time, data, weights; and what is first, by that time."""
+"""What a batch says before it begins, steps, time, data, weights; and what comes first by it."""
 from __future__ import annotations
 
 import shutil
@@ -49,7 +49,8 @@ def test_the_forecast_grows_with_the_work(project):
             < forecast.seconds("run", many, (200, 10)))
     assert forecast.of_grid(Path("params/all.yaml"), [(3, 0)]) < forecast.of_grid(
         Path("params/all.yaml"), [(3, 0), (3, 0)])
-    assert [forecast.duration(s) for s in (3, 62, 100, 3700)] == ["10 s", "60 s", "2 min", "1 h 2 min"]
+    said = [forecast.duration(seconds) for seconds in (3, 62, 100, 3700)]
+    assert said == ["10 s", "60 s", "2 min", "1 h 2 min"]
 
 
 @pytest.mark.parametrize("fallback", [True, False])

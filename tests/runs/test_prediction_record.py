@@ -1,4 +1,4 @@
-"""The record of predictions: it survives a kill, knows its pictures, and is one run's and one call's."""
+"""The record of predictions: it survives a kill, knows its pictures, and belongs to one call."""
 import csv
 import os
 import re
@@ -106,8 +106,10 @@ def test_a_full_disk_is_one_sentence(run, tmp_path):
 
 @pytest.mark.parametrize(("table", "sentence"), [
     ("path,score,p_value,verdict,problem\r\na.png,1,0.5,good,\r\n", "or of an older version"),
-    (",".join(COLUMNS) + "\r\na.png,high" + "," * (len(COLUMNS) - 2) + "\r\n", "line 2 of .*csv is none"),
-    (",".join(COLUMNS) + "\r\na.png,1" + "," * (len(COLUMNS) - 1) + "\r\n", "line 2 of .*csv is none"),
+    (",".join(COLUMNS) + "\r\na.png,high" + "," * (len(COLUMNS) - 2) + "\r\n",
+     "line 2 of .*csv is none"),
+    (",".join(COLUMNS) + "\r\na.png,1" + "," * (len(COLUMNS) - 1) + "\r\n",
+     "line 2 of .*csv is none"),
     (",".join(COLUMNS) + "\r\na.png,1,0.5,good\r\n", "line 2 of .*csv is none"),
 ], ids=["older", "no number", "more columns", "fewer columns"])
 def test_a_table_that_was_not_written_here_is_refused_and_kept(run, tmp_path, capsys, table,

@@ -23,7 +23,8 @@ def running(project):
     return local.Job(task, execution=None, before=None, made_from={}, began=1000.0)
 
 
-def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch, said):
+def test_elsewhere_than_on_a_terminal_progress_is_one_line_in_30_seconds(running, monkeypatch,
+                                                                         said):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     shown = terminal.Board({running.task: 40.0, "another": 40.0, "a third": 40.0, "a fourth": 40.0})

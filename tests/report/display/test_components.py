@@ -245,7 +245,8 @@ def test_a_montage_is_a_row_a_kind():
     (1.1, None, "called anomalous"), (1.0, None, "called good")])
 def test_a_verdict_is_given_above_the_threshold_and_none_without_one(score, label, said):
     text = i18n.Text("It scores.", "它有分数。")
-    assert english(components.with_verdict(text, score, label, above(1.0))).text.split(". ")[1] == said
+    shown = english(components.with_verdict(text, score, label, above(1.0)))
+    assert shown.text.split(". ")[1] == said
     assert soup(components.with_verdict(text, score, label, NOTHING)).select(".verdict") == []
     too_few = Threshold(np.zeros(3), 0.05)
     assert soup(components.with_verdict(text, score, label, too_few)).select(".verdict") == []

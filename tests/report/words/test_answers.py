@@ -22,8 +22,9 @@ def test_the_answer_is_from_the_numbers(tmp_path):
         f"[{best['low']:.2f}, {best['high']:.2f}]; finds {found} of 15 bad parts, {alarms} of 20 "
         "good ones are false alarms. Not distinguishable from it: PCA residual.")
     grey = rows.loc["mean_grey", "auroc"]
-    assert f"Gaussian per position (PaDiM) does not beat Mean grey (no model) ({grey:.3f}), which is no model at all." in said
-    besides = answers.footnotes(rows)  # the notebook's end, which does not say the first screen again
+    assert ("Gaussian per position (PaDiM) does not beat Mean grey (no model) "
+            f"({grey:.3f}), which is no model at all.") in said
+    besides = answers.footnotes(rows)  # the notebook's end: not the first screen again
     assert besides.startswith("The answer of each category stands at the top. Gaussian per")
     assert "is best" not in besides and "Not distinguishable" not in besides
 
@@ -50,7 +51,8 @@ def test_the_answer_names_every_row_where_it_belongs(drawn):
         detections=0.5, false_positives=0.1)
     rows["with_best"] |= rows["auroc"] == rows["auroc"].max()
     # equal in print is equal
-    found, tied = ranking.answer(rows, "nut"), rows["auroc"].round(4) == rows["auroc"].max().round(4)
+    found, tied = (ranking.answer(rows, "nut"),
+                   rows["auroc"].round(4) == rows["auroc"].max().round(4))
     assert found.tied == list(rows.loc[tied, "configuration"])
     assert found.best["configuration"] == found.tied[0]
     level = rows[rows["with_best"] & ~tied].sort_values("auroc", ascending=False, kind="stable")

@@ -18,7 +18,8 @@ def disturbed(clean, false_positives, **aurocs):
 
 def test_the_worst_disturbances_and_the_most_false_positives():
     said = sentences.robustness(disturbed(0.9, 0.25, blur=0.6))
-    assert f"AUROC 0.900 as they are; at strength 3 the worst are {corruption('blur', 3)} 0.600" in said
+    worst = f"{corruption('blur', 3)} 0.600"
+    assert f"AUROC 0.900 as they are; at strength 3 the worst are {worst}" in said
     assert "are 25% of the good images, with" in said and told(said)
     assert "none of the good images is called anomalous" in sentences.robustness(disturbed(0.9, 0))
     assert "support no threshold" in sentences.robustness(disturbed(0.9, math.nan))

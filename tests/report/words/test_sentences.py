@@ -89,9 +89,9 @@ def test_scores_that_are_all_perfect_have_no_rank_correlation():
 
 
 @pytest.mark.parametrize("name", ["roc", "answer"])
-@pytest.mark.parametrize(("absent", "why"), [("all labels", "no label"),
-                                             ("good test images", "the test set has no good image"),
-                                             ("anomalous ones", "the test set has no anomalous image")])
+@pytest.mark.parametrize(("absent", "why"), [
+    ("all labels", "no label"), ("good test images", "the test set has no good image"),
+    ("anomalous ones", "the test set has no anomalous image")])
 def test_why_there_is_no_auroc(name, absent, why):
     text = everything_said(ABSENT[absent])[name]
     assert why in text and not re.search(r"0\.\d\d\d", text)
@@ -116,7 +116,8 @@ def test_a_choice_among_scores_that_look_alike_is_called_unsure():
 def test_too_few_held_out_images_are_said_to_be_too_few(n):
     text = sentences.decisions(
         scored(NUT, drawn(NUT), held=np.linspace(0, 1, n)).decision)
-    assert f"at least 19 good images that set the threshold, and there are {n}:" in text and "threshold rests" not in text
+    assert f"at least 19 good images that set the threshold, and there are {n}:" in text
+    assert "threshold rests" not in text
     assert ("is chosen" in text) == (n > 0)  # without held-out images there is nothing to choose by
 
 
