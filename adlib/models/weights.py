@@ -10,6 +10,7 @@ import pickle
 import socket
 import sys
 import typing
+import urllib.error
 from pathlib import Path
 
 import torch
@@ -27,8 +28,8 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
     Returns:
         Where the weights came from, a code: `none` (trained from scratch), `imagenet:VERSION`,
         `file:NAME:SHA256` (12 digits), or `random:WHY` where ImageNet's were asked for, could not
-        be had, and config.weights_fallback allows that. WHY: no_connection; damaged, of what was
-        fetched or lies in torch's cache; or unasked (models.foreign).
+        be had, and config.weights_fallback allows that. WHY: no_connection; unwritable, of torch's
+        cache; damaged, of what was fetched or lies there; or unasked (models.foreign).
 
     Raises:
         InputError: where they cannot be had or do not fit.
@@ -44,7 +45,9 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
     except InputError as error:
         if not config.weights_fallback:
             raise
-        return f"random:{'no_connection' if _is_unreachable(error.__cause__) else 'damaged'}"
+        why = ("no_connection" if _is_unreachable(error.__cause__) else
+               "unwritable" if isinstance(error.__cause__, OSError) else "damaged")
+        return f"random:{why}"
     load_encoder(encoder, state, "torchvision IMAGENET1K_V1")
     return IMAGENET
 
@@ -160,7 +163,9 @@ def _why(error: BaseException) -> str:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    return isinstance(error, (OSError, http.client.HTTPException))
+    """Not a full disk, or a folder that may not be written to."""
+    return isinstance(error, (urllib.error.URLError, ConnectionError, TimeoutError,
+                              http.client.HTTPException))
 
 
 def _first_line(error: BaseException) -> str:

@@ -77,7 +77,7 @@ def suspects_of(root: Path, name: str, weights: str, reports: str, language: str
     except InputError as error:
         return f"not looked for: {error}"
     where = run_folder.reports_dir(reports) / "suspects" / name
-    written = suspects.page(category, ranked, where, language)
+    written = suspects.page(category, ranked, where, weights, language)
     return f"{suspects.said(ranked)} See {written.with_name('index.html')}"
 
 

@@ -30,14 +30,16 @@ def of_part(part: Part) -> pd.DataFrame:
     return ranked
 
 
-def page(category: layout.Category, found: pd.DataFrame, folder: Path, language: str = "") -> Path:
+def page(category: layout.Category, found: pd.DataFrame, folder: Path, weights: str = "",
+         language: str = "") -> Path:
     """A page of its own with the gallery, and the list, in a folder; the path of the list."""
     written = write_list(found, folder)
     site.standalone_page(folder, t("suspects.title", category=category.name), [
         ("suspects", t("suspects.heading"),
          [components.paragraph(said(found)), gallery(found, category)])],
         synthetic=category.synthetic, language=language, home=folder.parents[1],
-        command=["adlib", "check", "--data", str(category.root), "--reports",
+        command=["adlib", "check", "--data", str(category.root),
+                 *(["--weights", weights] if weights else []), "--reports",
                  str(folder.parents[1])], mvtec=comparison.of_mvtec(pd.DataFrame([
             {"category": category.name, "data": category.root.name, "layout": category.layout}])))
     return written

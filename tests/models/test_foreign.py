@@ -98,7 +98,7 @@ def test_random_weights_are_said(monkeypatch, caplog):
     assert caplog.text == ""  # the run asks for none
 
     def out_of_reach():
-        raise InputError("out of reach") from OSError("no network")
+        raise InputError("out of reach") from ConnectionError("no network")
 
     monkeypatch.setattr(weights, "_imagenet_state", out_of_reach)
     own = Foreign(Config(model="mine.py:Mine"))

@@ -86,6 +86,15 @@ def test_imagenet_out_of_reach(tmp_path, monkeypatch):
     assert word == "random:no_connection" and isinstance(model, autoencoders.ResNetAE)
 
 
+def test_a_cache_that_cannot_be_written_to_is_no_missing_connection(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the place of a folder")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
+    with pytest.raises(InputError, match="out of reach.*file.*three ways out"):
+        autoencoders.build_network(Config(model="resnet18"))
+    assert autoencoders.build_network(Config(model="resnet18", weights_fallback=True))[1] == (
+        "random:unwritable")
+
+
 def test_imagenet_from_torchvisions_cache(tmp_path, monkeypatch):
     from torchvision.models import ResNet18_Weights
 

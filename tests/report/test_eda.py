@@ -96,7 +96,7 @@ def test_images_by_their_features_say_how_and_with_which_weights(course_root, mo
         category, CONFIG) == (drawn, said)
 
     def out_of_reach():
-        raise InputError("no network") from OSError("no network")
+        raise InputError("no network") from ConnectionError("no network")
 
     monkeypatch.setattr(weights, "_imagenet_state", out_of_reach)
     drawn, said = eda.feature_map(category, Config(image_size=32))

@@ -251,8 +251,8 @@ def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_run):
     nothing, something = (soup(explore.with_anomaly(
         opened, good[0], good[1], "cutpaste", place="0.5 0.5", contrast=contrast, **options))
                           for contrast in (0.0, 1.0))
-    assert (f"0.00% of the image changed; top 1% of the feature distance {before:.4g} before, "
-            f"{before:.4g} now." in nothing.text)
+    assert ("0.00% of the image changed; top 1% of the distance to good images "
+            f"{before:.4g} before, {before:.4g} now." in nothing.text)
     assert f"{before:.4g} before" in something.text and f"{before:.4g} now" not in something.text
     assert nothing.select_one(".verdict")["class"][1] in ("passed", "false-alarm")
     assert something.select_one(".verdict")["class"][1] in ("found", "missed")

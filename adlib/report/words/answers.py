@@ -266,9 +266,10 @@ def robustness(tables: Tables) -> Text:
     for (category, name), table in tables.items():
         disturbed = table[table["strength"] == SHOWN_STRENGTH]
         worst = disturbed.loc[disturbed["auroc"].idxmin()]
+        clean = table.loc[table["strength"] == 0, "auroc"].iloc[0]
         changes.append(t(
-            "limits.clean_to_worst", category=category, label=label(name), worst=worst["auroc"],
-            clean=table.loc[table["strength"] == 0, "auroc"].iloc[0],
+            "limits.clean_to_worst" if worst["auroc"] < clean else "limits.clean_to_none_worse",
+            category=category, label=label(name), clean=clean, worst=worst["auroc"],
             what=corruption(worst["disturbance"], SHOWN_STRENGTH)))
     return t("limits.compared", strength=SHOWN_STRENGTH, values=join(changes, ", "))
 

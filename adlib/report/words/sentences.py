@@ -346,9 +346,10 @@ def robustness(table: pd.DataFrame) -> Text:
         return t("limits.no_labels")
     clean = table.loc[table["strength"] == 0, "auroc"].iloc[0]
     disturbed = table[table["strength"] == SHOWN_STRENGTH]
-    worst = (t("list.value_3", name=corruption(row.disturbance, SHOWN_STRENGTH), value=row.auroc)
-             for row in disturbed.sort_values("auroc").head(3).itertuples())
-    text = t("limits.worst", clean=clean, strength=SHOWN_STRENGTH, worst=join(worst, ", "))
+    worst = [t("list.value_3", name=corruption(row.disturbance, SHOWN_STRENGTH), value=row.auroc)
+             for row in disturbed.sort_values("auroc").head(3).itertuples() if row.auroc < clean]
+    text = t("limits.worst" if worst else "limits.none_worse", clean=clean,
+             strength=SHOWN_STRENGTH, worst=join(worst, ", "))
     if table["false_positives"].isna().any():
         return join([text, t("limits.no_threshold")])
     most = disturbed.sort_values("false_positives", ascending=False).iloc[0]

@@ -294,7 +294,7 @@ def test_every_page_says_how_to_make_it_again_and_offers_its_numbers(reports):
     # which hold paths of the machine
     assert not {"run.json", "notebook.ipynb"} & set(run.hrefs)
     assert "Data fingerprint" in run.text
-    assert "AUROC, top 1% of the feature distance" in run.soup.select_one(
+    assert "AUROC, top 1% of the distance to good images" in run.soup.select_one(
         ".figures").get_text(" ")
 
 

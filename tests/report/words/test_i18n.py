@@ -46,7 +46,7 @@ FAMILIES = {
     "labels": {"absent", "in_folders_too", "leads_out", "missing", "neither", "no_json",
                "no_object", "twice", "unlabelled", "unread"},
     "masks": {"nothing_left", "unusable"},
-    "weights_why": {"no_connection", "damaged", "unasked"}}
+    "weights_why": {"no_connection", "unwritable", "damaged", "unasked"}}
 BY_CODE = {*(f"source.{rule}" for rule in ("parameter", "environment", "project", "drawn",
                                            "folder")),
            *(f"problem.{code}" for code in ("unreadable", "unnamed", "outside", "eight_bits",

@@ -252,7 +252,7 @@ def test_what_is_missed_by_kind_and_what_the_reference_says_of_it():
 @pytest.mark.parametrize(("code", "said", "other"), [
     ("squared.mean", "mean squared error", "均方误差"),
     ("squared.max", "maximum of the squared error", "平方误差的最大值"),
-    ("distance.top1", "top 1% of the feature distance", "特征距离最高 1% 的均值"),
+    ("distance.top1", "top 1% of the distance to good images", "与正常图像的距离最高 1% 的均值"),
     ("sharpness.mean", "mean of the sharpness", "sharpness 的均值"),
     ("mine.py:score", "mine.py:score", "mine.py:score")])
 def test_a_score_is_called_in_words(code, said, other):
