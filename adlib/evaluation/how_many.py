@@ -117,7 +117,8 @@ def _distances(detector: Detector, good: Images, sets: typing.Iterable[Images]
 
     for images in sets:
         for pixels, area in batches(images, 1):
-            maps = detector.stitched(pixels[0], to) if detector.tile else to(pixels)
+            maps = (detector.stitched(pixels[0], lambda tiles, _: to(tiles)) if detector.tile else
+                    to(pixels))
             share = detector.tile / pixels.shape[-1] if detector.tile else None
             yield (np.stack([one.numpy().reshape(one.shape[-2:]) for one in maps.values()]),
                    View(None if area is None else area, share))

@@ -24,6 +24,7 @@ from adlib.data import images as pictures
 from adlib.models import weights
 from adlib.models.detector import Detector
 from adlib.models.fast.device import autocast, pick_device, placed, precision, spread, threads
+from adlib.models.positions import with_positions
 from adlib.models.resnet18 import BasicBlock, ResNet18
 
 BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
@@ -220,11 +221,13 @@ class Grids:
     would fill memory."""
 
     def __init__(self, stages_of: typing.Callable[[typing.Any], Stages],
-                 shape: typing.Sequence[int], layers: str) -> None:
-        """stages_of: index -> stages. shape: of the images, [N,3,S,S]."""
-        self.stages_of, self.layers = stages_of, layers
-        self.shape = torch.Size((shape[0], width(layers), *(side // STRIDES[1]
-                                                            for side in shape[2:])))
+                 shape: typing.Sequence[int], layers: str,
+                 origins: torch.Tensor | None = None) -> None:
+        """stages_of: index -> stages. shape: of the images, [N,3,S,S]. origins: where tiles begin,
+        for two channels more (positions.with_positions)."""
+        self.stages_of, self.layers, self.origins = stages_of, layers, origins
+        channels = width(layers) + (0 if origins is None else origins.shape[1])
+        self.shape = torch.Size((shape[0], channels, *(side // STRIDES[1] for side in shape[2:])))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -232,7 +235,8 @@ class Grids:
     def __getitem__(self, index: typing.Any) -> torch.Tensor:
         if isinstance(index, int):
             return self[index:index + 1][0]
-        return grids(self.stages_of(index), self.layers)
+        found = grids(self.stages_of(index), self.layers)
+        return found if self.origins is None else with_positions(found, self.origins[index])
 
 
 def layer_numbers(layers: str) -> list[int]:

@@ -31,6 +31,8 @@ CLOSED_FORM = {"pca": closed_forms.PCAResidual, "gaussian": closed_forms.Gaussia
 LEFT_OUT = ("memory", "classifier", "fused")  # they can do without an image they were fitted on
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
 Synthetic = tuple[Features, torch.Tensor, torch.Tensor]
+# images, which of their pixels count, and where tiles begin, of all that is given
+Framed = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
 
 class Fused(nn.Module):
@@ -132,14 +134,16 @@ class FeatureDetector(OnBackbone):
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
             area: torch.Tensor | None = None, validation_area: torch.Tensor | None = None,
-            of: detectors.Groups = None) -> FeatureDetector:
+            of: detectors.Groups = None, origins: torch.Tensor | None = None,
+            validation_origins: torch.Tensor | None = None) -> FeatureDetector:
         """As Detector.fit. `fused` puts its maps on one scale by the validation images.
 
         of: which picture each image is a tile of, int64 [N], the same for siblings; None where
             each is one of its own.
+        origins: of tiles, where each begins, float32 [N,2] (positions.with_positions).
         """
         index, whole = self._sample(len(images)), of is None
-        good, area, of = (_chosen(one, index) for one in (images, area, of))
+        good, area, of, origins = (_chosen(one, index) for one in (images, area, of, origins))
         if of is None and not self.config.vary:  # a varied copy is a picture of its own
             of = siblings.groups(good, good[:0] if validation is None else validation)[:len(good)]
         self.of = of
@@ -147,46 +151,57 @@ class FeatureDetector(OnBackbone):
         # drawing and convolutions each leave cores idle for a part of their time
         with ThreadPoolExecutor(1) as beside:
             drawn = beside.submit(self._anomalies, good, area)
-            features, views = self.grids(good), self._views(good, area)
-            synthetic = self._synthetic(drawn.result(), len(good))
+            features, views = self.grids(good, origins), self._views(good, area, origins)
+            synthetic = self._synthetic(drawn.result(), len(good), origins)
         trim()  # what the features left behind
         self.head = self._fit_head(features, synthetic, views, counts, of)
-        self.position_share = backbone.position_share(features, counts)
+        self.position_share = backbone.position_share(self.grids(good), counts)
         # A place in a tile is none in the part, and a varied copy would explain its original.
         if whole and not self.config.vary and isinstance(self.head, Fused):
             self.head.fit_whole(features, torch.arange(len(good)) if of is None else of)
         del features, drawn, synthetic  # as much memory as what follows takes
         trim()
         if isinstance(self.head, Fused):
-            self._scale(good, area, validation, validation_area, of)
+            self._scale((good, area, origins), (validation, validation_area, validation_origins),
+                        of)
         self.history = getattr(self.head, "history", [])
         return self
 
-    def _scale(self, good: torch.Tensor, area: torch.Tensor | None, held: torch.Tensor | None,
-               held_area: torch.Tensor | None, of: detectors.Groups) -> None:
+    def _scale(self, fitted_on: Framed, validation: Framed, of: detectors.Groups) -> None:
         """Put the fused maps on one scale by held-out images. The spread of a few says next to
         nothing: then all good ones count, those that it was fitted on without their own patches;
         and of these few, copies as the same line might have taken them a moment later."""
-        held, own = good[:0] if held is None else held, None
-        if len(held) < FEW:
+        good, held, own = fitted_on[0], validation, None
+        if held[0] is None:
+            held = tuple(None if one is None else one[:0] for one in fitted_on)
+        if len(held[0]) < FEW:
             own = torch.arange(len(good)) if of is None else of
-            own = torch.cat([own, own.new_full((len(held), ), -1)])
-            area = None if area is None else torch.cat([area, area[:0] if held_area is None else
-                                                        held_area])
-            held, held_area = torch.cat([good, held]), area
-        if len(held) < FEW:
-            copies = [corruptions.apply(held, name, 1) for name in DISTURBED]
-            held, own = torch.cat(copies), own.repeat(len(copies))
-            held_area = _chosen(held_area, torch.arange(len(held)) % (len(held) // len(copies)))
-        index = self._sample(len(held))
-        self.head.scale(self.grids(held[index]), _chosen(held_area, index), _chosen(own, index))
+            own = torch.cat([own, own.new_full((len(held[0]), ), -1)])
+            held = tuple(None if one is None else torch.cat([one, one[:0] if two is None else two])
+                         for one, two in zip(fitted_on, held, strict=True))
+        images, area, origins = held
+        if len(images) < FEW:
+            again = torch.arange(len(images)).repeat(len(DISTURBED))
+            images = torch.cat([corruptions.apply(images, name, 1) for name in DISTURBED])
+            area, origins, own = (_chosen(one, again) for one in (area, origins, own))
+        index = self._sample(len(images))
+        self.head.scale(self.grids(images[index], _chosen(origins, index)), _chosen(area, index),
+                        _chosen(own, index))
+
+    @property
+    def compares_positions(self) -> bool:
+        """Does it have to be told where a tile begins?"""
+        return any(memory.unit is not None for memory in _memories(self.head))
 
     @torch.no_grad()
-    def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def anomaly_maps(self, images: torch.Tensor,
+                     origins: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """As Detector.anomaly_maps. origins: as fit's, where it `compares_positions`."""
         self.head.eval()
         # In chunks, so that memory does not grow with the number of images.
-        return {"distance": torch.cat([self.head(self.features(chunk))
-                                       for chunk in images.split(CHUNK)])}
+        return {"distance": torch.cat([
+            self.head(self.features(images[some], _chosen(origins, some)))
+            for some in _in_chunks(images)])}
 
     def cross_fitted_maps(self, good: torch.Tensor, fitted_on: torch.Tensor, folds: typing.Sequence[
             Fold], area: torch.Tensor | None = None
@@ -232,19 +247,20 @@ class FeatureDetector(OnBackbone):
 
         return refit
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]."""
-        return self.grids(images)[:]
+    def features(self, images: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
+        """uint8 [N,3,S,S] -> float32 [N,C,S/8,S/8]. origins: as fit's; two channels more."""
+        return self.grids(images, origins)[:]
 
-    def grids(self, images: torch.Tensor) -> backbone.Grids:
+    def grids(self, images: torch.Tensor, origins: torch.Tensor | None = None) -> backbone.Grids:
         """The same, computed when looked at: from the stages, which take half the memory; where
         none are kept on disk either, of large pictures' tiles, from the images."""
+        origins = origins if self.config.model in LEFT_OUT else None
         if self.keeps_features:
             stages = self.stages(images)
             return backbone.Grids(lambda index: [stage[index] for stage in stages], images.shape,
-                                  self.config.layers)
+                                  self.config.layers, origins)
         return backbone.Grids(lambda index: self.stages(images[index]), images.shape,
-                              self.config.layers)
+                              self.config.layers, origins)
 
     def _counts(self, area: torch.Tensor | None) -> Counts:
         """Which cells count: bool [N,S,S] -> [N,S/8,S/8]."""
@@ -267,15 +283,17 @@ class FeatureDetector(OnBackbone):
         return anomalies.insert(good, SYNTHETIC, seed=TRAINING_SEED + self.config.seed, area=area,
                                 kinds=self.config.kinds.replace(" ", "").split(","))[:2]
 
-    def _synthetic(self, drawn: tuple[torch.Tensor, torch.Tensor] | None,
-                   count: int) -> Synthetic | None:
+    def _synthetic(self, drawn: tuple[torch.Tensor, torch.Tensor] | None, count: int,
+                   origins: torch.Tensor | None) -> Synthetic | None:
         """What the classifier is trained with; count: of good images."""
         if drawn is None:
             return None
-        made_of = anomalies.sources(SYNTHETIC, count, seed=TRAINING_SEED + self.config.seed)
-        return self.grids(drawn[0]), drawn[1], torch.from_numpy(made_of)
+        made_of = torch.from_numpy(
+            anomalies.sources(SYNTHETIC, count, seed=TRAINING_SEED + self.config.seed))
+        return self.grids(drawn[0], _chosen(origins, made_of[:, 0])), drawn[1], made_of
 
-    def _views(self, good: torch.Tensor, area: torch.Tensor | None = None) -> Views | None:
+    def _views(self, good: torch.Tensor, area: torch.Tensor | None = None,
+               origins: torch.Tensor | None = None) -> Views | None:
         """Random cells of good images, each image in up to seven of the other positions that a
         mirror and quarter turns can bring it to."""
         if self.config.model not in LEFT_OUT:
@@ -286,7 +304,7 @@ class FeatureDetector(OnBackbone):
         for chunk in drawn.split(CHUNK):
             views = torch.stack([turned(good[one % len(good)], one // len(good) + 1)
                                  for one in chunk.tolist()])
-            found = self.features(views).flatten(2)
+            found = self.features(views, _chosen(origins, chunk % len(good))).flatten(2)
             for one, number in zip(found, chunk.tolist(), strict=True):
                 image, position = number % len(good), number // len(good) + 1
                 if area is not None:
@@ -300,17 +318,15 @@ class FeatureDetector(OnBackbone):
         return torch.cat(cells), torch.cat(of)
 
     def _new_head(self) -> nn.Module:
-        if self.config.model in CLOSED_FORM:
-            head = CLOSED_FORM[self.config.model]()
+        model, width = self.config.model, backbone.width(self.config.layers)
+        if model in CLOSED_FORM:
+            head = CLOSED_FORM[model]()
         else:
-            fused = self.config.model == "fused"
-            head = (Fused if fused else detectors.SyntheticAnomalyClassifier)(
-                backbone.width(self.config.layers))
+            head = (Fused if model == "fused" else detectors.SyntheticAnomalyClassifier)(width)
         device = pick_device(self.config.device)
         exact = precision(self.config, device) == "float32"
-        for memory in head.modules():
-            if isinstance(memory, detectors.Memory):
-                memory.exact, memory.device = exact, device
+        for memory in _memories(head):
+            memory.exact, memory.device, memory.width = exact, device, width
         return head
 
     def _fit_head(self, good: Features, synthetic: Synthetic | None,
@@ -331,9 +347,13 @@ def left_out_and_own(head: nn.Module, own: nn.Module, features: torch.Tensor,
     return {"distance": head(features, of_others), f"{OWN}distance": own(features, of_all)}
 
 
+def _memories(head: nn.Module) -> list[detectors.Memory]:
+    return [module for module in head.modules() if isinstance(module, detectors.Memory)]
+
+
 def _in_chunks(features: Features) -> list[slice]:
     """So that memory does not grow with the number of images."""
-    return [slice(start, start + CHUNK) for start in range(0, len(features), CHUNK)]
+    return [slice(start, start + CHUNK) for start in range(0, max(1, len(features)), CHUNK)]
 
 
 def _chosen(images: torch.Tensor | None,

@@ -2,7 +2,8 @@
 stitched into one.
 
 What it wraps sees images of one size and knows of no tiles. It is fitted on a sample of them, the
-same number from every place, so that all tiles share what it has learned (a memory, say). Tiles
+same number from every place, so that all tiles share what it has learned (a memory, say); if it
+takes that, it is told where they begin, for what belongs around there (models/positions). Tiles
 begin at multiples of a feature cell, so that their maps lie on one grid and nothing is resampled.
 """
 from __future__ import annotations
@@ -29,6 +30,8 @@ SAMPLE = 500 * 256**2  # pixels of the tiles that it is fitted on, of each chann
 FEWEST = 32  # tiles
 FEATURE_BYTES = 14  # that the features of a pixel take on disk
 KNOWN = 10_000  # tiles whose maps are not computed again; the oldest go first
+# tiles [n,3,T,T], and where they begin, [n,2] in sides of a tile -> {name: [n,t,t]}
+MapsOf = typing.Callable[[torch.Tensor, torch.Tensor], dict[typing.Any, torch.Tensor]]
 
 
 class Tiled(Detector):
@@ -53,14 +56,16 @@ class Tiled(Detector):
         self._known.clear()
         pixels = len(images) * images[0][0].numel()
         _keep_features(self.detector, FEATURE_BYTES * pixels < KEPT_BYTES / 8)
-        framed, of = self.sample(images)
+        framed, of, origins = self.sample(images)
         self.of = siblings.groups(
             images, () if validation is None else validation)[:len(images)]
         good, area = parted(framed)
-        held, held_area = (None, None) if validation is None or not len(validation) else parted(
-            self.sample(validation)[0])
+        held, held_area, held_origins = None, None, None
+        if validation is not None and len(validation):
+            framed, _, held_origins = self.sample(validation)
+            held, held_area = parted(framed)
         fit_on(self.detector, good, held, run=run, area=area, validation_area=held_area,
-                       of=self.of[torch.from_numpy(of)])
+               of=self.of[torch.from_numpy(of)], origins=origins, validation_origins=held_origins)
         self.history, self.position_share = self.detector.history, self.detector.position_share
         return self
 
@@ -70,17 +75,22 @@ class Tiled(Detector):
         maps = [self.stitched(image, self._maps_of) for image in images]
         return {name: torch.stack([one[name] for one in maps]) for name in maps[0]} if maps else {}
 
-    def _maps_of(self, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The detector's maps of tiles, uint8 [n,3,T,T]. A picture with a synthetic anomaly has
-        most of them in common with the one that it was put into. Maps as fine as the pixels would
-        fill memory."""
+    def _maps_of(self, tiles: torch.Tensor, origins: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The detector's maps of tiles, uint8 [n,3,T,T], that begin at origins [n,2]. A picture
+        with a synthetic anomaly has most of them in common with the one that it was put into. Maps
+        as fine as the pixels would fill memory."""
         keys = [hashlib.sha256(tile.numpy()).digest() for tile in tiles]
+        maps_of = self.detector.anomaly_maps
+        if placed := self.compares_positions:
+            keys = [key + origin.numpy().tobytes()
+                    for key, origin in zip(keys, origins, strict=True)]
         known = {key: self._known[key] for key in keys if key in self._known}
         new = [i for i, key in enumerate(keys) if key not in known]
         if new:
             # with how many others changes the numbers of a tile by rounding, unless `_spread` asks
             new = new if self._by_threads else range(len(keys))
-            maps = self._spread(self.detector.anomaly_maps, tiles[new])
+            maps = self._spread(maps_of if placed else lambda tiles, _: maps_of(tiles),
+                                tiles[new], origins[new])
             known |= {keys[i]: {name: values[row].clone() for name, values in maps.items()}
                       for row, i in enumerate(new)}
             if all(values.shape[-1] <= self.tile // CELL for values in maps.values()):
@@ -90,21 +100,26 @@ class Tiled(Detector):
         return {name: torch.stack([known[key][name] for key in keys]) for name in known[keys[0]]}
 
     @property
+    def compares_positions(self) -> bool:
+        """Does the detector ask where in its picture a tile begins?"""
+        return getattr(self.detector, "compares_positions", False)
+
+    @property
     def _by_threads(self) -> bool:
         return isinstance(self.detector, OnBackbone) and pick_device(
             self.detector.config.device).type == "cpu"
 
-    def _spread(self, maps_of: typing.Callable[[torch.Tensor], dict[str, torch.Tensor]],
-                tiles: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _spread(self, maps_of: MapsOf, tiles: torch.Tensor,
+                origins: torch.Tensor) -> dict[str, torch.Tensor]:
         """The maps of tiles, by a thread BATCH of them from pixels to maps: what is between stays
         in the processor's cache. The last ones are asked with copies, so that a tile's numbers
         do not depend on how many others are asked for."""
         if not self._by_threads:
-            return maps_of(tiles)
-        n, batches = len(tiles), list(tiles.split(BATCH))
-        batches[-1] = batches[-1][[*range(len(batches[-1])), *[-1] * (-n % BATCH)]]
+            return maps_of(tiles, origins)
+        n = len(tiles)
+        batches = torch.arange(-(-n // BATCH) * BATCH).clamp_max(n - 1).split(BATCH)
         with threads(1) if len(batches) == 1 else contextlib.nullcontext():
-            maps = spread(maps_of, batches)
+            maps = spread(lambda some: maps_of(tiles[some], origins[some]), batches)
         return {name: torch.cat([one[name] for one in maps])[:n] for name in maps[0]}
 
     def cross_fitted_maps(self, good: Pictures, fitted_on: torch.Tensor,
@@ -120,26 +135,27 @@ class Tiled(Detector):
                    ) -> typing.Iterator[dict[str, torch.Tensor]]:
         place = siblings.numbered(good, fitted_on, self.of)
         detector, own = self.detector, self.detector.head
-        refit = None if hasattr(own, "without") else detector.refitting(*self.sample(good))
+        refit = None if hasattr(own, "without") else detector.refitting(*self.sample(good)[:2])
         heads = ([refit(rest) for rest, _ in folds] if refit else
                  spread(own.without, [place[held] for _, held in folds]))
         for head, (_, held) in zip(heads, folds, strict=True):
             for i in held:
-                def both(tiles: torch.Tensor, head: nn.Module = head,
+                def both(tiles: torch.Tensor, origins: torch.Tensor, head: nn.Module = head,
                          i: int = i) -> dict[str, torch.Tensor]:
-                    features = detector.features(tiles)
+                    features = detector.features(tiles, origins)
                     if refit:
                         return {"distance": head(features), f"{OWN}distance": own(features)}
                     return left_out_and_own(head, own, features, place[i].expand(len(features)))
 
-                maps = self.stitched(good[int(i)][:3], lambda tiles, both=both: self._spread(
-                    both, tiles))
+                maps = self.stitched(good[int(i)][:3], lambda *tiles, both=both: self._spread(
+                    both, *tiles))
                 yield {name: one[None] for name, one in maps.items()}
 
     def sample(self, pictures: typing.Sequence[torch.Tensor], most: int = 0, seed: int | None =
-               None) -> tuple[torch.Tensor, np.ndarray]:
-        """Tiles of pictures, uint8 [n,4,T,T], and the pictures that they are of: as many of each
-        place, each time of another picture, drawn by the seed; none where nothing counts.
+               None) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+        """Tiles of pictures, uint8 [n,4,T,T], the pictures that they are of, and where they begin,
+        in sides of a tile, float32 [n,2]: as many of each place, each time of another picture,
+        drawn by the seed; none where nothing counts.
 
         Args:
             most: how many; 0: as many as it is fitted on. seed: None: the configuration's.
@@ -155,21 +171,20 @@ class Tiled(Detector):
                  for turn in range(len(order))]
         drawn = [(i, places[i][place]) for turn in turns for i, place in turn
                  if place < len(places[i])]
-        tiles, of = [], []
+        tiles, of, begin = [], [], []
         for i, (y, x) in drawn:
             tile = pictures[i][:, y:y + self.tile, x:x + self.tile]
             if tile[3].any():
                 tiles.append(tile.clone())
                 of.append(i)
+                begin.append((y, x))
             if len(tiles) == most:
                 break
-        return torch.stack(tiles), np.array(of)
+        return torch.stack(tiles), np.array(of), torch.tensor(begin) / self.tile
 
-    def stitched(self, image: torch.Tensor, maps_of: typing.Callable[
-            [torch.Tensor], typing.Mapping[typing.Any, torch.Tensor]]
-            ) -> dict[typing.Any, torch.Tensor]:
+    def stitched(self, image: torch.Tensor, maps_of: MapsOf) -> dict[typing.Any, torch.Tensor]:
         """The stitched maps of [3,H,W], float32 [h,w] each; of a smaller or odd one with its rim
-        repeated beyond it, which is then cut off. maps_of: tiles [n,3,T,T] -> {name: [n,t,t]}."""
+        repeated beyond it, which is then cut off."""
         tile, sides = self.tile, image.shape[1:]
         size = [max(tile, -(-side // CELL) * CELL) for side in sides]
         down, right = (outer - side for outer, side in zip(size, sides, strict=True))
@@ -181,7 +196,8 @@ class Tiled(Detector):
         sums: dict[str, torch.Tensor] = {}
         for first in range(0, len(places), CHUNK):
             some = places[first:first + CHUNK]
-            maps = maps_of(torch.stack([image[:, y:y + tile, x:x + tile] for y, x in some]))
+            maps = maps_of(torch.stack([image[:, y:y + tile, x:x + tile] for y, x in some]),
+                           torch.tensor(some) / tile)
             for name, values in maps.items():
                 values = on_grid(values, tile)
                 cell = tile // values.shape[-1]

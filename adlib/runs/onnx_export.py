@@ -12,8 +12,9 @@ laying its alpha over black are the caller's. A run in bf16 is computed in float
 it rounds.
 
 Of a run of tiles the graph takes BATCH squares, `tiles`, uint8 [BATCH,3,T,T], to their `maps`,
-float32 [BATCH,h,h]; onnx_tiles.py, which is written beside the file, cuts, stitches and scores, as
-the metadata say. It does not ask whether a picture is foreign.
+float32 [BATCH,h,h], and `origins`, too, where its memory compares positions. onnx_tiles.py, which
+is written beside the file, cuts, stitches and scores, as the metadata say. It does not ask whether
+a picture is foreign.
 """
 from __future__ import annotations
 
@@ -42,6 +43,7 @@ from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.foreign import features_of
 from adlib.models.fused import FeatureDetector
+from adlib.models.positions import with_positions
 from adlib.models.tiles import on_grid
 from adlib.runs import onnx_resize
 from adlib.runs.inference import Reopened
@@ -120,9 +122,9 @@ class ExportedTiles(nn.Module):
         self.detector, self.scale = _in_float32(run.detector.of_squares), run.decision.scale
         self.map = run.decision.score.split(".")[0]
 
-    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+    def forward(self, tiles: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
         maps = {name: on_grid(values, tiles.shape[-1])
-                for name, values in _maps(self.detector, tiles).items()}
+                for name, values in _maps(self.detector, tiles, origins).items()}
         return maps[self.map] if self.map in maps else _sum(maps, self.scale)
 
 
@@ -136,7 +138,8 @@ def _in_float32(detector: Detector) -> Detector:
     return detector
 
 
-def _maps(detector: Detector, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+def _maps(detector: Detector, picture: torch.Tensor,
+          origins: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     x = picture.float() / 255
     if isinstance(detector, Autoencoder):
         return anomaly_maps.pixel_maps(x, detector.network(x))
@@ -144,7 +147,9 @@ def _maps(detector: Detector, picture: torch.Tensor) -> dict[str, torch.Tensor]:
     stages = [stage.half().float() for stage in backbone.stages_of(detector.backbone, x)]
     if isinstance(detector, FeatureAutoencoder):
         return {"distance": detector.errors(stages, picture)}
-    return {"distance": detector.head(backbone.grid(stages, detector.config.layers))}
+    features = backbone.grid(stages, detector.config.layers)
+    return {"distance": detector.head(
+        features if origins is None else with_positions(features, origins))}
 
 
 def _sum(maps: dict[str, torch.Tensor], scale: anomaly_maps.Scale) -> torch.Tensor:
@@ -238,9 +243,12 @@ def _of_tiles(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typ
 
     config, mask = run.config, None
     tiles = torch.zeros(BATCH, 3, config.tile_size, config.tile_size, dtype=torch.uint8)
-    torch.onnx.export(ExportedTiles(run).eval(), (tiles, ), str(path), opset_version=OPSET,
-                      input_names=["tiles"], output_names=["maps"], dynamo=True,
-                      external_data=False, verbose=False)
+    given = {"tiles": tiles}
+    if run.detector.compares_positions:
+        given["origins"] = torch.zeros(BATCH, 2)
+    torch.onnx.export(ExportedTiles(run).eval(), tuple(given.values()), str(path),
+                      opset_version=OPSET, input_names=list(given), output_names=["maps"],
+                      dynamo=True, external_data=False, verbose=False)
     if run.looked_at is not None:
         png = io.BytesIO()
         Image.fromarray(run.looked_at).save(png, "PNG")
@@ -249,7 +257,9 @@ def _of_tiles(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typ
         "tile_size": config.tile_size, "overlap": config.overlap, "scale": config.scale,
         "fill": frame.FILL, "looked_at": mask,
         "input": f"tiles: uint8 [{BATCH},3,{config.tile_size},{config.tile_size}] RGB, squares of "
-                 f"an upright picture, as {SCRIPT.name} cuts them"}
+                 f"an upright picture, as {SCRIPT.name} cuts them" + (
+                     f"; origins: float32 [{BATCH},2], where they begin, down and across, in sides "
+                     "of a square" if "origins" in given else "")}
 
 
 def _round_as_bf16(detector: nn.Module) -> None:

@@ -40,8 +40,10 @@ def look(session, picture):
     batch, total = session.get_inputs()[0].shape[0], 0
     for first in range(0, len(places), batch):
         some = (places[first:first + batch] + places[:1] * batch)[:batch]
-        maps, = session.run(["maps"], {"tiles": np.stack(
-            [pixels[:, y:y + tile, x:x + tile] for y, x in some])})
+        given = {"tiles": np.stack([pixels[:, y:y + tile, x:x + tile] for y, x in some])}
+        if len(session.get_inputs()) > 1:
+            given["origins"] = np.array(some, np.float32) / tile
+        maps, = session.run(["maps"], given)
         side = maps.shape[-1]
         cell, distance = tile // side, np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
         line = 0.5 - 0.5 * np.cos(np.pi * np.minimum(1, distance / max(1, overlap // cell)))

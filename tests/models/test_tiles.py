@@ -115,7 +115,7 @@ def test_every_place_is_learned_from_in_other_pictures(monkeypatch):
     monkeypatch.setattr(tiles, "FEWEST", 1)
     pictures = [picture(64, 256, seed=i) for i in range(6)]  # six tiles of each
     tiled = Tiled(Grey(), CONFIG)
-    framed, of = tiled.sample(pictures)
+    framed, of, origins = tiled.sample(pictures)
     places = starts(256, 64, 16)
     assert len(framed) == 16
     found = [next(x for x in places if torch.equal(pictures[i][:, :, x:x + 64], tile))
