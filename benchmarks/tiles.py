@@ -4,10 +4,12 @@ in what time and memory.
 
     python -m benchmarks.tiles --data ROOT/CATEGORY... --weights FILE [--model fused] [--most 40]
     python -m benchmarks.tiles --large 4096 3072 --weights FILE [--defects 100]
+    python -m benchmarks.tiles --places 2048 512 --weights FILE
 
 The second draws textured parts with an `--side` pixel wide square on them, 5 % of whose good ones
 may be called anomalous; good images alone are fitted on and calibrate. Everything in one process:
-the memory told is its peak.
+the memory told is its peak. The third draws long boards: in a bad one some of what belongs on one
+end is at the other. AUROC with tiles compared by place (models/by_place), and all with one memory.
 """
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ from adlib.evaluation.auroc import auroc, paired_test
 from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.fits import open_part as decided
 from adlib.evaluation.results import arrays, evaluate
+from adlib.models import by_place
 from adlib.models.detector import fit
 
 
@@ -47,6 +50,7 @@ def real(folder: Path, given: argparse.Namespace) -> list[dict[str, typing.Any]]
         rows.append({"part": folder.name, "fit": how, "images": len(labels),
                      "auroc": auroc(labels, scores[how]), "difference": difference, "p": p,
                      "au_pro_30": (results.localization or {}).get("au_pro_30"),
+                     "by_place": getattr(detector.of_squares, "by_place", None),
                      "seconds": time.perf_counter() - started})
         print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -75,6 +79,46 @@ def large(given: argparse.Namespace) -> dict[str, typing.Any]:
             "found": operating["detections"], "false": operating["false_positives"],
             "fit_s": fitted - started, "image_s": seconds, "peak_gb": resource.getrusage(
                 resource.RUSAGE_SELF).ru_maxrss / 1e6}
+
+
+def places(given: argparse.Namespace) -> list[dict[str, typing.Any]]:
+    """A row with one memory, one by place where that is chosen."""
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "boards"
+        for split, n in (("train/good", 40), ("test/good", 40), ("test/swapped", 40)):
+            for i in range(n):
+                board(root / split / f"{i:03d}.png", given.places, swapped="swapped" in split)
+        part = open_part(config(root, "tile", given))
+        for least in (np.inf, by_place.LEAST):
+            by_place.LEAST = least
+            detector = fit(part.config, part.train, part.held_out)
+            results = evaluate(detector, calibrate(detector, part), part)
+            found = detector.of_squares.by_place
+            rows.append({"model": given.model, **found._asdict(),
+                         "auroc": results.chosen["auroc"]["test"]["value"]})
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def board(path: Path, size: typing.Sequence[int], *, swapped: bool) -> None:
+    """Rectangles and discs, the same on each board, which lies up to three pixels elsewhere; on a
+    bad one a square of 96 pixels shows what belongs half a board away."""
+    width, height = size
+    drawn, rng = np.random.default_rng(5), np.random.default_rng(
+        [*path.name.encode(), len(path.parts[-2])])
+    grey, (rows, columns) = np.full((height, width), 90.0), np.ogrid[:height, :width]
+    for _ in range(width * height // 1500):
+        y, x, a, b = drawn.integers([0, 0, 6, 6], [height, width, 40, 40])
+        round_ = (rows - y)**2 + (columns - x)**2 < (a / 2)**2
+        grey[round_ if drawn.random() < 0.5 else
+             (abs(rows - y) < a / 2) & (abs(columns - x) < b / 2)] = drawn.uniform(30, 220)
+    if swapped:
+        y, x = rng.integers(16, height - 112), rng.integers(16, width // 2 - 112)
+        grey[y:y + 96, x:x + 96] = grey[y:y + 96, x + width // 2:x + width // 2 + 96]
+    grey = np.roll(grey, rng.integers(-3, 4, 2), axis=(0, 1)) + rng.normal(0, 4, grey.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path, compress_level=1)
 
 
 def draw(path: Path, size: typing.Sequence[int], side: int) -> None:
@@ -118,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="*", type=Path, default=[])
     parser.add_argument("--large", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--places", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--model", default="fused")
     for name, value in (("most", 0), ("tile-size", 256), ("overlap", 32), ("train", 50),
@@ -129,6 +174,8 @@ def main() -> None:
         real(folder, given)
     if given.large:
         print(json.dumps(large(given)))
+    if given.places:
+        places(given)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from adlib.config import Config, cache_dir
 from adlib.data import files
 from adlib.data import images as pictures
 from adlib.models import weights
+from adlib.models.by_place import with_origins
 from adlib.models.detector import Detector
 from adlib.models.fast.device import autocast, pick_device, placed, precision, spread, threads
-from adlib.models.positions import with_positions
 from adlib.models.resnet18 import BasicBlock, ResNet18
 
 BATCH = 8  # what a 2-core machine's caches like best; it changes no number but for rounding
@@ -224,7 +224,7 @@ class Grids:
                  shape: typing.Sequence[int], layers: str,
                  origins: torch.Tensor | None = None) -> None:
         """stages_of: index -> stages. shape: of the images, [N,3,S,S]. origins: where tiles begin,
-        for two channels more (positions.with_positions)."""
+        for two channels more (by_place.with_origins)."""
         self.stages_of, self.layers, self.origins = stages_of, layers, origins
         channels = width(layers) + (0 if origins is None else origins.shape[1])
         self.shape = torch.Size((shape[0], channels, *(side // STRIDES[1] for side in shape[2:])))
@@ -236,7 +236,7 @@ class Grids:
         if isinstance(index, int):
             return self[index:index + 1][0]
         found = grids(self.stages_of(index), self.layers)
-        return found if self.origins is None else with_positions(found, self.origins[index])
+        return found if self.origins is None else with_origins(found, self.origins[index])
 
 
 def layer_numbers(layers: str) -> list[int]:

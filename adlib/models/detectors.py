@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from adlib.config import InputError
-from adlib.models import positions, training
+from adlib.models import by_place, training
 from adlib.models.backbone import Grids, picked
 from adlib.models.closed_forms import Counts
 from adlib.models.coreset import coreset
@@ -49,11 +49,10 @@ class Memory(nn.Module):
     Among the patches are those of mirrored and turned good images: a few good images show few of
     the ways in which a good part may look.
 
-    Of tiles whose places go together (positions.compare) a cell is compared with good ones from around
-    its own place: two channels more say where it is, and count as distance in the search alone.
+    Tiles' features have two channels more, which say where the tile begins: where that tells more
+    than it costs (by_place.compare), a cell is compared with those of the tiles around its own.
 
     Reference: PatchCore (Roth et al., CVPR 2022), without its re-weighting of the image score.
-        Positions beside the features: PNI (Bae et al., ICCV 2023).
     """
 
     exact = True  # does the search find the nearest by float32, whatever it multiplies in?
@@ -61,17 +60,17 @@ class Memory(nn.Module):
 
     def __init__(self, bank: int = 0, pool: int = 0, width: int | None = None) -> None:
         """bank: patches to keep; 0: BANK. pool: random ones that they are chosen from; 0: POOL.
-        width: channels that are features, before those of a position; None: all."""
+        width: channels that are features, before those of an origin; None: all."""
         super().__init__()
         self.kept, self.pool, self.width = bank or BANK, pool or POOL, width
-        self.by_place: positions.Found | None = None  # what was decided of tiles
-        self.register_buffer("unit", None)  # of a position; None where it does not count
+        self.by_place: by_place.Found | None = None  # what was decided of tiles
+        self.register_buffer("origins", None)  # of the patches' tiles; None: places do not count
         self._made: tuple[typing.Any, Nearest] | None = None  # of which bank, and its search
 
     def fit(self, features: Features, seed: int = 0, views: Views | None = None,
             counts: Counts = None, of: Groups = None) -> Memory:
-        """features: of good images, as they are, of tiles with their cells' positions. views: cells
-        of mirrored and turned ones."""
+        """features: of good images, as they are, of tiles with their origins. views: cells of
+        mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
         each = features.shape[2:].numel()
         known = None if counts is None else counts.flatten().nonzero()[:, 0]
@@ -79,17 +78,16 @@ class Memory(nn.Module):
                                generator=generator)[:self.pool]
         drawn = drawn if known is None else known[drawn]
         pool, image = picked(features, drawn), drawn // each
-        self.unit = None
-        if (width := self.width or pool.shape[1]) < pool.shape[1]:
-            self.by_place = positions.compare(pool[:, :width], pool[:, width:],
-                                              image if of is None else of[image])
-            self.unit = self.by_place.unit
+        of_tiles = self.width is not None and self.width < pool.shape[1]
+        self.by_place = by_place.compare(*self._parted(pool), image if of is None else of[image]
+                                         ) if of_tiles else None
         if views is not None:
             pool, image = torch.cat([pool, views[0]]), torch.cat([image, views[1]])
         if of is not None:
             image = torch.cat([of, of.max()[None] + 1])[image]
-        pool = self.compared(pool)
+        pool, origins = self._parted(pool)
         chosen = coreset(pool, min(self.kept, len(pool)), generator)
+        self.origins = origins[chosen] if self.by_place and self.by_place.chosen else None
         self.register_buffer("bank", pool[chosen])
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
         return self
@@ -99,19 +97,26 @@ class Memory(nn.Module):
         n, _, h, w = features.shape
         search = self.search()
         return torch.cat(spread(lambda chunk: self.difference(*chunk, search).norm(dim=1),
-                                self.chunks(features, nearest), self.device)).view(n, h, w)
+                                _chunks(features, nearest), self.device)).view(n, h, w)
 
-    def compared(self, cells: torch.Tensor) -> torch.Tensor:
-        """Cells [...,C], with or without their positions, as they are compared with the bank."""
-        features = cells[..., :self.width]
-        return features if self.unit is None else torch.cat(
-            [features, cells[..., self.width:] * self.unit], dim=-1)
+    def _parted(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features, and what follows them: of tiles where they begin."""
+        width = self.width or cells.shape[1]
+        return cells[:, :width], cells[:, width:]
 
-    def chunks(self, features: torch.Tensor, nearest: Neighbours | None) -> typing.Iterator[Chunk]:
-        """The cells of [N,C,g,g] as they are compared, and their nearest where these are known."""
-        cells = self.compared(features.permute(0, 2, 3, 1).flatten(0, 2)).split(AT_ONCE)
-        known = [None] * len(cells) if nearest is None else nearest.places.flatten().split(AT_ONCE)
-        return zip(cells, known, strict=True)
+    def find(self, cells: torch.Tensor, search: Nearest,
+             own: torch.Tensor | None = None) -> torch.Tensor:
+        """Of cells [P,C] the places in the bank, int64 [P], of the nearest good ones; by place, of
+        those around their own tile, if there are any. own: bool [M], which are not compared with.
+        """
+        features, origins = self._parted(cells)
+        if self.origins is None:
+            return search(features, None if own is None else own.nonzero()[:, 0])
+        barred = by_place.elsewhere(origins, self.origins)
+        if own is not None:
+            barred |= own
+            barred[barred.all(dim=1)] = own
+        return search(features, barred)
 
     def without(self, images: torch.Tensor) -> Memory:
         """Itself: of images that a cell is not to be compared with it is told with each."""
@@ -119,12 +124,11 @@ class Memory(nn.Module):
 
     def difference(self, cells: torch.Tensor, nearest: torch.Tensor | None = None,
                    search: Nearest | None = None) -> torch.Tensor:
-        """The features of cells, as they are compared, minus those of the nearest good one: [P,C].
-        nearest: int64 [P], its place in the bank, where that is known. search: of `search`, for
-        many calls."""
+        """The features of cells minus those of the nearest good one: [P,C]. nearest: int64 [P], its
+        place in the bank, where that is known. search: of `search`, for many calls."""
         if nearest is None:
-            nearest = (search or self.search())(cells)
-        return (cells - self.bank[nearest])[:, :self.width]
+            nearest = self.find(cells, search or self.search())
+        return cells[:, :self.width] - self.bank[nearest]
 
     def nearest_other(self, cells: torch.Tensor, without: torch.Tensor, search: Nearest,
                       known: torch.Tensor | None = None) -> torch.Tensor:
@@ -133,23 +137,21 @@ class Memory(nn.Module):
         known: the nearest of all; only a cell whose nearest may not be is searched for again."""
         own = torch.isin(self.image, without)
         if own.all():
-            return search(cells) if known is None else known
-        barred = own.nonzero()[:, 0]
+            return self.find(cells, search) if known is None else known
         if known is None:
-            return search(cells, barred)
+            return self.find(cells, search, own)
         places, again = known.clone(), own[known]
         if again.any():
-            places[again] = search(cells[again], barred)
+            places[again] = self.find(cells[again], search, own)
         return places
 
     def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
         """Of all good cells, and of other images'. own: of each image its place among those fitted
         on, int64 [N]; -1 where it was none."""
-        cells = self.compared(features.permute(0, 2, 3, 1).flatten(1, 2))
-        search = self.search()
+        cells, search = features.permute(0, 2, 3, 1).flatten(1, 2), self.search()
 
         def look(i: int) -> torch.Tensor:
-            known = torch.cat([search(some) for some in cells[i].split(AT_ONCE)])
+            known = torch.cat([self.find(some, search) for some in cells[i].split(AT_ONCE)])
             return torch.stack([known, self.nearest_other(cells[i], own[i], search, known)])
 
         places = torch.stack(spread(look, range(len(features)), self.device), dim=1)
@@ -181,8 +183,8 @@ class Memory(nn.Module):
         """Of each cell the place of the nearest good one in the bank: int64 [N,h,w]."""
         n, _, h, w = features.shape
         search = self.search()
-        return torch.cat(spread(lambda chunk: search(chunk[0]), self.chunks(features, None),
-                                self.device)).view(n, h, w)
+        return torch.cat(spread(lambda some: self.find(some, search),
+                                _cells(features).split(AT_ONCE), self.device)).view(n, h, w)
 
     def search(self) -> Nearest:
         """Of the bank, made once of it as it is: that takes a quarter of what one picture's search
@@ -314,7 +316,7 @@ class SyntheticAnomalyClassifier(nn.Module):
             with rounded_products(False):  # whatever another thread does
                 return difference.norm(dim=1), self.head((difference / self.std).abs())[:, 0]
 
-        found = spread(look, self.memory.chunks(features, nearest), self.memory.device)
+        found = spread(look, _chunks(features, nearest), self.memory.device)
         distances, logits = map(torch.cat, zip(*found, strict=True))
         return distances.view(n, h, w), logits.view(n, h, w)
 
@@ -329,17 +331,29 @@ class SyntheticAnomalyClassifier(nn.Module):
         images = [(features, i, made_of[i], chosen[i]) for features, made_of, chosen in sets
                   for i in range(len(features))]
         counts = [int(chosen.sum()) for *_, chosen in images]
-        found = memory.bank.new_empty(sum(counts), memory.width)
+        found = memory.bank.new_empty(sum(counts), memory.bank.shape[1])
 
         def look(image: tuple[Features, int, torch.Tensor, torch.Tensor],
                  rows: torch.Tensor) -> None:
             features, i, without, chosen = image
-            cells = memory.compared(features[i].flatten(1).T[chosen])
+            cells = features[i].flatten(1).T[chosen]
             rows.copy_(memory.difference(cells, memory.nearest_other(cells, without, search)))
 
         spread(lambda one: look(*one), zip(images, found.split(counts), strict=True),
                self.memory.device)
         return found
+
+
+def _cells(features: torch.Tensor) -> torch.Tensor:
+    """[N,C,g,g] -> [N*g*g,C]."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _chunks(features: torch.Tensor, nearest: Neighbours | None) -> typing.Iterator[Chunk]:
+    """Cells, and their nearest where these are known."""
+    cells = _cells(features).split(AT_ONCE)
+    known = [None] * len(cells) if nearest is None else nearest.places.flatten().split(AT_ONCE)
+    return zip(cells, known, strict=True)
 
 
 def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from adlib.config import Config
 from adlib.data import corruptions, siblings
 from adlib.data.synthetic import anomalies
-from adlib.models import anomaly_maps, backbone, closed_forms, detectors
+from adlib.models import anomaly_maps, backbone, by_place, closed_forms, detectors
 from adlib.models.backbone import OnBackbone
 from adlib.models.closed_forms import Counts
 from adlib.models.detector import OWN, Fold
@@ -140,7 +140,7 @@ class FeatureDetector(OnBackbone):
 
         of: which picture each image is a tile of, int64 [N], the same for siblings; None where
             each is one of its own.
-        origins: of tiles, where each begins, float32 [N,2] (positions.with_positions).
+        origins: of tiles, where each begins, float32 [N,2] (by_place.with_origins).
         """
         index, whole = self._sample(len(images)), of is None
         good, area, of, origins = (_chosen(one, index) for one in (images, area, of, origins))
@@ -189,14 +189,19 @@ class FeatureDetector(OnBackbone):
                         _chosen(own, index))
 
     @property
-    def compares_positions(self) -> bool:
+    def by_place(self) -> by_place.Found | None:
+        """What was decided of tiles when it was fitted."""
+        return next((memory.by_place for memory in _memories(self.head)), None)
+
+    @property
+    def asks_origins(self) -> bool:
         """Does it have to be told where a tile begins?"""
-        return any(memory.unit is not None for memory in _memories(self.head))
+        return any(memory.origins is not None for memory in _memories(self.head))
 
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor,
                      origins: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """As Detector.anomaly_maps. origins: as fit's, where it `compares_positions`."""
+        """As Detector.anomaly_maps. origins: as fit's, where it `asks_origins`."""
         self.head.eval()
         # In chunks, so that memory does not grow with the number of images.
         return {"distance": torch.cat([

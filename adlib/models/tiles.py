@@ -3,7 +3,7 @@ stitched into one.
 
 What it wraps sees images of one size and knows of no tiles. It is fitted on a sample of them, the
 same number from every place, so that all tiles share what it has learned (a memory, say); if it
-takes that, it is told where they begin, for what belongs around there (models/positions). Tiles
+takes that, it is told where they begin, for what belongs around there (models/by_place). Tiles
 begin at multiples of a feature cell, so that their maps lie on one grid and nothing is resampled.
 """
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Tiled(Detector):
         as fine as the pixels would fill memory."""
         keys = [hashlib.sha256(tile.numpy()).digest() for tile in tiles]
         maps_of = self.detector.anomaly_maps
-        if placed := self.compares_positions:
+        if placed := self.asks_origins:
             keys = [key + origin.numpy().tobytes()
                     for key, origin in zip(keys, origins, strict=True)]
         known = {key: self._known[key] for key in keys if key in self._known}
@@ -100,9 +100,9 @@ class Tiled(Detector):
         return {name: torch.stack([known[key][name] for key in keys]) for name in known[keys[0]]}
 
     @property
-    def compares_positions(self) -> bool:
+    def asks_origins(self) -> bool:
         """Does the detector ask where in its picture a tile begins?"""
-        return getattr(self.detector, "compares_positions", False)
+        return getattr(self.detector, "asks_origins", False)
 
     @property
     def _by_threads(self) -> bool:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data import background, siblings
-from adlib.models import backbone
+from adlib.models import backbone, by_place
 from adlib.models.fast import device as devices
 from adlib.models.fused import MOST, FeatureDetector
 from adlib.report import suspects
@@ -71,7 +71,12 @@ def introduce(part: Part, detector: Detector) -> None:
 
 
 def show_training(run: Run, detector: Detector) -> None:
-    """The loss curve of a detector that was trained; a sentence where nothing was."""
+    """How tiles are compared, and the loss curve of a detector that was trained; a sentence where
+    nothing was."""
+    if found := getattr(detector.of_squares, "by_place", None):
+        figures.say(t("run.by_place" if found.chosen else "run.one_memory",
+                      cost=found.cost, gain=found.gain, times=by_place.TIMES,
+                      least=by_place.LEAST))
     if not detector.history:
         figures.say(t("run.nothing_trained"))
         return

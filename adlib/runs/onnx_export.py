@@ -12,7 +12,7 @@ laying its alpha over black are the caller's. A run in bf16 is computed in float
 it rounds.
 
 Of a run of tiles the graph takes BATCH squares, `tiles`, uint8 [BATCH,3,T,T], to their `maps`,
-float32 [BATCH,h,h], and `origins`, too, where its memory compares positions. onnx_tiles.py, which
+float32 [BATCH,h,h], and `origins`, too, where it compares by place. onnx_tiles.py, which
 is written beside the file, cuts, stitches and scores, as the metadata say. It does not ask whether
 a picture is foreign.
 """
@@ -38,12 +38,12 @@ from adlib.data import files, frame, reading
 from adlib.evaluation.conformal import UPPER
 from adlib.models import anomaly_maps, backbone
 from adlib.models.autoencoders import Autoencoder
+from adlib.models.by_place import with_origins
 from adlib.models.detector import Detector
 from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.foreign import features_of
 from adlib.models.fused import FeatureDetector
-from adlib.models.positions import with_positions
 from adlib.models.tiles import on_grid
 from adlib.runs import onnx_resize
 from adlib.runs.inference import Reopened
@@ -149,7 +149,7 @@ def _maps(detector: Detector, picture: torch.Tensor,
         return {"distance": detector.errors(stages, picture)}
     features = backbone.grid(stages, detector.config.layers)
     return {"distance": detector.head(
-        features if origins is None else with_positions(features, origins))}
+        features if origins is None else with_origins(features, origins))}
 
 
 def _sum(maps: dict[str, torch.Tensor], scale: anomaly_maps.Scale) -> torch.Tensor:
@@ -244,7 +244,7 @@ def _of_tiles(run: Reopened, path: Path) -> tuple[onnx.ModelProto, dict[str, typ
     config, mask = run.config, None
     tiles = torch.zeros(BATCH, 3, config.tile_size, config.tile_size, dtype=torch.uint8)
     given = {"tiles": tiles}
-    if run.detector.compares_positions:
+    if run.detector.asks_origins:
         given["origins"] = torch.zeros(BATCH, 2)
     torch.onnx.export(ExportedTiles(run).eval(), tuple(given.values()), str(path),
                       opset_version=OPSET, input_names=list(given), output_names=["maps"],

@@ -15,7 +15,7 @@ from adlib.config import Config
 from adlib.data import part
 from adlib.evaluation import calibration
 from adlib.evaluation import results as evaluation
-from adlib.models import registry
+from adlib.models import by_place, registry
 from adlib.report import run_page
 from adlib.report.display import charts, gallery, reference_figures
 from adlib.report.words.i18n import Text
@@ -113,8 +113,21 @@ def test_without_an_attainable_threshold_nothing_counts_as_missed(run, displayed
 def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
     empty = types.SimpleNamespace(test=(), category=None)
     run_page.show_result(None, empty, None, None, None)
-    run_page.show_training(None, types.SimpleNamespace(history=[]))
+    run_page.show_training(None, types.SimpleNamespace(history=[], of_squares=None))
     assert len(displayed) == 1 and "Nothing was trained" in displayed[0]
+
+
+@pytest.mark.parametrize(("chosen", "said"), [
+    (True, "Squares are compared by place, with good ones from around their own: what belongs "
+           "elsewhere comes to lie 150% farther from the nearest good patch by that, and what is "
+           "good 2.0%."),
+    (False, "All squares share one memory, wherever they lie: compared by place, what belongs "
+            "elsewhere would come to lie 150% farther from the nearest good patch, and what is "
+            "good 2.0%; it would have to be at least 30 times as much, and 10%.")])
+def test_it_says_whether_squares_are_compared_by_place(displayed, chosen, said):
+    squares = types.SimpleNamespace(by_place=by_place.Found(chosen, 0.02, 1.5))
+    run_page.show_training(None, types.SimpleNamespace(history=[], of_squares=squares))
+    assert said in english(displayed[0]).text and len(displayed) == 2
 
 
 def results(where, scores, chosen=""):

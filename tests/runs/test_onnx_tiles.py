@@ -16,6 +16,7 @@ from adlib.data import files
 from adlib.runs import inference, onnx_export
 from tests import handmade
 from tests.evaluation.test_frames import SMALL, category
+from tests.models.test_by_place import two_zones
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra: pip install -e '.[onnx]'")
 pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
@@ -58,6 +59,27 @@ def test_the_script_says_what_the_run_says(tmp_path, model, score, scale):
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["threshold"]) == run.threshold.value
     assert json.loads(known["score"]) == run.decision.score
+
+
+def test_a_memory_that_compares_by_place_is_told_where_squares_begin(tmp_path):
+    for i, split in enumerate(["train/good"] * 12 + ["test/good", "test/swapped"]):
+        path = tmp_path / "data" / "strip" / split / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(two_zones(i, swapped="swapped" in split)[0].numpy()).save(path)
+    folder, *_ = handmade.spine(Config(**SMALL, model="fused", fit="tile", data_root=str(
+        tmp_path / "data"), reports=str(tmp_path / "reports")))
+    run = inference.reopen(folder)
+    assert run.detector.asks_origins
+    session, script = exported(folder, tmp_path / "out.onnx")
+    assert [one.name for one in session.get_inputs()] == ["tiles", "origins"]
+    scores = []
+    for path in sorted((tmp_path / "data").rglob("test/*/*.png")):
+        expected = run.scores(run.decode(path).given[None])[0]
+        with Image.open(path) as picture:
+            found, *_ = script.look(session, picture.convert("RGB"))
+        assert found == pytest.approx(expected, rel=2e-3, abs=2e-3)
+        scores.append(expected)
+    assert scores[0] < scores[1]  # good, swapped
 
 
 def test_it_needs_no_adlib(tmp_path):

@@ -43,14 +43,17 @@ class Nearest:
         self.products = products.to(self.device)
 
     def __call__(self, cells: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 [P,C] -> int64 [P], places in the bank, but for those that are barred (int64)."""
+        """float32 [P,C] -> int64 [P], places in the bank, but for those that are barred: int64, for
+        all of them, or bool [P,M]."""
         away = cells - self.centre
         added = cells.new_ones(len(cells), self.products.shape[1] - cells.shape[1])
         if self.settles:  # each value is at most what it would be unrounded
             error = added[:, 2] = ERROR * away.norm(dim=1)
         with rounded_products(self.rounded):
             values = torch.cat([away, added], dim=1).to(self.device) @ self.products.T
-        if barred is not None:  # by numbers: by truth values it takes as long as half the search
+        if barred is not None and barred.dtype == torch.bool:  # that takes as long as half a search
+            values = values.masked_fill(barred.to(self.device), torch.inf)
+        elif barred is not None:
             values[:, barred.to(self.device)] = torch.inf
         nearest = _least(values)
         if not self.settles:

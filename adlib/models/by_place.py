@@ -1,0 +1,69 @@
+"""Tiles by place: is a cell compared with all good ones, or with those of the tiles around its own?
+
+A connector's pin is good where pins belong, and a fault on the housing. Where a part lies alike in
+every picture, a memory that knows places sees that; where it does not, places would part what
+belongs together. Which is so is decided from good pictures alone.
+"""
+from __future__ import annotations
+
+import typing
+
+import torch
+
+from adlib.models.fast.device import rounded_products
+
+REACH = 1.001  # sides of a tile, up to which another one that begins there is around it
+# If what belongs elsewhere comes to lie farther from the nearest good cell by so large a share, and
+# so many times as large a one as what is at home does, it is compared by place.
+LEAST, TIMES = 0.1, 30
+ASKED = 1000  # good cells that are looked at
+
+
+class Found(typing.NamedTuple):
+    """What comparing by place does to the mean distance of cells to the nearest of other images."""
+    chosen: bool
+    cost: float  # by which share good cells lie farther from it
+    gain: float  # and good cells that are put to another one's place
+
+
+def with_origins(features: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:
+    """Features of tiles [N,C,g,g] with two channels more: where the tile begins in its picture,
+    down and across, in its sides. origins: float32 [N,2]."""
+    everywhere = origins[:, :, None, None].expand(-1, -1, *features.shape[2:])
+    return torch.cat([features, everywhere], dim=1)
+
+
+def elsewhere(origins: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """Which of some tiles, that begin at `of` [M,2], do not lie around those that begin at origins
+    [P,2]: bool [P,M]; none of them for one around which there are none."""
+    far = torch.zeros(len(origins), len(of), dtype=torch.bool)
+    for axis in range(2):
+        far = far | ((origins[:, axis, None] - of[:, axis]).abs() > REACH)
+    return far & ~far.all(dim=1, keepdim=True)
+
+
+def compare(cells: torch.Tensor, origins: torch.Tensor, image: torch.Tensor) -> Found:
+    """Are cells to be compared by place?
+
+    Args:
+        cells: float32 [P,C], random good ones. origins: [P,2], of their tiles. image: int64 [P],
+            that each is of.
+    """
+    asked = slice(0, ASKED)
+    with rounded_products(False):
+        distances = torch.cdist(cells[asked], cells)
+    distances.masked_fill_(image[asked, None] == image, torch.inf)
+    nearest = distances.amin(dim=1)
+
+    def around(origins_asked: torch.Tensor) -> torch.Tensor:
+        return distances.masked_fill(elsewhere(origins_asked, origins), torch.inf).amin(dim=1)
+
+    home = around(origins[asked])
+    abroad = around(origins[asked].roll(1, dims=0))  # they are in no order: another one's place
+    known = home.isfinite() & abroad.isfinite()  # there is another image there
+    if not known.any():
+        return Found(False, 0.0, 0.0)
+    nearest, home, abroad = (max(float(one[known].mean()), 1e-12)
+                             for one in (nearest, home, abroad))
+    cost, gain = home / nearest - 1, abroad / home - 1
+    return Found(bool(known.float().mean() > 0.5 and gain > max(TIMES * cost, LEAST)), cost, gain)
