@@ -11,6 +11,7 @@ from adlib.config.old_names import (
 )
 from adlib.config.parameters import (
     DETECTORS,
+    FEATURE_MODELS,
     FITS,
     FITTED_IN_SECONDS,
     KINDS,

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from adlib.config import (
+    FEATURE_MODELS,
     LANGUAGES,
     OWN,
     RENAMED_FILES,
@@ -146,6 +147,11 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     whole = [_config(grid, name, category, seed, place, weights)
              for category in grid.categories or on_disk for name in grid.configs
              for seed in grid.seeds]
+    for config in whole:
+        if config.name in grid.after.get("how_many", ()) and config.model not in FEATURE_MODELS:
+            raise InputError(f"{grid.path}: how_many: {config.name} is {config.model}, and it is "
+                             "measured on a frozen ResNet18's features; take a configuration such "
+                             "as fused")
     configs = _filter(whole, only)
     command = _command(grid.path, data_root, reports, weights, exclude)
     notebooks, folder, tasks = study_root() / "notebooks", Path(place["reports"]), []

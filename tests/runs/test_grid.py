@@ -123,14 +123,16 @@ def test_limits_are_planned_with_their_run_only(project, only, limits):
 
 
 def test_how_many_pictures_a_run_takes_is_a_task_of_its_own(project):
-    write(project, "study", {**STUDY, "limits": ["cae_mse"], "how_many": ["resnet_ssim"]})
+    write(project, "patches", {"name": "patches", "model": "memory"})
+    write(project, "study", {**STUDY, "configs": ["cae_mse", "patches"], "limits": ["cae_mse"],
+                             "how_many": ["patches"]})
     tasks = grid.plan("params/grids/study.yaml", only="category=zipper,seed=0")
     assert [task.kind for task in tasks] == ["eda", "run", "run", "limits", "how_many",
                                              "comparison"]
     found = tasks[4]
-    assert found.title == "zipper resnet_ssim how many" and found.after is tasks[2]
+    assert found.title == "zipper patches how many" and found.after is tasks[2]
     assert found.notebook == project / "notebooks" / "08_how_many.ipynb"
-    assert found.note == project / "reports" / "how_many" / "zipper" / "resnet_ssim" / (
+    assert found.note == project / "reports" / "how_many" / "zipper" / "patches" / (
         "how_many.json") == found.output.with_name("how_many.json")
 
 
@@ -231,6 +233,7 @@ def test_a_weights_file_that_is_not_there_is_said_before_a_run_is_touched(projec
     ({**STUDY, "limits": []}, "limits is .*at least one"),
     ({**STUDY, "limits": "cae_mse"}, "limits is 'cae_mse'; give a list"),
     ({**STUDY, "how_many": ["fuse"]}, "how_many: no configuration 'fuse'"),
+    ({**STUDY, "how_many": ["cae_mse"]}, "how_many: cae_mse is cae, .* features; take .* fused"),
     ({**STUDY, "limit": ["cae_mse"]}, "unknown key 'limit'; did you mean 'limits'"),
     ({"config": ["cae_mse"]}, "unknown key 'config'; did you mean 'configs'"),
     ({"name": "other"}, "name is 'other'.*'bad'"),
