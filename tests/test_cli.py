@@ -157,6 +157,9 @@ def test_check_of_a_detector_of_ones_own(capsys, tmp_path):
     assert cli.main(["check", f"{path}:MeanImage"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  its maps are [N,h,w]" in out and "not ready" in out
+    path.write_text(DETECTOR.replace("def fit(", "def train("))
+    assert cli.main(["check", str(path)]) == 1
+    assert "MeanImage has no method fit(images)" in capsys.readouterr().out
     assert "no file" in fails(capsys, "check", tmp_path / "gone.py")
     (tmp_path / "picture.png").touch()
     assert "is no Python file" in fails(capsys, "check", tmp_path / "picture.png")

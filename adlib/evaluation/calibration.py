@@ -286,8 +286,8 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
     values = np.asarray(values, float)
     if values.shape != (len(images), ) or not np.isfinite(values).all():
         what = "NaN or infinity" if values.shape == (len(images), ) else f"shape {values.shape}"
-        raise InputError(f"{own.where}: gave {what} for {len(images)} images; give [N], a finite "
-                         "number an image")
+        raise InputError(f"{own.where}{own.line} gave {what} for {len(images)} images; give [N], a "
+                         "finite number an image")
     table[own.where] = values
 
 

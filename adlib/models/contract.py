@@ -74,10 +74,12 @@ def named(given: str) -> str:
     if path.suffix != ".py":
         raise InputError(f"{given} is no Python file; give FILE.py or FILE.py:CLASS")
     source = registry.load_module(path, given)
-    names = [name for name, kind in vars(source).items()
-             if inspect.isclass(kind) and kind.__module__ == source.__name__
-             and all(callable(getattr(kind, need, None)) for need in ("fit", "anomaly_maps"))]
-    if not names:
+    methods = {name: sum(callable(getattr(kind, need, None)) for need in ("fit", "anomaly_maps"))
+               for name, kind in vars(source).items()
+               if inspect.isclass(kind) and kind.__module__ == source.__name__}
+    most = max(methods.values(), default=0)  # of a class that has but one, the other is missing
+    names = [name for name, count in methods.items() if count == most]
+    if not most:
         raise InputError(f"{Path(given).name} holds no class with fit(images) and "
                          "anomaly_maps(images); docs/your_detector.md has one to begin with")
     if names[1:]:

@@ -118,9 +118,8 @@ class OwnDetector(Detector):
             maps = {"map": maps}
         wrong = [name for name in maps if "." in str(name) or str(name) in ("", "sum")]
         if wrong or not maps:
-            raise InputError(f"{self.where}: anomaly_maps gave "
-                             f"{f'a map named {wrong[0]!r}' if wrong else 'no map'}; give one map "
-                             "or several by names without a dot, and none named 'sum'")
+            raise InputError(f"{self._gave} {f'a map named {wrong[0]!r}' if wrong else 'no map'}; "
+                             "give one map or several by names without a dot, and none named 'sum'")
         return {str(name): self._checked(str(name), values, len(images))
                 for name, values in maps.items()}
 
@@ -136,20 +135,25 @@ class OwnDetector(Detector):
             with _one_sentence(self.where, "load"):
                 self.subject.load({name: value.numpy() for name, value in state.items()})
 
+    @property
+    def _gave(self) -> str:
+        """How a sentence about its maps begins, with the line that they come from."""
+        return f"{self.where}: anomaly_maps{_first_line(self.subject.anomaly_maps)} gave"
+
     def _checked(self, name: str, values: object, n: int) -> torch.Tensor:
         try:
             values = torch.as_tensor(values).detach().cpu()
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{self.where}: anomaly_maps gave {type(values).__name__} for "
-                             f"{name!r}; give a tensor or array [N,h,w]") from None
+            raise InputError(f"{self._gave} {type(values).__name__} for {name!r}; give a tensor or "
+                             "array [N,h,w]") from None
         if values.ndim != 3 or len(values) != n or not values[0:1].numel() and n:
-            raise InputError(f"{self.where}: anomaly_maps gave shape {tuple(values.shape)} for "
-                             f"{name!r} of {n} images; give [N,h,w], here ({n}, h, w)")
+            raise InputError(f"{self._gave} shape {tuple(values.shape)} for {name!r} of {n} images; "
+                             f"give [N,h,w], here ({n}, h, w)")
         values = values if values.is_floating_point() else values.float()
         values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
         if bad := int((~torch.isfinite(values)).flatten(1).any(dim=1).sum()) if n else 0:
-            raise InputError(f"{self.where}: anomaly_maps gave NaN or infinity in {name!r} of "
-                             f"{bad} of {n} images; give finite numbers")
+            raise InputError(f"{self._gave} NaN or infinity in {name!r} of {bad} of {n} images; "
+                             "give finite numbers")
         return values
 
 
@@ -191,6 +195,12 @@ def takes(function: typing.Callable, name: str) -> bool:
         return False
 
 
+def _first_line(function: typing.Callable) -> str:
+    """" (FILE.py, line N)" of a function; "" where that cannot be known."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+
+
 def _construct(made: typing.Callable, config: Config) -> object:
     options = json.loads(config.options) if config.options else {}
     try:
@@ -208,7 +218,7 @@ def _guarded(function: typing.Callable, where: str) -> typing.Callable:
         with _one_sentence(where, "call"):
             return function(*values)
     call.parameters = len(inspect.signature(function).parameters)
-    call.where = where
+    call.where, call.line = where, _first_line(function)
     return call
 
 
@@ -230,7 +240,7 @@ def _one_sentence(where: str, what: str) -> typing.Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__)
                   if frame.filename not in (__file__, contextlib.__file__)]
         own = [frame for frame in frames if "site-packages" not in frame.filename] or frames

@@ -292,9 +292,10 @@ def _single(path: Path, content: Values) -> Grid:
 
 
 def _configuration(grid: Path, name: str) -> tuple[str, Values]:
-    """A configuration's name and settings: its file lies beside the grid, or in `configurations`
-    beside or below the grid's folder."""
-    folders = (grid.parent, grid.parent.parent / "configurations", grid.parent / "configurations")
+    """A configuration's name and settings: its file lies beside the grid, in `configurations`
+    beside or below the grid's folder, or is one of the study's own."""
+    folders = (grid.parent, grid.parent.parent / "configurations", grid.parent / "configurations",
+               study_root() / "params" / "configurations")
     for now in (name, RENAMED_FILES.get(name, name)):
         for path in (folder / f"{now}.yaml" for folder in folders):
             if path.is_file() and path != grid:
@@ -306,8 +307,8 @@ def _configuration(grid: Path, name: str) -> tuple[str, Values]:
                 content.pop("name", None)
                 return now, _settings(content, str(path))
     others = {path.stem for folder in folders for path in folder.glob("*.yaml")} - {grid.stem}
-    raise InputError(f"{grid}: there is no configuration file {name}.yaml beside it or in "
-                     f"{folders[1]}{did_you_mean(name, others)}")
+    raise InputError(f"{grid}: there is no configuration file {name}.yaml beside it, in "
+                     f"{folders[1]} or among the study's{did_you_mean(name, others)}")
 
 
 def _named_like_file(path: Path, content: Values) -> None:

@@ -159,7 +159,8 @@ def returning(what):
 
 
 @pytest.mark.parametrize(("what", "sentence"), [
-    (lambda maps: maps[:, None], r"my.py:Returns: anomaly_maps gave shape \(4, 1, 32, 32\) for "
+    (lambda maps: maps[:, None], r"my.py:Returns: anomaly_maps \(test_registry.py, line [1-9]\d*\) "
+                                 r"gave shape \(4, 1, 32, 32\) for "
                                  r"'map' of 4 images; give \[N,h,w\], here \(4, h, w\)"),
     (lambda maps: maps[:3], r"gave shape \(3, 32, 32\) for 'map' of 4 images"),
     (lambda maps: maps.mean(dim=(1, 2)), r"gave shape \(4,\) for 'map'"),
@@ -168,8 +169,8 @@ def returning(what):
     (lambda maps: maps / 0 * 0, "gave NaN or infinity in 'map' of 4 of 4 images; give finite"),
     (lambda maps: torch.where(maps == maps[0].max(), torch.inf, maps),
      "gave NaN or infinity in 'map' of [1-4] of 4 images"),
-    (lambda maps: "map", "anomaly_maps gave str for 'map'; give a tensor or array"),
-    (lambda maps: None, "anomaly_maps gave NoneType for 'map'; give a tensor or array"),
+    (lambda maps: "map", "gave str for 'map'; give a tensor or array"),
+    (lambda maps: None, "gave NoneType for 'map'; give a tensor or array"),
     (lambda maps: {}, "gave no map"), (lambda maps: {"sum": maps}, "gave a map named 'sum'; give"),
     (lambda maps: {"layer.1": maps}, "gave a map named 'layer.1'; give one map or several")],
     ids=["channels", "images", "scores", "empty", "of two", "nan", "inf", "text", "nothing",
@@ -211,6 +212,18 @@ def test_a_fit_that_raises_is_told_with_file_and_line(own, course_root, tmp_path
                                          r"\(my_detector.py, line 4\)$") as caught:
         fit(config, part.train)
     assert "\n" not in str(caught.value) and isinstance(caught.value.__cause__, IndexError)
+
+
+def test_a_fit_that_ends_the_process_is_told_with_file_and_line(own, course_root, tmp_path):
+    model = own("""
+        import sys
+        class Ends:
+            def fit(self, images): sys.exit(3)
+            def anomaly_maps(self, images): ...
+    """) + ":Ends"
+    detector = registry.build(configured(course_root, tmp_path, model=model))
+    with pytest.raises(InputError, match=r"fit failed with SystemExit: 3 \(my_detector.py, line 5"):
+        detector.fit(IMAGES)
 
 
 def test_what_anomaly_maps_raises_inside_torch_names_the_users_line(own, course_root, tmp_path):
@@ -353,10 +366,10 @@ def test_a_score_that_raises_names_the_line(own, course_root, tmp_path):
 
 def test_a_score_that_is_no_number_an_image_is_told(own, course_root, tmp_path):
     score = own("def odd(maps): return np.zeros(7)\n") + ":odd"
-    with pytest.raises(InputError, match=r":odd: gave shape \(7,\) for \d+ images; give \[N\]"):
+    with pytest.raises(InputError, match=r":odd \(my_detector.py, line \d+\) gave shape \(7,\) for \d+ images; give \[N\]"):
         spine(configured(course_root, tmp_path, score=score))
     score = own("def odd(maps): return np.full(len(maps['squared']), np.nan)\n") + ":odd"
-    with pytest.raises(InputError, match=":odd: gave NaN or infinity"):
+    with pytest.raises(InputError, match=r":odd \(.*\) gave NaN or infinity"):
         spine(configured(course_root, tmp_path, score=score))
 
 

@@ -344,6 +344,17 @@ def test_a_grid_finds_its_configurations_beside_it(project, place):
     assert grid.read(folder / "all.yaml").configs == {"one": {"model": "cae", "epochs": 7}}
 
 
+def test_a_grid_of_ones_own_folder_may_name_the_studys_configurations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "all.yaml"
+    place.write_text("configs: [fused, mine]\n")
+    (tmp_path / "mine.yaml").write_text("model: mine.py:Mean\n")
+    assert [values["model"] for values in grid.read(place).configs.values()] == [
+        "fused", "mine.py:Mean"]
+    (tmp_path / "fused.yaml").write_text("model: memory\n")  # its own comes first
+    assert grid.read(place).configs["fused"]["model"] == "memory"
+
+
 def test_a_detector_of_ones_own_runs_in_the_feature_notebook_with_its_options(project):
     path = write(project, "mine", {"model": "mine.py:Mean", "options": {"k": 3},
                                    "score": "mine.py:top"})
