@@ -120,7 +120,7 @@ class AnomalibDetector(Detector):
 def _module(name: str, config: Config) -> tuple[nn.Module, str]:
     """anomalib's LightningModule with the study's weights in its frozen backbone, and where they
     came from. Not in eval mode: Lightning trains a module in the mode it finds."""
-    timm, kind = _imported("timm"), getattr(_imported("anomalib.models"), name)
+    kind, timm = getattr(_imported("anomalib.models"), name), _imported("timm")
     accepted = inspect.signature(kind).parameters
     options = json.loads(config.options) if config.options else {}
     check_known(options, set(accepted) - set(GIVEN),

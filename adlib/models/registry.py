@@ -119,7 +119,7 @@ class OwnDetector(Detector):
         wrong = [name for name in maps if "." in str(name) or str(name) in ("", "sum")]
         if wrong or not maps:
             raise InputError(f"{self._gave} {f'a map named {wrong[0]!r}' if wrong else 'no map'}; "
-                             "give one map or several by names without a dot, and none named 'sum'")
+                             "give one map or several by names without a dot, none named 'sum'")
         return {str(name): self._checked(str(name), values, len(images))
                 for name, values in maps.items()}
 
@@ -147,8 +147,8 @@ class OwnDetector(Detector):
             raise InputError(f"{self._gave} {type(values).__name__} for {name!r}; give a tensor or "
                              "array [N,h,w]") from None
         if values.ndim != 3 or len(values) != n or not values[0:1].numel() and n:
-            raise InputError(f"{self._gave} shape {tuple(values.shape)} for {name!r} of {n} images; "
-                             f"give [N,h,w], here ({n}, h, w)")
+            raise InputError(f"{self._gave} shape {tuple(values.shape)} for {name!r} of {n} "
+                             f"images; give [N,h,w], here ({n}, h, w)")
         values = values if values.is_floating_point() else values.float()
         values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
         if bad := int((~torch.isfinite(values)).flatten(1).any(dim=1).sum()) if n else 0:
