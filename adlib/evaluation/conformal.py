@@ -148,7 +148,7 @@ def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def min_calibration_size(target_fpr: float) -> int:
-    """The fewest good images that support a false-positive rate: 19 for 5 %."""
+    """The fewest good images that support a false-positive rate: 19 for 5%."""
     return math.ceil(1 / max(target_fpr, 1e-12) - 1e-9) - 1  # what is less overflows
 
 

@@ -32,7 +32,7 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
 
     Returns:
         A row a kind, then `all`, then `good`: kind, pictures, foreign and anomalous (how many are
-        called so), refused (either), rate = refused / pictures, low and high (95 %,
+        called so), refused (either), rate = refused / pictures, low and high (95%,
         Clopper-Pearson). A run of tiles scores what it does not call foreign, laid out in the size
         of a good picture.
         `good` are the good pictures, each by what was fitted on the other folds: its foreign ones

@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
     from adlib.evaluation.calibration import Decision
 
 MOST_LAPSES, MOST_FPR = 0.1, 0.5
-# deviation of the prior of slope times span: the rise from 5 % to 95 % takes an eighth of the span
+# deviation of the prior of slope times span: the rise from 5% to 95% takes an eighth of the span
 STEEPEST = 50.0
 LEVEL = 0.95  # of the interval
 # where the fit starts, in spans

@@ -14,7 +14,7 @@ from adlib.models.foreign import Foreign
 
 MOST = 500  # good images that tell foreign ones, as in fused
 # Of good parts, beside target_fpr; foreign pictures lie far out, so that little is lost by it. With
-# a calibration picture's share, 1/(n+1), it stays below 1 % from n = 100 on.
+# a calibration picture's share, 1/(n+1), it stays below 1% from n = 100 on.
 FOREIGN_FPR = 0.001
 
 

@@ -196,7 +196,7 @@ def operating_of(table: pd.DataFrame, prefix: str = "") -> dict[str, Entry]:
     """False positives and detections at the label-free threshold, and the best-F1 threshold.
 
     Returns:
-        {split: {false_positives, detections: {count, n, rate, low, high} (Clopper-Pearson, 95 %),
+        {split: {false_positives, detections: {count, n, rate, low, high} (Clopper-Pearson, 95%),
         oracle_f1: {threshold, f1, false_positives, detections}, which uses test labels}}; None
         where there are no predictions, or no labels of both classes.
     """
@@ -291,7 +291,7 @@ def locate(part: Part, maps: np.ndarray, native: Lazy | None = None
 def auroc_of(table: pd.DataFrame, score: str = "score") -> dict[str, Entry]:
     """{split: {value, low, high, n_good, n_anomalous, why_absent}}.
 
-    low and high: the 95 % interval for the finite test set (DeLong, on the logit scale). Where a
+    low and high: the 95% interval for the finite test set (DeLong, on the logit scale). Where a
     split lacks a class, or all labels, these are None, and why_absent no_good, no_anomalous or
     no_labels.
     """

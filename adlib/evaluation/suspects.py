@@ -92,7 +92,7 @@ def left_out(good: ImageSet, config: Config) -> list[dict[str, typing.Any]]:
 
 
 def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
-    """The mean of the top 1 % of each picture's map, whose cells are compared with the nearest one
+    """The mean of the top 1% of each picture's map, whose cells are compared with the nearest one
     of each other picture, AMONG of these at most, and take the first and the third distance:
     float64 [2,N]."""
     network, _ = backbone.load_backbone(config)

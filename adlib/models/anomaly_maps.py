@@ -3,8 +3,8 @@
 A score is a map and a reduction, "ssim.max" say. Maps of the autoencoders: `squared` error; `ssim`,
 1 - SSIM; `gradient`, 1 - gradient-magnitude similarity (Xue, Zhang, Mou and Bovik, IEEE TIP 2014);
 `sum`, the three in deviations of held-out good images. Feature detectors have one map, `distance`.
-Reductions: `mean`; `max` and `top1` (mean of the highest 1 %) of the map smoothed by a Gaussian of
-1/64 of its side. Of a picture that is looked at by tiles, a tile's side and a tile's 1 %: a defect
+Reductions: `mean`; `max` and `top1` (mean of the highest 1%) of the map smoothed by a Gaussian of
+1/64 of its side. Of a picture that is looked at by tiles, a tile's side and a tile's 1%: a defect
 that a tile of its size shows is not less so in a larger picture.
 
 Cells that do not count (data.frame) have the lowest value of those that do, and enter no score.
@@ -100,7 +100,7 @@ def smooth(maps: np.ndarray, view: View = WHOLE) -> np.ndarray:
 
 
 def reduce(maps: np.ndarray, how: str, view: View = WHOLE) -> np.ndarray:
-    """[N,h,w] -> float64 [N]: `mean`, `max`, or `top1`, the mean of the highest 1 % of the cells
+    """[N,h,w] -> float64 [N]: `mean`, `max`, or `top1`, the mean of the highest 1% of the cells
     (at least one); of those that count."""
     cells = view.cells(maps.shape)
     images = [maps.reshape(len(maps), -1)] if cells is None else [

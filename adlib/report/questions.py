@@ -171,7 +171,7 @@ def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 
 def places(found: pd.DataFrame) -> pd.DataFrame:
-    """AU-PRO up to 30 % of `localization` as cells; to be read, all four metrics."""
+    """AU-PRO up to 30% of `localization` as cells; to be read, all four metrics."""
     metrics = found[["au_pro_30", "au_pro_05", "pixel_auroc", "pixel_ap"]]
     said = with_texts(found, group=map(group, found["group"]))
     return _cells(said, "configuration", ("category", "group"), "au_pro_30").assign(

@@ -3,7 +3,7 @@
 Pillow's antialiased bilinear: a pixel is the mean of those that a triangle about its centre covers,
 by weights in units of 2^-22, rounded to a grey level; along the lines, then along the columns.
 ONNX has an antialiased Resize, whose weights come from float32 coordinates: of a thousand pixels
-one is a grey level off, which moved scores by 0.6 %, and other runtimes than onnxruntime leave the
+one is a grey level off, which moved scores by 0.6%, and other runtimes than onnxruntime leave the
 antialiasing out. Here weights come from the picture's size in float64, in which the sums are exact.
 """
 from __future__ import annotations

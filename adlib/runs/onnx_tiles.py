@@ -53,7 +53,7 @@ def look(session, picture):
             total[:, y // cell:y // cell + side, x // cell:x // cell + side] += (
                 line[:, None] * line * np.stack([one, np.ones_like(one)]))
     values = total[0] / total[1]
-    # A mean of the cells that count, and the score: the highest of a square's 1 %.
+    # A mean of the cells that count, and the score: the highest of a square's 1%.
     share = counts.reshape(height // cell, cell, width // cell, cell).mean(axis=(1, 3))
     cells = share > 0.499 if (share > 0.499).any() else share > 0
     sigma, (name, how) = max(1, side / 64), json.loads(known["score"]).split(".")

@@ -38,7 +38,7 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
 
     Args:
         folder: of a finished run.
-        pictures: good ones, taken as those to come will be; 19 are the least for 5 %.
+        pictures: good ones, taken as those to come will be; 19 are the least for 5%.
         out: where the new folder is made; none may be there.
 
     Raises:

@@ -169,6 +169,7 @@ def predictions_summary(record: Record) -> str:
     n = verdicts.total() + len(unread)
     text = (f"{n} picture{'s' * (n != 1)}: {verdicts['anomalous']} anomalous, "
             f"{verdicts['foreign']} foreign, {verdicts['good']} good")
+    text += f", {verdicts['']} without a verdict" if verdicts[""] else ""
     text += f", {len(unread)} cannot be read: {', '.join(unread)}" if unread else ""
     if verdicts[""]:
         text += ". The run had too few good images for a threshold: sort by score"

@@ -308,7 +308,7 @@ def _place(base: np.ndarray, rng: np.random.Generator,
 
 
 def _sides(rng: np.random.Generator) -> tuple[float, float]:
-    """Height and width of a piece as shares of the image's side: 0.2 % to 4 % of its area, from
+    """Height and width of a piece as shares of the image's side: 0.2% to 4% of its area, from
     compact to long."""
     area, ratio = rng.uniform(0.002, 0.04), np.exp(rng.uniform(-1.5, 1.5))
     return min(0.5, (area * ratio)**0.5), min(0.5, (area / ratio)**0.5)

@@ -194,7 +194,7 @@ def _facts(about: dict[str, typing.Any]) -> list[tuple[Text, str]]:
 
 
 def _figures(folder: Path, target_fpr: float) -> list[tuple[Text, str, str]]:
-    """What a finished run comes to, for the top of its page: name, number, 95 % interval."""
+    """What a finished run comes to, for the top of its page: name, number, 95% interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
     decided = comparison.is_attainable(metrics, target_fpr)

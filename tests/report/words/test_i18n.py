@@ -36,7 +36,7 @@ FAMILIES = {
     "suspect": set(suspects.REASONS),
     "change": set(conditions.CAUSES.values()), "measured": set(conditions.MEASURED),
     "verdict": {"good", "anomalous", "foreign", "none", "unread"},
-    "map": {"squared", "ssim", "gradient", "sum", "distance"},
+    "map": {"squared", "ssim", "gradient", "sum", "distance", "map"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",
                 "gradient", "the anomaly", "a patch", "its nearest good one", "as it is",
@@ -146,6 +146,12 @@ def test_beside_a_hole_chinese_is_set_without_spaces():
     assert i18n.enumerated([pca, cae]).zh == "PCA 残差和 CAE + MSE"
     assert i18n.enumerated([cae, memory]).zh == "CAE + MSE 和图块记忆库（PatchCore）"
     assert i18n.t("list.value_3", name=memory, value=0.5).zh == "图块记忆库（PatchCore）0.500"
+
+
+def test_beside_a_hole_chinese_keeps_a_space_from_a_name():
+    assert i18n.t("score.max", map="deviation").zh == "deviation 的最大值"
+    stuck = re.compile(r"[\u4e00-\u9fff]\{|\}[\u4e00-\u9fff]")
+    assert [key for key, (_, chinese) in i18n.messages().items() if stuck.search(chinese)] == []
 
 
 def test_texts_keep_both_languages_when_they_are_put_together(monkeypatch):
