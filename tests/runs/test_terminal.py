@@ -6,6 +6,8 @@ import functools
 import io
 import sys
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,3 +83,10 @@ def test_a_run_without_an_auroc_says_which_images_are_missing(running, said, why
     files.write_json(running.task.output.with_name("metrics.json"), {"chosen": {"auroc": auroc}})
     terminal.Board({running.task: 40.0}).finished(running)
     assert said[0].startswith(f"done (1 of 1): nut ok seed 0, {said_of_it}, ")
+
+
+def test_pictures_without_a_verdict_are_counted(tmp_path):
+    record = SimpleNamespace(verdicts=Counter({"foreign": 2, "": 3}), unread=[], out=tmp_path)
+    assert terminal.predictions_summary(record) == (
+        "5 pictures: 0 anomalous, 2 foreign, 0 good, 3 without a verdict. The run had too few good "
+        f"images for a threshold: sort by score. Tables: {tmp_path}.")
