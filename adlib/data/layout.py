@@ -353,9 +353,9 @@ def _label_file(category: Category) -> dict[str, Label]:
     return labels
 
 
-def some(names: typing.Sequence[str], most: int = 5) -> str:
+def some(names: typing.Sequence[str]) -> str:
     """The first few of a list."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def folders(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import typing
 
 import numpy as np
 from scipy import special
@@ -40,6 +41,12 @@ class Threshold:
     target_fpr: float
     how: str = "split"
     foreign: int = 0
+
+    @classmethod
+    def recorded(cls, metrics: dict[str, typing.Any], target_fpr: float) -> Threshold:
+        """That of a finished run, from what its metrics.json holds."""
+        kept = metrics["calibration"]
+        return cls(np.array(kept["scores"], float), target_fpr, kept["how"])
 
     @property
     def rank(self) -> int:

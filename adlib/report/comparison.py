@@ -18,7 +18,7 @@ import pandas as pd
 from adlib.config import REFERENCE_SCORE, STATISTICS, InputError
 from adlib.data import files
 from adlib.evaluation.auroc import LEVEL, auroc_interval, best_against_each
-from adlib.evaluation.conformal import Threshold, min_calibration_size, rate_interval
+from adlib.evaluation.conformal import Threshold, rate_interval
 from adlib.evaluation.results import arrays
 from adlib.report.words.i18n import named, t
 from adlib.runs import freshness, run_folder
@@ -298,23 +298,20 @@ def _row(runs: pd.DataFrame, done: pd.DataFrame, metrics: list[dict], results: l
     label_free = [entry["all"] for each, part in zip(metrics, of_score, strict=True)
                   for entry in each.get("label_free", []) if entry["score"] == part.get("score")]
     row["label_free"] = float(np.mean(label_free)) if label_free else math.nan
-    if all(is_attainable(each, first["target_fpr"]) for each in metrics):
+    thresholds = [Threshold.recorded(each, first["target_fpr"]) for each in metrics]
+    if all(threshold.is_attainable for threshold in thresholds):
         row |= _rate(of_score, "false_positives", "false") | _rate(of_score, "detections", "found")
         if prefix:
-            row |= _threshold(metrics[0], first["target_fpr"])
+            row |= {"threshold": thresholds[0].value,
+                    "calibrated_on": len(thresholds[0].calibration)}
+            if half := metrics[0].get("half_found"):
+                row["half_found"] = half["pixels"] or math.inf
     if prefix:  # the map that was measured is the chosen score's
         row |= _pixel_metrics(metrics, first["name"])
     if {each["score"] for each in metrics} == set(names):  # confounders are of the reference score
         row |= {name: done[name].mean() for name in CONFOUNDERS}
         row |= _claims(first, row)
     return row
-
-
-def _threshold(metrics: dict[str, typing.Any], target_fpr: float) -> dict[str, float]:
-    scores, half = metrics["calibration"]["scores"], metrics.get("half_found")
-    row = {"threshold": Threshold(np.array(scores, float), target_fpr).value,
-           "calibrated_on": len(scores)}
-    return row | {"half_found": half["pixels"] or math.inf} if half else row
 
 
 def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]:
@@ -331,11 +328,6 @@ def _claims(run: pd.Series, row: dict[str, typing.Any]) -> dict[str, typing.Any]
         value = round(row["auroc"], 2)  # the claims have two decimals
         claims["verdict"] = "missed" if value < low else "exceeded" if value > high else "reached"
     return claims
-
-
-def is_attainable(metrics: dict[str, typing.Any], target_fpr: float) -> bool:
-    """Was enough held out for a threshold at this rate?"""
-    return metrics["calibration"]["images"] >= min_calibration_size(target_fpr)
 
 
 def _auroc(of_score: list[dict], by_seed: list[tuple[np.ndarray, np.ndarray]], split: str,

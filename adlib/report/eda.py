@@ -25,6 +25,8 @@ from adlib.runs import overlays, run_folder
 
 CARD = "card.json"  # beside the data's page: quality.Findings
 IMAGES = "images.csv"  # beside the data's page: each image, its kind and its mean grey value
+MEASURED = 200  # good pictures that say what kind of workpiece it is
+BINS = 16  # of mean grey values
 
 
 def card(part: Part, findings: Findings) -> Markup:
@@ -36,22 +38,22 @@ def card(part: Part, findings: Findings) -> Markup:
                              "card", t("data.data_card"), CARD)
 
 
-def properties(part: Part, most: int = 200) -> Text:
+def properties(part: Part) -> Text:
     """What kind of workpiece it is (quality.properties), noted beside the data's page for the
     comparison, and said."""
     if len(part.good) < 2:
         return t("data.one_good_picture")
-    measured = quality.properties(part.good.select(range(min(most, len(part.good)))).tensor)
+    measured = quality.properties(part.good.select(range(min(MEASURED, len(part.good)))).tensor)
     files.write_json(_folder(part) / "properties.json", measured)
     return t("data.properties", kind=named("kind_of", questions.kind_of(measured)), **measured)
 
 
-def duplicates(category: Category, findings: Findings, size: int = 72, most: int = 12) -> str:
-    """The groups of identical images with a picture of each, as HTML; the first `most` of them, ""
-    where there is none."""
+def duplicates(category: Category, findings: Findings) -> str:
+    """The groups of identical images with a picture of each, as HTML; the first dozen, "" where
+    there is none."""
     strips = []
-    for keys in [*findings.leaks, *findings.duplicates][:most]:
-        picture = _load(category, [category.root / keys[0]], size)[0].permute(1, 2, 0).numpy()
+    for keys in [*findings.leaks, *findings.duplicates][:12]:
+        picture = _load(category, [category.root / keys[0]], 72)[0].permute(1, 2, 0).numpy()
         strips.append(components.strip({t("data.same_image_n_times", n=len(keys)): picture},
                                        keys[0], join(keys, ", ")))
     return components.flow(strips) if strips else ""
@@ -75,16 +77,16 @@ def groups(category: Category, most: int | None = None) -> dict[str, list[Path]]
     return by_kind
 
 
-def samples(category: Category, size: int, each: int = 8) -> dict[str, np.ndarray]:
-    """{kind: [n,S,S,3] in [0,1]}: up to `each` images of every kind, evenly spaced over the sorted
+def samples(category: Category, size: int) -> dict[str, np.ndarray]:
+    """{kind: [n,S,S,3] in [0,1]}: up to eight images of every kind, evenly spaced over the sorted
     folder."""
-    return {kind: _pictures(category, _spread(paths, each), size)
+    return {kind: _pictures(category, _spread(paths, 8), size)
             for kind, paths in groups(category).items()}
 
 
-def train_pictures(category: Category, size: int, most: int = 500) -> np.ndarray:
-    """Up to `most` good training images, evenly spaced: float32 [N,S,S,3] in [0,1]."""
-    return _pictures(category, _spread(list(category.train), most), size)
+def train_pictures(category: Category, size: int) -> np.ndarray:
+    """Up to 500 good training images, evenly spaced: float32 [N,S,S,3] in [0,1]."""
+    return _pictures(category, _spread(list(category.train), 500), size)
 
 
 def mean_and_deviation(pictures: np.ndarray) -> str:
@@ -97,15 +99,15 @@ def mean_and_deviation(pictures: np.ndarray) -> str:
             deviation, 0, deviation.max() / 2)}, "", "", titled=True)
 
 
-def brightness_curves(values: dict[str, np.ndarray], caption: str, bins: int = 16) -> str:
+def brightness_curves(values: dict[str, np.ndarray], caption: str) -> str:
     """Mean grey value of the images of each kind (`brightness`), as shares of the kind: what a
     detector could read off the exposure alone."""
     low, high = (f(20 * np.concatenate(list(values.values()))).item() / 20 for f in (
         lambda x: np.floor(x.min()), lambda x: np.floor(x.max()) + 1))
-    counted = {kind: np.histogram(some, bins, (low, high))[0] / len(some)
+    counted = {kind: np.histogram(some, BINS, (low, high))[0] / len(some)
                for kind, some in values.items()}
     top = max(shares.max() for shares in counted.values())
-    at = low + (np.arange(bins) + 0.5) * (high - low) / bins
+    at = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
     return charts.panels(
         {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
                                      for i, shares in enumerate(counted.values())]},

@@ -181,12 +181,11 @@ def _reading(path: Path) -> typing.Iterator[None]:
 def _decision(measured: dict[str, typing.Any], target_fpr: float
               ) -> tuple[Decision, dict[str, float] | None]:
     """What metrics.json says was decided; of a recalibrated run also what was before."""
-    maps, calibration, score = (measured["maps"], measured["calibration"],
-                                measured["chosen"]["score"])
-    threshold = Threshold(np.array(calibration["scores"], float), target_fpr, calibration["how"])
+    maps, score = measured["maps"], measured["chosen"]["score"]
     return Decision(pd.DataFrame(measured["label_free"]), measured["score"], score,
                     {name: tuple(pair) for name, pair in maps["scale"].items()},
-                    {score: threshold}, {}, maps["low"], maps["level"]), calibration.get("before")
+                    {score: Threshold.recorded(measured, target_fpr)}, {}, maps["low"],
+                    maps["level"]), measured["calibration"].get("before")
 
 
 def _detector(folder: Path, config: Config, about: dict[str, typing.Any]) -> Detector:

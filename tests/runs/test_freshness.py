@@ -131,7 +131,6 @@ def test_limits_depend_on_their_runs_numbers_and_inputs_and_on_the_code(tmp_path
 
 KINDS = ("cae", "resnet18", "mean_grey", "pca", "fused", "to_features", "anomalib:Padim",
          "own.py:Mine")
-ON_BACKBONE = {"pca", "fused", "to_features", "anomalib:Padim", "own.py:Mine"}
 NOTEBOOKS = ("01_eda.ipynb", "05_limits.ipynb")
 # for speed: what is read again is nearly all the same
 REMEMBERED = {name: functools.cache(getattr(freshness, name)) for name in ("bare", "_imported")}

@@ -11,7 +11,6 @@ from adlib.runs import onnx_resize  # noqa: E402
 
 SIZES = [(64, 64), (128, 128), (300, 300), (512, 522), (37, 91), (1, 500), (500, 1), (1, 1),
          (700, 100), (100, 700), (63, 65), (1000, 1333), (9, 4000), (32, 640)]
-TALL = (700, 100)  # which Pillow 13 would resize down first (python-pillow/Pillow, 9549)
 
 
 def session(size):

@@ -36,11 +36,9 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_images(folder: Path) -> tuple[pd.DataFrame, Threshold]:
     """The test images of a finished run, `with_scores`, and its threshold."""
-    calibration, results = (comparison.read_metrics(folder)["calibration"],
-                            comparison.read_results(folder))
-    return with_scores(results[results["split"] == "test"]), Threshold(
-        np.array(calibration["scores"], float),
-        run_folder.manifest(folder)["params"]["target_fpr"], calibration["how"])
+    results = comparison.read_results(folder)
+    return with_scores(results[results["split"] == "test"]), Threshold.recorded(
+        comparison.read_metrics(folder), run_folder.manifest(folder)["params"]["target_fpr"])
 
 
 def gallery(rows: pd.DataFrame, shots: typing.Sequence[Shot], threshold: Threshold, name: str,

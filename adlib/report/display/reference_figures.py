@@ -116,7 +116,7 @@ def score_distribution(results: Results, name: str, folder: Path) -> None:
 
 
 def visualization(detector: Detector, results: Results, decision: Decision, part: Part,
-                  folder: Path, each: int = 4) -> None:
+                  folder: Path) -> None:
     """visualization_result.png: test images in columns, the lowest and the highest scores in use of
     each class; the input, the reconstruction and |residual| where the detector redraws, the map.
 
@@ -125,8 +125,8 @@ def visualization(detector: Detector, results: Results, decision: Decision, part
     """
     test = gallery.with_scores(results.table[results.table["split"] == "test"])
     test = test.sort_values("score", kind="stable")
-    chosen = pd.concat([rows if len(rows) <= each else pd.concat(
-        [rows.head(each // 2), rows.tail(each - each // 2)]) for rows in (
+    chosen = pd.concat([rows if len(rows) <= 4 else pd.concat(
+        [rows.head(2), rows.tail(2)]) for rows in (
             test[test["label"] == 0], test[test["label"] == 1], test[test["label"].isna()])])
     images, low = part.test.select(chosen.index), decision.low
     rows = {"input": (images.tensor.permute(0, 2, 3, 1).numpy(), 0.0, 255.0)}

@@ -18,6 +18,7 @@ from traitlets.config import Config as TraitConfig
 
 from adlib.config import Config, InputError, log
 from adlib.data import files
+from adlib.evaluation.conformal import Threshold
 from adlib.report import comparison
 from adlib.report.comparison import label
 from adlib.report.display import render, side_by_side
@@ -197,7 +198,7 @@ def _figures(folder: Path, target_fpr: float) -> list[tuple[Text, str, str]]:
     """What a finished run comes to, for the top of its page: name, number, 95% interval."""
     metrics = comparison.read_metrics(folder)
     chosen, figures = metrics["chosen"], []
-    decided = comparison.is_attainable(metrics, target_fpr)
+    decided = Threshold.recorded(metrics, target_fpr).is_attainable
     entry = chosen["auroc"]["test"]
     if entry["value"] is not None:
         figures.append((t("page.auroc", score=sentences.score(chosen["score"])),

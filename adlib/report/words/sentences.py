@@ -8,7 +8,7 @@ import typing
 import pandas as pd
 
 from adlib.config import MODELS, PIXEL_MODELS, REFERENCE_SCORE, STATISTICS, Config
-from adlib.evaluation.conformal import min_calibration_size
+from adlib.evaluation.conformal import Threshold, min_calibration_size
 from adlib.evaluation.ranks import rank_correlation
 from adlib.report.words.data_sentences import corruption
 from adlib.report.words.i18n import Text, join, messages, named, t
@@ -16,7 +16,6 @@ from adlib.report.words.i18n import Text, join, messages, named, t
 if typing.TYPE_CHECKING:
     from adlib.data.part import Part
     from adlib.evaluation.calibration import Decision
-    from adlib.evaluation.conformal import Threshold
     from adlib.models.detector import Detector
 
 SHOWN_STRENGTH = 3  # of a disturbance in tables: clearly visible, and still a camera one would use
@@ -162,7 +161,7 @@ def result(category: str, configuration: str, metrics: dict[str, typing.Any],
     """
     entry, auroc = metrics["chosen"]["operating"]["test"], metrics["chosen"]["auroc"]["test"]
     detections, alarms = entry["detections"], entry["false_positives"]
-    if metrics["calibration"]["images"] < min_calibration_size(target_fpr):
+    if not Threshold.recorded(metrics, target_fpr).is_attainable:
         detections = alarms = None
     if detections and detections["n"]:
         said = t("result.finds", **detections)
