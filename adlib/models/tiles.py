@@ -142,7 +142,7 @@ class Tiled(Detector):
             for i in held:
                 def both(tiles: torch.Tensor, origins: torch.Tensor, head: nn.Module = head,
                          i: int = i) -> dict[str, torch.Tensor]:
-                    features = detector.features(tiles, origins)
+                    features = detector.features(tiles, origins if self.asks_origins else None)
                     if refit:
                         return {"distance": head(features), f"{OWN}distance": own(features)}
                     return left_out_and_own(head, own, features, place[i].expand(len(features)))
