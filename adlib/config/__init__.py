@@ -1,6 +1,6 @@
 """The parameters of a run and what every other package needs: its errors and log, old names, and
 where things lie. Whoever imports any of these imports it from here."""
-from adlib.config.errors import InputError, check_known, did_you_mean, log, show_log
+from adlib.config.errors import WHERE, InputError, check_known, did_you_mean, log, show_log
 from adlib.config.old_names import (
     RENAMED_FILES,
     RENAMED_LAYOUTS,

@@ -3,7 +3,10 @@ should know."""
 from __future__ import annotations
 
 import difflib
+import faulthandler
 import logging
+import signal
+import sys
 import typing
 
 log = logging.getLogger("adlib")
@@ -45,6 +48,19 @@ class _Shown(logging.Handler):
     """Prints each message to whatever standard output is now."""
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)
+
+
+WHERE = getattr(signal, "SIGUSR1", None)  # asks a notebook's process where it is; none on Windows
+
+
+def tell_where() -> None:
+    """Write the stack to the process's log when it crashes and when WHERE asks for it."""
+    # ipykernel sends what is written to stderr to the page, and keeps the log beside it
+    out = getattr(sys.stderr, "_original_stdstream_copy", None) or sys.__stderr__
+    if out is not None:
+        faulthandler.enable(out)
+    if WHERE and out is not None:
+        faulthandler.register(WHERE, out)
 
 
 def show_log() -> None:

@@ -16,7 +16,7 @@ import re
 import typing
 from pathlib import Path
 
-from adlib.config.errors import InputError, check_known, did_you_mean, show_log
+from adlib.config.errors import InputError, check_known, did_you_mean, show_log, tell_where
 from adlib.config.old_names import upgrade
 from adlib.config.places import is_folder_name, own_file
 
@@ -164,7 +164,8 @@ class Config:
 
         Reads the assignments of every executed cell that begins with '# Parameters': the notebook's
         own, and the one papermill injects below it, where a name that is no parameter would
-        otherwise pass with a mere warning. From here on the notebook shows what adlib logs.
+        otherwise pass with a mere warning. From here on the notebook shows what adlib logs, and can
+        be asked where it is.
         """
         from IPython import get_ipython  # only notebooks need IPython
 
@@ -173,6 +174,7 @@ class Config:
             raise InputError(
                 "Config.from_notebook() was called outside a notebook; use Config(...) in a script")
         show_log()
+        tell_where()
         # by first line: of a cell that was mended and run again, the latest version counts
         cells: dict[str, str] = {}
         for source in shell.user_ns["In"]:

@@ -256,9 +256,9 @@ def _record_outcome(job: Job, code: int, timeout_s: float) -> str:
     task, folder = job.task, job.task.output.parent
     error, reason = local.error_shown(task), ""
     if job.timed_out:
-        reason = f"time limit of {timeout_s:g} s"
+        reason = f"time limit of {timeout_s:g} s{local.own_line(task)}"
     elif code:
-        reason = error or local.reason_of_exit(code, folder)
+        reason = error or local.reason_of_exit(code, folder) + local.own_line(task)
     elif task.kind == "run" and (run_folder.status(folder).state != "finished"
                                  or run_folder.manifest(folder).get("started") == job.before):
         reason = "the notebook ended without writing metrics.json"

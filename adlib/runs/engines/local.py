@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from adlib.config import Config, InputError, project_root
+from adlib.config import WHERE, Config, InputError, project_root
 from adlib.data import files
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import warm
@@ -249,6 +249,17 @@ def reason_of_exit(code: int, folder: Path) -> str:
     return f"papermill ended with exit code {code}: {last}"
 
 
+def own_line(task: Task) -> str:
+    """Which line of the user's own files was under way when a process ended without a word, as its
+    log has it (config.errors.tell_where); "" if none was."""
+    own = [Path(file).name for file in task.config.own_files] if task.config else []
+    for line in log_end(task.output.parent, 400):
+        frame = re.fullmatch(r'\s*File "(.+)", line (\d+) in .+', line)
+        if frame and Path(frame[1]).name in own:
+            return f"; it was at {Path(frame[1]).name}, line {frame[2]}"
+    return ""
+
+
 def kill_tree(process: subprocess.Popen) -> None:
     """End a process with all its descendants; kernels have sessions of their own, so no process
     group holds them all."""
@@ -256,6 +267,11 @@ def kill_tree(process: subprocess.Popen) -> None:
         parent = psutil.Process(process.pid)
         parent.suspend()  # so that it starts no further child while they are counted
         family = [*parent.children(recursive=True), parent]
+        if WHERE and len(family) > 1:
+            for member in family[:-1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.send_signal(WHERE)
+            time.sleep(0.2)  # for its log
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()

@@ -13,8 +13,10 @@ import nbformat
 import psutil
 import pytest
 
+from adlib.config import WHERE, Config
 from adlib.data import files
 from adlib.runs.engines import local
+from tests.conftest import ROOT
 
 IDLE = "import time; time.sleep(600)"
 CHILD_IDLES = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IDLE!r}])"
@@ -156,3 +158,26 @@ def test_the_kernel_is_this_interpreters_and_draws_as_notebooks_do(tmp_path, mon
     assert code == 0, (tmp_path / "log.txt").read_text()
     done = nbformat.read(tmp_path / ".out-running.ipynb", as_version=4)
     assert done.cells[0].outputs[0].text.strip() == sys.executable
+
+
+@pytest.mark.skipif(not WHERE, reason="there is no such signal on Windows")
+@pytest.mark.parametrize(("last", "ended_by"), [("time.sleep(600)", "kill_tree"),
+                                                ("ctypes.string_at(0)", "a crash")])
+def test_of_what_ended_without_a_word_the_line_is_told(tmp_path, last, ended_by):
+    (tmp_path / "mine.py").write_text(
+        "import ctypes, sys, time\nfrom adlib.config import errors\nerrors.tell_where()\n"
+        f"def fit():\n    open('begun', 'w')\n    {last}\nfit()\n")
+    starts = ("import subprocess, sys; subprocess.run([sys.executable, 'mine.py'], "
+              "stderr=open('log.txt', 'w'))")
+    parent = subprocess.Popen([sys.executable, "-c", starts], cwd=tmp_path, start_new_session=True,
+                              env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    if ended_by == "kill_tree":
+        time.sleep(0.5)  # from one line to the next
+        local.kill_tree(parent)
+    parent.wait()
+    ran = Config(model="folder/mine.py:Mine")
+    task = SimpleNamespace(config=ran, output=tmp_path / "notebook.ipynb")
+    assert local.own_line(task) == "; it was at mine.py, line 6"
+    assert local.own_line(SimpleNamespace(config=Config(), output=task.output)) == ""
