@@ -82,7 +82,7 @@ def large(given: argparse.Namespace) -> dict[str, typing.Any]:
 
 
 def places(given: argparse.Namespace) -> list[dict[str, typing.Any]]:
-    """A row with one memory, one by place where that is chosen."""
+    """A row with one memory, and one by place."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "boards"
@@ -90,7 +90,7 @@ def places(given: argparse.Namespace) -> list[dict[str, typing.Any]]:
             for i in range(n):
                 board(root / split / f"{i:03d}.png", given.places, swapped="swapped" in split)
         part = open_part(config(root, "tile", given))
-        for least in (np.inf, by_place.LEAST):
+        for least in (np.inf, 0):  # whatever would be chosen
             by_place.LEAST = least
             detector = fit(part.config, part.train, part.held_out)
             results = evaluate(detector, calibrate(detector, part), part)

@@ -14,8 +14,9 @@ from adlib.models.fast.device import rounded_products
 
 REACH = 1.001  # sides of a tile, up to which another one that begins there is around it
 # If what belongs elsewhere comes to lie farther from the nearest good cell by so large a share, and
-# so many times as large a one as what is at home does, it is compared by place.
-LEAST, TIMES = 0.1, 30
+# so many times as large a one as what is at home does, it is compared by place: at .29 it had
+# helped a memory and cost `fused` as much (docs/results_in_use.md).
+LEAST, TIMES = 0.5, 30
 ASKED = 1000  # good cells that are looked at
 
 

@@ -174,6 +174,8 @@ class Memory(nn.Module):
         with rounded_products(False):
             distances = torch.cdist(away, away)
         distances.masked_fill_(self.image[:, None] == self.image, torch.inf)
+        if self.origins is not None:  # as it is compared
+            distances.masked_fill_(by_place.elsewhere(self.origins, self.origins), torch.inf)
         near = distances.topk(min(AROUND, len(away)), largest=False).values
         known = near.isfinite()  # there may be fewer
         if not known.any():
