@@ -6,7 +6,7 @@ in what time and memory.
     python -m benchmarks.tiles --large 4096 3072 --weights FILE [--defects 100]
     python -m benchmarks.tiles --places 2048 512 --weights FILE
 
-The second draws textured parts with an `--side` pixel wide square on them, 5 % of whose good ones
+The second draws textured parts with an `--side` pixel wide square on them, 5% of whose good ones
 may be called anomalous; good images alone are fitted on and calibrate. Everything in one process:
 the memory told is its peak. The third draws long boards: in a bad one some of what belongs on one
 end is at the other. AUROC with tiles compared by place (models/by_place), and all with one memory.

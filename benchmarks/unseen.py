@@ -4,10 +4,10 @@ photograph and tested on the right one. A row a part.
 
     python -m benchmarks.unseen --weights FILE [PART ...]
 
-AUROC of the images; `5 %`, `10 %`: of FRESH fresh good pictures refused where so many were asked;
-`found`: bad ones refused at 5 %; `foreign`: of 200 foreign pictures refused; `good foreign`: fresh
+AUROC of the images; `5%`, `10%`: of FRESH fresh good pictures refused where so many were asked;
+`found`: bad ones refused at 5%; `foreign`: of 200 foreign pictures refused; `good foreign`: fresh
 good ones called so. Of STREAMS streams of 1,000 good pictures (FRESH, in every round in another
-order) how many warned, `5 % bad` with every twentieth bad, and pictures until strength 3 was
+order) how many warned, `5% bad` with every twentieth bad, and pictures until strength 3 was
 noticed (median; how often named). `listed`, `good listed`: of a tenth of bad pictures among the
 good ones, and of these, what the list of suspects has; `copies`: what it has as nearly copies.
 """
@@ -183,7 +183,7 @@ def measure(root: Path, part: str, weights: str) -> dict[str, typing.Any]:
     row |= {"foreign": int(exam.loc["all", "refused"]), "good foreign": int(unlike[~bad].sum())}
     known = usual.calibration | {SCORE: decision.threshold.calibration}
     fresh, broken = ({name: one[some] for name, one in values.items()} for some in (~bad, bad))
-    for name, more in (("warned", {}), ("5 % bad", {"others": broken, "every": 20}), *(
+    for name, more in (("warned", {}), ("5% bad", {"others": broken, "every": 20}), *(
             (name, {"others": taken(corruptions.apply(pictures[~bad], name, 3)),
                     "after": conditions.CHANGED_AT}) for name in ("brighter", "blur"))):
         found = [conditions.replay(known, fresh, seed, **more) for seed in range(STREAMS)]

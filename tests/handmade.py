@@ -22,9 +22,9 @@ from adlib.models.detector import Detector, fit
 from adlib.runs import run_folder
 
 OWN, OTHER, DISTANCE = "squared.mean", "ssim.max", "distance.top1"
-HELD = np.linspace(0, 1, 19)  # scores of the held-out images: they support 5 %
+HELD = np.linspace(0, 1, 19)  # scores of the held-out images: they support 5%
 
-# Of course_root's eight good images three are held out, and support 25 %.
+# Of course_root's eight good images three are held out, and support 25%.
 SMALL = {"category": "nut", "image_size": 32, "precision": "float32", "device": "cpu", "epochs": 1,
          "batch_size": 4, "held_out": 0.4, "target_fpr": 0.3, "weights": "none"}
 

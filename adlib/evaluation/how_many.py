@@ -4,7 +4,8 @@ Features are computed once. Each good picture gets a small memory of its own (mo
 coreset of its cells and of those of its mirrored and turned views), and what every other picture
 has to say is its distance to each of these. The memory of any set of pictures is then the smallest
 of their distances: ten draws of every number cost nothing more. It is the memory of
-`fused`, without its local scale; the other terms would have to be fitted for every draw.
+`fused`, without its local scale and, of tiles, with all places together; the other terms would have
+to be fitted for every draw.
 """
 from __future__ import annotations
 

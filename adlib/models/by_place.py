@@ -43,8 +43,9 @@ def elsewhere(origins: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     return far & ~far.all(dim=1, keepdim=True)
 
 
-def compare(cells: torch.Tensor, origins: torch.Tensor, image: torch.Tensor) -> Found:
-    """Are cells to be compared by place?
+def compare(cells: torch.Tensor, origins: torch.Tensor, image: torch.Tensor) -> Found | None:
+    """Are cells to be compared by place? None where nothing can be told: all tiles lie around each
+    other, or most cells have no other image's around them.
 
     Args:
         cells: float32 [P,C], random good ones. origins: [P,2], of their tiles. image: int64 [P],
@@ -54,17 +55,16 @@ def compare(cells: torch.Tensor, origins: torch.Tensor, image: torch.Tensor) -> 
     with rounded_products(False):
         distances = torch.cdist(cells[asked], cells)
     distances.masked_fill_(image[asked, None] == image, torch.inf)
-    nearest = distances.amin(dim=1)
 
-    def around(origins_asked: torch.Tensor) -> torch.Tensor:
-        return distances.masked_fill(elsewhere(origins_asked, origins), torch.inf).amin(dim=1)
+    def nearest_around(tiles: torch.Tensor) -> torch.Tensor:
+        return distances.masked_fill(elsewhere(tiles, origins), torch.inf).amin(dim=1)
 
-    home = around(origins[asked])
-    abroad = around(origins[asked].roll(1, dims=0))  # they are in no order: another one's place
-    known = home.isfinite() & abroad.isfinite()  # there is another image there
-    if not known.any():
-        return Found(False, 0.0, 0.0)
-    nearest, home, abroad = (max(float(one[known].mean()), 1e-12)
-                             for one in (nearest, home, abroad))
-    cost, gain = home / nearest - 1, abroad / home - 1
-    return Found(bool(known.float().mean() > 0.5 and gain > max(TIMES * cost, LEAST)), cost, gain)
+    anywhere, own = distances.amin(dim=1), nearest_around(origins[asked])
+    moved = nearest_around(origins[asked].roll(1, dims=0))  # they are in no order: another's place
+    known = own.isfinite() & moved.isfinite()
+    if known.float().mean() <= 0.5 or not elsewhere(origins[asked], origins).any():
+        return None
+    anywhere, own, moved = (max(float(one[known].mean()), 1e-12)
+                            for one in (anywhere, own, moved))
+    cost, gain = own / anywhere - 1, moved / own - 1
+    return Found(gain > max(TIMES * cost, LEAST), cost, gain)

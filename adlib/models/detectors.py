@@ -112,15 +112,23 @@ class Memory(nn.Module):
         features, origins = self._parted(cells)
         if self.origins is None:
             return search(features, None if own is None else own.nonzero()[:, 0])
-        tiles, of = origins, slice(None)
-        if not torch.compiler.is_compiling():  # an exported graph has no sizes that values decide
-            tiles, of = origins.unique(dim=0, return_inverse=True)
+        if torch.compiler.is_compiling():  # a graph has no sizes that values decide
+            return search(features, self._barred(origins, own))
+        tiles, of = origins.unique(dim=0, return_inverse=True)
+        found = torch.empty(len(cells), dtype=torch.int64)
+        for i, barred in enumerate(self._barred(tiles, own)):
+            rows, kept = (of == i).nonzero()[:, 0], (~barred).nonzero()[:, 0]
+            found[rows] = kept[search.among(kept)(features[rows])]
+        return found
+
+    def _barred(self, tiles: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
+        """Which patches the cells of tiles, that begin at [T,2], are not compared with: bool
+        [T,M], never all of them."""
         barred = by_place.elsewhere(tiles, self.origins)
         if own is not None:
             barred |= own
             barred[barred.all(dim=1)] = own
-        # of one tile by numbers: in a third less time
-        return search(features, barred[0].nonzero()[:, 0] if len(tiles) == 1 else barred[of])
+        return barred
 
     def without(self, images: torch.Tensor) -> Memory:
         """Itself: of images that a cell is not to be compared with it is told with each."""

@@ -31,7 +31,7 @@ CLOSED_FORM = {"pca": closed_forms.PCAResidual, "gaussian": closed_forms.Gaussia
 LEFT_OUT = ("memory", "classifier", "fused")  # they can do without an image they were fitted on
 # features [M,C,g,g], masks [M,S,S], and which of the good images each is made of, int64 [M,2]
 Synthetic = tuple[Features, torch.Tensor, torch.Tensor]
-# images, which of their pixels count, and where tiles begin, of all that is given
+# images, and where it is known which of their pixels count, and where they begin as tiles
 Framed = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
 
@@ -155,7 +155,8 @@ class FeatureDetector(OnBackbone):
             synthetic = self._synthetic(drawn.result(), len(good), origins)
         trim()  # what the features left behind
         self.head = self._fit_head(features, synthetic, views, counts, of)
-        self.position_share = backbone.position_share(self.grids(good), counts)
+        self.position_share = backbone.position_share(
+            features if origins is None else self.grids(good), counts)
         # A place in a tile is none in the part, and a varied copy would explain its original.
         if whole and not self.config.vary and isinstance(self.head, Fused):
             self.head.fit_whole(features, torch.arange(len(good)) if of is None else of)
@@ -190,7 +191,7 @@ class FeatureDetector(OnBackbone):
 
     @property
     def by_place(self) -> by_place.Found | None:
-        """What was decided of tiles when it was fitted."""
+        """What was decided of tiles when it was fitted; a reopened one knows `asks_origins`."""
         return next((memory.by_place for memory in _memories(self.head)), None)
 
     @property

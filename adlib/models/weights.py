@@ -3,6 +3,7 @@ here runs code that a file holds."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import io
@@ -10,7 +11,6 @@ import pickle
 import socket
 import sys
 import typing
-import urllib.error
 from pathlib import Path
 
 import torch
@@ -164,8 +164,9 @@ def _why(error: BaseException) -> str:
 
 def _is_unreachable(error: BaseException) -> bool:
     """Not a full disk, or a folder that may not be written to."""
-    return isinstance(error, (urllib.error.URLError, ConnectionError, TimeoutError,
-                              http.client.HTTPException))
+    return isinstance(error, (OSError, http.client.HTTPException)) and not (
+        isinstance(error, (PermissionError, FileExistsError, NotADirectoryError))
+        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EROFS))
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adlib.config import Config
-from adlib.models import by_place, detectors, registry
+from adlib.models import by_place, detectors, fused, registry
 from adlib.models.detector import load_state
 
 CONFIG = Config(model="memory", fit="tile", tile_size=64, overlap=0, weights="none",
@@ -51,9 +51,26 @@ def test_places_count_where_features_are_bound_to_them():
     assert found.chosen and found.gain > by_place.TIMES * found.cost
     found = by_place.compare(free, origins, image)
     assert not found.chosen and found.cost > 0
-    assert by_place.compare(bound, origins, torch.zeros_like(image)) == (False, 0, 0)  # one alone
+    assert by_place.compare(bound, origins, torch.zeros_like(image)) is None  # one image alone
+    assert by_place.compare(bound, origins * 0.3, image) is None  # all around each other
+    alone = (origins[:, 0] * 100 + origins[:, 1]).unique(return_inverse=True)[1]
+    assert by_place.compare(bound, origins * 3, alone) is None  # each place is one image's
     # of pictures that are alike everywhere nothing is told
     assert not by_place.compare(torch.ones_like(bound), origins, image).chosen
+
+
+@pytest.mark.parametrize("name", ["LEAST", "TIMES"])
+def test_both_bounds_decide(monkeypatch, name):
+    bound, free, origins, image = in_tiles(4)
+    cells = torch.cat([bound, free], dim=1)
+    monkeypatch.setattr(by_place, "LEAST", 0.0)
+    monkeypatch.setattr(by_place, "TIMES", 0.0)
+    _, cost, gain = by_place.compare(cells, origins, image)
+    assert cost > 0 and gain > 0
+    bound = gain if name == "LEAST" else gain / cost
+    for factor, chosen in ((0.99, True), (1.01, False)):
+        monkeypatch.setattr(by_place, name, factor * bound)
+        assert by_place.compare(cells, origins, image).chosen is chosen
 
 
 def test_cost_and_gain_are_what_loops_find():
@@ -90,8 +107,9 @@ def test_the_nearest_is_looked_for_around_a_tile():
     asked = features.clone()[:2]
     asked[:, 10:] = asked[:, 10:].flip(2)  # put to another one's place
     cells = asked[..., 0].permute(0, 2, 1).reshape(-1, 12)
-    own = memory.image == 2
-    for barred in (None, own):
+    around = ~by_place.elsewhere(cells[:1, 10:], memory.origins)[0]
+    assert around.any() and not around.all()
+    for barred in (None, memory.image == 2, around):  # of the last one there is nobody left around
         distances = torch.cdist(cells[:, :10].double(), memory.bank.double())
         far = by_place.elsewhere(cells[:, 10:], memory.origins)
         left = far if barred is None else far | barred
@@ -146,6 +164,28 @@ def test_it_is_part_of_the_state(tmp_path, model):
     image = two_zones(9, swapped=True)[None, :3]
     assert again.asks_origins and torch.equal(
         tiled.anomaly_maps(image)["distance"], again.eval().anomaly_maps(image)["distance"])
+
+
+def test_every_tile_says_where_it_begins(monkeypatch):
+    """Views, synthetic anomalies and held-out tiles, too: known by what they show."""
+    asked, grids = [], fused.FeatureDetector.grids
+
+    def spy(self, images, origins=None):
+        asked.append((images, origins))
+        return grids(self, images, origins)
+
+    monkeypatch.setattr(fused.FeatureDetector, "grids", spy)
+    monkeypatch.setattr(fused, "SYNTHETIC", 24)
+    good, held = ([two_zones(seed) for seed in some] for some in (range(8), range(20, 24)))
+    registry.build(dataclasses.replace(CONFIG, model="fused")).fit(good, held)
+    plain = torch.stack(good).float().mean(dim=0)[0].split(64, dim=1)
+    views = torch.stack([fused.turned(one, turn) for one in plain for turn in range(8)])
+    known = [(images, origins) for images, origins in asked if origins is not None]
+    for images, origins in known:
+        away = (images[:, None, 0].float() - views).abs().flatten(2).median(dim=2).values
+        assert (away.argmin(dim=1) // 8).tolist() == origins[:, 1].tolist()
+        assert not origins[:, 0].any()
+    assert sum(len(images) for images, _ in known) > 8 * 6 + 24 + 4 * 6 and len(known) < len(asked)
 
 
 def test_one_tile_has_other_maps_at_other_places(fitted):

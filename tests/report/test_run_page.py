@@ -123,7 +123,8 @@ def test_without_test_images_or_training_it_says_so(displayed, tmp_path):
            "good 2.0%."),
     (False, "All squares share one memory, wherever they lie: compared by place, what belongs "
             "elsewhere would come to lie 150% farther from the nearest good patch, and what is "
-            "good 2.0%; it would have to be at least 30 times as much, and 50%.")])
+            "good 2.0%; that would have to be at least 50%, and 30 times what good "
+            "patches lose.")])
 def test_it_says_whether_squares_are_compared_by_place(displayed, chosen, said):
     squares = types.SimpleNamespace(by_place=by_place.Found(chosen, 0.02, 1.5))
     run_page.show_training(None, types.SimpleNamespace(history=[], of_squares=squares))

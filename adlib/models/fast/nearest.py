@@ -2,6 +2,8 @@
 to bf16 for speed, by float32 among the few that rounding may have confused."""
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import nn
@@ -41,6 +43,13 @@ class Nearest:
         if self.rounded:  # zeros to a whole number of the processor's tiles: a fifth of the time
             products = nn.functional.pad(products, (0, -products.shape[1] % 32))
         self.products = products.to(self.device)
+
+    def among(self, kept: torch.Tensor) -> Nearest:
+        """The same of some of the bank, int64 [K]."""
+        other = copy.copy(self)
+        other.bank, other.sizes = self.bank[kept], self.sizes[kept]
+        other.products = self.products[kept.to(self.device)]
+        return other
 
     def __call__(self, cells: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
         """float32 [P,C] -> int64 [P], places in the bank, but for those that are barred: int64, for
