@@ -96,8 +96,8 @@ def test_a_threshold_from_all_good_pictures_has_their_features_once(tmp_path, mo
                             data_root=str(category(tmp_path / "data"))))
     detector = fit_detector(part.config, part.train, part.held_out)
     seen, features = [], FeatureDetector.features
-    monkeypatch.setattr(FeatureDetector, "features", lambda self, images: seen.append(
-        len(images)) or features(self, images))
+    monkeypatch.setattr(FeatureDetector, "features", lambda self, images, *origins: seen.append(
+        len(images)) or features(self, images, *origins))
     decision = calibrate(detector, part)
     tiles = [sum(seen)]
     seen.clear()
