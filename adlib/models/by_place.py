@@ -17,7 +17,7 @@ REACH = 1.001  # sides of a tile, up to which another one that begins there is a
 # so many times as large a one as what is at home does, it is compared by place: at .29 it had
 # helped a memory and cost `fused` as much (docs/results_in_use.md).
 LEAST, TIMES = 0.5, 30
-ASKED = 1000  # good cells that are looked at
+ASKED = 400  # good cells that are looked at
 
 
 class Found(typing.NamedTuple):
