@@ -162,6 +162,8 @@ class FeatureDetector(OnBackbone):
             self.head.fit_whole(features, torch.arange(len(good)) if of is None else of)
         del features, drawn, synthetic  # as much memory as what follows takes
         trim()
+        if not self.asks_origins:  # they would double what is held of a chunk
+            origins = validation_origins = None
         if isinstance(self.head, Fused):
             self._scale((good, area, origins), (validation, validation_area, validation_origins),
                         of)
