@@ -37,7 +37,8 @@ LONG = (("test_faults", "test_end_to_end", "test_training", "test_benchmarks", "
          "test_security"),
         ("test_onnx_export", "test_onnx_tiles", "test_inference", "test_browser",
          "test_browser_first_page"),
-        ("test_pinned_numbers", "test_honesty", "test_robust", "test_feature_detectors", "test_frames"))
+        ("test_pinned_numbers", "test_honesty", "test_robust", "test_feature_detectors",
+         "test_frames"))
 # a suite that was started in the background ignores it, and so would what its tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # no timing in a test, and the same examples every time

@@ -366,7 +366,8 @@ def test_a_score_that_raises_names_the_line(own, course_root, tmp_path):
 
 def test_a_score_that_is_no_number_an_image_is_told(own, course_root, tmp_path):
     score = own("def odd(maps): return np.zeros(7)\n") + ":odd"
-    with pytest.raises(InputError, match=r":odd \(my_detector.py, line \d+\) gave shape \(7,\) for \d+ images; give \[N\]"):
+    with pytest.raises(InputError, match=r":odd \(my_detector.py, line \d+\) gave shape \(7,\) "
+                                         r"for \d+ images; give \[N\]"):
         spine(configured(course_root, tmp_path, score=score))
     score = own("def odd(maps): return np.full(len(maps['squared']), np.nan)\n") + ":odd"
     with pytest.raises(InputError, match=r":odd \(.*\) gave NaN or infinity"):
