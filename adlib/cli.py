@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("adlib: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read this has seen enough: adlib predict ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+        return 141
 
 
 def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
@@ -164,20 +167,21 @@ def predict(args: argparse.Namespace) -> int:
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError(f"--watch looks at one folder, and {shlex.join(map(str, given))} is "
                          "none; give a folder that is there")
-    told, due = False, [] if args.watch else predictions.sources(given)
+    told, printed, due = False, 0, [] if args.watch else predictions.sources(given)
     bar = terminal.progress_bar()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
-        before = len(record.latest)
         if args.watch:
-            print(f"watching {given[0]}, {before} pictures known; Ctrl-C ends", flush=True)
+            print(f"watching {given[0]}, {len(record.latest)} pictures known; Ctrl-C ends",
+                  flush=True)
         coming = watch.watched(given[0], record, stop) if args.watch else bar.track(due)
         ahead, overlaid = 0 if args.watch else predictions.AHEAD, not args.no_overlays
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
             print(terminal.prediction_line(latest), flush=True)
+            printed += 1
             if record.changed_at is not None and not told:
                 print(use_sentences.warning(record), flush=True)
                 told = True
-    if due and before and len(record.latest) == before:
+    if due and not printed and not stop.is_set():
         print(f"all of these pictures have a row in {args.out} already")
     print(terminal.predictions_summary(record), *filter(None, [use_sentences.warning(record)]),
           sep="\n")

@@ -182,3 +182,13 @@ def test_a_pipe_without_all_characters_ends_no_command(tmp_path):
          "--pixels", "32"], capture_output=True, cwd=tmp_path,
         env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(Path(cli.__file__).parents[1])})
     assert done.returncode == 0 and done.stdout.rstrip().endswith(b"??"), done
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_trace(tmp_path):
+    code = ("import sys; from adlib import cli; sys.stdin.read(); "
+            "sys.exit(cli.main(['check', '--data', 'nowhere', '--weights', 'none']))")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=tmp_path,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 141)

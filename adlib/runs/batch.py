@@ -51,7 +51,7 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
     Raises:
         InputError: when `reports` cannot be written or another batch is at work there.
     """
-    if timeout_s <= 0:
+    if not timeout_s > 0:
         raise InputError(f"the time limit is {timeout_s:g} s; give more than 0 s")
     with contextlib.ExitStack() as held:
         if not dry_run:

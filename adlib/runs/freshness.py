@@ -227,6 +227,7 @@ def revision() -> str:
                               encoding="utf-8", check=True).stdout.strip()
 
     try:
+        ask("ls-files", "--error-unmatch", Path(__file__).name)  # else it is another project's
         changes = ask("status", "--porcelain", "--untracked-files=no")
         return ask("rev-parse", "--short=12", "HEAD") + ("+" if changes else "")
     except (OSError, subprocess.CalledProcessError):
@@ -235,9 +236,9 @@ def revision() -> str:
 
 def imagenet_at_hand() -> bool:
     """Is torchvision's ResNet18 file in torch's cache? Asked without loading torch."""
-    home = os.environ.get("TORCH_HOME") or Path(
-        os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
-    return any((Path(home) / "hub" / "checkpoints").glob("resnet18-*.pth"))
+    home = Path(os.environ.get("TORCH_HOME") or Path(
+        os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch").expanduser()
+    return any((home / "hub" / "checkpoints").glob("resnet18-*.pth"))
 
 
 def bare(source: str) -> str:

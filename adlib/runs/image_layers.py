@@ -116,8 +116,10 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
     home, grey_range = run_folder.home_of(folder), images.read_by
     where = home.parents[3] / "pictures" / images.category.name
     digests = files.content_hashes(images.paths)
-    inputs = files.in_threads(lambda path: _input(path, where / digests[path][:16], grey_range),
-                              images.paths)
+    # whose 16 bits one run shows otherwise than another
+    by_range = "".join(f"-{value:g}" for value in grey_range or ())
+    inputs = files.in_threads(lambda path: _input(
+        path, where / f"{digests[path][:16]}{by_range}", grey_range), images.paths)
     inputs = [(*(_relative(path, home) for path in kept), size) for kept, size in inputs]
     frame = Frame.of(images.size)
     made = shots(images.tensor, maps, decision, detector, images.masks, inputs=inputs, frame=frame,

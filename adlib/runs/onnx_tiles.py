@@ -2,7 +2,7 @@
 
 Needs onnxruntime, numpy, scipy and pillow, and of adlib nothing but the .onnx beside it: the graph
 takes squares of a picture to their anomaly maps, and the file's metadata say how squares are cut,
-stitched and scored. `look` is what a program of your own may call.
+stitched and scored. `upright` and `look` are what a program of your own may call.
 """
 import base64
 import io
@@ -13,6 +13,24 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
+
+
+def upright(path, grey_range):
+    """A file as `look` takes it: turned as its EXIF tag says, its alpha laid over black; where the
+    run has a grey_range, of grey and more than 8 bits, which become 0 to 255. Exits for others."""
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if (picture.mode[0] in "IF") != (grey_range is not None):
+        sys.exit(f"{path}: " + ("it has more than 8 bits, and the run's pictures have 8"
+                                if grey_range is None else "the run's pictures have more than 8 "
+                                "bits, of which only grey ones are read here"))
+    if grey_range:
+        low, high = grey_range
+        values = (np.asarray(picture, float) - low) * (255 / (high - low)) + 0.5
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    elif picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    return picture.convert("RGB")
 
 
 def look(session, picture):
@@ -73,8 +91,9 @@ def starts(length, tile, overlap):
 
 if __name__ == "__main__":
     session = onnxruntime.InferenceSession(sys.argv[1])
-    threshold = json.loads(session.get_modelmeta().custom_metadata_map["threshold"])
+    known = session.get_modelmeta().custom_metadata_map
+    threshold, grey_range = (json.loads(known[key]) for key in ("threshold", "grey_range"))
     for name in sys.argv[2:]:
-        score, *_ = look(session, ImageOps.exif_transpose(Image.open(name)).convert("RGB"))
+        score, *_ = look(session, upright(name, grey_range))
         verdict = "" if threshold is None else "anomalous" if score > threshold else "good"
         print(f"{name}\t{score:.6g}\t{verdict}")

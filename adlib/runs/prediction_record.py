@@ -85,8 +85,12 @@ class Record:
         """Make the folder, or go on in it; half a row that a kill has left is cut off.
 
         Raises:
-            InputError: the folder cannot be written, is in use, or holds other predictions.
+            InputError: the folder cannot be written, is in use, is a run's, or holds other
+                predictions.
         """
+        if (out / "run.json").exists():
+            raise InputError(f"{out} is a run's folder, whose files would be overwritten; give "
+                             "another --out")
         self.run, self.out = run, out
         self.verdicts = collections.Counter[str]()
         self.latest: dict[str, Prediction] = {}

@@ -12,6 +12,7 @@ and nothing of the detector.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import tempfile
 import typing
@@ -57,11 +58,13 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
                          "has learned from, which look too usual to calibrate by; give pictures "
                          "that were taken since")
     wholes, scores = [], []
-    for source in pictures:  # one by one, as predict does: a batch rounds otherwise
+    for source in pictures:
         with files.saying(f"{source.path} cannot be read", "take it out, or give another one"):
             picture = run.decode(source.path)
         wholes.append(picture.whole[:3])
         scores.append(float(run.scores(picture.given[None])[0]))
+        if not math.isfinite(scores[-1]):
+            raise InputError(f"{source.path} has the score {scores[-1]}; take it out")
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
     before = run.threshold
     if (refused := int(before.exceeded(values).sum())) > run.config.target_fpr * len(values):

@@ -98,8 +98,6 @@ class Run:
             write_csv(pd.DataFrame(detector.history), self.folder / "history.csv")
         if detector.can_be_reopened:
             save_state(detector, self.folder / "model.pt")
-        else:
-            (self.folder / "model.pt").unlink(missing_ok=True)
         if decision.conditions is not None:
             files.write_json(self.folder / "conditions.json", decision.conditions.as_dict())
         if decision.foreign is not None:
@@ -197,7 +195,7 @@ def start(part: Part, detector: Detector) -> Run:
     if not same or here == home:
         shutil.rmtree(home / AGAIN, ignore_errors=True)
     if here == home:
-        (home / "metrics.json").unlink(missing_ok=True)
+        _clear_results(home)
     root, params = category.root.resolve(), config.as_dict()
     files.write_json(here / ".local.json", {
         "host": platform.node(), "data_root": str(root), "params": {
@@ -376,14 +374,19 @@ def _replace(home: Path) -> None:
     if not (again / "metrics.json").exists():
         return
     if (home / "metrics.json").exists():  # nothing has been moved yet
-        for old in (*home.glob("*.csv"), *home.glob("*.png"), home / "model.pt"):
-            old.unlink(missing_ok=True)
-        (home / "metrics.json").unlink()
+        _clear_results(home)
     for new in sorted(again.iterdir(), key=lambda path: path.name == "metrics.json"):
         if new.is_dir():
             shutil.rmtree(home / new.name, ignore_errors=True)
         new.replace(home / new.name)
     shutil.rmtree(again)
+
+
+def _clear_results(home: Path) -> None:
+    """Delete what an earlier attempt came to, the metrics last."""
+    for old in (*home.glob("*.csv"), *home.glob("*.png"), *map(home.joinpath, REOPENED_FROM),
+                home / "metrics.json"):
+        old.unlink(missing_ok=True)
 
 
 def _kept(config: Config) -> Config:

@@ -48,9 +48,9 @@ class Board:
         self.forecast, self.done, self.behind = dict(forecast), 0, 0.0
         self.began = self.shown = time.monotonic()
         self.console = Console(file=sys.stdout)
-        self.bars = Progress(BarColumn(24), TextColumn("{task.description}"), console=self.console,
-                             transient=True, auto_refresh=False, redirect_stderr=False,
-                             disable=not self.console.is_terminal)
+        self.bars = Progress(BarColumn(24), TextColumn("{task.description}", markup=False),
+                             console=self.console, transient=True, auto_refresh=False,
+                             redirect_stderr=False, disable=not self.console.is_terminal)
         self.bars.start()
         self.batch = self.bars.add_task("", total=max(sum(self.forecast.values()), 1e-9))
         self.running: dict[Task, TaskID] = {}

@@ -16,8 +16,8 @@ import typing
 from pathlib import Path
 from time import monotonic
 
-from adlib.config import log
-from adlib.data import reading
+from adlib.config import InputError, log
+from adlib.data import files, reading
 from adlib.runs.prediction_record import Record, Source
 from adlib.runs.predictions import below
 
@@ -86,11 +86,14 @@ def _listings(folder: Path, stop: threading.Event
             with os.scandir(folder):  # below() takes a folder that is out of reach for an empty one
                 present = {path: stamp for path in below(folder, is_picture)
                            if (stamp := _stamp(path))}
-        except OSError as error:  # once, where a folder is deleted just then; or out of reach
+        # Once, where a folder is deleted just then; or out of reach, it or one in it.
+        except (OSError, InputError) as error:
+            if isinstance(error, InputError) and error.code != "unread":
+                raise
             failed += 1
             if failed == 2:
                 log.warning("%s cannot be listed (%s); going on as soon as it can", folder,
-                            error.strerror)
+                            files.reason_of(error))
             stop.wait(POLL_S)
             continue
         failed, took = 0, monotonic() - asked

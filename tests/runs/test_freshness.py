@@ -2,10 +2,13 @@
 made again."""
 import functools
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from adlib.config import Config
 from adlib.data import files, layout
@@ -208,3 +211,28 @@ def test_a_folder_is_listed_once_and_no_limits_are_no_error(tmp_path):
     for name in ("limits.json", "notebook.ipynb", "robustness.csv"):
         files.write_text(tmp_path / "limits" / "nut" / "memory" / name, "x")
     assert len(freshness.result_folders(tmp_path, "limits")) == 1
+
+
+def test_a_checkout_around_adlib_is_not_its_revision(tmp_path, monkeypatch):
+    """An environment in another project's folder."""
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path,
+                       check=True, capture_output=True)
+
+    path = tmp_path / "env" / "freshness.py"
+    files.write_text(path, "")
+    monkeypatch.setattr(freshness, "__file__", str(path))
+    git("init")
+    git("commit", "--allow-empty", "-m", "another project")
+    assert freshness.revision() == "unknown"
+    git("add", "-f", str(path))
+    git("commit", "-m", "adlib")
+    assert re.fullmatch(r"[0-9a-f]{12}", freshness.revision())
+
+
+def test_imagenets_weights_are_looked_for_where_torch_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", "~/torch")
+    assert not freshness.imagenet_at_hand()
+    files.write_text(Path(torch.hub.get_dir()) / "checkpoints" / "resnet18-f37072fd.pth", "x")
+    assert freshness.imagenet_at_hand()

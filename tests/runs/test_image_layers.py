@@ -174,3 +174,17 @@ def test_another_page_addresses_the_same_files_whatever_the_category_is_called(m
     assert all(shot.input.startswith("data:") for shot in inside.values())
     assert list(image_layers.read(here, page, opened.test.keys[:2])) == opened.test.keys[:2]
     assert image_layers.read(tmp_path) == {}
+
+
+def test_pictures_of_16_bits_are_shown_by_the_range_of_their_run(tmp_path):
+    for i in range(4):
+        path = tmp_path / "data" / "nut" / ("test" if i else "train/good") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40), 2048, np.uint16)).save(path)
+    here, shown = folder(tmp_path), []
+    for grey_range in ("0,4095", "0,65535"):
+        test = part.open_part(Config(data_root=str(tmp_path / "data"), image_size=32,
+                                     grey_range=grey_range)).test
+        shots = image_layers.keep(here, test, np.zeros((3, 32, 32)), DECISION, object())
+        shown.append(pixels(shots[0].input, here).mean())
+    assert shown == pytest.approx([128, 8], abs=2)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adlib import cli
 from adlib.config import Config
-from adlib.data import files
+from adlib.data import files, reading
 from adlib.runs import inference, onnx_export
 from tests import handmade
 from tests.evaluation.test_frames import SMALL, category
@@ -98,3 +98,23 @@ def test_it_needs_no_adlib(tmp_path):
     threshold = inference.reopen(folder).threshold
     assert [row[2] for row in rows] == np.where(
         threshold.exceeded(tests["chosen_score"].to_numpy()), "anomalous", "good").tolist()
+
+
+def test_the_script_reads_files_as_the_run_does(tmp_path):
+    _, script = exported(handmade.small_run(
+        category(tmp_path / "data"), tmp_path / "reports", **SMALL | {"model": "pca"}, fit="tile"),
+        tmp_path / "part.onnx")
+    rng = np.random.default_rng(0)
+    for mode, name in (("RGBA", "a.png"), ("LA", "b.png"), ("CMYK", "c.tif"), ("L", "d.png")):
+        values = rng.integers(0, 256, (20, 30, len(Image.new(mode, (1, 1)).getbands())), np.uint8)
+        Image.fromarray(values.squeeze(), mode).save(tmp_path / name)
+        expected, _ = reading.upright(tmp_path / name, 32)
+        assert np.array_equal(script.upright(tmp_path / name, None), expected), mode
+    deep = tmp_path / "deep.png"
+    Image.fromarray(rng.integers(0, 5000, (20, 30)).astype(np.uint16)).save(deep)
+    expected, _ = reading.upright(deep, 32, (100, 4095))
+    assert np.array_equal(script.upright(deep, (100, 4095)), expected)
+    with pytest.raises(SystemExit, match="deep.png: it has more than 8 bits"):
+        script.upright(deep, None)
+    with pytest.raises(SystemExit, match="d.png: .* only grey ones are read here"):
+        script.upright(tmp_path / "d.png", (0, 4095))

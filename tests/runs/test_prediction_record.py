@@ -122,3 +122,20 @@ def test_a_table_that_was_not_written_here_is_refused_and_kept(run, tmp_path, ca
     said = capsys.readouterr().err
     assert re.search(sentence, said) and said.count("\n") == 1
     assert (out / "predictions.csv").read_bytes() == table.encode()
+
+
+def test_the_folder_of_a_run_is_not_written_into(run, course_root, capsys):
+    before = (run / "conditions.json").read_bytes()
+    words = ["predict", str(run), str(course_root / "nut" / "test"), "--out", str(run)]
+    assert cli.main(words) == 2
+    assert "is a run's folder, whose files would be overwritten" in capsys.readouterr().err
+    assert (run / "conditions.json").read_bytes() == before
+
+
+def test_what_was_written_again_has_no_row_already(run, course_root, tmp_path, capsys):
+    words = ["predict", str(run), str(tmp_path / "new"), "--out", str(tmp_path / "out")]
+    for seed, said in ((1, False), (1, True), (2, False)):
+        picture(tmp_path / "new" / "a.png", seed)
+        cli.main(words)
+        assert ("all of these pictures have a row" in capsys.readouterr().out) == said
+    assert len(rows(tmp_path / "out")) == 2

@@ -129,3 +129,10 @@ def test_a_run_of_an_earlier_version_predicts_without_the_test(run, tmp_path, ca
     assert cli.main(["predict", str(folder), str(tmp_path / "a"), "--out",
                      str(tmp_path / "out")]) in (0, 1, 4)
     assert not (tmp_path / "out" / "conditions.json").exists()
+
+
+def test_a_score_that_is_no_number_does_not_calibrate(run, tmp_path, monkeypatch):
+    _pictures(tmp_path / "now", range(100, 125))
+    monkeypatch.setattr(inference.Reopened, "scores", lambda self, given: np.array([np.nan]))
+    with pytest.raises(InputError, match=r"100\.png has the score nan; take it out"):
+        recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]), tmp_path / "out")

@@ -17,7 +17,7 @@ from tests.runs.test_run_folder import begin, why_stale
 def first(setting):
     """A finished run with what its numbers come with."""
     run = begin(setting)
-    for name in ("all_results.csv", "epochs.csv", "old.png", "model.pt"):
+    for name in ("all_results.csv", "epochs.csv", "old.png", "model.pt", "foreign.pt"):
         files.write_text(run.folder / name, "first")
     run.finish({"auroc": 1}, train_seconds=1)
     return run.folder
@@ -48,6 +48,7 @@ def test_numbers_stand_until_new_ones_are_complete(setting, first, changes):
     run = second(setting, **changes)
     run.finish({"auroc": 2}, train_seconds=1)
     now = numbers(first)
+    assert not (first / "foreign.pt").exists()
     assert run.folder == first and not (first / ".again").exists()
     assert {name for name in now if now[name] == b"second"} == {"all_results.csv", "new.png",
                                                                 "model.pt"}
@@ -113,6 +114,19 @@ def test_killed_while_numbers_are_replaced_it_is_completed_by_whoever_looks_next
         if whole == {"auroc": 2} and not (first / ".again").exists() and steps > moments:
             break
     assert moments > 8
+
+
+def test_nothing_of_an_attempt_that_failed_at_its_end_is_taken_for_the_next_ones(setting):
+    run, left = begin(setting), ("history.csv", "loss_curve.png", "model.pt", "foreign.pt")
+    for name in left:
+        files.write_text(run.folder / name, "of another model")
+    run.lock.release(force=True)
+    run_folder.fail(run.folder, "the data changed")
+    again = second(setting, epochs=7)
+    assert again.folder == run.folder and {name for name in left if (
+        run.folder / name).exists()} == {"model.pt"}
+    assert (run.folder / "model.pt").read_text() == "second"
+    again.lock.release(force=True)
 
 
 @pytest.mark.parametrize("changes, state", [({}, "finished"), ({"epochs": 7}, "failed")])

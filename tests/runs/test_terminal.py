@@ -52,6 +52,9 @@ def test_on_a_terminal_there_is_a_bar_for_the_batch_and_a_line_for_each_running_
         now[0] += 20  # as forecast, so the rest is
         shown.progress([running])
         live = screen.getvalue().splitlines()[-2:]
+        shown.bars.update(shown.batch, description="part[a]")
+        shown.bars.refresh()
+        assert "part[a]" in screen.getvalue()
         shown.failed(running.task, "the sky fell", log_too=False)
         assert not shown.running
     assert live[0].rstrip().endswith(" 0 of 2 done, about 60 s left")

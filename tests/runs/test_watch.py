@@ -1,6 +1,7 @@
 """A watched folder, on a clock of the test's own: what a camera, its disk and its network do to the
 files in it, and which of them get a row."""
 import datetime
+import errno
 import io
 import itertools
 import logging
@@ -311,3 +312,20 @@ def test_what_is_no_picture_is_opened_once_until_it_changes(camera, follow, monk
         10: lambda: (camera / "picture").write_bytes(content(1)),
         15: lambda: (camera / "other.dat").unlink()})] == [str(camera / "picture")]
     assert sorted(opened) == ["log.txt", "log.txt", "other.dat", "picture", "picture"]
+
+
+def test_a_folder_in_it_that_is_out_of_reach_for_a_while_ends_no_watch(follow, camera, monkeypatch,
+                                                                       caplog):
+    writes(camera / "sub" / "a.png", content(1))()
+    listed, gone = Path.iterdir, []
+
+    def iterdir(path):
+        if gone and path.name == "sub":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found = follow({5: lambda: gone.append(1), 10: writes(camera / "sub" / "b.png", content(2)),
+                    20: gone.clear})
+    assert said(found, camera) == [("sub/a.png", "good"), ("sub/b.png", "good")]
+    assert caplog.text.count("cannot be listed (cannot read the folder") == 1
