@@ -1,13 +1,17 @@
 import dataclasses
+import os
+from pathlib import Path
 
 import pytest
 
 from adlib.config import (
     Config,
     InputError,
+    cache_dir,
     deprecated,
     did_you_mean,
     given_path,
+    parameters,
     project_root,
     upgrade_weights,
 )
@@ -45,6 +49,8 @@ def test_frozen():
                           ({"device": "gpu"}, "known: auto, cpu, cuda, mps"),
                           ({"precision": "fp16"}, "precision is 'fp16'"),
                           ({"seed": -1}, "seed is -1"), ({"name": "../up"}, "a folder's"),
+                          ({"seed": 2**64}, "give 0 or more, below 2**32"),  # a generator's most
+                          ({"seed": 2**53 + 1}, "below 2**32"), ({"epochs": 10**400}, "epochs is 1"),
                           ({"model": 3}, "type str"),
                           ({"model": "mine.py"}, "FILE.py:CLASS, anomalib:NAME"),
                           ({"model": "anomalib:"}, "model is 'anomalib:'"),
@@ -52,7 +58,11 @@ def test_frozen():
                           ({"score": "mine:top"}, "score is 'mine:top'"),
                           ({"options": "[1, 2]"}, "options is '[1, 2]'; give a mapping"),
                           ({"options": {1: 2}}, "options is"),
-                          ({"options": "{a: [}"}, "options is '{a: [}'")])
+                          ({"options": "{a: [}"}, "options is '{a: [}'"),
+                          ({"options": "{a: 2020-13-45}"}, "options is '{a: 2020-13-45}'"),
+                          ({"options": "&a {k: *a}"}, "options is '&a {k: *a}'"),
+                          ({"options": "[" * 3000}, "give a mapping of plain values"),
+                          ({"exclude": "[2020-13-45]"}, "exclude is '[2020-13-45]'")])
 def test_bad_values_get_one_sentence(values, words):
     with pytest.raises(InputError) as error:
         Config.from_mapping(values, "params/x.yaml")
@@ -84,6 +94,39 @@ def test_a_path_in_a_notebook_may_be_from_the_projects_folder(tmp_path, monkeypa
     assert given_path("w.pth").samefile(tmp_path / "lab" / "w.pth")
     with pytest.raises(InputError, match="is 'none', which is missing"):
         layout.find_root("none")
+
+
+def test_a_path_that_cannot_be_looked_at_is_not_there(monkeypatch):
+    """A stranger's home, a name longer than any file's, a folder of another user."""
+    stat = os.stat
+
+    def guarded(path, **how):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    for given in ("~nosuch/x", "x" * 300, "secret"):
+        assert given_path(given) == Path(given)
+        with pytest.raises(InputError, match=f"is '{given}', which is missing, or may not be look"):
+            layout.find_root(given)
+
+
+@pytest.mark.parametrize("set_to", [None, ""])
+def test_the_cache_is_in_the_users_folder_whether_that_is_set_empty_or_not(monkeypatch, set_to):
+    monkeypatch.delenv("ADLIB_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if set_to is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", set_to)
+    assert cache_dir() == Path.home() / ".cache" / "adlib"
+
+
+@pytest.mark.parametrize("line", ["epochs, seed = 3, 1", "epochs = {[]: 1}", "epochs = 2 * n",
+                                  "config.epochs = 3"])
+def test_a_parameter_cell_gives_each_name_one_plain_value(line):
+    assert parameters._assigned("# Parameters\nepochs: int = 3\nseed = 1") == {"epochs": 3, "seed": 1}
+    with pytest.raises(InputError, match="^notebook parameters: '.*' does not give one name a plain"):
+        parameters._assigned(f"# Parameters\n{line}")
 
 
 def test_a_users_own_code_is_named_by_file_and_name(tmp_path, monkeypatch):
@@ -136,7 +179,8 @@ def test_where_weights_came_from_was_said_in_english_once(word, code):
     assert upgrade_weights(word) == code
 
 
-@pytest.mark.parametrize("name", ["a:b", "what?", "con", "Aux.1", "lpt1", "ends.", "ends ", "a|b"])
+@pytest.mark.parametrize("name", ["a:b", "what?", "con", "Aux.1", "lpt1", "ends.", "ends ", "a|b",
+                                  "two\nlines", "a\x1b"])
 def test_a_name_that_is_no_folders_on_windows_is_refused_everywhere(name):
     with pytest.raises(InputError, match="name is .*a folder's on any system"):
         Config(name=name)

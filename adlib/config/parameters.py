@@ -136,7 +136,7 @@ class Config:
         _demand(self.batch_size >= 2,
                 f"batch_size is {self.batch_size}; give at least 2 (batch norm needs two images)")
         _demand(self.lr > 0, f"lr is {self.lr}; give a learning rate above 0, such as 1e-3")
-        _demand(self.seed >= 0, f"seed is {self.seed}; give 0 or more")
+        _demand(0 <= self.seed < 2**32, f"seed is {self.seed}; give 0 or more, below 2**32")
         _demand(is_folder_name(self.name),
                 f"name is {self.name!r}; give a name that can be a folder's on any system")
 
@@ -214,11 +214,11 @@ def _assigned(source: str) -> dict[str, object]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             try:
-                value = ast.literal_eval(node.value)
-            except ValueError:
-                raise InputError(f"notebook parameters: {ast.unparse(node)!r} is not a plain "
-                                 f"value; give a number, a text, True or False") from None
-            values |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+                values |= {target.id: ast.literal_eval(node.value) for target in targets}
+            except (AttributeError, TypeError, ValueError):  # the first of several names at once
+                raise InputError(f"notebook parameters: {ast.unparse(node)!r} does not give one "
+                                 "name a plain value; give each a number, a text, True or False"
+                                 ) from None
     return values
 
 
@@ -232,7 +232,7 @@ def _typed(field: dataclasses.Field, value: object) -> object:
         return value
     if kind in (int, float) and not isinstance(value, bool) and isinstance(
             value, (int, float, str)):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(OverflowError, ValueError):
             number = float(value)  # YAML 1.1 reads 1e-3 as a string
             if math.isfinite(number) and kind(number) == number:
                 return kind(number)
@@ -254,8 +254,8 @@ def _canonical(key: str, value: object) -> str:
         if isinstance(found, kind) and all(isinstance(name, str) for name in found):
             found = found if kind is dict else sorted(set(found))
             return json.dumps(found, sort_keys=True, ensure_ascii=False)
-    except (yaml.YAMLError, TypeError, OSError, UnicodeDecodeError):
-        pass
+    except (yaml.YAMLError, OSError, RecursionError, TypeError, ValueError):
+        pass  # ValueError: of a date, of YAML that holds itself, of another encoding
     raise InputError(f"{key} is {value!r}; give {such}")
 
 

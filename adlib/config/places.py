@@ -37,14 +37,14 @@ def cache_dir() -> Path:
     to delete."""
     if base := os.environ.get("ADLIB_CACHE"):
         return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adlib"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adlib"
 
 
 def given_path(given: str) -> Path:
     """What a user named: from the working folder, else, should it be there, from the project's."""
-    here = Path(given).expanduser()
+    here = Path(os.path.expanduser(given))  # "~nobody" stays as it is
     there = project_root() / here
-    if here.exists() or not there.exists():
+    if os.path.exists(here) or not os.path.exists(there):  # what may not be looked at is not there
         return here
     log.info("%s is not here; taking the project's, %s", here, there)
     return there
@@ -53,11 +53,11 @@ def given_path(given: str) -> Path:
 def own_file(given: str) -> Path | None:
     """The file of "FILE.py:NAME", in the working folder or the project's, or None."""
     path = given_path(given.rpartition(":")[0])
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def is_folder_name(name: str) -> bool:
     """Can a folder be called so, on any system? A run's folder may be passed on."""
     devices = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
-    return (bool(name) and name[-1] not in ". " and not set(name) & set('/\\\0<>:"|?*')
+    return (bool(name) and name[-1] not in ". " and not re.search(r'[\0-\x1f/\\<>:"|?*]', name)
             and not re.fullmatch(devices, name))

@@ -7,10 +7,9 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import stat
-import tempfile
 import typing
-import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,14 +52,11 @@ def atomic_path(path: Path | str) -> typing.Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-",
-                                        suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        # no file of `tempfile`: these are private, and a report is for sharing
+        beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        beside.touch(exist_ok=False)
+        temporary = beside
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a report is for sharing
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {reason_of(error)}; free some space or "
@@ -143,9 +139,10 @@ def open_mapped(path: Path, shape: tuple[int, ...] | None, dtype: typing.Any) ->
 
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-        path.touch()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # whatever NumPy trips over in a damaged file
         return None
+    with contextlib.suppress(OSError):  # a cache that can only be read
+        os.utime(path)
     return array if shape in (None, array.shape) and array.dtype == dtype else None
 
 
@@ -157,7 +154,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(stream, array)
 
 
-def forget(newest: Path, kept_bytes: float, written: float = math.inf) -> None:
+def forget(newest: Path, kept_bytes: float, written: float) -> None:
     """Delete what was not used for longest of the .npy files beside `newest`, until the rest
     fits. written: bytes since the last call; a folder of thousands of files is looked through when
     a twentieth of what it may keep was written."""

@@ -161,7 +161,7 @@ def _kept(path: Path, frame: Frame, grey_range: GreyRange | None) -> Path:
 
 def _keep(path: Path, array: np.ndarray) -> None:
     files.write_array(path, array)
-    files.forget(path, KEPT_BYTES)
+    files.forget(path, KEPT_BYTES, array.nbytes)
 
 
 def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Frame],

@@ -99,10 +99,10 @@ def find_root(data_root: str = "") -> tuple[Path, str]:
         ("environment", "environment variable ADLIB_DATA", os.environ.get("ADLIB_DATA"))):
         if value:
             root = given_path(value)
-            if not root.is_dir():
-                raise InputError(
-                    f"{source} is {value!r}, which is {'a file' if root.exists() else 'missing'}; "
-                    "give the folder that holds the categories")
+            if not os.path.isdir(root):
+                what = "a file" if os.path.exists(root) else "missing, or may not be looked at"
+                raise InputError(f"{source} is {value!r}, which is {what}; give the folder that "
+                                 "holds the categories")
             return root, rule
     own = project_root() / "data"
     if _names(own):
@@ -384,6 +384,7 @@ def _role(parts: tuple[str, ...]) -> str:
 
 def _visible(folder: Path) -> list[Path]:
     try:
+        os.stat(os.path.join(folder, "."))  # to list names is not yet to look at files
         return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
     except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, maybe
         return []

@@ -171,8 +171,8 @@ def _local_path(source: str) -> Path | None:
         parts = urlsplit(source)
         if parts.scheme == "file":
             return Path(urllib.request.url2pathname(parts.path))
-        if parts.scheme in ("http", "https") and parts.hostname and source.isprintable() \
-                and " " not in source:
+        if parts.scheme in ("http", "https") and (parts.hostname or "").encode("idna") \
+                and source.isascii() and source.isprintable() and " " not in source:
             return None
     raise InputError(f"cannot download from {source!r}; give an http(s) or file address, or the "
                      f"path of a .tar.xz")

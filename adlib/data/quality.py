@@ -3,6 +3,7 @@ every file that cannot be read or has no place. And what kind of workpiece its
 good images show, by measurement."""
 from __future__ import annotations
 
+import os
 import typing
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -106,8 +107,8 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     misfit, region_problems = _regions(category, [
         path for path in category.train if category.key(path) in headers])
     identical: dict[str, list[Path]] = {}
-    regular = [path for path in paths if not files.is_special(path)]
-    for path, digest in files.content_hashes(regular).items():
+    hashed = [path for path in paths if not files.is_special(path) and os.access(path, os.R_OK)]
+    for path, digest in files.content_hashes(hashed).items():
         identical.setdefault(digest, []).append(path)
     train = set(category.train)
     groups = {tuple(map(category.key, group)): len({path in train for path in group}) == 2

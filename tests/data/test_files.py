@@ -1,7 +1,10 @@
 import errno
 import math
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +28,40 @@ def test_disk_full_is_one_sentence(tmp_path):
             files.atomic_path(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_files_that_threads_write_at_once_are_for_whom_the_umask_says(tmp_path):
+    before, switch = os.umask(0o027), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda i: files.write_text(tmp_path / str(i), ""), range(500)))
+    finally:
+        sys.setswitchinterval(switch)
+        after = os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640} and after == 0o027
+
+
+def test_a_cache_is_as_good_as_none_whatever_byte_of_its_header_is_damaged(tmp_path):
+    path, shape = tmp_path / "a.npy", (3, 4)
+    files.write_array(path, np.zeros(shape, np.uint8))
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[random.integers(128)] = random.integers(256)
+        path.write_bytes(damaged)
+        assert (found := files.open_mapped(path, shape, np.uint8)) is None or found.shape == shape
+
+
+def test_a_cache_that_can_only_be_read_is_read(tmp_path, monkeypatch):
+    files.write_array(tmp_path / "a.npy", np.arange(3))
+
+    def of_another_user(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    for change in ("utime", "open"):
+        monkeypatch.setattr(os, change, of_another_user)
+    assert files.open_mapped(tmp_path / "a.npy", None, int).tolist() == [0, 1, 2]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
@@ -74,7 +111,7 @@ def test_the_oldest_are_forgotten_until_the_rest_fits(tmp_path_factory, sizes, l
     for path, size, age in zip(paths, sizes, ages, strict=True):
         path.write_bytes(b"x" * size)
         os.utime(path, (1e9 - age, 1e9 - age))
-    files.forget(paths[newest], limit)
+    files.forget(paths[newest], limit, 1)
     left = {i for i, path in enumerate(paths) if path.exists()}
     gone = set(range(len(sizes))) - left
     assert newest in left
@@ -101,7 +138,7 @@ def test_a_folder_is_looked_through_when_a_twentieth_was_written(tmp_path):
 def test_other_files_are_not_features(tmp_path):
     for name in ("new.npy", "old.npy", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    files.forget(tmp_path / "new.npy", 0)
+    files.forget(tmp_path / "new.npy", 0, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "notes.txt"}
 
 

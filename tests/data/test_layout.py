@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -194,9 +196,6 @@ def test_hashing_again_is_quick(tmp_path):
     assert time.perf_counter() - started < 2
 
 
-# ---- folders as they come
-
-
 def test_the_case_of_names_and_the_depth_of_folders_do_not_matter(mvtec_root):
     before = open_nut(mvtec_root)
     nut = mvtec_root / "nut"
@@ -284,9 +283,6 @@ def test_names_of_all_kinds(tmp_path):
     assert category.unread == () and layout.fingerprint(category)
 
 
-# ---- label files as they come
-
-
 @pytest.mark.parametrize("encode", [
     lambda text: text.replace("\n", "\r\n").encode(), lambda text: text.encode("utf-8-sig"),
     lambda text: text.encode("utf-16"), lambda text: text.replace("nut/test/", "nut\\\\test\\\\").encode(),
@@ -353,17 +349,19 @@ def test_labels_from_two_sources_are_an_error(mvtec_root):
     assert len(layout.read_labels(open_nut(mvtec_root))) == 6
 
 
-def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(mvtec_root,
-                                                                             monkeypatch):
-    listed = type(mvtec_root).iterdir
+@pytest.mark.parametrize(("owner", "name", "end"), [
+    (Path, "iterdir", "/spot"), (os, "stat", "/spot/.")], ids=["not listed", "not looked into"])
+def test_a_folder_that_cannot_be_read_is_named_and_one_that_is_gone_is_empty(
+        mvtec_root, monkeypatch, owner, name, end):
+    ask = getattr(owner, name)
 
-    def locked(path):
-        if path.name == "spot":
+    def locked(path, **how):
+        if str(path).endswith(end):
             raise PermissionError(13, "Permission denied")
-        return listed(path)
+        return ask(path, **how)
 
     assert layout.below(mvtec_root / "gone") == []
-    monkeypatch.setattr(type(mvtec_root), "iterdir", locked)
+    monkeypatch.setattr(owner, name, locked)
     with pytest.raises(InputError, match="cannot read the folder .*/spot: Permission denied"):
         open_nut(mvtec_root)
 

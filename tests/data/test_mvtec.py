@@ -267,7 +267,7 @@ def test_nobody_listening_and_bad_addresses(server, tmp_path):
     message = fails(tmp_path, url)
     assert "could not download" in message and "onnect" in message
     for bad in ("ftp://example.com/x.tar.xz", "http://", "http://[1/x.tar.xz", "http://a b/x.tar.xz",
-                "http://a/\n.tar.xz", "-o/tmp/x://a"):
+                "http://a/\n.tar.xz", "-o/tmp/x://a", "http://a/图.tar.xz", "http://a..b/x"):
         assert "http(s) or file" in fails(tmp_path, bad)
     assert "no archive file" in fails(tmp_path, str(tmp_path / "absent.tar.xz"))
 

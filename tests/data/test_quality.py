@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,21 @@ def test_findings(course_root):
     assert findings.ignored == 1 and findings.labels == {"good": 3, "bad": 3}
     assert [code for code, _ in findings.problems()] == ["unreadable"] * 2 + ["leak", "duplicate"]
     assert findings.problems()[2][1] == findings.leaks[0] and findings.sizes == {"32x32": 14}
+
+
+def test_a_file_that_may_not_be_read_is_a_finding(course_root, monkeypatch):
+    locked, opened_file = course_root / "nut" / "train" / "good" / "001.png", open
+
+    def guarded(path, *how, **more):
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied")
+        return opened_file(path, *how, **more)
+
+    monkeypatch.setattr("builtins.open", guarded)
+    monkeypatch.setattr("io.open", guarded)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked)
+    assert quality.check(opened(course_root)).unreadable == (
+        "nut/train/good/001.png (Permission denied)", )
 
 
 def test_findings_of_broken_or_one_sided_labels(course_root):

@@ -58,7 +58,7 @@ def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[st
 
 class Changed(Lazy):
     """Anomalies in pictures of any size, each made when it is looked at: number i in picture i
-    modulo N, in the one of PLACES squares of it in which the most pixels count.
+    modulo N, in the one of PLACES squares of it in which the most pixels count, or where one does.
 
     Args:
         pictures: uint8 [3,h,w] each, or [4,h,w], 255 in the fourth channel where a pixel counts.
@@ -89,6 +89,11 @@ class Changed(Lazy):
                   for _ in range(PLACES)]
         y, x = max(places, key=lambda at: _counts(self._square(picture, *at)).sum())
         square = self._square(picture, y, x)
+        if not _counts(square).any():  # all missed a small region: around a pixel of it
+            middle = rng.choice(np.argwhere(_counts(picture)))
+            y, x = (int(np.clip(at - side // 2, 0, length - side))
+                    for at, length in zip(middle, picture.shape[1:], strict=True))
+            square = self._square(picture, y, x)
         beside = self._square(other, *(min(at, length - side) for at, length in zip(
             (y, x), other.shape[1:], strict=True)))
         image, changed = _insert(self.kinds[i], _channels_last(square[:3]),

@@ -214,6 +214,7 @@ def _check(category: str, defect: str | None, size: float, contrast: float, pixe
             f"category {category!r} cannot be drawn{did_you_mean(category, CATEGORIES)}")
     check_known([] if defect is None else [defect], CATEGORIES[category],
                 f"{category} has no defect")
-    if not size > 0 or contrast < 0 or not 32 <= pixels <= MOST_PIXELS:
+    if not (0 < size <= 100 and 0 <= contrast <= 100 and 32 <= pixels <= MOST_PIXELS):
         raise InputError(f"size {size}, contrast {contrast}, pixels {pixels}: size must be above "
-                         f"0, contrast not below 0, pixels from 32 to {MOST_PIXELS}")
+                         "0, contrast not below 0, both up to 100, and pixels from 32 to "
+                         f"{MOST_PIXELS}")

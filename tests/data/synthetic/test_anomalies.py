@@ -107,6 +107,19 @@ def test_pictures_take_turns():
     assert [int(changed[i][:, ~masks[i]].median()) for i in range(6)] == [40, 200] * 3
 
 
+def test_a_region_that_all_squares_of_a_large_picture_miss_gets_its_anomalies_too():
+    large = torch.zeros(4, 400, 500, dtype=torch.uint8)
+    large[:3] = parts(1, 500)[0][:, :400]
+    for corner in ((10, 480), (390, 0), (200, 200)):
+        picture = large.clone()
+        picture[(3, *(slice(at, at + 8) for at in corner))] = 255
+        changed = anomalies.Changed([picture], 8, side=32, seed=0)
+        for i in range(8):
+            image, mask = changed.with_mask(i)
+            assert mask.any() and (picture[3][mask] == 255).all()
+            assert torch.equal(image[:, picture[3] == 0], picture[:, picture[3] == 0])
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"unknown kinds \['scrach'\]"):
         anomalies.insert(parts(), 1, seed=0, kinds=["scrach", "perlin"])

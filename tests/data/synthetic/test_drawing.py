@@ -88,6 +88,9 @@ def test_bad_input(tmp_path):
         drawing.render("hazelnut", seed=0, index=0, defect="crak")
     with pytest.raises(InputError, match="size must be above 0"):
         drawing.render("hazelnut", seed=0, index=0, defect="crack", size=0)
+    for how in ({"contrast": float("nan")}, {"size": float("inf")}, {"size": 1e9}):
+        with pytest.raises(InputError, match="both up to 100"):
+            drawing.render("hazelnut", seed=0, index=0, defect="print", **how)
     with pytest.raises(InputError, match="at least 2 training"):
         drawing.write_dataset(tmp_path / "a", train=1)
     (tmp_path / "mine.txt").write_text("precious")
