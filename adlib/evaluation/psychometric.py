@@ -3,10 +3,10 @@ contrast grows.
 
 P(detect | x) = fpr + (1 - fpr - lapse) * logistic(slope * (log10 x - log10 x50))
 
-after Wichmann and Hill, Perception & Psychophysics 63 (2001), 1293-1313 (fit) and 1314-1329
-(bootstrap). `fpr` is the false-alarm rate, known from good images and not fitted; `lapse` in
-[0,0.1] is the share missed at any size. So x50 is the size halfway between the two asymptotes, not
-the size of which half are found: that is `curve.at(0.5)`. `slope` is per decade.
+after Wichmann and Hill, Perception & Psychophysics 63 (2001), 1293-1313. `fpr` is the false-alarm
+rate, known from good images and not fitted; `lapse` in [0,0.1] is the share missed at any size. So
+x50 is the size halfway between the two asymptotes, not the size of which half are found: that is
+`curve.at(0.5)`. `slope` is per decade.
 
 The fit is the maximum of the likelihood times a weak prior, without which perfectly separated data
 would have an infinite slope: log10 x50 normal about the middle of the tested sizes with a deviation
@@ -28,7 +28,6 @@ if typing.TYPE_CHECKING:
 MOST_LAPSES, MOST_FPR = 0.1, 0.5
 # deviation of the prior of slope times span: the rise from 5% to 95% takes an eighth of the span
 STEEPEST = 50.0
-LEVEL = 0.95  # of the interval
 # where the fit starts, in spans
 STEEPNESS, PLACES = (1.0, 4.0, 12.0, 40.0, 100.0), np.linspace(-0.8, 0.8, 33)
 
