@@ -117,11 +117,19 @@ def _alone(detector: Detector) -> None:
     images = _images(3, seed=2)
     together = detector.anomaly_maps(images)
     for i in range(3):
-        for name, values in detector.anomaly_maps(images[i:i + 1]).items():
-            if not torch.allclose(values[0], together[name][i], rtol=1e-3, atol=1e-4):
-                raise InputError(f"the map {name!r} of an image changes with the images beside it; "
-                                 "a score would then depend on the batch (batch norm in train "
-                                 "mode? a minimum or mean over the batch?)")
+        among = {name: values[i:i + 1] for name, values in together.items()}
+        if names := _differing(detector.anomaly_maps(images[i:i + 1]), among, rtol=1e-3, atol=1e-4):
+            raise InputError(f"the map {names[0]!r} of an image changes with the images beside it; "
+                             "a score would then depend on the batch (batch norm in train mode? a "
+                             "minimum or mean over the batch?)")
+
+
+def _differing(maps: dict[str, torch.Tensor], others: dict[str, torch.Tensor], rtol: float = 1e-5,
+               atol: float = 1e-8) -> list[str]:
+    """The names of those that are only in one, of another shape, or of other values."""
+    return [name for name in maps | others
+            if name not in maps or name not in others or maps[name].shape != others[name].shape
+            or not torch.allclose(maps[name].double(), others[name].double(), rtol, atol)]
 
 
 def _higher(detector: Detector) -> None:
@@ -134,7 +142,7 @@ def _higher(detector: Detector) -> None:
 def _repeats(config: Config, images: torch.Tensor) -> None:
     first, second = (fit(registry.build(config), images[:8], images[8:]).anomaly_maps(
         _images(2, seed=4)) for _ in range(2))
-    if not all(torch.equal(values, second[name]) for name, values in first.items()):
+    if _differing(first, second, rtol=0, atol=0):
         raise InputError("two fits on the same images differ; draw random numbers from a seed of "
                          "your own")
 
@@ -154,6 +162,5 @@ def _reopens(config: Config, detector: Detector) -> None:
                          f"({' '.join(str(error).split())[:200]}); make every layer and buffer in "
                          "the constructor, or offer state() and load(state)") from error
     images = _images(2, seed=5)
-    before, after = detector.anomaly_maps(images), again.eval().anomaly_maps(images)
-    if not all(torch.allclose(values, after[name]) for name, values in before.items()):
+    if _differing(detector.anomaly_maps(images), again.eval().anomaly_maps(images)):
         raise InputError("opened again, its maps are others; something is not in its state")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adlib.config import Config
+from adlib.config import Config, InputError
 from adlib.data import images as pictures
 from adlib.models import anomaly_maps, training
 from adlib.models.backbone import OnBackbone, Stages, layer_numbers
@@ -53,6 +53,9 @@ class FeatureAutoencoder(OnBackbone):
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
             area: training.Area = None) -> FeatureAutoencoder:
+        if len(images) * (images.shape[-1] // 32)**2 < 2:  # batch norm needs two values a channel
+            raise InputError("1 good training image of 32 pixels is too little to train a network "
+                             "with; give at least 2, or a larger image_size")
         stages, config = self.stages(images), self.config
         torch.manual_seed(config.seed)
         self.decoder = placed(Decoder(config.model), pick_device(config.device)).train()

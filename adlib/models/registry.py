@@ -37,24 +37,31 @@ def build(config: Config) -> Detector:
     if config.fit == "auto":
         raise InputError("fit is auto, which adlib.open_part decides; build the detector of "
                          "part.config")
-    if config.fit == "tile":
-        return _tiled(config)
+    detector = _tiled(config) if config.fit == "tile" else _of_squares(config)
+    if config.score:
+        detector.own_score = _guarded(load_object(config.score, "score"), config.score)
+        if detector.own_score.parameters == 2 and not hasattr(detector, "reconstruct"):
+            whose = "tiles have" if config.fit == "tile" else f"model {config.model!r} has"
+            raise InputError(f"score is {config.score!r}, a function of images and "
+                             f"reconstructions, which {whose} none of; give one of maps, or take "
+                             "cae or resnet18 with another fit than tile")
+    return detector
+
+
+def _of_squares(config: Config) -> Detector:
     kind, _, name = config.model.partition(":")
     if kind in DETECTORS:  # imported by its name: a detector's run depends on no other one's code
         module, maker = DETECTORS[kind]
         make = getattr(importlib.import_module(f"adlib.models.{module}"), maker)
         detector = make(name, config) if name else make(config)
     else:
-        made = load_object(config.model, "model")
-        detector = adopt(_construct(made, config), config.model)
+        detector = adopt(_construct(load_object(config.model, "model"), config), config.model)
     if config.loss:
         if not hasattr(detector, "own_loss"):
             raise InputError(f"loss is {config.loss!r}, and model {config.model!r} is not trained "
                              "by a loss of images and reconstructions; leave it empty, or use cae "
                              "or resnet18")
-        detector.own_loss = _guarded(load_object(config.loss, "loss"), config.loss)
-    if config.score:
-        detector.own_score = _guarded(load_object(config.score, "score"), config.score)
+        detector.own_loss = _own_loss(config.loss)
     return detector
 
 
@@ -62,14 +69,8 @@ def _tiled(config: Config) -> Detector:
     """A detector of a tile's size, and around it what makes tiles of a picture."""
     tiles = importlib.import_module("adlib.models.tiles")
     rounding = device.precision(config, device.pick_device(config.device))
-    inner = build(dataclasses.replace(config, fit="squeeze", image_size=config.tile_size,
-                                      precision=rounding))
-    made = tiles.Tiled(inner, config)
-    made.own_score, inner.own_score = inner.own_score, None
-    if made.own_score is not None and made.own_score.parameters == 2:
-        raise InputError(f"score is {config.score!r}, a function of images and reconstructions, "
-                         "which tiles have none of; give one of maps, or another fit")
-    return made
+    return tiles.Tiled(_of_squares(dataclasses.replace(
+        config, fit="squeeze", image_size=config.tile_size, precision=rounding)), config)
 
 
 def adopt(subject: object, where: str = "") -> Detector:
@@ -106,8 +107,9 @@ class OwnDetector(Detector):
         given = {"validation": validation} if takes(self.subject.fit, "validation") else {}
         with _one_sentence(self.where, "fit"):
             self.subject.fit(images, **given)
-        self.history = [_row(row, number, self.where)
-                        for number, row in enumerate(getattr(self.subject, "history", []), 1)]
+        with _one_sentence(self.where, "history"):
+            self.history = [_row(row, number, self.where) for number, row in enumerate(
+                getattr(self.subject, "history", None) or (), 1)]
         return self
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -128,7 +130,8 @@ class OwnDetector(Detector):
             return {}
         with _one_sentence(self.where, "state"):
             state = self.subject.state()
-            return {str(name): torch.as_tensor(value) for name, value in state.items()}
+            return {str(name): torch.as_tensor(value).detach().cpu()
+                    for name, value in state.items()}
 
     def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         if state:
@@ -149,8 +152,7 @@ class OwnDetector(Detector):
         if values.ndim != 3 or len(values) != n or not values[0:1].numel() and n:
             raise InputError(f"{self._gave} shape {tuple(values.shape)} for {name!r} of {n} "
                              f"images; give [N,h,w], here ({n}, h, w)")
-        values = values if values.is_floating_point() else values.float()
-        values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         if bad := int((~torch.isfinite(values)).flatten(1).any(dim=1).sum()) if n else 0:
             raise InputError(f"{self._gave} NaN or infinity in {name!r} of {bad} of {n} images; "
                              "give finite numbers")
@@ -205,7 +207,7 @@ def _construct(made: typing.Callable, config: Config) -> object:
     options = json.loads(config.options) if config.options else {}
     try:
         inspect.signature(made).bind(**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # the latter of what is no Python code
         raise InputError(f"{config.model} cannot be made with options {options}: {error}") from None
     with _one_sentence(config.model, "constructor"):
         torch.manual_seed(config.seed)
@@ -217,9 +219,36 @@ def _guarded(function: typing.Callable, where: str) -> typing.Callable:
     def call(*values: typing.Any) -> typing.Any:
         with _one_sentence(where, "call"):
             return function(*values)
-    call.parameters = len(inspect.signature(function).parameters)
+    call.parameters = _needed(getattr(function, "forward", function))  # of a torch module's own
     call.where, call.line = where, _first_line(function)
     return call
+
+
+def _needed(function: typing.Callable) -> int:
+    """How many arguments it cannot do without; 1 where that cannot be known."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(one.default is one.empty and one.kind <= one.POSITIONAL_OR_KEYWORD
+               for one in parameters)
+
+
+def _own_loss(given: str) -> typing.Callable:
+    function = _guarded(load_object(given, "loss"), given)
+
+    def loss(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
+        value = function(images, reconstructions)
+        what = ("no tensor" if not isinstance(value, torch.Tensor) else
+                f"shape {tuple(value.shape)}" if value.ndim else
+                "a number that does not follow from the reconstructions"
+                if reconstructions.requires_grad and not value.requires_grad else "")
+        if what:
+            raise InputError(f"{given}{function.line} gave {what}; give a tensor of one number "
+                             "that torch computes from the reconstructions, such as a mean")
+        return value
+
+    return loss
 
 
 def _row(row: object, epoch: int, where: str) -> dict[str, float]:
@@ -247,6 +276,5 @@ def _one_sentence(where: str, what: str) -> typing.Iterator[None]:
         place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
         if isinstance(error, SyntaxError):  # which says where itself
             place = ""
-        words = " ".join(str(error).split())[:300]
-        raise InputError(f"{where}: {what} failed with {type(error).__name__}: {words}"
-                         f"{place}") from error
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(":")
+        raise InputError(f"{where}: {what} failed with {words}{place}") from error

@@ -230,13 +230,13 @@ def window(side: int, overlap: int) -> torch.Tensor:
 
 
 def on_grid(maps: torch.Tensor, tile: int) -> torch.Tensor:
-    """Maps of tiles [n,h,h] as float32 on the features' grid; those as fine as the pixels stay."""
-    if maps.shape[-1] in (tile, tile // CELL):
+    """Maps of tiles [n,h,w] as float32 on the features' grid; those as fine as the pixels stay."""
+    cells = tile // CELL
+    if maps.shape[1:] in ((tile, tile), (cells, cells)):
         return maps.float()
-    if maps.shape[-1] > tile // CELL:
-        return nn.functional.adaptive_avg_pool2d(maps.float(), tile // CELL)
-    return nn.functional.interpolate(maps.float()[:, None], size=tile // CELL,
-                                     mode="bilinear")[:, 0]
+    if min(maps.shape[1:]) > cells:
+        return nn.functional.adaptive_avg_pool2d(maps.float(), cells)
+    return nn.functional.interpolate(maps.float()[:, None], size=cells, mode="bilinear")[:, 0]
 
 
 def _keep_features(detector: Detector, keep: bool) -> None:

@@ -1,6 +1,7 @@
 """A frozen backbone, and detectors that are fitted once."""
 import copy
 import dataclasses
+import textwrap
 
 import pytest
 import torch
@@ -68,3 +69,12 @@ def fitted(cache):
 def all_fitted():
     """Each kind fitted once to features."""
     return {name: cells.fitted(name) for name in cells.NAMES}
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes the user's file; a detector's configuration is of `model=own(code) + ':Name'`."""
+    def write(code, name="my_detector.py"):
+        (tmp_path / name).write_text("import time, numpy as np, torch\n" + textwrap.dedent(code))
+        return str(tmp_path / name)
+    return write

@@ -315,3 +315,10 @@ def test_the_state_dict_is_the_whole_detector(trained, target):
     other = feature_autoencoder.FeatureAutoencoder(trained[target].config)
     other.load_state_dict(trained[target].state_dict())
     assert torch.equal(mapped(other), mapped(trained[target]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_only_good_image_is_learned_from_where_batch_norm_can(target):
+    assert np.isfinite(fitted(target, n=1, size=64, epochs=1).history[0]["loss"])
+    with pytest.raises(InputError, match="1 good training image of 32 pixels is too little"):
+        fitted(target, n=1, epochs=1)

@@ -1,7 +1,4 @@
 """A user's own detector, loss and score: run like a built-in, and told about in one sentence."""
-import dataclasses
-import textwrap
-
 import numpy as np
 import pytest
 import torch
@@ -45,15 +42,6 @@ class Scaled(torch.nn.Module):
 
 
 pytestmark = pytest.mark.usefixtures("small_detectors")
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Writes the user's file; a detector's configuration is of `model=own(code) + ':Name'`."""
-    def write(code, name="my_detector.py"):
-        (tmp_path / name).write_text("import time, numpy as np, torch\n" + textwrap.dedent(code))
-        return str(tmp_path / name)
-    return write
 
 
 def configured(root, tmp_path, **changes):
@@ -181,8 +169,8 @@ def test_maps_that_are_none_are_one_sentence(what, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.bool,
-                                   torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float8_e5m2, torch.float16, torch.bfloat16, torch.int64,
+                                   torch.bool, torch.float64])
 def test_maps_of_any_number_format_are_taken(dtype):
     detector = returning(lambda maps: maps.to(dtype))
     maps = detector.anomaly_maps(IMAGES)["map"]
@@ -212,6 +200,34 @@ def test_a_fit_that_raises_is_told_with_file_and_line(own, course_root, tmp_path
                                          r"\(my_detector.py, line 4\)$") as caught:
         fit(config, part.train)
     assert "\n" not in str(caught.value) and isinstance(caught.value.__cause__, IndexError)
+
+
+@pytest.mark.parametrize(("history", "sentence"), [
+    ("None", ""), ("3", r"history failed with TypeError: 'int' object is not iterable"),
+    ("{'loss': [1]}", "row 1 of its history is 'loss'; give a dict with a loss")])
+def test_a_history_that_is_none_is_no_history_or_told(own, history, sentence):
+    model = own(MEAN_IMAGE + f"    history = {history}\n") + ":MeanImage"
+    detector = registry.build(Config(model=model))
+    if not sentence:
+        assert detector.fit(IMAGES).history == []
+    else:
+        with pytest.raises(InputError, match=sentence):
+            detector.fit(IMAGES)
+
+
+def test_what_fails_without_a_word_is_told_without_one(own):
+    model = own(MEAN_IMAGE.replace("self.mean =", "assert not len(images); self.mean =")
+                ) + ":MeanImage"
+    with pytest.raises(InputError, match=r"fit failed with AssertionError \(my_detector.py, line"):
+        registry.build(Config(model=model)).fit(IMAGES)
+
+
+def test_a_parameter_in_its_state_comes_back(own):
+    config = Config(model=own(WITH_STATE.replace(
+        "self.mean.numpy()", "torch.nn.Parameter(self.mean)")) + ":MeanImage")
+    detector, again = registry.build(config).fit(IMAGES), registry.build(config)
+    load_state(again, detector.state_dict())
+    assert torch.equal(again.anomaly_maps(IMAGES)["map"], detector.anomaly_maps(IMAGES)["map"])
 
 
 def test_a_fit_that_ends_the_process_is_told_with_file_and_line(own, course_root, tmp_path):
@@ -254,9 +270,10 @@ def test_what_anomaly_maps_raises_inside_torch_names_the_users_line(own, course_
     ("class X:\n    def __init__(self): raise ValueError('too\\nbad')\n", "X",
      r"constructor failed with ValueError: too bad \(my_detector.py, line 3\)"),
     ("class X:\n    def __init__(self, size): pass\n", "X",
-     r"cannot be made with options \{\}: missing a required argument: 'size'")],
+     r"cannot be made with options \{\}: missing a required argument: 'size'"),
+    ("X = dict\n", "X", r"cannot be made with options \{\}: no signature found")],
     ids=["no anomaly_maps", "fit is no method", "unknown class", "no class", "import", "syntax",
-         "constructor", "options"])
+         "constructor", "options", "no signature"])
 def test_what_is_wrong_with_a_file_is_one_sentence(own, course_root, tmp_path, code, name,
                                                    sentence):
     config = configured(course_root, tmp_path, model=f"{own(code)}:{name}")
@@ -293,85 +310,6 @@ def test_state_and_load_that_raise_are_one_sentence(own, course_root, tmp_path):
         detector.state_dict()
     with pytest.raises(InputError, match="load failed with KeyError"):
         load_state(detector, {"_extra_state": {"mean": torch.ones(1)}})
-
-
-LOSS = '''
-def darkness(images, reconstructions):
-    return reconstructions.mean()
-
-def broken(images, reconstructions):
-    return images @ reconstructions[:, :, :5]
-'''
-
-
-def test_a_loss_of_ones_own_trains_an_autoencoder(own, course_root, tmp_path):
-    usual = spine(configured(course_root, tmp_path, epochs=2))[1]
-    config = configured(course_root, tmp_path, epochs=2, loss=own(LOSS) + ":darkness",
-                        reports=str(tmp_path / "other"))
-    folder, detector, *_ = spine(config)
-    losses = [row["loss"] for row in detector.history]
-    assert losses[1] < losses[0] and losses != [row["loss"] for row in usual.history]
-    run, part = inference.reopen_with_data(folder)  # which needs no loss
-    assert torch.equal(run.detector.reconstruct(part.test.tensor),
-                       detector.reconstruct(part.test.tensor))
-
-
-def test_a_loss_that_raises_and_a_loss_where_there_is_none(own, course_root, tmp_path):
-    config = configured(course_root, tmp_path, loss=own(LOSS) + ":broken")
-    with pytest.raises(InputError, match=r":broken: call failed with RuntimeError: .*"
-                                         r"\(my_detector.py, line 7\)"):
-        fit(config, open_part(config).train)
-    with pytest.raises(InputError, match=r"loss is .*, and model 'pca' is not trained by a loss"):
-        registry.build(dataclasses.replace(config, model="pca"))
-    with pytest.raises(InputError, match="loss is .*defines no 'dark'; did you mean 'darkness'"):
-        registry.build(dataclasses.replace(config, loss=own(LOSS) + ":dark"))
-
-
-SCORE = '''
-def of_maps(maps):
-    return maps["squared"].amax(dim=(1, 2))
-
-def of_images(images, reconstructions):
-    assert images.dtype == reconstructions.dtype == torch.float32 and images.max() <= 1
-    return (images - reconstructions).abs().amax(dim=(1, 2, 3)).numpy()
-
-def broken(maps):
-    return maps["nothing"]
-'''
-
-
-@pytest.mark.parametrize("name", ["of_maps", "of_images"])
-def test_a_score_of_ones_own_is_the_one_that_the_study_uses(own, course_root, tmp_path, name):
-    score = f"{own(SCORE)}:{name}"
-    folder, detector, decision, results = spine(configured(course_root, tmp_path, score=score))
-    assert decision.score == score and decision.reference == "squared.mean"
-    assert score in set(decision.ranking["score"])
-    part = open_part(configured(course_root, tmp_path))
-    x, y = part.test.tensor.float() / 255, detector.reconstruct(part.test.tensor)
-    expected = ((x - y).square().mean(dim=1).amax(dim=(1, 2)) if name == "of_maps" else
-                (x - y).abs().amax(dim=(1, 2, 3)))
-    test = results.table[results.table["split"] == "test"]
-    assert test["chosen_score"].to_numpy() == pytest.approx(expected.numpy(), rel=2**-20)
-    assert decision.threshold.how == "split" and len(decision.threshold.calibration) == 3
-    run = inference.reopen(folder)
-    assert run.scores(part.test).tolist() == test["chosen_score"].tolist()
-    assert run.threshold.value == decision.threshold.value
-
-
-def test_a_score_that_raises_names_the_line(own, course_root, tmp_path):
-    with pytest.raises(InputError, match=r":broken: call failed with KeyError: 'nothing' "
-                                         r"\(my_detector.py, line 11\)"):
-        spine(configured(course_root, tmp_path, score=own(SCORE) + ":broken"))
-
-
-def test_a_score_that_is_no_number_an_image_is_told(own, course_root, tmp_path):
-    score = own("def odd(maps): return np.zeros(7)\n") + ":odd"
-    with pytest.raises(InputError, match=r":odd \(my_detector.py, line \d+\) gave shape \(7,\) "
-                                         r"for \d+ images; give \[N\]"):
-        spine(configured(course_root, tmp_path, score=score))
-    score = own("def odd(maps): return np.full(len(maps['squared']), np.nan)\n") + ":odd"
-    with pytest.raises(InputError, match=r":odd \(.*\) gave NaN or infinity"):
-        spine(configured(course_root, tmp_path, score=score))
 
 
 def test_a_state_dict_of_buffers_that_fitting_makes_is_loaded():

@@ -61,6 +61,16 @@ def test_stitched_maps_are_those_of_the_picture(cell, overlap, shape):
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 64), (64, 8), (1, 3), (24, 40)])
+def test_maps_of_any_shape_are_stitched(shape):
+    class Flat(Grey):
+        def anomaly_maps(self, images):
+            return {"map": torch.full((len(images), *shape), 3.0)}
+
+    found = Tiled(Flat(), CONFIG).anomaly_maps(picture(64, 128)[None, :3])["map"]
+    assert found.shape == (1, 8, 16) and torch.allclose(found, torch.tensor(3.0))
+
+
 def test_a_small_or_odd_picture_has_a_map_of_its_own_size():
     found = Tiled(Grey(), CONFIG).anomaly_maps(picture(40, 101)[None, :3])["map"]
     assert found.shape == (1, 5, 13) and torch.isfinite(found).all()
