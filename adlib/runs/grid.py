@@ -224,13 +224,16 @@ def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, st
 
 def _filter(configs: list[Config], only: str) -> list[Config]:
     wanted: dict[str, set[str]] = {}
-    # a category may hold a comma
-    for part in filter(None, (part.strip(" ,") for part in re.split(r",(?=\s*\w+\s*=)", only))):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or key not in ONLY:
+    # a category may hold commas, and begin with a space
+    for part in re.split(rf",(?=\s*(?:{'|'.join(ONLY)})\s*=)", only):
+        if not part.strip(" ,"):
+            continue
+        key, equals, value = part.partition("=")
+        if not equals or (key := key.strip(" ,")) not in ONLY:
             raise InputError(f"--only {only}: {part!r} is not KEY=VALUE with a known "
                              f"key{did_you_mean(key, ONLY)}")
         values = sorted({_facets(config)[key] for config in configs})
+        value = value if value in values else value.strip(" ,")
         check_known([value], values, f"--only {only}: the grid has no {key}")
         wanted.setdefault(key, set()).add(value)
     kept = [config for config in configs

@@ -173,7 +173,7 @@ def test_a_comparison_says_the_command_that_makes_what_it_shows(project, before,
     assert shlex.split(comparison.retry) == command + ["--only", only] * bool(only)
 
 
-@pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c"])
+@pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c", "a,b=c", " a", "a,"])
 def test_the_retry_command_plans_exactly_that_run(project, category):
     (project / "data" / "hazelnut").rename(project / "data" / category)
     tasks = grid.plan("params/grids/study.yaml", data_root="data", reports="elsewhere")
