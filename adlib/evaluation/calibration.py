@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from adlib.config import REFERENCE_SCORE, InputError
-from adlib.data import corruptions, siblings
+from adlib.data import corruptions, files, siblings
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.auroc import auroc, undecided
@@ -283,7 +283,8 @@ def _add_own_score(table: pd.DataFrame, detector: Detector, images: torch.Tensor
         values = own(images.float() / 255, detector.reconstruct(images))
     else:
         values = own({name: torch.from_numpy(one) for name, one in maps.items()})
-    values = np.asarray(values, float)
+    with files.saying(f"{own.where}{own.line} gave no numbers", "give [N], a finite one an image"):
+        values = np.asarray(values, float)
     if values.shape != (len(images), ) or not np.isfinite(values).all():
         what = "NaN or infinity" if values.shape == (len(images), ) else f"shape {values.shape}"
         raise InputError(f"{own.where}{own.line} gave {what} for {len(images)} images; give [N], a "

@@ -15,7 +15,7 @@ from adlib.data.part import Part
 from adlib.data.synthetic import foreign_pictures
 from adlib.evaluation.calibration import Decision, score_table
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
-from adlib.evaluation.refusal import fit_foreign_features, known_good
+from adlib.evaluation.refusal import fit_foreign_features, known_good, sample
 from adlib.models.detector import Detector
 
 PICTURES = 200  # of an exam
@@ -80,7 +80,8 @@ def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
     features, n = decision.foreign.features(pictures), len(part.good)
     called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
     for rest, held in folds(n, FOLDS, part.config.seed):
-        some = np.isin(np.arange(len(features)) % n, rest)
+        some = np.flatnonzero(np.isin(np.arange(len(features)) % n, rest))
+        some = some[sample(len(some), part.config.seed)]
         fit_foreign_features(model, features[some], None if of is None else of[some])
         threshold = TailThreshold(model.calibration.numpy(), decision.foreign_threshold.target_fpr)
         called[held] = threshold.exceeded(model.distances(features[held]).numpy())

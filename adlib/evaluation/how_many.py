@@ -158,15 +158,18 @@ def score(maps: np.ndarray, drawn: np.ndarray, view: View = WHOLE) -> float:
 def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray,
              sizes: np.ndarray, truth: np.ndarray, target_fpr: float) -> dict[str, float]:
     own, synthetic, test = np.split(scores, [good, good + len(kinds)])
-    some, scored = pd.DataFrame({"top1": own}).dropna(), ~np.isnan(synthetic)
-    free = label_free(some, pd.DataFrame({"top1": synthetic[scored]}), kinds[scored])
-    figures = {"label_free": float(free["all"].iloc[0]) if scored.any() and len(some) else np.nan,
+    known, scored = own[~np.isnan(own)], ~np.isnan(synthetic)
+    figures = {"label_free": np.nan,
                "auroc": auroc(truth, test) if 0 < truth.sum() < len(truth) else np.nan,
-               "good": float((truth == 0).sum()), "anomalous": float(truth.sum())}
-    threshold = Threshold(scores[drawn], target_fpr) if len(drawn) > 1 else None
-    stands = threshold is not None and threshold.is_attainable
+               "good": float((truth == 0).sum()), "anomalous": float(truth.sum()),
+               "smallest": np.nan}
+    if len(known) and scored.any():
+        free = label_free(pd.DataFrame({"top1": known}),
+                          pd.DataFrame({"top1": synthetic[scored]}), kinds[scored])
+        figures["label_free"] = float(free["all"].iloc[0])
+    threshold = Threshold(scores[drawn], target_fpr)
+    stands = len(drawn) > 1 and threshold.is_attainable
     called = threshold.exceeded(test) if stands else np.full(len(test), np.nan)
-    figures["smallest"] = np.nan
     if stands and len(np.unique(sizes[scored])) > 1:
         figures["smallest"] = psychometric.fit(
             sizes[scored], threshold.exceeded(synthetic[scored]), fpr=target_fpr).at(0.5)

@@ -31,10 +31,15 @@ def known_good(part: Part) -> tuple[torch.Tensor, torch.Tensor | None]:
 def fit_foreign(model: Foreign, good: Images, of: torch.Tensor | None = None, *,
                 seed: int) -> Foreign:
     """Fit it on good images, uint8 [N,3,S,S]; of more than MOST a sample. of: as Foreign.fit."""
-    kept = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:MOST]
-    kept = kept.sort().values
+    kept = sample(len(good), seed)
     return fit_foreign_features(model, model.features(as_tensor(good)[kept]),
                                 None if of is None else of[kept])
+
+
+def sample(n: int, seed: int) -> torch.Tensor:
+    """Indices of n good images that it is fitted on, MOST at the most: int64, sorted."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[:MOST].sort().values
 
 
 def fit_foreign_features(model: Foreign, features: torch.Tensor,

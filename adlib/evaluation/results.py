@@ -228,7 +228,7 @@ def _native(part: Part) -> typing.Iterator[tuple[typing.Callable, Lazy | None]]:
         def kept(i: int) -> Path:
             return Path(place) / f"{i}.npy"
 
-        yield (lambda values, i: np.save(kept(i), values)), Lazy(
+        yield (lambda values, i: files.write_array(kept(i), values)), Lazy(
             len(part.test), lambda i: part.test.on_own_pixels(np.load(kept(i)), i))
 
 
@@ -280,8 +280,9 @@ def locate(part: Part, maps: np.ndarray, native: Lazy | None = None
     rows = []
     for name, chosen in _groups(kinds, shares).items():
         chosen = (chosen & (shares > 0)) | (shares == 0)
-        rows.append({"group": name, "images": int((chosen & (shares > 0)).sum()),
-                     **measure(used[chosen])[0]})
+        with contextlib.suppress(OneClassError):  # without a good image, whole ones that are bad
+            rows.append({"group": name, "images": int((chosen & (shares > 0)).sum()),
+                         **measure(used[chosen])[0]})
     regions = regions.assign(defect=kinds[regions["image"]],
                              path=[keys[used[i]] for i in regions["image"]])
     return found | {"images": len(used), "without_mask": int((bad & ~masked).sum()),

@@ -274,6 +274,18 @@ def test_a_coarse_map_keeps_its_place():
     assert 4 <= row < 8 and 24 <= column < 28 and (maps[0] == maps[1]).all()
 
 
+@pytest.mark.parametrize("values", [{"score": 1}, ["high", "low"], None])
+def test_a_score_that_gives_no_numbers_is_refused_in_a_sentence(values):
+    def own(maps):
+        return values
+
+    own.parameters, own.where, own.line = 1, "mine.py:own", " (mine.py, line 3)"
+    detector = Maps(distance)
+    detector.own_score = own
+    with pytest.raises(InputError, match=r"^mine.py:own \(mine.py, line 3\) gave "):
+        calibration.score_table(detector, {}, pictures(2))
+
+
 FITTED = {"model": "pca", "weights": "none", "image_size": 64, "precision": "float32"}
 
 

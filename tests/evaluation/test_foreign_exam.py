@@ -7,7 +7,8 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data.part import open_part
-from adlib.evaluation import calibration, foreign_exam
+from adlib.evaluation import calibration, foreign_exam, refusal
+from adlib.models.foreign import Foreign
 from tests.conftest import picture
 from tests.handmade import Maps
 
@@ -67,6 +68,16 @@ def test_a_run_of_tiles_scores_what_it_does_not_call_foreign(part, monkeypatch):
     every = every.set_index("kind")
     assert every.loc["all", "foreign"] == 0 and every.loc["black", "anomalous"] == 0
     assert every.loc["white", "anomalous"] == every.loc["white", "pictures"] > 0
+
+
+def test_of_very_many_good_pictures_a_fold_is_fitted_on_a_sample_as_the_run_is(part, monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+    monkeypatch.setattr(refusal, "MOST", 12)
+    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
+    decision, fitted, fit = calibration.calibrate(blind, part), [], Foreign.fit
+    monkeypatch.setattr(Foreign, "fit", lambda self, features, of=None: fitted.append(
+        len(features)) or fit(self, features, of))
+    assert len(foreign_exam.cross_fitted(decision, part)) == 24 and max(fitted) == 12
 
 
 def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adlib.config import Config
+from adlib.config import Config, InputError
 from adlib.data import files
 from adlib.data.part import open_part
-from adlib.evaluation import limits
+from adlib.evaluation import limits, results
 from adlib.evaluation.calibration import calibrate, score_table
 from adlib.models.detector import fit as fit_detector
 from adlib.models.fused import FeatureDetector
@@ -88,6 +88,19 @@ def test_robustness_is_of_what_the_detector_is_given(tmp_path, fit, monkeypatch)
         found.append(limits.robustness(detector, calibrate(detector, part), part))
     pd.testing.assert_frame_equal(*found)
     assert found[0]["strength"].iloc[0] == 0 and found[0]["auroc"].iloc[0] == 1
+
+
+def test_a_disk_too_full_for_the_maps_of_tiles_is_a_sentence(tmp_path, monkeypatch):
+    part = open_part(Config(**SMALL, model="memory", fit="tile",
+                            data_root=str(category(tmp_path / "data"))))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with results._native(part) as (keep, _), pytest.raises(
+            InputError, match="cannot write .*0.npy: No space left on device; free some space"):
+        keep(np.zeros((4, 4), np.float32), 0)
 
 
 def test_a_threshold_from_all_good_pictures_has_their_features_once(tmp_path, monkeypatch):

@@ -84,6 +84,15 @@ def test_the_smallest_anomaly_is_that_of_whose_size_half_are_found():
     assert np.isnan(few["smallest"])  # 18 make no threshold for 5 %
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_one_good_picture_says_nothing_and_warns_of_nothing(memory):
+    detector, part = memory
+    category = dataclasses.replace(part.category, train=part.category.train[:1])
+    table = how_many.measure(detector, dataclasses.replace(part, category=category), draws=1)
+    assert table["n"].tolist() == [1] and table["label_free"].isna().all()
+    assert table["auroc"].notna().all()
+
+
 def test_a_detector_without_the_backbone_is_refused_in_a_sentence(course_root):
     part = open_part(Config(name="mine", model="cae", image_size=32, category="nut",
                             data_root=str(course_root)))

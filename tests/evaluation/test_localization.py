@@ -236,6 +236,17 @@ def test_localisation_of_one_type_and_one_size_has_no_groups(mvtec_root):
     assert large == found
 
 
+def test_a_group_without_a_good_pixel_is_left_out(mvtec_root):
+    """No good test image, and one kind of defect that covers the whole of each."""
+    shutil.rmtree(mvtec_root / "nut" / "test" / "good")
+    part = more_defects(mvtec_root)  # two masked scratches, three spots
+    for path in (mvtec_root / "nut" / "ground_truth" / "scratch").iterdir():
+        Image.new("L", (32, 32), 255).save(path)
+    found, _ = evaluation.locate(part, np.random.default_rng(0).random((6, 32, 32)))
+    assert [row["group"] for row in found["groups"]] == ["spot", "<=6.25%"]
+    assert found["images"] == 5 and found["pixel_auroc"] > 0
+
+
 def test_false_alarms_on_good_images_count(mvtec_root):
     part = opened(mvtec_root)
     maps = np.zeros((6, 32, 32))
