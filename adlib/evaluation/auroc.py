@@ -2,8 +2,7 @@
 
 The test set is finite: other images would have given another AUROC. DeLong, DeLong and
 Clarke-Pearson (Biometrics 1988) is about that uncertainty alone; that of training (the seeds) is
-another matter, and shown beside it. Higher score = more anomalous, label 1
-= anomalous.
+another matter, and shown beside it. Higher score = more anomalous, label 1 = anomalous.
 """
 from __future__ import annotations
 

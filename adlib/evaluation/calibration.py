@@ -80,6 +80,12 @@ class Decision:
         """From which distance on a picture is foreign; None where too few good ones say so."""
         return threshold_of(self.foreign)
 
+    def calls_foreign(self, images: torch.Tensor) -> np.ndarray:
+        """Which of uint8 [N,3,S,S] are foreign: bool [N]. Only where there is a
+        foreign_threshold."""
+        distances = self.foreign.distances(self.foreign.features(images))
+        return self.foreign_threshold.exceeded(distances.numpy())
+
     @property
     def chosen_without_labels(self) -> bool:
         """Was the score chosen among those of several maps? Else it was fixed in advance."""
@@ -194,8 +200,13 @@ def score_table(detector: Detector, scale: Scale, images: Images) -> pd.DataFram
     return _scored(detector, scale, images, lambda smoothed, start: None)
 
 
-def score_with_maps(detector: Detector, decision: Decision, images: Images, size: int = 0, keep:
-                    Keep = lambda values, i: None) -> tuple[pd.DataFrame, np.ndarray]:
+def chosen_scores(detector: Detector, decision: Decision, images: Images) -> np.ndarray:
+    """The score that the study uses of any number of images: float64 [N]."""
+    return score_table(detector, decision.scale, images)[decision.score].to_numpy()
+
+
+def score_with_maps(detector: Detector, decision: Decision, images: Images, size: int = 0,
+                    keep: Keep = lambda values, i: None) -> tuple[pd.DataFrame, np.ndarray]:
     """`score_table`, and the smoothed maps of decision.score in the frame of whole pictures:
     float32 [N,S,S].
 

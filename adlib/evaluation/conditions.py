@@ -40,7 +40,7 @@ MEASURED = ("brightness", "contrast", "colour", "noise", "sharpness", "alignment
 LEAST = {  # deviations that good pictures have at the least: of less no camera could be told
     "brightness": 1.0, "contrast": 1.0, "colour": 0.02, "noise": 0.02, "sharpness": 0.02,
     "alignment": 0.002}
-MOST = 1000  # pictures that are measured
+MOST = 1000  # pictures, of twice as many or more not all are measured
 CAUSES = {  # (what is measured, its direction): a message key of report/; what explains more first
     ("brightness", 1): "brighter", ("brightness", -1): "darker", ("colour", 1): "redder",
     ("colour", -1): "bluer", ("noise", 1): "noisier", ("sharpness", -1): "blurrier",
@@ -66,7 +66,7 @@ class Conditions:
 
     @classmethod
     def of(cls, images: torch.Tensor) -> Conditions:
-        """Of good pictures, uint8 [N,3,S,S]; of more than MOST, as many, evenly taken."""
+        """Of good pictures, uint8 [N,3,S,S]; of 2 MOST and more, every k-th, at least MOST."""
         images = images[::max(1, len(images) // MOST)]
         small = torch.cat(spread(lambda chunk: _small(chunk.float()), images.split(16)))
         usual = cls(_standard(small[::2].mean(dim=0, keepdim=True))[0], {})

@@ -24,6 +24,7 @@ from scipy import special
 
 UPPER = 0.25  # share of the calibration values that the tail is fitted to
 
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Threshold:
     """The one answer to "is this score too high?". An image is called anomalous where `score >
@@ -32,7 +33,8 @@ class Threshold:
     Args:
         calibration: float64 [n], scores of good images that the detector was not fitted on.
         target_fpr: the share of good parts that may be called anomalous, in (0,1).
-        how: split | cross-conformal | none (no good image was kept apart).
+        how: split | cross-conformal | recalibrated (runs.recalibration) | none (no good image was
+            kept apart).
         foreign: how many of the n count as the most anomalous, since the others call them foreign
             (refusal.counted_first).
     """

@@ -13,7 +13,7 @@ from adlib.data import files, images, layout, reading
 from adlib.data.lazy import Lazy
 from adlib.data.part import Part
 from adlib.data.synthetic import foreign_pictures
-from adlib.evaluation.calibration import Decision, score_table
+from adlib.evaluation.calibration import Decision, chosen_scores
 from adlib.evaluation.conformal import TailThreshold, folds, rate_interval
 from adlib.evaluation.refusal import fit_foreign_features, known_good, sample
 from adlib.models.detector import Detector
@@ -39,21 +39,17 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
         are what is refused in addition, at the most. Empty where nothing can be called foreign.
     """
     columns = ["kind", "pictures", "foreign", "anomalous", "refused", "rate", "low", "high"]
-    threshold = decision.foreign_threshold
-    if threshold is None:
+    if decision.foreign_threshold is None:
         return pd.DataFrame(columns=columns)
     others = other_parts(part) if others is None else others
     made, kinds = foreign_pictures.make(part.good.tensor, others, n, seed=part.config.seed)
-    model = decision.foreign
-    unlike = threshold.exceeded(model.distances(model.features(made)).numpy())
-    called = np.zeros(len(made), bool)
+    unlike, called = decision.calls_foreign(made), np.zeros(len(made), bool)
     scored, given, good = np.arange(len(made)), made, part.good.given
     if detector.tile is not None:
         scored = np.flatnonzero(~unlike)
         given = Lazy(len(scored), lambda i: _laid(made[scored[i]], good[i % len(good)]))
     if len(scored):
-        scores = score_table(detector, decision.scale, given)[decision.score].to_numpy()
-        called[scored] = decision.threshold.exceeded(scores)
+        called[scored] = decision.threshold.exceeded(chosen_scores(detector, decision, given))
     table = pd.DataFrame({"kind": kinds, "foreign": unlike, "anomalous": called})
     own = cross_fitted(decision, part)
     tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
@@ -100,11 +96,10 @@ def refused_in_addition(table: pd.DataFrame, decision: Decision, part: Part
         {good, anomalous: how many of the images with that label}; None where nothing can be called
         foreign, or nothing is labelled.
     """
-    rows, threshold = table[table["split"] == "test"], decision.foreign_threshold
-    if threshold is None or not rows["label"].notna().any():
+    rows = table[table["split"] == "test"]
+    if decision.foreign_threshold is None or not rows["label"].notna().any():
         return None
-    features = decision.foreign.features(part.test.tensor)
-    unlike = threshold.exceeded(decision.foreign.distances(features).numpy())
+    unlike = decision.calls_foreign(part.test.tensor)
     unlike &= (rows["chosen_prediction"].fillna(0) == 0).to_numpy(dtype=bool)
     return {name: int(unlike[(rows["label"] == label).fillna(False).to_numpy(dtype=bool)].sum())
             for name, label in (("good", 0), ("anomalous", 1))}

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 
 from adlib.config import InputError
-from adlib.data import layout
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import psychometric
@@ -24,6 +23,7 @@ from adlib.evaluation.auroc import auroc
 from adlib.evaluation.calibration import FEWEST_SYNTHETIC, SYNTHETIC, label_free
 from adlib.evaluation.conformal import Threshold
 from adlib.evaluation.learning_curve import COUNTS
+from adlib.evaluation.results import truth_of
 from adlib.models import anomaly_maps, backbone, fused
 from adlib.models.anomaly_maps import WHOLE, View
 from adlib.models.backbone import OnBackbone
@@ -37,7 +37,7 @@ TILES = 32  # of a picture, that these are of
 AT_ONCE = 16  # good pictures whose memories are searched: the products fit the processor's cache
 MOST = 200  # good pictures that are drawn from
 TESTED = 50  # test pictures of each class that are looked at
-# Of pictures of many tiles fewer, by the root of how many: it takes no longer.
+# Of pictures of many tiles fewer of all these, by the root of how many: it takes no longer.
 
 
 def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = COUNTS,
@@ -85,9 +85,7 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
 
 def _tested(part: Part, random: np.random.Generator, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of up to `most` test images of each class, and their labels."""
-    labelled = layout.read_labels(part.category)
-    labels = np.array([int(labelled[key].anomalous) if key in labelled else -1
-                       for key in part.test.keys], dtype=int)
+    labels = truth_of(part)
     chosen = [random.permutation(np.flatnonzero(labels == truth))[:most] for truth in (0, 1)]
     index = np.sort(np.concatenate(chosen)).astype(int)
     return index, labels[index]

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from adlib.data import corruptions, layout
+from adlib.data import corruptions
 from adlib.data.lazy import Lazy
 from adlib.data.part import Part, frames
 from adlib.data.synthetic import drawing
 from adlib.evaluation import psychometric
 from adlib.evaluation.auroc import auroc
-from adlib.evaluation.calibration import Decision, score_table
+from adlib.evaluation.calibration import Decision, chosen_scores
+from adlib.evaluation.results import truth_of
 from adlib.models.detector import Detector, Images
 
 SIZES = (0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5)  # of a defect, 1 = like the real ones
@@ -38,16 +39,16 @@ def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFra
         Columns disturbance, strength (0 = as they are), auroc, false_positives, detections; the two
         rates are NaN where no threshold is attainable. Empty without labels of both classes.
     """
-    labels = layout.read_labels(part.category)
-    used = [i for i, key in enumerate(part.test.keys) if key in labels]
-    truth = np.array([labels[part.test.keys[i]].anomalous for i in used], dtype=int)
+    labels = truth_of(part)
+    used = np.flatnonzero(labels >= 0)
+    truth = labels[used]
     columns = ["disturbance", "strength", "auroc", "false_positives", "detections"]
     if not 0 < truth.sum() < len(truth):
         return pd.DataFrame(columns=columns)
     given, rows = part.test.select(used).given, []
     for name, strength in [("none", 0), *((name, strength) for name in corruptions.CORRUPTIONS
                                           for strength in corruptions.STRENGTHS)]:
-        scores = _scores(detector, decision, _disturbed(
+        scores = chosen_scores(detector, decision, _disturbed(
             given, name, strength, part.config.seed) if strength else given)
         rates = [_share(decision, scores[truth == of]) for of in (0, 1)]
         rows.append((name, strength, auroc(truth, scores), *rates))
@@ -78,7 +79,7 @@ def detectability(detector: Detector, decision: Decision, part: Part) -> pd.Data
                           "area": float(mask.mean())})
             images.append(torch.from_numpy((tiled or whole).lay(Image.fromarray(image)).copy()))
             if tiled or len(drawn) == len(settings) * EACH:  # large ones one by one
-                scores.append(_scores(detector, decision, torch.stack(images)))
+                scores.append(chosen_scores(detector, decision, torch.stack(images)))
                 images = []
         called = decision.threshold.exceeded(np.concatenate(scores))
         rows += [row | {"found": bool(found)} for row, found in zip(drawn, called, strict=True)]
@@ -101,9 +102,9 @@ def smallest(found: pd.DataFrame, target_fpr: float) -> pd.DataFrame:
     for defect, part in found.groupby("defect", sort=False):
         by_size = part[(part["contrast"] == 1) & (part["area"] > 0)]
         by_contrast = part[part["size"] == 1]
-        size, contrast = (psychometric.fit(rows[x].to_numpy(), rows["found"].to_numpy(),
+        size, contrast = (psychometric.fit(some[x].to_numpy(), some["found"].to_numpy(),
                                            fpr=target_fpr)
-                          for rows, x in ((by_size, "area"), (by_contrast, "contrast")))
+                          for some, x in ((by_size, "area"), (by_contrast, "contrast")))
         least, largest = by_size["area"].min(), by_size["area"].max()
         faintest = by_contrast["contrast"].min()
         at50, at95 = (max(least, value) if (value := size.at(level)) <= largest else math.nan
@@ -124,10 +125,6 @@ def _disturbed(given: Images, name: str, strength: int, seed: int) -> Images:
         return Lazy(len(given), lambda i: _disturbed(given[i][None], name, strength, seed + i)[0])
     disturbed, counts = corruptions.apply(given, name, strength, seed=seed), given[:, 3:] > 0
     return torch.where(counts, disturbed, given) if counts.shape[1] else disturbed
-
-
-def _scores(detector: Detector, decision: Decision, images: Images) -> np.ndarray:
-    return score_table(detector, decision.scale, images)[decision.score].to_numpy()
 
 
 def _share(decision: Decision, scores: np.ndarray) -> float:

@@ -98,6 +98,14 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     return Results(table, maps, study, located, regions, epochs, confounders, metrics)
 
 
+def truth_of(part: Part) -> np.ndarray:
+    """The labels of the test images: int64 [N], 1 = anomalous, 0 = good, -1 = none. Raises as
+    layout.read_labels."""
+    labels = layout.read_labels(part.category)
+    return np.array([int(labels[key].anomalous) if key in labels else -1
+                     for key in part.test.keys], dtype=int)
+
+
 def results_table(part: Part, decision: Decision,
                   by_split: typing.Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Results.table. by_split: {split: a column a score, a row an image}."""
