@@ -63,7 +63,7 @@ def label(configuration: str) -> str:
     its own name."""
     name, reference, _ = configuration.partition(REFERENCE)
     own = named("label", name)
-    return t("label.reference_score", label=own) if reference else own
+    return t("comparison.by_reference_score", label=own) if reference else own
 
 
 def _why_absent(auroc: typing.Mapping[str, typing.Any]) -> str:
@@ -76,13 +76,15 @@ def _why_absent(auroc: typing.Mapping[str, typing.Any]) -> str:
 
 
 def read_results(folder: Path) -> pd.DataFrame:
-    """A finished run's all_results.csv. Raises InputError where it is missing or damaged."""
-    path = folder / "all_results.csv"
-    try:
+    """A finished run's all_results.csv. Raises InputError as `read_csv`."""
+    return read_csv(folder / "all_results.csv")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table that a run, or what was found out after it, has left. Only what is empty is missing:
+    a defect may be called NA. Raises InputError where it is missing or damaged."""
+    with files.saying(f"cannot read {path}", "run its configuration again with --force"):
         return _read(path, path.stat().st_mtime_ns).copy()
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); run its configuration again with "
-                         "--force") from error
 
 
 def read_metrics(folder: Path) -> dict[str, typing.Any]:
@@ -101,7 +103,7 @@ def results_of(table: pd.DataFrame, reports: Path, names: typing.Iterable[str],
     """{(category, configuration): a CSV of its first finished run} of some configurations, where
     that has the file."""
     done = table[table["status"] == "finished"].drop_duplicates(["category", "name"])
-    return {(row.category, row.name): pd.read_csv(reports / row.folder / file)
+    return {(row.category, row.name): read_csv(reports / row.folder / file)
             for name in names for row in done[done["name"] == name].itertuples(index=False)
             if (reports / row.folder / file).is_file()}
 
@@ -109,7 +111,7 @@ def results_of(table: pd.DataFrame, reports: Path, names: typing.Iterable[str],
 def after_runs(reports: Path, kind: str, file: str) -> Results:
     """{(category, configuration): a CSV of what was found out after its run}, where that has a row.
     kind: of grid.AFTER_A_RUN."""
-    tables = {folder.parts[-2:]: pd.read_csv(folder / file)
+    tables = {folder.parts[-2:]: read_csv(folder / file)
               for folder in freshness.result_folders(reports, kind)
               if (folder / file).is_file() and not freshness.failure(folder / f"{kind}.json")}
     return {key: table for key, table in tables.items() if len(table)}
@@ -365,4 +367,5 @@ def _pixel_metrics(metrics: list[dict], name: str) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=2048)
 def _read(path: Path, stamp: int) -> typing.Any:
-    return pd.read_csv(path) if path.suffix == ".csv" else run_folder.metrics(path.parent)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.suffix == ".csv" else (
+        run_folder.metrics(path.parent))

@@ -1,9 +1,8 @@
-"""Finished runs to look through in JupyterLab: a selector that opens one of them, and the tools
-around it, each of which follows when another is chosen.
+"""Finished runs to look through in JupyterLab: a selector that opens one of them, and tools that
+follow it.
 
-What needs no Python, the threshold, the gallery and two runs beside each other, is the component of
-the report's pages. A tool is HTML, or a widget: controls beside HTML. Where nobody is there to move
-it (papermill), the HTML that it starts with is shown.
+A tool is HTML, the same component as on the report's pages, or a widget: controls beside HTML.
+Where nobody is there to move it (papermill), the HTML that it starts with is shown.
 """
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from markupsafe import Markup
 from torch import nn
 
 from adlib.config import KINDS, Config, InputError, did_you_mean
-from adlib.data import untrusted
+from adlib.data import files, untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation.results import write_csv
@@ -39,7 +38,7 @@ from adlib.runs.inference import Reopened
 
 PAGE = 24  # pictures of a page
 SPLITS = ("test", "held_out", "train", "train_bad")
-NOTES = ("path", "tags", "note")  # columns of reports/notes/<category>.csv
+NOTES = ["path", "tags", "note"]  # columns of reports/notes/<category>.csv
 Tool = typing.Callable[["OpenedRun"], "Markup | w.Widget"]
 
 
@@ -75,11 +74,7 @@ class OpenedRun:
 
 
 def open_run(folder: Path, data_root: str = "") -> OpenedRun:
-    """Open a finished run.
-
-    Raises:
-        InputError: as inference.reopen_with_data.
-    """
+    """Open a finished run. Raises InputError as inference.reopen_with_data."""
     table = comparison.read_results(folder).astype({"label": "Int64"})
     return OpenedRun(*inference.reopen_with_data(folder, data_root), table, folder.parents[3])
 
@@ -89,11 +84,7 @@ class RunSelector:
 
     def __init__(self, config: Config) -> None:
         """config: the run to begin with, its category, name and seed; without a category, of the
-        first that has one.
-
-        Raises:
-            InputError: where there is no such run.
-        """
+        first that has one. Raises InputError where there is no such run."""
         reports = run_folder.reports_dir(config.reports)
         self._data_root, self._tools = config.data_root, []
         self._runs = {"/".join(folder.parts[-3:]): folder
@@ -210,10 +201,9 @@ def what_if(opened: OpenedRun) -> w.Widget:
         return with_anomaly(opened, pictures[i], pictures[(i + 1) % len(pictures)], kind, size=size,
                             contrast=contrast, seed=shape, place=place, before=before[i])
 
-    box = w.VBox([_row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
-                  following(drawn, which, kind, size, contrast, shape, place)])
-    box.add_class("adlib-place")
-    return box
+    return w.VBox([
+        _row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
+        following(drawn, which, kind, size, contrast, shape, place)]).add_class("adlib-place")
 
 
 def with_anomaly(opened: OpenedRun, image: torch.Tensor, other: torch.Tensor, kind: str, *,
@@ -249,28 +239,26 @@ def my_photo(opened: OpenedRun) -> w.Widget:
     dropped.layout.display = "none"
 
     def shown(chosen: typing.Any, given: str) -> Markup:
-        files = [(one["name"], bytes(one["content"])) for one in chosen]
+        photos = [(one["name"], bytes(one["content"])) for one in chosen]
         if given:
             try:
-                files = [(str(name), base64.b64decode(content))
+                photos = [(str(name), base64.b64decode(content))
                          for name, content in json.loads(given)]
             except (ValueError, TypeError, binascii.Error):
                 raise InputError("what was dropped is no picture; drop picture files") from None
-        return photo_verdicts(opened, files) if files else components.paragraph(t("lab.drop"))
+        return photo_verdicts(opened, photos) if photos else components.paragraph(t("lab.drop"))
 
     for one, other, nothing in ((button, dropped, ""), (dropped, button, ())):  # the last counts
         one.observe(lambda change, other=other, nothing=nothing: change["new"]
                     and other.set_trait("value", nothing), "value")
-    box = w.VBox([button, dropped, following(shown, button, dropped)])
-    box.add_class("adlib-drop")
-    return box
+    return w.VBox([button, dropped, following(shown, button, dropped)]).add_class("adlib-drop")
 
 
-def photo_verdicts(opened: OpenedRun, files: typing.Sequence[tuple[str, bytes]]) -> Markup:
+def photo_verdicts(opened: OpenedRun, photos: typing.Sequence[tuple[str, bytes]]) -> Markup:
     """Pictures as (name, content of the file) under their maps, with their verdicts; a sentence for
     each that cannot be read."""
     names, decoded, said = [], [], []
-    for name, content in files:
+    for name, content in photos:
         name = untrusted.sanitized(Path(name).name)
         try:
             held = io.BytesIO(content)
@@ -298,10 +286,12 @@ def photo_verdicts(opened: OpenedRun, files: typing.Sequence[tuple[str, bytes]])
     return why + gallery.gallery(rows, shots, opened.run.threshold, "photographs")
 
 
-def notes(opened: OpenedRun) -> w.Widget:
+def notes(opened: OpenedRun) -> Markup | w.Widget:
     """Tags and a note on any test image, kept in reports/notes/<category>.csv."""
     path = opened.reports / "notes" / f"{opened.part.category.name}.csv"
     rows = opened.test.sort_values("score", ascending=False)
+    if rows.empty:
+        return components.paragraph(t("lab.no_test"))
     image = w.Dropdown(options=[(f"{row.defect} {Path(row.path).name}", row.path)
                                 for row in rows.itertuples()], description="image")
     tags = w.Text(description="tags", placeholder="blurred, label doubtful")
@@ -309,19 +299,21 @@ def notes(opened: OpenedRun) -> w.Widget:
     save, said = w.Button(description="keep"), w.HTML()
 
     def filled(key: str) -> Markup:
-        kept_notes = read_notes(path).set_index("path")
-        tags.value, note.value = kept_notes.loc[key] if key in kept_notes.index else ("", "")
+        kept = read_notes(path)
+        tags.value, note.value = kept.loc[key] if key in kept.index else ("", "")
         some = opened.images([key])
         return gallery.examples(opened.test[opened.test["path"] == key],
                                 opened.scored(some, some.masks)[1], opened.run.threshold, [""])
 
-    def keep(_: typing.Any = None) -> None:
-        kept = read_notes(path)
-        kept = kept[kept["path"] != image.value]
-        if tags.value.strip() or note.value.strip():
-            kept.loc[len(rows)] = [image.value, *map(_plain, (tags.value, note.value))]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(kept.sort_values("path"), path)
+    def keep(_: w.Button) -> None:
+        try:
+            kept = read_notes(path).drop(image.value, errors="ignore")
+            if tags.value.strip() or note.value.strip():
+                kept.loc[image.value] = [_plain(tags.value), _plain(note.value)]
+            write_csv(kept.sort_index().reset_index(), path)
+        except InputError as error:  # what a button raises nobody sees
+            said.value = components.paragraph(str(error))
+            return
         said.value = components.paragraph(t("lab.kept", n=len(kept), file=f"notes/{path.name}"))
 
     save.on_click(keep)
@@ -335,9 +327,12 @@ def _plain(text: str) -> str:
 
 
 def read_notes(path: Path) -> pd.DataFrame:
-    """NOTES, a row an image; empty where none was kept."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame(
-        columns=list(NOTES), dtype=str)
+    """The tags and the note of each image, by its path; empty where none was kept. Raises
+    InputError for a file that cannot be read."""
+    with files.saying(f"{path} cannot be read as CSV in UTF-8"):
+        kept = pd.read_csv(path, dtype=str, keep_default_na=False)[NOTES] if path.exists() else (
+            pd.DataFrame(columns=NOTES, dtype=str))
+    return kept.drop_duplicates("path", keep="last").set_index("path")
 
 
 def browse(part: Part) -> w.Widget:
@@ -364,9 +359,8 @@ def show(make: typing.Callable[..., w.Widget], *values: typing.Any, fallback: bo
 
 def static_html(widget: w.Widget) -> str:
     """The HTML of a widget as it stands, without its controls."""
-    if isinstance(widget, w.HTML):
-        return widget.value
-    return "".join(static_html(child) for child in getattr(widget, "children", ()))
+    return widget.value if isinstance(widget, w.HTML) else "".join(
+        static_html(child) for child in getattr(widget, "children", ()))
 
 
 def _display(widget: w.Widget) -> None:

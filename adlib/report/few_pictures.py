@@ -32,7 +32,8 @@ def said(table: pd.DataFrame) -> Text:
     if (judged := curve.dropna(subset=["false_positives"])).empty:
         return join([*text, t("how_many.no_rates")])
     last = judged.iloc[-1]
-    return join([*text, t("how_many.rates", n=int(last["n"]), rate=last["false_positives"],
+    return join([*text, t("how_many.rates" if last["found"] == last["found"] else
+                          "how_many.rates_good", n=int(last["n"]), rate=last["false_positives"],
                           low=last["false_positives_low"], high=last["false_positives_high"],
                           found=last["found"])])
 

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from adlib.config import study_root
+from adlib.data import files
 from adlib.report import comparison
 from adlib.report.words import i18n
 from adlib.report.words.i18n import Text, named, with_texts
@@ -16,10 +17,12 @@ from adlib.runs import run_folder
 
 
 def notebooks() -> pd.DataFrame:
-    """A row a notebook: notebook, and the question that it opens with (Text)."""
+    """A row a notebook that opens with a question: notebook, and the question (Text)."""
     rows = []
     for path in sorted((study_root() / "notebooks").glob("*.ipynb")):
-        first = nbformat.read(path, as_version=4).cells[0]
+        first = next(iter(nbformat.read(path, as_version=4).cells), None)
+        if first is None or first.cell_type != "markdown":
+            continue
         other = i18n.notebooks().get(path.stem, {}).get(first.get("id", ""), "")
         rows.append({"notebook": path.name, "asks": Text(_heading(first.source),
                                                          _heading(other) or None)})
@@ -28,11 +31,14 @@ def notebooks() -> pd.DataFrame:
 
 
 def grids() -> pd.DataFrame:
-    """A row a grid of params/: the command that runs it, and its configurations."""
+    """A row a grid of params/: the command that runs it, and its configurations. Raises InputError
+    for a file that is no YAML."""
     rows = []
     for path in sorted((study_root() / "params").rglob("*.yaml")):
-        names = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("configs")
-        if names:  # else it is a configuration, and no grid
+        with files.saying(f"{path} is not valid YAML"):
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = content.get("configs") if isinstance(content, dict) else None
+        if isinstance(names, list):  # else it is a configuration, and no grid
             relative = path.relative_to(study_root()).as_posix()
             rows.append({"command": shlex.join(["adlib", "run", relative]),
                          "runs": ", ".join(map(str, names))})

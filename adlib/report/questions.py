@@ -31,7 +31,7 @@ def scores(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
                                   "chosen", "picked"])]
     for (category, name), runs in finished(table):
         paths = [reports / folder / "score_study.csv" for folder in runs["folder"]]
-        studies = [pd.read_csv(path) for path in paths if path.is_file()]
+        studies = [comparison.read_csv(path) for path in paths if path.is_file()]
         if len(studies) < len(runs) or any(
                 len(study) < 5 or study[["test", "label_free"]].isna().any(axis=None)
                 for study in studies):
@@ -159,7 +159,7 @@ def epochs(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     for (category, name), runs in finished(table):
         paths = [reports / folder / "epochs.csv" for folder in runs["folder"]]
         if all(path.is_file() for path in paths):
-            curves = pd.concat([pd.read_csv(path) for path in paths])
+            curves = pd.concat([comparison.read_csv(path) for path in paths])
             mean = curves.groupby("epoch")["auroc"].mean().dropna()
             rows.append({"category": category, "configuration": name}
                         | {f"epoch:{epoch}": value for epoch, value in mean.items()}

@@ -69,7 +69,7 @@ class Study:
 
     def write(self) -> None:
         """all_runs.csv, a row a run; summary.csv and .json, a row a configuration and score; the
-        numbers of every section."""
+        numbers of every section, and no earlier study's of others."""
         data = {"all_runs.csv": self.table, SUMMARY: self.rows}
         for section in filter(None, (getattr(self, name)() for name in ON_PAGES)):
             data |= section.data
@@ -77,6 +77,8 @@ class Study:
             write_csv(table, self.reports / name)
         files.write_text(self.reports / "summary.json",
                          self.rows.to_json(orient="records", indent=1))
+        for name in set(DATA) - set(data):
+            (self.reports / name).unlink(missing_ok=True)
 
     # ---- what the first screen has
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adlib.config import InputError
 from adlib.data import files
 from adlib.evaluation import conformal
 from adlib.evaluation.auroc import auroc, auroc_interval
@@ -326,6 +327,18 @@ def test_pixel_figures_belong_to_the_score_whose_map_was_measured(tmp_path):
     assert rows.loc["memory",
                     "pixel_auroc"] == pytest.approx(0.8) and math.isnan(rows.loc["pca",
                                                                                  "pixel_ap"])
+
+
+def test_a_defect_may_be_called_na_and_a_damaged_table_is_named(tmp_path):
+    folder = finished(tmp_path, "memory", {DISTANCE: ranks(NUT, 1.0)})
+    path = folder / "all_results.csv"
+    files.write_text(path, path.read_text().replace(",spot,", ",NA,"))
+    table = comparison.read_results(folder)
+    assert set(table["defect"]) == {"good", "NA"} and table["p_value"].isna().any()
+    limits = tmp_path / "limits" / "nut" / "memory" / "robustness.csv"
+    files.write_text(limits, "")
+    with pytest.raises(InputError, match=r"cannot read .*robustness.csv \(.*; run its config"):
+        comparison.after_runs(tmp_path, "limits", "robustness.csv")
 
 
 def test_handmade_runs_are_what_the_notebooks_leave(tmp_path):

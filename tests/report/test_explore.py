@@ -336,26 +336,14 @@ def test_any_picture_can_be_judged_and_what_is_none_is_named(course_run, monkeyp
     assert "what was dropped is no picture" in page(box).text
 
 
-def test_tags_and_notes_are_kept_in_a_csv_and_come_back(opened):
-    path = opened.reports / "notes" / "nut.csv"
-    box = explore.notes(opened)
-    image, tags, note = (control(box, name) for name in ("image", "tags", "note"))
-    first, second = image.options[0][1], image.options[1][1]
-    tags.value, note.value = "blurred, odd", ' =2+2, "why"\n?'
-    control(box, "keep").click()
-    assert explore.read_notes(path).to_dict("records") == [
-        {"path": first, "tags": "blurred, odd", "note": "\'=2+2, \"why\"\n?"}]
-    image.value = second
-    assert (tags.value, note.value) == ("", "")
-    note.value = "a label to doubt"
-    control(box, "keep").click()
-    assert "notes/nut.csv, in the folder of the results, has notes on 2" in page(box).text
-    again = explore.notes(opened)
-    control(again, "image").value = second
-    assert control(again, "note").value == "a label to doubt"
-    control(again, "note").value = ""
-    control(again, "keep").click()
-    assert list(explore.read_notes(path)["path"]) == [first]
+def test_every_tool_opens_a_run_without_test_images(course_root, reports):
+    for path in (course_root / "nut" / "test").glob("*"):
+        path.unlink()
+    opened = explore.open_run(small_run(course_root, reports, model="mean_grey", name="mean_grey"))
+    for tool in (explore.threshold, explore.every_image, explore.another, explore.what_if,
+                 explore.my_photo):
+        tool(opened)
+    assert "no test images that a note" in soup(explore.notes(opened)).text
 
 
 def test_any_image_can_be_looked_at_a_kind_at_a_time(course_root, opened):

@@ -35,6 +35,9 @@ def test_how_many_pictures_it_takes():
     sized["smallest"] = np.where(sized["n"] > 16, 0.0123, math.nan)
     assert "With 32 good pictures, half of the synthetic anomalies that cover 1.23%" in (
         few_pictures.said(sized))
+    good_alone = few_pictures.said(sized.assign(found=math.nan))  # no bad test picture
+    assert good_alone.endswith("of the good test images are called anomalous.")
+    assert "nan" not in good_alone + good_alone.zh
     said = few_pictures.said(learned(lambda n: 0.01 * n**-0.5))
     assert "less than 0.005, so more are not worth taking" in said and said.zh != said
     said = few_pictures.said(learned(lambda n: 0.1, counts=(1, 2)).assign(auroc=math.nan))

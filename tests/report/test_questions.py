@@ -284,6 +284,16 @@ def test_failed_and_unlabelled_limits_are_no_rows(tmp_path):
     assert Study(tmp_path).limits() is None
 
 
+def test_the_numbers_of_a_section_that_is_gone_go_too(tmp_path):
+    finished(tmp_path, "pca", {DISTANCE: ranks(NUT, 1.0)})
+    folder = write(tmp_path, "pca", disturbed())
+    Study(tmp_path).write()
+    assert (tmp_path / "limits.csv").is_file() and (tmp_path / "roc.csv").is_file()
+    (folder / "robustness.csv").unlink()
+    Study(tmp_path).write()
+    assert not (tmp_path / "limits.csv").exists() and (tmp_path / "roc.csv").is_file()
+
+
 def test_what_was_not_asked_vanishes_and_is_named_once_at_the_end(tmp_path, monkeypatch):
     said = []
     monkeypatch.chdir(tmp_path)  # the grids are the study's, also where no project folder is near

@@ -167,6 +167,22 @@ def test_the_loss_has_a_line_for_what_was_measured():
     assert charts.loss([], Text("Loss.")) == ""
 
 
+@pytest.mark.parametrize(("losses", "low", "high"), [
+    ((-3.4, -40.0), "-40", "0"), ((5.0, -1.0), "-1", "5"), ((0.0, 0.0), "0", "1"),
+    ((np.inf, 2.0), "0", "2")])
+def test_a_loss_of_ones_own_may_be_negative_zero_or_infinite(losses, low, high, tmp_path):
+    history = [{"epoch": i, "loss": loss, "held_out_loss": np.nan}
+               for i, loss in enumerate(losses, 1)]
+    page = english(charts.loss(history, Text("Loss.")))
+    ticks = [tick.text for tick in page.select("text[text-anchor=end]")]
+    assert (ticks[0], ticks[-1]) == (low, high)
+    places = [float(word) for word in page.select_one(".grid path.line")["d"][1:].replace(
+        "L", " ").split()[1::2]]
+    assert all(0 <= place <= 180 for place in places)
+    reference_figures.loss_curve(history, tmp_path)
+    assert (tmp_path / "loss_curve.png").is_file()
+
+
 def test_every_score_stands_where_its_two_aurocs_are():
     study = pd.DataFrame({"score": ["squared.mean", "ssim.max"], "label_free": [0.75, 0.6],
                           "test": [1.0, 0.5], "train_bad": [np.nan, 0.9],

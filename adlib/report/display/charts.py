@@ -139,18 +139,22 @@ def how_many(tables: Results) -> Markup:
 
 
 def loss(history: list[dict[str, float]], caption: str) -> Markup:
-    """Training and held-out loss over epochs. history: Detector.history; "" where it is empty."""
-    table = pd.DataFrame(history, columns=["epoch", "loss", "held_out_loss"])
+    """Training and held-out loss over epochs. history: Detector.history; "" where it is empty. A
+    user's own loss may be below 0 (a log-likelihood), or 0."""
+    table = pd.DataFrame(history, columns=["epoch", "loss", "held_out_loss"]).replace(
+        [math.inf, -math.inf], math.nan)
     lines = [(f"c{i}", "line", part.itertuples(index=False)) for i, part in enumerate(
         table[["epoch", column]].dropna() for column in ("loss", "held_out_loss")) if len(part)]
     if not lines:
         return Markup("")
-    epochs, most = table["epoch"].max(), table[["loss", "held_out_loss"]].max().max()
-    top = float(f"{1.05 * most:.1g}")
+    epochs, losses = table["epoch"].max(), table[["loss", "held_out_loss"]]
+    low, most = min(0.0, losses.min().min()), losses.max().max()
+    top = float(f"{1.05 * most:.1g}") if most > 0 else 0.0 if low < 0 else 1.0
     top = top if top >= most else top + 10 ** math.floor(math.log10(most))
     return panels({t("figure.loss"): lines}, [t("figure.training"), t("figure.held_out")][
         :len(lines)], (t("figure.epoch"), 1, max(2, epochs), sorted({1, epochs // 2 or 1, epochs})),
-        (Text(""), 0, top, (0, top / 2, top)), caption, "loss-curve", data="history.csv")
+        (Text(""), low, top, (low, (low + top) / 2, top)), caption, "loss-curve",
+        data="history.csv")
 
 
 def roc_of(results: EvaluationResults, decision: Decision, caption: str) -> Markup:

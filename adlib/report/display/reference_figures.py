@@ -64,17 +64,18 @@ def _drawable(text: str) -> str:
 
 
 def loss_curve(history: list[dict], folder: Path) -> None:
-    """loss_curve.png: training and held-out loss over epochs, logarithmic. history:
-    Detector.history, not empty."""
+    """loss_curve.png: training and held-out loss over epochs, logarithmic where both are above 0.
+    history: Detector.history, not empty."""
     table = pd.DataFrame(history)
     with _figure(folder / "loss_curve.png", figsize=(6.5, 3.4)) as (_, axes):
         axes.plot(table["epoch"], table["loss"], color=GOOD, label="training images")
         axes.plot(table["epoch"], table["held_out_loss"], "--", color=ANOMALOUS,
                   label="held-out good images")
         axes.set(xlabel="epoch", ylabel="loss", title="Training loss")
-        axes.semilogy()
+        if not (table[["loss", "held_out_loss"]] <= 0).any(axis=None):
+            axes.semilogy()
+            axes.yaxis.set_minor_formatter("{x:.2g}")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:.2g}")
         axes.legend()
 
 

@@ -17,7 +17,7 @@ from adlib.report.comparison import label
 from adlib.report.display import components, figures
 from adlib.report.display.render import render
 from adlib.report.words import answers, sentences
-from adlib.report.words.i18n import Text, join, messages, named, t
+from adlib.report.words.i18n import Text, join, named, t
 
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
                "false_positives", "detections", *comparison.PIXEL_METRICS, "claim_low", "verdict",
@@ -70,10 +70,10 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
             "text": cell.get("text") or decimal(value), "mark": cell.get("mark", "")}
     texts = [cell["text"] for cells in shown.values() for cell in cells.values()]
     numbers = len(columns) <= FEW or max(map(len, texts), default=0) <= BRIEF
-    content = render("heat.html.j2", caption=caption, titles=list(map(title, columns)), low=low,
-                     high=high,
-                     few=len(columns) <= FEW, numbers=numbers, rows=[
-        (title(row), list(map(shown[row].get, columns))) for row in rows])
+    content = render(
+        "heat.html.j2", caption=caption, low=low, high=high, few=len(columns) <= FEW,
+        numbers=numbers, titles=[(_row_title if code in rows else title)(code) for code in columns],
+        rows=[(_row_title(row), list(map(shown[row].get, columns))) for row in rows])
     return components.figure(content, name, caption, data) if rows else Markup("")
 
 
@@ -100,16 +100,22 @@ def performance(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def title(code: typing.Any) -> str:
-    """What a column, or a row of a heat map, is called."""
+    """What a column is called."""
     if isinstance(code, tuple):
         last = code[1] if isinstance(code[1], Text) else label(code[1])
         return t("page.category_configuration", category=code[0], configuration=last)
     family, _, rest = code.partition(":")
     if family == "kind_of":
         return named(*code.split(":")) if rest else t("column.kind_of")
-    if rest and f"column.{family}" in messages():  # else a score of one's own, FILE.py:FUNCTION
-        return t(f"column.{family}", name=named(family, rest))
-    return label(code) if label(code) != code else sentences.score(named("column", code))
+    return t(f"column.{family}", name=named(family, rest)) if rest else named("column", code)
+
+
+def _row_title(code: typing.Any) -> str:
+    """What a row of a heat map is called: a configuration or a score, a user's own among them, even
+    if a column has that name; or both names of a tuple."""
+    if isinstance(code, tuple):
+        return title(code)
+    return label(code) if label(code) != code else sentences.score(code)
 
 
 def _shown(table: pd.DataFrame) -> tuple[list[typing.Any], list[list[str]]]:

@@ -68,7 +68,8 @@ class LiveReport:
             for task in new:
                 site.write(common | self.pages[task], groups, self.reports)
             if self.own:
-                files.write_json(self.note, {"growing": len(self.pages)})
+                files.write_json(self.note, {"growing": len(self.pages),
+                                             "language": self.language})
                 drawn = "synthetic" in table and comparison.is_synthetic(table)
                 site.write(common | self._first(steps) | {"synthetic": drawn}, groups, self.reports)
         except Exception as error:  # the whole report, drawn at the end, says what is wrong

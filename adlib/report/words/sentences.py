@@ -27,7 +27,8 @@ def score(code: str) -> str:
     if code == REFERENCE_SCORE:
         return t("score.reference")
     map_, _, how = code.rpartition(".")
-    return t(f"score.{how}", map=named("map", map_)) if f"score.{how}" in messages() else code
+    known = map_ and f"score.{how}" in messages()
+    return t(f"score.{how}", map=named("map", map_)) if known else code
 
 
 def defect(code: str) -> str:

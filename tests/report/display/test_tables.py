@@ -38,12 +38,20 @@ def test_a_hostile_name_stays_text(tmp_path):
 
 
 def test_a_score_of_ones_own_is_a_row_of_a_heat_map_by_its_name():
-    assert tables.title("my_functions.py:p99") == "my_functions.py:p99"
     assert tables.title("disturbance:blur") == "blur"
     cells = pd.DataFrame({"row": ["my_functions.py:p99"], "column": ["nut"], "value": [0.5],
                           "text": ["0.500"]})
     heat = tables.heat(cells, "Scores.", "scores", "scores.csv", low=0, high=1)
     assert "my_functions.py:p99" in heat
+
+
+@pytest.mark.parametrize("name", ["kind", "epoch", "mean", "score", "reference_score"])
+def test_a_configuration_of_ones_own_keeps_its_name_even_if_a_column_is_called_so(name):
+    cells = pd.DataFrame({"row": ["pca", name], "column": [name, "pca"], "value": [0.5, -0.5]})
+    page = bs4.BeautifulSoup(tables.heat(cells, "pairs", "pairs", low=-1, high=1), "html.parser")
+    assert [row.th.text for row in page.select("tbody tr")][1] == name
+    assert [head.text for head in page.select("thead th")][1] == name
+    assert comparison.label(name) == name
 
 
 def test_fallbacks_are_said_first():

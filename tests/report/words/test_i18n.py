@@ -23,7 +23,7 @@ ROOT = project_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # messages that are called by a code: their codes
 FAMILIES = {
-    "label": {*comparison.CONFIGURATIONS, "reference_score"},
+    "label": set(comparison.CONFIGURATIONS),
     "kind": set(KINDS), "kind_of": {"surface", "aligned", "free"}, "more": set(matrix.MORE),
     "term": set(site.TERMS), "glossary": set(site.TERMS),
     "status": {"waiting", "missing", "running", "finished", "failed", "interrupted"},
