@@ -59,12 +59,12 @@ class Pictures(Lazy):
 
     def make(self, i: int) -> torch.Tensor:
         path = self.paths[i]
-        kept = _kept(path, self.frame, self.grey_range)
+        stamp, kept = files.stamp_of(path), _kept(path, self.frame, self.grey_range)
         array = files.open_mapped(kept, None, np.uint8)
         if array is None:
             with files.saying(f"{path} cannot be read"):
                 array = reading.read(path, self.frame, self.grey_range)
-            _keep(kept, array)
+            _keep(kept, array, path, stamp)
         return torch.from_numpy(np.ascontiguousarray(array))
 
     def select(self, indices: typing.Iterable[int]) -> Pictures:
@@ -159,9 +159,11 @@ def _kept(path: Path, frame: Frame, grey_range: GreyRange | None) -> Path:
     return cache_dir() / "pictures" / f"{_key([path], *frame.key, grey_range)}.npy"
 
 
-def _keep(path: Path, array: np.ndarray) -> None:
-    files.write_array(path, array)
-    files.forget(path, KEPT_BYTES, array.nbytes)
+def _keep(kept: Path, array: np.ndarray, path: Path, stamp: str) -> None:
+    """Unless the file changed since it had that stamp: it was decoded to something else then."""
+    if files.stamp_of(path) == stamp:
+        files.write_array(kept, array)
+        files.forget(kept, KEPT_BYTES, array.nbytes)
 
 
 def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Frame],
@@ -178,7 +180,7 @@ def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Fr
             try:
                 (array[i], *tiled), extent = reading.laid(paths[i], frames, grey_range)
                 for frame, picture in zip(frames[1:], tiled, strict=True):
-                    _keep(_kept(paths[i], frame, grey_range), picture)
+                    _keep(_kept(paths[i], frame, grey_range), picture, paths[i], stamps[i])
                 if reading.is_outside(extent, grey_range):
                     outside.append(paths[i].name)
             except Exception as error:  # whatever a decoder trips over, the file is named

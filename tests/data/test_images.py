@@ -12,6 +12,7 @@ from skimage.filters import threshold_otsu
 
 from adlib.config import InputError, cache_dir
 from adlib.data import images, layout, reading
+from adlib.data.frame import Frame
 
 
 def save(path, array):
@@ -51,11 +52,15 @@ def test_a_file_that_changes_while_it_is_read_is_named_and_nothing_of_it_is_kept
         path.write_bytes(sound)
         return found
 
+    tiled = Frame("tile", 32)
+    pictures = images.Pictures(category.train, tiled, None)
     monkeypatch.setattr(reading, "laid", meanwhile)
     with pytest.raises(InputError, match="003.png changed while being read"):
-        images.load(category.train, 32)
+        images.load(category.train, 32, None, tiled)
+    pictures[3]
     monkeypatch.setattr(reading, "laid", read)
     assert np.array_equal(images.load(category.train, 32)[3].numpy(), reading.read(path, 32))
+    assert np.array_equal(pictures[3].numpy(), reading.read(path, tiled))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK rubbish", b"\x93NUMPY rubbish", None])
