@@ -182,10 +182,7 @@ class Config:
             if first.startswith("# Parameters"):
                 cells.pop(first, None)
                 cells[first] = source
-        values: dict[str, object] = {}
-        for source in cells.values():
-            values |= _assigned(source)
-        return cls.from_mapping(values, "notebook parameters")
+        return cls.from_mapping(_assigned("\n".join(cells.values())), "notebook parameters")
 
     def as_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)

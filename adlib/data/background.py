@@ -62,8 +62,7 @@ def region(pictures: torch.Tensor) -> tuple[np.ndarray | None, str]:
     times = shown.sum(axis=0)
     shown = np.stack([_without_dirt(one, times <= UNSEEN * len(shown)) for one in shown])
     times = shown.sum(axis=0)
-    alone = [bool((one & ~_widened(times > one)).any()) if (times[one] == 1).any() else False
-             for one in shown]
+    alone = [(times[one] == 1).any() and (one & ~_widened(times > one)).any() for one in shown]
     if np.mean(alone) > UNSEEN:
         return None, "moves"
     left = ndimage.binary_fill_holes(_widened(times > 0))

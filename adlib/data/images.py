@@ -141,7 +141,7 @@ def otsu(grey: np.ndarray) -> float:
     sums = np.cumsum(counts * levels)
     with np.errstate(invalid="ignore", divide="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above)**2
-    return float(np.nanargmax(np.where(np.isfinite(between), between, -1)))
+    return float(np.argmax(np.where(np.isfinite(between), between, -1)))
 
 
 def _bright(image: torch.Tensor) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import typing
+from collections import defaultdict
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -39,8 +40,7 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
     """Look at every picture and decide its place; nothing is written.
 
     One in five good pictures, drawn with a fixed seed, goes to test/good; of fewer than FEW none.
-    Pictures that cannot be
-    read and copies of others are left out and listed.
+    Pictures that cannot be read and copies of others are left out and listed.
 
     Args:
         good: folder of good pictures.
@@ -186,9 +186,9 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:
     """{why: names}: of twenty files of one kind the reason is said once."""
-    names: dict[str, list[str]] = {}
+    names = defaultdict(list)
     for path, why in left_out.items():
-        names.setdefault(untrusted.sanitized(why), []).append(untrusted.sanitized(path.name))
+        names[untrusted.sanitized(why)].append(untrusted.sanitized(path.name))
     return names
 
 

@@ -122,7 +122,7 @@ def categories(root: Path) -> list[str]:
     """
     names = _names(root)
     for name in names:
-        untrusted.check_category(root, name)
+        untrusted.check_category(name)
     if names:
         return names
     if _good_folders(root):

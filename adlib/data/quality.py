@@ -1,6 +1,6 @@
 """Is this folder of images fit for a study? Counts, sizes, modes, labels, masks, duplicates, and
-every file that cannot be read or has no place. And what kind of workpiece its
-good images show, by measurement."""
+every file that cannot be read or has no place. And what kind of workpiece its good images show, by
+measurement."""
 from __future__ import annotations
 
 import os
@@ -106,10 +106,10 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     mask_problems, noted = _masks(category, of_test, size)
     misfit, region_problems = _regions(category, [
         path for path in category.train if category.key(path) in headers])
-    identical: dict[str, list[Path]] = {}
+    identical = defaultdict(list)
     hashed = [path for path in paths if not files.is_special(path) and os.access(path, os.R_OK)]
     for path, digest in files.content_hashes(hashed).items():
-        identical.setdefault(digest, []).append(path)
+        identical[digest].append(path)
     train = set(category.train)
     groups = {tuple(map(category.key, group)): len({path in train for path in group}) == 2
               for group in identical.values() if len(group) > 1}

@@ -375,9 +375,8 @@ def _other_byte(args: typing.Any) -> typing.Any:
 
 
 def _extent(values: np.ndarray) -> GreyRange:
-    tails = [TAIL, 1 - TAIL]
-    low = np.quantile(values, tails[0], method="lower")
-    return float(low), float(np.quantile(values, tails[1], method="higher"))
+    low = np.quantile(values, TAIL, method="lower")
+    return float(low), float(np.quantile(values, 1 - TAIL, method="higher"))
 
 
 def _to_8_bits(values: np.ndarray, grey_range: GreyRange) -> np.ndarray:

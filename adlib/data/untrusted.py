@@ -1,5 +1,5 @@
 """Untrusted input: a folder of images that somebody else has made must not traverse paths out of
-itself, nor inject formulas into CSV files, control characters or template braces by its names."""
+itself, nor inject formulas into CSV files or control characters by its names."""
 from __future__ import annotations
 
 import os
@@ -16,16 +16,12 @@ UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 # and name files, so that no name can be escaped in them: the names that begin a cell (a category's,
 # a defect's) are asked to be others.
 FORMULA = ("=", "+", "-", "@")
-BRACES = ("{", "}")  # papermill fills them in, in the paths of its notebooks
 
 
-def check_category(root: Path, name: str) -> None:
+def check_category(name: str) -> None:
     """Raises InputError for a folder name that cannot be a category's."""
     check_name(name)
     _check_formula(name)
-    if any(brace in name for brace in BRACES):
-        raise InputError(f"the folder {name!r} in {root} has braces in its name, which papermill "
-                         f"would fill in; rename it")
 
 
 def check_paths(root: Path, name: str, paths: typing.Iterable[Path]) -> None:

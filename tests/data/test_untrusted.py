@@ -11,7 +11,6 @@ from tests.conftest import picture
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [("", "=1+1", "folder name '=1.1' begins like a formula"), ("", "@x", "begins like a formula"),
-     ("", "{0}", "has braces in its name"),
      ("", "a\nb", r"the name 'a\\nb' holds control characters"),
      ("test/spot", "+x", "folder name '.x' begins like a formula"),
      ("test/spot", "-x", "begins like a formula"),

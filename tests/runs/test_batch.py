@@ -33,6 +33,15 @@ def reasons(name: str, **options) -> dict[str, str]:
     }
 
 
+def test_names_that_a_format_would_fill_in_are_names(project):
+    (project / "data" / "nut").rename(project / "data" / "nut {0} 100%")
+    tasks = [task for task in grid.plan("params/ok.yaml", reports=str(project / "{reports}"))
+             if task.config]
+    batch.run(tasks, local.Local(1), reports=project / "{reports}")
+    run = project / "{reports}" / "runs" / "nut {0} 100%" / "ok" / "seed-0"
+    assert run_folder.status(run) == run_folder.Status("finished")
+
+
 def test_one_failure_does_not_sink_the_rest_and_every_reason_is_told(project, said):
     code = batch.run(grid.plan("params/all.yaml"), local.Local(2), reports=project / "reports")
     text = "\n".join(said)

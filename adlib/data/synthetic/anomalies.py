@@ -13,7 +13,6 @@ They sit where good images have structure, so that few of them fall on an empty 
 from __future__ import annotations
 
 import typing
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from adlib.config import KINDS
+from adlib.data import files
 from adlib.data.lazy import Lazy
 
 PLACES = 5  # that are drawn
@@ -50,9 +50,7 @@ def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[st
     def make(i: int) -> None:
         made[i], masks[i] = changed.with_mask(i)
 
-    # NumPy, SciPy and Pillow work without holding Python's lock
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(make, range(n)))
+    files.in_threads(make, range(n))
     return made[:, :3], masks, changed.kinds
 
 

@@ -36,9 +36,9 @@ def make(good: torch.Tensor, others: torch.Tensor, n: int, *,
     """
     moved = {"mirrored": [good.flip(-1), good.flip(-2)],
              "turned": [good.rot90(k, (-2, -1)) for k in (1, 2, 3)]}
-    ready = {kind: torch.cat([one[unlike(one, good)] for one in ways if
-                              unlike(one, good).float().mean() > LEAST_UNLIKE] or [good[:0]])
-             for kind, ways in moved.items()} | {"other part": others}
+    ready = {kind: torch.cat([good[:0], *(
+        one[far] for one in ways if (far := unlike(one, good)).float().mean() > LEAST_UNLIKE)])
+        for kind, ways in moved.items()} | {"other part": others}
     kinds = [kind for kind in KINDS if kind in _MAKERS or len(ready[kind])]
     grey = bool((good == good[:, :1]).all())
     made, names = np.empty((n, *good.shape[1:]), np.uint8), []
