@@ -97,8 +97,7 @@ class Autoencoder(Detector):
 
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N,3,S,S] -> float32 [N,3,S,S] in [0,1], on the CPU."""
-        batches = [y.cpu() for _, y in self.pairs(images)]
-        return torch.cat(batches) if batches else torch.zeros(images.shape)
+        return torch.cat([y.cpu() for _, y in self.pairs(images)])
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`squared`, `ssim` and `gradient` (anomaly_maps.pixel_maps), float32 [N,S,S] each."""
@@ -124,10 +123,10 @@ class Autoencoder(Detector):
         last, scores = {k: v.clone() for k, v in self.network.state_dict().items()}, {}
         for epoch, path in sorted(self.snapshots.items()):
             self.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-            errors = [((x - y)**2).mean(dim=(1, 2, 3)).cpu().double() if area is None else
-                      ((x - y)**2).mean(dim=1).cpu().double() for x, y in self.pairs(images)]
-            scores[epoch] = torch.cat(errors) if errors else torch.zeros(0, dtype=torch.float64)
-            if area is not None and errors:
+            scores[epoch] = torch.cat([
+                ((x - y)**2).mean(dim=(1, 2, 3) if area is None else 1).cpu().double()
+                for x, y in self.pairs(images)])
+            if area is not None:
                 scores[epoch] = (scores[epoch] * area).sum(dim=(1, 2)) / area.sum(dim=(1, 2))
         self.network.load_state_dict(last)
         return scores

@@ -1,9 +1,8 @@
 """The frozen, ImageNet-pretrained ResNet18 that every feature detector of the study looks through.
 
-It is the encoder of `ResNetAE` to layer3, in eval mode and without gradient. At an
-input of S pixels its stages give layer1 [N,64,S/4,S/4], layer2 [N,128,S/8,S/8] and layer3
-[N,256,S/16,S/16]. Features are kept on disk: the detectors, seeds and ablations of a category share
-them.
+It goes to layer3, in eval mode and without gradient. Of S pixels its stages give layer1
+[N,64,S/4,S/4], layer2 [N,128,S/8,S/8] and layer3 [N,256,S/16,S/16]. Features are kept on disk: the
+detectors, seeds and ablations of a category share them.
 """
 from __future__ import annotations
 
@@ -82,15 +81,13 @@ def extract(network: nn.Module, images: torch.Tensor, config: Config,
     run's numbers do not depend on it. An image on its own is computed each time: what is
     drawn into one is not seen again.
     """
+    sides = [images.shape[-1] // stride for stride in STRIDES]
+    widths = [channels * side**2 for channels, side in zip(CHANNELS, sides, strict=True)]
     flat = remembered(lambda some: _compute(network, some, config), EXTRACTOR, network, images,
-                      config, (_flat_width(images.shape[-1]), np.float16), keep)
-    size, stages, start = images.shape[-1], [], 0
-    for channels, stride in zip(CHANNELS, STRIDES, strict=True):
-        side = size // stride
-        stage = flat[:, start:start + channels * side**2].view(len(images), side, side, channels)
-        stages.append(stage.permute(0, 3, 1, 2))
-        start += channels * side**2
-    return stages
+                      config, (sum(widths), np.float16), keep)
+    return [stage.view(len(images), side, side, channels).permute(0, 3, 1, 2)
+            for stage, side, channels in zip(flat.split(widths, dim=1), sides, CHANNELS,
+                                             strict=True)]
 
 
 def remembered(compute: typing.Callable[[torch.Tensor], np.ndarray], what: str, network: nn.Module,
@@ -191,15 +188,18 @@ def grid(stages: Stages, layers: str) -> torch.Tensor:
     Args:
         layers: "1,2,3" or a part of it.
     """
-    side, parts = stages[1].shape[-1], []
-    for layer in sorted(layer_numbers(layers)):
-        stage = nn.functional.avg_pool2d(stages[layer - 1].float(), 3, stride=1, padding=1)
-        if stage.shape[-1] > side:
-            stage = nn.functional.adaptive_avg_pool2d(stage, side)
-        elif stage.shape[-1] < side:
-            stage = nn.functional.interpolate(stage, size=side, mode="bilinear")
-        parts.append(stage)
-    return torch.cat(parts, dim=1)
+    return torch.cat([
+        on_grid(nn.functional.avg_pool2d(stages[layer - 1].float(), 3, stride=1, padding=1),
+                stages[1].shape[-1]) for layer in sorted(layer_numbers(layers))], dim=1)
+
+
+def on_grid(x: torch.Tensor, side: int) -> torch.Tensor:
+    """[N,C,h,w] -> [N,C,side,side]: the mean of finer cells, and between coarser ones bilinear."""
+    if x.shape[-2:] == (side, side):
+        return x
+    if min(x.shape[-2:]) > side:
+        return nn.functional.adaptive_avg_pool2d(x, side)
+    return nn.functional.interpolate(x, size=side, mode="bilinear")
 
 
 def grids(stages: Stages, layers: str) -> torch.Tensor:
@@ -307,7 +307,3 @@ def _compute(network: nn.Module, images: torch.Tensor, config: Config) -> np.nda
         stages = stages_of(network, x)
     cells = [x.permute(0, 2, 3, 1).to("cpu", torch.float16).flatten(1) for x in stages]
     return torch.cat(cells, dim=1).numpy()
-
-
-def _flat_width(size: int) -> int:
-    return sum(c * (size // s)**2 for c, s in zip(CHANNELS, STRIDES, strict=True))

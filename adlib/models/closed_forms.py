@@ -1,8 +1,7 @@
 """Detectors on frozen features that are fitted by a formula.
 
 Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), those cells of
-them that count, and maps such features to [N,g,g], higher = more anomalous. What is fitted lies in
-buffers.
+them that count, and maps such features to [N,g,g], higher = more anomalous.
 """
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ class PCAResidual(nn.Module):
     """
 
     def fit(self, features: torch.Tensor, seed: int = 0, counts: Counts = None) -> PCAResidual:
-        x = _counted(features, counts)
+        x = cells_of(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
         _, vectors = torch.linalg.eigh(x.T @ x / len(x))
@@ -77,7 +76,7 @@ class GaussianAnywhere(nn.Module):
     freely."""
 
     def fit(self, features: torch.Tensor, seed: int = 0, counts: Counts = None) -> GaussianAnywhere:
-        x = _counted(features, counts)
+        x = cells_of(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
         covariance = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1])
@@ -88,7 +87,7 @@ class GaussianAnywhere(nn.Module):
         return ((features.permute(0, 2, 3, 1) - self.mean) @ self.whiten.T).norm(dim=-1)
 
 
-def _counted(features: torch.Tensor, counts: Counts) -> torch.Tensor:
-    """The cells that count, [P,C]."""
+def cells_of(features: torch.Tensor, counts: Counts = None) -> torch.Tensor:
+    """[N,C,g,g] -> those cells that count, [P,C]."""
     cells = features.permute(0, 2, 3, 1).flatten(0, 2)
     return cells if counts is None else cells[counts.flatten()]

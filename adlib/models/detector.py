@@ -1,9 +1,5 @@
-"""What a detector is: good images in, anomaly maps out. Everything else in the study builds on
-this.
-
-The study's own autoencoders, feature detectors and statistics, a reopened run and a user's own
-class are all a `Detector`, and only that. Higher = more anomalous, everywhere.
-"""
+"""What a detector is: good images in, anomaly maps out, higher = more anomalous. The study's own, a
+reopened run's and a user's are all a `Detector`, and only that."""
 from __future__ import annotations
 
 import time
@@ -155,7 +151,7 @@ def load_state(module: nn.Module, state: typing.Mapping[str, torch.Tensor]) -> N
     of another shape, are made here.
 
     Raises:
-        KeyError, RuntimeError: for the state of another detector.
+        AttributeError, RuntimeError: for the state of another detector.
     """
     for key, tensor in state.items():
         path, _, name = key.rpartition(".")

@@ -1,10 +1,7 @@
-"""What a feature detector computes from frozen features: a memory and a small classifier; the
-closed forms have a file of their own.
+"""Detectors on frozen features that remember good cells: a memory, and a small classifier.
 
-Each is fitted on the features of good images, float32 [N,C,g,g] (backbone.grid), those cells of
-them that count, and maps such features to [N,g,g], higher = more anomalous. What is fitted lies in
-buffers and parameters. Memory and classifier take features to fit on that are computed when looked
-at (backbone.Grids), too.
+Each is fitted and maps as the closed forms (models/closed_forms). The features that it is fitted on
+may be computed when looked at (backbone.Grids).
 """
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from torch import nn
 from adlib.config import InputError
 from adlib.models import by_place, training
 from adlib.models.backbone import Grids, picked
-from adlib.models.closed_forms import Counts
+from adlib.models.closed_forms import Counts, cells_of
 from adlib.models.coreset import coreset
 from adlib.models.fast.device import rounded_products, spread
 from adlib.models.fast.nearest import Nearest
@@ -58,11 +55,10 @@ class Memory(nn.Module):
     exact = True  # does the search find the nearest by float32, whatever it multiplies in?
     device = torch.device("cpu")  # of the search; what is fitted lies on the CPU
 
-    def __init__(self, bank: int = 0, pool: int = 0, width: int | None = None) -> None:
-        """bank: patches to keep; 0: BANK. pool: random ones that they are chosen from; 0: POOL.
-        width: channels that are features, before those of an origin; None: all."""
+    def __init__(self, width: int | None = None) -> None:
+        """width: channels that are features, before those of an origin; None: all."""
         super().__init__()
-        self.kept, self.pool, self.width = bank or BANK, pool or POOL, width
+        self.width = width
         self.by_place: by_place.Found | None = None  # what was decided of tiles
         self.register_buffer("origins", None)  # of the patches' tiles; None: places do not count
         self._made: tuple[typing.Any, Nearest] | None = None  # of which bank, and its search
@@ -75,7 +71,7 @@ class Memory(nn.Module):
         each = features.shape[2:].numel()
         known = None if counts is None else counts.flatten().nonzero()[:, 0]
         drawn = torch.randperm(len(features) * each if known is None else len(known),
-                               generator=generator)[:self.pool]
+                               generator=generator)[:POOL]
         drawn = drawn if known is None else known[drawn]
         pool, image = picked(features, drawn), drawn // each
         of_tiles = self.width is not None and self.width < pool.shape[1]
@@ -86,7 +82,7 @@ class Memory(nn.Module):
         if of is not None:
             image = torch.cat([of, of.max()[None] + 1])[image]
         pool, origins = self._parted(pool)
-        chosen = coreset(pool, min(self.kept, len(pool)), generator)
+        chosen = coreset(pool, min(BANK, len(pool)), generator)
         self.origins = origins[chosen] if self.by_place and self.by_place.chosen else None
         self.register_buffer("bank", pool[chosen])
         self.register_buffer("image", image[chosen])  # that each patch of the bank is from
@@ -198,7 +194,7 @@ class Memory(nn.Module):
         n, _, h, w = features.shape
         search = self.search()
         return torch.cat(spread(lambda some: self.find(some, search),
-                                _cells(features).split(AT_ONCE), self.device)).view(n, h, w)
+                                cells_of(features).split(AT_ONCE), self.device)).view(n, h, w)
 
     def search(self) -> Nearest:
         """Of the bank, made once of it as it is: that takes a quarter of what one picture's search
@@ -246,7 +242,6 @@ class SyntheticAnomalyClassifier(nn.Module):
                 that it is put into.
             views: as Memory.fit.
         """
-        torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.memory.fit(features, seed, views, counts, of)
         blocks = nn.functional.avg_pool2d(masks[:, None].float(), 2)
@@ -260,10 +255,11 @@ class SyntheticAnomalyClassifier(nn.Module):
             raise InputError("no synthetic anomaly covers most of a 2x2 block of pixels; give a "
                              "larger image_size")
         own = torch.arange(len(features)) if of is None else of
-        seen, beside = (_some(everywhere, GOOD_CELLS, generator),
-                        _some((coarse == 0) & lying, CELLS_BESIDE, generator))
-        x = self._differences((features, own[:, None], seen), (anomalous, made_of, beside),
-                              (anomalous, made_of, marked))
+        sets = ((features, own[:, None].expand(-1, made_of.shape[1]),
+                 _some(everywhere, GOOD_CELLS, generator)),
+                (anomalous, made_of, _some((coarse == 0) & lying, CELLS_BESIDE, generator)),
+                (anomalous, made_of, marked))
+        x = self._differences(sets)
         y, n = torch.zeros(len(x)), int(marked.sum())
         y[-n:] = 1
         self.register_buffer("std", x[:-n].std(dim=0).clamp_min(DIGIT) + 1e-6)
@@ -272,8 +268,7 @@ class SyntheticAnomalyClassifier(nn.Module):
         self.seed = seed
         self.untrained = (_perceptron(x.shape[1]), )  # a tuple keeps it out of the state dict
         self.training_set = (x, y, torch.cat([
-            _repeated(own[:, None].expand(-1, made_of.shape[1]), seen),
-            _repeated(made_of, beside), _repeated(made_of, marked)]))
+            images.repeat_interleave(chosen.sum(dim=1), dim=0) for _, images, chosen in sets]))
         self.head, self.history = self._trained(torch.arange(len(x)))
         return self
 
@@ -338,7 +333,8 @@ class SyntheticAnomalyClassifier(nn.Module):
         """As Memory.nearest."""
         return self.memory.nearest(features, own)
 
-    def _differences(self, *sets: tuple[Features, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def _differences(self, sets: typing.Iterable[tuple[Features, torch.Tensor, torch.Tensor]]
+                     ) -> torch.Tensor:
         """Of some sets of images, what each image is made of, and its chosen cells, bool [N,g*g];
         one set after the other, [P,C]."""
         memory, search = self.memory, self.memory.search()
@@ -358,21 +354,11 @@ class SyntheticAnomalyClassifier(nn.Module):
         return found
 
 
-def _cells(features: torch.Tensor) -> torch.Tensor:
-    """[N,C,g,g] -> [N*g*g,C]."""
-    return features.permute(0, 2, 3, 1).flatten(0, 2)
-
-
 def _chunks(features: torch.Tensor, nearest: Neighbours | None) -> typing.Iterator[Chunk]:
     """Cells, and their nearest where these are known."""
-    cells = _cells(features).split(AT_ONCE)
+    cells = cells_of(features).split(AT_ONCE)
     known = [None] * len(cells) if nearest is None else nearest.places.flatten().split(AT_ONCE)
     return zip(cells, known, strict=True)
-
-
-def _repeated(made_of: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """What each chosen cell, bool [N,P], is made of: int64 [M,K]."""
-    return made_of.repeat_interleave(chosen.sum(dim=1), dim=0)
 
 
 def copied(module: nn.Module) -> typing.Any:

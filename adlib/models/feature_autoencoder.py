@@ -13,7 +13,7 @@ from torch import nn
 from adlib.config import Config, InputError
 from adlib.data import images as pictures
 from adlib.models import anomaly_maps, training
-from adlib.models.backbone import OnBackbone, Stages, layer_numbers
+from adlib.models.backbone import OnBackbone, Stages, layer_numbers, on_grid
 from adlib.models.fast.convolution import Conv2d, ConvTranspose2d
 from adlib.models.fast.device import CHUNK, autocast, pick_device, placed
 
@@ -82,7 +82,7 @@ class FeatureAutoencoder(OnBackbone):
             stages = self.stages(chunk)
             maps += [self.errors([stage[index] for stage in stages], chunk[index]).float().cpu()
                      for index in torch.arange(len(chunk)).split(self.config.batch_size)]
-        return {"distance": torch.cat(maps) if maps else torch.zeros(0, 1, 1)}
+        return {"distance": torch.cat(maps)}
 
     def errors(self, stages: Stages, images: torch.Tensor) -> torch.Tensor:
         """The error maps of a batch, whose mean is the loss: the squared error of the pixels, or
@@ -100,11 +100,7 @@ class FeatureAutoencoder(OnBackbone):
                 error = (truth - estimate).square().mean(dim=1)[:, None]
             else:
                 error = (1 - nn.functional.cosine_similarity(truth, estimate, dim=1))[:, None]
-            if error.shape[-1] < side:
-                error = nn.functional.interpolate(error, size=side, mode="bilinear")
-            else:
-                error = nn.functional.adaptive_avg_pool2d(error, side)
-            errors.append(error[:, 0])
+            errors.append(on_grid(error, side)[:, 0])
         return torch.stack(errors).mean(dim=0)
 
 

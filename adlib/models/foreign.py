@@ -55,7 +55,6 @@ class Foreign(nn.Module):
             config, model="resnet18", weights=weights, precision="float32", device="cpu",
             weights_fallback=config.weights_fallback or config.model not in MODELS)
         with torch.random.fork_rng(devices=[]):  # random weights are the run's own, too
-            torch.manual_seed(config.seed)
             network, word = backbone.load_backbone(self.config)
         self.weights = "random:unasked" if weights == "none" else word
         if weights != "none" and word.startswith("random"):

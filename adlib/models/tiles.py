@@ -20,7 +20,7 @@ from adlib.config import Config
 from adlib.data import siblings
 from adlib.data.frame import CELL
 from adlib.data.images import Pictures
-from adlib.models.backbone import BATCH, KEPT_BYTES, OnBackbone
+from adlib.models.backbone import BATCH, KEPT_BYTES, OnBackbone, on_grid
 from adlib.models.detector import OWN, Detector, Fold, fit_on, parted
 from adlib.models.fast.device import CHUNK, pick_device, spread, threads
 from adlib.models.fast.trim import trim
@@ -199,7 +199,9 @@ class Tiled(Detector):
             maps = maps_of(torch.stack([image[:, y:y + tile, x:x + tile] for y, x in some]),
                            torch.tensor(some) / tile)
             for name, values in maps.items():
-                values = on_grid(values, tile)
+                values = values.float()
+                if values.shape[1:] != (tile, tile):  # as fine as the pixels they stay
+                    values = on_grid(values[:, None], tile // CELL)[:, 0]
                 cell = tile // values.shape[-1]
                 weight = window(values.shape[-1], self.overlap // cell)
                 shape = [2, *(side // cell for side in size)]
@@ -227,16 +229,6 @@ def window(side: int, overlap: int) -> torch.Tensor:
     rim = torch.arange(side).minimum(torch.arange(side).flip(0)) + 0.5
     line = 0.5 - 0.5 * torch.cos(torch.pi * (rim / max(1, overlap)).clamp(max=1))
     return line[:, None] * line
-
-
-def on_grid(maps: torch.Tensor, tile: int) -> torch.Tensor:
-    """Maps of tiles [n,h,w] as float32 on the features' grid; those as fine as the pixels stay."""
-    cells = tile // CELL
-    if maps.shape[1:] in ((tile, tile), (cells, cells)):
-        return maps.float()
-    if min(maps.shape[1:]) > cells:
-        return nn.functional.adaptive_avg_pool2d(maps.float(), cells)
-    return nn.functional.interpolate(maps.float()[:, None], size=cells, mode="bilinear")[:, 0]
 
 
 def _keep_features(detector: Detector, keep: bool) -> None:

@@ -59,7 +59,9 @@ def fetch() -> tuple[str, str, Path]:
     try:
         _imagenet_state()
     except InputError as error:
-        return _why(error.__cause__), weights.url, cached
+        cause = error.__cause__
+        why = "no connection" if _is_unreachable(cause) else _first_line(cause)
+        return why, weights.url, cached
     return "", weights.url, cached
 
 
@@ -157,16 +159,11 @@ def _bounded_wait() -> typing.Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _why(error: BaseException) -> str:
-    """Why a download failed, in a few words."""
-    return "no connection" if _is_unreachable(error) else _first_line(error)
-
-
 def _is_unreachable(error: BaseException) -> bool:
     """Not a full disk, or a folder that may not be written to."""
     return isinstance(error, (OSError, http.client.HTTPException)) and not (
         isinstance(error, (PermissionError, FileExistsError, NotADirectoryError))
-        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EROFS))
+        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 def _first_line(error: BaseException) -> str:

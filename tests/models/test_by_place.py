@@ -98,8 +98,9 @@ def test_tiles_around_one_are_those_that_begin_within_a_side():
         [False] * 4]  # around the last one there are none: compared with all
 
 
-def test_the_nearest_is_looked_for_around_a_tile():
-    memory = detectors.Memory(bank=60, width=10)
+def test_the_nearest_is_looked_for_around_a_tile(monkeypatch):
+    monkeypatch.setattr(detectors, "BANK", 60)
+    memory = detectors.Memory(width=10)
     bound, _, origins, _ = in_tiles(4)
     features = torch.cat([bound, origins], dim=1).view(4, 100, 12).permute(0, 2, 1)[..., None]
     memory.fit(features)

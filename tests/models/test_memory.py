@@ -70,8 +70,10 @@ def test_the_nearest_of_all_and_of_other_images_are_those_found_one_by_one():
     assert (known[:4] != others[:4]).all() and torch.equal(known[4:], others[4:])
 
 
-def test_how_far_apart_good_patches_lie_is_the_mean_distance_to_others_images_nearest():
-    memory = detectors.Memory(bank=60).fit(good_features(4))
+def test_how_far_apart_good_patches_lie_is_the_mean_distance_to_others_images_nearest(
+        monkeypatch):
+    monkeypatch.setattr(detectors, "BANK", 60)
+    memory = detectors.Memory().fit(good_features(4))
     found, image = memory.local_scale(), memory.image.numpy()
     expected = []
     for patch, own in zip(memory.bank, image, strict=True):

@@ -1,3 +1,4 @@
+import errno
 import http.server
 import pickle
 import socket
@@ -91,6 +92,17 @@ def test_a_cache_that_cannot_be_written_to_is_no_missing_connection(tmp_path, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
     with pytest.raises(InputError, match="out of reach.*file.*three ways out"):
         autoencoders.build_network(Config(model="resnet18"))
+    assert autoencoders.build_network(Config(model="resnet18", weights_fallback=True))[1] == (
+        "random:unwritable")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_more_is_no_missing_connection(tmp_path, monkeypatch, code):
+    def full(*args, **kwargs):
+        raise OSError(code, "no room")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", full)
     assert autoencoders.build_network(Config(model="resnet18", weights_fallback=True))[1] == (
         "random:unwritable")
 
