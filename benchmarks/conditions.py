@@ -23,6 +23,7 @@ from adlib.data import corruptions, layout
 from adlib.data.part import open_part
 from adlib.evaluation import conditions
 from adlib.evaluation.conditions import Conditions, ConditionsTest
+from adlib.evaluation.results import truth_of
 
 LENGTH, CHANGED_AT, DEFECTIVE = 1000, 100, 20
 EXPECTED = {"brighter": "brighter", "darker": "darker", "blur": "blurrier", "noise": "noisier",
@@ -36,12 +37,10 @@ def replay(calibration: Values, good: Values, seed: int, *, others: Values | Non
     random, test = np.random.default_rng(seed), ConditionsTest(calibration, seed=seed)
     order: list[int] = []
     for n in range(LENGTH if others is None or every else after + 200):
-        source, size = good, len(good["brightness"])
-        if others is not None and (n >= after or every and n % every == every - 1):
-            source = others
-        order = order or list(random.permutation(size))
-        others_size = len(source["brightness"])
-        i = order.pop() if source is good or not every else random.integers(others_size)
+        changed = others is not None and (n >= after or every and n % every == every - 1)
+        source = others if changed else good
+        order = order or list(random.permutation(len(good["brightness"])))
+        i = random.integers(len(source["brightness"])) if changed and every else order.pop()
         if change := test.add({name: values[i] for name, values in source.items()}):
             return change
     return None
@@ -52,8 +51,7 @@ def measure(root: str, category: str, streams: int) -> dict[str, typing.Any]:
                             image_size=256))
     usual, pool = Conditions.of(part.train.tensor), part.held_out.tensor
     calibration, good = usual.calibration, usual.measure(pool)
-    known = layout.read_labels(part.category)
-    labels = np.array([int(known[key].anomalous) if key in known else -1 for key in part.test.keys])
+    labels = truth_of(part)
     seeds = range(streams)
     false = [replay(calibration, good, seed) for seed in seeds]
     row: dict[str, typing.Any] = {"category": category, "calibration": len(part.train),

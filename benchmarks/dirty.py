@@ -5,40 +5,38 @@ does it cost where it is not? Real defective pictures are put among the good one
 
 A row a category and share of defective pictures (0, 2, 5, 10, 20 % of the good ones, at least
 one): `listed`, how many of them are in the list of suspects; `good listed`, how many of the good
-ones are, copies aside. For the shares after --fit also the AUROC of `fused` and the false alarms
-among good test pictures at the 5 % asked: fitted on the dirty folder, on what the list leaves, on
-the dirty folder with `robust`, and on the clean folder; and how many bad and good ones `robust`
-left out.
+ones are, copies aside. With --fit these shares alone, and also the AUROC of `fused` and the false
+alarms among good test pictures at the 5 % asked: fitted on the dirty folder, on what the list
+leaves, on the dirty folder with `robust`, and on the clean folder; and how many bad and good ones
+`robust` left out.
 The defective pictures are train/bad and every other one of the test's; the rest of the test is what
 is tested on. Good ones are left out where the defective ones are too few for a fifth.
 """
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 import typing
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from adlib.config import Config
 from adlib.data import layout
 from adlib.evaluation import suspects
 from adlib.evaluation.auroc import auroc
-from adlib.evaluation.calibration import calibrate, score_table
+from adlib.evaluation.calibration import chosen_scores
 from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.fits import open_part
-from adlib.models import registry
-from adlib.models.detector import fit
+from adlib.evaluation.results import truth_of
+from benchmarks import common
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 
-def dirty(source: layout.Category, root: Path, share: float, seed: int) -> tuple[Path, int]:
+def dirty(source: layout.Category, root: Path, share: float) -> tuple[Path, int]:
     """Copy a category with defective pictures among its good ones: its folder, and their number."""
-    labels, order = layout.read_labels(source), np.random.default_rng(seed).permutation
+    labels, order = layout.read_labels(source), np.random.default_rng(0).permutation
     bad = [path for path in source.test if labels[source.key(path)].anomalous]
     bad = [bad[i] for i in order(len(bad))]
     pool, tested = [*source.train_bad, *bad[::2]], bad[1::2]
@@ -59,12 +57,11 @@ def _copy(path: Path, target: Path) -> None:
     shutil.copyfile(path, target)
 
 
-def measure(source: layout.Category, share: float, weights: str, fitted: bool,
-            seed: int = 0) -> dict[str, typing.Any]:
+def measure(source: layout.Category, share: float, weights: str,
+            fitted: bool) -> dict[str, typing.Any]:
     with tempfile.TemporaryDirectory() as made:
-        folder, count = dirty(source, Path(made), share, seed)
-        config = Config(name="fused", model="fused", image_size=256, weights=weights, seed=seed,
-                        data_root=made, category=folder.name)
+        folder, count = dirty(source, Path(made), share)
+        config = common.config(folder, weights)
         part = open_part(config)
         found = suspects.rank(part.good, config)
         bad = found["path"].str.contains("/bad-")
@@ -87,11 +84,8 @@ def _fitted(config: Config) -> dict[str, typing.Any]:
     """The labels of the test are read when everything is decided."""
     part = open_part(config)
     gone = ["/bad-" in row["path"] for row in part.left_out or ()]
-    detector = fit(registry.build(config), part.train, part.held_out)
-    decision = calibrate(detector, part)
-    scores = score_table(detector, decision.scale, part.test)[decision.score].to_numpy()
-    labels = layout.read_labels(part.category)
-    truth = pd.Series([int(labels[key].anomalous) for key in part.test.keys]).to_numpy()
+    detector, decision = common.decided(part)
+    scores, truth = chosen_scores(detector, decision, part.test), truth_of(part)
     alarms = int(decision.threshold.exceeded(scores[truth == 0]).sum())
     low, high = rate_interval(alarms, int((truth == 0).sum()))
     return {"auroc": auroc(truth, scores), "alarms": f"{alarms} [{low:.2f}, {high:.2f}]",
@@ -100,9 +94,7 @@ def _fitted(config: Config) -> dict[str, typing.Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("categories", nargs="+", type=Path)
-    parser.add_argument("--weights", required=True)
+    parser = common.of_categories(__doc__)
     parser.add_argument("--fit", nargs="*", type=float, default=[], help="shares to fit `fused` at")
     given = parser.parse_args()
     for path in given.categories:

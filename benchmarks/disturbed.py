@@ -14,7 +14,6 @@ read when everything is decided.
 """
 from __future__ import annotations
 
-import argparse
 import typing
 from pathlib import Path
 
@@ -25,12 +24,12 @@ import torch
 from adlib.config import Config
 from adlib.data import corruptions, layout
 from adlib.data.part import open_part
-from adlib.evaluation import calibration, refusal
-from adlib.evaluation.calibration import Decision, score_table
+from adlib.evaluation import refusal
+from adlib.evaluation.calibration import chosen_scores
 from adlib.evaluation.conformal import TailThreshold, Threshold, rate_interval
-from adlib.models import registry
-from adlib.models.detector import fit
+from adlib.evaluation.results import truth_of
 from adlib.models.foreign import Foreign
+from benchmarks import common
 
 PICTURES, TESTED = 40, 60  # good ones that recalibrate; tested of a class, at the most
 NAMES = ("", *corruptions.CORRUPTIONS)
@@ -45,31 +44,28 @@ def recalibrated(config: Config, images: torch.Tensor, scores: np.ndarray
                  ) -> tuple[Threshold, Foreign, TailThreshold]:
     model = refusal.fit_foreign(Foreign(config), images, seed=config.seed)
     scores = refusal.one_budget(model, model.distances(model.features(images)).numpy(), scores,
-                                    config.target_fpr)
+                                config.target_fpr)
     return (Threshold(scores, config.target_fpr), model,
             TailThreshold(model.calibration.numpy(), refusal.FOREIGN_FPR))
 
 
-def measure(given: dict[str, typing.Any]) -> typing.Iterator[dict[str, typing.Any]]:
+def measure(folder: Path, weights: str) -> typing.Iterator[dict[str, typing.Any]]:
+    n = len(layout.open_category(folder.parent, folder.name).train)
     for way in ("asis", "vary"):
-        config = Config(**given, vary=way == "vary")
+        config = common.config(folder, weights, held_out=PICTURES / n, vary=way == "vary")
         part = open_part(config)
-        detector = fit(registry.build(config), part.train, part.held_out)
-        decision: Decision = calibration.calibrate(detector, part)
-        labels = layout.read_labels(part.category)
-        truth = np.array([int(labels[key].anomalous) for key in part.test.keys])
+        detector, decision = common.decided(part)
+        truth = truth_of(part)
         tested = np.concatenate([np.flatnonzero(truth == one)[:TESTED] for one in (0, 1)])
         test, truth = part.test.tensor[torch.from_numpy(tested)], truth[tested]
 
-        def scores(images: torch.Tensor, detector=detector, decision=decision) -> np.ndarray:
-            return score_table(detector, decision.scale, images)[decision.score].to_numpy()
-
         for name in NAMES:
             images, held = disturbed(test, name), disturbed(part.held_out.tensor, name)
-            values = scores(images)
+            values = chosen_scores(detector, decision, images)
             ways = {way: (decision.threshold, decision.foreign, decision.foreign_threshold)}
             if way == "asis":
-                ways["recalibrated"] = recalibrated(config, held, scores(held))
+                ways["recalibrated"] = recalibrated(
+                    config, held, chosen_scores(detector, decision, held))
             for called, (threshold, model, tail) in ways.items():
                 anomalous = threshold.exceeded(values)
                 refused = anomalous | tail.exceeded(model.distances(model.features(images)).numpy())
@@ -88,16 +84,11 @@ def together(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("categories", nargs="+", type=Path)
-    parser.add_argument("--weights", required=True)
+    parser = common.of_categories(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     given, rows = parser.parse_args(), []
     for path in given.categories:
-        n = len(layout.open_category(path.parent, path.name).train)
-        for row in measure({"name": "fused", "model": "fused", "image_size": 256,
-                            "category": path.name, "data_root": str(path.parent),
-                            "weights": given.weights, "held_out": PICTURES / n}):
+        for row in measure(path, given.weights):
             rows.append(row)
             print(row, flush=True)
         pd.DataFrame(rows).to_csv(given.out, index=False)

@@ -9,35 +9,29 @@ and not anomalous.
 """
 from __future__ import annotations
 
-import argparse
 import typing
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
-from adlib.config import Config
-from adlib.data import layout
 from adlib.data.part import Part, open_part
 from adlib.evaluation import foreign_exam
-from adlib.evaluation.calibration import Decision, calibrate, score_table
+from adlib.evaluation.calibration import Decision, chosen_scores
 from adlib.evaluation.conformal import rate_interval
-from adlib.models import registry
-from adlib.models.detector import Detector, fit
+from adlib.evaluation.results import truth_of
+from adlib.models.detector import Detector
+from benchmarks import common
 
 
 def on_test(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
     """The rows of the test images, as those of `exam`."""
-    labels, model = layout.read_labels(part.category), decision.foreign
-    scores = score_table(detector, decision.scale, part.test)[decision.score].to_numpy()
-    anomalous = decision.threshold.exceeded(scores)
-    unlike = decision.foreign_threshold.exceeded(
-        model.distances(model.features(part.test.tensor)).numpy())
+    anomalous = decision.threshold.exceeded(chosen_scores(detector, decision, part.test))
+    unlike, labels = decision.calls_foreign(part.test.tensor), truth_of(part)
     rows: list[dict[str, typing.Any]] = []
-    for kind, truth in (("good, test", False), ("anomalous, test", True)):
-        of = [i for i, key in enumerate(part.test.keys)
-              if key in labels and labels[key].anomalous == truth]
-        if not of:
+    for kind, truth in (("good, test", 0), ("anomalous, test", 1)):
+        if not len(of := np.flatnonzero(labels == truth)):
             continue
         refused = int((anomalous | unlike)[of].sum())
         low, high = rate_interval(refused, len(of))
@@ -48,21 +42,17 @@ def on_test(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("categories", nargs="+", type=Path)
-    parser.add_argument("--weights", required=True)
+    parser = common.of_categories(__doc__)
     parser.add_argument("--model", default="fused")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    parts = {path.name: open_part(Config(
-        category=path.name, data_root=str(path.parent), model=given.model, name=given.model,
-        weights=given.weights, image_size=256)) for path in given.categories}
+    parts = {path.name: open_part(common.config(path, given.weights, given.model))
+             for path in given.categories}
     tables: list[pd.DataFrame] = []
     for name, part in parts.items():
         others = torch.cat([torch.zeros(0, 3, 256, 256, dtype=torch.uint8), *(
             other.good.tensor[:foreign_exam.EACH] for key, other in parts.items() if key != name)])
-        detector = fit(registry.build(part.config), part.train, part.held_out)
-        decision = calibrate(detector, part)
+        detector, decision = common.decided(part)
         table = pd.concat([foreign_exam.exam(detector, decision, part, others),
                            on_test(detector, decision, part)], ignore_index=True)
         table.insert(0, "category", name)

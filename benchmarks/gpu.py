@@ -15,33 +15,20 @@ import os
 import shutil
 import statistics
 import tempfile
-import typing
 from pathlib import Path
 
 import torch
 import yaml
 
 from adlib.config import Config
-from adlib.data import layout
 from adlib.data.part import open_part
-from adlib.models import registry
 from adlib.models.detector import fit
 from adlib.runs import freshness
-from benchmarks import speed, waits
+from benchmarks import common, speed, waits
 
 HISTORY = Path(__file__).parent / "measured" / "gpu.jsonl"
 SEEDS = [0, 1, 2, 3, 4]
 JOBS = min(12, max(1, (os.cpu_count() or 1) * 3 // 4))  # the runs share one GPU
-
-
-def seconds_of(function: typing.Callable[[], typing.Any]) -> float:
-    """To the end of what a GPU was asked to do."""
-    def done() -> None:
-        function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    return speed.seconds_of(done)
 
 
 def study(given: argparse.Namespace) -> waits.Rows:
@@ -67,49 +54,40 @@ def pictures(given: argparse.Namespace) -> waits.Rows:
         size = 64 if given.short else size
         part = open_part(Config(model=model, weights=given.weights, image_size=size, epochs=1,
                                 category=given.category, data_root=str(given.data)))
-        detector = fit(registry.build(part.config), part.train, part.held_out)
+        detector = fit(part.config, part.train, part.held_out)
         many = part.good.tensor.repeat(1 if given.short else 4, 1, 1, 1)
         alone = functools.partial(detector.anomaly_maps, many[:1])
-        seconds_of(alone)
+        speed.seconds_of(alone)
         rows[f"one picture: {model} at {size} px"] = waits.row(
-            [1e3 * statistics.median(seconds_of(alone) for _ in range(30))
+            [1e3 * statistics.median(speed.seconds_of(alone) for _ in range(30))
              for _ in range(given.times)], "ms")
-        # flipped each time: no features of it are on disk
+        # shifted each time: no features of it are on disk
         rows[f"a picture among {len(many)}: {model} at {size} px"] = waits.row([
-            1e3 / len(many) * seconds_of(functools.partial(
+            1e3 / len(many) * speed.seconds_of(functools.partial(
                 detector.anomaly_maps, torch.roll(many, i + 1, dims=-1)))
             for i in range(given.times)], "ms")
     return rows
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="default: the synthetic set")
-    parser.add_argument("--weights", default="none", help="of the ResNet18 (default: random)")
+    parser = common.of_this_machine(__doc__)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--history", type=Path, default=HISTORY)
     given = parser.parse_args(words)
     if not given.short and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --short runs the same on the processor")
-    given.data = (given.data or layout.find_root("")[0]).absolute()
-    given.weights = given.weights if given.weights == "none" else str(
-        Path(given.weights).absolute())
-    given.category = layout.categories(given.data)[0]
+    given = common.found(given)
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else speed.processor()
     now = {"revision": freshness.revision(), "machine": machine, "cores": os.cpu_count(),
-           "torch": torch.__version__, "ceiling": speed.ceiling(pick()),
-           "rows": pictures(given)}
+           "torch": torch.__version__, "ceiling": speed.ceiling(
+               "cuda" if torch.cuda.is_available() else "cpu"), "rows": pictures(given)}
     print(waits.table(now))  # said before the study: what ends it early loses nothing
     now["rows"] |= study(given)
     print(waits.table(now))
     given.history.parent.mkdir(parents=True, exist_ok=True)
     with given.history.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(now) + "\n")
-
-
-def pick() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

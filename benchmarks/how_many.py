@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from adlib.config import Config
 from adlib.data.part import open_part
 from adlib.evaluation import how_many, learning_curve
 from adlib.evaluation.results import write_csv
 from adlib.models import registry
+from benchmarks import common
 
 MEASURED = Path(__file__).parent / "measured" / "how_many"
 
@@ -47,9 +47,7 @@ def main() -> None:
         target = given.folder / f"{folder.name}.csv"
         if not target.exists():
             started, wall = time.process_time(), time.perf_counter()
-            part = open_part(Config(name="memory", model="memory", image_size=256,
-                                    category=folder.name, data_root=str(folder.parent),
-                                    weights=given.weights))
+            part = open_part(common.config(folder, given.weights, "memory"))
             write_csv(how_many.measure(registry.build(part.config), part), target)
             print(f"{folder.name}: {time.process_time() - started:.0f} s of the processor, "
                   f"{time.perf_counter() - wall:.0f} s", flush=True)

@@ -7,17 +7,14 @@ Every run is a fresh process with empty caches; of several the shortest counts.
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import typing
-from pathlib import Path
 
-from adlib.data import layout
-from benchmarks import speed
+from benchmarks import common, speed
 
 MODELS = {"fused": 256, "cae": 128}  # pixels
 NEIGHBOUR = "while True: pass"
@@ -49,19 +46,15 @@ def seconds(script: str, beside: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="default: the synthetic set")
-    parser.add_argument("--weights", default="none", help="of the ResNet18 (default: random)")
+    parser = common.of_this_machine(__doc__)
     parser.add_argument("--times", type=int, default=2, help="of each run (default 2)")
-    arguments = parser.parse_args()
-    root = (arguments.data or layout.find_root("")[0]).absolute()
-    weights = "none" if arguments.weights == "none" else str(Path(arguments.weights).absolute())
+    given = common.found(parser.parse_args())
     count = max(1, (os.cpu_count() or 1) // 2)
     print(f"{speed.processor()}, {os.cpu_count()} cores, {count} busy neighbour(s)")
     for model, size in MODELS.items():
-        script = RUN.format(model=model, size=size, weights=weights, root=str(root),
-                            name=layout.categories(root)[0])
-        runs = [(seconds(script, 0), seconds(script, count)) for _ in range(arguments.times)]
+        script = RUN.format(model=model, size=size, weights=given.weights, root=str(given.data),
+                            name=given.category)
+        runs = [(seconds(script, 0), seconds(script, count)) for _ in range(given.times)]
         alone, beside = (min(times) for times in zip(*runs, strict=True))
         print(f"{model}: {alone:.1f} s alone, {beside:.1f} s beside, {beside / alone:.2f} x",
               flush=True)

@@ -12,6 +12,7 @@ fitted alike. Labels join where the figures are computed, from the scores that t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 import typing
 from pathlib import Path
@@ -21,7 +22,7 @@ import pandas as pd
 import torch
 
 from adlib.config import Config
-from adlib.data import files, layout
+from adlib.data import files
 from adlib.data.part import Part, open_part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import calibration, localization, ranks
@@ -34,10 +35,12 @@ from adlib.evaluation.auroc import (
     undecided,
 )
 from adlib.evaluation.conformal import Threshold, rate_interval
-from adlib.models import anomaly_maps, fused, registry
+from adlib.evaluation.results import truth_of
+from adlib.models import anomaly_maps, fused
 from adlib.models.detector import Detector, fit
 from adlib.models.detectors import Neighbours
 from adlib.models.fast.device import CHUNK, pick_device, precision
+from benchmarks import common
 
 MEASURED = Path(__file__).parent / "measured" / "parts"
 HALVES = ("fused", "memory", "classifier")  # the maps of one `fused`
@@ -75,12 +78,12 @@ def measure(config: Config) -> dict[str, typing.Any]:
     seconds = time.process_time() - started
     found = dict(zip(HALVES, scored(best, part), strict=True))
     for model in DETECTORS[3:]:
-        other = registry.build(Config(**config.as_dict() | {"model": model}))
-        found[model], = scored(fit(other, part.train), part)
+        other = fit(dataclasses.replace(config, model=model), part.train)
+        found[model], = scored(other, part)
     return {"category": config.category, "seed": config.seed, "good": len(part.good),
             "precision": precision(config, pick_device(config.device)),
             "fit_seconds": seconds, "position_share": best.position_share,
-            "labels": labels_of(part).tolist(), "detectors": found}
+            "labels": truth_of(part).tolist(), "detectors": found}
 
 
 def scored(detector: Detector, part: Part) -> list[dict[str, typing.Any]]:
@@ -118,17 +121,12 @@ def top(maps: np.ndarray) -> np.ndarray:
     return anomaly_maps.reduce(maps, "top1")
 
 
-def labels_of(part: Part) -> np.ndarray:
-    known = layout.read_labels(part.category)
-    return np.array([int(known[key].anomalous) for key in part.test.keys])
-
-
 def located(part: Part, maps: np.ndarray) -> dict[str, float]:
     """Pixel AP and AU-PRO of smoothed maps [N,h,w], where there are masks."""
     masks = part.test.masks.numpy()
     if not masks.any():
         return {}
-    used = np.array([path is not None for path in part.test.mask_paths]) | (labels_of(part) == 0)
+    used = np.array([path is not None for path in part.test.mask_paths]) | (truth_of(part) == 0)
     shown = anomaly_maps.display_map({"distance": maps[used]}, "distance.top1",
                                      part.config.image_size)
     measured, _ = localization.measure(shown, masks[used])
@@ -331,9 +329,7 @@ def main() -> None:
         for folder in given.data:
             target = given.folder / f"{folder.name}-{seed}.json"
             if not target.exists():
-                files.write_json(target, measure(Config(
-                    name="fused", model="fused", image_size=256, category=folder.name, seed=seed,
-                    data_root=str(folder.parent), weights=given.weights)))
+                files.write_json(target, measure(common.config(folder, given.weights, seed=seed)))
             print(target, flush=True)
     if given.markdown:
         files.write_text(given.markdown, page(given.folder))

@@ -23,7 +23,6 @@ from adlib.data import files
 from adlib.data.part import open_part
 from adlib.evaluation import ranks
 from adlib.evaluation.auroc import auroc, auroc_interval, holm, paired_test
-from adlib.models import registry
 from adlib.models.detector import fit
 from adlib.runs import grid
 from benchmarks import parts
@@ -43,7 +42,7 @@ def measure(config: Config) -> dict[str, typing.Any]:
     part = open_part(config)
     images = part.test.tensor
     started = time.process_time()
-    detector = fit(registry.build(config), part.train)
+    detector = fit(config, part.train)
     fitted = time.process_time()
     maps = detector.anomaly_maps(images)
     scored = time.process_time()

@@ -10,10 +10,8 @@ rate (one-sided binomial test, Holm over the categories).
 """
 from __future__ import annotations
 
-import argparse
 import time
 import typing
-from pathlib import Path
 
 import pandas as pd
 from scipy import stats
@@ -23,9 +21,9 @@ from adlib.data.part import open_part
 from adlib.evaluation.auroc import holm
 from adlib.evaluation.calibration import calibrate
 from adlib.evaluation.conformal import rate_interval
-from adlib.evaluation.results import evaluate
-from adlib.models import registry
+from adlib.evaluation.results import evaluate, truth_of
 from adlib.models.detector import fit
+from benchmarks import common
 
 RATES = (0.01, 0.05, 0.1)
 
@@ -33,33 +31,28 @@ RATES = (0.01, 0.05, 0.1)
 def measure(config: Config) -> dict[str, typing.Any]:
     part = open_part(config)
     started = time.process_time()
-    detector = fit(registry.build(config), part.train, part.held_out)
+    detector = fit(config, part.train, part.held_out)
     fitted = time.process_time() - started
     decision = calibrate(detector, part)
     results = evaluate(detector, decision, part)
     test, threshold = results.table[results.table["split"] == "test"], decision.threshold
-    pictures = part.test.select([part.test.keys.index(key) for key in test["path"]]).tensor
-    distances = decision.foreign.distances(decision.foreign.features(pictures)).numpy()
-    unlike, bad = decision.foreign_threshold.exceeded(distances), test["label"].to_numpy() == 1
+    unlike, labels = decision.calls_foreign(part.test.tensor), truth_of(part)
+    good, bad = labels == 0, labels == 1
     above = {rate: threshold.at(rate).exceeded(test["chosen_score"].to_numpy(float))
              for rate in RATES}
     return {"category": config.category, "calibration": len(threshold.calibration),
-            "least": threshold.least_target_fpr, "good": int((~bad).sum()), "fit_s": round(fitted),
+            "least": threshold.least_target_fpr, "good": int(good.sum()), "fit_s": round(fitted),
             "taken otherwise": (results.metrics["conditions"] or {}).get("cause") or "",
-            "foreign": int(unlike[~bad].sum()), "bad": int(bad.sum()), "found": {
+            "foreign": int(unlike[good].sum()), "bad": int(bad.sum()), "found": {
                 rate: (int((above[rate] | unlike)[bad].sum()), int(above[rate][bad].sum()))
                 for rate in RATES},
-            **{rate: int((above[rate] | unlike)[~bad].sum()) for rate in RATES}}
+            **{rate: int((above[rate] | unlike)[good].sum()) for rate in RATES}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("categories", nargs="+", type=Path)
-    parser.add_argument("--weights", required=True)
-    given, rows = parser.parse_args(), []
+    given, rows = common.of_categories(__doc__).parse_args(), []
     for path in given.categories:
-        rows.append(measure(Config(name="fused", model="fused", image_size=256, category=path.name,
-                                   data_root=str(path.parent), weights=given.weights)))
+        rows.append(measure(common.config(path, given.weights)))
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     alike = table[(table["taken otherwise"] == "") & (table["good"] > 0)]

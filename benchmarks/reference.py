@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from adlib.config import Config
-from adlib.data import layout
 from adlib.data.part import Part, open_part
+from adlib.evaluation.results import truth_of
 from adlib.models import autoencoders, weights
 from adlib.models.fast.device import pick_device
 from adlib.runs import grid
@@ -154,8 +154,7 @@ def finish(network: nn.Module, part: Part, device: torch.device, losses: list[fl
     table = pd.DataFrame({"path": part.test.paths,
                           "score": scores(network, part.test.paths, part.config, device)})
     seconds = time.perf_counter() - started
-    labels = layout.read_labels(part.category)
-    table["label"] = [int(labels[key].anomalous) for key in part.test.keys]
+    table["label"] = truth_of(part)
     table.to_csv(folder / "all_results.csv", index=False)
 
     figure, axes = plt.subplots()

@@ -10,7 +10,6 @@ second. Ratios are what to compare between machines; the seconds are this one's.
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import os
@@ -38,7 +37,7 @@ from adlib.evaluation.calibration import score_table
 from adlib.models import anomaly_maps, autoencoders, registry, training
 from adlib.models.fast.device import pick_device, precision
 from adlib.runs import run_folder
-from benchmarks import detection
+from benchmarks import common, detection
 
 # Epochs measured where the reference's way is not run to its end; the first pays for starting the
 # loader.
@@ -60,20 +59,12 @@ LARGE = 1024  # pixels: MVTec AD's own size, where decoding counts
 
 def ceiling(device: str = "cpu") -> dict[str, float]:
     """What a device can do: matrix products in GFLOP/s, copies in GB/s."""
-    def timed(function: typing.Callable[[], typing.Any]) -> float:
-        def done() -> None:
-            function()
-            if device == "cuda":
-                torch.cuda.synchronize()
-
-        return best_of(done)
-
     found = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(2048, 2048, dtype=dtype, device=device) for _ in range(2))
-        found[f"{name}_gflops"] = 2 * 2048**3 / 1e9 / timed(lambda a=a, b=b: a @ b)
+        found[f"{name}_gflops"] = 2 * 2048**3 / 1e9 / best_of(lambda a=a, b=b: a @ b)
     x, y = torch.randn(64_000_000, device=device), torch.empty(64_000_000, device=device)
-    found["copy_gb"] = 2 * 4 * len(x) / 1e9 / timed(lambda: y.copy_(x))
+    found["copy_gb"] = 2 * 4 * len(x) / 1e9 / best_of(lambda: y.copy_(x))
     return found
 
 
@@ -92,8 +83,11 @@ def best_of(function: typing.Callable[[], typing.Any], times: int = 6) -> float:
 
 
 def seconds_of(function: typing.Callable[[], typing.Any]) -> float:
+    """To the end of what a GPU was asked to do."""
     started = time.perf_counter()
     function()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -283,38 +277,33 @@ def compared(result: dict[str, typing.Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="default: the synthetic set")
-    parser.add_argument(
-        "--weights", default="none",
-        help="path of a ResNet18 state dict (default: random weights, which cost as much)")
+    parser = common.of_this_machine(__doc__)
     parser.add_argument("--full", action="store_true", help="run the reference's way to its end")
     parser.add_argument("--sizes", nargs="+", default=["256", str(LARGE)],
                         choices=["256", str(LARGE)], help="of the image files")
     parser.add_argument("--out", type=Path,
                         default=Path(__file__).parent / "measured" / "speed.json")
-    arguments = parser.parse_args()
-    root = (arguments.data or layout.find_root("")[0]).absolute()
-    weights = "none" if arguments.weights == "none" else str(Path(arguments.weights).absolute())
+    given = common.found(parser.parse_args())
+    root, weights = given.data, given.weights
     result: dict[str, typing.Any] = {
         "machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__,
         "ceiling": ceiling(), "sizes": {}
     }
     with tempfile.TemporaryDirectory() as place:
-        for size in arguments.sizes:
+        for size in given.sizes:
             print(f"{size} px files:", flush=True)
             here = root if size != str(LARGE) else enlarged(root, Path(place) / "large")
-            result["sizes"][size] = {"reference": the_reference(here, weights, arguments.full),
+            result["sizes"][size] = {"reference": the_reference(here, weights, given.full),
                                      "ours": ours(here, weights)}
             # what took longest is kept, whatever becomes of the rest
-            files.write_json(arguments.out, result)
+            files.write_json(given.out, result)
         os.environ["ADLIB_CACHE"] = f"{place}/cache"
         result |= {
             "training": training_rates(root, weights, result["ceiling"]),
             "scoring": scoring(root, weights), "growth": growth(root, weights)
         }
-    files.write_json(arguments.out, result)
-    print("", compared(result), "", f"written to {arguments.out}", sep="\n")
+    files.write_json(given.out, result)
+    print("", compared(result), "", f"written to {given.out}", sep="\n")
 
 
 if __name__ == "__main__":

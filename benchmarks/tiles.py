@@ -33,18 +33,19 @@ from adlib.evaluation.fits import open_part as decided
 from adlib.evaluation.results import arrays, evaluate
 from adlib.models import by_place
 from adlib.models.detector import fit
+from benchmarks import common
 
 
 def real(folder: Path, given: argparse.Namespace) -> list[dict[str, typing.Any]]:
     """A row a fit: AUROC, AU-PRO, seconds, and the difference to squeeze with its p-value."""
-    rows, scores, labels = [], {}, None
+    rows, scores = [], {}
     choice = decided(config(folder, "auto", given)).fit_choice
     print(json.dumps({"part": folder.name, "auto": choice}), flush=True)
     for how in FITS:
         started = time.perf_counter()
         part = limited(open_part(config(folder, how, given)), given.most)
-        detector = fit(part.config, part.train, part.held_out)
-        results = evaluate(detector, calibrate(detector, part), part)
+        detector, decision = common.decided(part)
+        results = evaluate(detector, decision, part)
         labels, scores[how] = arrays(results.table, "test", "chosen_score")
         difference, p = paired_test(labels, scores[how], scores["squeeze"])
         rows.append({"part": folder.name, "fit": how, "images": len(labels),
@@ -59,12 +60,8 @@ def real(folder: Path, given: argparse.Namespace) -> list[dict[str, typing.Any]]
 def large(given: argparse.Namespace) -> dict[str, typing.Any]:
     """How many drawn defects are found, and what it takes."""
     with tempfile.TemporaryDirectory() as place:
-        root = Path(place) / "large"
-        for split, n, side in (("train/good", given.train, 0), ("test/good", given.good, 0),
-                               ("test/spot", given.defects, given.side)):
-            for i in range(n):
-                draw(root / "part" / split / f"{i:03d}.png", given.large, side)
-        part = open_part(config(root / "part", "tile", given))
+        root = plates(Path(place) / "part", given)
+        part = open_part(config(root, "tile", given))
         started = time.perf_counter()
         detector = fit(part.config, part.train, part.held_out)
         decision = calibrate(detector, part)
@@ -85,15 +82,12 @@ def places(given: argparse.Namespace) -> list[dict[str, typing.Any]]:
     """A row with one memory, and one by place."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        root = Path(place) / "boards"
-        for split, n in (("train/good", 40), ("test/good", 40), ("test/swapped", 40)):
-            for i in range(n):
-                board(root / split / f"{i:03d}.png", given.places, swapped="swapped" in split)
+        root = boards(Path(place) / "boards", given.places)
         part = open_part(config(root, "tile", given))
         for least in (np.inf, 0):  # whatever would be chosen
             by_place.LEAST = least
-            detector = fit(part.config, part.train, part.held_out)
-            results = evaluate(detector, calibrate(detector, part), part)
+            detector, decision = common.decided(part)
+            results = evaluate(detector, decision, part)
             found = detector.of_squares.by_place
             rows.append({"model": given.model, **found._asdict(),
                          "auroc": results.chosen["auroc"]["test"]["value"]})
@@ -101,9 +95,27 @@ def places(given: argparse.Namespace) -> list[dict[str, typing.Any]]:
     return rows
 
 
+def plates(root: Path, given: argparse.Namespace) -> Path:
+    """A category of drawn plates. Good ones are numbered on: two of one number are one picture."""
+    for folder, first, n, side in (("train/good", 0, given.train, 0),
+                                   ("test/good", given.train, given.good, 0),
+                                   ("test/spot", 0, given.defects, given.side)):
+        for i in range(first, first + n):
+            draw(root / folder / f"{i:03d}.png", given.large, side)
+    return root
+
+
+def boards(root: Path, size: typing.Sequence[int]) -> Path:
+    """A category of drawn boards, numbered as `plates`."""
+    for folder, first in (("train/good", 0), ("test/good", 40), ("test/swapped", 0)):
+        for i in range(first, first + 40):
+            board(root / folder / f"{i:03d}.png", size, swapped="swapped" in folder)
+    return root
+
+
 def board(path: Path, size: typing.Sequence[int], *, swapped: bool) -> None:
     """Rectangles and discs, the same on each board, which lies up to three pixels elsewhere; on a
-    bad one a square of 96 pixels shows what belongs half a board away."""
+    bad one a square of 96 pixels shows what belongs half a board away. Its number is its seed."""
     width, height = size
     drawn, rng = np.random.default_rng(5), np.random.default_rng(
         [*path.name.encode(), len(path.parts[-2])])
@@ -122,7 +134,8 @@ def board(path: Path, size: typing.Sequence[int], *, swapped: bool) -> None:
 
 
 def draw(path: Path, size: typing.Sequence[int], side: int) -> None:
-    """A brushed plate with holes; a defect is a square a little brighter than what is around it."""
+    """A brushed plate with holes; a defect is a square a little brighter than what is around it.
+    Its number is its seed."""
     width, height = size
     rng = np.random.default_rng([*path.name.encode(), side, len(path.parts[-2])])
     brushed = rng.normal(0, 6, (height, 1)) + 12 * np.sin(np.arange(width) / 97)

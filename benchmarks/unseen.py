@@ -32,11 +32,12 @@ from adlib.data import corruptions
 from adlib.data.part import open_part
 from adlib.evaluation import foreign_exam, suspects
 from adlib.evaluation.auroc import auroc
-from adlib.evaluation.calibration import calibrate, score_table
+from adlib.evaluation.calibration import chosen_scores
 from adlib.evaluation.conditions import SCORE
+from adlib.evaluation.results import truth_of
 from adlib.models import registry
 from adlib.models.detector import fit
-from benchmarks import conditions, parts
+from benchmarks import common, conditions, parts
 
 SIDE, GOOD, FRESH, BAD, STREAMS = 128, 60, 200, 40, 20
 TEXTURES, DEFECTS = ("brick", "gravel", "grass"), ("blot", "scratch", "dent", "faint")
@@ -158,21 +159,18 @@ def measure(root: Path, part: str, weights: str) -> dict[str, typing.Any]:
     config = Config(name="fused", model="fused", image_size=SIDE, weights=weights, category=part,
                     data_root=str(root))
     opened = open_part(config)
-    pictures, bad = opened.test.tensor, parts.labels_of(opened) == 1
+    pictures, bad = opened.test.tensor, truth_of(opened) == 1
     row: dict[str, typing.Any] = {"part": part}
     for names, kind in ((parts.HALVES, parts.WithHalves), (("pca", ), registry.build)):
         known = fit(kind(dataclasses.replace(config, model=names[0])), opened.train,
                     opened.held_out)
         for name, maps in zip(names, parts.smoothed(known.anomaly_maps(pictures)), strict=True):
             row[name] = f"{auroc(bad.astype(int), parts.top(maps)):.3f}"
-    detector = fit(registry.build(config), opened.train, opened.held_out)
-    decision = calibrate(detector, opened)
-    usual, unlike = decision.conditions, decision.foreign_threshold.exceeded(
-        decision.foreign.distances(decision.foreign.features(pictures)).numpy())
+    detector, decision = common.decided(opened)
+    usual, unlike = decision.conditions, decision.calls_foreign(pictures)
 
     def taken(images: torch.Tensor) -> conditions.Values:
-        table = score_table(detector, decision.scale, images)
-        return usual.measure(images) | {SCORE: table[decision.score].to_numpy()}
+        return usual.measure(images) | {SCORE: chosen_scores(detector, decision, images)}
 
     values = taken(pictures)
     for rate in (0.05, 0.1):

@@ -39,7 +39,7 @@ from adlib.models.detector import fit
 from adlib.models.fast.device import pick_device, precision
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import local
-from benchmarks import speed
+from benchmarks import common, speed
 
 HISTORY = Path(__file__).parent / "measured" / "waits.jsonl"
 STUDY = "params/grids/quick.yaml"
@@ -233,9 +233,7 @@ def table(entry: dict[str, typing.Any]) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="default: the synthetic set")
-    parser.add_argument("--weights", default="none", help="of the ResNet18 (default: random)")
+    parser = common.of_this_machine(__doc__)
     parser.add_argument("--rows", nargs="+", choices=list(MEASURED), default=list(MEASURED))
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--history", type=Path, default=HISTORY)
@@ -247,10 +245,7 @@ def main(words: list[str] | None = None) -> None:
     if given.table:
         print(table(history[-1]) if history else f"nothing was measured yet in {given.history}")
         return
-    given.data = (given.data or layout.find_root("")[0]).absolute()
-    given.weights = given.weights if given.weights == "none" else str(
-        Path(given.weights).absolute())
-    given.category = layout.categories(given.data)[0]
+    given = common.found(given)
     given.cores = os.cpu_count()
     given.ceiling = speed.ceiling() | {
         "decode_per_s": decode_rate(given.data, given.category)}

@@ -1,10 +1,12 @@
-"""The parts that nobody had in view differ as they are said to, and are written as folders."""
+"""The parts that benchmarks draw differ as they are said to, and are written as folders."""
+import argparse
+
 import numpy as np
 import pytest
 from skimage import data
 
 from adlib.data import layout
-from benchmarks import unseen
+from benchmarks import tiles, unseen
 
 
 @pytest.mark.parametrize("part", [*unseen.PARTS, *unseen.TEXTURES])
@@ -35,3 +37,12 @@ def test_parts_that_nobody_had_in_view_are_a_folder(tmp_path, monkeypatch):
     assert len(category.train) == 3 and len(category.test) == 6
     assert sorted(labels[category.key(path)].anomalous for path in category.test) == (
         [False] * 2 + [True] * 4)
+
+
+def test_no_drawn_plate_or_board_is_tested_that_was_learned_from(tmp_path):
+    given = argparse.Namespace(train=4, good=3, defects=2, side=4, large=(160, 120))
+    for root in (tiles.plates(tmp_path / "plates", given), tiles.boards(tmp_path / "boards",
+                                                                         (272, 136))):
+        category = layout.open_category(root.parent, root.name)
+        pictures = [path.read_bytes() for path in (*category.train, *category.test)]
+        assert len(set(pictures)) == len(pictures) == (9 if root.name == "plates" else 120)
