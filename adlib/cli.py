@@ -57,13 +57,13 @@ def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
         if args.cluster and not args.dry_run:
             engine = dask.Cluster(args.cluster, reports)
         after.callback(engine.close)
-        growing = None
+        live_report = None
         if args.report and not args.dry_run:
             from adlib.report.pages.live_report import LiveReport
 
-            growing = after.enter_context(contextlib.closing(LiveReport(reports, language)))
+            live_report = after.enter_context(contextlib.closing(LiveReport(reports, language)))
         code = batch.run(tasks, engine, reports=reports, dry_run=args.dry_run, force=args.force,
-                         timeout_s=args.timeout, told=growing)
+                         timeout_s=args.timeout, notify=live_report)
     if code == 1 and args.report and not (reports / "comparison.ipynb").is_file():
         print("no report: the comparison itself failed; the same command tries it again")
     elif args.report and not args.dry_run and code in (0, 1):
@@ -72,8 +72,7 @@ def run(args: argparse.Namespace, prepared: Local | None = None) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Render the pages, and print what they say in short; or the page of a folder of
-    predictions."""
+    """Render the pages, and print what they say in short; or a page of predictions."""
     from adlib.runs import run_folder
 
     if args.use:
@@ -167,7 +166,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.watch and (len(given) != 1 or not given[0].is_dir()):
         raise InputError(f"--watch looks at one folder, and {shlex.join(map(str, given))} is "
                          "none; give a folder that is there")
-    told, printed, due = False, 0, [] if args.watch else predictions.sources(given)
+    warned, printed, due = False, 0, [] if args.watch else predictions.sources(given)
     bar = terminal.progress_bar()
     with local.stop_signals() as stop, Record(run, Path(args.out)) as record, bar:
         if args.watch:
@@ -178,9 +177,9 @@ def predict(args: argparse.Namespace) -> int:
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
             print(terminal.prediction_line(latest), flush=True)
             printed += 1
-            if record.changed_at is not None and not told:
+            if record.changed_at is not None and not warned:
                 print(use_sentences.warning(record), flush=True)
-                told = True
+                warned = True
     if due and not printed and not stop.is_set():
         print(f"all of these pictures have a row in {args.out} already")
     print(terminal.predictions_summary(record), *filter(None, [use_sentences.warning(record)]),
@@ -274,9 +273,7 @@ def data_synthesize(args: argparse.Namespace) -> int:
     from adlib.data.synthetic import drawing
 
     root = drawing.write_dataset(Path(args.root), **{
-        name: getattr(args, name)
-        for name in ("train", "good", "anomalous", "seed", "size", "contrast", "pixels", "across",
-                     "down")})
+        name: value for name, value in vars(args).items() if name not in ("command", "root")})
     print(f"wrote {root}")
     return 0
 
@@ -286,22 +283,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="adlib", description="Find defective parts having seen only good ones.")
     parser.add_argument("--version", action="version", version=f"adlib {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = {flag: argparse.ArgumentParser(add_help=False) for flag in (
-        "--reports", "--data", "--weights", "--lang", "--exclude")}
-    for flag, metavar, said in (
-            ("--reports", None, "folder of the results (default: reports/ of the project)"),
-            ("--data", "PATH", "folder of the data (default: ADLIB_DATA, data/, else synthetic)"),
-            ("--weights", "PATH", "ResNet18 weights: imagenet, none, or a state dict's path "
-                                  "(default: what the configuration says)"),
-            ("--exclude", "FILE", "a list of good training pictures to leave out, one a line")):
-        shared[flag].add_argument(flag, default="", metavar=metavar, help=said)
-    shared["--lang"].add_argument("--lang", choices=LANGUAGES, default="", help=(
-        "the report's language (default: as last time, else English)"))
+    shared = {
+        "run": {"help": "a run's folder, such as reports/runs/hazelnut/fused/seed-0"},
+        "--reports": {"help": "folder of the results (default: reports/ of the project)"},
+        "--data": {"metavar": "PATH", "help": "folder of the data (default: ADLIB_DATA, data/, "
+                                              "else synthetic)"},
+        "--weights": {"metavar": "PATH", "help": "ResNet18 weights: imagenet, none, or a state "
+                      "dict's path (default: what the configuration says)"},
+        "--exclude": {"metavar": "FILE", "help": "a list of good training pictures to leave out, "
+                                                 "one a line"},
+        "--lang": {"choices": LANGUAGES, "help": "the report's language (default: as last time, "
+                                                 "else English)"}}
 
     def command(name: str, do: typing.Callable[[argparse.Namespace], int], said: str, *flags: str,
                 among: typing.Any = commands) -> argparse.ArgumentParser:
-        one = among.add_parser(name, help=said, parents=[shared[flag] for flag in flags])
+        one = among.add_parser(name, help=said)
         one.set_defaults(command=do)
+        for flag in flags:
+            one.add_argument(flag, default="", **shared[flag])
         return one
 
     one = command("run", run, "run a grid of notebooks: what is due, each in its own process",
@@ -345,8 +344,7 @@ def _parser() -> argparse.ArgumentParser:
                                       "1: an anomaly was found; else 4: a picture does not show "
                                       "the part; else 5: the conditions have changed; else 3: one "
                                       "is unreadable; 2: called wrongly",
-                  "--weights")
-    one.add_argument("run", help="a run's folder, such as reports/runs/hazelnut/fused/seed-0")
+                  "run", "--weights")
     one.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
     one.add_argument("--out", default="predictions", metavar="DIR",
                      help="where tables and overlays go (default predictions/)")
@@ -358,15 +356,13 @@ def _parser() -> argparse.ArgumentParser:
                      help="share of good parts that may be refused (default: the run's own)")
 
     one = command("recalibrate", recalibrate, "a finished run's threshold anew, from good pictures "
-                                              "taken after a change")
-    one.add_argument("run", help="folder of a finished run")
+                                              "taken after a change", "run")
     one.add_argument("pictures", nargs="+", help="good pictures, or folders of them: 40, say")
     one.add_argument("--out", default="recalibrated", metavar="DIR",
                      help="the new run's folder (default recalibrated/)")
 
     one = command("export", export, "a finished run as one ONNX file, from the picture to the "
-                                    "verdict", "--weights")
-    one.add_argument("run", help="folder of a finished run")
+                                    "verdict", "run", "--weights")
     one.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
 
     one = command("check", check, "could a study run here? versions, device, data, weights; or: "

@@ -36,7 +36,7 @@ Outcomes = dict[Task, Outcome]
 
 def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = False,
         force: bool = False, timeout_s: float = 3600.0,
-        told: typing.Callable[[Outcomes], None] | None = None) -> int:
+        notify: typing.Callable[[Outcomes], None] | None = None) -> int:
     """Execute the tasks of `grid.plan` that are due on an engine, the comparison last; write
     reports/batch.json.
 
@@ -44,7 +44,7 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
         dry_run: only say what is due.
         force: also what is up to date.
         timeout_s: for each task.
-        told: called with the outcomes at the start, and whenever a task has started or ended.
+        notify: called with the outcomes at the start, and whenever a task has started or ended.
     Returns:
         0 when everything succeeded (or was up to date), 1 when something failed, 130 when it was
         interrupted; then what had finished stays.
@@ -78,7 +78,7 @@ def run(tasks: list[Task], engine: Engine, *, reports: Path, dry_run: bool = Fal
                            default=None)
             queue.sort(key=lambda task: task is not quickest)  # a first page as soon as can be
             _work(queue, outcomes, board, engine=engine, timeout_s=timeout_s, stop=stop,
-                  told=told if queue and told else lambda _: None)
+                  notify=notify if queue and notify else lambda _: None)
             files.write_json(reports / "batch.json", _entries(outcomes))
         if not stop.is_set() and not any(one.status == "failed" for one in outcomes.values()):
             forecast.remember(sum(seconds.values()), board.seconds())
@@ -113,7 +113,7 @@ def _due(task: Task, opened: dict[tuple[str, str, str], layout.Category]) -> str
     folder = task.output.parent
     state = run_folder.status(folder) if task.kind == "run" else None
     if state and state.state != "finished":
-        return state.reason if state.state == "missing" else _told(state)
+        return state.reason if state.state == "missing" else _in_words(state)
     try:
         key = (task.params["data_root"], task.params["category"], task.params.get("exclude", ""))
         if key not in opened:
@@ -138,7 +138,7 @@ def _never_run(task: Task) -> str:
     return "" if task.output.is_file() else NEVER_RUN
 
 
-def _told(state: run_folder.Status) -> str:
+def _in_words(state: run_folder.Status) -> str:
     return f"{state.state}: {state.reason}".rstrip(": ")
 
 
@@ -169,10 +169,10 @@ def _made_from_now(task: Task, outcomes: Outcomes) -> freshness.Made:
 
 def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine,
           timeout_s: float, stop: threading.Event,
-          told: typing.Callable[[Outcomes], None]) -> None:
+          notify: typing.Callable[[Outcomes], None]) -> None:
     """Run the queue to its end, or to `stop`. Whatever happens, no process of it is left behind."""
     running: list[Job] = []
-    told(outcomes)
+    notify(outcomes)
     try:
         while (queue or running) and not stop.is_set():
             while task := _next(queue, running, engine):
@@ -186,7 +186,7 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
                         running.append(local.start(task, engine, _made_from_now(task, outcomes)))
                         board.started(task)
                         outcomes[task] = Outcome("running")
-                        told(outcomes)
+                        notify(outcomes)
                         continue
                     if task.after:
                         task.output.unlink(missing_ok=True)  # made from an earlier run
@@ -195,7 +195,7 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
                 except InputError as error:
                     reason = str(error)
                 outcomes[task] = Outcome("failed", reason)
-                told(outcomes)
+                notify(outcomes)
                 board.failed(task, reason, log_too=False)
             for job in list(running):
                 try:
@@ -211,7 +211,7 @@ def _work(queue: list[Task], outcomes: Outcomes, board: Board, *, engine: Engine
                     reason = str(error)
                 running.remove(job)
                 outcomes[job.task] = Outcome("failed", reason) if reason else Outcome("finished")
-                told(outcomes)
+                notify(outcomes)
                 if reason:
                     board.failed(job.task, reason)
                 else:
@@ -230,14 +230,14 @@ def _next(queue: list[Task], running: list[Job], engine: Engine) -> Task | None:
     """The first task that there is room for and that waits for nothing: what looks at a run waits
     for it, the comparison for all."""
     unfinished = [*queue, *(job.task for job in running)]
-    looks = sum(job.task.kind == "eda" for job in running)
-    room = len(running) - min(looks, engine.beside) < engine.slots
+    under_way = sum(job.task.kind == "eda" for job in running)
+    room = len(running) - min(under_way, engine.eda_slots) < engine.slots
 
     def waits(task: Task) -> bool:
         return task.after in unfinished or task.kind == "comparison" and len(unfinished) > 1
 
     return next((task for task in queue if not waits(task)
-                 and (room or task.kind == "eda" and looks < engine.beside)), None)
+                 and (room or task.kind == "eda" and under_way < engine.eda_slots)), None)
 
 
 def _blocked_reason(task: Task) -> str:
@@ -246,7 +246,7 @@ def _blocked_reason(task: Task) -> str:
         return f"another process is at work in {task.output.parent}"
     state = run_folder.status(task.after.output.parent) if task.after else None
     if state and state.state != "finished":
-        return f"its run, {task.after.title}, has not finished ({_told(state)})"
+        return f"its run, {task.after.title}, has not finished ({_in_words(state)})"
     return ""
 
 

@@ -63,21 +63,16 @@ class Shot:
     box: str = ""
 
 
-def inline(name: str, picture: np.ndarray) -> str:
-    """A picture inside the page itself."""
-    return overlays.uri(picture)
-
-
 def shots(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: Detector,
           masks: torch.Tensor | None = None, *, inputs: Inputs = (), frame: Frame | None = None,
-          put: Put = inline) -> list[Shot]:
+          put: Put = lambda name, picture: overlays.uri(picture)) -> list[Shot]:
     """Images with their maps, in the run's one colour scale.
 
     Args:
         images: uint8 [N,3,S,S]. maps: [N,S,S]. masks: bool [N,S,S].
         inputs: addresses and sizes of the inputs, where they are kept; else `images` are shown.
         frame: that the inputs were laid into; what it adds around them is cut off.
-        put: where the other pictures go.
+        put: where the other pictures go; by default into the page itself.
     """
     redrawn: typing.Sequence[np.ndarray | None] = [None] * len(images)
     if hasattr(detector, "reconstruct") and len(images):

@@ -117,9 +117,9 @@ class Record:
             with self._writing():
                 self._stream.close()
             if kind is not InputError:  # else the disk is full, and there is half a row
-                files.write_json(self._about, self._said() | {
+                files.write_json(self._about, self._about_run() | {
                     "predictions": [dataclasses.asdict(one) for one in self._read()]})
-                self._tell_conditions()
+                self._write_conditions()
         finally:
             self._lock.release()
 
@@ -168,14 +168,14 @@ class Record:
         if whole:
             said = self._about.exists() and files.read_json(self._about) | {"predictions": []}
             header = whole.partition(b"\r\n")[0].decode(errors="replace")
-            if said != self._said() or header != ",".join(COLUMNS):
+            if said != self._about_run() or header != ",".join(COLUMNS):
                 raise InputError(f"{self.out} holds predictions of another run, by another "
                                  "threshold or of an older version; give another --out")
             os.truncate(self._table, len(whole))
             for one in self._read():
                 self._keep(one)
         else:  # Before the table: a table without it is not known to be this run's.
-            files.write_json(self._about, self._said())
+            files.write_json(self._about, self._about_run())
         stream = self._table.open("a" if whole else "w", newline="", encoding="utf-8")
         if not whole:
             csv.DictWriter(stream, COLUMNS).writeheader()
@@ -211,9 +211,9 @@ class Record:
         self._course.append(round(math.log10(max(test.evidence, 1e-3)), 3))
         if changed:
             self.changed_at = self._compared[test.change.since - 1]
-            self._tell_conditions()
+            self._write_conditions()
 
-    def _tell_conditions(self) -> None:
+    def _write_conditions(self) -> None:
         if (test := self.conditions) is None:
             return
         change = test.change and dataclasses.asdict(test.change) | {
@@ -225,7 +225,7 @@ class Record:
                     name: [float(np.median(values)), float(np.std(values))] for name, values in
                     self.run.decision.conditions.calibration.items()}})
 
-    def _said(self) -> dict[str, typing.Any]:
+    def _about_run(self) -> dict[str, typing.Any]:
         config, threshold, before = self.run.config, self.run.threshold, self.run.before
         return ({"recalibrated": before} if before else {}) | {
                 "configuration": config.name, "category": config.category, "seed": config.seed,

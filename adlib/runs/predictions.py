@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
 import hashlib
 import io
 import itertools
 import math
 import os
 import threading
+import time
 import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -196,7 +196,7 @@ def _read(record: Record, source: Source) -> Read | None:
     """A file read once, so that what is decoded is what is known by its content: the row without a
     score, and the picture, None where that cannot be; None for what has a row."""
     content = modified = problem = ""
-    picture, now = None, datetime.datetime.now().timestamp()
+    picture, now = None, time.time()
     try:
         untrusted.check_name(str(source.path))
         if files.is_special(source.path):

@@ -1,13 +1,9 @@
 """A finished run's threshold anew, from pictures taken as pictures are taken now.
 
-Nothing is fitted again. The detector's scores of `k` pictures taken after a change of camera, light
-or batch become the calibration scores, so that the promise holds again for pictures like these: a
-good one is called anomalous with a probability of at most `target_fpr`. Where it is not known that
-all of them are good, the promise is of all pictures, the anomalous ones included: no more than that
-share of them is called anomalous.
-
-Reference: split-conformal p-values (evaluation/conformal) need exchangeable calibration pictures,
-and nothing of the detector.
+Nothing is fitted again. The detector's scores of good pictures taken after a change of camera,
+light or batch become the calibration scores: split-conformal p-values (evaluation/conformal) need
+exchangeable calibration pictures, and nothing of the detector. If some of the pictures are bad, the
+promise is of all pictures: no more than a share `target_fpr` of them is called anomalous.
 """
 from __future__ import annotations
 
@@ -83,7 +79,7 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
     if before.is_attainable:
         metrics["calibration"]["before"] = {"threshold": before.value, "refused": refused}
     about = run_folder.manifest(folder) | {
-        "parent": folder.name, "finished": datetime.now(timezone.utc).isoformat()}
+        "parent": folder.resolve().name, "finished": datetime.now(timezone.utc).isoformat()}
     with files.saying(f"cannot write {out}", "nothing was left there; make room, or give another "
                       "--out", OSError):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,7 @@ LOOKED_AT = "looked_at.png"  # white = what roi and ignore leave to be looked at
 REOPENED_FROM = ("model.pt", "foreign.pt", "conditions.json", LOOKED_AT)
 AGAIN, SCRATCH = ".again", "scratch"
 PATIENCE_S = 5.0  # a kernel sees within a second that its papermill was killed
-# parameters that may be paths of this machine
-PLACES = ("data_root", "reports", "weights")
+PLACES = ("data_root", "reports", "weights")  # parameters that may be paths of this machine
 SIXTEEN_BITS = (0, 65535)
 
 
@@ -225,8 +224,8 @@ def status(run_folder: Path) -> Status:
         return Status("missing", "never run")
     about, again = (freshness.read(here / "run.json") for here in (run_folder, run_folder / AGAIN))
     complete = (run_folder / AGAIN / "metrics.json").exists()
-    if (complete or "running" in (about.get("status"), again.get("status"))) and _locked(
-            run_folder, _replace):
+    running = "running" in (about.get("status"), again.get("status"))
+    if (complete or running) and _locked(run_folder):
         return Status("running")
     if again.get("status") == "failed" and again.get("inputs") != about.get("inputs"):
         return Status("failed", str(again.get("error", "no reason recorded")))
@@ -305,8 +304,8 @@ def fail(run_folder: Path, reason: str, before: object = None) -> None:
     about = freshness.read(run_folder / "run.json")
     earlier = about.get("status") == "finished" and about.get("started") == before
     here = run_folder / AGAIN if earlier else run_folder
-    about = freshness.read(here / "run.json")
-    files.write_json(here / "run.json", about | {"status": "failed", "error": reason})
+    files.write_json(here / "run.json", freshness.read(here / "run.json") | {
+        "status": "failed", "error": reason})
     (here / "progress.json").unlink(missing_ok=True)
 
 
@@ -314,8 +313,7 @@ def all_runs(reports: Path) -> list[Path]:
     """The folders of all runs, finished or not, in the order of category, configuration and seed.
     """
     def order(run_folder: Path) -> tuple[object, ...]:
-        seed = run_folder.name.removeprefix("seed-")
-        # seed-10 after seed-2
+        seed = run_folder.name.removeprefix("seed-")  # seed-10 after seed-2
         return (run_folder.parent.parts, int(seed) if seed.isdecimal() else -1, seed)
 
     return sorted((path.parent for path in (reports / "runs").glob("*/*/seed-*/run.json")),
@@ -332,11 +330,11 @@ def save_state(detector: nn.Module, path: Path) -> None:
         torch.save(state, temporary)
 
 
-def _locked(here: Path, then: typing.Callable[[Path], None]) -> bool:
-    """Is another process at work in the folder? Where none is, `then` is done."""
+def _locked(home: Path) -> bool:
+    """Is another process at work in the folder? Where none is, new numbers are put in place."""
     try:
-        with filelock.FileLock(here / ".lock", timeout=0):
-            then(here)
+        with filelock.FileLock(home / ".lock", timeout=0):
+            _replace(home)
             return False
     # Timeout is one; so is a lock in a folder we may only read: then run.json's word stands
     except OSError:

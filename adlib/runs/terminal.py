@@ -45,7 +45,7 @@ class Board:
     elsewhere in a line now and then, which also says what starts and ends."""
     def __init__(self, forecast: typing.Mapping[Task, float]) -> None:
         """forecast: {task that is due: about how many seconds it takes}."""
-        self.forecast, self.done, self.behind = dict(forecast), 0, 0.0
+        self.forecast, self.done, self.seconds_done = dict(forecast), 0, 0.0
         self.began = self.shown = time.monotonic()
         self.console = Console(file=sys.stdout)
         self.bars = Progress(BarColumn(24), TextColumn("{task.description}", markup=False),
@@ -88,21 +88,22 @@ class Board:
         if not running or now - self.shown < (LIVE_S if self.console.is_terminal else PLAIN_S):
             return
         self.shown = now
-        # what a running task is behind with is not known; at most what it was to take
-        behind = self.behind + sum(min(self.forecast[job.task], job.seconds()) for job in running)
+        # how far a running task is nobody knows; it counts for at most what it was to take
+        done = self.seconds_done + sum(
+            min(self.forecast[job.task], job.seconds()) for job in running)
         whole = sum(self.forecast.values())
-        pace = self.seconds() / behind if behind > whole / 10 else 1.0
-        left = forecast.duration(max(whole - behind, 0) * pace)
+        pace = self.seconds() / done if done > whole / 10 else 1.0
+        left = forecast.duration(max(whole - done, 0) * pace)
         text = f"{self._count()} done, about {left} left"
         if not self.console.is_terminal:
             self.say("; ".join([text, *(_progress_of(job)[0] for job in running)]))
             return
-        self.bars.update(self.batch, completed=behind, description=text)
+        self.bars.update(self.batch, completed=done, description=text)
         for job in running:
             if job.task not in self.running:
                 self.running[job.task] = self.bars.add_task("", total=None)
-            said, done, of = _progress_of(job)
-            self.bars.update(self.running[job.task], description=said, completed=done, total=of)
+            said, epoch, of = _progress_of(job)
+            self.bars.update(self.running[job.task], description=said, completed=epoch, total=of)
         self.bars.refresh()
 
     def seconds(self) -> float:
@@ -118,7 +119,7 @@ class Board:
 
     def _end(self, task: Task) -> None:
         self.done += 1
-        self.behind += self.forecast[task]
+        self.seconds_done += self.forecast[task]
         if task in self.running:
             self.bars.remove_task(self.running.pop(task))
 

@@ -308,16 +308,16 @@ def test_kill_tree_reaches_children_in_sessions_of_their_own():
                               for member in family)
 
 
-@pytest.mark.parametrize(("slots", "beside", "first"), [
+@pytest.mark.parametrize(("slots", "eda_slots", "first"), [
     (1, 0, ["ok"]), (1, 1, ["ok", "nut: the data"]), (2, 1, ["ok", "nut: the data", "other"]),
     (3, 0, ["ok", "nut: the data", "other"])])
-def test_a_page_of_the_data_is_drawn_beside_the_runs(project, slots, beside, first):
+def test_a_page_of_the_data_is_drawn_beside_the_runs(project, slots, eda_slots, first):
     write(project, "other", {"name": "other", "model": "cae"})
     write(project, "third", {"name": "third", "model": "cae"})
     write(project, "all", {"configs": ["ok", "other", "third"]})
     eda, *runs, _ = grid.plan("params/all.yaml")
     queue, running = [runs[0], eda, *runs[1:]], []
-    engine = types.SimpleNamespace(slots=slots, beside=beside)
+    engine = types.SimpleNamespace(slots=slots, eda_slots=eda_slots)
     while task := batch._next(queue, running, engine):
         queue.remove(task)
         running.append(types.SimpleNamespace(task=task))

@@ -40,7 +40,8 @@ def _pictures(folder, seeds, crack=False, brighter=0):
         Image.fromarray(pixels.astype(np.uint8)).save(file)
 
 
-def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, caplog):
+def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, caplog,
+                                                         monkeypatch):
     _pictures(tmp_path / "now", range(100, 125), brighter=60)
     out = tmp_path / "made" / "again"
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
@@ -65,6 +66,9 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
         "recalibrated"] == new.before and old.before is None
     with pytest.raises(InputError, match="is there already"):
         recalibration.recalibrate(run, shown, out)
+    monkeypatch.chdir(run)
+    recalibration.recalibrate(Path(), shown, tmp_path / "third")
+    assert run_folder.manifest(tmp_path / "third")["parent"] == run.name
 
 
 def test_pictures_that_the_run_has_learned_from_do_not_calibrate(run, tmp_path):

@@ -55,7 +55,7 @@ class Cluster:
             self.close()  # or it would go on asking for a scheduler in the background
             raise
 
-    beside = 0  # what waits for a worker would wait within its time limit
+    eda_slots = 0  # what waits for a worker would wait within its time limit
 
     @property
     def slots(self) -> int:

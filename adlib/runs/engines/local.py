@@ -68,7 +68,7 @@ class Execution(typing.Protocol):
 
 class Engine(typing.Protocol):
     """What executes tasks: the one seam between the batch and the machines."""
-    beside: int  # pages of the data, which take seconds of a core, drawn beside these
+    eda_slots: int  # pages of the data, which take seconds of a core, drawn beside these
     @property
     def slots(self) -> int:
         """How many other tasks it takes at a time, now."""
@@ -98,7 +98,7 @@ class Local:
         """Raises InputError for less than one."""
         if jobs < 1:
             raise InputError(f"jobs is {jobs}; give at least 1")
-        self.slots, self.beside = jobs, int(cores() > 1)
+        self.slots, self.eda_slots = jobs, int(cores() > 1)
         self._threads = max(1, cores() // jobs)
         self._server = (warm.Server(project_root(), environment(self._threads))
                         if warm.POSSIBLE else None)

@@ -104,7 +104,7 @@ def test_what_has_ended_is_no_matter_of_the_watch(begun):
     child = begun("pass")
     threading.Event().wait(0.1)
     child.wait()
-    local.Watch(child.pid).stuck()
+    assert not noticed(child, seconds=1)
 
 
 # ---- what was reported of papermill, Jupyter and Matplotlib
