@@ -64,13 +64,14 @@ def reports(tmp_path_factory):
     own = category()
     run = finished(reports, "memory", {DISTANCE: ranks(own, 1.0)})
     finished(reports, "fused", {DISTANCE: ranks(own, 2.0)})
-    rows = zip("abcdef", ("", 0.5, 0.9, 0.75, 1, 0.6), strict=True)
+    rows = zip("abcdef", ("", 0.5, 0.9, 0.75, 1, 0.6),
+               ("45 s", "2.2 min", "3 s", "119 s", "10.0 min", ""), strict=True)
     fragments = [
         *both(), two_runs(), charts.loss([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
                                          Text("The loss.", "损失。")),
-        '<div class="adlib"><table class="sortable"><thead><tr><th>Name</th><th>AUROC</th></tr></thead><tbody>' +
-        "".join(f"<tr><td>row {name}</td><td>{value}</td></tr>"
-                for name, value in rows) + "</tbody></table></div>"
+        '<div class="adlib"><table class="sortable"><thead><tr><th>Name</th><th>AUROC</th><th>Training</th></tr></thead><tbody>' +
+        "".join(f"<tr><td>row {name}</td><td>{value}</td><td>{time}</td></tr>"
+                for name, value, time in rows) + "</tbody></table></div>"
     ]
     cells = [
         nbformat.v4.new_markdown_cell("# Which?\n\nThis one."),
@@ -331,6 +332,7 @@ def test_a_heading_sorts_and_empty_cells_stay_last(reports, tmp_path):
         return "".join(row.td.text[-1] for row in shown(page, ".sortable tbody tr"))
 
     assert (names(""), names(press), names(press * 2)) == ("abcdef", "ecdfba", "bfdcea")
+    assert names(press.replace("1", "2")) == "ebdacf"  # minutes are more than seconds
 
 
 @pytest.mark.parametrize("page", ["index.html", "runs/nut/memory/seed-0/index.html"])
@@ -338,6 +340,7 @@ def test_either_language_is_shown_alone_and_no_server_is_asked(reports, tmp_path
     for at, lang, other in (("#en", "en", "zh-CN"), ("#zh", "zh-CN", "en")):
         found, asked = seen(reports / page, tmp_path=tmp_path, at=at)
         assert found.html["lang"] == lang
+        assert all(name.text for name in found.select("svg title"))
         parts = found.select(f"body [lang={other}]:not(#language)")
         assert parts and all(
             part.has_attr("hidden") or part.get("visibility") == "hidden" for part in parts)

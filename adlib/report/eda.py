@@ -102,14 +102,14 @@ def mean_and_deviation(pictures: np.ndarray) -> str:
 def brightness_curves(values: dict[str, np.ndarray], caption: str) -> str:
     """Mean grey value of the images of each kind (`brightness`), as shares of the kind: what a
     detector could read off the exposure alone."""
-    low, high = (f(20 * np.concatenate(list(values.values()))).item() / 20 for f in (
-        lambda x: np.floor(x.min()), lambda x: np.floor(x.max()) + 1))
+    every = 20 * np.concatenate(list(values.values()))  # in steps of a twentieth
+    low, high = np.floor(every.min()).item() / 20, (np.floor(every.max()).item() + 1) / 20
     counted = {kind: np.histogram(some, BINS, (low, high))[0] / len(some)
                for kind, some in values.items()}
     top = max(shares.max() for shares in counted.values())
     at = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
     return charts.panels(
-        {t("data.brightness_axis"): [(f"c{i % 6}", "line", zip(at, shares, strict=True))
+        {t("data.brightness_axis"): [(charts.colour(i), "line", zip(at, shares, strict=True))
                                      for i, shares in enumerate(counted.values())]},
         list(counted), (t("data.brightness_axis"), low, high, (low, (low + high) / 2, high)),
         (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness", data=IMAGES)

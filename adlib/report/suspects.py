@@ -46,10 +46,10 @@ def page(category: layout.Category, found: pd.DataFrame, folder: Path, weights: 
 
 
 def write_list(found: pd.DataFrame, folder: Path) -> Path:
-    """A name a line, and why above it."""
+    """A name a line, and why above it. A category may be called #1, and no name begin a comment."""
     chosen, lines = _chosen(found), []
     for row in chosen.itertuples():
-        lines += [f"# {_why(row)}", row.path]
+        lines += [f"# {_why(row)}", "./" * row.path.startswith("#") + row.path]
     files.write_text(folder / LIST, HEAD.format(n=len(chosen), of=len(found))
                      + "".join(f"{line}\n" for line in lines))
     return folder / LIST

@@ -9,7 +9,7 @@ import pytest
 from adlib.evaluation import learning_curve
 from adlib.evaluation.results import write_csv
 from adlib.report import comparison, few_pictures
-from adlib.report.display import charts, tables
+from adlib.report.display import charts, render, tables
 from adlib.report.study import Study
 from adlib.runs import freshness
 from tests.handmade import DISTANCE, category, finished, ranks
@@ -58,6 +58,15 @@ def test_a_legend_names_what_its_panels_draw(counts, names, panels):
         auroc=math.nan, auroc_low=math.nan, auroc_high=math.nan)
     page = bs4.BeautifulSoup(charts.learning_curve(curve), "html.parser")
     assert len(page.select(".key")) == panels  # with rates, "found" is drawn
+
+
+def test_of_seven_lines_each_has_its_own_class_and_the_legend_has_the_same():
+    tables = {("nut", f"own_{i}"): learned(lambda n: 0.4 * n**-0.5) for i in range(8)}
+    page = bs4.BeautifulSoup(charts.how_many(tables), "html.parser")
+    lines = [line["class"][1] for line in page.select(".grid path.line")]
+    assert lines == [*(f"c{i}" for i in range(7)), "c0"]
+    assert [key["class"][1] for key in page.select(".key")] == lines
+    assert all(f".{name} {{ color:" in render.style() for name in lines)
 
 
 def test_how_many_pictures_every_part_takes(tmp_path):

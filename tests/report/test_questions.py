@@ -119,6 +119,15 @@ def test_pixels_or_features(tmp_path):
     assert "PCA" not in said
 
 
+def test_what_saw_other_images_has_no_p(tmp_path):
+    for i, name in enumerate(("to_pixels", "to_features", "to_features_squared")):
+        finished(tmp_path, name, {DISTANCE: ranks(NUT, i)}, fingerprint="f" if i < 2 else "g")
+    table = table_of(tmp_path)
+    found = questions.target(comparison.rows(table, tmp_path))
+    said = answers.target(found, {"nut": ranking.matrix(table, tmp_path, "nut")})
+    assert "(cosine)" in said and "(squared)" not in said and "nan" not in said
+
+
 @pytest.mark.parametrize("names", [("to_features", ), ("to_pixels", ), ("pca", )])
 def test_half_an_experiment_is_none(tmp_path, names):
     for name in names:

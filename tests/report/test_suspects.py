@@ -31,6 +31,13 @@ def test_the_list_can_be_given_as_exclude(course_root, tmp_path):
     assert "(4.2 deviations)" in page and "可疑图像" in page
 
 
+def test_a_category_may_begin_with_what_begins_a_comment(course_root, tmp_path):
+    (course_root / "nut").rename(course_root / "#1")
+    written = suspects.write_list(FOUND.assign(path=FOUND["path"].str.replace("nut", "#1")), tmp_path)
+    category = layout.open_category(course_root, "#1", Config(exclude=written).excluded)
+    assert [path.name for path in category.excluded] == ["003.png", "005.png"]
+
+
 def test_the_page_leads_back_to_the_report_and_says_how_to_make_it_again(course_root, tmp_path):
     category, where = layout.open_category(course_root, "nut"), tmp_path / "suspects" / "nut"
     suspects.page(category, FOUND[2:], where)

@@ -26,9 +26,14 @@ if typing.TYPE_CHECKING:
     from adlib.evaluation.results import Results as EvaluationResults
 
 Points = typing.Iterable[tuple[float, float]]
-Line = tuple[str, str, Points]  # c0, c1, ... of a name, or grey; line | dots | crosses; (x, y)
+Line = tuple[str, str, Points]  # `colour` of a name, or grey; line | dots | crosses; (x, y)
 Axis = tuple[Text, float, float, typing.Sequence[float]]  # title, low, high, ticks
 SHARE = (0, 0.25, 0.5, 0.75, 1)
+
+
+def colour(i: int) -> str:
+    """The class of name i's lines: seven that can be told apart (matrix.css), then again."""
+    return f"c{i % 7}"
 
 
 def panels(lines: typing.Mapping[str, list[Line]], names: typing.Sequence[str], x: Axis, y: Axis,
@@ -37,11 +42,12 @@ def panels(lines: typing.Mapping[str, list[Line]], names: typing.Sequence[str], 
     """{title: lines} as panels of the same axes, a figure.
 
     Args:
-        names: what c0, c1, ... are. more: (class, name) of further marks in the legend.
+        names: what `colour` 0, 1, ... are. more: (class, name) of further marks in the legend.
         data: the file of its numbers.
         log: of x. diagonal, level: hairlines.
     """
-    shown = render("panels.html.j2", panels=lines, names=names, x=x, y=y, log=log,
+    coloured = [(colour(i), text) for i, text in enumerate(names)]
+    shown = render("panels.html.j2", panels=lines, names=coloured, x=x, y=y, log=log,
                    diagonal=diagonal, level=level, more=more)
     return components.figure(shown, name, caption, data)
 
@@ -54,7 +60,7 @@ def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | 
     lines: dict[str, list[Line]] = {category: [*some] for category, some in (grey or {}).items()}
     for (category, code), table in tables.items():
         if (points := draw(table)) is not None:
-            lines.setdefault(category, []).append((f"c{names.index(code)}", "line", points))
+            lines.setdefault(category, []).append((colour(names.index(code)), "line", points))
     lines = {category: some for category, some in lines.items() if some}
     if not lines:
         return Markup("")
@@ -106,7 +112,7 @@ def scores(found: pd.DataFrame) -> Markup:
     names, lines = list(dict.fromkeys(found["configuration"])), {}
     for (category, name), part in found.groupby(["category", "configuration"], sort=False):
         lines.setdefault(category, []).extend(
-            (f"c{names.index(name)}", marks, rows[["label_free", "test"]].itertuples(index=False))
+            (colour(names.index(name)), marks, rows[["label_free", "test"]].itertuples(index=False))
             for marks, rows in (("dots", part), ("crosses", part[part["chosen"] > 0])))
     low = min(0.5, math.floor(10 * min(found["label_free"].min(), found["test"].min())) / 10)
     ticks = [tick for tick in SHARE if tick >= low]

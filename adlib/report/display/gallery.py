@@ -29,9 +29,9 @@ VIEWS = (("input", "1", t("view.input")), ("reconstruction", "2", t("view.recons
 
 def with_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of Results.table, numbered from 0; score and p_value are those of the score in use."""
-    return table.reset_index(drop=True).assign(
-        score=lambda rows: rows["chosen_score"], p_value=lambda rows: rows["chosen_p_value"],
-        defect=lambda rows: rows["defect"].fillna(""))
+    table = table.reset_index(drop=True)
+    return table.assign(score=table["chosen_score"], p_value=table["chosen_p_value"],
+                        defect=table["defect"].fillna(""))
 
 
 def test_images(folder: Path) -> tuple[pd.DataFrame, Threshold]:

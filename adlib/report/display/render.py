@@ -49,7 +49,7 @@ def number(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """Six digits, as components.js shows them."""
+    """Six digits, as base.js shows them."""
     return f"{value:.6g}" if math.isfinite(value) else "−∞" if value < 0 else "∞"
 
 

@@ -64,7 +64,7 @@ def heat(cells: pd.DataFrame, caption: str, name: str, data: str = "", *, low: f
     shown: dict[typing.Any, dict[typing.Any, Row]] = {row: {} for row in rows}
     for cell in cells.to_dict("records"):
         value = cell["value"]
-        share = value / high if low == -high else (value - low) / (high - low)
+        share = value / high if low == -high else (value - low) / ((high - low) or 1)
         shown[cell["row"]][cell["column"]] = {
             "share": round(100 * min(abs(max(share, -1)), 1)), "negative": share < 0,
             "text": cell.get("text") or decimal(value), "mark": cell.get("mark", "")}
@@ -215,7 +215,7 @@ WRITERS: dict[typing.Any, typing.Callable[[Row], str]] = {
     "better": lambda row: named("position", row["better"]),
     "gain": lambda row: "" if math.isnan(row["gain"]) else (
         f"{row['gain']:.3f} [{row['gain_low']:.3f}, {row['gain_high']:.3f}]"),
-    "mean_false_positives": lambda row: t("limits.none") if math.isnan(
+    "mean_false_positives": lambda row: t("matrix.no_threshold") if math.isnan(
         row["mean_false_positives"]) else f"{row['mean_false_positives']:.0%}",
     "area50": lambda row: _reached(row["area50"], row["smallest"], _percent),
     "area95": lambda row: _reached(row["area95"], row["smallest"], _percent),

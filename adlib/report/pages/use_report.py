@@ -156,6 +156,7 @@ def _pictures(rows: pd.DataFrame, name: str, caption: str) -> Markup:
         {"overlay": row.overlay, "name": Path(row.path).name,
          "time": use_sentences.minute(row.time),
          "verdict": named("verdict", row.verdict or "none"),
-         "said": t("use.score", score=row.score, p_value=row.p_value)}
+         "said": t("use.score" if row.p_value == row.p_value else "use.score_alone",
+                   score=row.score, p_value=row.p_value)}
         for row in rows.itertuples()])
     return components.figure(shown, name, t(caption, n=len(rows)), "predictions.csv")

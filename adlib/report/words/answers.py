@@ -237,20 +237,19 @@ def scores(choices: pd.DataFrame) -> Text:
 
 
 def target(rows: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Text:
-    """Whether features beat pixels, by the planned paired tests.
-
-    rows: questions.target. pairs: {category: comparison.matrix}.
-    """
+    """Whether features beat pixels, by the planned paired tests; of a category where none was
+    possible, nothing. rows: questions.target. pairs: {category: ranking.matrix}."""
     said = []
     for category, part in rows.groupby("category", sort=False):
-        by_name = part.set_index("configuration")
-        if not {"to_pixels", "to_features"} <= set(by_name.index):
+        aurocs = part.set_index("configuration")["auroc"]
+        if not {"to_pixels", "to_features"} <= set(aurocs.index):
             continue
-        others = (t("question.target_other", label=label(name), auroc=row["auroc"],
-                    p=p_value(pairs[category], name, "to_pixels"))
-                  for name, row in by_name.drop(index="to_pixels").iterrows())
-        said.append(t("question.target_on", category=category, pixels=label("to_pixels"),
-                      auroc=by_name.loc["to_pixels", "auroc"], others=enumerated(others)))
+        others = [t("question.target_other", label=label(name), auroc=auroc, p=p)
+                  for name, auroc in aurocs.drop("to_pixels").items()
+                  if (p := p_value(pairs[category], name, "to_pixels")) == p]
+        if others:
+            said.append(t("question.target_on", category=category, pixels=label("to_pixels"),
+                          auroc=aurocs["to_pixels"], others=enumerated(others)))
     return join([t("question.target"), *said]) if said else Text("")
 
 

@@ -120,7 +120,7 @@ def threshold_rests_on(threshold: Threshold) -> Text:
     if not threshold.is_attainable:
         return t("run.threshold_unattainable", n=n, rate=rate, least=min_calibration_size(rate))
     return t("run.threshold", value=threshold.value, n=n, how=named("how", threshold.how),
-             rate=rate)
+             rate=f"{100 * rate:.3g}%")
 
 
 def foreign_first(threshold: Threshold) -> list[Text]:

@@ -109,6 +109,8 @@ def test_a_heat_map_has_colours_marks_and_its_numbers_on_demand():
     assert page.select_one(".key").text.split() == ["-0.5", "0.5"] and page.select(".shades.two")
     assert page.select(".few")
     assert tables.heat(cells[:1], "none", "none", low=0, high=1) == ""
+    same = tables.heat(cells.assign(value=1.0), "all alike", "alike", low=1, high=1)
+    assert same.count("--v:0") == 3  # and no division by their difference
 
 
 def test_the_matrix_shows_each_figure_once_and_says_what_is_the_same_everywhere(tmp_path):

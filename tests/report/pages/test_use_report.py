@@ -119,6 +119,14 @@ def test_of_a_threshold_set_anew_it_says_what_the_one_before_refused(predicted, 
     assert "set anew" not in text_of(use_report.build(predicted), "en")[1]
 
 
+def test_without_calibration_images_there_is_no_p_value(predicted, tmp_path):
+    (tmp_path / "predictions.json").write_bytes((predicted / "predictions.json").read_bytes())
+    rows = pd.read_csv(predicted / "predictions.csv", dtype=str, keep_default_na=False)
+    rows.assign(p_value="").to_csv(tmp_path / "predictions.csv", index=False)
+    _, text = text_of(use_report.build(tmp_path), "en")
+    assert "score 0." in text and "nan" not in text.split("Words")[0]
+
+
 def test_a_folder_without_predictions_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds no predictions; give the --out"):
         use_report.build(tmp_path)

@@ -35,7 +35,7 @@ FAMILIES = {
     "judged_by": {"auroc", "label_free"}, "position": {"per_position", "any_position"},
     "suspect": set(suspects.REASONS),
     "change": set(conditions.CAUSES.values()), "measured": set(conditions.MEASURED),
-    "verdict": {"good", "anomalous", "foreign", "none", "unread"},
+    "verdict": {"good", "anomalous", "foreign", "none"},
     "map": {"squared", "ssim", "gradient", "sum", "distance", "map"},
     "score": {"reference", *anomaly_maps.REDUCTIONS},
     "picture": {"image", "reconstruction", "squared error", "squared", "1 - SSIM", "ssim",

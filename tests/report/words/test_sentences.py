@@ -102,6 +102,8 @@ def test_the_score_that_was_chosen_and_what_decided_it():
     assert ("Of 3 scores, the maximum of the 1 - SSIM map is chosen without labels: it "
             "distinguishes") in text and "AUROC of 0.800 (spot 0.800)" in text
     assert "rests on 19 good images (split)" in text and "fewer than 5% of good ones" in text
+    half = conformal.Threshold(np.arange(300.0), 0.005)
+    assert "fewer than 0.5% of good ones" in sentences.threshold_rests_on(half)
     assert "unsure" not in text  # the exam itself is not kept
 
 

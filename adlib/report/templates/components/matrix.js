@@ -5,7 +5,7 @@
   const shown = (node) => node.nodeType === Node.TEXT_NODE ? node.data : node.hidden ? "" : [...node.childNodes].map(shown).join("");
   const value = (row, column) => {
     const cell = row?.cells[column], text = (cell?.dataset.value ?? (cell ? shown(cell) : "")).trim();
-    const number = Number(text.replace(/\s*%/, "").split(" ")[0]);
+    const number = Number(text.replace(/\s*%/, "").split(" ")[0]) * (text.endsWith(" min") ? 60 : 1);  // others are in seconds
     return text === "" ? null : Number.isNaN(number) ? text.toLowerCase() : number;
   };
   function compare(a, b, sign) {  // empty cells stay last, whichever way

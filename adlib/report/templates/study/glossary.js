@@ -22,7 +22,7 @@ if (innerWidth < 1152) document.querySelector(".contents details")?.removeAttrib
     const known = new Map(terms.map(([word, text]) => [word.toLowerCase(), text]));
     const pattern = new RegExp(terms.map(([word]) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "i");
     for (const block of document.querySelectorAll("main p, main caption, main figcaption, main dt")) {
-      if (block.closest("#glossary, .answer, .source, nav")) continue;
+      if (block.closest("#glossary, .answer, nav")) continue;
       const done = new Set(), texts = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
       const nodes = [];
       while (texts.nextNode()) nodes.push(texts.currentNode);

@@ -20,7 +20,7 @@ function speak(lang) {
   each("[data-alt-zh]", (part) => swap(part, "alt", part.dataset.altZh));
   each("[data-title-zh]", (part) => swap(part, "title", part.dataset.titleZh));
   each("[data-aria-zh]", (part) => swap(part, "aria-label", part.dataset.ariaZh));
-  each("option[data-zh], title", (part) => {
+  each("option[data-zh], title[data-zh]", (part) => {
     part.dataset.english ??= part.textContent;
     part.textContent = lang === "zh-CN" ? part.dataset.zh : part.dataset.english;
   });
