@@ -1,14 +1,9 @@
 """anomalib's models behind this study's protocol: `model: anomalib:Patchcore` in a configuration.
 
 They are what anomalib makes of them, with its defaults, its normalisation of the images and its
-smoothing of the maps, on the images and the ResNet18 weights of the study's own detectors.
-
-Fitting is anomalib's public LightningModule under Lightning's Trainer, with the module's
-`trainer_arguments`, over images in memory. `anomalib.engine.Engine` is that Trainer plus what a run
-has here already (a folder of results, checkpoints, metrics that read labels), fed from the disk;
-calling the parts of each model by hand would copy a training loop for each of them.
-
-anomalib downloads nothing here: its backbones are built without weights and get the study's.
+smoothing of the maps, on the study's images and ResNet18 weights; nothing is downloaded. Fitting is
+anomalib's LightningModule under Lightning's Trainer, over images in memory: its own Engine adds
+what a run has here already, and metrics that read labels.
 """
 from __future__ import annotations
 

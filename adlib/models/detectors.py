@@ -329,10 +329,6 @@ class SyntheticAnomalyClassifier(nn.Module):
         distances, logits = map(torch.cat, zip(*found, strict=True))
         return distances.view(n, h, w), logits.view(n, h, w)
 
-    def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
-        """As Memory.nearest."""
-        return self.memory.nearest(features, own)
-
     def _differences(self, sets: typing.Iterable[tuple[Features, torch.Tensor, torch.Tensor]]
                      ) -> torch.Tensor:
         """Of some sets of images, what each image is made of, and its chosen cells, bool [N,g*g];

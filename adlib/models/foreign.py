@@ -99,7 +99,9 @@ class Foreign(nn.Module):
 
     def distances(self, features: torch.Tensor) -> torch.Tensor:
         """float64 [N,D] -> float64 [N]."""
-        return (self._square(features) / RIDGE).clamp_min(0).sqrt()
+        z = (features - self.mean) / self.deviation
+        square = z.square().sum(dim=1) - (z @ self.basis.T).square().sum(dim=1)
+        return (square / RIDGE).clamp_min(0).sqrt()
 
     def _left_out(self) -> torch.Tensor:
         """The distances of the pictures that it was fitted on, each from all others."""
@@ -128,10 +130,6 @@ class Foreign(nn.Module):
         """Does it show less than half of the detail of any good picture? bool [N]: of a foreign one
         that says, the part is absent or covered."""
         return _detail(features) < EMPTY * self.least_detail
-
-    def _square(self, features: torch.Tensor) -> torch.Tensor:
-        z = (features - self.mean) / self.deviation
-        return z.square().sum(dim=1) - (z @ self.basis.T).square().sum(dim=1)
 
 
 def features_of(network: nn.Module, x: torch.Tensor) -> torch.Tensor:

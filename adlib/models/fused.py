@@ -82,8 +82,9 @@ class Fused(nn.Module):
         view, both, pooled = anomaly_maps.View(area), [], []
         for some in _in_chunks(features):
             chunk = features[some]
-            nearest = None if own is None else self.nearest(chunk, own[some])[1]
-            nearest = self.neighbours(chunk, nearest)
+            memory = self.classifier.memory
+            nearest = self.neighbours(
+                chunk, None if own is None else memory.nearest(chunk, own[some])[1])
             both.append(self.in_local_scale(nearest, *self.classifier.both(chunk, nearest)))
             pooled.append(self.whole.pooled(chunk))
             del chunk  # as large as the next one
@@ -119,10 +120,6 @@ class Fused(nn.Module):
             (values - c) / s
             for values, c, s in zip(halves, self.centre, self.spread, strict=True))
 
-    def nearest(self, features: torch.Tensor, own: torch.Tensor) -> tuple[Neighbours, Neighbours]:
-        """As Memory.nearest."""
-        return self.classifier.nearest(features, own)
-
 
 class FeatureDetector(OnBackbone):
     """A closed form, a memory, a classifier or their fusion on the backbone's features, as
@@ -152,7 +149,7 @@ class FeatureDetector(OnBackbone):
         with ThreadPoolExecutor(1) as beside:
             drawn = beside.submit(self._anomalies, good, area)
             features, views = self.grids(good, origins), self._views(good, area, origins)
-            synthetic = self._synthetic(drawn.result(), len(good), origins)
+            synthetic = self._synthetic(origins, *drawn.result())
         trim()  # what the features left behind
         self.head = self._fit_head(features, synthetic, views, counts, of)
         self.position_share = backbone.position_share(
@@ -194,12 +191,12 @@ class FeatureDetector(OnBackbone):
     @property
     def by_place(self) -> by_place.Found | None:
         """What was decided of tiles when it was fitted; a reopened one knows `asks_origins`."""
-        return next((memory.by_place for memory in _memories(self.head)), None)
+        return getattr(_memory(self.head), "by_place", None)
 
     @property
     def asks_origins(self) -> bool:
         """Does it have to be told where a tile begins?"""
-        return any(memory.origins is not None for memory in _memories(self.head))
+        return getattr(_memory(self.head), "origins", None) is not None
 
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor,
@@ -283,22 +280,24 @@ class FeatureDetector(OnBackbone):
         return torch.randperm(n, generator=generator)[:MOST].sort().values
 
     def _anomalies(self, good: torch.Tensor, area: torch.Tensor | None
-                   ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Images that the classifier is trained with, image i made from good image i modulo N, and
-        their masks; None for a detector that has none."""
+                   ) -> tuple[torch.Tensor, ...]:
+        """Images that the classifier is trained with, image i made from good image i modulo N,
+        their masks, and which good images each is made of; nothing for a detector that has none.
+        """
         if self.config.model not in ("classifier", "fused"):
-            return None
-        return anomalies.insert(good, SYNTHETIC, seed=TRAINING_SEED + self.config.seed, area=area,
-                                kinds=self.config.kinds.replace(" ", "").split(","))[:2]
+            return ()
+        seed = TRAINING_SEED + self.config.seed
+        images, masks, _ = anomalies.insert(
+            good, SYNTHETIC, seed=seed, area=area,
+            kinds=self.config.kinds.replace(" ", "").split(","))
+        return images, masks, torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed))
 
-    def _synthetic(self, drawn: tuple[torch.Tensor, torch.Tensor] | None, count: int,
-                   origins: torch.Tensor | None) -> Synthetic | None:
-        """What the classifier is trained with; count: of good images."""
-        if drawn is None:
+    def _synthetic(self, origins: torch.Tensor | None, *drawn: torch.Tensor) -> Synthetic | None:
+        """What the classifier is trained with, of what `_anomalies` gives."""
+        if not drawn:
             return None
-        made_of = torch.from_numpy(
-            anomalies.sources(SYNTHETIC, count, seed=TRAINING_SEED + self.config.seed))
-        return self.grids(drawn[0], _chosen(origins, made_of[:, 0])), drawn[1], made_of
+        images, masks, made_of = drawn
+        return self.grids(images, _chosen(origins, made_of[:, 0])), masks, made_of
 
     def _views(self, good: torch.Tensor, area: torch.Tensor | None = None,
                origins: torch.Tensor | None = None) -> Views | None:
@@ -333,30 +332,29 @@ class FeatureDetector(OnBackbone):
             head = (Fused if model == "fused" else detectors.SyntheticAnomalyClassifier)(width)
         device = pick_device(self.config.device)
         exact = precision(self.config, device) == "float32"
-        for memory in _memories(head):
+        if (memory := _memory(head)) is not None:
             memory.exact, memory.device, memory.width = exact, device, width
         return head
 
     def _fit_head(self, good: Features, synthetic: Synthetic | None,
                   views: Views | None, counts: Counts, of: detectors.Groups = None) -> nn.Module:
-        head, seed = self._new_head(), self.config.seed
-        if views is None:
-            return head.fit(good[:], seed, counts=counts)
-        if synthetic is None:
-            return head.fit(good, seed, views, counts, of)
-        return head.fit(good, *synthetic, views, seed=seed, counts=counts, of=of)
+        head, how = self._new_head(), {"seed": self.config.seed, "counts": counts}
+        if views is None:  # a closed form
+            return head.fit(good[:], **how)
+        return head.fit(good, *(synthetic or ()), views=views, of=of, **how)
 
 
 def left_out_and_own(head: nn.Module, own: nn.Module, features: torch.Tensor,
               place: torch.Tensor) -> dict[str, torch.Tensor]:
     """Maps of good images by a fold's head, none of whose cells is compared with its own image's,
     and by the head in use: by one search. place: as Memory.nearest's `own`."""
-    of_all, of_others = own.nearest(features, place)
+    of_all, of_others = _memory(own).nearest(features, place)
     return {"distance": head(features, of_others), f"{OWN}distance": own(features, of_all)}
 
 
-def _memories(head: nn.Module) -> list[detectors.Memory]:
-    return [module for module in head.modules() if isinstance(module, detectors.Memory)]
+def _memory(head: nn.Module) -> detectors.Memory | None:
+    """That of a head, which a closed form has none of."""
+    return next((one for one in head.modules() if isinstance(one, detectors.Memory)), None)
 
 
 def _in_chunks(features: Features) -> list[slice]:

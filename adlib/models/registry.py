@@ -191,10 +191,15 @@ def load_module(path: Path, where: str) -> types.ModuleType:
 
 def takes(function: typing.Callable, name: str) -> bool:
     """Does a function have a parameter of that name?"""
+    return name in _parameters(function)
+
+
+def _parameters(function: typing.Callable) -> typing.Mapping[str, inspect.Parameter]:
+    """By their names; none where they cannot be known, as of what is no Python code."""
     try:
-        return name in inspect.signature(function).parameters
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return False
+        return {}
 
 
 def _first_line(function: typing.Callable) -> str:
@@ -216,22 +221,15 @@ def _construct(made: typing.Callable, config: Config) -> object:
 
 
 def _guarded(function: typing.Callable, where: str) -> typing.Callable:
+    """parameters: how many arguments it cannot do without."""
     def call(*values: typing.Any) -> typing.Any:
         with _one_sentence(where, "call"):
             return function(*values)
-    call.parameters = _needed(getattr(function, "forward", function))  # of a torch module's own
+    given = _parameters(getattr(function, "forward", function))  # of a torch module its own
+    call.parameters = sum(one.default is one.empty and one.kind <= one.POSITIONAL_OR_KEYWORD
+                          for one in given.values())
     call.where, call.line = where, _first_line(function)
     return call
-
-
-def _needed(function: typing.Callable) -> int:
-    """How many arguments it cannot do without; 1 where that cannot be known."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return 1
-    return sum(one.default is one.empty and one.kind <= one.POSITIONAL_OR_KEYWORD
-               for one in parameters)
 
 
 def _own_loss(given: str) -> typing.Callable:

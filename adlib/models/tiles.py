@@ -162,10 +162,8 @@ class Tiled(Detector):
         """
         most = most or min(MOST, max(FEWEST, SAMPLE // self.tile**2))
         rng = np.random.default_rng(self.seed if seed is None else seed)
-        order, places = rng.permutation(len(pictures)), [
-            [(y, x) for y in starts(size[0], self.tile, self.overlap)
-             for x in starts(size[1], self.tile, self.overlap)]
-            for size in (picture.shape[1:] for picture in pictures)]
+        order = rng.permutation(len(pictures))
+        places = [self._places(*picture.shape[1:]) for picture in pictures]
         turns = [[(int(order[(turn + place) % len(order)]), place)
                   for place in rng.permutation(max(map(len, places), default=0))]
                  for turn in range(len(order))]
@@ -182,6 +180,11 @@ class Tiled(Detector):
                 break
         return torch.stack(tiles), np.array(of), torch.tensor(begin) / self.tile
 
+    def _places(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Where the tiles of a picture begin."""
+        return [(y, x) for y in starts(height, self.tile, self.overlap)
+                for x in starts(width, self.tile, self.overlap)]
+
     def stitched(self, image: torch.Tensor, maps_of: MapsOf) -> dict[typing.Any, torch.Tensor]:
         """The stitched maps of [3,H,W], float32 [h,w] each; of a smaller or odd one with its rim
         repeated beyond it, which is then cut off."""
@@ -191,8 +194,7 @@ class Tiled(Detector):
         if down or right:
             image = nn.functional.pad(image[None].float(), (0, right, 0, down),
                                       mode="replicate")[0].to(image.dtype)
-        places = [(y, x) for y in starts(size[0], tile, self.overlap)
-                  for x in starts(size[1], tile, self.overlap)]
+        places = self._places(*size)
         sums: dict[str, torch.Tensor] = {}
         for first in range(0, len(places), CHUNK):
             some = places[first:first + CHUNK]

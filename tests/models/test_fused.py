@@ -37,7 +37,7 @@ def test_of_few_held_out_all_good_ones_put_the_fused_maps_on_one_scale(few, held
     features = found.features(known)
     head, one_by_one = found.head, []
     for i in range(len(known)):
-        nearest = head.nearest(features[[i]], own[[i]])[1]
+        nearest = head.classifier.memory.nearest(features[[i]], own[[i]])[1]
         both = head.classifier.both(features[[i]], nearest)
         one_by_one.append(head.in_local_scale(nearest, *both))
     for whose, centre, spread in zip(zip(*one_by_one, strict=True), head.centre, head.spread,
