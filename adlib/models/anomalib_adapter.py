@@ -107,8 +107,9 @@ class AnomalibDetector(Detector):
         """
         device = pick_device(self.config.device)
         self.model.to(device).eval()
-        maps = [self.model(batch.to(device).float() / 255).anomaly_map.cpu()
-                for batch in images.split(BATCH)]
+        with _told(f"anomalib:{self.name} gives no maps of images {list(images.shape)}"):
+            maps = [self.model(batch.to(device).float() / 255).anomaly_map.cpu()
+                    for batch in images.split(BATCH)]
         return {"distance": torch.cat(maps).float().flatten(0, -3)}
 
 
@@ -180,14 +181,23 @@ def _running(what: str, seed: int) -> typing.Iterator[None]:
     lightning, before = _imported("lightning.pytorch"), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with (warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()),
+        with (_told(what), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()),
               lightning.utilities.seed.isolate_rng()):
             warnings.simplefilter("ignore")
             lightning.seed_everything(seed % 2**32, verbose=False)
             yield
-    except InputError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what}: {' '.join(str(error).split())[:300]}") from error
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> typing.Iterator[None]:
+    """Whatever an option that anomalib does not check leads to (KeyError, IndexError, ...), as an
+    InputError that begins with `what`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{what}: {words}") from error

@@ -108,12 +108,12 @@ class Fused(nn.Module):
         return nearest or Neighbours(self.classifier.memory.places(features))
 
     def in_local_scale(self, nearest: Neighbours, distances: torch.Tensor, logits: torch.Tensor
-                 ) -> tuple[torch.Tensor, torch.Tensor]:
+                       ) -> tuple[torch.Tensor, torch.Tensor]:
         """The halves' maps, distances in units of how far apart good cells lie there."""
         return distances / self.local_scale[nearest.places], logits
 
     def combined(self, features: torch.Tensor, nearest: Neighbours, distances: torch.Tensor,
-                  logits: torch.Tensor) -> torch.Tensor:
+                 logits: torch.Tensor) -> torch.Tensor:
         """The fused map of the halves' maps."""
         halves = self.in_local_scale(nearest, distances, logits)
         return self.whole(features, nearest.own)[:, None, None] + sum(
@@ -345,7 +345,7 @@ class FeatureDetector(OnBackbone):
 
 
 def left_out_and_own(head: nn.Module, own: nn.Module, features: torch.Tensor,
-              place: torch.Tensor) -> dict[str, torch.Tensor]:
+                     place: torch.Tensor) -> dict[str, torch.Tensor]:
     """Maps of good images by a fold's head, none of whose cells is compared with its own image's,
     and by the head in use: by one search. place: as Memory.nearest's `own`."""
     of_all, of_others = _memory(own).nearest(features, place)

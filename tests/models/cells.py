@@ -8,7 +8,6 @@ from adlib.models import detectors
 from adlib.models.fused import CLOSED_FORM
 
 SIDE, CHANNELS = 6, 12
-RANDOM = ("gaussian", "memory")  # the closed forms that draw something
 NAMES = (*CLOSED_FORM, "classifier")
 
 

@@ -138,11 +138,15 @@ def test_options_go_to_anomalibs_constructor():
     ('{"backbone": "resnet34"}', "do not fit the backbone of anomalib:Patchcore: layer1.2.bn1.bias"),
     ('{"layers": ["layer3", "layer4"]}', "choose no other backbone or layer"),
     ('{"backbone": "no_such_network"}', "cannot be built with options"),
-    ('{"coreset_sampling_ratio": 0.0001}', r"cannot be fitted on images \[4, 3, 64, 64\]: coreset_size"),
+    ('{"coreset_sampling_ratio": 0.0001}',
+     r"cannot be fitted on images \[4, 3, 64, 64\]: ValueError: coreset_size"),
+    ('{"layers": ["nope"]}', "cannot be fitted on images .*: KeyError: 'nope'"),
+    ('{"layers": []}', "cannot be fitted on images .*: IndexError: "),
+    ('{"num_neighbors": "x"}', r"gives no maps of images \[4, 3, 64, 64\]: TypeError: "),
 ])
 def test_a_wrong_option_is_one_sentence(options, message):
     with pytest.raises(InputError, match=message):
-        build("Patchcore", config(options=options)).fit(good_images(4))
+        distance(build("Patchcore", config(options=options)).fit(good_images(4)), good_images(4))
 
 
 @pytest.mark.parametrize(("name", "message"), [

@@ -5,13 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adlib.config import FITTED_IN_SECONDS
-from adlib.models import closed_forms, detectors
-from adlib.models.fused import CLOSED_FORM
+from adlib.models import closed_forms
 from tests.models.cells import (
     CHANNELS,
     NAMES,
     ODD,
-    RANDOM,
     SIDE,
     equal64,
     fitted,
@@ -25,12 +23,6 @@ from tests.tolerances import summed
 
 def test_every_detector_of_the_config_is_here():
     assert {*NAMES, "fused"} == set(FITTED_IN_SECONDS)
-
-
-def test_what_draws_nothing_has_no_seed():
-    for name in set(CLOSED_FORM) - set(RANDOM):
-        states = [fitted(name, seed=seed).state_dict() for seed in (0, 1)]
-        assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,41 +77,6 @@ def test_the_farther_the_more_anomalous(all_fitted, name):
     steps = torch.cat([clean + share * ODD[:, None, None] for share in (1.0, 2.0, 4.0)])
     means = mapped(all_fitted[name], steps).mean(dim=(1, 2))
     assert mapped(all_fitted[name], clean).mean() < means[0] < means[1] < means[2]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_same_for_the_same_seed_whatever_the_global_generators_did(name):
-    seeds = {"seed": 3} if name in (*RANDOM, "classifier") else {}
-    torch.manual_seed(1)
-    first = fitted(name, **seeds)
-    torch.manual_seed(2)
-    again = fitted(name, **seeds)
-    assert first.state_dict().keys() == again.state_dict().keys()
-    assert all(
-        torch.equal(tensor,
-                    again.state_dict()[key]) for key, tensor in first.state_dict().items())
-    unseen = good_features(3, seed=5)
-    assert torch.equal(mapped(first, unseen), mapped(again, unseen))
-
-
-@pytest.mark.parametrize("name", [*RANDOM, "classifier"])
-def test_another_seed_is_another_draw(name, monkeypatch):
-    # with all dimensions, or all patches, there is nothing to draw
-    monkeypatch.setattr(closed_forms, "DIMENSIONS", 6)
-    monkeypatch.setattr(detectors, "BANK", 20)
-    unseen = good_features(3, seed=5)
-    assert not torch.allclose(mapped(fitted(name, seed=0), unseen),
-                              mapped(fitted(name, seed=1), unseen), rtol=1e-2)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_state_dict_is_the_whole_detector(name):
-    one, other = fitted(name), fitted(name, good_features(seed=20) * 1.5)
-    unseen = good_features(3, seed=5)
-    expected = mapped(one, unseen)
-    assert not torch.allclose(mapped(other, unseen), expected, rtol=1e-3)
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(mapped(other, unseen), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
