@@ -107,9 +107,10 @@ class OwnDetector(Detector):
         given = {"validation": validation} if takes(self.subject.fit, "validation") else {}
         with _one_sentence(self.where, "fit"):
             self.subject.fit(images, **given)
+        rows = getattr(self.subject, "history", None)
         with _one_sentence(self.where, "history"):
-            self.history = [_row(row, number, self.where) for number, row in enumerate(
-                getattr(self.subject, "history", None) or (), 1)]
+            self.history = [_row(row, number, self.where)
+                            for number, row in enumerate(() if rows is None else rows, 1)]
         return self
 
     def anomaly_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -255,9 +256,10 @@ def _row(row: object, epoch: int, where: str) -> dict[str, float]:
         loss = float(row["loss"])
         return {"epoch": epoch, "lr": math.nan, "held_out_loss": math.nan, "seconds": 0.0,
                 **{str(key): float(value) for key, value in row.items()}, "loss": loss}
-    except (TypeError, KeyError, ValueError, AttributeError):
-        raise InputError(f"{where}: row {epoch} of its history is {row!r}; give a dict with a "
-                         f"loss, such as {{'epoch': 1, 'loss': 0.5}}") from None
+    except (TypeError, LookupError, ValueError, AttributeError):
+        said = " ".join(repr(row).split())[:100]
+        raise InputError(f"{where}: row {epoch} of its history is {said}; give a dict with a "
+                         "loss, such as {'epoch': 1, 'loss': 0.5}") from None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import typing
 from pathlib import Path
@@ -233,11 +232,16 @@ def _save(path: Path, state: dict) -> None:
 
 def _resume(run: typing.Any, network: nn.Module, optimiser: torch.optim.Optimizer,
             scheduler: torch.optim.lr_scheduler.LRScheduler) -> list[dict[str, float]]:
-    if run is None or not (run.folder / "checkpoint.pt").exists():
+    path = run and run.folder / "checkpoint.pt"
+    if path is None or not path.exists():
         return []
-    state = torch.load(run.folder / "checkpoint.pt", weights_only=True, map_location="cpu")
-    if state["identity"] != run.identity:
-        os.remove(run.folder / "checkpoint.pt")  # parameters, data or code changed since
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle can raise anything
+        log.warning("%s is damaged (%s): training begins anew", path, type(error).__name__)
+        state = {"identity": None}
+    if state["identity"] != run.identity:  # or parameters, data or code have changed since
+        path.unlink()
         return []
     network.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])

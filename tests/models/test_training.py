@@ -164,6 +164,19 @@ def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch, caplog)
     assert not any("going on" in line for line in caplog.messages)
 
 
+@pytest.mark.parametrize("kept", [0, 100, -100], ids=["empty", "begun", "cut off"])
+def test_a_damaged_checkpoint_is_as_good_as_none(tmp_path, monkeypatch, caplog, kept):
+    """As a machine that lost its power may leave it: the same command still completes the run."""
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
+    first, _ = trained(tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
+    again, history = trained(tmp_path)
+    assert len(history) == SMALL["epochs"] and "checkpoint.pt is damaged" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(),
+                                                 again.state_dict().values(), strict=True))
+
+
 def test_scores_of_every_epoch_that_was_kept(tmp_path):
     config = Config(**SMALL)
     detector = autoencoders.Autoencoder(config)
