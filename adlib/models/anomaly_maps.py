@@ -135,12 +135,11 @@ def scale_of(batches: typing.Iterable[tuple[Maps, View]]) -> dict[str, tuple[flo
                              + step**2 * n * values.size / total,
                              max(most, float(np.abs(values).max())))
 
-    def deviation(n: int, squares: float, most: float) -> float:
+    scale = {}
+    for name, (n, mean, squares, most) in moments.items():
         deviation = float(np.sqrt(squares / n))
-        return max(deviation, 1e-6) if deviation > 1e-6 * most else 1.0
-
-    return {name: (float(mean), deviation(n, squares, most))
-            for name, (n, mean, squares, most) in moments.items()}
+        scale[name] = float(mean), max(deviation, 1e-6) if deviation > 1e-6 * most else 1.0
+    return scale
 
 
 def smoothed_maps(maps: Maps, scale: Scale, view: View = WHOLE) -> dict[str, np.ndarray]:

@@ -69,10 +69,9 @@ class Memory(nn.Module):
         mirrored and turned ones."""
         generator = torch.Generator().manual_seed(seed)
         each = features.shape[2:].numel()
-        known = None if counts is None else counts.flatten().nonzero()[:, 0]
-        drawn = torch.randperm(len(features) * each if known is None else len(known),
-                               generator=generator)[:POOL]
-        drawn = drawn if known is None else known[drawn]
+        cells = (torch.arange(len(features) * each) if counts is None else
+                 counts.flatten().nonzero()[:, 0])
+        drawn = cells[torch.randperm(len(cells), generator=generator)[:POOL]]
         pool, image = picked(features, drawn), drawn // each
         of_tiles = self.width is not None and self.width < pool.shape[1]
         self.by_place = by_place.compare(*self._parted(pool), image if of is None else of[image]

@@ -19,7 +19,7 @@ from torch import nn
 from adlib.config import Config, InputError, given_path
 
 PATIENCE = 30.0  # seconds that a download may stand still; torch alone would wait for ever
-NONE, IMAGENET = "none", "imagenet:IMAGENET1K_V1"  # codes of where weights came from
+NONE = "none"  # the code of where no weights came from
 
 
 def load_pretrained(encoder: nn.Module, config: Config) -> str:
@@ -49,7 +49,7 @@ def load_pretrained(encoder: nn.Module, config: Config) -> str:
                "unwritable" if isinstance(error.__cause__, OSError) else "damaged")
         return f"random:{why}"
     load_encoder(encoder, state, "torchvision IMAGENET1K_V1")
-    return IMAGENET
+    return "imagenet:IMAGENET1K_V1"
 
 
 def fetch() -> tuple[str, str, Path]:
