@@ -1,14 +1,10 @@
 """What a real line does to images that have nothing wrong: noise, focus, light, compression and
 alignment, in five strengths.
 
-For robustness curves: how much of its AUROC does a detector lose, and how many good workpieces does
-it call anomalous, when the camera and not the workpiece has changed? Named corruptions in five
-strengths are the idea of Hendrycks and Dietterich (ICLR 2019); the amounts are our own, smaller at
-the lower end: strength 1 is hardly visible, and one would send for the technician at 5. They
-are in units that do not depend on the image's size, except noise, which is per pixel.
-
-Nothing is ever filled in with black: beyond the border the edge pixels are repeated, as for a
-workpiece on a plain ground.
+Named corruptions in five strengths are the idea of Hendrycks and Dietterich (ICLR 2019); the
+amounts are our own, smaller at the lower end: strength 1 is hardly visible, and one would send for
+the technician at 5. Beyond the border the edge pixels are repeated, as for a workpiece on a plain
+ground.
 """
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from adlib.config import InputError, is_folder_name
-from adlib.data import files, layout, pairing, reading, untrusted
+from adlib.data import files, layout, pairing, quality, reading, untrusted
 
 TESTED = 0.2  # share of the good pictures that is kept for testing
 FEW = 10  # of fewer good pictures none is kept for testing: each is needed to learn from
@@ -197,12 +197,11 @@ def _readable(paths: list[Path], left_out: dict[Path, str],
     """Those that decode to their end and are no copy of another one or of an earlier one."""
     seen = {digest: path for path, digest in files.content_hashes(list(earlier)).items()}
     decoded, readable = [], []
-    for path in paths:
-        try:
-            reading.examine(path)
+    for path, found in zip(paths, files.in_threads(quality.examine, paths), strict=True):
+        if isinstance(found, str):
+            left_out[path] = f"cannot be read ({found})"
+        else:
             decoded.append(path)
-        except Exception as error:  # whatever a decoder trips over, the file is named
-            left_out[path] = f"cannot be read ({files.reason_of(error)})"
     for path, digest in files.content_hashes(decoded).items():
         if digest in seen:
             left_out[path] = f"is a copy of {seen[digest]}"

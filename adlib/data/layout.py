@@ -73,14 +73,14 @@ class Category:
     def looking(self, roi: str, ignore: str) -> Category:
         """The same with the masks that the parameters roi and ignore name ("" = none; of roi "auto"
         is none either). Raises InputError where there is no such file in the category's folder."""
-        roi, added = "" if roi == "auto" else roi, {"roi": {*self.roi}, "ignore": {*self.ignore}}
-        for key, given in (("roi", roi), ("ignore", ignore)):
-            path = self.root / self.name / given
+        place, added = self.root / self.name, {}
+        for key, given in (("roi", "" if roi == "auto" else roi), ("ignore", ignore)):
+            path = place / given
             if given and (not path.is_file() or ".." in path.parts or Path(given).is_absolute()):
                 raise InputError(f"{key} is {given!r}, and there is no such file in the folder "
-                                 f"{self.root / self.name}; give a mask's path from there on")
-            added[key] |= {path} if given else set()
-        return replace(self, **{key: tuple(sorted(paths)) for key, paths in added.items()})
+                                 f"{place}; give a mask's path from there on")
+            added[key] = tuple(sorted({*getattr(self, key), *([path] if given else [])}))
+        return replace(self, **added)
 
 
 def find_root(data_root: str = "") -> tuple[Path, str]:
@@ -198,7 +198,7 @@ def open_category(root: Path, name: str = "", exclude: typing.Sequence[str] = ()
             f"{flat[0].parent} holds both images and folders of images ({flat[0].name}, "
             f"{nested[0].relative_to(flat[0].parent)}); use either a flat test folder or one "
             "folder a defect")
-    untrusted.check_paths(root, name, (path for paths in by_role.values() for path in paths))
+    untrusted.check_paths(root, name, sum(by_role.values(), []))
     for about in (labels := label_file(root), root / MARKER):
         if os.path.lexists(about):
             untrusted.check_inside(root, name, about)

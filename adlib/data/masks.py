@@ -26,8 +26,7 @@ from adlib.data import files, reading
 from adlib.data.frame import Frame, stretched
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
-TURNED = range(2, 9)  # values of EXIF's tag that turn or mirror
-SWAPPED = range(5, 9)  # those that swap the sides
+SWAPPED = range(5, 9)  # values of EXIF's tag that swap the sides
 COLUMNS = 1024  # of a mask, summed at once
 Notes = typing.Counter[str]
 
@@ -164,7 +163,7 @@ def _turned(mask: Image.Image, shown: tuple[int, int], tag: int | None) -> tuple
     as_shown, as_sensor = (mask.size == size if exact else alike(mask.size, size)
                            for size in (shown, sensor))
     if as_shown:
-        return mask, "exif" if as_sensor and tag in TURNED else ""
+        return mask, "exif" if as_sensor and tag in reading.UPRIGHT else ""
     if as_sensor:
         return mask.transpose(reading.UPRIGHT[tag]), "turned"
     raise ValueError(f"its {mask.width}x{mask.height} pixels do not have the shape of the image's "

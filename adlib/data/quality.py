@@ -83,7 +83,7 @@ def check(category: layout.Category, size: int = MAP_SIZE) -> Findings:
     Bad images, labels and masks are findings, and raise nothing."""
     splits = {"train/good": category.train, "test": category.test, "train/bad": category.train_bad}
     paths = [path for split in splits.values() for path in split]
-    examined = dict(zip(map(category.key, paths), files.in_threads(_examine, paths), strict=True))
+    examined = dict(zip(map(category.key, paths), files.in_threads(examine, paths), strict=True))
     headers = {key: header for key, header in examined.items() if isinstance(header, Header)}
     grey_range = reading.union(headers[key].extent for key in map(category.key, category.train)
                                if key in headers)
@@ -230,7 +230,7 @@ def _unusable(category: layout.Category, problems: list[tuple[Path, str]]) -> Pr
     return "masks.unusable", {"names": [f"{category.key(path)} ({why})" for path, why in problems]}
 
 
-def _examine(path: Path) -> Header | str:
+def examine(path: Path) -> Header | str:
     """What decodes to its end, or why it does not."""
     try:
         return reading.examine(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import typing
 from pathlib import Path
 
 from adlib.config import InputError
@@ -24,10 +23,9 @@ def check_category(name: str) -> None:
     _check_formula(name)
 
 
-def check_paths(root: Path, name: str, paths: typing.Iterable[Path]) -> None:
+def check_paths(root: Path, name: str, paths: list[Path]) -> None:
     """Raises InputError for an image of category `name` that lies outside the data folder, or that
     has a name, or a defect's name, that it cannot have."""
-    paths = list(paths)
     for path in paths:
         check_name(path.relative_to(root).as_posix())
         check_inside(root, name, path)

@@ -287,10 +287,11 @@ class FeatureDetector(OnBackbone):
         if self.config.model not in ("classifier", "fused"):
             return ()
         seed = TRAINING_SEED + self.config.seed
-        images, masks, _ = anomalies.insert(
-            good, SYNTHETIC, seed=seed, area=area,
-            kinds=self.config.kinds.replace(" ", "").split(","))
-        return images, masks, torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed))
+        framed = good if area is None else torch.cat([good, area[:, None].byte() * 255], dim=1)
+        images, masks, _ = anomalies.insert(framed, SYNTHETIC, seed=seed,
+                                            kinds=self.config.kinds.replace(" ", "").split(","))
+        made_of = torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed))
+        return images[:, :3], masks, made_of
 
     def _synthetic(self, origins: torch.Tensor | None, *drawn: torch.Tensor) -> Synthetic | None:
         """What the classifier is trained with, of what `_anomalies` gives."""

@@ -26,32 +26,31 @@ from adlib.data.lazy import Lazy
 PLACES = 5  # that are drawn
 
 
-def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[str] = KINDS,
-           area: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[str] = KINDS
+           ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """n anomalous images made from good ones: number i from image i modulo N, of the kind i modulo
     len(kinds); it depends on (seed, i) and the images only.
 
     Args:
-        images: uint8 [N,3,S,S], good ones.
-        area: bool [N,S,S], which of their pixels count: the others stay as they are.
+        images: uint8 [N,3,S,S], good ones, or [N,4,S,S], 255 in the fourth channel where a pixel
+            counts: the others stay as they are.
 
     Returns:
-        (uint8 [n,3,S,S], masks bool [n,S,S], kinds [n]). The mask is where the image was visibly
-        changed (by at least 6 of 255 grey levels in a channel); it is never empty.
+        (images [n,...] alike, masks bool [n,S,S], kinds [n]). The mask is where the image was
+        visibly changed (by at least 6 of 255 grey levels in a channel); it is never empty.
 
     Raises:
         ValueError: an unknown kind; no images.
     """
-    framed = images if area is None else torch.cat([images, area[:, None].byte() * 255], dim=1)
-    changed = Changed(framed, n, side=images.shape[-1], seed=seed, kinds=kinds)
-    made = framed.new_empty(n, *framed.shape[1:])
+    changed = Changed(images, n, side=images.shape[-1], seed=seed, kinds=kinds)
+    made = images.new_empty(n, *images.shape[1:])
     masks = torch.empty(n, *images.shape[2:], dtype=torch.bool)
 
     def make(i: int) -> None:
         made[i], masks[i] = changed.with_mask(i)
 
     files.in_threads(make, range(n))
-    return made[:, :3], masks, changed.kinds
+    return made, masks, changed.kinds
 
 
 class Changed(Lazy):
@@ -114,11 +113,8 @@ def into(given: torch.Tensor | typing.Sequence[torch.Tensor], n: int, *, side: i
         changed = Changed(given, n, side=side, seed=seed)
         shares = [float(changed.with_mask(i)[1].float().mean()) for i in range(n)]
         return changed, np.array(shares), changed.kinds
-    marks = given[torch.arange(n) % len(given), 3:]
-    images, masks, kinds = insert(given[:, :3], n, seed=seed,
-                                  area=given[:, 3] > 0 if marks.shape[1] else None)
-    return (torch.cat([images, marks], dim=1),
-            masks.float().mean(dim=(1, 2)).double().numpy(), kinds)
+    images, masks, kinds = insert(given, n, seed=seed)
+    return images, masks.float().mean(dim=(1, 2)).double().numpy(), kinds
 
 
 def drop(image: torch.Tensor, other: torch.Tensor, kind: str, *, centre: tuple[float, float],

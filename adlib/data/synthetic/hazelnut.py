@@ -59,7 +59,7 @@ def damage(rng: np.random.Generator, image: np.ndarray, where: np.ndarray, defec
     """The same nut with a defect, float [S,S,3]; its extent grows with `size`, its visibility with
     `contrast` (0 = none)."""
     pixels = len(image)
-    y, x = _spot(rng, where)
+    y, x = rng.choice(np.argwhere(where)).tolist()
     scale = size * pixels / 256
     layer, colour = Image.new("L", (pixels, pixels)), image.copy()
     draw = ImageDraw.Draw(layer)
@@ -99,12 +99,6 @@ def damage(rng: np.random.Generator, image: np.ndarray, where: np.ndarray, defec
     on_nut = ndimage.binary_dilation(where, iterations=max(1, pixels // 14))
     alpha = np.clip(contrast * alpha * on_nut, 0, 1)[..., None]
     return image * (1 - alpha) + colour * alpha
-
-
-def _spot(rng: np.random.Generator, where: np.ndarray) -> tuple[int, int]:
-    rows, columns = np.nonzero(where)
-    i = rng.integers(len(rows))
-    return int(rows[i]), int(columns[i])
 
 
 def _smooth(rng: np.random.Generator, n: int, sigma: float) -> np.ndarray:
