@@ -201,9 +201,7 @@ class Tiled(Detector):
             maps = maps_of(torch.stack([image[:, y:y + tile, x:x + tile] for y, x in some]),
                            torch.tensor(some) / tile)
             for name, values in maps.items():
-                values = values.float()
-                if values.shape[1:] != (tile, tile):  # as fine as the pixels they stay
-                    values = on_grid(values[:, None], tile // CELL)[:, 0]
+                values = on_cells(values, tile)
                 cell = tile // values.shape[-1]
                 weight = window(values.shape[-1], self.overlap // cell)
                 shape = [2, *(side // cell for side in size)]
@@ -231,6 +229,12 @@ def window(side: int, overlap: int) -> torch.Tensor:
     rim = torch.arange(side).minimum(torch.arange(side).flip(0)) + 0.5
     line = 0.5 - 0.5 * torch.cos(torch.pi * (rim / max(1, overlap)).clamp(max=1))
     return line[:, None] * line
+
+
+def on_cells(maps: torch.Tensor, tile: int) -> torch.Tensor:
+    """Maps of tiles [n,h,w] as float32 on the features' grid; those as fine as the pixels stay."""
+    maps = maps.float()
+    return maps if maps.shape[1:] == (tile, tile) else on_grid(maps[:, None], tile // CELL)[:, 0]
 
 
 def _keep_features(detector: Detector, keep: bool) -> None:

@@ -44,7 +44,7 @@ from adlib.models.fast import device
 from adlib.models.feature_autoencoder import FeatureAutoencoder
 from adlib.models.foreign import features_of
 from adlib.models.fused import FeatureDetector
-from adlib.models.tiles import on_grid
+from adlib.models.tiles import on_cells
 from adlib.runs import onnx_resize
 from adlib.runs.inference import Reopened
 
@@ -123,7 +123,7 @@ class ExportedTiles(nn.Module):
         self.map = run.decision.score.split(".")[0]
 
     def forward(self, tiles: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
-        maps = {name: on_grid(values, tiles.shape[-1])
+        maps = {name: on_cells(values, tiles.shape[-1])
                 for name, values in _maps(self.detector, tiles, origins).items()}
         return maps[self.map] if self.map in maps else _sum(maps, self.scale)
 
