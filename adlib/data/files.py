@@ -97,9 +97,13 @@ def taken(path: Path, busy: str, advice: str, **how: typing.Any) -> filelock.Fil
     return lock
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_bytes(path: Path | str, content: bytes) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -2,7 +2,7 @@
 reconstruction, anomaly map, and outlines as SVG paths, sharp at any size.
 
 A run keeps its pictures beside its page. An input is kept once for all runs of a category, in
-reports/pictures, by the hash of its content, and without the file's metadata.
+reports/pictures, by the hash of its content and its run's grey_range, and without metadata.
 """
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def keep(folder: Path, images: ImageSet, maps: np.ndarray, decision: Decision,
 
     def put(name: str, picture: np.ndarray) -> str:
         address = f"pictures/{name}.webp"
-        _write(folder / address, overlays.encoded(picture))
+        files.write_bytes(folder / address, overlays.encoded(picture))
         return address
 
     home, grey_range = run_folder.home_of(folder), images.read_by
@@ -191,8 +191,8 @@ def _input(path: Path, kept: Path, grey_range: reading.GreyRange | None
         thumb = picture.copy()
         thumb.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
         if thumb.size != picture.size:
-            _write(small, overlays.encoded(thumb))
-        _write(large, overlays.encoded(picture))
+            files.write_bytes(small, overlays.encoded(thumb))
+        files.write_bytes(large, overlays.encoded(picture))
     with Image.open(large) as picture:
         return (large, small if max(picture.size) > SMALL else large), picture.size
 
@@ -216,12 +216,6 @@ def _detail(path: Path, map_: np.ndarray, grey_range: reading.GreyRange | None, 
 def _relative(path: Path, folder: Path) -> str:
     """The address of a file on a page in a folder."""
     return quote(Path(os.path.relpath(path, folder)).as_posix())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _resized(array: np.ndarray, side: int) -> np.ndarray:

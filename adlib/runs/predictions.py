@@ -94,8 +94,7 @@ def predict(record: Record, given: typing.Iterable[Source], stop: threading.Even
                     if overlay:
                         prediction = dataclasses.replace(
                             prediction, overlay=record.overlay_of(source, prediction.content))
-                        with files.atomic_path(record.out / prediction.overlay) as temporary:
-                            temporary.write_bytes(overlay)
+                        files.write_bytes(record.out / prediction.overlay, overlay)
                     added, told = record.add(prediction), source.done
                     source.done = True
                     if added or not told:

@@ -74,8 +74,7 @@ def _write(target: Path, copied: dict[str, bytes]) -> None:
             f"changed since: {layout.some(others)}; move or delete them, or give another folder")
     files.write_text(listed, "\n".join(sorted(written | made)) + "\n")
     for place, content in copied.items():
-        with files.atomic_path(target / place) as temporary:
-            temporary.write_bytes(content)
+        files.write_bytes(target / place, content)
     for path in _visible(target):
         place = path.relative_to(target).as_posix()
         if place not in copied and is_marked(place, written):
