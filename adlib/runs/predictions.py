@@ -213,6 +213,8 @@ def _read(record: Record, source: Source) -> Read | None:
     except FileNotFoundError:
         problem = ("it is a link to nothing" if source.path.is_symlink() else
                    "it has gone before it could be read")
+    except BrokenPipeError:  # of what is logged: the file is none the worse
+        raise
     except Exception as error:  # whatever a decoder trips over, the file is named
         problem = untrusted.sanitized(files.reason_of(error))
     return Prediction(untrusted.sanitized(source.path), problem=problem, time=utc(now),

@@ -1,5 +1,6 @@
 """The record of predictions: it survives a kill, knows its pictures, and belongs to one call."""
 import csv
+import errno
 import os
 import re
 import shutil
@@ -139,3 +140,14 @@ def test_what_was_written_again_has_no_row_already(run, course_root, tmp_path, c
         cli.main(words)
         assert ("all of these pictures have a row" in capsys.readouterr().out) == said
     assert len(rows(tmp_path / "out")) == 2
+
+
+def test_where_nobody_reads_what_is_logged_of_a_picture_it_is_not_called_unreadable(
+        run, course_root, tmp_path, monkeypatch):
+    def broken(self, file):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # as printing does
+
+    monkeypatch.setattr(inference.Reopened, "decode", broken)
+    with pytest.raises(BrokenPipeError), Record(inference.reopen(run), tmp_path / "out") as record:
+        list(predictions.predict(record, predictions.sources([course_root]), threading.Event()))
+    assert rows(tmp_path / "out") == []
