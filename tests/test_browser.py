@@ -318,7 +318,8 @@ def test_the_arrow_keys_lead_from_run_to_run_and_not_where_something_else_is_mea
     here = reports / "runs/nut/memory/seed-0/index.html"
     for key, script, to in (("ArrowRight", "press(document.body, 'ArrowRight');", "pca"),
                             ("in a menu", "press('.gallery select', 'ArrowRight');", "memory"),
-                            ("on the line", "press(line, 'ArrowRight');", "memory")):
+                            ("on the line", "press(line, 'ArrowRight');", "memory"),
+                            ("in a wide table", "const area = document.querySelector('.sortable').parentElement; area.className = 'scroll'; press(area, 'ArrowRight');", "memory")):
         watch = "document.querySelector('a[rel=next], a[rel=prev]').addEventListener('click', (event) => { event.preventDefault(); document.title = 'went'; });"
         page, _ = seen(here, f"{PRESS} document.title = 'stayed'; {watch} {script}", tmp_path=tmp_path)
         assert page.title.text == ("went" if to == "pca" else "stayed"), key

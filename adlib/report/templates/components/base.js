@@ -7,8 +7,8 @@ window.adlib ??= {
   numbers: (text) => text ? text.trim().split(" ").map(Number) : [],
   short: (level) => Number.isFinite(level) ? String(Number(level.toPrecision(6))) : level < 0 ? "−∞" : "∞",
   share: (part, whole) => whole ? `${Math.round(100 * part / whole)}%` : "–",
-  // to be typed by hand, or dragged: neither moves the page
-  typing: (target) => target.closest("input, select, textarea, [role=slider], [contenteditable]"),
+  // to be typed by hand, dragged or scrolled: none moves the page
+  typing: (target) => target.closest("input, select, textarea, [role=slider], [contenteditable], .scroll"),
   wake() {
     for (const [kind, begin] of Object.entries(this.kinds))
       for (const part of document.querySelectorAll(`.adlib.${kind}:not([data-alive])`)) {
