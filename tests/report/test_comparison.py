@@ -248,6 +248,9 @@ def test_good_pictures_only_are_told_by_what_is_known(tmp_path):
     assert card.select_one(".best a")["href"] == "runs/nut/fused/seed-0/index.html"
     assert not card.select(".number") and "Best on" not in card.text
     assert f"adlib predict {tmp_path}" in card.select_one(".level code").text
+    spaced = tmp_path / "my reports"
+    shutil.copytree(tmp_path / "runs", spaced / "runs")
+    assert f"adlib predict '{spaced}/runs/nut/fused/seed-0' FOLDER" in matrix.cards(rows, spaced)
     assert not table.select(".status, .axis") and "1 of 8 called bad" in table.text
     assert [str(note) for note in matrix.notes(rows)] == [str(i18n.t("matrix.read_known"))]
     beyond = answers.without_auroc(row | {"half_found": math.inf, "threshold": math.nan})

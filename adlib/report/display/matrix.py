@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import typing
 from pathlib import Path
 from urllib.parse import quote
@@ -46,7 +47,7 @@ def cards(rows: pd.DataFrame, reports: Path, only: str = "") -> Markup:
             folder, page = row["folder"], reports / "eda" / category if only else reports
             card |= {"names": label(row["configuration"]), "images": _informative(
                 reports / folder, page), "gains": answers.without_auroc(row), "level": t(
-                "answer.try_by", run=forecast.near(reports / folder)),
+                "answer.try_by", run=shlex.quote(forecast.near(reports / folder))),
                 "href": f"{_up(only)}{base(reports)}{quote(folder)}/index.html"}
         if of_category.best:
             card |= {"names": answers.labels(of_category.tied[:2]),
