@@ -36,7 +36,7 @@ def cache_dir() -> Path:
     """Where decoded images and the like are kept (ADLIB_CACHE, else the user's cache folder). Safe
     to delete."""
     if base := os.environ.get("ADLIB_CACHE"):
-        return Path(base)
+        return Path(os.path.expanduser(base))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adlib"
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from adlib.config import WHERE, Config, InputError, project_root
+from adlib.config import WHERE, Config, InputError, cache_dir, given_path, project_root
 from adlib.data import files
 from adlib.runs import freshness, run_folder
 from adlib.runs.engines import warm
@@ -121,8 +121,10 @@ def environment(threads: int) -> dict[str, str]:
     """Of papermill and its kernel."""
     env = KEEP_MEMORY | os.environ | KERNEL | {"OMP_NUM_THREADS": str(threads)}
     # the notebook stands in the project's folder, the user perhaps elsewhere
-    return env | {name: os.path.abspath(env[name]) for name in ("ADLIB_DATA", "ADLIB_CACHE")
-                  if env.get(name)}
+    env["ADLIB_CACHE"] = str(cache_dir().absolute())
+    if data := env.get("ADLIB_DATA"):
+        env["ADLIB_DATA"] = str(given_path(data).absolute())
+    return env
 
 
 class LocalProcess:

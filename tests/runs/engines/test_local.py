@@ -13,8 +13,8 @@ import nbformat
 import psutil
 import pytest
 
-from adlib.config import WHERE, Config
-from adlib.data import files
+from adlib.config import WHERE, Config, cache_dir
+from adlib.data import files, layout
 from adlib.runs.engines import local
 from tests.conftest import ROOT
 
@@ -181,3 +181,18 @@ def test_of_what_ended_without_a_word_the_line_is_told(tmp_path, last, ended_by)
     task = SimpleNamespace(config=ran, output=tmp_path / "notebook.ipynb")
     assert local.own_line(task) == "; it was at mine.py, line 6"
     assert local.own_line(SimpleNamespace(config=Config(), output=task.output)) == ""
+
+
+@pytest.mark.parametrize("given", ["~/kept", "kept"])
+def test_a_kernel_finds_what_variables_name_where_the_command_does(tmp_path, monkeypatch, given):
+    """In a user's home; or from below the project's folder, where data in it are found, too."""
+    for name in ("notebooks", "params", "kept", "below"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("ADLIB_DATA", "ADLIB_CACHE"):
+        monkeypatch.setenv(name, given)
+    env = local.environment(1)
+    assert env["ADLIB_DATA"] == str(layout.find_root()[0].absolute()) == str(tmp_path / "kept")
+    home = tmp_path if given.startswith("~") else tmp_path / "below"
+    assert env["ADLIB_CACHE"] == str(cache_dir().absolute()) == str(home / "kept")
