@@ -21,7 +21,7 @@ def of_categories(doc: str) -> argparse.ArgumentParser:
 
 
 def of_this_machine(doc: str) -> argparse.ArgumentParser:
-    """A command whose times are of this machine; `found` completes what it is given."""
+    """A command whose times are of this machine; `completed` takes what it was given."""
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     parser.add_argument("--data", type=Path, help="default: the synthetic set")
     parser.add_argument("--weights", default="none",
@@ -29,7 +29,7 @@ def of_this_machine(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def found(given: argparse.Namespace) -> argparse.Namespace:
+def completed(given: argparse.Namespace) -> argparse.Namespace:
     """With the data's and the weights' whole paths, which hold in any folder, and a category."""
     given.data = (given.data or layout.find_root("")[0]).absolute()
     if given.weights != "none":

@@ -9,7 +9,6 @@ and not anomalous.
 """
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ import torch
 from adlib.data.part import Part, open_part
 from adlib.evaluation import foreign_exam
 from adlib.evaluation.calibration import Decision, chosen_scores
-from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.results import truth_of
 from adlib.models.detector import Detector
 from benchmarks import common
@@ -28,17 +26,11 @@ from benchmarks import common
 def on_test(detector: Detector, decision: Decision, part: Part) -> pd.DataFrame:
     """The rows of the test images, as those of `exam`."""
     anomalous = decision.threshold.exceeded(chosen_scores(detector, decision, part.test))
-    unlike, labels = decision.calls_foreign(part.test.tensor), truth_of(part)
-    rows: list[dict[str, typing.Any]] = []
-    for kind, truth in (("good, test", 0), ("anomalous, test", 1)):
-        if not len(of := np.flatnonzero(labels == truth)):
-            continue
-        refused = int((anomalous | unlike)[of].sum())
-        low, high = rate_interval(refused, len(of))
-        rows.append({"kind": kind, "pictures": len(of), "refused": refused, "low": low,
-                     "foreign": int((unlike & ~anomalous)[of].sum()), "high": high,
-                     "anomalous": int(anomalous[of].sum()), "rate": refused / len(of)})
-    return pd.DataFrame(rows)
+    pictures = pd.DataFrame({
+        "kind": np.array(["good, test", "anomalous, test", ""])[truth_of(part)],
+        "foreign": decision.calls_foreign(part.test.tensor) & ~anomalous, "anomalous": anomalous})
+    return foreign_exam.counted(pictures[pictures["kind"] != ""].sort_values(
+        "kind", ascending=False, kind="stable"))
 
 
 def main() -> None:

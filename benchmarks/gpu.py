@@ -77,7 +77,7 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     if not given.short and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --short runs the same on the processor")
-    given = common.found(given)
+    given = common.completed(given)
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else speed.processor()
     now = {"revision": freshness.revision(), "machine": machine, "cores": os.cpu_count(),
            "torch": torch.__version__, "ceiling": speed.ceiling(

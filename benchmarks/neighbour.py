@@ -48,7 +48,7 @@ def seconds(script: str, beside: int) -> float:
 def main() -> None:
     parser = common.of_this_machine(__doc__)
     parser.add_argument("--times", type=int, default=2, help="of each run (default 2)")
-    given = common.found(parser.parse_args())
+    given = common.completed(parser.parse_args())
     count = max(1, (os.cpu_count() or 1) // 2)
     print(f"{speed.processor()}, {os.cpu_count()} cores, {count} busy neighbour(s)")
     for model, size in MODELS.items():

@@ -283,7 +283,7 @@ def main() -> None:
                         choices=["256", str(LARGE)], help="of the image files")
     parser.add_argument("--out", type=Path,
                         default=Path(__file__).parent / "measured" / "speed.json")
-    given = common.found(parser.parse_args())
+    given = common.completed(parser.parse_args())
     root, weights = given.data, given.weights
     result: dict[str, typing.Any] = {
         "machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__,

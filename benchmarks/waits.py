@@ -245,7 +245,7 @@ def main(words: list[str] | None = None) -> None:
     if given.table:
         print(table(history[-1]) if history else f"nothing was measured yet in {given.history}")
         return
-    given = common.found(given)
+    given = common.completed(given)
     given.cores = os.cpu_count()
     given.ceiling = speed.ceiling() | {
         "decode_per_s": decode_rate(given.data, given.category)}

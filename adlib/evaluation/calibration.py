@@ -37,7 +37,7 @@ FIRST_BYTES = 2e8  # of those images' maps, which are kept until the scale is kn
 TILES, FEWEST_SYNTHETIC = 2000, 16  # looked at for those, of images of many tiles; and at least
 FOLDS = 3  # of the cross-conformal scores: what is trained again for each takes its time
 Keep = typing.Callable[[np.ndarray, int], object]
-Looked = tuple[dict[str, np.ndarray], View]  # at a batch of images: their maps, and how
+BatchMaps = tuple[dict[str, np.ndarray], View]  # of a batch of images, and how these are looked at
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,13 +119,14 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     Where nothing is held out, the reference score stays and there is no threshold.
     """
     config, held = part.config, len(part.held_out)
-    unlike = None if len(part.good) < 2 else fit_foreign(Foreign(config), *known_good(part),
-                                                         seed=config.seed)
+    foreign = None
+    if len(part.good) > 1:
+        foreign = fit_foreign(Foreign(config), *known_good(part), seed=config.seed)
     images = part.held_out if held else part.train
     some = images.select(range(min(SCALED_BY, len(images))))
-    first: list[Looked] = []
+    first: list[BatchMaps] = []
 
-    def looked() -> typing.Iterator[Looked]:
+    def looked() -> typing.Iterator[BatchMaps]:
         for _, maps, view in _batches(detector, some):
             if sum(one.nbytes for known, _ in first for one in known.values()) < FIRST_BYTES:
                 first.append((maps, view))
@@ -159,11 +160,11 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     seen = anomaly_maps.map_of({name: np.concatenate(maps)[:SCALED_BY]
                                 for name, maps in shown.items()}, score)
     thresholds = _thresholds(detector, part, scale, good if held else good[:0], refitted,
-                             (reference, score), unlike)
+                             (reference, score), foreign)
     return Decision(
         ranking, reference, score, scale, thresholds, good_scores, float(np.median(seen)),
         float(np.quantile(seen.max(axis=(1, 2)), 0.95)),
-        Conditions.of(part.good.tensor) if unlike else None, unlike, synthetic, pixels)
+        Conditions.of(part.good.tensor) if foreign else None, foreign, synthetic, pixels)
 
 
 def label_free(good: pd.DataFrame, anomalous: pd.DataFrame,
@@ -229,7 +230,7 @@ def score_with_maps(detector: Detector, decision: Decision, images: Images, size
 
 def _scored(detector: Detector, scale: Scale, images: Images,
             keep: typing.Callable[[anomaly_maps.Maps, int], None],
-            first: typing.Sequence[Looked] = ()) -> pd.DataFrame:
+            first: typing.Sequence[BatchMaps] = ()) -> pd.DataFrame:
     """first: the maps of the first batches, where they are known."""
     def tables() -> typing.Iterator[pd.DataFrame]:
         start = 0
@@ -252,7 +253,7 @@ def _scored(detector: Detector, scale: Scale, images: Images,
     return pd.DataFrame(values, columns=first.columns)
 
 
-def _batches(detector: Detector, images: Images, known: typing.Sequence[Looked] = ()
+def _batches(detector: Detector, images: Images, known: typing.Sequence[BatchMaps] = ()
              ) -> typing.Iterator[tuple[torch.Tensor, dict[str, np.ndarray], View]]:
     """Images [n,3,h,w] a batch at a time, their maps, which have nothing where nothing counts, and
     how they are looked at."""
@@ -328,7 +329,7 @@ def cross_fitted(detector: Detector, part: Part) -> tuple[np.ndarray, typing.Ite
 
 def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame,
                 refitted: tuple[np.ndarray, pd.DataFrame, pd.DataFrame | None] | None,
-                names: tuple[str, str], unlike: Foreign | None) -> dict[str, Threshold]:
+                names: tuple[str, str], foreign: Foreign | None) -> dict[str, Threshold]:
     """Calibrated on held-out images, or cross-conformal on all good ones; see `calibrate`."""
     how, target_fpr, varied = "split" if len(held) else "none", part.config.target_fpr, False
     index: np.ndarray | torch.Tensor = part.held_out_index
@@ -341,12 +342,12 @@ def _thresholds(detector: Detector, part: Part, scale: Scale, held: pd.DataFrame
     if part.config.vary and Threshold(distances, target_fpr).is_attainable:
         held, varied = score_table(detector, scale, corruptions.every(chosen.given)), True
         pixels = corruptions.every(pixels)
-    if unlike:  # all good images in their order are known
-        features = (unlike.features(part.good.tensor)[index] if how == "cross-conformal" else
-                    unlike.features(pixels))
-        distances = unlike.distances(features).numpy()
-    first = int(counted_first(unlike, distances, new=varied).sum())
-    return {name: Threshold(one_budget(unlike, distances, held[name].to_numpy(), target_fpr,
+    if foreign:  # all good images in their order are known
+        features = (foreign.features(part.good.tensor)[index] if how == "cross-conformal" else
+                    foreign.features(pixels))
+        distances = foreign.distances(features).numpy()
+    first = int(counted_first(foreign, distances, new=varied).sum())
+    return {name: Threshold(one_budget(foreign, distances, held[name].to_numpy(), target_fpr,
                                        new=varied), target_fpr, how, first) for name in names}
 
 

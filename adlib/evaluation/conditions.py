@@ -1,18 +1,16 @@
 """Are the pictures in use still taken as those were that the threshold rests on?
 
-A threshold holds for pictures like the calibration pictures. Whether a stream still is like them is
-tested after every picture, so the test has to bear being looked at as often as one likes. Of each
-picture a few numbers are measured (light, contrast, colour, sharpness, noise, position, the anomaly
-score). The rank of each number among all earlier ones, calibration and stream, is a conformal
-p-value: uniform and independent as long as nothing changes. A bettor stakes on small or on large
-p-values; the sum over all starting points of what the stakes have become (Shiryaev-Roberts) has the
-expectation n after n pictures, whatever the distribution, so that a warning at ARL comes at most
-once in ARL pictures in the mean.
+That is tested after every picture, so the test has to bear being looked at as often as one likes.
+Of each picture a few numbers are measured (light, contrast, colour, sharpness, noise, position, the
+anomaly score). The rank of each number among all earlier ones, calibration and stream, is a
+conformal p-value: uniform and independent as long as nothing changes. A bettor stakes on small or
+on large p-values; the sum over all starting points of what the stakes have become
+(Shiryaev-Roberts) has the expectation n after n pictures, whatever the distribution, so that a
+warning at ARL comes at most once in ARL pictures in the mean.
 
 The stakes are high on purpose: they gain where most pictures lie beyond most of the calibration
-pictures, and lose where the two differ a little, or where one part in ten is anomalous. A change
-that matters to a threshold is found within some ten pictures; that good parts of another day are a
-little unlike is no news.
+pictures, within some ten of them, and lose where the two differ a little, as good parts of another
+day do, or where one part in ten is anomalous.
 
 References: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005), chapter 7
 (conformal test martingales); Vovk, Petej, Nouretdinov et al., Retrain or not retrain: conformal

@@ -83,13 +83,13 @@ def decided(opened: Part) -> Part:
 
 
 def _measured(opened: Part, order: np.ndarray, sizes: np.ndarray,
-              known: typing.Sequence[str]) -> dict[str, typing.Any]:
+              candidates: typing.Sequence[str]) -> dict[str, typing.Any]:
     kept, most = order[np.arange(len(order)) % 3 > 0], int(PIXELS / np.prod(sizes, axis=1).mean())
     held = order[::3][:max(8, most // 5)]
     good, n = opened.good.select(held), int(np.clip(most - len(held), 16, SYNTHETIC)) // 2 * 2
     drawn = _anomalous(opened, good, n)
     scores = {}
-    for how in known:
+    for how in candidates:
         config = dataclasses.replace(
             opened.config, model="memory", fit=how, loss="", score="", options="",
             weights=opened.config.weights if opened.config.uses_weights else "none")
@@ -101,7 +101,7 @@ def _measured(opened: Part, order: np.ndarray, sizes: np.ndarray,
     labels = np.r_[np.zeros(len(held), int), np.ones(n, int)]
     aurocs = {how: auroc(labels, values) for how, values in scores.items()}
     best = max(aurocs, key=aurocs.get)
-    chosen = next(how for how in known if how == best or paired_test(
+    chosen = next(how for how in candidates if how == best or paired_test(
         labels, scores[best], scores[how])[1] >= LEVEL)
     return {"fit": chosen, "reason": "measured", "auroc": aurocs, "good": len(held), "synthetic": n}
 

@@ -21,6 +21,7 @@ from adlib.models.detector import Detector
 PICTURES = 200  # of an exam
 EACH = 8  # good pictures of every other category that is beside this one
 FOLDS = 5
+COLUMNS = ["kind", "pictures", "foreign", "anomalous", "refused", "rate", "low", "high"]
 
 
 def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tensor | None = None,
@@ -31,35 +32,38 @@ def exam(detector: Detector, decision: Decision, part: Part, others: torch.Tenso
         others: uint8 [M,3,S,S], good pictures of other parts; None: of the categories beside it.
 
     Returns:
-        A row a kind, then `all`, then `good`: kind, pictures, foreign and anomalous (how many are
-        called so), refused (either), rate = refused / pictures, low and high (95%,
-        Clopper-Pearson). A run of tiles scores what it does not call foreign, laid out in the size
-        of a good picture.
+        `counted` of every kind, then of `all`, then of `good`. A run of tiles scores what it does
+        not call foreign, laid out in the size of a good picture.
         `good` are the good pictures, each by what was fitted on the other folds: its foreign ones
         are what is refused in addition, at the most. Empty where nothing can be called foreign.
     """
-    columns = ["kind", "pictures", "foreign", "anomalous", "refused", "rate", "low", "high"]
     if decision.foreign_threshold is None:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=COLUMNS)
     others = other_parts(part) if others is None else others
     made, kinds = foreign_pictures.make(part.good.tensor, others, n, seed=part.config.seed)
     unlike, called = decision.calls_foreign(made), np.zeros(len(made), bool)
-    scored, given, good = np.arange(len(made)), made, part.good.given
+    scored, given, usual = np.arange(len(made)), made, part.good.given
     if detector.tile is not None:
         scored = np.flatnonzero(~unlike)
-        given = Lazy(len(scored), lambda i: _laid(made[scored[i]], good[i % len(good)]))
+        given = Lazy(len(scored), lambda i: _laid(made[scored[i]], usual[i % len(usual)]))
     if len(scored):
         called[scored] = decision.threshold.exceeded(chosen_scores(detector, decision, given))
     table = pd.DataFrame({"kind": kinds, "foreign": unlike, "anomalous": called})
-    own = cross_fitted(decision, part)
-    tables = {**dict(list(table.groupby("kind", sort=False))), "all": table, "good": pd.DataFrame(
-        {"foreign": own, "anomalous": np.zeros(len(own), bool)})}
+    good = pd.DataFrame({"kind": "good", "foreign": cross_fitted(decision, part),
+                         "anomalous": False})
+    return counted(pd.concat([table, table.assign(kind="all"), good]))
+
+
+def counted(pictures: pd.DataFrame) -> pd.DataFrame:
+    """Pictures, a row each (kind; foreign, anomalous: bool, what they are called), as a row a kind:
+    kind, pictures, foreign and anomalous (how many are called so), refused (either), rate = refused
+    / pictures, low and high (95%, Clopper-Pearson)."""
     rows = []
-    for kind, some in tables.items():
+    for kind, some in pictures.groupby("kind", sort=False):
         refused = int((some["foreign"] | some["anomalous"]).sum())
         rows.append((kind, len(some), int(some["foreign"].sum()), int(some["anomalous"].sum()),
                      refused, refused / len(some), *rate_interval(refused, len(some))))
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _laid(image: torch.Tensor, good: torch.Tensor) -> torch.Tensor:

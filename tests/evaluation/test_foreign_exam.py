@@ -12,6 +12,13 @@ from adlib.models.foreign import Foreign
 from tests.conftest import picture
 from tests.handmade import Maps
 
+BLIND = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
+
+
+@pytest.fixture(autouse=True)
+def few_synthetic_anomalies(monkeypatch):
+    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
+
 
 @pytest.fixture
 def part(course_root):
@@ -22,10 +29,8 @@ def part(course_root):
 
 
 def test_what_a_score_calls_good_is_refused_as_foreign(part, monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
-    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
-    decision = calibration.calibrate(blind, part)
-    exam = foreign_exam.exam(blind, decision, part, n=60).set_index("kind")
+    decision = calibration.calibrate(BLIND, part)
+    exam = foreign_exam.exam(BLIND, decision, part, n=60).set_index("kind")
     assert exam["anomalous"].sum() == 0 and exam.loc["all", "pictures"] == 60
     for kind in ("black", "white", "covered", "blurred", "gradient"):
         assert exam.loc[kind, "refused"] == exam.loc[kind, "pictures"] > 0
@@ -37,7 +42,6 @@ def test_what_a_score_calls_good_is_refused_as_foreign(part, monkeypatch):
 
 
 def test_what_the_score_refuses_counts_once(part, monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     def brightness(images):
         return {"distance": images.float().mean(dim=1).numpy()}
     decision = calibration.calibrate(Maps(brightness), part)
@@ -49,7 +53,6 @@ def test_what_the_score_refuses_counts_once(part, monkeypatch):
 
 
 def test_a_run_of_tiles_scores_what_it_does_not_call_foreign(part, monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     seen = []
     def brightness(images):
         seen.append(len(images))
@@ -71,23 +74,19 @@ def test_a_run_of_tiles_scores_what_it_does_not_call_foreign(part, monkeypatch):
 
 
 def test_of_very_many_good_pictures_a_fold_is_fitted_on_a_sample_as_the_run_is(part, monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     monkeypatch.setattr(refusal, "MOST", 12)
-    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
-    decision, fitted, fit = calibration.calibrate(blind, part), [], Foreign.fit
+    decision, fitted, fit = calibration.calibrate(BLIND, part), [], Foreign.fit
     monkeypatch.setattr(Foreign, "fit", lambda self, features, of=None: fitted.append(
         len(features)) or fit(self, features, of))
     assert len(foreign_exam.cross_fitted(decision, part)) == 24 and max(fitted) == 12
 
 
 def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
     part = open_part(Config(category="nut", data_root=str(course_root), image_size=32,
                             weights="none"))
-    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
-    decision = calibration.calibrate(blind, part)
+    decision = calibration.calibrate(BLIND, part)
     assert decision.foreign_threshold is None
-    assert foreign_exam.exam(blind, decision, part).empty
+    assert foreign_exam.exam(BLIND, decision, part).empty
 
 
 def test_other_parts_are_of_the_categories_beside_it(part):
@@ -112,9 +111,7 @@ def test_what_is_broken_in_other_categories_is_said_and_left_out(part, course_ro
 
 
 def test_what_is_refused_beside_the_score_is_counted_by_label(part, monkeypatch):
-    monkeypatch.setattr(calibration, "SYNTHETIC", 8)
-    blind = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
-    decision = calibration.calibrate(blind, part)
+    decision = calibration.calibrate(BLIND, part)
     table = pd.DataFrame({"path": part.test.keys, "split": "test", "chosen_prediction": 0,
                           "label": pd.array([0, 1] * (len(part.test) // 2) + [None] * (
                               len(part.test) % 2), dtype="Int64")})
