@@ -294,24 +294,6 @@ def test_matrix_has_every_pair_once():
     assert list(auroc.pairwise_tests(labels, {}).columns) == list(found.columns)
 
 
-def brute_force(labels, scores):
-    bad, good = scores[labels == 1], scores[labels == 0]
-    return np.mean([[1.0 if b > g else 0.5 if b == g else 0.0 for g in good] for b in bad])
-
-
-scored = st.lists(
-    st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=6,
-    max_size=40).filter(lambda rows: 2 <= sum(label for label, _ in rows) <= len(rows) - 2)
-
-
-@settings(max_examples=60, deadline=None)
-@given(scored)
-def test_auroc_is_the_share_of_pairs_ranked_right(rows):
-    labels, scores = np.array(rows).T
-    assert auroc.auroc(labels, scores) == pytest.approx(brute_force(labels, scores))
-    assert auroc.auroc(1 - labels, -scores) == pytest.approx(auroc.auroc(labels, scores))
-
-
 def test_bad_input():
     with pytest.raises(auroc.OneClassError, match="3 good and 0 anomalous"):
         auroc.auroc([0, 0, 0], [1.0, 2.0, 3.0])
@@ -327,22 +309,12 @@ def test_labels_are_0_or_1(labels):
         auroc.auroc(labels, [1.0, 2.0, 3.0])
 
 
-def test_roc_curve_has_the_area_of_auroc():
-    rng = np.random.default_rng(2)
-    labels, scores = rng.integers(0, 2, 50), rng.integers(0, 9, 50)
-    fpr, tpr, thresholds = auroc.roc_curve(labels, scores)
-    assert len(fpr) == len(tpr) == len(thresholds) and (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0,
-                                                                                              1, 1)
-    assert np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2) == pytest.approx(
-        auroc.auroc(labels, scores))
-
-
 @settings(max_examples=60, deadline=None)
-@given(scored)
-def test_the_numbers_are_scikit_learns(rows):
-    labels, scores = np.array(rows).T
-    assert auroc.auroc(labels, scores) == pytest.approx(
-        sklearn.metrics.roc_auc_score(labels, scores))
+@given(sets(seeds=1))
+def test_the_numbers_are_scikit_learns(data):
+    labels, (scores,) = data
+    assert [auroc.auroc(labels, scores), auroc.auroc(1 - labels, -scores)] == pytest.approx(
+        [sklearn.metrics.roc_auc_score(labels, scores)] * 2)
     for ours, theirs in zip(auroc.roc_curve(labels, scores),
                             sklearn.metrics.roc_curve(labels, scores), strict=True):
         np.testing.assert_allclose(ours, theirs)
