@@ -31,31 +31,24 @@ def draw(root: Path, count: int) -> None:
     """`count` images in MVTec AD's layout below root/nut: noisy copies of some drawn ones, so that
     it takes minutes."""
     with tempfile.TemporaryDirectory() as place:
-        drawn = drawing.write_dataset(Path(place), train=DRAWN, good=DRAWN, anomalous=DRAWN, seed=0,
-                                      size=1.0, contrast=1.0, pixels=SIDE)
-        kinds = {
-            "train/good": sorted((drawn / "hazelnut" / "train" / "good").glob("*.png")),
-            "test/good": sorted((drawn / "hazelnut" / "test" / "good").glob("*.png")),
-            "test/bad": sorted(path for path in (drawn / "hazelnut" / "test").glob("*/*.png")
-                               if path.parent.name != "good")
-        }
+        nut = drawing.write_dataset(Path(place), train=DRAWN, good=DRAWN, anomalous=DRAWN, seed=0,
+                                    size=1.0, contrast=1.0, pixels=SIDE) / "hazelnut"
+        bad = [path for path in nut.glob("test/*/*.png") if path.parent.name != "good"]
         pictures = {
-            kind: [np.asarray(Image.open(path).convert("RGB"), np.int16) for path in paths]
-            for kind, paths in kinds.items()
-        }
-    plan = [(kind, i) for i in range(count)
-            for kind in ["train/good" if i % 50 else ("test/good", "test/bad")[i // 50 % 2]]]
+            kind: [np.asarray(Image.open(path).convert("RGB"), np.int16) for path in sorted(paths)]
+            for kind, paths in (("train/good", nut.glob("train/good/*.png")),
+                                ("test/good", nut.glob("test/good/*.png")), ("test/bad", bad))}
     for kind in pictures:
         (root / "nut" / kind).mkdir(parents=True)
 
-    def one(item: tuple[str, int]) -> None:
-        kind, i = item
+    def one(i: int) -> None:
+        kind = "train/good" if i % 50 else ("test/good", "test/bad")[i // 50 % 2]
         noise = np.random.default_rng(i).integers(-6, 7, (SIDE, SIDE, 1), dtype=np.int16)
         noisy = np.clip(pictures[kind][i % len(pictures[kind])] + noise, 0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(root / "nut" / kind / f"{i:06d}.jpg", quality=85)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(one, plan, chunksize=256))
+        list(pool.map(one, range(count), chunksize=256))
 
 
 def main() -> None:
@@ -68,20 +61,15 @@ def main() -> None:
     for count in arguments.images:
         with tempfile.TemporaryDirectory() as place:
             draw(Path(place) / "data", count)
-            parameters = {
-                "data_root": f"{place}/data", "reports": f"{place}/reports", "image_size": "64",
-                "epochs": "1", "batch_size": "32"
-            }
-            command = [
-                sys.executable, "-c", local.PAPERMILL, "notebooks/02_cae_baseline.ipynb",
-                f"{place}/out.ipynb", "-k", "python3",
-                *(word for pair in parameters.items() for word in ("-p", *pair))
-            ]
+            parameters = {"data_root": f"{place}/data", "reports": f"{place}/reports",
+                          "image_size": "64", "epochs": "1", "batch_size": "32"}
+            command = [sys.executable, "-c", local.PAPERMILL, "notebooks/02_cae_baseline.ipynb",
+                       f"{place}/out.ipynb", "-k", "python3",
+                       *(word for pair in parameters.items() for word in ("-p", *pair))]
             seen = watched(command, ADLIB_CACHE=f"{place}/cache", **local.KEEP_MEMORY)
         found[str(count)] = {name: seen[name] for name in ("seconds", "peak_mb")}
-        print(
-            f"{count} images: {seen['seconds']:.0f} s, peak {seen['peak_mb']:.0f} MB beside the "
-            f"files it maps", flush=True)
+        print(f"{count} images: {seen['seconds']:.0f} s, peak {seen['peak_mb']:.0f} MB beside the "
+              "files it maps", flush=True)
     files.write_json(arguments.out, found)
 
 
