@@ -142,7 +142,7 @@ def calibrate(detector: Detector, part: Part) -> Decision:
 
     refitted = _refitted(detector, part, scale)
     own = refitted and refitted[2]  # of all good images, or None
-    good = _scored(detector, scale, images if own is None else some, keep, first)
+    good = score_table(detector, scale, images if own is None else some, keep, first)
     if own is not None:
         good = own.iloc[part.held_out_index.numpy()].reset_index(drop=True)
     reference = REFERENCE_SCORE if REFERENCE_SCORE in good else f"{next(iter(scale))}.top1"
@@ -196,9 +196,35 @@ def choose(ranking: pd.DataFrame, reference: str) -> str:
     return reference if values[reference] == values.max() else str(values.idxmax())
 
 
-def score_table(detector: Detector, scale: Scale, images: Images) -> pd.DataFrame:
-    """Every score of any number of images, a batch at a time: a row an image, a column a score."""
-    return _scored(detector, scale, images, lambda smoothed, start: None)
+def score_table(detector: Detector, scale: Scale, images: Images,
+                keep: typing.Callable[[anomaly_maps.Maps, int], None] | None = None,
+                first: typing.Sequence[BatchMaps] = ()) -> pd.DataFrame:
+    """Every score of any number of images, a batch at a time: a row an image, a column a score.
+
+    Args:
+        keep: is also given the smoothed maps of each batch, and the number of its first image.
+        first: the maps of the first batches, where they are known.
+    """
+    def tables() -> typing.Iterator[pd.DataFrame]:
+        start = 0
+        for pixels, maps, view in _batches(detector, images, first):
+            smoothed = anomaly_maps.smoothed_maps(maps, scale, view)
+            if keep:
+                keep(smoothed, start)
+            start += len(pixels)
+            table = anomaly_maps.score_table(maps, smoothed, view)
+            _add_own_score(table, detector, pixels, maps)
+            yield table
+
+    # Into a block that is there beforehand: small blocks that stay, among the large ones of maps
+    # that go, keep glibc from using the room of those again, and cost 16 KB an image.
+    scored = tables()
+    head = next(scored, pd.DataFrame())
+    values, filled = np.empty((len(images), head.shape[1])), 0
+    for table in itertools.chain([head], scored):
+        values[filled:filled + len(table)] = table.to_numpy()
+        filled += len(table)
+    return pd.DataFrame(values, columns=head.columns)
 
 
 def chosen_scores(detector: Detector, decision: Decision, images: Images) -> np.ndarray:
@@ -225,32 +251,7 @@ def score_with_maps(detector: Detector, decision: Decision, images: Images, size
         for i, one in enumerate(values, start):
             keep(one, i)
 
-    return _scored(detector, decision.scale, images, put), maps
-
-
-def _scored(detector: Detector, scale: Scale, images: Images,
-            keep: typing.Callable[[anomaly_maps.Maps, int], None],
-            first: typing.Sequence[BatchMaps] = ()) -> pd.DataFrame:
-    """first: the maps of the first batches, where they are known."""
-    def tables() -> typing.Iterator[pd.DataFrame]:
-        start = 0
-        for pixels, maps, view in _batches(detector, images, first):
-            smoothed = anomaly_maps.smoothed_maps(maps, scale, view)
-            keep(smoothed, start)
-            start += len(pixels)
-            table = anomaly_maps.score_table(maps, smoothed, view)
-            _add_own_score(table, detector, pixels, maps)
-            yield table
-
-    # Into a block that is there beforehand: small blocks that stay, among the large ones of maps
-    # that go, keep glibc from using the room of those again, and cost 16 KB an image.
-    scored = tables()
-    first = next(scored, pd.DataFrame())
-    values, filled = np.empty((len(images), first.shape[1])), 0
-    for table in itertools.chain([first], scored):
-        values[filled:filled + len(table)] = table.to_numpy()
-        filled += len(table)
-    return pd.DataFrame(values, columns=first.columns)
+    return score_table(detector, decision.scale, images, put), maps
 
 
 def _batches(detector: Detector, images: Images, known: typing.Sequence[BatchMaps] = ()

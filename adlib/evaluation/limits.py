@@ -50,8 +50,10 @@ def robustness(detector: Detector, decision: Decision, part: Part) -> pd.DataFra
                                           for strength in corruptions.STRENGTHS)]:
         scores = chosen_scores(detector, decision, _disturbed(
             given, name, strength, part.config.seed) if strength else given)
-        rates = [_share(decision, scores[truth == of]) for of in (0, 1)]
-        rows.append((name, strength, auroc(truth, scores), *rates))
+        called = np.where(decision.threshold.is_attainable, decision.threshold.exceeded(scores),
+                          math.nan)
+        rows.append((name, strength, auroc(truth, scores),
+                     *(float(called[truth == of].mean()) for of in (0, 1))))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -64,7 +66,7 @@ def detectability(detector: Detector, decision: Decision, part: Part) -> pd.Data
     rows: list[dict[str, typing.Any]] = []
     category, (whole, tiled) = part.category, frames(part.config, part.looked_at)
     drawable = category.synthetic and category.name in drawing.CATEGORIES
-    if not drawable or math.isinf(decision.threshold.value):
+    if not drawable or not decision.threshold.is_attainable:
         return pd.DataFrame(columns=["defect", "size", "contrast", "area", "found"])
     about = drawing.about(category.root)
     settings = [(scale, 1.0) for scale in SIZES] + [(1.0, c) for c in CONTRASTS if c < 1]
@@ -125,9 +127,3 @@ def _disturbed(given: Images, name: str, strength: int, seed: int) -> Images:
         return Lazy(len(given), lambda i: _disturbed(given[i][None], name, strength, seed + i)[0])
     disturbed, counts = corruptions.apply(given, name, strength, seed=seed), given[:, 3:] > 0
     return torch.where(counts, disturbed, given) if counts.shape[1] else disturbed
-
-
-def _share(decision: Decision, scores: np.ndarray) -> float:
-    if math.isinf(decision.threshold.value):
-        return math.nan
-    return float(decision.threshold.exceeded(scores).mean())

@@ -1,8 +1,8 @@
 """Where is it? Pixel AUROC, pixel average precision and AU-PRO of anomaly maps.
 
 Conventions: maps [N,H,W], higher = more anomalous; masks bool [N,H,W], True = defective; or
-sequences of [H,W] of any sizes, which are gone through one by one, so that memory does not grow
-with them. Every pixel of every given image counts, those of good images (all-False masks) too: the
+sequences of [H,W] of any sizes. They are gone through one by one: memory does not grow with their
+number. Every pixel of every given image counts, those of good images (all-False masks) too: the
 caller decides which images, and by `areas`, bool of the same shapes, which pixels. Regions are the
 8-connected components of each mask. All pixels of one value cross the threshold together, and every
 distinct value of a defective pixel is a threshold; beyond LEVELS of them, every second one.
@@ -36,7 +36,10 @@ def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
     au_pro_05 (its own; the metric is their mean). Raises ValueError for unequal shapes and values
     that are not finite, OneClassError for masks without a defective or without a good pixel.
     """
-    masks = _inside(masks, areas)
+    if len(maps) != len(masks):
+        raise ValueError(f"{len(maps)} maps and {len(masks)} masks must be of the same images")
+    if areas is not None:
+        given, masks = masks, Lazy(len(masks), lambda i: given[i] & areas[i])
     levels, above, at_least, bad, good = _counted(maps, masks, areas)
     hits = np.cumsum(bad[::-1])[::-1]  # defective pixels at or above each level
     regions = _regions(maps, masks, levels, {
@@ -44,13 +47,6 @@ def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
     return {"pixel_auroc": float(bad @ (1 - (above + at_least) / 2 / good) / bad.sum()),
             "pixel_ap": float(bad @ (hits / (hits + at_least)) / bad.sum()),
             **{name: float(regions[name].mean()) for name in LIMITS}}, regions
-
-
-def _inside(masks: Pixels, areas: Pixels | None) -> Pixels:
-    """The defective pixels that count."""
-    if areas is None or isinstance(masks, np.ndarray):
-        return masks if areas is None else masks & areas
-    return Lazy(len(masks), lambda i: masks[i] & areas[i])
 
 
 def _counted(maps: Pixels, masks: Pixels, areas: Pixels | None
@@ -61,11 +57,9 @@ def _counted(maps: Pixels, masks: Pixels, areas: Pixels | None
     Only these values move a number of this module, and a good pixel counts by where it lies among
     them. So the images are gone through one by one, and no sort of all pixels is needed.
     """
-    _check(maps, masks)
     levels, waiting, kept = np.empty(0), [], 0
     for one, mask in zip(maps, masks, strict=True):
-        if not isinstance(maps, np.ndarray):
-            _check(one, mask, 2)
+        _check(one, mask)
         waiting.append(np.unique(one[mask]))
         kept += len(waiting[-1])
         if kept > LEVELS:
@@ -113,7 +107,7 @@ def _credit(before: np.ndarray, after: np.ndarray, limit: float) -> np.ndarray:
     return np.where(before >= limit, 0.0, np.clip(credit, 0, 1))
 
 
-def _regions(maps: np.ndarray, masks: np.ndarray, levels: np.ndarray,
+def _regions(maps: Pixels, masks: Pixels, levels: np.ndarray,
              credits_of: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = []
     for i, (map_, mask) in enumerate(zip(maps, masks, strict=True)):
@@ -127,15 +121,9 @@ def _regions(maps: np.ndarray, masks: np.ndarray, levels: np.ndarray,
     return pd.DataFrame(rows)
 
 
-def _check(maps: typing.Any, masks: typing.Any, axes: int = 3) -> None:
-    """Arrays as a whole; of a sequence each pair."""
-    if not isinstance(maps, np.ndarray):
-        if len(maps) != len(masks):
-            raise ValueError(f"{len(maps)} maps and {len(masks)} masks must be of the same images")
-        return
-    if maps.shape != masks.shape or maps.ndim != axes or masks.dtype != bool:
-        raise ValueError(
-            f"maps {maps.shape} and masks {masks.shape} ({masks.dtype}) must both be [N,H,W], the "
-            f"masks bool")
-    if not np.isfinite(maps).all():
+def _check(map_: np.ndarray, mask: np.ndarray) -> None:
+    if map_.shape != mask.shape or map_.ndim != 2 or mask.dtype != bool:
+        raise ValueError(f"a map {map_.shape} and its mask {mask.shape} ({mask.dtype}) must both "
+                         "be [H,W], the mask bool")
+    if not np.isfinite(map_).all():
         raise ValueError("the maps hold values that are not finite")

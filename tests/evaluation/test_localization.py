@@ -158,11 +158,11 @@ def test_bad_input():
     maps, masks = np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool)
     masks[0, 0, 0] = True
     measure = localization.measure
-    with pytest.raises(
-            ValueError,
-            match=r"maps \(2, 4, 4\) and masks \(1, 4, 4\) \(bool\) must both be \[N,H,W\]"):
+    with pytest.raises(ValueError, match="2 maps and 1 masks must be of the same images"):
         measure(maps, masks[:1])
-    with pytest.raises(ValueError, match=r"must both be \[N,H,W\], the masks bool"):
+    with pytest.raises(ValueError, match=r"a map \(4, 4\) and its mask \(4, 3\) \(bool\) must both"):
+        measure(maps, masks[:, :, :3])
+    with pytest.raises(ValueError, match=r"must both be \[H,W\], the mask bool"):
         measure(maps[0], masks[0])
     with pytest.raises(ValueError, match="uint8"):
         measure(maps, masks.astype(np.uint8))
