@@ -17,7 +17,7 @@ from adlib.data.frame import Frame
 from adlib.data.lazy import Lazy
 from adlib.data.reading import GreyRange
 
-KEPT_BYTES = 16e9  # of pictures at their own size on disk; the oldest go first
+KEPT_BYTES = 16e9  # of image sets on disk, and of pictures for tiles; the oldest go first
 
 
 def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange | None = None,
@@ -46,6 +46,7 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     if array is None:
         _decode_all(paths, stamps, [frame, tiled] if tiled else [frame], grey_range, cached, shape)
         array = files.open_mapped(cached, shape, np.uint8)
+        files.forget(cached, KEPT_BYTES, array.nbytes)
     return torch.from_numpy(array)
 
 

@@ -60,7 +60,7 @@ def of_run(config: Config, category: layout.Category) -> Made:
     weights = given if config.uses_weights else "none"
     if weights not in ("imagenet", "none"):
         path = given_path(weights)
-        weights = f"sha256:{_hash(path)}" if path.is_file() else f"missing {path.name}"
+        weights = f"sha256:{_hash(path)}" if os.path.isfile(path) else f"missing {path.name}"
     category = category.looking(config.roi, config.ignore)
     detector, _ = DETECTORS.get(config.model.partition(":")[0], ("registry", ""))
     own = {name: path.read_bytes() if path else b"" for name, path in config.own_files.items()}
@@ -101,7 +101,7 @@ def of_data(notebook: Path, category: layout.Category, weights: str) -> Made:
 
 def at_hand(weights: str) -> Made:
     """{"weights": "pretrained"} where such weights are there to be read, else {}."""
-    there = given_path(weights).is_file() or weights == "imagenet" and imagenet_at_hand()
+    there = os.path.isfile(given_path(weights)) or weights == "imagenet" and imagenet_at_hand()
     return {"weights": "pretrained"} if there else {}
 
 

@@ -3,6 +3,7 @@ into which folders."""
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import typing
@@ -138,7 +139,7 @@ def plan(grid_path: Path | str, *, data_root: str = "", reports: str = "", only:
     if data_root:
         data_root = str(given_path(data_root).absolute())
     elif data_root := grid.data_root:
-        data_root = str((project_root() / Path(data_root).expanduser()).absolute())
+        data_root = str((project_root() / os.path.expanduser(data_root)).absolute())
     on_disk = layout.categories(layout.find_root(data_root)[0])
     check_known(grid.categories, on_disk, f"{grid.path}: the data holds no category")
     place = {"data_root": data_root, "reports": str(run_folder.reports_dir(reports).absolute())}
@@ -214,10 +215,10 @@ def _config(grid: Grid, name: str, category: str, seed: int, place: dict[str, st
         return config
     # The notebook and this process may stand in different folders: a relative path is one from the
     # project's.
-    path = (project_root() / Path(config.weights).expanduser()).absolute()
-    if config.uses_weights and not path.is_file():  # before a finished run is touched
+    path = (project_root() / os.path.expanduser(config.weights)).absolute()
+    if config.uses_weights and not os.path.isfile(path):  # before a finished run is touched
         raise InputError(f"{'--weights' if weights else where}: weights file {path} is "
-                         f"{'a folder' if path.is_dir() else 'missing'}; give the path of a "
+                         f"{'a folder' if os.path.isdir(path) else 'missing'}; give the path of a "
                          "ResNet18 state dict, imagenet or none")
     return dataclasses.replace(config, weights=str(path))
 

@@ -63,6 +63,16 @@ def test_a_file_that_changes_while_it_is_read_is_named_and_nothing_of_it_is_kept
     assert np.array_equal(pictures[3].numpy(), reading.read(path, tiled))
 
 
+def test_the_sets_that_were_not_used_for_longest_are_forgotten(course_root, monkeypatch):
+    paths, kept = layout.open_category(course_root, "nut").train, cache_dir() / "images"
+    for size in (32, 64):
+        images.load(paths, size)
+    assert len(list(kept.iterdir())) == 2
+    monkeypatch.setattr(images, "KEPT_BYTES", 1)
+    images.load(paths, 96)
+    assert [np.load(path).shape[-1] for path in kept.iterdir()] == [96]
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK rubbish", b"\x93NUMPY rubbish", None])
 def test_a_damaged_cache_is_rebuilt(course_root, damage):
     paths = layout.open_category(course_root, "nut").train

@@ -382,3 +382,13 @@ def test_what_is_excluded_goes_to_every_run_and_to_the_look_at_the_data(course_r
     assert (look.kind, run.kind) == ("eda", "run")
     assert look.params["exclude"] == run.config.exclude == '["nut/train/good/003.png"]'
     assert "--exclude" in run.retry
+
+
+def test_a_home_that_is_nobodys_is_one_sentence(project):
+    path = write(project, "own", {"name": "own", "model": "cae",
+                                  "data_root": "~nobody-has-this-name/data"})
+    with pytest.raises(InputError, match="nobody-has-this-name"):
+        grid.plan(path)
+    path = write(project, "bad", STUDY)
+    with pytest.raises(InputError, match="weights file .*nobody-has-this-name.* is missing"):
+        grid.plan(path, weights="~nobody-has-this-name/w.pth")
