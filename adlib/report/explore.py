@@ -57,7 +57,7 @@ class OpenedRun:
         return self.rows("test")
 
     def rows(self, split: str) -> pd.DataFrame:
-        return gallery.with_scores(self.table[self.table["split"] == split])
+        return gallery.with_scores(self.table, split)
 
     def images(self, keys: typing.Sequence[str]) -> ImageSet:
         """Images of the category by their keys (the column `path`)."""

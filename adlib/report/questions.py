@@ -121,9 +121,9 @@ def ablation(table: pd.DataFrame, reports: Path) -> pd.DataFrame:
     anomaly, as text with an asterisk where the classifier was trained with this kind (there it is
     no proof), and the real ones. Empty where no variant was run."""
     rows: list[dict[str, typing.Any]] = []
-    variants = table["name"].str.startswith(("fused", "classifier")) | table["name"].eq("memory")
     if not table["name"].isin(comparison.ABLATIONS).any():
-        variants &= False
+        return pd.DataFrame()
+    variants = table["name"].str.startswith(("fused", "classifier")) | table["name"].eq("memory")
     for (category, name), runs in finished(table[variants]):
         metrics = _metrics(reports, runs)
         params = run_folder.manifest(reports / runs.iloc[0]["folder"])["params"]

@@ -104,7 +104,7 @@ def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
         return
     image_layers.keep(run.folder, part.test, results.maps, decision, detector)
     reference_figures.visualization(detector, results, decision, part, run.folder)
-    rows, threshold = _rows(results), decision.threshold
+    rows, threshold = gallery.with_scores(results.table), decision.threshold
     whys = gallery.select_informative(rows, threshold)
     shots = _shots(run, part, detector, decision, results, list(whys))
     figures.show(gallery.examples(rows.iloc[list(whys)], shots, threshold, list(whys.values())),
@@ -128,7 +128,7 @@ def show_threshold(run: Run, decision: Decision, results: Results) -> None:
 def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
     """Every test image under its map."""
-    rows = _rows(results)
+    rows = gallery.with_scores(results.table)
     shots = _shots(run, part, detector, decision, results, range(len(rows)))
     if shots:
         figures.show(gallery.gallery(rows, shots, decision.threshold, decision.score,
@@ -169,10 +169,6 @@ def answer(part: Part, detector: Detector, results: Results) -> None:
     """The closing sentence."""
     figures.say(sentences.answer(part.config, part.category.name, results.chosen["auroc"],
                                  detector.weights))
-
-
-def _rows(results: Results) -> typing.Any:
-    return gallery.with_scores(results.table[results.table["split"] == "test"])
 
 
 def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results: Results,

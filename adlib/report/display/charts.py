@@ -70,19 +70,15 @@ def by_category(tables: Results, draw: typing.Callable[[pd.DataFrame], Points | 
 def roc(tables: Results) -> Markup:
     """ROC curves of the score in use; thin and grey, those of the reference's score where it is
     another."""
-    def points(table: pd.DataFrame, score: str = "chosen_score") -> Points | None:
-        labels, scores = arrays(table, "test", score)
-        curve = 0 < labels.sum() < len(labels) and roc_curve(labels, scores)[:2]
-        return list(zip(*curve, strict=True)) if curve else None
-
     grey: dict[str, list[Line]] = {}
     for (category, _), table in tables.items():
         grey.setdefault(category, [])  # the order of the panels
         if not np.array_equal(table["score"], table["chosen_score"]) and (
-                line := points(table, "score")):
+                line := _roc(table, "score")):
             grey[category].append(("grey", "line", line))
     return by_category(
-        tables, points, (t("axis.false_positives"), 0, 1, SHARE), (t("axis.found"), 0, 1, SHARE),
+        tables, lambda table: _roc(table, "chosen_score"),
+        (t("axis.false_positives"), 0, 1, SHARE), (t("axis.found"), 0, 1, SHARE),
         t("comparison.roc"), "roc", data="roc.csv", diagonal=True, grey=grey,
         more=[("grey", t("score.reference"))] * any(grey.values()))
 
@@ -172,9 +168,9 @@ def roc_of(results: EvaluationResults, decision: Decision, caption: str) -> Mark
         return Markup("")
     lines, more = [], []
     if results.metrics["score"] != name:
-        lines.append(("grey", "line", zip(*_roc(results.table, "score"), strict=True)))
+        lines.append(("grey", "line", _roc(results.table, "score")))
         more.append(("grey", sentences.score(results.metrics["score"])))
-    lines.append(("c0", "line", zip(*_roc(results.table, "chosen_score"), strict=True)))
+    lines.append(("c0", "line", _roc(results.table, "chosen_score")))
     if decision.threshold.is_attainable and point["detections"] and point["false_positives"]:
         lines.append(("c1", "crosses", [(point["false_positives"]["rate"],
                                          point["detections"]["rate"])]))
@@ -184,8 +180,11 @@ def roc_of(results: EvaluationResults, decision: Decision, caption: str) -> Mark
                   caption, "roc-curve", diagonal=True, more=more, data="all_results.csv")
 
 
-def _roc(table: pd.DataFrame, score: str) -> tuple[np.ndarray, np.ndarray]:
-    return roc_curve(*arrays(table, "test", score))[:2]
+def _roc(table: pd.DataFrame, score: str) -> Points | None:
+    """(false positives, found) by a score on the test split; None where that lacks a class."""
+    labels, scores = arrays(table, "test", score)
+    return list(zip(*roc_curve(labels, scores)[:2], strict=True)) if (
+        0 < labels.sum() < len(labels)) else None
 
 
 def epochs_of(table: pd.DataFrame, caption: str) -> Markup:

@@ -27,17 +27,17 @@ VIEWS = (("input", "1", t("view.input")), ("reconstruction", "2", t("view.recons
          ("map", "3", t("view.anomaly_map")), ("over", "4", t("view.over")))
 
 
-def with_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of Results.table, numbered from 0; score and p_value are those of the score in use."""
-    table = table.reset_index(drop=True)
+def with_scores(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """A split's rows of Results.table, numbered from 0; score and p_value are those of the score in
+    use."""
+    table = table[table["split"] == split].reset_index(drop=True)
     return table.assign(score=table["chosen_score"], p_value=table["chosen_p_value"],
                         defect=table["defect"].fillna(""))
 
 
 def test_images(folder: Path) -> tuple[pd.DataFrame, Threshold]:
     """The test images of a finished run, `with_scores`, and its threshold."""
-    results = comparison.read_results(folder)
-    return with_scores(results[results["split"] == "test"]), Threshold.recorded(
+    return with_scores(comparison.read_results(folder)), Threshold.recorded(
         comparison.read_metrics(folder), run_folder.manifest(folder)["params"]["target_fpr"])
 
 

@@ -124,8 +124,7 @@ def visualization(detector: Detector, results: Results, decision: Decision, part
     One colour scale a row: of |residual|, yellow is what one pixel in a thousand of good training
     images exceeds; of the map, twice what one in twenty held-out good images reaches anywhere.
     """
-    test = gallery.with_scores(results.table[results.table["split"] == "test"])
-    test = test.sort_values("score", kind="stable")
+    test = gallery.with_scores(results.table).sort_values("score", kind="stable")
     chosen = pd.concat([rows if len(rows) <= 4 else pd.concat(
         [rows.head(2), rows.tail(2)]) for rows in (
             test[test["label"] == 0], test[test["label"] == 1], test[test["label"].isna()])])
