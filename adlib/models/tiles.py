@@ -233,8 +233,10 @@ def window(side: int, overlap: int) -> torch.Tensor:
 
 def on_cells(maps: torch.Tensor, tile: int) -> torch.Tensor:
     """Maps of tiles [n,h,w] as float32 on the features' grid; those as fine as the pixels stay."""
-    maps = maps.float()
-    return maps if maps.shape[1:] == (tile, tile) else on_grid(maps[:, None], tile // CELL)[:, 0]
+    cells = tile // CELL
+    if maps.shape[1:] in ((tile, tile), (cells, cells)):  # an exported graph has no step for it
+        return maps.float()
+    return on_grid(maps.float()[:, None], cells)[:, 0]
 
 
 def _keep_features(detector: Detector, keep: bool) -> None:
