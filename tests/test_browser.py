@@ -295,6 +295,7 @@ def test_two_runs_are_chosen_and_an_image_that_they_rank_differently(reports, tm
         return page, panel, images, panel.select_one("output").text
 
     page, panel, images, at = told("")
+    assert len(names := panel.select("svg title")) == 8 and all(name.text for name in names)
     # the anomalous one that is the highest of one run and the lowest of the other
     assert images == ["one7", "two7"] and at == "spot nut/7.png (1 / 8)"
     assert [cell.text for cell in panel.select("td[data-kind]")] == [
@@ -341,7 +342,6 @@ def test_either_language_is_shown_alone_and_no_server_is_asked(reports, tmp_path
     for at, lang, other in (("#en", "en", "zh-CN"), ("#zh", "zh-CN", "en")):
         found, asked = seen(reports / page, tmp_path=tmp_path, at=at)
         assert found.html["lang"] == lang
-        assert all(name.text for name in found.select("svg title"))
         parts = found.select(f"body [lang={other}]:not(#language)")
         assert parts and all(
             part.has_attr("hidden") or part.get("visibility") == "hidden" for part in parts)

@@ -300,16 +300,19 @@ def notes(opened: OpenedRun) -> Markup | w.Widget:
 
     def filled(key: str) -> Markup:
         kept = read_notes(path)
-        tags.value, note.value = kept.loc[key] if key in kept.index else ("", "")
+        shown = kept[kept.index == key][["tags", "note"]]
+        tags.value, note.value = shown.iloc[-1] if len(shown) else ("", "")
         some = opened.images([key])
         return gallery.examples(opened.test[opened.test["path"] == key],
                                 opened.scored(some, some.masks)[1], opened.run.threshold, [""])
 
     def keep(_: w.Button) -> None:
         try:
-            kept = read_notes(path).drop(image.value, errors="ignore")
+            kept = read_notes(path)
             if tags.value.strip() or note.value.strip():
-                kept.loc[image.value] = [_plain(tags.value), _plain(note.value)]
+                kept.loc[image.value, ["tags", "note"]] = _plain(tags.value), _plain(note.value)
+            else:
+                kept = kept.drop(image.value, errors="ignore")
             write_csv(kept.sort_index().reset_index(), path)
         except InputError as error:  # what a button raises nobody sees
             said.value = components.paragraph(str(error))
@@ -327,12 +330,12 @@ def _plain(text: str) -> str:
 
 
 def read_notes(path: Path) -> pd.DataFrame:
-    """The tags and the note of each image, by its path; empty where none was kept. Raises
-    InputError for a file that cannot be read."""
+    """The tags and the note of each image, by its path, and what columns somebody added; empty
+    where none was kept. Raises InputError for a file that cannot be read."""
     with files.saying(f"{path} cannot be read as CSV in UTF-8"):
-        kept = pd.read_csv(path, dtype=str, keep_default_na=False)[NOTES] if path.exists() else (
+        kept = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else (
             pd.DataFrame(columns=NOTES, dtype=str))
-    return kept.drop_duplicates("path", keep="last").set_index("path")
+        return kept.set_index("path")[[*NOTES[1:], *kept.columns.difference(NOTES, sort=False)]]
 
 
 def browse(part: Part) -> w.Widget:

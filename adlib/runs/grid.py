@@ -235,6 +235,9 @@ def _filter(configs: list[Config], only: str) -> list[Config]:
                              f"key{did_you_mean(key, ONLY)}")
         values = sorted({_facets(config)[key] for config in configs})
         value = value if value in values else value.strip(" ,")
+        if value not in values and (other := re.search(r",\s*(\w+)\s*=", value)):
+            raise InputError(f"--only {only}: {other[1]!r} is no known key"
+                             f"{did_you_mean(other[1], ONLY)}")
         check_known([value], values, f"--only {only}: the grid has no {key}")
         wanted.setdefault(key, set()).add(value)
     kept = [config for config in configs

@@ -16,16 +16,19 @@ from scipy.ndimage import gaussian_filter
 
 
 def upright(path, grey_range):
-    """A file as `look` takes it: turned as its EXIF tag says, its alpha laid over black; where the
-    run has a grey_range, of grey and more than 8 bits, which become 0 to 255. Exits for others."""
-    picture = ImageOps.exif_transpose(Image.open(path))
-    if (picture.mode[0] in "IF") != (grey_range is not None):
-        sys.exit(f"{path}: " + ("it has more than 8 bits, and the run's pictures have 8"
-                                if grey_range is None else "the run's pictures have more than 8 "
-                                "bits, of which only grey ones are read here"))
-    if grey_range:
+    """A file as `look` takes it: turned as its EXIF tag says, its alpha laid over black; grey
+    values of more than 8 bits, from the run's grey_range to 0 to 255. Exits for others."""
+    picture = Image.open(path)
+    deep = picture.mode[0] in "IF"
+    if deep and not grey_range or not deep and any(";16" in str(tile[3]) for tile in picture.tile):
+        sys.exit(f"{path}: it has more than 8 bits; only grey pictures are read so, of a run that "
+                 "has a grey_range")
+    picture = ImageOps.exif_transpose(picture)
+    if deep:
         low, high = grey_range
         values = (np.asarray(picture, float) - low) * (255 / (high - low)) + 0.5
+        if not np.isfinite(values).all():
+            sys.exit(f"{path}: some of its values are no numbers")
         picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     elif picture.has_transparency_data:
         rgba = picture.convert("RGBA")

@@ -88,7 +88,7 @@ class Record:
             InputError: the folder cannot be written, is in use, is a run's, or holds other
                 predictions.
         """
-        if (out / "run.json").exists():
+        if os.path.exists(out / "run.json"):
             raise InputError(f"{out} is a run's folder, whose files would be overwritten; give "
                              "another --out")
         self.run, self.out = run, out

@@ -54,7 +54,7 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
                          "has learned from, which look too usual to calibrate by; give pictures "
                          "that were taken since")
     wholes, scores = [], []
-    for source in pictures:
+    for source in pictures:  # one by one, as a camera gives them: a batch rounds otherwise
         with files.saying(f"{source.path} cannot be read", "take it out, or give another one"):
             picture = run.decode(source.path)
         wholes.append(picture.whole[:3])

@@ -36,6 +36,11 @@ def test_a_note_replaces_no_note_on_an_image_that_is_gone_and_a_damaged_file_is_
     control(box, "note").value = "why?"
     control(box, "keep").click()
     assert set(explore.read_notes(path).index) == {*gone, control(box, "image").value}
+    files.write_text(path, "path,who,tags,note\na,me,odd,\na,you,,why\n")  # a column of one's own
+    control(box, "keep").click()
+    key = control(box, "image").value
+    assert explore.read_notes(path).reset_index().to_numpy().tolist() == [
+        ["a", "odd", "", "me"], ["a", "", "why", "you"], [key, "", "why?", ""]]
     path.write_bytes(b"path,tags,note\n\xe4,b,c\n")
     control(box, "keep").click()
     assert "nut.csv cannot be read as CSV in UTF-8" in page(box).text

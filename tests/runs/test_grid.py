@@ -173,6 +173,12 @@ def test_a_comparison_says_the_command_that_makes_what_it_shows(project, before,
     assert shlex.split(comparison.retry) == command + ["--only", only] * bool(only)
 
 
+@pytest.mark.parametrize("only", ["category=hazelnut, sed=0", "sed=0,category=hazelnut"])
+def test_a_misspelt_key_is_told_wherever_it_stands(project, only):
+    with pytest.raises(InputError, match="sed.*did you mean 'seed'"):
+        grid.plan("params/grids/study.yaml", only=only)
+
+
 @pytest.mark.parametrize("category", ["hazelnut", "nut, large", "a,b c", "a,b=c", " a", "a,"])
 def test_the_retry_command_plans_exactly_that_run(project, category):
     (project / "data" / "hazelnut").rename(project / "data" / category)

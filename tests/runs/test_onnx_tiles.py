@@ -15,6 +15,7 @@ from adlib.config import Config
 from adlib.data import files, reading
 from adlib.runs import inference, onnx_export
 from tests import handmade
+from tests.data.test_reading import png_of
 from tests.evaluation.test_frames import SMALL, category
 from tests.models.test_by_place import two_zones
 
@@ -116,5 +117,12 @@ def test_the_script_reads_files_as_the_run_does(tmp_path):
     assert np.array_equal(script.upright(deep, (100, 4095)), expected)
     with pytest.raises(SystemExit, match="deep.png: it has more than 8 bits"):
         script.upright(deep, None)
-    with pytest.raises(SystemExit, match="d.png: .* only grey ones are read here"):
-        script.upright(tmp_path / "d.png", (0, 4095))
+    expected, _ = reading.upright(tmp_path / "d.png", 32, (0, 4095))  # predict says what is odd
+    assert np.array_equal(script.upright(tmp_path / "d.png", (0, 4095)), expected)
+    colour = tmp_path / "colour.png"
+    colour.write_bytes(png_of(rng.integers(0, 65536, (20, 30, 3)).astype(np.uint16), 2))
+    with pytest.raises(SystemExit, match="colour.png: it has more than 8 bits"):
+        script.upright(colour, None)
+    Image.fromarray(np.full((20, 30), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(SystemExit, match="nan.tif: some of its values are no numbers"):
+        script.upright(tmp_path / "nan.tif", (0, 1))

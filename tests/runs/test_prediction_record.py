@@ -131,6 +131,9 @@ def test_the_folder_of_a_run_is_not_written_into(run, course_root, capsys):
     assert cli.main(words) == 2
     assert "is a run's folder, whose files would be overwritten" in capsys.readouterr().err
     assert (run / "conditions.json").read_bytes() == before
+    words[-1] = str(run.parent / ("a" * 300))
+    assert cli.main(words) == 2
+    assert "give another --out" in capsys.readouterr().err
 
 
 def test_what_was_written_again_has_no_row_already(run, course_root, tmp_path, capsys):

@@ -17,7 +17,7 @@ from adlib.report.comparison import label
 from adlib.report.display import components, figures
 from adlib.report.display.render import render
 from adlib.report.words import answers, sentences
-from adlib.report.words.i18n import Text, join, named, t
+from adlib.report.words.i18n import Text, join, messages, named, t
 
 PERFORMANCE = ("category", "configuration", "score", "auroc", "bad_auroc", "label_free",
                "false_positives", "detections", *comparison.PIXEL_METRICS, "claim_low", "verdict",
@@ -107,7 +107,8 @@ def title(code: typing.Any) -> str:
     family, _, rest = code.partition(":")
     if family == "kind_of":
         return named(*code.split(":")) if rest else t("column.kind_of")
-    return t(f"column.{family}", name=named(family, rest)) if rest else named("column", code)
+    known = rest and f"column.{family}" in messages()
+    return t(f"column.{family}", name=named(family, rest)) if known else named("column", code)
 
 
 def _row_title(code: typing.Any) -> str:

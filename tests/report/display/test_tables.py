@@ -39,6 +39,7 @@ def test_a_hostile_name_stays_text(tmp_path):
 
 def test_a_score_of_ones_own_is_a_row_of_a_heat_map_by_its_name():
     assert tables.title("disturbance:blur") == "blur"
+    assert tables.title("mine.py:p99") == "mine.py:p99"
     cells = pd.DataFrame({"row": ["my_functions.py:p99"], "column": ["nut"], "value": [0.5],
                           "text": ["0.500"]})
     heat = tables.heat(cells, "Scores.", "scores", "scores.csv", low=0, high=1)

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -100,11 +99,10 @@ def test_nor_what_waits_for_a_machine_that_does_not_answer(begun):
             one.close()
 
 
-def test_what_has_ended_is_no_matter_of_the_watch(begun):
+def test_to_ask_after_what_has_ended_raises_nothing(begun):
     child = begun("pass")
-    threading.Event().wait(0.1)
     child.wait()
-    assert not noticed(child, seconds=1)
+    assert local.Watch(child.pid)._work() == 0
 
 
 # ---- what was reported of papermill, Jupyter and Matplotlib
