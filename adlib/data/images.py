@@ -17,7 +17,9 @@ from adlib.data.frame import Frame
 from adlib.data.lazy import Lazy
 from adlib.data.reading import GreyRange
 
-KEPT_BYTES = 16e9  # of image sets on disk, and of pictures for tiles; the oldest go first
+# Kept on disk, the oldest go first: of whole sets (a study looks at all of its own in turn, so that
+# too few would be decoded at each start), and of pictures for tiles.
+KEPT_SETS, KEPT_PICTURES = 64e9, 16e9
 
 
 def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange | None = None,
@@ -46,7 +48,10 @@ def load(paths: typing.Sequence[Path], size: int | Frame, grey_range: GreyRange 
     if array is None:
         _decode_all(paths, stamps, [frame, tiled] if tiled else [frame], grey_range, cached, shape)
         array = files.open_mapped(cached, shape, np.uint8)
-        files.forget(cached, KEPT_BYTES, array.nbytes)
+        if array is None:
+            raise InputError(f"{cached} cannot be read back; run this again, or give another "
+                             "ADLIB_CACHE")
+        files.forget(cached, KEPT_SETS, array.nbytes)
     return torch.from_numpy(array)
 
 
@@ -164,7 +169,7 @@ def _keep(kept: Path, array: np.ndarray, path: Path, stamp: str) -> None:
     """Unless the file changed since it had that stamp: it was decoded to something else then."""
     if files.stamp_of(path) == stamp:
         files.write_array(kept, array)
-        files.forget(kept, KEPT_BYTES, array.nbytes)
+        files.forget(kept, KEPT_PICTURES, array.nbytes)
 
 
 def _decode_all(paths: typing.Sequence[Path], stamps: list[str], frames: list[Frame],

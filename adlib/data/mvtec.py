@@ -174,8 +174,8 @@ def _local_path(source: str) -> Path | None:
         if parts.scheme in ("http", "https") and (parts.hostname or "").encode("idna") \
                 and source.isascii() and source.isprintable() and " " not in source:
             return None
-    raise InputError(f"cannot download from {source!r}; give an http(s) or file address, or the "
-                     f"path of a .tar.xz")
+    raise InputError(f"cannot download from {source!r}; give an http(s) or file address in ASCII "
+                     "(percent-encoded), or the path of a .tar.xz")
 
 
 def _fetch(url: str, target: Path) -> Path:

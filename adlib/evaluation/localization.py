@@ -36,8 +36,9 @@ def measure(maps: Pixels, masks: Pixels, areas: Pixels | None = None
     au_pro_05 (its own; the metric is their mean). Raises ValueError for unequal shapes and values
     that are not finite, OneClassError for masks without a defective or without a good pixel.
     """
-    if len(maps) != len(masks):
-        raise ValueError(f"{len(maps)} maps and {len(masks)} masks must be of the same images")
+    counts = [len(one) for one in (maps, masks, areas) if one is not None]
+    if len(set(counts)) > 1:
+        raise ValueError(f"{counts} maps, masks and areas must be of the same images")
     if areas is not None:
         given, masks = masks, Lazy(len(masks), lambda i: given[i] & areas[i])
     levels, above, at_least, bad, good = _counted(maps, masks, areas)

@@ -184,7 +184,7 @@ def _running(what: str, seed: int) -> typing.Iterator[None]:
         with (_told(what), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()),
               lightning.utilities.seed.isolate_rng()):
             warnings.simplefilter("ignore")
-            lightning.seed_everything(seed % 2**32, verbose=False)
+            lightning.seed_everything(seed, verbose=False)
             yield
     finally:
         logging.disable(before)

@@ -43,8 +43,9 @@ def build(config: Config) -> Detector:
         if detector.own_score.parameters == 2 and not hasattr(detector, "reconstruct"):
             whose = "tiles have" if config.fit == "tile" else f"model {config.model!r} has"
             raise InputError(f"score is {config.score!r}, a function of images and "
-                             f"reconstructions, which {whose} none of; give one of maps, or take "
-                             "cae or resnet18 with another fit than tile")
+                             f"reconstructions (two arguments without a default), which "
+                             f"{whose} none of for a score; give one of maps, or take cae or "
+                             "resnet18 with another fit than tile")
     return detector
 
 

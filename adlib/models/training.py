@@ -237,6 +237,8 @@ def _resume(run: typing.Any, network: nn.Module, optimiser: torch.optim.Optimize
         return []
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, MemoryError):  # a disk that is away, say: the checkpoint may be sound
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         log.warning("%s is damaged (%s): training begins anew", path, type(error).__name__)
         state = {"identity": None}

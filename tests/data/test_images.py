@@ -68,7 +68,7 @@ def test_the_sets_that_were_not_used_for_longest_are_forgotten(course_root, monk
     for size in (32, 64):
         images.load(paths, size)
     assert len(list(kept.iterdir())) == 2
-    monkeypatch.setattr(images, "KEPT_BYTES", 1)
+    monkeypatch.setattr(images, "KEPT_SETS", 1)
     images.load(paths, 96)
     assert [np.load(path).shape[-1] for path in kept.iterdir()] == [96]
 

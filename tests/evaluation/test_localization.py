@@ -158,8 +158,10 @@ def test_bad_input():
     maps, masks = np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool)
     masks[0, 0, 0] = True
     measure = localization.measure
-    with pytest.raises(ValueError, match="2 maps and 1 masks must be of the same images"):
+    with pytest.raises(ValueError, match="maps, masks and areas must be of the same images"):
         measure(maps, masks[:1])
+    with pytest.raises(ValueError, match=r"\[2, 2, 3\] maps, masks and areas"):
+        measure(maps, masks, np.ones((3, 4, 4), bool))
     with pytest.raises(ValueError, match=r"a map \(4, 4\) and its mask \(4, 3\) \(bool\) must both"):
         measure(maps, masks[:, :, :3])
     with pytest.raises(ValueError, match=r"must both be \[H,W\], the mask bool"):

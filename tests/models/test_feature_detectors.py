@@ -215,7 +215,7 @@ def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kin
     fitted_to("classifier", kinds="scratch, perlin", seed=3)
     ((good, n, rest), ) = calls
     assert torch.equal(good, pictures()[KEPT]) and n == SYNTHETIC
-    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"], "area": None}
+    assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"]}
     for model in ("memory", "to_features"):
         fitted_to(model)
     assert len(calls) == 1  # nobody else learns from anomalies

@@ -1,4 +1,4 @@
-"""A user's own detector, loss and score: run like a built-in, and told about in one sentence."""
+"""A user's own detector: run like a built-in, and told about in one sentence."""
 import numpy as np
 import pytest
 import torch

@@ -177,6 +177,19 @@ def test_a_damaged_checkpoint_is_as_good_as_none(tmp_path, monkeypatch, caplog, 
                                                  again.state_dict().values(), strict=True))
 
 
+def test_a_checkpoint_on_a_disk_that_is_away_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
+    trained(tmp_path)
+
+    def away(*_, **__):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(torch, "load", away)
+    with pytest.raises(OSError, match="Stale"):
+        trained(tmp_path)
+    assert (tmp_path / "checkpoint.pt").stat().st_size
+
+
 def test_scores_of_every_epoch_that_was_kept(tmp_path):
     config = Config(**SMALL)
     detector = autoencoders.Autoencoder(config)

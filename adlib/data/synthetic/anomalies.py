@@ -13,14 +13,14 @@ They sit where good images have structure, so that few of them fall on an empty 
 from __future__ import annotations
 
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from adlib.config import KINDS
-from adlib.data import files
+from adlib.config import KINDS, InputError
 from adlib.data.lazy import Lazy
 
 PLACES = 5  # that are drawn
@@ -49,7 +49,8 @@ def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[st
     def make(i: int) -> None:
         made[i], masks[i] = changed.with_mask(i)
 
-    files.in_threads(make, range(n))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # as many as the run may have
+        list(pool.map(make, range(n)))
     return made, masks, changed.kinds
 
 
@@ -87,7 +88,10 @@ class Changed(Lazy):
         y, x = max(places, key=lambda at: _counts(self._square(picture, *at)).sum())
         square = self._square(picture, y, x)
         if not _counts(square).any():  # all missed a small region: around a pixel of it
-            middle = rng.choice(np.argwhere(_counts(picture)))
+            if not len(inside := np.argwhere(_counts(picture))):
+                raise InputError("no pixel of a picture counts, so that nothing can be put into "
+                                 "it; give another roi or ignore mask")
+            middle = rng.choice(inside)
             y, x = (int(np.clip(at - side // 2, 0, length - side))
                     for at, length in zip(middle, picture.shape[1:], strict=True))
             square = self._square(picture, y, x)

@@ -217,7 +217,9 @@ def _papermill(stem: str, output: Path, params: dict[str, typing.Any]) -> str:
     if not stem:
         return ""
     default = Config().as_dict()
-    words = ["papermill", f"notebooks/{stem}.ipynb", str(output)]
+    # papermill fills in braces
+    words = ["papermill", f"notebooks/{stem}.ipynb",
+             str(output).replace("{", "{{").replace("}", "}}")]
     for key, value in params.items():
         if key == "weights" and Path(value).name == value not in ("imagenet", "none"):
             value = f"path/to/{value}"  # a run keeps the name alone

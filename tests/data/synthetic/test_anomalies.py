@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adlib.config import KINDS
+from adlib.config import KINDS, InputError
 from adlib.data.synthetic import anomalies
 
 
@@ -118,6 +118,8 @@ def test_a_region_that_all_squares_of_a_large_picture_miss_gets_its_anomalies_to
             image, mask = changed.with_mask(i)
             assert mask.any() and (picture[3][mask] == 255).all()
             assert torch.equal(image[:, picture[3] == 0], picture[:, picture[3] == 0])
+    with pytest.raises(InputError, match="no pixel of a picture counts"):
+        anomalies.Changed([large], 1, side=32, seed=0).with_mask(0)
 
 
 def test_errors():
