@@ -25,7 +25,7 @@ study: install  ## run the study and render reports/index.html [DATA=path WEIGHT
 	$(BIN)/adlib run $(PARAMS) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
 
 sample: install  ## make docs/sample, the report of a small study of drawn parts, in minutes [WEIGHTS=path]
-	$(BIN)/adlib data synthesize --root data/sample --train 60 --good 10 --anomalous 12 --pixels 128
+	$(BIN)/adlib data synthesize --root data/sample --train 60 --good 10 --anomalous 11 --pixels 128
 	$(BIN)/adlib run params/grids/sample.yaml --data data/sample --reports reports/sample $(if $(WEIGHTS),--weights "$(WEIGHTS)") --jobs $(JOBS) --report
 	$(BIN)/adlib report --reports reports/sample --pages docs/sample
 
