@@ -364,7 +364,13 @@ def folders(folder: Path) -> list[Path]:
 
 
 def _names(root: Path) -> list[str]:
-    return [folder.name for folder in folders(root) if _good_folders(folder)]
+    names = []
+    for folder in folders(root):
+        try:
+            names += [folder.name] * bool(_good_folders(folder))
+        except InputError as error:  # a disk's lost+found, say
+            log.warning("%s; it is left out", error)
+    return names
 
 
 def _good_folders(category: Path) -> list[Path]:

@@ -1,4 +1,6 @@
-"""Names that no table can hold, and links: read inside the data folder, refused out of it."""
+"""Names that no table can hold, and links: read inside the data folder, refused out of it; folders
+that cannot be read."""
+import os
 import shutil
 
 import pytest
@@ -116,3 +118,18 @@ def test_links_in_a_folder_given_by_hand_become_copies(mvtec_root, tmp_path):
     importer.create(tmp_path / "data", "mine", made)
     assert not any(path.is_symlink() for path in (tmp_path / "data").rglob("*"))
     assert len(layout.open_category(tmp_path / "data", "mine").train) == 10
+
+
+def test_a_folder_beside_the_categories_that_cannot_be_read_is_left_out_and_said(
+        mvtec_root, monkeypatch, caplog):
+    (mvtec_root / "lost+found").mkdir()
+    ask = os.stat
+
+    def locked(path, **how):
+        if "lost+found/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return ask(path, **how)
+
+    monkeypatch.setattr(os, "stat", locked)
+    assert layout.categories(mvtec_root) == ["nut"]
+    assert "lost+found: Permission denied; it is left out" in caplog.text
