@@ -69,8 +69,8 @@ def reports(tmp_path_factory):
     fragments = [
         *both(), two_runs(), charts.loss([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
                                          Text("The loss.", "损失。")),
-        '<div class="adlib"><table class="sortable"><thead><tr><th>Name</th><th>AUROC</th><th>Training</th></tr></thead><tbody>' +
-        "".join(f"<tr><td>row {name}</td><td>{value}</td><td>{time}</td></tr>"
+        '<div class="adlib"><table class="sortable"><thead><tr><th>Name</th><th>AUROC</th>'
+        "<th>Training</th></tr></thead><tbody>" + "".join(f"<tr><td>row {name}</td><td>{value}</td><td>{time}</td></tr>"
                 for name, value, time in rows) + "</tbody></table></div>"
     ]
     cells = [
@@ -320,7 +320,9 @@ def test_the_arrow_keys_lead_from_run_to_run_and_not_where_something_else_is_mea
     for key, script, to in (("ArrowRight", "press(document.body, 'ArrowRight');", "pca"),
                             ("in a menu", "press('.gallery select', 'ArrowRight');", "memory"),
                             ("on the line", "press(line, 'ArrowRight');", "memory"),
-                            ("in a wide table", "const area = document.querySelector('.sortable').parentElement; area.className = 'scroll'; press(area, 'ArrowRight');", "memory")):
+                            ("in a wide table", "const area = document.querySelector('.sortable')"
+                             ".parentElement; area.className = 'scroll'; "
+                             "press(area, 'ArrowRight');", "memory")):
         watch = "document.querySelector('a[rel=next], a[rel=prev]').addEventListener('click', (event) => { event.preventDefault(); document.title = 'went'; });"
         page, _ = seen(here, f"{PRESS} document.title = 'stayed'; {watch} {script}", tmp_path=tmp_path)
         assert page.title.text == ("went" if to == "pca" else "stayed"), key

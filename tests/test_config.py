@@ -50,7 +50,8 @@ def test_frozen():
                           ({"precision": "fp16"}, "precision is 'fp16'"),
                           ({"seed": -1}, "seed is -1"), ({"name": "../up"}, "a folder's"),
                           ({"seed": 2**64}, "give 0 or more, below 2**32"),  # a generator's most
-                          ({"seed": 2**53 + 1}, "below 2**32"), ({"epochs": 10**400}, "epochs is 1"),
+                          ({"seed": 2**53 + 1}, "below 2**32"),
+                          ({"epochs": 10**400}, "epochs is 1"),
                           ({"model": 3}, "type str"),
                           ({"model": "mine.py"}, "FILE.py:CLASS, anomalib:NAME"),
                           ({"model": "anomalib:"}, "model is 'anomalib:'"),
@@ -124,8 +125,9 @@ def test_the_cache_is_in_the_users_folder_whether_that_is_set_empty_or_not(monke
 @pytest.mark.parametrize("line", ["epochs, seed = 3, 1", "epochs = {[]: 1}", "epochs = 2 * n",
                                   "config.epochs = 3"])
 def test_a_parameter_cell_gives_each_name_one_plain_value(line):
-    assert parameters._assigned("# Parameters\nepochs: int = 3\nseed = 1") == {"epochs": 3, "seed": 1}
-    with pytest.raises(InputError, match="^notebook parameters: '.*' does not give one name a plain"):
+    assert parameters._assigned("# Parameters\nepochs: int = 3\nseed = 1") == {
+        "epochs": 3, "seed": 1}
+    with pytest.raises(InputError, match="^notebook parameters: '.*' does not give one name"):
         parameters._assigned(f"# Parameters\n{line}")
 
 

@@ -39,7 +39,8 @@ def test_files_that_threads_write_at_once_are_for_whom_the_umask_says(tmp_path):
     finally:
         sys.setswitchinterval(switch)
         after = os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640} and after == 0o027
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+    assert after == 0o027
 
 
 def test_a_cache_is_as_good_as_none_whatever_byte_of_its_header_is_damaged(tmp_path):

@@ -162,7 +162,7 @@ def test_bad_input():
         measure(maps, masks[:1])
     with pytest.raises(ValueError, match=r"\[2, 2, 3\] maps, masks and areas"):
         measure(maps, masks, np.ones((3, 4, 4), bool))
-    with pytest.raises(ValueError, match=r"a map \(4, 4\) and its mask \(4, 3\) \(bool\) must both"):
+    with pytest.raises(ValueError, match=r"a map \(4, 4\) and its mask \(4, 3\) \(bool\) must"):
         measure(maps, masks[:, :, :3])
     with pytest.raises(ValueError, match=r"must both be \[H,W\], the mask bool"):
         measure(maps[0], masks[0])

@@ -140,7 +140,7 @@ def test_what_a_score_needs_says_what_it_is_given(own, name):
 def test_a_score_of_reconstructions_where_there_are_none_and_one_that_shows_no_parameters(own):
     file = own(SCORES)
     config = Config(model="contrast", score=f"{file}:of_images", image_size=32, device="cpu")
-    with pytest.raises(InputError, match="which model 'contrast' has none of for a score; give one of maps"):
+    with pytest.raises(InputError, match="'contrast' has none of for a score; give one of maps"):
         registry.build(config)
     detector = fit(dataclasses.replace(config, score=f"{file}:unseen"), IMAGES)
     with pytest.raises(InputError, match=":unseen: call failed with TypeError"):

@@ -203,7 +203,8 @@ def test_a_fit_that_raises_is_told_with_file_and_line(own, course_root, tmp_path
 
 
 @pytest.mark.parametrize(("history", "sentence"), [
-    ("None", ""), ("np.zeros((0, 2))", ""), ("3", r"history failed with TypeError: 'int' object is not iterable"),
+    ("None", ""), ("np.zeros((0, 2))", ""),
+    ("3", r"history failed with TypeError: 'int' object is not iterable"),
     ("{'loss': [1]}", "row 1 of its history is 'loss'; give a dict with a loss"),
     ("np.zeros((9, 9, 9))", r"row 1 of its history is array\(\[\[0., 0., .{1,100}; give a dict")])
 def test_a_history_that_is_none_is_no_history_or_told(own, history, sentence):

@@ -1,4 +1,5 @@
-"""What lies in the project's folder: a user's own files beside the study's are no obstacle, or named."""
+"""What lies in the project's folder: a user's own files beside the study's are no obstacle, or
+named."""
 import nbformat
 import pytest
 

@@ -33,7 +33,8 @@ def test_the_list_can_be_given_as_exclude(course_root, tmp_path):
 
 def test_a_category_may_begin_with_what_begins_a_comment(course_root, tmp_path):
     (course_root / "nut").rename(course_root / "#1")
-    written = suspects.write_list(FOUND.assign(path=FOUND["path"].str.replace("nut", "#1")), tmp_path)
+    found = FOUND.assign(path=FOUND["path"].str.replace("nut", "#1"))
+    written = suspects.write_list(found, tmp_path)
     category = layout.open_category(course_root, "#1", Config(exclude=written).excluded)
     assert [path.name for path in category.excluded] == ["003.png", "005.png"]
 

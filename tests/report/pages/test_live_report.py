@@ -47,7 +47,7 @@ def test_the_first_page_lists_the_steps_links_what_is_done_and_reloads(steps, tm
     run = bs4.BeautifulSoup((tmp_path / first.a["href"]).read_text(encoding="utf-8"), "html.parser")
     assert "remembered" in run.text and not run.select("meta[http-equiv=refresh]")
     assert "index.html" in caplog.text and "no page" not in caplog.text
-    assert LiveReport(tmp_path, "").language == "zh"  # of the last report, even if it was broken off
+    assert LiveReport(tmp_path, "").language == "zh"  # of the last, even if broken off
 
 
 def test_a_folder_may_be_given_from_here(steps, tmp_path, monkeypatch, caplog):
