@@ -23,13 +23,15 @@ from adlib.data.frame import Frame
 from adlib.data.part import ImageSet
 from adlib.evaluation.conditions import Conditions
 from adlib.models import anomaly_maps, backbone
-from adlib.models.fast.device import CHUNK, spread
+from adlib.models.fast.device import CHUNK, CPU, spread
+from adlib.models.fast.nearest import Nearest
 from adlib.models.foreign import FEWEST, Foreign
 
 SIDE, GRID = 256, 16  # pixels a side that are looked at; cells a side that are compared
 # Of so many pictures a cell is compared with each. The nearest counts, and the third nearest: of
 # those that show one defect two do not vouch for each other.
 AMONG, SUPPORT = 200, (1, 3)
+BLOCK = 16  # pictures that are compared with as many at a time
 FAR, FARTHER = 3.0, 3.5  # deviations of most pictures, of patches and of a whole picture
 REASONS = ("copy", "anomalous", "unlike", "blurred")  # the first that holds is given
 LEFT_OUT = "anomalous", "unlike"  # reasons for which `robust` leaves a picture out
@@ -101,22 +103,26 @@ def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
         for chunk in images.split(CHUNK)]).flatten(2).mT  # (N, cells, channels)
     others = torch.linspace(0, len(cells) - 1, min(len(cells), AMONG)).round().long()
     patches = cells[others].float()
-    centre = patches.mean(dim=(0, 1))  # about which least is lost by rounding
-    patches -= centre
-    flat, squares = patches.flatten(0, 1), patches.square().sum(dim=2).flatten()
+    searches = [Nearest(some.flatten(0, 1), CPU, exact=False) for some in patches.split(BLOCK)]
     thing = siblings.groups(images)  # what shows one and the same thing is damaged alike
 
     def look(i: int) -> torch.Tensor:
-        own = cells[i].float() - centre
-        values = torch.addmm(squares, own, flat.T, alpha=-2).view(len(own), *patches.shape[:2])
-        nearest = values.amin(dim=2)
-        nearest[:, thing[others] == thing[i]] = torch.inf
+        own, cell, squares = cells[i:i + BLOCK].float().flatten(0, 1), [], []
+        for search in searches:  # of each other picture the nearest cell to each own one
+            found = search.squares(own).numpy().reshape(len(own), -1, GRID * GRID)
+            cell.append(found.argmin(axis=2))
+            squares.append(np.take_along_axis(found, cell[-1][..., None], axis=2)[..., 0]
+                           + (own - search.centre).square().sum(dim=1).numpy()[:, None])
+        cell, squares = (torch.from_numpy(np.concatenate(each, axis=1)) for each in (cell, squares))
+        of = thing[i:i + BLOCK].repeat_interleave(GRID * GRID)
+        squares[of[:, None] == thing[others]] = torch.inf
         every, pictures = torch.arange(len(own)), [
-            nearest.kthvalue(k, dim=1).indices for k in SUPPORT]
-        return torch.stack([(own - patches[one, values[every, one].argmin(dim=1)]).norm(dim=1)
+            squares.kthvalue(k, dim=1).indices for k in SUPPORT]
+        return torch.stack([(own - patches[one, cell[every, one]]).norm(dim=1)
                             for one in pictures])
 
-    maps = torch.stack(spread(look, range(len(cells))), dim=1).view(len(SUPPORT), -1, GRID, GRID)
+    maps = torch.cat(spread(look, range(0, len(cells), BLOCK)), dim=1)
+    maps = maps.view(len(SUPPORT), -1, GRID, GRID)
     return np.stack([anomaly_maps.reduce(anomaly_maps.smooth(some.numpy()), "top1")
                      for some in maps]).astype(float)
 

@@ -61,6 +61,10 @@ def recalibrate(folder: Path, pictures: typing.Sequence[Source], out: Path) -> i
         scores.append(float(run.scores(picture.given[None])[0]))
         if not math.isfinite(scores[-1]):
             raise InputError(f"{source.path} has the score {scores[-1]}; take it out")
+    if (different := len({one.numpy().tobytes() for one in wholes})) < least:
+        raise InputError(f"only {different} of these {len(pictures)} pictures differ, which cannot "
+                         f"support a false-positive rate of {run.config.target_fpr:g}; give "
+                         f"{least} or more")
     images, unlike, values = torch.stack(wholes), run.decision.foreign, np.array(scores)
     before = run.threshold
     if (refused := int(before.exceeded(values).sum())) > run.config.target_fpr * len(values):

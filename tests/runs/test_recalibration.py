@@ -83,6 +83,16 @@ def test_pictures_that_the_run_has_learned_from_do_not_calibrate(run, tmp_path):
     recalibration.recalibrate(run, [*learned, *taken], tmp_path / "out")
 
 
+def test_copies_of_one_picture_do_not_calibrate(run, tmp_path):
+    _pictures(tmp_path / "now", range(18))
+    for copy in range(3):
+        shutil.copy(tmp_path / "now" / "000.png", tmp_path / "now" / f"again{copy}.png")
+    with pytest.raises(InputError, match="only 18 of these 21 pictures differ, .* give 19 or more"):
+        recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]), tmp_path / "out")
+    _pictures(tmp_path / "now", [18])
+    recalibration.recalibrate(run, predictions.sources([tmp_path / "now"]), tmp_path / "out")
+
+
 def test_too_few_pictures_and_an_unreadable_one_are_named(run, tmp_path):
     _pictures(tmp_path / "now", range(18))
     with pytest.raises(InputError, match="18 pictures cannot support .* 0.05; give 19 or more"):

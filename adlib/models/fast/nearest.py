@@ -57,12 +57,7 @@ class Nearest:
     def __call__(self, cells: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
         """float32 [P,C] -> int64 [P], places in the bank, but for those that are barred: int64, for
         all of them, or bool [P,M]."""
-        away = cells - self.centre
-        added = cells.new_ones(len(cells), self.products.shape[1] - cells.shape[1])
-        if self.settles:  # each value is at most what it would be unrounded
-            error = added[:, 2] = ERROR * away.norm(dim=1)
-        with rounded_products(self.rounded):
-            values = torch.cat([away, added], dim=1).to(self.device) @ self.products.T
+        values, error = self._values(cells)
         if barred is not None and barred.dtype == torch.bool:  # that takes as long as half a search
             values = values.masked_fill(barred.to(self.device), torch.inf)
         elif barred is not None:
@@ -77,6 +72,21 @@ class Nearest:
         asked = values.numpy() <= most.numpy()[:, None]
         asked[np.arange(len(asked)), nearest] = True  # of a cell that is no number, too
         return self._nearest_of(cells, asked)
+
+    def squares(self, cells: torch.Tensor) -> torch.Tensor:
+        """float32 [P,C] -> [P,M], how far each patch lies from each cell: the square, but for a
+        constant of each cell. Rounded, where products are."""
+        return self._values(cells)[0]
+
+    def _values(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The part in brackets, and where it settles what that may be off by: [P], of a patch of
+        size 1."""
+        away, error = cells - self.centre, None
+        added = cells.new_ones(len(cells), self.products.shape[1] - cells.shape[1])
+        if self.settles:  # each value is at most what it would be unrounded
+            error = added[:, 2] = ERROR * away.norm(dim=1)
+        with rounded_products(self.rounded):
+            return torch.cat([away, added], dim=1).to(self.device) @ self.products.T, error
 
     def _nearest_of(self, cells: torch.Tensor, asked: np.ndarray) -> torch.Tensor:
         """The nearest of those patches that are asked, bool [P,M]: one or two of thousands."""
