@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import json
 import math
+import re
 import sys
 import traceback
 import types
@@ -120,10 +121,11 @@ class OwnDetector(Detector):
             maps = self.subject.anomaly_maps(images)
         if not isinstance(maps, dict):
             maps = {"map": maps}
-        wrong = [name for name in maps if "." in str(name) or str(name) in ("", "sum")]
+        wrong = [name for name in maps if not re.fullmatch(r"[\w-]+", str(name)) or name == "sum"]
         if wrong or not maps:
             raise InputError(f"{self._gave} {f'a map named {wrong[0]!r}' if wrong else 'no map'}; "
-                             "give one map or several by names without a dot, none named 'sum'")
+                             "give one map or several by names of letters, digits, - and _, none "
+                             "named 'sum'")
         return {str(name): self._checked(str(name), values, len(images))
                 for name, values in maps.items()}
 
@@ -132,8 +134,11 @@ class OwnDetector(Detector):
             return {}
         with _one_sentence(self.where, "state"):
             state = self.subject.state()
-            return {str(name): torch.as_tensor(value).detach().cpu()
-                    for name, value in state.items()}
+            values = {str(name): torch.as_tensor(value).detach().cpu()
+                      for name, value in state.items()}
+            # NumPy, whose arrays `load` is given, has no bf16
+            return {name: value.float() if value.dtype == torch.bfloat16 else value
+                    for name, value in values.items()}
 
     def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         if state:

@@ -160,9 +160,10 @@ def returning(what):
     (lambda maps: "map", "gave str for 'map'; give a tensor or array"),
     (lambda maps: None, "gave NoneType for 'map'; give a tensor or array"),
     (lambda maps: {}, "gave no map"), (lambda maps: {"sum": maps}, "gave a map named 'sum'; give"),
-    (lambda maps: {"layer.1": maps}, "gave a map named 'layer.1'; give one map or several")],
+    (lambda maps: {"layer.1": maps}, "gave a map named 'layer.1'; give one map or several"),
+    (lambda maps: {"a:b": maps}, "gave a map named 'a:b'; give one map or several")],
     ids=["channels", "images", "scores", "empty", "of two", "nan", "inf", "text", "nothing",
-         "no map", "sum", "dot"])
+         "no map", "sum", "dot", "colon"])
 def test_maps_that_are_none_are_one_sentence(what, sentence):
     with pytest.raises(InputError, match=sentence) as caught:
         returning(what).fit(IMAGES).anomaly_maps(IMAGES)
@@ -313,6 +314,17 @@ def test_state_and_load_that_raise_are_one_sentence(own, course_root, tmp_path):
         detector.state_dict()
     with pytest.raises(InputError, match="load failed with KeyError"):
         load_state(detector, {"_extra_state": {"mean": torch.ones(1)}})
+
+
+def test_a_state_in_bf16_is_given_back_as_float32(own, course_root, tmp_path):
+    model = own(MEAN_IMAGE + """
+    def state(self): return {"mean": self.mean.bfloat16()}
+    def load(self, state): self.mean = __import__("torch").from_numpy(state["mean"])
+""") + ":MeanImage"
+    detector = registry.build(configured(course_root, tmp_path, model=model)).fit(IMAGES)
+    again = registry.build(configured(course_root, tmp_path, model=model))
+    load_state(again, detector.state_dict())
+    assert torch.equal(again.subject.mean, detector.subject.mean.bfloat16().float())
 
 
 def test_a_state_dict_of_buffers_that_fitting_makes_is_loaded():
