@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
 import adlib
@@ -163,15 +164,21 @@ def test_parameter_cells_follow_config(path):
     assert "reports" in names
 
 
-def test_a_default_of_a_notebook_is_configs_but_where_its_question_asks_for_another():
-    of_their_own = {"name", "model", "weights_fallback", "ssim_weight", "lr", "image_size",
-                    "epochs", "batch_size"}
+def test_a_notebook_as_it_stands_is_the_configuration_that_it_is_named_after():
+    def configured(name):
+        path = ROOT / "params" / "configurations" / f"{name}.yaml"
+        return Config.from_mapping(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+
     for path in NOTEBOOKS:
         (cell,) = (cell for cell in cells(path, "code") if cell["id"] == "parameters")
-        for line in source(cell).splitlines()[1:]:
-            name, value = re.match(r"(\w+): \w+ = (.+?)  # ", line).groups()
-            default = Config.__dataclass_fields__[name].default
-            assert name in of_their_own or ast.literal_eval(value) == default, (path.stem, line)
+        given = {name: ast.literal_eval(value) for name, value in re.findall(
+            r"^(\w+): \w+ = (.+?)  # ", source(cell), re.M)}
+        expected = vars(configured(given["name"]) if given.get("name") else Config())
+        if path.stem == "04_feature_space":  # of what it shows only these are trained so
+            trained = vars(configured("to_features"))
+            expected |= {name: trained[name] for name in ("epochs", "batch_size", "lr")}
+        expected |= {"weights_fallback": True}  # whoever opens one without a network is told
+        assert given == {name: expected[name] for name in given}, path.stem
 
 
 def test_parameter_cells_hold_what_is_used():
