@@ -91,7 +91,7 @@ class Config:
     # for classifier and fused: the synthetic anomalies they are shown
     kinds: str = "cutpaste,perlin,scratch,structural"
     target_fpr: float = 0.05  # share of good parts that may be called anomalous; sets the threshold
-    # share of the good training images kept apart to steer the learning rate; 0 keeps none
+    # share of good training images kept apart: choices and the threshold rest on them; 0 keeps none
     held_out: float = 0.1
     seed: int = 0  # of the initial weights, the split and the order of the images
     # auto (float32; bf16 to train networks and for tiles, where it is native) | float32 | bf16
