@@ -8,7 +8,7 @@ import shlex
 import typing
 from pathlib import Path
 
-from adlib.config import project_root
+from adlib.config import project_root, study_root
 from adlib.runs import run_folder
 
 
@@ -22,18 +22,23 @@ def hidden(reports: Path, table: typing.Any, commands: typing.Iterable[str]) -> 
         given = [kept.get("data_root"), params.get("data_root"), params.get("reports")]
         folders += [Path(path) for path in given if path]
         weights += [Path(params["weights"])] if "/" in str(params.get("weights")) else []
-    for command in commands:  # of a grid of one's own
+    return shown(commands, folders, weights)
+
+
+def shown(commands: typing.Iterable[str], folders: typing.Iterable[Path] = (),
+          weights: typing.Iterable[Path] = ()) -> dict[str, str]:
+    """`hidden` of commands and some folders. A file of weights elsewhere gets a path to be filled
+    in: its name alone would look like one that can be given. A configuration that adlib brings is
+    found by its place in the study from any folder (`runs.grid.read`)."""
+    folders, weights = [*folders], [*weights]
+    for command in commands:
         folders += (words := list(map(Path, shlex.split(command))))
         weights += [file for given, file in itertools.pairwise(words) if given.name == "--weights"]
-    return shown(folders, weights)
-
-
-def shown(folders: typing.Iterable[Path], weights: typing.Iterable[Path] = ()) -> dict[str, str]:
-    """`hidden` of some folders. A file of weights elsewhere gets a path to be filled in: its name
-    alone would look like one that can be given."""
-    root = project_root()
+    root, study = project_root(), study_root()
     names = {Path.home(): "~", root: root.name} | {
-        path: path.relative_to(root).as_posix() if root in path.parents else before + path.name
+        path: path.relative_to(root).as_posix() if root in path.parents
+        else path.relative_to(study).as_posix() if study / "params" in path.parents
+        else before + path.name
         for before, some in (("", folders), ("path/to/", weights)) for path in some}
     return {str(folder): name for folder, name in names.items()
             if folder.is_absolute() and folder.name}

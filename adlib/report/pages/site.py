@@ -328,7 +328,7 @@ def standalone_page(folder: Path, heading: Text, sections: typing.Sequence[Part]
     page = shared(language or "en") | {
         "notebook": folder / "notebook.ipynb", "stem": "", "cells": cells, "chinese": other,
         "heading": heading, "title": heading, "synthetic": synthetic, "mvtec": mvtec,
-        "command": shlex.join(command), "hidden": machine_paths.shown(map(Path, command))}
+        "command": shlex.join(command), "hidden": machine_paths.shown([shlex.join(command)])}
     write(page, {}, home or folder)
     return folder / "index.html"
 
