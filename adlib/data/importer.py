@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import typing
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -27,6 +27,7 @@ class Plan:
 
     copies: dict[str, Path]  # path inside the category -> source
     left_out: list[str]
+    folders: dict[str, int]  # good pictures by folder in theirs ("" = itself), few first
 
     def sources(self, split: str) -> list[Path]:
         """The pictures that go to a split, such as "train/"."""
@@ -69,7 +70,9 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
     copies = {f"{'test' if i in tested else 'train'}/good/{names[path]}": path
               for i, path in enumerate(good_paths)}
     copies |= _place_bad(bad, masks, good_paths, left_out)
-    return Plan(copies, [untrusted.sanitized(f"{path} {why}") for path, why in left_out.items()])
+    folders = Counter("".join(path.relative_to(good).parts[:-1][:1]) for path in good_paths)
+    return Plan(copies, [untrusted.sanitized(f"{path} {why}") for path, why in left_out.items()],
+                dict(sorted(folders.items(), key=lambda entry: (entry[1], entry[0]))))
 
 
 def _place_bad(bad: Path | None, masks: Path | None, good_paths: list[Path],
@@ -157,11 +160,16 @@ def create(root: Path, name: str, planned: Plan) -> bool:
 
 
 def describe(planned: Plan) -> str:
-    """The split in a sentence."""
+    """The split, and the folders that are taken for good ones: a folder of bad parts among them
+    would be learned from as well."""
     bad = planned.count("test/") - planned.count("test/good/")
+    folders = [untrusted.sanitized(f"{name or 'the folder itself'} ({n})")
+               for name, n in planned.folders.items()]
     masked = f", {bad} bad ones ({planned.count('ground_truth/')} with a mask)" if bad else ""
     return (f"{planned.count('train/')} good pictures to learn from, {planned.count('test/good/')} "
-            f"good ones to test with{masked}.")
+            f"good ones to test with{masked}."
+            + (f" Pictures of all these folders count as good: {layout.some(folders)}."
+               if len(folders) > 1 else ""))
 
 
 def missing(planned: Plan, least: int) -> int:
@@ -204,7 +212,8 @@ def _readable(paths: list[Path], left_out: dict[Path, str],
             decoded.append(path)
     for path, digest in files.content_hashes(decoded).items():
         if digest in seen:
-            left_out[path] = f"is a copy of {seen[digest]}"
+            left_out[path] = ("is one of the good pictures" if path == seen[digest] else
+                              f"is a copy of {seen[digest]}")
             continue
         seen[digest] = path
         readable.append(path)

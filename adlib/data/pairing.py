@@ -8,6 +8,9 @@ from pathlib import Path, PurePosixPath
 from adlib.config import InputError
 
 FOLDERS = {"masks", "gt", "ground_truth"}  # never a defect; nor is "mask" a batch of one
+# What people and published sets call the folders of bad and of good parts.
+BAD = {"bad", "ng", "nok", "ko", "anomaly", "anomalous", "defect", "defects", "defective"}
+GOOD = {"good", "ok", "normal"}
 _TWO_MASKS = "{} and {} are masks of one picture; remove one of them"
 Places = typing.Mapping[Path, tuple[str, ...]]  # a file: its path in the folder that is mirrored
 
@@ -44,7 +47,7 @@ def check_good(pictures: Places) -> None:
     """Raises InputError for masks and bad parts among the pictures of good ones, by their folders.
     """
     for path, place in pictures.items():
-        if {"bad", *FOLDERS} & {*map(folded, place[:-1])}:
+        if (BAD | FOLDERS) & {*map(folded, place[:-1])}:
             raise InputError(f"{path.parent} lies in the folder of good pictures; move it out of "
                              "there, or give the good ones alone")
 
@@ -58,9 +61,9 @@ def check_defective(pictures: Places) -> None:
         if FOLDERS & {*folders} or "mask" in folders[1:]:
             raise InputError(f"{path.parent} is a folder of masks among the pictures; move it to "
                              "ground_truth, beside test")
-        if "good" in folders:
-            raise InputError(f"{path.parent} calls pictures good that lie in the folder of a "
-                             "defect; move them to the good ones")
+        if GOOD & {*folders}:
+            raise InputError(f"{path.parent} calls pictures good that count as a defect there; "
+                             "move them to the good ones")
         if (other := by_stem.setdefault(_stem(place).removesuffix("_mask"), path)) is not path:
             near = path.name if path.parent == other.parent else path
             raise InputError(f"{other} and {near} are two pictures of one name, by which "

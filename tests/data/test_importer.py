@@ -29,7 +29,19 @@ def test_one_in_five_good_pictures_is_tested_and_all_keep_their_names(photos):
     assert {target.rsplit("/", 1)[1]
             for target in made.copies} == {f"shift {i % 2}_IMG {i // 2}.png"
                                            for i in range(12)}
-    assert importer.describe(made) == "10 good pictures to learn from, 2 good ones to test with."
+    assert importer.describe(made) == (
+        "10 good pictures to learn from, 2 good ones to test with. Pictures of all these folders "
+        "count as good: shift 0 (6), shift 1 (6).")
+
+
+def test_folders_are_told_where_pictures_lie_in_more_than_one_place(photos):
+    """Nobody knows what a folder of bad parts is called in every language."""
+    flat = photos / "shift 0"
+    assert importer.describe(importer.plan(flat)) == (
+        "6 good pictures to learn from, 0 good ones to test with.")
+    picture(flat / "schlecht" / "a" / "1.png", 99)
+    assert importer.describe(importer.plan(flat)).endswith(
+        " count as good: schlecht (1), the folder itself (6).")
 
 
 def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_path):
@@ -39,7 +51,7 @@ def test_it_becomes_a_category_of_the_study_with_defects_and_masks(photos, tmp_p
         (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "masks" / name)
     made = importer.plan(photos, tmp_path / "bad", tmp_path / "masks")
-    assert importer.describe(made).endswith("2 good ones to test with, 5 bad ones (2 with a mask).")
+    assert "2 good ones to test with, 5 bad ones (2 with a mask)." in importer.describe(made)
     assert importer.create(tmp_path / "data", "my-part", made)
     category = layout.open_category(tmp_path / "data", "my-part")
     labels = layout.read_labels(category)
@@ -69,7 +81,10 @@ def test_a_pipe_is_left_out_by_name_and_waited_for_by_nobody(photos, tmp_path):
 @pytest.mark.parametrize(("folder", "words"), [
     ("good/Bad/1", "good/Bad/1 lies in the folder of good pictures"),
     ("good/masks", "good/masks lies in the folder of good pictures"),
-    ("bad/Good", "bad/Good calls pictures good that lie in the folder of a defect")])
+    ("good/NG", "good/NG lies in the folder of good pictures"),  # a folder a class
+    ("good/Images/Anomaly", "good/Images/Anomaly lies in the folder of good pictures"),
+    ("bad/Good", "bad/Good calls pictures good that count as a defect there"),
+    ("bad/Normal", "bad/Normal calls pictures good that count as a defect there")])
 def test_pictures_that_folders_call_good_and_bad_are_taken_for_neither(photos, tmp_path, folder,
                                                                       words):
     """Such as `--good photos` or `--bad test`, where both kinds lie below."""
@@ -106,6 +121,8 @@ def test_what_cannot_be_used_is_left_out_and_said(photos, tmp_path):
     picture(tmp_path / "bad" / "real.png", 99)
     made = importer.plan(photos, tmp_path / "bad")
     assert len(made.copies) == 13 and len(made.left_out) == 3
+    within = importer.plan(photos / "shift 0", photos).left_out
+    assert sum(words.endswith("is one of the good pictures") for words in within) == 6
     for reason, words in zip(
             made.left_out,
         ("broken.jpg cannot be read", "twice.png is a copy of", "same.png is a copy of"),

@@ -238,6 +238,8 @@ def test_a_layout_that_nearly_fits_is_told(tmp_path, make, words):
 
 @pytest.mark.parametrize(("folder", "words"), [
     ("test/batch1/Good", "test/batch1/Good calls pictures good"),
+    ("test/OK", "test/OK calls pictures good that count as a defect there"),
+    ("train/good/NOK", "train/good/NOK lies in the folder of good pictures"),
     ("train/good/day1/bad", "train/good/day1/bad lies in the folder of good pictures")])
 def test_folders_that_call_the_same_pictures_good_and_bad_are_an_error(mvtec_root, folder, words):
     picture(mvtec_root / "nut" / folder / "1.png", 1)
