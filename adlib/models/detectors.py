@@ -207,8 +207,8 @@ class Memory(nn.Module):
 
 
 class SyntheticAnomalyClassifier(nn.Module):
-    """A two-layer perceptron that tells cells of synthetic anomalies from good ones by how far they
-    are from the memory in each channel; the map is its logit.
+    """A perceptron with two hidden layers that tells cells of synthetic anomalies from good ones by
+    how far they are from the memory in each channel; the map is its logit.
 
     What it looks at is the size of each channel's difference to the nearest good cell. It learns
     which channels' differences mean damage, where the memory's distance weighs all alike. Looking

@@ -1,7 +1,7 @@
 """Convolutions that train faster in bf16 on a CPU; everything else about them is torch's.
 
 oneDNN computes the gradient of a convolution's weights at a third to two thirds of the speed of the
-passes beside it, and in a layout that is then turned round, number by number (docs/performance.md).
+passes beside it, and in a layout that is then turned round, number by number.
 The same gradient is one matrix product: the pixels of the smaller side times the windows of the
 larger one. A training step takes a fifth less time. In float32 oneDNN's own way is the faster one.
 """

@@ -8,14 +8,13 @@ import torch
 
 # of the quintic iteration: steepest at 0 among those that end near 1 (Jordan et al.)
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# measured (docs/performance.md): 3 leave a higher loss; Jordan's 5 suit larger batches, and blew up
-# in bfloat16
+# measured: 3 leave a higher loss; Jordan's 5 suit larger batches, and blew up in bfloat16
 STEPS = 4
 # root mean square of an update, so that one learning rate serves both kinds (Liu et al.)
 AS_LARGE_AS_ADAMS = 0.2
 LEAST = 32  # channels on both sides: a narrower convolution is no matrix worth it, and Adam's
 # channels made orthogonal to each other: a taller weight in parts takes less time and learns as
-# well (docs/performance.md)
+# well
 TOGETHER = 128
 
 
