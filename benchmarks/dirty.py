@@ -95,7 +95,8 @@ def _fitted(config: Config) -> dict[str, typing.Any]:
 
 def main() -> None:
     parser = common.of_categories(__doc__)
-    parser.add_argument("--fit", nargs="*", type=float, default=[], help="shares to fit `fused` at")
+    parser.add_argument("--fit", action="append", type=float, default=[],
+                        help="a share to fit `fused` at; may be given more than once")
     given = parser.parse_args()
     for path in given.categories:
         source = layout.open_category(path.parent, path.name)
