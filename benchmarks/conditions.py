@@ -58,7 +58,7 @@ def measure(root: str, category: str, streams: int) -> dict[str, typing.Any]:
                                   "false": sum(c is not None for c in false)}
     if (labels == 1).any():
         bad = usual.measure(part.test.tensor[torch.from_numpy(labels == 1)])
-        row["false, 5 % defects"] = sum(
+        row["false, 5% defects"] = sum(
             replay(calibration, good, seed, others=bad, every=DEFECTIVE) is not None
             for seed in seeds)
     if (labels == 0).any():

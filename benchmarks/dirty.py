@@ -3,10 +3,10 @@ does it cost where it is not? Real defective pictures are put among the good one
 
     python -m benchmarks.dirty --weights FILE [--fit 0.1] ROOT/CATEGORY [ROOT/CATEGORY ...]
 
-A row a category and share of defective pictures (0, 2, 5, 10, 20 % of the good ones, at least
+A row a category and share of defective pictures (0, 2, 5, 10, 20% of the good ones, at least
 one): `listed`, how many of them are in the list of suspects; `good listed`, how many of the good
 ones are, copies aside. With --fit these shares alone, and also the AUROC of `fused` and the false
-alarms among good test pictures at the 5 % asked: fitted on the dirty folder, on what the list
+alarms among good test pictures at the 5% asked: fitted on the dirty folder, on what the list
 leaves, on the dirty folder with `robust`, and on the clean folder; and how many bad and good ones
 `robust` left out.
 The defective pictures are train/bad and every other one of the test's; the rest of the test is what

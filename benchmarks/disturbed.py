@@ -9,7 +9,7 @@ strength 3:
     python -m benchmarks.disturbed --weights FILE --out FILE.csv ROOT/CATEGORY [ROOT/CATEGORY ...]
 
 A row a category, disturbance and way: `alarms` of `good` (anomalous or foreign), `found` of `bad`,
-and of these by the score alone. At the end the categories together, with 95 % intervals. Labels are
+and of these by the score alone. At the end the categories together, with 95% intervals. Labels are
 read when everything is decided.
 """
 from __future__ import annotations
