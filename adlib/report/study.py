@@ -261,7 +261,7 @@ class Study:
         runs = [(first, run_folder.manifest(self.reports / first["folder"]), some)
                 for _, some in comparison.finished(self.table) for first in [some.iloc[0]]]
         return render("results.md.j2", study=self, sections=sections, runs=runs, answers=answers,
-                      tables=tables, notes=matrix.notes(self.rows), label=comparison.label)
+                      tables=tables, label=comparison.label)
 
     def _how_to_ask(self, name: str) -> Text:
         grid = f"params/grids/{RUN_BY[name]}.yaml"
