@@ -34,7 +34,7 @@ LIVE_S, PLAIN_S = 0.5, 30.0  # how often progress is shown: on a terminal, elsew
 LOG_LINES = 10  # of a failed task's log, repeated on the screen
 WIDTH = 100  # columns of the closing table
 REASONS = {"absent": "the part is absent or covered", "unlike": "it does not look like the part"}
-NO_AUROC = {"no_labels": "the test images have no labels",
+NO_AUROC = {"no_labels": "there are no labelled test images",
             "no_good": "the test set has no good image",
             "no_anomalous": "the test set has no anomalous image"}
 CELL = 20  # of them are one category's: an AUROC with its interval and star

@@ -78,7 +78,7 @@ def test_the_closing_table_fits_100_columns_however_many_categories():
 
 
 @pytest.mark.parametrize(("why", "said_of_it"), [
-    ("no_labels", "no AUROC: the test images have no labels"),
+    ("no_labels", "no AUROC: there are no labelled test images"),
     ("no_good", "no AUROC: the test set has no good image"),
     ("no_anomalous", "no AUROC: the test set has no anomalous image")])
 def test_a_run_without_an_auroc_says_which_images_are_missing(running, said, why, said_of_it):
