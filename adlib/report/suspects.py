@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.data import files, layout
-from adlib.data.part import ImageSet, Part
+from adlib.data import files, images, layout, reading
+from adlib.data.part import Part
 from adlib.evaluation import suspects
 from adlib.report import comparison
 from adlib.report.display import components
@@ -16,7 +17,7 @@ from adlib.report.pages import site
 from adlib.report.words.i18n import Text, join, named, t
 
 LIST = "suspects.txt"
-MOST, SIDE = 60, 144  # pictures shown; pixels a side of each
+MOST, SIDE = 60, 144  # pictures shown; how high, and half as wide, one is at the most
 HEAD = ("# {n} of {of} good training pictures that may not be good, the most suspect first.\n"
         "# Delete the lines of those that are good, and give this file as `exclude`.\n")
 
@@ -84,13 +85,22 @@ def gallery(found: pd.DataFrame, category: layout.Category, caption: str = "susp
     chosen = _chosen(found).head(MOST)
     if chosen.empty:
         return Markup("")
-    shown = ImageSet(category, tuple(category.root / path for path in chosen["path"]), SIDE).tensor
-    strips = [components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()}, row.path,
-                               join([Text(row.path.rpartition("/")[2], row.path.rpartition("/")[2]),
-                                     _why(row)], ": "))
-              for row, picture in zip(chosen.itertuples(), shown, strict=True)]
+    grey_range = images.grey_range(category.train)
+    paths = [category.root / path for path in chosen["path"]]
+    shown = files.in_threads(lambda path: _small(path, grey_range), paths)
+    strips = [components.strip({t("data.image"): picture}, row.path,
+                               join([Text(path.name, path.name), _why(row)], ": "))
+              for row, path, picture in zip(chosen.itertuples(), paths, shown, strict=True)]
     return components.figure(components.flow(strips), "suspect-pictures",
                              t(caption, n=len(strips)), data)
+
+
+def _small(path: Path, grey_range: reading.GreyRange | None) -> np.ndarray:
+    """A picture in its own shape, uint8 [h,w,3]: nobody judges a long part squeezed to a square."""
+    with files.saying(f"{path} cannot be read"):
+        picture, _ = reading.upright(path, 2 * SIDE, grey_range)
+    picture.thumbnail((2 * SIDE, SIDE))
+    return np.asarray(picture)
 
 
 def _why(row: object) -> Text:

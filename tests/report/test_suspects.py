@@ -2,6 +2,7 @@
 import bs4
 import pandas as pd
 import pytest
+from PIL import Image
 
 from adlib.config import Config, InputError
 from adlib.data import layout
@@ -29,6 +30,17 @@ def test_the_list_can_be_given_as_exclude(course_root, tmp_path):
     assert 'href="suspects.txt"' in page  # written before it
     assert page.count("<img") == 2 and "nearly a copy of 001.png" in page
     assert "(4.2 deviations)" in page and "可疑图像" in page
+
+
+def test_a_suspect_picture_is_shown_in_its_own_shape(course_root):
+    """As a camera's EXIF tag turns it: 3000 pixels by 400 squeezed to a square show nothing."""
+    long = course_root / "nut" / "train" / "good" / "003.png"
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (400, 3000)).save(long, exif=exif)
+    shown = suspects.gallery(FOUND, layout.open_category(course_root, "nut"))
+    first = bs4.BeautifulSoup(shown, "html.parser").select_one("img")
+    assert (first["width"], first["height"]) == ("288", "38")
 
 
 def test_a_category_may_begin_with_what_begins_a_comment(course_root, tmp_path):
