@@ -44,6 +44,16 @@ def config(folder: Path, weights: str | None, model: str = "fused", **more: typi
                   data_root=str(folder.parent), weights=weights, **more)
 
 
+def labelled(category: layout.Category) -> dict[str, layout.Label]:
+    """The labels of all its test images, by key. Where some have none, nothing can be measured, and
+    the command ends."""
+    labels = layout.read_labels(category)
+    if absent := [path for path in category.test if category.key(path) not in labels]:
+        raise SystemExit(f"{category.root / category.name}: {len(absent)} of {len(category.test)} "
+                         "test images have no label; sort them into test/good and test/<defect>")
+    return labels
+
+
 def decided(part: Part) -> tuple[Detector, Decision]:
     """The part's detector fitted, and what was decided without labels."""
     detector = fit(part.config, part.train, part.held_out)

@@ -36,7 +36,7 @@ SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 def dirty(source: layout.Category, root: Path, share: float) -> tuple[Path, int]:
     """Copy a category with defective pictures among its good ones: its folder, and their number."""
-    labels, order = layout.read_labels(source), np.random.default_rng(0).permutation
+    labels, order = common.labelled(source), np.random.default_rng(0).permutation
     bad = [path for path in source.test if labels[source.key(path)].anomalous]
     bad = [bad[i] for i in order(len(bad))]
     pool, tested = [*source.train_bad, *bad[::2]], bad[1::2]

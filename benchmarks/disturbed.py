@@ -36,8 +36,14 @@ NAMES = ("", *corruptions.CORRUPTIONS)
 COUNTS = ["good", "alarms", "alarms by score", "bad", "found", "found by score"]
 
 
-def disturbed(images: torch.Tensor, name: str) -> torch.Tensor:
-    return corruptions.apply(images, name, corruptions.USUAL) if name else images
+def disturbed(images: torch.Tensor, name: str, seed: int = 0) -> torch.Tensor:
+    """seed: of noise, another one for what calibrates than for what is tested."""
+    return corruptions.apply(images, name, corruptions.USUAL, seed=seed) if name else images
+
+
+def some(indices: np.ndarray) -> np.ndarray:
+    """TESTED of them at the most, evenly: test images come defect by defect."""
+    return indices[np.linspace(0, len(indices) - 1, min(TESTED, len(indices))).astype(int)]
 
 
 def recalibrated(config: Config, images: torch.Tensor, scores: np.ndarray
@@ -50,17 +56,20 @@ def recalibrated(config: Config, images: torch.Tensor, scores: np.ndarray
 
 
 def measure(folder: Path, weights: str) -> typing.Iterator[dict[str, typing.Any]]:
-    n = len(layout.open_category(folder.parent, folder.name).train)
+    category = layout.open_category(folder.parent, folder.name)
+    common.labelled(category)
+    n = len(category.train)
     for way in ("asis", "vary"):
         config = common.config(folder, weights, held_out=PICTURES / n, vary=way == "vary")
         part = open_part(config)
         detector, decision = common.decided(part)
         truth = truth_of(part)
-        tested = np.concatenate([np.flatnonzero(truth == one)[:TESTED] for one in (0, 1)])
+        tested = np.concatenate([some(np.flatnonzero(truth == one)) for one in (0, 1)])
         test, truth = part.test.tensor[torch.from_numpy(tested)], truth[tested]
 
         for name in NAMES:
-            images, held = disturbed(test, name), disturbed(part.held_out.tensor, name)
+            images, held = disturbed(test, name), disturbed(
+                part.held_out.tensor, name, corruptions.CALIBRATING_SEED)
             values = chosen_scores(detector, decision, images)
             ways = {way: (decision.threshold, decision.foreign, decision.foreign_threshold)}
             if way == "asis":

@@ -73,6 +73,7 @@ def measure(config: Config) -> dict[str, typing.Any]:
     fit_seconds, position_share, labels, detectors: {name: scored}}. fit_seconds: the processor's,
     for `fused`, features included where none are kept."""
     part = open_part(config)
+    common.labelled(part.category)
     started = time.process_time()
     best = fit(WithHalves(config), part.train, part.held_out)
     seconds = time.process_time() - started

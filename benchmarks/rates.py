@@ -1,7 +1,8 @@
 """How many good test pictures are refused, as anomalous or as foreign, beside what was asked for
 both together, and how many bad ones? A row a category (`foreign`: good ones called foreign, at any
-rate; `found`: bad ones refused at each rate, of them by the score alone), then those pooled whose
-good test pictures are taken like the training ones (results.taken_otherwise).
+rate; `found`: bad ones refused at each rate, of them by the score alone), then all of them pooled,
+and those whose good test pictures' light and focus are those of the training ones: their scores,
+which a page's warning looks at as well, may not decide by which of them the rate is judged.
 
     python -m benchmarks.rates --weights FILE ROOT/CATEGORY [ROOT/CATEGORY ...]
 
@@ -13,13 +14,15 @@ from __future__ import annotations
 import time
 import typing
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from adlib.config import Config
-from adlib.data.part import open_part
+from adlib.data.part import Part, open_part
+from adlib.evaluation import conditions
 from adlib.evaluation.auroc import holm
-from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.calibration import Decision, calibrate
 from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.results import evaluate, truth_of
 from adlib.models.detector import fit
@@ -42,11 +45,22 @@ def measure(config: Config) -> dict[str, typing.Any]:
              for rate in RATES}
     return {"category": config.category, "calibration": len(threshold.calibration),
             "least": threshold.least_target_fpr, "good": int(good.sum()), "fit_s": round(fitted),
-            "taken otherwise": (results.metrics["conditions"] or {}).get("cause") or "",
+            "taken otherwise": taken_otherwise(decision, part, np.flatnonzero(good)),
+            "warned": (results.metrics["conditions"] or {}).get("cause") or "",
             "foreign": int(unlike[good].sum()), "bad": int(bad.sum()), "found": {
                 rate: (int((above[rate] | unlike)[bad].sum()), int(above[rate][bad].sum()))
                 for rate in RATES},
             **{rate: int((above[rate] | unlike)[good].sum()) for rate in RATES}}
+
+
+def taken_otherwise(decision: Decision, part: Part, good: np.ndarray) -> str:
+    """What has changed on those good test pictures, a value of conditions.CAUSES; "" for nothing.
+    """
+    if decision.conditions is None or not len(good):
+        return ""
+    change = conditions.compare(decision.conditions.calibration, decision.conditions.measure(
+        part.test.select(good).tensor), seed=part.config.seed)
+    return change.cause if change else ""
 
 
 def main() -> None:
@@ -55,15 +69,20 @@ def main() -> None:
         rows.append(measure(common.config(path, given.weights)))
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    alike = table[(table["taken otherwise"] == "") & (table["good"] > 0)]
-    for rate in RATES:
-        hits, n = int(alike[rate].sum()), int(alike["good"].sum())
-        low, high = rate_interval(hits, n)
-        p = [stats.binomtest(k, of, rate, alternative="greater").pvalue
-             for k, of in zip(alike[rate], alike["good"], strict=True)]
-        above = alike["category"][[value < 0.05 for value in holm(p)]] if p else []
-        print(f"{rate:.0%} asked: {hits} of {n}, {hits / max(n, 1):.1%} [{low:.1%}, {high:.1%}]; "
-              f"above: {', '.join(above) or 'none'}")
+    table = table[table["good"] > 0]
+    for name, some in (("all", table), ("alike", table[table["taken otherwise"] == ""])):
+        for rate in RATES:
+            print(f"{name}, {rate:.0%} asked: {pooled(some, rate)}")
+
+
+def pooled(table: pd.DataFrame, rate: float) -> str:
+    hits, n = int(table[rate].sum()), int(table["good"].sum())
+    low, high = rate_interval(hits, n)
+    p = [stats.binomtest(k, of, rate, alternative="greater").pvalue
+         for k, of in zip(table[rate], table["good"], strict=True)]
+    above = table["category"][[value < 0.05 for value in holm(p)]] if p else []
+    return (f"{hits} of {n}, {hits / max(n, 1):.1%} [{low:.1%}, {high:.1%}]; above: "
+            f"{', '.join(above) or 'none'}")
 
 
 if __name__ == "__main__":

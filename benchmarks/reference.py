@@ -28,6 +28,7 @@ from adlib.evaluation.results import truth_of
 from adlib.models import autoencoders, weights
 from adlib.models.fast.device import pick_device
 from adlib.runs import grid
+from benchmarks import common
 
 WORKERS = 2
 
@@ -194,6 +195,7 @@ def main() -> None:
                 (task.config.category, task.config.name) == (given.category, given.config))
     config = dataclasses.replace(full, epochs=given.epochs or full.epochs)
     part, device, folder = open_part(config), pick_device("auto"), Path(given.folder)
+    common.labelled(part.category)
     started = time.perf_counter()  # it trains on as many images as ours
     network, history = fit(Pictures(part.train.paths, config.image_size), config, device)
     trained = time.perf_counter()

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from adlib.config import FITS, Config
+from adlib.data import layout
 from adlib.data.part import Part, open_part, split
 from adlib.evaluation.auroc import auroc, paired_test
 from adlib.evaluation.calibration import calibrate
@@ -39,6 +40,7 @@ from benchmarks import common
 def real(folder: Path, given: argparse.Namespace) -> list[dict[str, typing.Any]]:
     """A row a fit: AUROC, AU-PRO, seconds, and the difference to squeeze with its p-value."""
     rows, scores = [], {}
+    common.labelled(layout.open_category(folder.parent, folder.name))
     choice = decided(config(folder, "auto", given)).fit_choice
     print(json.dumps({"part": folder.name, "auto": choice}), flush=True)
     for how in FITS:

@@ -1,27 +1,33 @@
 """The tables that the benchmarks write, from measurements made by hand."""
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from adlib.config import Config
 from adlib.data.files import read_json, write_json
 from adlib.data.part import open_part
 from adlib.evaluation.calibration import calibrate
+from adlib.evaluation.conditions import Conditions
 from adlib.evaluation.conformal import rate_interval
 from adlib.evaluation.results import write_csv
 from adlib.models import fused
 from adlib.models.detector import fit
 from benchmarks import (
     detection,
+    dirty,
+    disturbed,
     how_many,
     parts,
     peers,
     rates,
     speed,
 )
+from tests.conftest import picture
 
 
 def test_detection_is_where_the_mean_of_the_seeds_stays(tmp_path):
@@ -174,6 +180,49 @@ def test_rates_are_pooled_over_parts_taken_alike(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rates", "--weights", "none", "x/nut", "x/zip", "x/dim"])
     rates.main()
     asked = [line for line in capsys.readouterr().out.splitlines() if " asked: " in line]
-    assert [line.split("; ")[1] for line in asked] == ["above: none", "above: nut", "above: none"]
+    assert [line.split("; ")[1] for line in asked] == [
+        "above: dim", "above: nut, dim", "above: dim", "above: none", "above: nut", "above: none"]
     assert [line.split(" [")[0] for line in asked] == [
-        "1% asked: 2 of 200, 1.0%", "5% asked: 24 of 200, 12.0%", "10% asked: 20 of 200, 10.0%"]
+        "all, 1% asked: 92 of 300, 30.7%", "all, 5% asked: 119 of 300, 39.7%",
+        "all, 10% asked: 119 of 300, 39.7%", "alike, 1% asked: 2 of 200, 1.0%",
+        "alike, 5% asked: 24 of 200, 12.0%", "alike, 10% asked: 20 of 200, 10.0%"]
+
+
+def test_no_score_decides_over_which_parts_a_rate_is_pooled():
+    good, config = torch.from_numpy(np.stack([random_picture(i) for i in range(80)])), Config()
+    decision = SimpleNamespace(conditions=Conditions.of(good[:40]))  # whatever its threshold is
+    for light, said in ((0, ""), (40, "brighter")):
+        tested = SimpleNamespace(tensor=(good[40:].int() + light).clamp(0, 255).byte())
+        test = SimpleNamespace(select=lambda index, one=tested: one)
+        part = SimpleNamespace(config=config, test=test)
+        assert rates.taken_otherwise(decision, part, np.arange(40)) == said
+    assert rates.taken_otherwise(decision, part, np.arange(0)) == ""
+
+
+def random_picture(seed):
+    random = np.random.default_rng(seed)
+    grey = random.normal(100 + random.normal(0, 3), 20, (1, 64, 64))
+    return np.repeat(grey, 3, axis=0).clip(0, 255).astype(np.uint8)
+
+
+def test_a_part_without_labels_is_a_sentence_before_anything_is_fitted(tmp_path, monkeypatch):
+    for place in ("train/good", "test"):
+        for i in range(4):
+            picture(tmp_path / "nut" / place / f"{i}.png", i)
+    monkeypatch.setattr(parts, "fit", None)
+    config = Config(category="nut", data_root=str(tmp_path), weights="none", image_size=32)
+    with pytest.raises(SystemExit, match="nut: 4 of 4 test images have no label; sort them"):
+        parts.measure(config)
+    with pytest.raises(SystemExit, match="4 of 4 test images have no label"):
+        dirty.dirty(open_part(config).category, tmp_path / "made", 0.1)
+
+
+def test_of_many_test_images_some_of_every_defect_are_disturbed():
+    assert disturbed.some(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    found = disturbed.some(np.arange(10, 210))
+    assert len(found) == len(set(found)) == disturbed.TESTED and (found[0], found[-1]) == (10, 209)
+    assert not len(disturbed.some(np.arange(0)))
+
+
+def test_either_way_an_epoch_is_the_mean_of_the_warm_ones():
+    assert (speed.warm_epoch([9, 1, 3]), speed.warm_epoch([5])) == (2, 5)

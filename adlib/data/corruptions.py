@@ -20,6 +20,7 @@ if typing.TYPE_CHECKING:  # a comparison asks for the amounts alone, and need no
 
 STRENGTHS = (1, 2, 3, 4, 5)
 USUAL = 3  # the strongest that good images are varied by
+CALIBRATING_SEED = 1_000_000  # of noise: not that of images that are tested
 _AMOUNTS = {  # of each strength, in per cent of the grey range or of the image's side, except:
     "noise": (1, 2, 4, 7, 12), "blur": (0.2, 0.35, 0.55, 0.8, 1.2), "brighter": (2, 4, 7, 11, 16),
     "darker": (2, 4, 7, 11, 16),
@@ -76,7 +77,8 @@ def every(images: torch.Tensor) -> torch.Tensor:
     of strength USUAL: uint8 [9N,C,H,W]."""
     import torch
 
-    return torch.cat([images, *(apply(images, name, USUAL) for name in CORRUPTIONS)])
+    return torch.cat([images, *(
+        apply(images, name, USUAL, seed=CALIBRATING_SEED) for name in CORRUPTIONS)])
 
 
 def amount(name: str, strength: int) -> float:

@@ -63,10 +63,11 @@ def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     """labels [N] of 0/1, scores [K,N] -> AUROCs [K] and their covariance [K,K] for the finite set.
     Ties count half.
 
-    Raises ValueError unless both classes have an image. With one image of a class its share of the
-    variance is unknown and counted as 0.
+    Raises ValueError unless both classes have an image, and as `auroc`. With one image of a class
+    its share of the variance is unknown and counted as 0.
     """
-    labels, scores = np.asarray(labels).astype(bool), np.atleast_2d(np.asarray(scores, float))
+    scores = np.atleast_2d(np.asarray(scores, float))
+    labels = _checked_values(labels, scores).astype(bool)
     good, bad = scores[:, ~labels], scores[:, labels]
     m, n = bad.shape[1], good.shape[1]
     if not m or not n:
@@ -174,20 +175,27 @@ def undecided(chosen: str, labels: np.ndarray,
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(
             f"labels {labels.shape} and scores {scores.shape} must be two lists of one length")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels must be 0 (good) or 1 (anomalous)")
-    labels = labels.astype(int)
-    if not np.isfinite(scores).all():
-        raise InputError(
-            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; look for "
-            "a network that diverged")
+    labels = _checked_values(labels, scores)
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     if good == 0 or bad == 0:
         raise OneClassError(
             f"AUROC needs good and anomalous images, and there are {good} good and {bad} "
             f"anomalous ones")
     return labels, scores
+
+
+def _checked_values(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The labels as whole numbers: one that is neither, of an unlabelled image say, is no third
+    kind of anomaly."""
+    labels = np.asarray(labels)
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (good) or 1 (anomalous)")
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite; look for "
+            "a network that diverged")
+    return labels.astype(int)

@@ -75,12 +75,14 @@ def _laid(image: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
 
 
 def cross_fitted(decision: Decision, part: Part) -> np.ndarray:
-    """Is each good picture called foreign by what was fitted on the other folds? bool [N]."""
+    """Is each good picture called foreign by what was fitted on the other folds, its siblings and
+    copies in its own? bool [N]."""
     pictures, of = known_good(part)
     features, n = decision.foreign.features(pictures), len(part.good)
     called, model = np.zeros(n, bool), copy.deepcopy(decision.foreign)
-    for rest, held in folds(n, FOLDS, part.config.seed):
-        some = np.flatnonzero(np.isin(np.arange(len(features)) % n, rest))
+    thing = np.arange(n) if of is None else of.numpy()
+    for rest, left in folds(thing.max() + 1, FOLDS, part.config.seed):
+        some, held = np.flatnonzero(np.isin(thing, rest)), np.flatnonzero(np.isin(thing[:n], left))
         some = some[sample(len(some), part.config.seed)]
         fit_foreign_features(model, features[some], None if of is None else of[some])
         threshold = TailThreshold(model.calibration.numpy(), decision.foreign_threshold.target_fpr)

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from adlib.config import InputError
+from adlib.data import siblings
 from adlib.data.part import Part
 from adlib.data.synthetic import anomalies
 from adlib.evaluation import psychometric
@@ -46,7 +47,8 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
 
     Returns:
         Columns pictures (good ones that there are), n, draw; label_free: AUROC of good pictures
-        against synthetic anomalies, no picture being compared with itself or what it is made of;
+        against synthetic anomalies, no picture being compared with itself or what it is made of,
+        nor with their siblings;
         auroc: of the test images; good, anomalous: test images of each class; false_positives,
         found: how many of them exceed the threshold of the drawn pictures, each scored by the
         memory of the others; smallest: the share of the picture that a synthetic anomaly covers of
@@ -68,9 +70,10 @@ def measure(detector: Detector, part: Part, *, counts: typing.Sequence[int] = CO
         side=detector.tile, seed=part.config.seed)
     n, synthetic = len(good), len(kinds)
     apart = np.zeros((n + synthetic + len(tested), n), bool)  # what no picture is compared with
-    np.fill_diagonal(apart, True)
-    apart[n + np.arange(synthetic)[:, None],
-          anomalies.sources(synthetic, n, seed=part.config.seed)] = True
+    thing = siblings.groups(good.given).numpy()
+    apart[:n] = thing[:, None] == thing
+    for made_of in anomalies.sources(synthetic, n, seed=part.config.seed).T:
+        apart[n:n + synthetic] |= thing[made_of, None] == thing
     drawn = [(draw, order[:count]) for draw, order in enumerate(
         random.permutation(n) for _ in range(draws)) for count in counts if count <= n]
     scores = np.array([[score(maps, index[~alone[index]], view) for _, index in drawn]
@@ -165,8 +168,9 @@ def _figures(scores: np.ndarray, drawn: np.ndarray, good: int, kinds: np.ndarray
         free = label_free(pd.DataFrame({"top1": known}),
                           pd.DataFrame({"top1": synthetic[scored]}), kinds[scored])
         figures["label_free"] = float(free["all"].iloc[0])
-    threshold = Threshold(scores[drawn], target_fpr)
-    stands = len(drawn) > 1 and threshold.is_attainable
+    calibrating = scores[drawn]  # not those of which no other thing was drawn
+    threshold = Threshold(calibrating[~np.isnan(calibrating)], target_fpr)
+    stands = threshold.is_attainable
     called = threshold.exceeded(test) if stands else np.full(len(test), np.nan)
     if stands and len(np.unique(sizes[scored])) > 1:
         figures["smallest"] = psychometric.fit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adlib.data import corruptions
+from adlib.data import corruptions, siblings
 from adlib.data.part import Part
 from adlib.evaluation import conformal
 from adlib.evaluation.conformal import TailThreshold, Threshold
@@ -19,13 +19,13 @@ FOREIGN_FPR = 0.001
 
 
 def known_good(part: Part) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """All good images, uint8 [N,3,S,S]; with `vary`, after them a varied copy of each, and which
-    each is of, int64 [2N]."""
+    """All good images, uint8 [N,3,S,S], and which thing each shows, int64 [N], None where each
+    shows its own; with `vary`, after them a varied copy of each."""
     good = part.good.tensor
-    if not part.config.vary:
-        return good, None
-    return (torch.cat([good, corruptions.varied(good, seed=part.config.seed)]),
-            torch.arange(len(good)).repeat(2))
+    of = siblings.groups(good)
+    if part.config.vary:
+        return (torch.cat([good, corruptions.varied(good, seed=part.config.seed)]), of.repeat(2))
+    return good, of if len(of.unique()) < len(of) else None
 
 
 def fit_foreign(model: Foreign, good: Images, of: torch.Tensor | None = None, *,

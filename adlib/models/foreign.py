@@ -65,7 +65,8 @@ class Foreign(nn.Module):
 
     def fit(self, features: torch.Tensor, of: torch.Tensor | None = None) -> Foreign:
         """Fit on what `features` gives of good pictures: float64 [N,D], N > 1. of: int64 [N], the
-        same for copies of one, which leave-one-out leaves out together; None where there are none.
+        same for copies and siblings, which leave-one-out leaves out together; None where there are
+        none.
         """
         n, deviation = len(features), features.std(dim=0)
         self.register_buffer("mean", features.mean(dim=0))

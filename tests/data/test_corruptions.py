@@ -185,4 +185,7 @@ def test_every_corruption_follows_the_images(pictures):
     found = corruptions.every(marked).unflatten(0, (9, 2))
     assert torch.equal(found[0], marked) and (found[:, :, 3] == 7).all()
     for i, name in enumerate(corruptions.CORRUPTIONS, 1):
-        assert torch.equal(found[i, :, :3], corruptions.apply(pictures[:2], name, 3))
+        own, tested = (corruptions.apply(pictures[:2], name, 3, seed=seed)
+                       for seed in (corruptions.CALIBRATING_SEED, 0))
+        assert torch.equal(found[i, :, :3], own)
+        assert torch.equal(own, tested) == (name != "noise")  # which is another than is tested on

@@ -1,4 +1,6 @@
 """The exam of "foreign": what is counted, and that an empty detector is helped by it."""
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,10 +8,12 @@ import torch
 from PIL import Image
 
 from adlib.config import Config
+from adlib.data import siblings
 from adlib.data.part import open_part
 from adlib.evaluation import calibration, foreign_exam, refusal
 from adlib.models.foreign import Foreign
 from tests.conftest import picture
+from tests.data import test_siblings
 from tests.handmade import Maps
 
 BLIND = Maps(lambda images: {"distance": np.zeros((len(images), 8, 8), np.float32)})
@@ -79,6 +83,23 @@ def test_of_very_many_good_pictures_a_fold_is_fitted_on_a_sample_as_the_run_is(p
     monkeypatch.setattr(Foreign, "fit", lambda self, features, of=None: fitted.append(
         len(features)) or fit(self, features, of))
     assert len(foreign_exam.cross_fitted(decision, part)) == 24 and max(fitted) == 12
+
+
+def test_no_picture_is_judged_by_what_has_learned_another_of_the_same_thing(monkeypatch):
+    pictures, fitted, judged = test_siblings.pictures(), [], []
+    model = SimpleNamespace(calibration=torch.ones(24), distances=lambda features: judged.append(
+        features) or torch.zeros(len(features)), features=lambda images: torch.arange(len(images)))
+    monkeypatch.setattr(foreign_exam.copy, "deepcopy", lambda one: one)
+    monkeypatch.setattr(foreign_exam, "fit_foreign_features",
+                        lambda model, features, of: fitted.append(features))
+    decision = SimpleNamespace(foreign=model, foreign_threshold=SimpleNamespace(target_fpr=0.001))
+    good = pd.Series(range(len(pictures)))
+    good.tensor = pictures
+    foreign_exam.cross_fitted(decision, SimpleNamespace(good=good, config=Config()))
+    thing = siblings.groups(pictures)
+    assert torch.cat(judged).sort().values.tolist() == list(range(29))
+    for learned, left in zip(fitted, judged, strict=True):
+        assert not set(thing[learned].tolist()) & set(thing[left].tolist())
 
 
 def test_of_a_few_good_pictures_nothing_is_said(course_root, monkeypatch):

@@ -66,6 +66,20 @@ def test_all_pictures_have_the_auroc_of_the_one_memory_of_all(memory):
     assert how_many.measure(*memory, counts=(8, ), draws=1)["auroc"].tolist() == [right]
 
 
+def test_no_picture_is_compared_with_its_siblings_nor_what_is_made_of_them(memory, monkeypatch):
+    detector, part = memory
+    thing, seen = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6]), {}
+    monkeypatch.setattr(how_many.siblings, "groups", lambda images: thing)
+    monkeypatch.setattr(how_many, "_figures", lambda scores, *_: seen.update(scores=scores) or {})
+    how_many.measure(detector, part, counts=(8, ), draws=1)
+    good, made_of = part.good.tensor, how_many.anomalies.sources(8, 8, seed=part.config.seed)
+    changed = how_many.anomalies.insert(good, 8, seed=part.config.seed)[0]
+    to = [maps for maps, _ in how_many._distances(detector, good, [good, changed])]
+    for i, own in enumerate([*np.arange(8)[:, None], *made_of]):
+        others = np.flatnonzero(~np.isin(thing, thing[own]))
+        assert seen["scores"][i] == pytest.approx(how_many.score(to[i], others), rel=1e-6)
+
+
 def test_without_labels_it_is_judged_by_synthetic_anomalies_alone(memory, monkeypatch):
     monkeypatch.setattr(layout, "read_labels", lambda category: {})
     table = how_many.measure(*memory, counts=(1, 8), draws=2)

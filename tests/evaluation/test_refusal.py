@@ -1,15 +1,18 @@
 """Pictures that are not the part: what tells them, and how they and anomalous ones share one asked
 rate."""
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from PIL import Image
 
 from adlib.config import Config
+from adlib.data import siblings
 from adlib.evaluation import calibration, refusal
 from adlib.evaluation.conformal import Threshold
 from tests.conftest import picture
+from tests.data import test_siblings
 from tests.evaluation.test_calibration import CONFIG, DISTANCE, opened
 
 
@@ -106,3 +109,13 @@ def test_varied_no_copy_vouches_for_its_picture_when_foreign_ones_are_told(cours
     assert of.tolist() == [*range(len(part.good))] * 2
     alone = refusal.fit_foreign(copy.deepcopy(model), known, seed=CONFIG.seed)
     assert model.calibration.median() > alone.calibration.median()
+
+
+def test_no_picture_of_the_same_thing_vouches_for_one_when_foreign_ones_are_told():
+    """A part made tomorrow has no sibling among the good ones."""
+    pictures = test_siblings.pictures()
+    part = SimpleNamespace(good=SimpleNamespace(tensor=pictures), config=Config(weights="none"))
+    known, of = refusal.known_good(part)
+    assert known is pictures and torch.equal(of, siblings.groups(pictures))
+    part.good.tensor = pictures[:24]  # each of its own: as it always was
+    assert refusal.known_good(part)[1] is None
