@@ -153,7 +153,7 @@ def _panel(curves: dict[Text, np.ndarray], low: float, high: float, caption: Tex
 def _pictures(rows: pd.DataFrame, name: str, caption: str) -> Markup:
     """Overlays, each with its verdict, name, score and p-value, as a figure. caption: its key."""
     shown = render("use.html.j2", rows=[
-        {"overlay": row.overlay, "name": Path(row.path).name,
+        {"overlay": row.overlay, "name": use_sentences.picture(row.path),
          "time": use_sentences.minute(row.time),
          "verdict": named("verdict", row.verdict or "none"),
          "said": t("use.score" if row.p_value == row.p_value else "use.score_alone",

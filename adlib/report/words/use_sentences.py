@@ -28,11 +28,16 @@ def changed(change: dict[str, typing.Any], refused: int, n: int) -> Text:
     """change: as conditions.json has it. refused: of the n pictures; more bad parts than the test
     bears look like a change."""
     many = refused > BORNE * n
-    return join([t("use.changed", since=change["since"], path=Path(change["path"]).name,
+    return join([t("use.changed", since=change["since"], path=picture(change["path"]),
                    time=minute(change["time"]), cause=named("change", change["cause"]),
                    by=change["by"]),
                  t("use.or_bad", refused=refused, n=n) if many else t("use.unreliable"),
                  t("use.what_to_do")])
+
+
+def picture(path: str) -> str:
+    """A picture's name, and its folder's: two cameras into one folder number theirs alike."""
+    return "/".join(part for part in Path(path).parts[-2:] if part != Path(path).anchor)
 
 
 def minute(time: str) -> str:

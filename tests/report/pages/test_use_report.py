@@ -62,7 +62,7 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     best = max((row for row in rows if row["score"] is not None and row["verdict"] != "foreign"),
                key=lambda row: row["score"])
     high, unlike = (page.select(f"#{name} .strip") for name in ("most-anomalous", "foreign"))
-    assert high[0].img["alt"] == best["path"].rpartition("/")[2]
+    assert high[0].img["alt"] == "/".join(best["path"].split("/")[-2:])  # of which camera
     assert len(high) == min(24, sum(row["verdict"] == "anomalous" for row in rows))
     assert [part.strong.text for part in unlike] == ["foreign (not this part)"]
     assert not page.select('a[href="#cell"]') and not page.select(".sources a[href^='#cell-']")
@@ -148,3 +148,8 @@ def test_a_damaged_file_is_named(predicted, tmp_path, name, change, sentence):
     (folder / name).write_text(change(text))
     with pytest.raises(InputError, match=sentence):
         use_report.build(folder)
+
+
+def test_a_picture_is_named_with_its_folder():
+    assert [*map(use_sentences.picture, ("line/camera 2/006.png", "006.png", "/006.png"))] == [
+        "camera 2/006.png", "006.png", "006.png"]
