@@ -26,7 +26,6 @@ from adlib.data import files, reading
 from adlib.data.frame import Frame, stretched
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF"}
-SWAPPED = range(5, 9)  # values of EXIF's tag that swap the sides
 COLUMNS = 1024  # of a mask, summed at once
 Notes = typing.Counter[str]
 
@@ -151,14 +150,12 @@ def on_grid(pixels: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, int
 def _shown(picture: Path) -> tuple[tuple[int, int], int | None]:
     """The width and height of an image as it is shown, and its EXIF tag."""
     with reading.opened(picture) as image:
-        tag = reading.orientation(image)
-        turned = tag in SWAPPED and image.format != "TIFF"  # whose size is that as shown
-        return image.size[::-1] if turned else image.size, tag
+        return reading.shown_size(image), reading.orientation(image)
 
 
 def _turned(mask: Image.Image, shown: tuple[int, int], tag: int | None) -> tuple[Image.Image, str]:
     """The mask as its image is shown, and a note ("" = there is nothing to say)."""
-    sensor = shown[::-1] if tag in SWAPPED else shown
+    sensor = shown[::-1] if tag in reading.SWAPPED else shown
     exact = mask.size in (shown, sensor)
     as_shown, as_sensor = (mask.size == size if exact else alike(mask.size, size)
                            for size in (shown, sensor))

@@ -41,6 +41,7 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
            4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
            6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}
+SWAPPED = range(5, 9)  # of these, width and height change places
 
 File = Path | io.BytesIO  # a file, or what was read of one; then with a `name`, its path
 GreyRange = tuple[float, float]  # the values, of more than 8 bits, that become 0 and 255
@@ -58,7 +59,7 @@ _one_at_a_time = threading.Lock()
 class Header(typing.NamedTuple):
     """What a file says of itself, and its values' extent."""
 
-    size: tuple[int, int]  # width, height
+    size: tuple[int, int]  # width, height, as it is shown
     mode: str  # Pillow's, with ";16" for colours of 16 bits
     extent: GreyRange | None
 
@@ -120,7 +121,7 @@ def over_black(image: Image.Image) -> Image.Image:
 def examine(file: File) -> Header:
     """A picture's size, mode and extent, after decoding it to its end. Raises as `read`."""
     with opened(file) as image:
-        size, mode, raw = image.size, image.mode, _raw_mode(image)
+        size, mode, raw = shown_size(image), image.mode, _raw_mode(image)
         load(image, 1024, file)
         values = _deep(image, raw, file)
     coloured = values is not None and values.ndim == 3
@@ -304,6 +305,12 @@ def orientation(image: Image.Image) -> int | None:
     """The EXIF tag by which a picture is turned; None where there is none, or it is damaged."""
     with contextlib.suppress(Exception):
         return image.getexif().get(ORIENTATION)
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """The width and height of an opened picture as it is shown; of a TIFF, Pillow says that."""
+    swapped = orientation(image) in SWAPPED and image.format != "TIFF"
+    return image.size[::-1] if swapped else image.size
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -209,6 +209,17 @@ def test_previews_and_gain_maps_are_no_second_picture(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_the_size_of_a_picture_is_that_as_it_is_shown(tmp_path, name):
+    """A phone held upright: the data's page counted each size of its pictures twice."""
+    exif = Image.Exif()
+    for tag, size in ((1, (40, 20)), (3, (40, 20)), (6, (20, 40)), (8, (20, 40))):
+        exif[reading.ORIENTATION] = tag
+        Image.new("RGB", (40, 20)).save(tmp_path / name, exif=exif)
+        assert reading.examine(tmp_path / name).size == size
+        assert reading.upright(tmp_path / name, 40)[0].size == size
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
 def test_a_large_picture_is_read_up_to_a_limit(tmp_path, monkeypatch, name):
     monkeypatch.setattr(reading, "LARGE", 1000)
     wide = np.tile(np.linspace(0, 255, 1600).astype(np.uint8), (800, 1))
