@@ -123,11 +123,12 @@ def top(maps: np.ndarray) -> np.ndarray:
 
 
 def located(part: Part, maps: np.ndarray) -> dict[str, float]:
-    """Pixel AP and AU-PRO of smoothed maps [N,h,w], where there are masks."""
+    """Pixel AP and AU-PRO of smoothed maps [N,h,w], where there are masks; of the images that
+    results.locate takes."""
     masks = part.test.masks.numpy()
     if not masks.any():
         return {}
-    used = np.array([path is not None for path in part.test.mask_paths]) | (truth_of(part) == 0)
+    used = (truth_of(part) == 1) == masks.any(axis=(1, 2))
     shown = anomaly_maps.display_map({"distance": maps[used]}, "distance.top1",
                                      part.config.image_size)
     measured, _ = localization.measure(shown, masks[used])

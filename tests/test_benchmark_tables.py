@@ -127,6 +127,20 @@ def test_the_page_of_parts_says_how_often_a_label_free_order_is_the_real_one(tmp
     assert "The first was sure in 2 of 2 cases, and lost 0.250 on average, 0.500 at most" in text
 
 
+def test_where_no_mask_says_it_or_one_says_otherwise_no_pixel_counts(monkeypatch):
+    """As in a run: an anomalous image without a defect in its mask, a good one with one."""
+    masks, seen = torch.zeros(4, 8, 8, dtype=torch.bool), {}
+    masks[[1, 2], :4] = True
+    part = SimpleNamespace(test=SimpleNamespace(masks=masks), config=SimpleNamespace(image_size=8))
+    monkeypatch.setattr(parts, "truth_of", lambda part: np.array([0, 0, 1, 1]))
+    monkeypatch.setattr(parts.localization, "measure", lambda maps, masks: seen.update(
+        maps=maps, masks=masks) or ({"pixel_ap": 0.5, "au_pro_30": 0.25}, None))
+    maps = np.arange(4, dtype=np.float32)[:, None, None] * np.ones((1, 8, 8), np.float32)
+    assert parts.located(part, maps) == {"pixel_ap": 0.5, "au_pro_30": 0.25}
+    assert seen["maps"][:, 0, 0].tolist() == [0, 2] and seen["masks"].any(axis=(1, 2)).tolist() == [
+        False, True]
+
+
 @pytest.mark.parametrize("target_fpr", [0.2, 0.5])  # two held-out images are enough for the second
 def test_the_parts_are_judged_by_the_threshold_of_a_run(course_root, monkeypatch, target_fpr):
     monkeypatch.setattr(fused, "SYNTHETIC", 16)

@@ -192,3 +192,10 @@ def test_the_tails_p_values_say_the_same_as_the_threshold(calibration):
     beyond = threshold.exceeded(values)
     assert (p[beyond] <= 0.001 + 1e-12).all()
     assert (p[values < threshold.value * (1 - 1e-9)] > 0.001).all()
+
+
+def test_a_good_image_far_out_is_not_foreign_itself_and_one_in_ten_hide_nothing():
+    usual = np.random.default_rng(0).exponential(size=90)
+    assert TailThreshold(np.r_[usual[:39], 60.0], 0.001).value == 60  # beyond where the tail ends
+    outlying = conformal.outlying(np.r_[usual, np.full(10, 60.0)], 1e-4)
+    assert outlying.tolist() == [False] * 90 + [True] * 10
