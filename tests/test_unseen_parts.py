@@ -35,6 +35,8 @@ def test_parts_that_nobody_had_in_view_are_a_folder(tmp_path, monkeypatch):
     category = layout.open_category(tmp_path, "hands")
     labels = layout.read_labels(category)
     assert len(category.train) == 3 and len(category.test) == 6
+    pictures = {path.read_bytes() for path in (*category.train, *category.test)}
+    assert len(pictures) == 9  # none is tested that was learned from
     assert sorted(labels[category.key(path)].anomalous for path in category.test) == (
         [False] * 2 + [True] * 4)
 
