@@ -282,3 +282,8 @@ def test_the_synthetic_anomaly_of_which_half_are_found(limit, pixels):
                                                  synthetic_pixels=sizes)) is None
     assert psychometric.half_found(
         dataclasses.replace(decision, synthetic_pixels=sizes * 0 + 5)) is None
+
+
+def test_no_part_of_these_is_in_a_drawn_set():
+    drawn = {index for *_, index in drawing._plan("hazelnut", 500, 500, 500)}
+    assert not drawn & set(range(limits.FIRST_PART, limits.FIRST_PART + limits.EACH))

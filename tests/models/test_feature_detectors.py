@@ -251,3 +251,10 @@ def test_features_are_the_same_kept_or_computed_again():
     for index in (4, slice(2, 9)):
         assert torch.allclose(again[index], kept[index], **of_features(kept[:]))
         assert not torch.allclose(again[index], kept[:][0], **of_features(kept[:]))
+
+
+def test_no_anomaly_that_a_choice_is_made_with_is_trained_with():
+    images = torch.arange(4 * 3 * 32 * 32).mul(37).remainder(251).view(4, 3, 32, 32).byte()
+    trained, chosen = (anomalies.insert(images, 8, seed=seed)[1]
+                       for seed in (fused.TRAINING_SEED + 7, 7))
+    assert not (trained == chosen).flatten(1).all(dim=1).any()
