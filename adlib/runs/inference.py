@@ -131,8 +131,10 @@ def reopen(folder: Path) -> Reopened:
         raise InputError(f"{folder} is no folder of a run; give one such as "
                          "reports/runs/hazelnut/fused/seed-0")
     if stands.state != "finished":
-        raise InputError(f"{folder} holds no finished run ({status.state}: {status.reason}); run "
-                         "its configuration first")
+        said = ": ".join(filter(None, (status.state, status.reason)))
+        raise InputError(f"{folder} holds no finished run ({said}); " + (
+            "wait until it has ended" if status.state == "running" else
+            "run its configuration first"))
     if status.state == "failed":
         log.warning("%s: the last try at this run failed (%s); this is the detector from before",
                     folder, status.reason)

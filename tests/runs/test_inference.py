@@ -91,6 +91,13 @@ def test_the_data_may_have_moved(course_root, course_run, tmp_path):
     assert run.scores(part.test).tolist() == of(folder)["chosen_score"].tolist()
 
 
+def test_a_run_that_is_at_work_is_to_be_waited_for(tmp_path, monkeypatch):
+    for name in ("status", "numbers"):
+        monkeypatch.setattr(run_folder, name, lambda _: run_folder.Status("running"))
+    with pytest.raises(InputError, match=r"no finished run \(running\); wait until it has ended"):
+        inference.reopen(tmp_path)
+
+
 @pytest.mark.parametrize(("spoil", "sentence"), [
     (lambda folder, root: shutil.rmtree(folder),
      "seed-0 is no folder of a run; give one such as reports/runs"),
