@@ -302,7 +302,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match="one length"):
         auroc.auroc([0, 1, 1], [1.0, 2.0])
     labels, broken = np.array([0, 0, 1, 1]), np.array([np.nan, 1, 2, 3])
-    for uncertain in (auroc.auroc_interval, lambda *given: auroc.paired_test(*given, np.arange(4.0))):
+    for uncertain in (auroc.auroc_interval,
+                      lambda *given: auroc.paired_test(*given, np.arange(4.0))):
         with pytest.raises(InputError, match="1 of . scores are not finite"):
             uncertain(labels, broken)
         with pytest.raises(ValueError, match="0 .good. or 1 .anomalous."):  # -1: it has no label

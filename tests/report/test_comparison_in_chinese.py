@@ -168,5 +168,7 @@ def test_the_page_of_results_is_english_and_whole(reports):
         "## Where is it?", "## How small, how faint, how noisy?", "## Does training help?",
         "## How it was measured"]
     assert "pairs are distinguishable at 5%" in page
+    told = page.partition("## What is distinguishable")[2].partition("## Which")[0]
+    assert "\n- " in told and not re.search(r"[^\n]- \w", told), "an item a line"
     assert "Indented" not in page and "The line is" not in page, "that is of the page's matrix"
     assert re.search(r"\n- seeds 0; 0 epochs, float32, .*: nut / .*\bmemory\b", page)
