@@ -35,8 +35,7 @@ OTHER_BYTE = {";16L": ";16B", ";16B": ";16L",
 # tags of TIFF
 SUBFILE, BITS, PHOTOMETRIC, PAGE_TEXT, PLANAR, SAMPLES, DEPTH = (
     254, 258, 262, 270, 284, 339, 32997)
-# EXIF's orientation, and what turns a picture upright that has it
-ORIENTATION = 274
+ORIENTATION = 274  # EXIF's, and what turns a picture upright that has it
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
            4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
            6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -121,9 +120,10 @@ def over_black(image: Image.Image) -> Image.Image:
 def examine(file: File) -> Header:
     """A picture's size, mode and extent, after decoding it to its end. Raises as `read`."""
     with opened(file) as image:
-        size, mode, raw = shown_size(image), image.mode, _raw_mode(image)
+        size, mode, raw = image.size, image.mode, _raw_mode(image)
         load(image, 1024, file)
         values = _deep(image, raw, file)
+        size = size[::-1] if _is_swapped(image) else size  # of a PNG, to ask that loads it
     coloured = values is not None and values.ndim == 3
     return Header(size, f"{mode};16" if coloured else mode,
                   None if values is None else _extent(values))
@@ -308,9 +308,12 @@ def orientation(image: Image.Image) -> int | None:
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """The width and height of an opened picture as it is shown; of a TIFF, Pillow says that."""
-    swapped = orientation(image) in SWAPPED and image.format != "TIFF"
-    return image.size[::-1] if swapped else image.size
+    """The width and height of an opened picture as it is shown."""
+    return image.size[::-1] if _is_swapped(image) else image.size
+
+
+def _is_swapped(image: Image.Image) -> bool:
+    return orientation(image) in SWAPPED and image.format != "TIFF"  # of which Pillow sees to that
 
 
 def _raw_mode(image: Image.Image) -> str:
