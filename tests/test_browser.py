@@ -70,8 +70,9 @@ def reports(tmp_path_factory):
         *both(), two_runs(), charts.loss([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
                                          Text("The loss.", "损失。")),
         '<div class="adlib"><table class="sortable"><thead><tr><th>Name</th><th>AUROC</th>'
-        "<th>Training</th></tr></thead><tbody>" + "".join(f"<tr><td>row {name}</td><td>{value}</td><td>{time}</td></tr>"
-                for name, value, time in rows) + "</tbody></table></div>"
+        "<th>Training</th></tr></thead><tbody>" + "".join(
+            f"<tr><td>row {name}</td><td>{value}</td><td>{time}</td></tr>"
+            for name, value, time in rows) + "</tbody></table></div>"
     ]
     cells = [
         nbformat.v4.new_markdown_cell("# Which?\n\nThis one."),

@@ -96,7 +96,7 @@ def left_out(good: ImageSet, config: Config) -> list[dict[str, typing.Any]]:
 def _patch_scores(images: torch.Tensor, config: Config) -> np.ndarray:
     """The mean of the top 1% of each picture's map, whose cells are compared with the nearest one
     of each other picture, AMONG of these at most, and take the first and the third distance:
-    float64 [2,N]."""
+    float64 [2,N]. Which cell is nearest may be rounded (fast/nearest); how far it is, is not."""
     network, _ = backbone.load_backbone(config)
     cells = torch.cat([functional.adaptive_avg_pool2d(backbone.grid(backbone.extract(
         network, chunk, config), config.layers), GRID).half()

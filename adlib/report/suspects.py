@@ -17,7 +17,7 @@ from adlib.report.pages import site
 from adlib.report.words.i18n import Text, join, named, t
 
 LIST = "suspects.txt"
-MOST, SIDE = 60, 144  # pictures shown; how high, and half as wide, one is at the most
+MOST, SIDE = 60, 144  # pictures shown; pixels that one is high at the most, and twice as wide
 HEAD = ("# {n} of {of} good training pictures that may not be good, the most suspect first.\n"
         "# Delete the lines of those that are good, and give this file as `exclude`.\n")
 

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
@@ -10,6 +11,7 @@ from adlib.config import Config
 from adlib.data import layout
 from adlib.data.part import ImageSet
 from adlib.evaluation import suspects
+from adlib.models import anomaly_maps
 
 CONFIG = Config(model="memory", weights="none")
 
@@ -64,6 +66,25 @@ def test_what_was_put_among_good_pictures_is_found_and_why(good):
     assert of["nut/train/good/zagain.jpg"] == "nut/train/good/007.png"
     assert set(found.index[found["reason"] != ""]) == set(range((found["reason"] != "").sum()))
     assert sum(reason != "" for name, reason in reasons.items() if name[0].isdigit()) <= 3
+
+
+def test_cells_are_compared_with_the_nearest_of_each_picture_of_another_thing(monkeypatch):
+    """Blocks of 16 pictures, of which the last is short; two and two show one thing."""
+    n, side = 19, suspects.GRID
+    cells = torch.randn(n, 8, side, side, generator=torch.Generator().manual_seed(0))
+    thing = torch.arange(n) // 2
+    monkeypatch.setattr(suspects.backbone, "load_backbone", lambda config: (None, ""))
+    monkeypatch.setattr(suspects.backbone, "extract", lambda network, images, config: images)
+    monkeypatch.setattr(suspects.backbone, "grid", lambda stages, layers: stages)
+    monkeypatch.setattr(suspects.siblings, "groups", lambda images: thing)
+    flat = cells.half().double().flatten(2).mT
+    nearest = torch.stack([torch.cdist(one, flat).amin(dim=2) for one in flat])  # [N,N,cells]
+    nearest[thing[:, None] == thing] = torch.inf
+    maps = nearest.sort(dim=1).values[:, [0, 2]].transpose(0, 1).view(2, n, side, side)
+    expected = [anomaly_maps.reduce(anomaly_maps.smooth(one.float().numpy()), "top1")
+                for one in maps]
+    # of two that rounding to bf16 confuses either may be taken (0.0006 of a score was seen)
+    np.testing.assert_allclose(suspects._patch_scores(cells, CONFIG), expected, rtol=0.002)
 
 
 def test_of_few_pictures_nothing_is_said(course_root):

@@ -74,8 +74,8 @@ class Nearest:
         return self._nearest_of(cells, asked)
 
     def squares(self, cells: torch.Tensor) -> torch.Tensor:
-        """float32 [P,C] -> [P,M], how far each patch lies from each cell: the square, but for a
-        constant of each cell. Rounded, where products are."""
+        """float32 [P,C] -> [P,M], how far each patch lies from each cell: the square, less that of
+        the cell from `centre`. For a search that is not exact: rounded, where products are."""
         return self._values(cells)[0]
 
     def _values(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
