@@ -19,6 +19,11 @@ from adlib.data import files, layout, pairing, quality, reading, untrusted
 TESTED = 0.2  # share of the good pictures that is kept for testing
 FEW = 10  # of fewer good pictures none is kept for testing: each is needed to learn from
 NOTE = "new.json"  # what a category was made from
+# What may hold pictures and is none itself, with what to do about it.
+HOLDERS = {suffix: what for what, suffixes in (
+    ("is an archive; unpack it first", ".zip .tar .tgz .gz .bz2 .xz .7z .rar"),
+    ("is a video; save its frames as pictures", ".mp4 .avi .mov .mkv .wmv .webm"))
+    for suffix in suffixes.split()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +58,8 @@ def plan(good: Path, bad: Path | None = None, masks: Path | None = None) -> Plan
         InputError: no good picture; masks that belong to no picture; folders that call the same
             pictures good and bad.
     """
-    left_out = {path: "is a picture, and its name does not end as one's does"
-                for folder in filter(None, (good, bad))
-                for path in layout.below(folder, images=False) if reading.is_picture(path)}
+    left_out = {path: why for folder in filter(None, (good, bad))
+                for path in layout.below(folder, images=False) if (why := _beside(path))}
     pictures = _pictures(good)
     pairing.check_good({path: path.relative_to(good).parts for path in pictures})
     good_paths = _readable(pictures, left_out)
@@ -190,6 +194,13 @@ def _pictures(folder: Path) -> list[Path]:
         raise InputError(f"{folder} is a file; give its folder" if folder.exists() else
                          f"there is no folder {folder}")
     return layout.below(folder)
+
+
+def _beside(path: Path) -> str:
+    """Why a file that no picture's name has is worth a word; empty if it is not."""
+    if reading.is_picture(path):
+        return "is a picture, and its name does not end as one's does"
+    return HOLDERS.get(path.suffix.lower(), "")
 
 
 def _by_reason(left_out: dict[Path, str]) -> dict[str, list[str]]:

@@ -9,8 +9,9 @@ from adlib.config import InputError
 
 FOLDERS = {"masks", "gt", "ground_truth"}  # never a defect; nor is "mask" a batch of one
 # What people and published sets call the folders of bad and of good parts.
-BAD = {"bad", "ng", "nok", "ko", "anomaly", "anomalous", "defect", "defects", "defective"}
-GOOD = {"good", "ok", "normal"}
+BAD = {"bad", "ng", "nok", "ko", "anomaly", "anomalous", "defect", "defects", "defective",
+       "不良", "不良品", "缺陷", "异常", "次品"}
+GOOD = {"good", "ok", "normal", "良品", "正常", "合格", "合格品"}
 _TWO_MASKS = "{} and {} are masks of one picture; remove one of them"
 Places = typing.Mapping[Path, tuple[str, ...]]  # a file: its path in the folder that is mirrored
 

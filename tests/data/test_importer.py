@@ -144,6 +144,25 @@ def test_what_looks_like_a_picture_and_is_not_used_is_said(photos, tmp_path):
         f"{photos / 'shift 0' / 'IMG_0000'} is a picture, and its name does not end as one's does"]
 
 
+def test_archives_and_videos_among_the_photographs_are_said(photos, tmp_path):
+    for name in ("night.ZIP", "line.mp4", "notes.txt"):
+        (photos / name).write_bytes(b"PK\3\4" + bytes(64))
+    assert sorted(importer.plan(photos).left_out) == [
+        f"{photos / 'line.mp4'} is a video; save its frames as pictures",
+        f"{photos / 'night.ZIP'} is an archive; unpack it first"]
+    (tmp_path / "archive").mkdir()
+    shutil.copy(photos / "night.ZIP", tmp_path / "archive")
+    with pytest.raises(InputError, match=r"no good picture .*; night.ZIP is an archive; unpack"):
+        importer.plan(tmp_path / "archive")
+
+
+@pytest.mark.parametrize("name", ["NG", "不良品"])
+def test_folders_of_bad_parts_are_known_in_the_studys_two_languages(photos, name):
+    picture(photos / name / "1.png", 99)
+    with pytest.raises(InputError, match=f"{name} lies in the folder of good pictures"):
+        importer.plan(photos)
+
+
 def test_a_link_to_nothing_is_left_out_and_said(photos):
     (photos / "gone.png").symlink_to("nowhere.png")
     (photos / "self.png").symlink_to("self.png")
