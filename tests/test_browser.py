@@ -21,6 +21,7 @@ from adlib.runs.image_layers import Shot
 from tests import browser
 from tests.handmade import DISTANCE, category, finished, ranks
 
+pytestmark = browser.needed
 TABLE = pd.DataFrame({
     "path": [f"nut/{i}.png" for i in range(8)], "split": "test",
     "label": pd.array([0, 0, 0, 0, 0, 1, 1, 1], "Int64"),

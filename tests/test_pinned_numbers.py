@@ -1,6 +1,6 @@
 """One small run of every kind, against the numbers that it gave when they were last recorded.
 
-    python -m tests.test_pinned_numbers --write     # records them anew: say why in the commit
+    python -m tests.test_pinned_numbers --write [NAME...]   # records anew: say why in the commit
 
 Nothing of the tolerances is guessed. Machines differ by rounding, and training, a coreset and a
 small deviation to divide by amplify it, each in its own way: so every configuration is recorded
@@ -207,8 +207,9 @@ def test_another_run_would_be_noticed(name, changes, root):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", required=True, help="record them anew")
-    parser.parse_args()
+    parser.add_argument("--write", nargs="*", choices=[*KINDS, *REAL], metavar="NAME",
+                        required=True, help="record these anew; none: all")
+    chosen = parser.parse_args().write or [*KINDS, *REAL]
     torch.set_num_threads(1)
     shared = Path(os.environ.get("ADLIB_SHARED", ROOT.parent / "shared"))
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
@@ -219,8 +220,8 @@ def main() -> None:
         if shared.is_dir():
             images = shared / "data" / "Image_Anomaly_Detection"
             configs |= {name: configured(name, images, shared) for name in REAL}
-        for name, config in configs.items():
-            recorded[name] = record(config)
+        for name in [name for name in configs if name in chosen]:
+            recorded[name] = record(configs[name])
             print(name, recorded[name]["spread"], flush=True)
     lines = [f"{json.dumps(name)}: {json.dumps(recorded[name], sort_keys=True)}"
              for name in sorted(recorded)]

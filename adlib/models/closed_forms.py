@@ -25,9 +25,10 @@ class PCAResidual(nn.Module):
         x = cells_of(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
-        _, vectors = torch.linalg.eigh(x.T @ x / len(x))
+        # float32 of few or like pictures comes to NaN on some processors (torch 2.14.1, MKL, EPYC)
+        _, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
         kept = min(COMPONENTS, x.shape[1] - 1)
-        self.register_buffer("components", vectors[:, -kept:].contiguous())
+        self.register_buffer("components", vectors[:, -kept:].to(x.dtype).contiguous())
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
