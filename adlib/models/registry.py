@@ -38,6 +38,7 @@ def build(config: Config) -> Detector:
     if config.fit == "auto":
         raise InputError("fit is auto, which adlib.open_part decides; build the detector of "
                          "part.config")
+    device.warn_of_bf16(config)
     detector = _tiled(config) if config.fit == "tile" else _of_squares(config)
     if config.score:
         detector.own_score = _guarded(load_object(config.score, "score"), config.score)

@@ -21,7 +21,6 @@ from adlib.models import registry
 from adlib.models.autoencoders import Autoencoder
 from adlib.models.backbone import OnBackbone
 from adlib.models.detector import Detector, Images, as_tensor, load_state
-from adlib.models.fast import device
 from adlib.models.foreign import Foreign
 from adlib.runs import run_folder
 
@@ -236,10 +235,7 @@ def _foreign(folder: Path, config: Config) -> Foreign | None:
 
 def _precision(config: Config, about: dict[str, typing.Any]) -> str:
     """That of the run, wherever it is reopened: its threshold is of scores that are rounded so."""
-    made = about.get("precision", config.precision)
-    if made == "bf16" and not device.has_bf16(device.pick_device(config.device)):
-        log.warning("this run computes in bf16, which this processor imitates: it takes longer")
-    return made
+    return about.get("precision", config.precision)
 
 
 def _digest(weights: str) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import nn
 
-from adlib.config import Config, InputError
+from adlib.config import Config, InputError, log
 
 AT_ONCE = 32  # images, where nothing is learned: small batches take half as much again an image
 CHUNK = 64  # images scored at a time
@@ -53,6 +53,13 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and known()
+
+
+def warn_of_bf16(config: Config) -> None:
+    """Say where bf16 is asked for and only imitated."""
+    if config.precision == "bf16" and not has_bf16(pick_device(config.device)):
+        log.warning("precision is bf16, which this processor imitates: it takes some ten times as "
+                    "long as float32 (precision: auto, for a run yet to be made)")
 
 
 def autocast(config: Config, device: torch.device, *, learning: bool = False) -> torch.autocast:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from adlib.config import Config, InputError
+from adlib.models import registry
 from adlib.models.fast import device as devices
 
 CPU = torch.device("cpu")
@@ -24,6 +25,16 @@ def test_auto_precision_is_bf16_only_to_learn_and_where_the_processor_has_it(nat
     for asked in ("float32", "bf16"):  # what was asked for is what one gets
         for learning in (False, True):
             assert devices.precision(Config(precision=asked), CPU, learning=learning) == asked
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bf16_that_is_only_imitated_is_warned_of(native, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    for asked in ("auto", "float32"):
+        registry.build(Config(model="mean_grey", precision=asked, device="cpu"))
+    assert not caplog.text
+    registry.build(Config(model="mean_grey", precision="bf16", device="cpu"))
+    assert ("imitates: it takes some ten times as long" in caplog.text) != native
 
 
 def test_auto_precision_is_float32_where_torch_cannot_tell(monkeypatch):
