@@ -18,7 +18,7 @@ ERROR = 1.02 * 2**-6
 # Where bf16 is not native: so many directions in which the patches vary most are told apart; of the
 # others a cell's and a patch's sizes say how far apart they are at least (Cauchy-Schwarz).
 DIRECTIONS = 156
-HIDDEN = 3e-5  # share of a patch's squared size that is added to the rest's, for rounding to float32
+HIDDEN = 3e-5  # share of the whole squared size that is added to the rest's: rounding to float32
 PAIRS = 512  # of a cell and a patch compared at a time: they stay in the processor's cache
 
 
@@ -31,8 +31,8 @@ class Nearest:
             bank: float32 [M,C], which may change no more.
             device: of the search. Products are rounded on a processor that has bf16 natively: a
                 third of the time.
-            exact: find the nearest by float32; else but for rounding, on such a processor in two
-                thirds of the time.
+            exact: find the nearest by float32. If not, such a processor finds it but for rounding,
+                in two thirds of the time.
         """
         exported = torch.compiler.is_compiling()
         self.bank, self.device = bank, torch.device("cpu") if exported else device
