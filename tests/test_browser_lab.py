@@ -1,6 +1,10 @@
 """What is shown in a JupyterLab, in a real browser."""
 import json
 
+import numpy as np
+import pandas as pd
+
+from adlib.evaluation.conformal import Threshold
 from adlib.report.display import components
 from adlib.report.display.render import render
 from tests import browser
@@ -66,3 +70,26 @@ def test_in_jupyterlab_a_click_says_where_in_the_picture(tmp_path):
         }});</script></body>""")
     found = browser.opened(page, tmp_path / "profile")
     assert found.title.text == "0.250 0.900" and found.body["data-ratio"] == "2.00"
+
+
+def test_the_threshold_covers_no_label_wherever_it_is(tmp_path):
+    """Of good pictures alone the labels are long, and the threshold is at the right."""
+    scores = np.linspace(1, 2, 40)
+    table = pd.DataFrame({"split": "test", "label": 0, "chosen_score": scores, "score": scores})
+    shown = components.live(components.threshold(table, Threshold(scores, 0.05), "ssim.max"))
+    page = tmp_path / "lab.html"
+    page.write_text(f"""<body><div class="jp-Notebook" style="width:340px">{shown}</div><script>
+        addEventListener('load', () => {{
+          const box = (name) => document.querySelector(name).getBoundingClientRect();
+          const line = document.querySelector('.line'), over = [];
+          for (let left = 0; left <= 100; left += 5) {{
+            line.style.left = `${{left}}%`;
+            for (const side of ['.side.bad', '.side.good']) {{
+              const a = box('.line > span'), b = box(side);
+              if (a.right > b.left && a.left < b.right && a.bottom > b.top && a.top < b.bottom)
+                over.push(`${{side}} at ${{left}}%`);
+            }}
+          }}
+          document.body.dataset.over = over.join(', ');
+        }});</script></body>""", encoding="utf-8")
+    assert browser.opened(page, tmp_path / "profile").body["data-over"] == ""

@@ -1,6 +1,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,6 +130,18 @@ def test_a_parameter_cell_gives_each_name_one_plain_value(line):
         "epochs": 3, "seed": 1}
     with pytest.raises(InputError, match="^notebook parameters: '.*' does not give one name"):
         parameters._assigned(f"# Parameters\n{line}")
+
+
+def test_a_parameter_cell_that_cannot_be_read_or_was_not_run_is_said_in_a_sentence(monkeypatch):
+    shell = SimpleNamespace(user_ns={"In": ["", "# Parameters\nepochs: int = 3 x", "x = 1"]})
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    with pytest.raises(InputError, match="cannot be read: epochs: int = 3 x; mend it and run"):
+        Config.from_notebook()
+    shell.user_ns["In"] += ["# Parameters\nepochs: int = 3"]
+    assert Config.from_notebook().epochs == 3
+    shell.user_ns["In"] = ["", "config = Config.from_notebook()"]  # after a restart
+    with pytest.raises(InputError, match="begins with '# Parameters' first"):
+        Config.from_notebook()
 
 
 def test_a_users_own_code_is_named_by_file_and_name(tmp_path, monkeypatch):

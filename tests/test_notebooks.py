@@ -15,13 +15,13 @@ import yaml
 from nbclient import NotebookClient
 
 import adlib
-from adlib.config import Config
+from adlib.config import Config, InputError
 from adlib.data import files
 from adlib.data.synthetic import drawing
 from adlib.report import overview
 from adlib.report.display import render, tables
 from adlib.report.words import i18n
-from adlib.runs import run_folder
+from adlib.runs import inference, run_folder
 from tests import forked, handmade
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -342,12 +342,19 @@ def test_the_overview_lists_what_lies_there(tmp_path):
 
 def test_without_a_category_the_first_with_such_a_run_is_looked_at(tmp_path):
     config = Config(reports=str(tmp_path), name="pca")
-    assert run_folder.existing(config) == config
+    with pytest.raises(InputError, match="no finished run in .*; run `adlib run params/[^;]+ first$"):
+        inference.existing(config)
+    handmade.finished(tmp_path / "scratch", "pca", {handmade.DISTANCE: handmade.ranks(
+        handmade.category("mine"), 2.0)}, where=handmade.category("mine"))
+    with pytest.raises(InputError, match="without save_as is in .*scratch: give this folder as rep"):
+        inference.existing(config)  # a newcomer who has gone from 02 to 05
     for name, category in (("pca", "b"), ("pca", "a"), ("memory", "0")):
         nut = handmade.category(category)
         handmade.finished(tmp_path, name, {handmade.DISTANCE: handmade.ranks(nut, 2.0)}, where=nut)
-    assert run_folder.existing(config).category == "a"
-    assert run_folder.existing(dataclasses.replace(config, category="b")).category == "b"
+    assert inference.existing(config).category == "a"
+    assert inference.existing(dataclasses.replace(config, category="b")).category == "b"
+    with pytest.raises(InputError, match="no finished run a/pc/seed-0 in .*; did you mean 'a/pca/"):
+        inference.existing(dataclasses.replace(config, category="a", name="pc"))
     for notebook in ("05_limits", "08_how_many"):
         cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
         assert "existing(Config.from_notebook())" in "".join(cell.source for cell in cells)

@@ -182,6 +182,9 @@ class Config:
             if first.startswith("# Parameters"):
                 cells.pop(first, None)
                 cells[first] = source
+        if not cells:
+            raise InputError("no parameters were given: run the notebook's cell that begins with "
+                             "'# Parameters' first")
         return cls.from_mapping(_assigned("\n".join(cells.values())), "notebook parameters")
 
     def as_dict(self) -> dict[str, object]:
@@ -207,7 +210,12 @@ class Config:
 def _assigned(source: str) -> dict[str, object]:
     """The names that a parameter cell gives a literal value, and those values."""
     values = {}
-    for node in ast.parse(source).body:
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError as error:  # the cell that failed is among those that were run
+        raise InputError("notebook parameters: this line cannot be read: "
+                         f"{(error.text or '').strip()}; mend it and run its cell again") from None
+    for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             try:

@@ -106,6 +106,16 @@ def grey_range(good: typing.Sequence[Path], given: str = "") -> GreyRange | None
     return extent_of_all
 
 
+def small(path: Path, side: int, grey_range: GreyRange | None = None) -> np.ndarray:
+    """A picture to be looked at, uint8 [h,w,3], in its own shape, for nobody judges a long part
+    squeezed to a square: `side` pixels high at the most, and twice as wide. Raises InputError for a
+    file that cannot be read."""
+    with files.saying(f"{path} cannot be read"):
+        picture, _ = reading.upright(path, 2 * side, grey_range)
+    picture.thumbnail((2 * side, side))
+    return np.asarray(picture)
+
+
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 of any shape -> float32 in [0,1]."""
     return images.float().div_(255)

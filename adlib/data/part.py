@@ -55,6 +55,11 @@ class ImageSet:
         """What becomes 0 and 255 in images of more than 8 bits."""
         return images.grey_range(self.category.train, self.grey_range)
 
+    @property
+    def shown_sizes(self) -> list[tuple[int, int]]:
+        """The height and width of each image's file, as it is shown."""
+        return [masks.shown_size(path) for path in self.paths]
+
     @functools.cached_property
     def mask_paths(self) -> list[Path | None]:
         """The ground-truth mask of each image; None where there is none."""

@@ -67,3 +67,9 @@ def _check_formula(name: str) -> None:
     if name.startswith(FORMULA):
         raise InputError(f"the folder name {name!r} begins like a formula, which a spreadsheet "
                          f"would run in the tables; rename it")
+
+
+def no_formula(typed: str) -> str:
+    """What was typed, which no spreadsheet takes for a formula."""
+    text = typed.strip()
+    return f"'{text}" if text.startswith(FORMULA) else text

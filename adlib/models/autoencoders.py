@@ -84,10 +84,15 @@ class Autoencoder(Detector):
         self.network, self.weights = build_network(config)
         self.own_loss: training.Loss | None = None  # the user's (config.loss)
         self.snapshots: dict[int, Path] = {}  # {epoch: state dict of the network}
+        self._begun = False  # a fit, which may have been interrupted
 
     def fit(self, images: torch.Tensor, validation: torch.Tensor | None = None, *,
             run: typing.Any = None, area: training.Area = None,
             validation_area: training.Area = None) -> Autoencoder:
+        if self._begun:  # a cell run again trains no longer than its epochs say
+            fresh, self.weights = build_network(self.config)
+            self.network.load_state_dict(fresh.state_dict())
+        self._begun = True
         self.history = training.train(self.network, images, validation, self.config, run=run,
                                       loss=self.own_loss, area=area,
                                       validation_area=validation_area)
@@ -108,7 +113,8 @@ class Autoencoder(Detector):
     def pairs(self, images: torch.Tensor) -> typing.Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and reconstructions batch by batch: float32 [B,3,S,S] in [0,1], on the device."""
         device = pick_device(self.config.device)
-        placed(self.network, device).eval()
+        with torch.inference_mode(False):  # moved weights can be trained all the same
+            placed(self.network, device).eval()
         for batch in images.split(AT_ONCE):
             x = pictures.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
             with autocast(self.config, device):

@@ -11,10 +11,11 @@ import torch
 from markupsafe import Markup
 
 from adlib.config import Config, InputError
-from adlib.data import files, images, layout, quality
+from adlib.data import files, images, layout, masks
 from adlib.data.layout import Category
 from adlib.data.part import Part
 from adlib.data.quality import Findings
+from adlib.data.reading import GreyRange
 from adlib.models import backbone, embedding
 from adlib.report import questions
 from adlib.report.display import charts, components, scatter
@@ -26,6 +27,7 @@ from adlib.runs import overlays, run_folder
 CARD = "card.json"  # beside the data's page: quality.Findings
 IMAGES = "images.csv"  # beside the data's page: each image, its kind and its mean grey value
 MEASURED = 200  # good pictures that say what kind of workpiece it is
+SIDE = 128  # pixels that a picture is high at the most, and twice as wide
 BINS = 16  # of mean grey values
 
 
@@ -38,12 +40,11 @@ def card(part: Part, findings: Findings) -> Markup:
                              "card", t("data.data_card"), CARD)
 
 
-def properties(part: Part) -> Text:
-    """What kind of workpiece it is (quality.properties), noted beside the data's page for the
-    comparison, and said."""
-    if len(part.good) < 2:
+def properties(part: Part, measured: dict[str, float]) -> Text:
+    """What kind of workpiece it is, by quality.properties, noted beside the data's page for the
+    comparison, and said; of one good picture nothing is measured."""
+    if not measured:
         return t("data.one_good_picture")
-    measured = quality.properties(part.good.select(range(min(MEASURED, len(part.good)))).tensor)
     files.write_json(_folder(part) / "properties.json", measured)
     return t("data.properties", kind=named("kind_of", questions.kind_of(measured)), **measured)
 
@@ -53,7 +54,7 @@ def duplicates(category: Category, findings: Findings) -> str:
     there is none."""
     strips = []
     for keys in [*findings.leaks, *findings.duplicates][:12]:
-        picture = _load(category, [category.root / keys[0]], 72)[0].permute(1, 2, 0).numpy()
+        (picture, ) = _shown(category, [category.root / keys[0]], 72)
         strips.append(components.strip({t("data.same_image_n_times", n=len(keys)): picture},
                                        keys[0], join(keys, ", ")))
     return components.flow(strips) if strips else ""
@@ -77,10 +78,10 @@ def groups(category: Category, most: int | None = None) -> dict[str, list[Path]]
     return by_kind
 
 
-def samples(category: Category, size: int) -> dict[str, np.ndarray]:
-    """{kind: [n,S,S,3] in [0,1]}: up to eight images of every kind, evenly spaced over the sorted
-    folder."""
-    return {kind: _pictures(category, _spread(paths, 8), size)
+def samples(category: Category) -> dict[str, list[np.ndarray]]:
+    """{kind: uint8 [h,w,3] each}: up to eight images of every kind, in their own shape, evenly
+    spaced over the sorted folder."""
+    return {kind: _shown(category, _spread(paths, 8))
             for kind, paths in groups(category).items()}
 
 
@@ -112,7 +113,8 @@ def brightness_curves(values: dict[str, np.ndarray], caption: str) -> str:
         {t("data.brightness_axis"): [(charts.colour(i), "line", zip(at, shares, strict=True))
                                      for i, shares in enumerate(counted.values())]},
         list(counted), (t("data.brightness_axis"), low, high, (low, (low + high) / 2, high)),
-        (t("data.share_of_images"), 0, top, (0, top)), caption, "brightness", data=IMAGES)
+        (t("data.share_of_images"), 0, top, (0, float(f"{top:.3g}"))), caption, "brightness",
+        data=IMAGES)
 
 
 def brightness(part: Part) -> dict[str, np.ndarray]:
@@ -127,15 +129,13 @@ def brightness(part: Part) -> dict[str, np.ndarray]:
     return values
 
 
-def page(category: Category, paths: list[Path], size: int, number: int, each: int) -> str:
+def page(category: Category, paths: list[Path], number: int, each: int) -> str:
     """The images of page `number` (1, 2, ...; after the last comes the first) of some of a
     category's, `each` a page, as HTML."""
     start = (number - 1) % -(-len(paths) // each) * each
     shown = paths[start:start + each]
-    strips = [components.strip({t("data.image"): picture.permute(1, 2, 0).numpy()},
-                               category.key(path), path.name)
-              for path, picture in zip(shown, _load(category, shown, min(size, 128)),
-                                   strict=True)]
+    strips = [components.strip({t("data.image"): picture}, category.key(path), path.name)
+              for path, picture in zip(shown, _shown(category, shown), strict=True)]
     said = t("data.first_last_n_images", first=start + 1, last=start + len(shown), n=len(paths))
     return components.paragraph(said) + components.flow(strips)
 
@@ -165,7 +165,7 @@ def feature_map(category: Category, config: Config, most: int = 400) -> tuple[st
         sentences.weights(word))
     title = t("data.n_images_features_frozen_resnet18", n=len(paths), how=how, weights=weights)
     drawn = scatter.feature_map(points, kinds, keys, loaded.permute(0, 2, 3, 1).numpy(), title,
-                                IMAGES)
+                                IMAGES, sizes=list(map(masks.shown_size, paths)))
     return drawn, data_sentences.neighbours(*embedding.alike(pooled, anomalous), len(paths))
 
 
@@ -180,10 +180,18 @@ def _spread(paths: list[Path], most: int) -> list[Path]:
 
 
 def _load(category: Category, paths: list[Path], size: int) -> torch.Tensor:
+    return images.load(paths, size, _grey_range(category, paths))
+
+
+def _shown(category: Category, paths: list[Path], side: int = SIDE) -> list[np.ndarray]:
+    grey_range = _grey_range(category, paths)
+    return files.in_threads(lambda path: images.small(path, side, grey_range), paths)
+
+
+def _grey_range(category: Category, paths: list[Path]) -> GreyRange | None:
     # Where those to learn from have 8 bits and these have more (a problem that is told), they are
     # shown all the same.
-    grey_range = images.grey_range(category.train) or images.grey_range(paths)
-    return images.load(paths, size, grey_range)
+    return images.grey_range(category.train) or images.grey_range(paths)
 
 
 def _pictures(category: Category, paths: list[Path], size: int) -> np.ndarray:

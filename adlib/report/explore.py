@@ -7,7 +7,6 @@ Where nobody is there to move it (papermill), the HTML that it starts with is sh
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import functools
 import io
@@ -20,9 +19,8 @@ import numpy as np
 import pandas as pd
 import torch
 from markupsafe import Markup
-from torch import nn
 
-from adlib.config import KINDS, Config, InputError, did_you_mean
+from adlib.config import KINDS, Config, InputError
 from adlib.data import files, untrusted
 from adlib.data.part import ImageSet, Part
 from adlib.data.synthetic import anomalies
@@ -65,12 +63,18 @@ class OpenedRun:
         return dataclasses.replace(self.part.good, paths=tuple(root / key for key in keys))
 
     def scored(self, images: Images, masks: torch.Tensor | None = None,
-               whole: torch.Tensor | None = None) -> tuple[np.ndarray, list[image_layers.Shot]]:
+               whole: torch.Tensor | None = None, sizes: typing.Sequence[tuple[int, int]] = (),
+               ) -> tuple[np.ndarray, list[image_layers.Shot]]:
         """The scores [N] of what the detector is given, and the pictures of each. whole: uint8
-        [N,3,S,S] to be shown, where these are others."""
+        [N,3,S,S] to be shown, where these are others. sizes: (height, width) of their files."""
         scores, maps = self.run.score_with_maps(images)
         shown = as_tensor(images) if whole is None else whole
-        return scores, image_layers.shots(shown, maps, self.run.decision, self.run.detector, masks)
+        return scores, image_layers.shots(shown, maps, self.run.decision, self.run.detector, masks,
+                                          frame=self.run.frames[0] if sizes else None, sizes=sizes)
+
+    def shots(self, some: ImageSet) -> list[image_layers.Shot]:
+        """The pictures of images of the category, in the shape of their files."""
+        return self.scored(some, some.masks, sizes=some.shown_sizes)[1]
 
 
 def open_run(folder: Path, data_root: str = "") -> OpenedRun:
@@ -91,14 +95,11 @@ class RunSelector:
                       for folder in run_folder.all_runs(reports)
                       if run_folder.status(folder).state == "finished"}
         if not self._runs:
-            raise InputError(f"there is no finished run in {reports}; run `adlib run "
-                             "params/grids/quick.yaml` first")
+            raise inference.no_such_run(config, [])
         wanted = f"{config.category}/{config.name}/seed-{config.seed}".removeprefix("/")
         keys = [key for key in self._runs if f"/{key}".endswith(f"/{wanted}")]
         if not keys:
-            raise InputError(
-                f"{reports} has no finished run {wanted!r} (run its configuration first, or set "
-                f"category, name and seed){did_you_mean(wanted, list(self._runs))}")
+            raise inference.no_such_run(config, list(self._runs))
         self.opened = open_run(self._runs[keys[0]], self._data_root)
         category, _, run = keys[0].partition("/")
         self.category = w.Dropdown(options=sorted({key.split("/")[0] for key in self._runs}),
@@ -156,9 +157,12 @@ class RunSelector:
 
 def threshold(opened: OpenedRun) -> Markup:
     """The threshold of the run over its test images, to be moved; a sentence where they have no
-    labels of both classes."""
-    return (components.threshold(opened.table, opened.run.threshold, opened.run.decision.score)
-            or components.paragraph(t("view.test_split_no_labels_both")))
+    labels of both classes, and one on why there is no threshold."""
+    held = opened.run.threshold
+    panel = components.threshold(opened.table, held, opened.run.decision.score) or (
+        components.paragraph(t("view.test_split_no_labels_both")))
+    return panel if held.is_attainable else panel + components.paragraph(
+        sentences.threshold_rests_on(held))
 
 
 def every_image(opened: OpenedRun) -> w.Widget:
@@ -170,8 +174,7 @@ def every_image(opened: OpenedRun) -> w.Widget:
         rows = opened.rows(split)
         some = opened.images(list(rows["path"]))
         return components.paragraph(gallery.counted(rows, opened.run.threshold)) + gallery.gallery(
-            rows, opened.scored(some, some.masks)[1], opened.run.threshold,
-            opened.run.decision.score)
+            rows, opened.shots(some), opened.run.threshold, opened.run.decision.score)
 
     return w.VBox([split, following(shown, split)])
 
@@ -188,7 +191,8 @@ def what_if(opened: OpenedRun) -> w.Widget:
     good = opened.table[opened.table["split"].isin(["held_out", "test"])
                       & (opened.table["label"] == 0).fillna(False)]
     good = good if len(good) > 1 else opened.table[opened.table["split"] == "train"]
-    pictures, before = opened.images(list(good["path"])).given, good["chosen_score"].to_numpy(float)
+    some, before = opened.images(list(good["path"])), good["chosen_score"].to_numpy(float)
+    pictures, shapes = some.given, some.shown_sizes
     which = w.Dropdown(options=[(f"{row.split} {Path(row.path).name}", i)
                                 for i, row in enumerate(good.itertuples())], description="picture")
     kind = w.Dropdown(options=KINDS, description="anomaly")
@@ -199,7 +203,8 @@ def what_if(opened: OpenedRun) -> w.Widget:
 
     def drawn(i: int, kind: str, size: float, contrast: float, shape: int, place: str) -> Markup:
         return with_anomaly(opened, pictures[i], pictures[(i + 1) % len(pictures)], kind, size=size,
-                            contrast=contrast, seed=shape, place=place, before=before[i])
+                            contrast=contrast, seed=shape, place=place, before=before[i],
+                            file=shapes[i])
 
     return w.VBox([
         _row(w.VBox([which, kind]), w.VBox([size, contrast]), w.VBox([shape, place])),
@@ -207,24 +212,27 @@ def what_if(opened: OpenedRun) -> w.Widget:
 
 
 def with_anomaly(opened: OpenedRun, image: torch.Tensor, other: torch.Tensor, kind: str, *,
-                 place: str, size: float, contrast: float, seed: int, before: float) -> Markup:
-    """A good image with an anomaly dropped into it (anomalies.drop), and what the run makes of
-    that. image, other: as the detector is given them; of tiles the anomaly is of a tile's size.
-    place: "x y", shares of the sides. before: the score without it."""
+                 place: str, size: float, contrast: float, seed: int, before: float,
+                 file: tuple[int, int]) -> Markup:
+    """A good image with an anomaly dropped into it (anomalies.drop_into), and what the run makes of
+    that. image, other: as the detector is given them. place: "x y", shares of the sides of what is
+    shown. before: the score without it. file: the height and width of the image's file."""
     try:
         x, y = (min(max(float(share), 0.0), 1.0) for share in place.split())
     except ValueError:
         raise InputError(
             f"place: {place!r} is not two numbers from 0 to 1, such as 0.5 0.5") from None
     side, shown = opened.run.detector.tile or image.shape[-1], opened.run.config.image_size
+    (high, wide), box = opened.run.frames[-1].place(*file)  # a frame's rim is not shown
+    x, y = (box.left + x * box.width) / wide, (box.top + y * box.height) / high
     changed, mask = anomalies.drop_into(image, other, kind, side=side, place=(y, x), size=size,
                                         contrast=contrast, seed=seed)
     whole, where = changed[None, :3], mask[None]
     if opened.run.detector.tile:
-        whole = nn.functional.interpolate(whole.float(), (shown, shown), mode="bilinear",
-                                          antialias=True).round().byte()
-        where = nn.functional.adaptive_max_pool2d(where.float(), shown) > 0
-    (score, ), (shot, ) = opened.scored(changed[None], where, whole)
+        whole = torch.nn.functional.interpolate(whole.float(), (shown, shown), mode="bilinear",
+                                                antialias=True).round().byte()
+        where = torch.nn.functional.adaptive_max_pool2d(where.float(), shown) > 0
+    (score, ), (shot, ) = opened.scored(changed[None], where, whole, [file])
     said = t("view.share_image_changed_name_before", share=float(mask.float().mean()),
              name=sentences.score(opened.run.decision.score), before=before, after=score)
     return render("placed.html.j2", shot=shot, caption=components.with_verdict(
@@ -244,7 +252,7 @@ def my_photo(opened: OpenedRun) -> w.Widget:
             try:
                 photos = [(str(name), base64.b64decode(content))
                          for name, content in json.loads(given)]
-            except (ValueError, TypeError, binascii.Error):
+            except (ValueError, TypeError):
                 raise InputError("what was dropped is no picture; drop picture files") from None
         return photo_verdicts(opened, photos) if photos else components.paragraph(t("lab.drop"))
 
@@ -273,7 +281,7 @@ def photo_verdicts(opened: OpenedRun, photos: typing.Sequence[tuple[str, bytes]]
     whole = torch.stack([one.whole[:3] for one in decoded])
     given = [one.given for one in decoded]
     given = given if opened.run.detector.tile else torch.stack(given)
-    scores, shots = opened.scored(given, whole=whole)
+    scores, shots = opened.scored(given, whole=whole, sizes=[one.size for one in decoded])
     verdicts = [predictions.verdict(opened.run, scores[i:i + 1], reason)
                 for i, reason in enumerate(opened.run.foreign(whole)[1])]
     if foreign := [name for name, verdict in zip(names, verdicts, strict=True)
@@ -304,13 +312,14 @@ def notes(opened: OpenedRun) -> Markup | w.Widget:
         tags.value, note.value = shown.iloc[-1] if len(shown) else ("", "")
         some = opened.images([key])
         return gallery.examples(opened.test[opened.test["path"] == key],
-                                opened.scored(some, some.masks)[1], opened.run.threshold, [""])
+                                opened.shots(some), opened.run.threshold, [""])
 
     def keep(_: w.Button) -> None:
         try:
             kept = read_notes(path)
             if tags.value.strip() or note.value.strip():
-                kept.loc[image.value, ["tags", "note"]] = _plain(tags.value), _plain(note.value)
+                kept.loc[image.value, ["tags", "note"]] = map(
+                    untrusted.no_formula, (tags.value, note.value))
             else:
                 kept = kept.drop(image.value, errors="ignore")
             write_csv(kept.sort_index().reset_index(), path)
@@ -321,12 +330,6 @@ def notes(opened: OpenedRun) -> Markup | w.Widget:
 
     save.on_click(keep)
     return w.VBox([image, following(filled, image), tags, note, _row(save, said)])
-
-
-def _plain(text: str) -> str:
-    """What was typed, which no spreadsheet takes for a formula."""
-    text = text.strip()
-    return f"'{text}" if text.startswith(untrusted.FORMULA) else text
 
 
 def read_notes(path: Path) -> pd.DataFrame:
@@ -346,7 +349,7 @@ def browse(part: Part) -> w.Widget:
     number = w.BoundedIntText(1, min=1, max=9999, description="page", layout={"width": "160px"})
     kind.observe(lambda _: number.set_trait("value", 1), "value")
     return w.VBox([_row(kind, number), following(lambda name, number: eda.page(
-        part.category, groups[name], part.config.image_size, number, PAGE), kind, number)])
+        part.category, groups[name], number, PAGE), kind, number)])
 
 
 # ---- widgets

@@ -106,7 +106,7 @@ def show_result(run: Run, part: Part, detector: Detector, decision: Decision,
     reference_figures.visualization(detector, results, decision, part, run.folder)
     rows, threshold = gallery.with_scores(results.table), decision.threshold
     whys = gallery.select_informative(rows, threshold)
-    shots = _shots(run, part, detector, decision, results, list(whys))
+    shots = _shots(run, part, list(whys))
     figures.show(gallery.examples(rows.iloc[list(whys)], shots, threshold, list(whys.values())),
                  t("figure.examples"), "examples", "all_results.csv")
 
@@ -129,7 +129,7 @@ def show_images(run: Run, part: Part, detector: Detector, decision: Decision,
                 results: Results) -> None:
     """Every test image under its map."""
     rows = gallery.with_scores(results.table)
-    shots = _shots(run, part, detector, decision, results, range(len(rows)))
+    shots = _shots(run, part, range(len(rows)))
     if shots:
         figures.show(gallery.gallery(rows, shots, decision.threshold, decision.score,
                                      ids=not figures.attended()),
@@ -171,15 +171,15 @@ def answer(part: Part, detector: Detector, results: Results) -> None:
                                  detector.weights))
 
 
-def _shots(run: Run, part: Part, detector: Detector, decision: Decision, results: Results,
-           places: typing.Sequence[int]) -> list[image_layers.Shot]:
-    """Of some test images: on a page, those that `show_result` has kept beside it; in JupyterLab,
-    inside the notebook, which lies elsewhere."""
-    some = part.test.select(places)
+def _shots(run: Run, part: Part, places: typing.Sequence[int]) -> list[image_layers.Shot]:
+    """Of some test images, those that `show_result` has kept: on a page from beside it; in
+    JupyterLab inside the notebook, which lies elsewhere."""
+    keys = part.test.select(places).keys
     if figures.attended():
-        return image_layers.shots(some.tensor, results.maps[places], decision, detector, some.masks)
-    kept = image_layers.read(run.folder, run.folder, some.keys)
-    return image_layers.inlined([kept[key] for key in some.keys], run.folder)
+        kept = image_layers.read(run.folder, None, keys)
+        return [kept[key] for key in keys]
+    kept = image_layers.read(run.folder, run.folder, keys)
+    return image_layers.inlined([kept[key] for key in keys], run.folder)
 
 
 # ---- the cells that teach

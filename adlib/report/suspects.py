@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from adlib.data import files, images, layout, reading
+from adlib.data import files, images, layout
 from adlib.data.part import Part
 from adlib.evaluation import suspects
 from adlib.report import comparison
@@ -87,20 +86,12 @@ def gallery(found: pd.DataFrame, category: layout.Category, caption: str = "susp
         return Markup("")
     grey_range = images.grey_range(category.train)
     paths = [category.root / path for path in chosen["path"]]
-    shown = files.in_threads(lambda path: _small(path, grey_range), paths)
+    shown = files.in_threads(lambda path: images.small(path, SIDE, grey_range), paths)
     strips = [components.strip({t("data.image"): picture}, row.path,
                                join([Text(path.name, path.name), _why(row)], ": "))
               for row, path, picture in zip(chosen.itertuples(), paths, shown, strict=True)]
     return components.figure(components.flow(strips), "suspect-pictures",
                              t(caption, n=len(strips)), data)
-
-
-def _small(path: Path, grey_range: reading.GreyRange | None) -> np.ndarray:
-    """A picture in its own shape, uint8 [h,w,3]: nobody judges a long part squeezed to a square."""
-    with files.saying(f"{path} cannot be read"):
-        picture, _ = reading.upright(path, 2 * SIDE, grey_range)
-    picture.thumbnail((2 * SIDE, SIDE))
-    return np.asarray(picture)
 
 
 def _why(row: object) -> Text:

@@ -65,13 +65,15 @@ class Shot:
 
 def shots(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: Detector,
           masks: torch.Tensor | None = None, *, inputs: Inputs = (), frame: Frame | None = None,
+          sizes: typing.Sequence[tuple[int, int]] = (),
           put: Put = lambda name, picture: overlays.uri(picture)) -> list[Shot]:
     """Images with their maps, in the run's one colour scale.
 
     Args:
         images: uint8 [N,3,S,S]. maps: [N,S,S]. masks: bool [N,S,S].
         inputs: addresses and sizes of the inputs, where they are kept; else `images` are shown.
-        frame: that the inputs were laid into; what it adds around them is cut off.
+        sizes: then (height, width) of their files, in whose shape they are shown.
+        frame: that the inputs or files were laid into; what it adds around them is cut off.
         put: where the other pictures go; by default into the page itself.
     """
     redrawn: typing.Sequence[np.ndarray | None] = [None] * len(images)
@@ -79,11 +81,12 @@ def shots(images: torch.Tensor, maps: np.ndarray, decision: Decision, detector: 
         redrawn = (detector.reconstruct(images) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
     made = []
     for i, picture in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        place = frame.place(inputs[i][2][1], inputs[i][2][0])[1].inside if inputs and frame else ...
+        file = inputs[i][2][::-1] if inputs else sizes[i] if sizes else picture.shape[:2]
+        place = frame.place(*file)[1].inside if frame else ...
         map_, low, level = _resized(maps[i][place], FINE), decision.low, decision.level
         truth = np.zeros((1, 1), bool) if masks is None else masks[i].numpy()[place]
-        address = "" if inputs else put(f"{i:04d}-input", picture)
-        input_, thumb, size = inputs[i] if inputs else (address, address, picture.shape[:2])
+        address = "" if inputs else put(f"{i:04d}-input", picture[place])
+        input_, thumb, size = inputs[i] if inputs else (address, address, file[::-1])
         made.append(Shot(
             input_, thumb, *size,
             "" if redrawn[i] is None else put(f"{i:04d}-reconstruction", redrawn[i][place]),
@@ -142,10 +145,12 @@ def read(folder: Path, page: Path | None = None,
     def address(kept: str) -> str:
         if not kept:
             return ""
-        path = Path(os.path.normpath(folder / unquote(kept)))
-        return overlays.data_uri(path.read_bytes()) if page is None else _relative(path, page)
+        if page is None:  # an attempt beside standing numbers has its inputs' addresses from home
+            return overlays.data_uri(
+                ((home if kept.startswith("../") else folder) / unquote(kept)).read_bytes())
+        return _relative(Path(os.path.normpath(folder / unquote(kept))), page)
 
-    by_key = {}
+    by_key, home = {}, run_folder.home_of(folder)
     kept = files.read_json(folder / FILE)
     for key, entry in kept.items() if keys is None else ((key, kept[key]) for key in keys
                                                          if key in kept):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib.config import OWN, Config, InputError, log
+from adlib.config import OWN, Config, InputError, did_you_mean, log
 from adlib.data import files, frame, layout, masks, part, reading, untrusted
 from adlib.data.frame import Frame
 from adlib.evaluation.calibration import Decision, score_table, score_with_maps
@@ -117,6 +117,35 @@ class Reopened:
         pictures: float32 [N,S,S]."""
         table, maps = score_with_maps(self.detector, self.decision, given, self.config.image_size)
         return table[self.decision.score].to_numpy(), maps
+
+
+def existing(config: Config) -> Config:
+    """A notebook's, with the category of the run that it is about: without one, the first that has
+    a finished run so named and seeded. Raises InputError where there is no such run."""
+    if config.category and run_folder.status(run_folder.folder(config)).state != "missing":
+        return config  # an unfinished one is told of by `reopen`
+    finished = [run.parts[-3:] for run in run_folder.all_runs(
+        run_folder.reports_dir(config.reports)) if run_folder.status(run).state == "finished"]
+    for category, *run in finished:
+        if run == [config.name, f"seed-{config.seed}"] and not config.category:
+            return dataclasses.replace(config, category=category)
+    raise no_such_run(config, list(map("/".join, finished)))
+
+
+def no_such_run(config: Config, finished: list[str]) -> InputError:
+    """Where a notebook asks for a run that is not among the finished ones, each as
+    "category/name/seed-n"; a newcomer's own may lie in the scratch folder."""
+    reports = run_folder.reports_dir(config.reports)
+    scratch, wanted = reports / run_folder.SCRATCH, "/".join(
+        [config.category or "(any category)", config.name, f"seed-{config.seed}"])
+    said = f"there is no finished run in {reports}; run `adlib run params/grids/quick.yaml` first"
+    if finished:
+        said = (f"there is no finished run {wanted} in {reports}; run its configuration first, or "
+                "set category, name and seed")
+    if run_folder.all_runs(scratch):
+        said += (f"; what was run in JupyterLab without save_as is in {scratch}: give this folder "
+                 "as reports to look at that")
+    return InputError(said + (did_you_mean(wanted, finished) if finished else ""))
 
 
 def reopen(folder: Path) -> Reopened:

@@ -143,14 +143,6 @@ def folder(config: Config) -> Path:
     return runs / config.category / config.name / f"seed-{config.seed}"
 
 
-def existing(config: Config) -> Config:
-    """The same; without a category, with the first that has a finished run so named and seeded."""
-    runs = [] if config.category else all_runs(reports_dir(config.reports))
-    categories = [run.parts[-3] for run in runs if status(run).state == "finished"
-                  and run.parts[-2:] == (config.name, f"seed-{config.seed}")]
-    return dataclasses.replace(config, category=categories[0]) if categories else config
-
-
 def folder_after(config: Config, kind: str) -> Path:
     """Where what is found out about a finished run goes: `limits`, `how_many`."""
     return reports_dir(_kept(config).reports) / kind / config.category / config.name

@@ -4,8 +4,9 @@ import dataclasses
 import pytest
 import torch
 
+from adlib import fit
 from adlib.config import Config
-from adlib.models import autoencoders, weights
+from adlib.models import autoencoders, registry, weights
 from adlib.models.resnet18 import IMAGENET_MEAN, IMAGENET_STD
 from tests.tolerances import NETWORK, size_of
 
@@ -136,3 +137,16 @@ def test_it_reconstructs_in_batches_what_the_network_reconstructs(monkeypatch):
         assert found.shape == (9, 3, 32, 32) and found.dtype == torch.float32
         assert torch.allclose(found, expected, rtol=0, atol=6 * NETWORK)  # of values in [0,1]
         assert detector.reconstruct(pictures()[:0]).shape == (0, 3, 32, 32)
+
+
+def test_a_fit_again_begins_anew_whatever_was_looked_at_before():
+    """In JupyterLab cells are run in any order, and again."""
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(0))
+    config = Config(image_size=32, epochs=1, device="cpu", precision="float32")
+    once, looked_at = (registry.build(config) for _ in range(2))
+    expected = {name: values.clone() for name, values in fit(once, images).state_dict().items()}
+    looked_at.anomaly_maps(images)  # before it was fitted
+    for detector in (looked_at, once):
+        again = fit(detector, images).state_dict()
+        assert all(torch.equal(again[name], expected[name]) for name in expected)

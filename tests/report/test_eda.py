@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from adlib.config import Config, InputError
-from adlib.data import layout, quality
+from adlib.data import files, layout, quality
 from adlib.data.part import open_part
 from adlib.models import weights
 from adlib.report import eda
+from adlib.report.display import components
 from adlib.report.words import data_sentences
 from tests.conftest import picture
 
@@ -46,11 +47,11 @@ def test_images_of_16_bits_are_shown_by_the_range_of_the_good_ones(mvtec_root):
     ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
     test = mvtec_root / "nut" / "test" / "spot" / "900.png"
     Image.fromarray(ramp // 2).save(test)
-    kind, found = list(eda.samples(layout.open_category(mvtec_root, "nut"), 32).items())[-1]
-    assert kind == "test, spot" and found[-1].max() == 1  # none to learn from has more than 8 bits
+    kind, found = list(eda.samples(layout.open_category(mvtec_root, "nut")).items())[-1]
+    assert kind == "test, spot" and found[-1].max() == 255  # none to learn from has more than 8 bits
     Image.fromarray(ramp).save(mvtec_root / "nut" / "train" / "good" / "000.png")
-    found = list(eda.samples(layout.open_category(mvtec_root, "nut"), 32).values())[-1]
-    assert found[-1].max() == pytest.approx(0.5, abs=0.01)
+    found = list(eda.samples(layout.open_category(mvtec_root, "nut")).values())[-1]
+    assert found[-1].max() == pytest.approx(127.5, abs=2.5)
 
 
 @pytest.mark.parametrize(("n", "said"),
@@ -78,10 +79,42 @@ def test_kinds_are_train_then_good_then_the_defects(mvtec_root):
 
 def test_a_page_of_images(course_root):
     category = layout.open_category(course_root, "nut")
-    shown = soup(eda.page(category, list(category.train), 64, 2, 6))
+    shown = soup(eda.page(category, list(category.train), 2, 6))
     assert "7 to 8 of 8 images." in shown.text and [
         image["alt"] for image in shown.select("img")
     ] == ["nut/train/good/006.png: image", "nut/train/good/007.png: image"]
+
+
+def test_pictures_are_shown_in_their_own_shape(course_root):
+    for path in (course_root / "nut" / "train" / "good").iterdir():
+        Image.open(path).resize((96, 48)).save(path)
+    category = layout.open_category(course_root, "nut")
+    shutil.copy(category.train[0], category.train[1])
+    shown = eda.samples(category)["train, good"]
+    assert {picture.shape for picture in shown} == {(48, 96, 3)}
+    for fragment in (components.montage({"good": shown}), eda.page(category, category.train, 1, 6),
+                     eda.duplicates(category, quality.check(category))):
+        image = soup(fragment).select_one("img")
+        assert (image["width"], image["height"]) == ("96", "48")
+    drawn, _ = eda.feature_map(category, CONFIG)
+    shapes = [image["style"] for image in soup(drawn).select("img")]
+    assert shapes.count("--across:1.000;--down:0.500") == len(category.train)
+    assert set(shapes) == {"--across:1.000;--down:0.500", "--across:1.000;--down:1.000"}
+
+
+def test_a_number_on_an_axis_has_no_more_digits_than_one_reads(course_root):
+    values = {"train, good": np.array([0.1, 0.2, 0.2, 0.3, 0.4, 0.4, 0.4])}  # three of seven
+    ticks = soup(eda.brightness_curves(values, "brightness")).select("svg text")
+    assert ticks[-1].text == "0.429"
+
+
+def test_what_kind_of_part_it_is_is_measured_once_and_noted(course_root, tmp_path):
+    part = open_part(dataclasses.replace(CONFIG, data_root=str(course_root), category="nut",
+                                         reports=str(tmp_path), held_out=0))
+    measured = {"form": 0.75, "alignment": 0.16, "colour": 0.1, "good": 31}
+    assert "explains 75% of the brightness" in eda.properties(part, measured)
+    assert files.read_json(tmp_path / "eda" / "nut" / "properties.json") == measured
+    assert eda.properties(part, {}).startswith("One good picture")
 
 
 def test_images_by_their_features_say_how_and_with_which_weights(course_root, monkeypatch):

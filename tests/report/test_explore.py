@@ -11,6 +11,7 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from adlib.config import Config, InputError
 from adlib.data import files, images, layout, part
@@ -107,7 +108,8 @@ def test_the_threshold_is_the_component_of_the_page(opened):
     opened.table["label"] = pd.NA
     assert "unlabelled" in soup(explore.threshold(opened)).select_one(".side").text
     opened.run.decision.thresholds[opened.run.decision.score] = Threshold(np.zeros(0), 0.05, "none")
-    assert "no labels of both classes" in soup(explore.threshold(opened)).text
+    said = soup(explore.threshold(opened)).text
+    assert "no labels of both classes" in said and "there are 0: no part is called" in said
 
 
 def test_every_image_of_every_split_is_reachable(opened):
@@ -131,6 +133,21 @@ def test_masks_come_along_and_a_feature_detector_redraws_nothing(mvtec_root, rep
     good, bad = opened.scored(spot.tensor, spot.masks)[1]
     assert (good.ticks, good.reconstruction, bad.reconstruction) == ("", "", "") and bad.ticks
     assert len(images_of(opened).select("li img")) == 12  # six images under their maps
+
+
+@pytest.mark.parametrize("fit", ["squeeze", "pad"])
+def test_every_tool_shows_pictures_in_the_shape_of_their_files(course_root, reports, fit):
+    for path in course_root.rglob("*.png"):
+        Image.open(path).resize((96, 48)).save(path)
+    opened = explore.open_run(small_run(course_root, reports, model="pca", name="pca",
+                                        image_size=64, fit=fit))
+    photo = [("a.png", opened.part.category.test[0].read_bytes())]
+    for shown in (images_of(opened), page(explore.what_if(opened)), page(explore.notes(opened)),
+                  soup(explore.photo_verdicts(opened, photo))):
+        assert {stack["style"] for stack in shown.select("li .stack")} == {"aspect-ratio:96/48"}
+    box = explore.what_if(opened)
+    control(box, "place").value = "0.3 0.7"  # a share of what is seen, without a frame's rim
+    assert corners(box) == pytest.approx([0.3, 0.7], abs=0.12)
 
 
 # ---- the selector
@@ -207,7 +224,7 @@ def test_it_finds_the_run_that_is_meant_or_says_in_one_sentence_what_to_do(cours
     for wrong in ({"name": "mean_gray"}, {"name": "mean_grey", "seed": 1},
                   {"name": "mean_grey", "category": "zip"}, {"name": "grey"}):
         with pytest.raises(InputError,
-                           match=r"has no finished run .*; (did you mean|known are)") as caught:
+                           match=r"no finished run .*; (did you mean|known are)") as caught:
             explore.RunSelector(Config(reports=str(reports), **wrong))
         assert "\n" not in str(caught.value)
 
@@ -247,7 +264,7 @@ def test_a_dropped_anomaly_moves_the_score_and_none_does_not(course_run):
     opened = explore.open_run(course_run(model="pca", name="pca", image_size=64))
     good = images.load(opened.part.category.train, 64)
     before = opened.scored(good[:1])[0][0]
-    options = {"size": 2.0, "seed": 0, "before": before}
+    options = {"size": 2.0, "seed": 0, "before": before, "file": (64, 64)}
     nothing, something = (soup(explore.with_anomaly(
         opened, good[0], good[1], "cutpaste", place="0.5 0.5", contrast=contrast, **options))
                           for contrast in (0.0, 1.0))
@@ -292,7 +309,8 @@ def test_an_anomaly_is_dropped_into_a_picture_of_tiles_and_not_where_nothing_cou
         data_root=str(test_frames.category(tmp_path / "data"))))
     opened = explore.open_run(folder)
     good = opened.part.test.given
-    options = {"size": 1.0, "contrast": 1.0, "seed": 0, "before": 0.0}
+    options = {"size": 1.0, "contrast": 1.0, "seed": 0, "before": 0.0,
+               "file": opened.part.test.shown_sizes[0]}
     seen = soup(explore.with_anomaly(opened, good[0], good[1], "cutpaste", place="0.8 0.7",
                                     **options))
     numbers = [float(word) for word in re.findall(r"[\d.]+", seen.select_one(".truth")["d"])]

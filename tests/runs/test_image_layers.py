@@ -12,7 +12,8 @@ from PIL import Image
 
 from adlib.config import Config
 from adlib.data import part
-from adlib.runs import image_layers, overlays
+from adlib.data.frame import Frame
+from adlib.runs import image_layers, overlays, run_folder
 
 DECISION = types.SimpleNamespace(low=0.0, level=1.0)
 
@@ -120,6 +121,26 @@ def test_a_large_picture_keeps_its_own_pixels_around_the_maximum(tmp_path):
     assert np.abs(kept.mean(axis=2) - expected.mean(axis=2)).mean() < 8  # as WebP keeps it
     assert image_layers.read(here, here)[test.keys[0]] == one
     assert image_layers.read(here)[test.keys[0]].detail.startswith("data:image/webp")
+
+
+def test_what_a_detector_is_given_is_shown_in_the_shape_of_its_file():
+    """Not in the square that it is squeezed into, nor with the rim of one that it is laid into."""
+    images, maps = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8), np.zeros((1, 32, 32))
+    for frame, kept in ((Frame("squeeze", 32), (32, 32)), (Frame("pad", 32), (16, 32))):
+        (shot, ) = image_layers.shots(images, maps, DECISION, Darker(), frame=frame,
+                                      sizes=[(50, 100)])
+        assert (shot.width, shot.height) == (100, 50)
+        assert pixels(shot.input).shape[:2] == pixels(shot.reconstruction).shape[:2] == kept
+
+
+def test_an_attempt_beside_standing_numbers_shows_its_pictures_inside_a_notebook(nut, tmp_path):
+    test, maps = nut
+    here = folder(tmp_path) / run_folder.AGAIN
+    here.mkdir()
+    image_layers.keep(here, test, maps, DECISION, Darker())
+    inside = image_layers.read(here, None, test.keys)
+    assert list(inside) == test.keys
+    assert all(shot.input.startswith("data:") for shot in inside.values())
 
 
 def test_outlines_and_corners_lie_where_the_region_is():

@@ -203,9 +203,10 @@ def strip(pictures: typing.Mapping[Text, np.ndarray], name: str, caption: str, *
     return render("strip.html.j2", pictures=shown, name=name, caption=caption, titled=titled)
 
 
-def montage(rows: typing.Mapping[str, np.ndarray]) -> Markup:
-    """Some pictures of each kind, a row a kind. rows: {kind: [N,S,S,3] in [0,1]}."""
-    return flow(strip({f"{i + 1}": (255 * picture).astype(np.uint8)
+def montage(rows: typing.Mapping[str, typing.Sequence[np.ndarray]]) -> Markup:
+    """Some pictures of each kind, a row a kind. rows: {kind: [h,w,3] each, uint8 or in [0,1]}."""
+    return flow(strip({f"{i + 1}": picture if picture.dtype == np.uint8
+                       else (255 * picture).astype(np.uint8)
                        for i, picture in enumerate(pictures)}, kind, kind)
                 for kind, pictures in rows.items())
 

@@ -26,12 +26,14 @@ SHAPES = ("M0-5.5 4.4 0 0 5.5-4.4 0z", "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-
 
 
 def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.Sequence[str],
-                thumbs: typing.Sequence[np.ndarray], title: Text, data: str = "") -> Markup:
+                thumbs: typing.Sequence[np.ndarray], title: Text, data: str = "",
+                sizes: typing.Sequence[tuple[int, int]] = ()) -> Markup:
     """Images as points: a colour and a shape a kind, pictures where there is room, and any picture
     large under the mouse.
 
     points: [N,2]. kinds, names: of each image; kinds may be Texts. thumbs: uint8 [s,s,3] each.
-    data: the file that lists them, beside the page.
+    data: the file that lists them, beside the page. sizes: height and width of each file, whose
+        shape its thumb is shown in; squares where none are given.
     """
     box = np.array([WIDE, HIGH])
     spread = np.maximum(np.ptp(points, axis=0), 1e-12)
@@ -44,7 +46,10 @@ def feature_map(points: np.ndarray, kinds: typing.Sequence[str], names: typing.S
     shown, items = _with_room(place + towards * ROOM / 2), []
     for i, (kind, name, uri) in enumerate(zip(kinds, names, _uris(thumbs), strict=True)):
         sides = zip(("left", "up", "shown"), (*(towards[i] < 0), i in shown), strict=True)
+        height, width = sizes[i] if sizes else (1, 1)
         items.append({"kind": marks[kind], "uri": uri, "side": " ".join(s for s, on in sides if on),
+                      "wide": f"{width / max(height, width):.3f}",
+                      "high": f"{height / max(height, width):.3f}",
                       "left": f"{100 * place[i, 0] / WIDE:.2f}",
                       "top": f"{100 * place[i, 1] / HIGH:.2f}",
                       "text": t("view.kind_name", kind=kind, name=name)})

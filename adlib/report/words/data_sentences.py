@@ -75,7 +75,7 @@ def corruption(name: str, strength: int) -> Text:
     return t(f"corruption.{name}", amount=corruptions.amount(name, strength))
 
 
-def samples(category: Category, pictures: dict[str, np.ndarray]) -> Text:
+def samples(category: Category, pictures: dict[str, list[np.ndarray]]) -> Text:
     kinds = (t("data.n_kind", n=len(some), kind=kind) for kind, some in pictures.items())
     return t("data.samples", category=category.name, kinds=join(kinds, "; "))
 
