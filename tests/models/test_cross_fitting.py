@@ -59,6 +59,21 @@ def test_each_fold_is_a_fit_on_the_rest(fitted, model):
         assert np.array_equal(held, alone(features[index]).numpy())
 
 
+@pytest.mark.parametrize("model", REFITTED)
+def test_what_does_not_count_of_the_rest_has_no_say_in_a_folds_fit(fitted, model):
+    """Of each picture another part counts, and a fold's fit takes those of its own pictures."""
+    detector, good = fitted[model], pictures()
+    area = torch.ones(len(good), *good.shape[-2:], dtype=torch.bool)
+    for i, one in enumerate(area):
+        one[:, :8 * (i % 4)] = False
+    features, counts = detector.features(good), detector._counts(area)
+    found = detector.cross_fitted_maps(good, KEPT, FOLDS[1:3], area)
+    for held, (rest, index) in zip(found, FOLDS[1:3], strict=True):
+        alone, whole = (fused.CLOSED_FORM[model]().fit(features[rest], 0, which)(features[index])
+                        for which in (counts[rest], None))
+        assert torch.equal(held["distance"], alone) and not torch.equal(alone, whole)
+
+
 def test_an_outlier_among_the_good_images_is_not_judged_by_a_fit_that_has_seen_it():
     """A memory that has seen it would find it at no distance."""
     good = spotted(pictures(), 4)
