@@ -152,6 +152,13 @@ def test_unlabelled(course_root):
     assert evaluation.confounder_correlation(results, {"brightness": np.arange(6)}) == {"brightness": None}
 
 
+def test_what_has_no_label_is_no_good_image(course_root):
+    assert evaluation.truth_of(opened(course_root)).tolist() == [0, 1] * 3
+    (course_root / "image_anomaly_labels.json").unlink()
+    shutil.rmtree(course_root / "nut" / "train" / "bad")
+    assert evaluation.truth_of(opened(course_root)).tolist() == [-1] * 6
+
+
 def test_missing_labels_are_an_error_and_never_counted_as_bad(course_root):
     path = course_root / "image_anomaly_labels.json"
     labels = json.loads(path.read_text())

@@ -47,6 +47,13 @@ def test_what_takes_long_to_fit_and_what_is_none_of_ours_is_not_cross_fitted(mod
     assert detector.cross_fitted_maps(pictures(), KEPT, FOLDS) is None
 
 
+def test_more_pictures_than_it_would_hold_the_features_of_are_not_cross_fitted(fitted, monkeypatch):
+    for most, crosses in ((11, True), (10, False)):
+        monkeypatch.setattr(fused, "MOST", most)
+        found = fitted["pca"].cross_fitted_maps(pictures(), KEPT, FOLDS)
+        assert (found is not None) == crosses
+
+
 REFITTED = sorted(set(fused.CLOSED_FORM) - set(fused.LEFT_OUT))
 
 
