@@ -112,14 +112,25 @@ def measure(way: str, part: Part, only_last: bool = False) -> dict[str, typing.A
 
 
 def curve(folder: Path, category: str, config: str) -> tuple[dict[int, float], int]:
-    """{epoch: AUROC, mean over the seeds measured} of one cell, and how many seeds that are."""
-    cells = [files.read_json(path) for path in sorted(folder.glob(f"{category}-{config}-*.json"))]
-    by_epoch: dict[int, list[float]] = {}
-    for cell in cells:
-        for seen in cell["looks"]:
-            by_epoch.setdefault(seen["epoch"], []).append(seen["auroc"])
-    return {epoch: statistics.mean(values) for epoch, values in sorted(by_epoch.items())}, len(
-        cells)
+    """{epoch: AUROC, mean over the seeds} of one cell, and how many seeds that are: those that were
+    looked at in as many epochs as any. Of a seed that was looked at in its last alone nothing is
+    known of the others, and a mean of more seeds there would be no point of this curve."""
+    cells = [{seen["epoch"]: seen["auroc"] for seen in cell["looks"]}
+             for cell in _cells(folder, category, config)]
+    most = max(map(len, cells), default=0)
+    whole = [cell for cell in cells if len(cell) == most]
+    epochs = sorted(set.intersection(*map(set, whole))) if whole else []
+    return {epoch: statistics.mean(cell[epoch] for cell in whole) for epoch in epochs}, len(whole)
+
+
+def _cells(folder: Path, category: str, config: str) -> list[dict[str, typing.Any]]:
+    """What was measured of one cell, a seed each."""
+    return [files.read_json(path) for path in sorted(folder.glob(f"{category}-{config}-*.json"))]
+
+
+def _last(folder: Path, category: str, config: str) -> list[float]:
+    """A cell's final AUROC, a seed each."""
+    return [cell["looks"][-1]["auroc"] for cell in _cells(folder, category, config)]
 
 
 def stays(curve_of: dict[int, float], target: float) -> int | None:
@@ -132,10 +143,8 @@ def stays(curve_of: dict[int, float], target: float) -> int | None:
     return first
 
 
-def _error(folder: Path, category: str, config: str) -> float:
+def _error(last: list[float]) -> float:
     """The standard error of a cell's mean final AUROC over its seeds."""
-    last = [files.read_json(path)["looks"][-1]["auroc"]
-            for path in folder.glob(f"{category}-{config}-*.json")]
     return statistics.stdev(last) / math.sqrt(len(last)) if len(last) > 1 else math.nan
 
 
@@ -143,18 +152,21 @@ def table(folder: Path) -> pd.DataFrame:
     """A row a cell: final AUROCs of both ways, their difference, and the epoch from which each
     stays within MARGIN of the reference's.
 
-    error: of the difference, one standard error from the spread over the seeds; NaN where a way has
-    fewer than two.
+    seeds: of the final AUROCs; curves: of them those whose epochs are counted (`curve`). error: of
+    the difference, one standard error from the spread over the seeds; NaN where a way has fewer
+    than two.
     """
     rows, ways = [], ("reference", "ours")
     for name in sorted({tuple(path.stem.split("-")[:2]) for way in ways
                         for path in (folder / way).glob("*.json")}):
         (its, its_seeds), (own, own_seeds) = (curve(folder / way, *name) for way in ways)
-        final = [list(values.values())[-1] if values else math.nan for values in (its, own)]
+        last = [_last(folder / way, *name) for way in ways]
+        final = [statistics.mean(values) if values else math.nan for values in last]
         rows.append({
-            "category": name[0], "configuration": name[1], "seeds": f"{its_seeds}, {own_seeds}",
+            "category": name[0], "configuration": name[1],
+            "seeds": ", ".join(str(len(values)) for values in last),
             "the reference's way": final[0], "ours": final[1], "difference": final[1] - final[0],
-            "error": math.hypot(*(_error(folder / way, *name) for way in ways)),
+            "error": math.hypot(*map(_error, last)), "curves": f"{its_seeds}, {own_seeds}",
             "its epochs to detection": stays(its, final[0] - MARGIN),
             "our epochs to detection": stays(own, final[0] - MARGIN)})
     return pd.DataFrame(rows).astype({"its epochs to detection": "Int64",

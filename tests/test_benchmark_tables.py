@@ -47,7 +47,19 @@ def test_detection_is_where_the_mean_of_the_seeds_stays(tmp_path):
     assert math.isnan(row["error"])  # of one seed there is no spread
     write_json(tmp_path / "ours" / "nut-cae_mse-1.json", {"looks": [{"epoch": 2, "auroc": 0.94}]})
     # each way: two values .1 apart
-    assert detection.table(tmp_path).iloc[0]["error"] == pytest.approx(0.05 * 2**0.5)
+    row = detection.table(tmp_path).iloc[0]
+    assert row["error"] == pytest.approx(0.05 * 2**0.5) and row["ours"] == pytest.approx(0.89)
+
+
+def test_a_seed_of_which_the_end_alone_is_known_has_no_say_in_the_epochs(tmp_path):
+    """Its end would be averaged with curves that lie elsewhere: a fall, or a rise, of no seed."""
+    for seed, values in enumerate(((0.9, 0.9, 0.9), (0.9, 0.9, 0.9), (0.5, ), (0.6, ))):
+        looks = [{"epoch": 4 - len(values) + i, "auroc": value} for i, value in enumerate(values)]
+        for way in ("ours", "reference")[:1 + (len(values) > 1)]:
+            write_json(tmp_path / way / f"nut-cae_mse-{seed}.json", {"looks": looks})
+    row = detection.table(tmp_path).iloc[0]
+    assert (row["seeds"], row["curves"]) == ("2, 4", "2, 2")
+    assert row["our epochs to detection"] == 1 and row["ours"] == pytest.approx(0.725)
 
 
 def test_the_kept_measurements_are_read():

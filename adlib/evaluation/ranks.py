@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from adlib.config import InputError
 from adlib.evaluation.auroc import LEVEL, holm
 
 
@@ -28,16 +29,18 @@ def rank_correlation(one: pd.Series, other: pd.Series) -> float:
 def average_ranks(table: pd.DataFrame) -> pd.Series:
     """The mean rank of each column over the rows, 1 = the highest value; ties share theirs.
 
-    table: a row a category, a column a detector, without gaps.
+    table: a row a category, a column a detector. Rounded, so that sums of other seeds tie, too.
+        Raises InputError where there is a gap.
     """
-    return table.round(9).rank(axis=1, ascending=False).mean()
+    return _complete(table).round(9).rank(axis=1, ascending=False).mean()
 
 
 def friedman(table: pd.DataFrame) -> float:
     """p-value of "all columns are equally good": Friedman's statistic with its correction for ties
     in Iman and Davenport's form, an F of k - 1 and (k - 1)(n - 1) degrees of freedom. NaN for less
-    than two rows or columns, 1 where all values of each row are equal."""
-    ranks = table.round(9).rank(axis=1).to_numpy()
+    than two rows or columns, 1 where all values of each row are equal. Raises as `average_ranks`.
+    """
+    ranks = _complete(table).round(9).rank(axis=1).to_numpy()
     n, k = ranks.shape
     if n < 2 or k < 2:
         return float("nan")
@@ -53,8 +56,12 @@ def friedman(table: pd.DataFrame) -> float:
 def wilcoxon(differences: np.ndarray) -> float:
     """Two-sided p-value of the signed-rank test of [n] paired differences, exact under sign
     changes, ties included; differences of 0 keep their ranks and favour nobody (Pratt 1959).
+    Raises InputError for a difference that is NaN or infinite.
     """
     differences = np.round(np.asarray(differences, float), 9)
+    if unknown := int((~np.isfinite(differences)).sum()):
+        raise InputError(f"{unknown} of {len(differences)} paired differences are no numbers; "
+                         "compare the two where both were measured")
     doubled = np.round(2 * pd.Series(np.abs(differences)).rank().to_numpy()).astype(int)
     counted = doubled[differences != 0]
     chances = np.ones(1)  # of every sum of the positive ranks, doubled so that all are whole
@@ -66,7 +73,8 @@ def wilcoxon(differences: np.ndarray) -> float:
 
 
 def pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """`wilcoxon` of every two columns: a, b, p, p_holm."""
+    """`wilcoxon` of every two columns: a, b, p, p_holm. Raises as `average_ranks`."""
+    table = _complete(table)
     names = list(itertools.combinations(table.columns, 2))
     p_values = [wilcoxon(table[a].to_numpy() - table[b].to_numpy()) for a, b in names]
     return pd.DataFrame(names, columns=["a", "b"]).assign(p=p_values, p_holm=holm(p_values))
@@ -93,3 +101,12 @@ def rows_needed(columns: int) -> int:
     while 2.0**(1 - n) * count >= LEVEL:
         n += 1
     return n
+
+
+def _complete(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, if it has no gap: a rank among fewer columns is another rank."""
+    if (gaps := table.isna()).any(axis=None):
+        row, column = np.argwhere(gaps.to_numpy())[0]
+        raise InputError(f"{table.columns[column]} has no figure for {table.index[row]}; ranks "
+                         "need one in every cell: measure it, or leave the row or column out")
+    return table

@@ -273,8 +273,10 @@ def test_all_found_is_no_curve_through_zero():
     (100, pytest.approx(100, rel=0.1)), (0, 10), (2000, None)])
 def test_the_synthetic_anomaly_of_which_half_are_found(limit, pixels):
     sizes = np.r_[np.geomspace(10, 1000, 60), 0]  # of the last nothing can be seen
-    scores = pd.DataFrame({"distance.mean": np.where(sizes > limit, 2.0, 0.0)})
-    decision = dataclasses.replace(at(1.0), synthetic=scores, synthetic_pixels=sizes)
+    scores = pd.DataFrame({"distance.max": 2.0,  # is not the one in use
+                           "distance.mean": np.where(sizes > limit, 2.0, 0.0)})
+    decision = dataclasses.replace(at(1.0), reference="distance.max", synthetic=scores,
+                                   synthetic_pixels=sizes)
     found = psychometric.half_found(decision)
     assert found == {"pixels": pixels, "least": 10, "largest": pytest.approx(1000), "n": 60}
     assert psychometric.half_found(at(1.0)) is None
@@ -282,6 +284,18 @@ def test_the_synthetic_anomaly_of_which_half_are_found(limit, pixels):
                                                  synthetic_pixels=sizes)) is None
     assert psychometric.half_found(
         dataclasses.replace(decision, synthetic_pixels=sizes * 0 + 5)) is None
+
+
+def test_of_half_found_the_false_alarms_that_were_asked_for_are_no_finding():
+    """Three in ten of the anomalies would be called so if nothing of them could be seen."""
+    sizes = np.geomspace(10, 1000, 60)
+    called = (np.arange(60) % 10 < 3) | (sizes > 150)
+    threshold = Threshold(np.full(99, 1.0), 0.3)
+    decision = dataclasses.replace(
+        at(1.0), thresholds={"distance.mean": threshold}, synthetic_pixels=sizes,
+        synthetic=pd.DataFrame({"distance.mean": np.where(called, 2.0, 0.0)}))
+    pixels = [psychometric.fit(sizes, called, fpr=fpr).at(0.5) for fpr in (0.3, 0.0)]
+    assert psychometric.half_found(decision)["pixels"] == pixels[0] > 1.1 * pixels[1]
 
 
 def test_no_part_of_these_is_in_a_drawn_set():

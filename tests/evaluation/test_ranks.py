@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from adlib.config import InputError
 from adlib.evaluation import ranks
 from adlib.evaluation.auroc import best_against_each, holm, paired_test
 
@@ -56,6 +57,8 @@ def test_wilcoxon_with_ties_is_what_all_sign_changes_give():
     sums = [abs((np.array(sign) * np.where(differences == 0, 0, rank)).sum()) for sign in signs]
     assert ranks.wilcoxon(differences) == pytest.approx(np.mean(np.array(sums) >= observed - 1e-9))
     assert ranks.wilcoxon(np.zeros(5)) == 1.0
+    # zeros keep their ranks: of 4, 5, 6, 7 five of 16 sums are 7 or less; of 1, 2, 3, 4 seven
+    assert ranks.wilcoxon([0, 0, 0, 0.1, 0.2, 0.3, -0.4]) == 10 / 16
 
 
 def test_too_few_categories_can_distinguish_nothing_and_the_least_number_can():
@@ -102,3 +105,35 @@ def test_the_rank_correlation_is_scipys_of_the_pairs_without_a_gap():
     assert ranks.rank_correlation(one, other) == pytest.approx(
         stats.spearmanr(one[there], other[there])[0])
     assert math.isnan(ranks.rank_correlation(one, 0 * one))
+
+
+def test_what_differs_by_the_rounding_of_a_mean_is_a_tie():
+    exact = pd.DataFrame([[.8, .8, .7], [.9, .9, .5], [.6, .7, .7], [.5, .4, .3]])
+    noise = 1e-15 * np.random.default_rng(0).integers(-3, 4, exact.shape)
+    noise[:2, :2] = [[1e-15, -1e-15], [2e-15, -2e-15]]  # for the first, where it is none's
+    rounded = exact + noise
+    assert not exact.rank(axis=1).equals(rounded.rank(axis=1))
+    assert ranks.average_ranks(rounded).equals(ranks.average_ranks(exact))
+    assert ranks.friedman(rounded) == ranks.friedman(exact)
+    assert ranks.pairs(rounded).equals(ranks.pairs(exact))
+    assert ranks.wilcoxon([0.1 + 0.2 - 0.3] * 6) == 1.0  # and not 2 / 2**6
+
+
+def test_a_gap_is_named_and_no_rank_is_made_of_it():
+    table = pd.DataFrame({"pca": [.8, .9], "fused": [.9, np.nan]}, index=["nut", "tile"])
+    for of_table in (ranks.average_ranks, ranks.friedman, ranks.pairs):
+        with pytest.raises(InputError, match="fused has no figure for tile; .* leave the row"):
+            of_table(table)
+    for unknown in (np.nan, np.inf):
+        with pytest.raises(InputError, match="1 of 3 paired differences are no numbers"):
+            ranks.wilcoxon([0.1, unknown, 0.2])
+
+
+def test_one_column_proves_nothing_and_bars_are_in_the_order_of_the_ranks():
+    assert math.isnan(ranks.friedman(pd.DataFrame([[.8], [.9], [.7]])))
+    tested = pd.DataFrame([("a", "b", 0.01), ("a", "c", 0.9), ("b", "c", 0.9)],
+                          columns=["a", "b", "p_holm"])
+    average = pd.Series({"a": 3.0, "b": 1.0, "c": 2.0})
+    assert ranks.cliques(average, tested) == [["b", "c"], ["c", "a"]]
+    tested["p_holm"] = [0.049, 0.051, 0.9]
+    assert ranks.cliques(average, tested) == [["b", "c"], ["c", "a"]]

@@ -33,7 +33,8 @@ def scored(root, values=None, held=(0.5, 0.25), rate=0.4):
     own = {"test": rng.random(len(category.test)) if values is None else np.array(values, float),
            "held_out": np.array(held, float), "train": rng.random(len(category.train) - len(held)),
            "train_bad": np.full(len(category.train_bad), 0.9)}
-    by_split = {split: pd.DataFrame({OWN: own[split], OTHER: rng.random(len(own[split]))})
+    # in another unit, so that one's threshold is none of the other's
+    by_split = {split: pd.DataFrame({OWN: own[split], OTHER: 10 + rng.random(len(own[split]))})
                 for split in ("train", "held_out", "test", "train_bad") if len(own[split])}
     ranking = pd.DataFrame({"score": [OWN, OTHER]}
                            | ({"spot": [0.6, 0.8], "all": [0.6, 0.8]} if held else {}))
@@ -133,6 +134,8 @@ def test_of_one_class_only_it_is_said_which_is_missing(course_root, label, missi
     operating = evaluation.operating_of(results)["test"]
     assert operating["oracle_f1"] is None
     assert operating["false_positives"]["n"] == (6 if missing == "anomalous" else 0)
+    absent = operating["detections" if missing == "anomalous" else "false_positives"]
+    assert absent == {"count": 0, "n": 0, "rate": None, "low": 0.0, "high": 1.0}  # of none: no rate
 
 
 def test_unlabelled(course_root):
@@ -147,6 +150,13 @@ def test_unlabelled(course_root):
         "false_positives": None, "detections": None, "oracle_f1": None
     }
     assert evaluation.confounder_correlation(results, {"brightness": np.arange(6)}) == {"brightness": None}
+
+
+def test_what_has_no_label_is_no_good_image(course_root):
+    assert evaluation.truth_of(opened(course_root)).tolist() == [0, 1] * 3
+    (course_root / "image_anomaly_labels.json").unlink()
+    shutil.rmtree(course_root / "nut" / "train" / "bad")
+    assert evaluation.truth_of(opened(course_root)).tolist() == [-1] * 6
 
 
 def test_missing_labels_are_an_error_and_never_counted_as_bad(course_root):
@@ -230,6 +240,28 @@ def test_score_study_without_held_out_images_and_without_anomalies(course_root):
     assert roles == ["own+chosen", ""]
 
 
+def test_a_score_that_nothing_was_to_be_chosen_for_is_called_fixed(course_root):
+    """Of one map alone the mean of the top 1% is taken, whatever the synthetic anomalies say."""
+    run, names = scored(course_root), {OWN: "distance.max", OTHER: "distance.top1"}
+    decision = dataclasses.replace(run.decision, ranking=run.decision.ranking.replace(names),
+                                   reference="distance.max", score="distance.top1")
+    by_split = {split: one.rename(columns=names) for split, one in run.by_split.items()}
+    study = evaluation.score_study(run.table, decision, by_split)
+    assert study["role"].tolist() == ["fixed", "own"]
+
+
+def test_the_metrics_of_the_score_in_use_are_its_own(course_root):
+    run = scored(course_root, [1, 6, 2, 5, 4, 3])
+    synthetic = pd.DataFrame({OWN: [1.0, 2.0], OTHER: [3.0, 4.0]})
+    found = evaluation.measured(run.table, dataclasses.replace(run.decision, synthetic=synthetic),
+                                None, {})
+    assert found["synthetic"] == [3.0, 4.0] and found["maps"]["level"] == 1.0
+    assert found["auroc"]["test"]["value"] == pytest.approx(8 / 9)
+    own = evaluation.auroc_of(run.table, "chosen_score")
+    assert found["chosen"]["auroc"] == own and own["test"]["value"] != pytest.approx(8 / 9)
+    assert found["calibration"]["scores"] == run.by_split["held_out"][OTHER].tolist()
+
+
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_confounders(mvtec_root):
     for i in range(3, 6):
@@ -308,6 +340,20 @@ def test_verdict_on_the_references_claims(value, verdict):
     assert comparison._claims(run, {"auroc": value, "random": True})["verdict"] == ""
     assert comparison._claims(pd.Series(run.to_dict() | {"epochs": 5}), {"auroc": value, "random": False})["verdict"] == ""
     assert comparison._claims(pd.Series(run.to_dict() | {"layout": "mvtec"}), {"auroc": value, "random": False}) == {}
+
+
+@pytest.mark.parametrize(("higher", "cause"), [(0, None), (6, "more_anomalous")])
+def test_of_labelled_test_images_the_scores_of_the_good_ones_are_compared_too(higher, cause):
+    """Those of the anomalous ones, which come first, have no say."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.normal(90, 8, (84, 3, 32, 32)).clip(0, 255)).to(torch.uint8)
+    table = pd.DataFrame({"split": "test", "label": pd.array([1] * 24 + [0] * 24, dtype="Int64"),
+                          "chosen_score": np.r_[rng.normal(9, 1, 24), rng.normal(higher, 1, 24)]})
+    decision = SimpleNamespace(conditions=Conditions.of(images[:60]),
+                               threshold=Threshold(rng.normal(size=60), 0.05))
+    part = SimpleNamespace(config=Config(), test=SimpleNamespace(
+        select=lambda places: SimpleNamespace(tensor=images[36 + places])))
+    assert evaluation.taken_otherwise(table, decision, part)["cause"] == cause
 
 
 @pytest.mark.parametrize("brighter, labelled", [(0, True), (60, True), (60, False)])

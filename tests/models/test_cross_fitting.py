@@ -47,6 +47,13 @@ def test_what_takes_long_to_fit_and_what_is_none_of_ours_is_not_cross_fitted(mod
     assert detector.cross_fitted_maps(pictures(), KEPT, FOLDS) is None
 
 
+def test_more_pictures_than_it_would_hold_the_features_of_are_not_cross_fitted(fitted, monkeypatch):
+    for most, crosses in ((11, True), (10, False)):
+        monkeypatch.setattr(fused, "MOST", most)
+        found = fitted["pca"].cross_fitted_maps(pictures(), KEPT, FOLDS)
+        assert (found is not None) == crosses
+
+
 REFITTED = sorted(set(fused.CLOSED_FORM) - set(fused.LEFT_OUT))
 
 
@@ -57,6 +64,21 @@ def test_each_fold_is_a_fit_on_the_rest(fitted, model):
     for held, (rest, index) in zip(found, FOLDS[1:3], strict=True):
         alone = fused.CLOSED_FORM[model]().fit(features[rest], 0)
         assert np.array_equal(held, alone(features[index]).numpy())
+
+
+@pytest.mark.parametrize("model", REFITTED)
+def test_what_does_not_count_of_the_rest_has_no_say_in_a_folds_fit(fitted, model):
+    """Of each picture another part counts, and a fold's fit takes those of its own pictures."""
+    detector, good = fitted[model], pictures()
+    area = torch.ones(len(good), *good.shape[-2:], dtype=torch.bool)
+    for i, one in enumerate(area):
+        one[:, :8 * (i % 4)] = False
+    features, counts = detector.features(good), detector._counts(area)
+    found = detector.cross_fitted_maps(good, KEPT, FOLDS[1:3], area)
+    for held, (rest, index) in zip(found, FOLDS[1:3], strict=True):
+        alone, whole = (fused.CLOSED_FORM[model]().fit(features[rest], 0, which)(features[index])
+                        for which in (counts[rest], None))
+        assert torch.equal(held["distance"], alone) and not torch.equal(alone, whole)
 
 
 def test_an_outlier_among_the_good_images_is_not_judged_by_a_fit_that_has_seen_it():

@@ -73,6 +73,10 @@ def test_bad_input():
         ssim.ssim_index(x, y)
     with pytest.raises(ValueError, match="data_range"):
         ssim.ssim_index(x, y, data_range=0)
+    with pytest.raises(ValueError, match="data_range is -1"):  # squared, it would do as well as 1
+        ssim.ssim_index(x, y, data_range=-1)
+    with pytest.raises(ValueError, match="one shape"):  # the split of the moments would mix channels
+        ssim.ssim_map(x[0], y[0], data_range=1.0)
     with pytest.raises(ValueError, match="one shape"):
         ssim.ssim_map(x, y[:1], data_range=1.0)
     with pytest.raises(ValueError, match="11 taps"):
@@ -84,6 +88,8 @@ def test_types():
     assert ssim.ssim_map(x, y, data_range=1.0).dtype == torch.float64
     assert ssim.ssim_map(x.float(), y.float(), data_range=1.0).dtype == torch.float32
     assert ssim.ssim_index(x.half(), y.half(), data_range=1.0).dtype == torch.float32
+    for one, other in ((x.float(), y), (x, y.float())):  # by the finer of two
+        assert ssim.ssim_map(one, other, data_range=1.0).dtype == torch.float64
 
 
 def test_index_is_the_mean_of_the_maps_inside():

@@ -80,6 +80,7 @@ def test_it_is_the_chosen_score_whichever_it_is(course_root, tmp_path):
         run = inference.reopen(folder)
         assert run.scores(part.test).tolist() == test[name].tolist()
         assert run.threshold.value == Threshold(held.to_numpy(), 0.3).value
+        assert run.decision.low == decision.low < decision.level == run.decision.level
 
 
 def test_the_data_may_have_moved(course_root, course_run, tmp_path):

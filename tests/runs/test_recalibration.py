@@ -61,6 +61,14 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
     assert found.tolist() == [float(old.scores(old.decode(one.path).given[None])[0]) for one in shown]
     assert new.threshold.exceeded(found).mean() <= 0.05
     assert new.before == {"threshold": old.threshold.value, "refused": refused}
+    measured = files.read_json(out / "metrics.json")  # nothing was tested by this threshold
+    assert measured["chosen"] == {"score": old.decision.score} and measured["auroc"] == {}
+    assert set(measured) == {"score", "chosen", "label_free", "maps", "auroc", "calibration"}
+    # what the light is, and what the part looks like, is as these pictures are
+    usual = new.decision.conditions.calibration["brightness"]
+    assert usual.mean() > old.decision.conditions.calibration["brightness"].mean() + 50
+    assert len(usual) == len(new.decision.foreign.calibration) == 25
+    assert len(old.decision.foreign.calibration) == 30
     cli.main(["predict", str(out), str(tmp_path / "now"), "--out", str(tmp_path / "seen")])
     assert json.loads((tmp_path / "seen" / "predictions.json").read_text())[
         "recalibrated"] == new.before and old.before is None
@@ -69,6 +77,17 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
     monkeypatch.chdir(run)
     recalibration.recalibrate(Path(), shown, tmp_path / "third")
     assert run_folder.manifest(tmp_path / "third")["parent"] == run.name
+
+
+def test_a_picture_without_the_part_is_none_to_calibrate_by(run, tmp_path):
+    """Its score, low or high, would be one of the good ones' that the threshold is among."""
+    _pictures(tmp_path / "now", range(100, 125))
+    good = predictions.sources([tmp_path / "now"])
+    Image.new("RGB", (64, 64), (60, 60, 60)).save(tmp_path / "grey.png")
+    grey = predictions.sources([tmp_path / "grey.png"])
+    new = recalibration.recalibrate(run, [*good, *grey], tmp_path / "out")
+    assert len(new.threshold.calibration) == 25
+    assert new.foreign(new.decode(tmp_path / "grey.png").whole[None])[1].tolist() == ["absent"]
 
 
 def test_pictures_that_the_run_has_learned_from_do_not_calibrate(run, tmp_path):
