@@ -177,6 +177,16 @@ def test_refitting_leaves_the_held_pictures_out(monkeypatch):
     assert tiled.anomaly_maps(pictures[3][None, :3])["distance"].mean() == before
 
 
+def test_a_refit_takes_what_counts_of_its_own_tiles():
+    tiles_, of = torch.stack([picture(64, 64, seed=i) for i in range(4)]), np.arange(4)
+    tiles_[:2, 3, :32] = 0
+    detector = registry.build(dataclasses.replace(CONFIG, model="pca")).detector
+    refit = detector.refitting(tiles_, of)
+    for own in (of[:2], of[2:]):
+        alone = detector.refitting(tiles_[own], own)(own)
+        assert torch.equal(refit(own).mean, alone.mean)
+
+
 def test_a_score_of_reconstructions_has_none(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text("def mine(images, redrawn):\n    return 0\n")
     monkeypatch.chdir(tmp_path)
