@@ -318,8 +318,8 @@ def notes(opened: OpenedRun) -> Markup | w.Widget:
         try:
             kept = read_notes(path)
             if tags.value.strip() or note.value.strip():
-                kept.loc[image.value, ["tags", "note"]] = map(
-                    untrusted.no_formula, (tags.value, note.value))
+                kept.loc[image.value, ["tags", "note"]] = [
+                    untrusted.no_formula(typed.value) for typed in (tags, note)]
             else:
                 kept = kept.drop(image.value, errors="ignore")
             write_csv(kept.sort_index().reset_index(), path)
