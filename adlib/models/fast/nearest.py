@@ -1,6 +1,5 @@
-"""Which of many patches is the nearest to a cell: by one matrix product that bounds how near each
-is, and by float32 among the few that may be the nearest by that. The bound is the distance rounded
-to bf16, or of leading directions alone: either takes a half of what the distance itself does."""
+"""Which of many patches is the nearest to a cell: by one matrix product, and, where that is rounded
+to bf16 for speed, by float32 among the few that rounding may have confused."""
 from __future__ import annotations
 
 import copy
@@ -15,11 +14,6 @@ from adlib.models.fast.device import has_bf16, rounded_products
 # product of their sizes (Cauchy-Schwarz, 2^-8 a factor), and a fiftieth for what else is rounded
 # (of cells near the centre that may leave 1e-5 of the squared size of a patch)
 ERROR = 1.02 * 2**-6
-# Where bf16 is not native: so many directions in which the patches vary most are told apart; of the
-# others a cell's and a patch's sizes say how far apart they are at least (Cauchy-Schwarz).
-DIRECTIONS = 156
-HIDDEN = 3e-5  # share of the whole squared size that is added to the rest's: rounding to float32
-PAIRS = 512  # of a cell and a patch compared at a time: they stay in the processor's cache
 
 
 class Nearest:
@@ -31,27 +25,22 @@ class Nearest:
             bank: float32 [M,C], which may change no more.
             device: of the search. Products are rounded on a processor that has bf16 natively: a
                 third of the time.
-            exact: find the nearest by float32. If not, such a processor finds it but for rounding,
-                in two thirds of the time.
+            exact: find the nearest by float32 all the same: two thirds as much time again.
         """
         exported = torch.compiler.is_compiling()
         self.bank, self.device = bank, torch.device("cpu") if exported else device
-        alone = not exported and device.type == "cpu"
-        self.rounded = alone and has_bf16(device)
+        self.rounded = not exported and device.type == "cpu" and has_bf16(device)
+        self.settles = self.rounded and exact
         self.centre = bank.mean(dim=0)  # about which least is lost by rounding
         away = bank - self.centre
         squares = away.square().sum(dim=1)
-        self.sizes, self.directions = squares.sqrt(), None
-        if alone and exact and not self.rounded and min(bank.shape) > 2 * DIRECTIONS:
-            _, vectors = torch.linalg.eigh((away.T @ away).double())
-            self.directions = vectors[:, -DIRECTIONS:].float()
-        self.settles = self.rounded and exact or self.directions is not None
+        self.sizes = squares.sqrt()
         # |a - b|^2 = |a|^2 + (|b|^2 - 2ab): the nearest has the least part in brackets.
-        columns = [-2 * self._seen(away, squares), squares[:, None]]
+        columns = [-2 * away, squares[:, None]]
         if self.rounded:  # two columns whose sum is as good as exact
             large = squares.bfloat16().float()
             columns[1:] = large[:, None], (squares - large)[:, None]
-        if self.rounded and exact:
+        if self.settles:
             columns.append(-self.sizes[:, None])
         products = torch.cat(columns, dim=1)
         if self.rounded:  # zeros to a whole number of the processor's tiles: a fifth of the time
@@ -68,8 +57,7 @@ class Nearest:
     def __call__(self, cells: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
         """float32 [P,C] -> int64 [P], places in the bank, but for those that are barred: int64, for
         all of them, or bool [P,M]."""
-        away = cells - self.centre
-        values, error = self._values(away)
+        values, error = self._values(cells)
         if barred is not None and barred.dtype == torch.bool:  # that takes as long as half a search
             values = values.masked_fill(barred.to(self.device), torch.inf)
         elif barred is not None:
@@ -80,10 +68,7 @@ class Nearest:
                    torch.from_numpy(values.numpy().argmin(axis=1)))
         if not self.settles:
             return nearest
-        if error is None:
-            most = (cells - self.bank[nearest]).square().sum(dim=1) - away.square().sum(dim=1)
-        else:
-            most = values.gather(1, nearest[:, None])[:, 0] + 2 * error * self.sizes[nearest]
+        most = values.gather(1, nearest[:, None])[:, 0] + 2 * error * self.sizes[nearest]
         asked = values.numpy() <= most.numpy()[:, None]
         asked[np.arange(len(asked)), nearest] = True  # of a cell that is no number, too
         return self._nearest_of(cells, asked)
@@ -91,32 +76,21 @@ class Nearest:
     def squares(self, cells: torch.Tensor) -> torch.Tensor:
         """float32 [P,C] -> [P,M], how far each patch lies from each cell: the square, less that of
         the cell from `centre`. For a search that is not exact: rounded, where products are."""
-        return self._values(cells - self.centre)[0]
+        return self._values(cells)[0]
 
-    def _values(self, away: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The part in brackets, or what it is at least; and where rounding is settled what it may
-        be off by: [P], of a patch of size 1. away: cells about the centre."""
-        squares = away.square().sum(dim=1)
-        seen, error = self._seen(away, squares), None
-        added = away.new_ones(len(away), self.products.shape[1] - seen.shape[1])
-        if self.rounded and self.settles:
-            error = added[:, 2] = ERROR * squares.sqrt()
+    def _values(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The part in brackets, and where it settles what that may be off by: [P], of a patch of
+        size 1."""
+        away, error = cells - self.centre, None
+        added = cells.new_ones(len(cells), self.products.shape[1] - cells.shape[1])
+        if self.settles:  # each value is at most what it would be unrounded
+            error = added[:, 2] = ERROR * away.norm(dim=1)
         with rounded_products(self.rounded):
-            return torch.cat([seen, added], dim=1).to(self.device) @ self.products.T, error
-
-    def _seen(self, away: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
-        """What is compared of cells or patches about the centre, of such squared sizes: all of
-        them, or the leading directions and the size of the rest."""
-        if self.directions is None:
-            return away
-        seen = away @ self.directions
-        left = (squares - seen.square().sum(dim=1)).clamp_min(0) + HIDDEN * squares
-        return torch.cat([seen, left.sqrt()[:, None]], dim=1)
+            return torch.cat([away, added], dim=1).to(self.device) @ self.products.T, error
 
     def _nearest_of(self, cells: torch.Tensor, asked: np.ndarray) -> torch.Tensor:
         """The nearest of those patches that are asked, bool [P,M]: one or two of thousands."""
-        cell, patch = map(torch.from_numpy, np.divmod(np.flatnonzero(asked), asked.shape[1]))
-        squares = torch.cat([(cells[some] - self.bank[those]).square_().sum(dim=1) for some, those
-                             in zip(cell.split(PAIRS), patch.split(PAIRS), strict=True)])
+        cell, patch = np.divmod(np.flatnonzero(asked), asked.shape[1])
+        squares = (cells[cell] - self.bank[patch]).square().sum(dim=1).numpy()
         order = np.lexsort((squares, cell))
-        return patch[order][np.unique(cell[order], return_index=True)[1]]
+        return torch.from_numpy(patch[order][np.unique(cell[order], return_index=True)[1]])
