@@ -342,11 +342,11 @@ def test_the_overview_lists_what_lies_there(tmp_path):
 
 def test_without_a_category_the_first_with_such_a_run_is_looked_at(tmp_path):
     config = Config(reports=str(tmp_path), name="pca")
-    with pytest.raises(InputError, match="no finished run in .*; run `adlib run params/[^;]+ first$"):
+    with pytest.raises(InputError, match="no finished run in .*; run `adlib run [^;]+ first$"):
         inference.existing(config)
     handmade.finished(tmp_path / "scratch", "pca", {handmade.DISTANCE: handmade.ranks(
         handmade.category("mine"), 2.0)}, where=handmade.category("mine"))
-    with pytest.raises(InputError, match="without save_as is in .*scratch: give this folder as rep"):
+    with pytest.raises(InputError, match="without save_as is in .*scratch: give this folder as"):
         inference.existing(config)  # a newcomer who has gone from 02 to 05
     for name, category in (("pca", "b"), ("pca", "a"), ("memory", "0")):
         nut = handmade.category(category)

@@ -62,7 +62,8 @@ def test_more_bits_than_one_learns_from_would_stop_a_run(course_root, capsys):
     findings = quality.check(layout.open_category(course_root, "nut"))
     why, = findings.unreadable
     assert why.startswith("nut/test/001.png (its values, from 0 to 4095, are of more than 8 bits")
-    assert cli.main(["check", "--data", str(course_root)]) == 1
+    assert cli.main(["check", "--data", str(course_root), "--reports",
+                     str(course_root.parent / "reports")]) == 1
     assert "1 of these problems would stop a run" in capsys.readouterr().out
 
 

@@ -18,6 +18,12 @@ def opened(root):
     return layout.open_category(root, "nut")
 
 
+def checked(root):
+    """The exit code of `adlib check`, whose list of suspects lies beside the data."""
+    return cli.main(["check", "--data", str(root), "--weights", "none", "--reports",
+                     str(root.parent / "reports")])
+
+
 def test_findings(course_root):
     (course_root / "nut" / "test" / "000.png").write_bytes(b"")
     whole = (course_root / "nut" / "train" / "good" / "000.png").read_bytes()
@@ -121,7 +127,7 @@ def test_a_mask_that_cannot_be_used_stops_a_run_and_is_named(mvtec_root, capsys)
     assert findings.problems() == [("masks.unusable", {"names": [
         "nut/ground_truth/spot/001_mask.png (its 32x20 pixels do not have the shape of the image's "
         "32x32)"]})]
-    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
+    assert checked(mvtec_root) == 1
     assert "problem: 1 masks cannot be used" in capsys.readouterr().out
 
 
@@ -164,14 +170,14 @@ def test_nothing_is_found_in_sound_data(layout_of, request):
 
 def test_a_folder_that_is_nearly_a_category_is_told(mvtec_root, capsys):
     picture(mvtec_root / "zip" / "train" / "ok" / "1.png", 1)
-    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 0
+    assert checked(mvtec_root) == 0
     assert "zip/train has no folder good, but ok" in capsys.readouterr().out
 
 
 def test_one_category_that_cannot_be_opened_does_not_hide_the_others(mvtec_root, capsys):
     shutil.copytree(mvtec_root / "nut", mvtec_root / "pin")
     picture(mvtec_root / "nut" / "test" / "spot" / "001.jpg", 1)
-    assert cli.main(["check", "--data", str(mvtec_root), "--weights", "none"]) == 1
+    assert checked(mvtec_root) == 1
     said = capsys.readouterr().out
     assert "spot/001.jpg and " in said and "  pin: images train/good (6), test (6)" in said
 

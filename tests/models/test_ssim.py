@@ -75,7 +75,7 @@ def test_bad_input():
         ssim.ssim_index(x, y, data_range=0)
     with pytest.raises(ValueError, match="data_range is -1"):  # squared, it would do as well as 1
         ssim.ssim_index(x, y, data_range=-1)
-    with pytest.raises(ValueError, match="one shape"):  # the split of the moments would mix channels
+    with pytest.raises(ValueError, match="one shape"):  # whose moments would be mixed
         ssim.ssim_map(x[0], y[0], data_range=1.0)
     with pytest.raises(ValueError, match="one shape"):
         ssim.ssim_map(x, y[:1], data_range=1.0)

@@ -48,7 +48,7 @@ def test_images_of_16_bits_are_shown_by_the_range_of_the_good_ones(mvtec_root):
     test = mvtec_root / "nut" / "test" / "spot" / "900.png"
     Image.fromarray(ramp // 2).save(test)
     kind, found = list(eda.samples(layout.open_category(mvtec_root, "nut")).items())[-1]
-    assert kind == "test, spot" and found[-1].max() == 255  # none to learn from has more than 8 bits
+    assert kind == "test, spot" and found[-1].max() == 255  # of 8 bits alone
     Image.fromarray(ramp).save(mvtec_root / "nut" / "train" / "good" / "000.png")
     found = list(eda.samples(layout.open_category(mvtec_root, "nut")).values())[-1]
     assert found[-1].max() == pytest.approx(127.5, abs=2.5)

@@ -6,7 +6,7 @@ from torch import nn
 
 from adlib.models.fast import convolution
 
-# Of 8 channels: with 6, torch 2.14.1's own (1, 2) writes beyond its memory where AVX2 is all there is
+# Of 8 channels: with 6, torch 2.14.1's own (1, 2) writes beyond its memory on AVX2
 SHAPES = [(convolution.Conv2d(8, 5, 3, 2, 1), nn.Conv2d),
           (convolution.Conv2d(8, 5, 3, padding=1, bias=False), nn.Conv2d),
           (convolution.Conv2d(8, 5, 1, 2, bias=False), nn.Conv2d),
