@@ -197,7 +197,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _beside(path: Path) -> str:
-    """Why a file that no picture's name has is worth a word; empty if it is not."""
+    """Why a file whose name is none of a picture's is worth a word; empty if it is not."""
     if reading.is_picture(path):
         return "is a picture, and its name does not end as one's does"
     return HOLDERS.get(path.suffix.lower(), "")

@@ -25,7 +25,8 @@ class PCAResidual(nn.Module):
         x = cells_of(features, counts)
         self.register_buffer("mean", x.mean(dim=0))
         x = x - self.mean
-        # float32 of few or like pictures comes to NaN on some processors (torch 2.14.1, MKL, EPYC)
+        # float32 mixes directions that vary little, by which distances were off by a tenth, and
+        # came to NaN where pictures are alike (torch 2.14.1 on an EPYC, one thread)
         _, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
         kept = min(COMPONENTS, x.shape[1] - 1)
         self.register_buffer("components", vectors[:, -kept:].to(x.dtype).contiguous())

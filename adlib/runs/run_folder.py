@@ -381,7 +381,7 @@ def _clear_results(home: Path) -> None:
 
 def _kept(config: Config) -> Config:
     """The configuration with the reports folder that the running notebook writes to."""
-    if config.save_as or not freshness.attended() or reports_dir(config.reports).name == SCRATCH:
+    if config.save_as or not freshness.attended():
         return config
     return dataclasses.replace(config, reports=str(reports_dir(config.reports) / SCRATCH))
 

@@ -163,6 +163,13 @@ def test_folders_of_bad_parts_are_known_in_the_studys_two_languages(photos, name
         importer.plan(photos)
 
 
+@pytest.mark.parametrize("name", ["OK", "良品"])
+def test_folders_of_good_parts_are_known_in_them_too(photos, tmp_path, name):
+    picture(tmp_path / "bad" / name / "1.png", 99)
+    with pytest.raises(InputError, match=f"{name} calls pictures good that count as a defect"):
+        importer.plan(photos, tmp_path / "bad")
+
+
 def test_a_link_to_nothing_is_left_out_and_said(photos):
     (photos / "gone.png").symlink_to("nowhere.png")
     (photos / "self.png").symlink_to("self.png")

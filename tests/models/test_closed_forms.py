@@ -52,7 +52,7 @@ def test_pca_of_float32_features_is_that_of_float64():
     away = torch.randn(6, SIDE, SIDE, 120, generator=torch.Generator().manual_seed(0)) * size
     good = (away @ turn).permute(0, 3, 1, 2)
     exact = mapped(fitted64("pca", good), good.double())
-    assert (mapped(fitted("pca", good), good) - exact).abs().max() < 0.01 * exact.mean()
+    assert (mapped(fitted("pca", good), good) - exact).abs().max() < 0.03 * exact.mean()
 
 
 def test_pca_does_not_see_what_lies_in_its_span():
