@@ -173,7 +173,8 @@ def test_the_table_of_peers_compares_with_fused_on_the_same_images_and_says_who_
     part_measured(ours, "tile", 0, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
     for part, scores in (("nut", [0, 1, 2, 3, 4]), ("tile", [0, 1, 3, 2, 4]), ("new", [1, 2])):
         write_json(theirs / f"{part}-anomalib_padim-0.json", {
-            "category": part, "name": "anomalib_padim", "seed": 0, "fit_seconds": 20.0,
+            "category": part, "name": "anomalib_padim", "seed": 0,
+            "fit_seconds": 20.0 if part == "nut" else None,
             "seconds_an_image": 0.1, "scores": scores, "own": scores})
     found = peers.table(theirs, ours)
     assert found["part"].tolist() == ["nut", "tile"]  # `fused` was not measured on the third
@@ -182,8 +183,29 @@ def test_the_table_of_peers_compares_with_fused_on_the_same_images_and_says_who_
     text = peers.page(found)
     assert "ahead of `fused`: anomalib_padim on nut (by 0.167, p = " in text
     assert "mean AUROC 0.917" in text and "10.0 x that of `fused`" in text
+    assert [line.split("|")[-3].strip() for line in text.splitlines() if "padim |" in line] == [
+        "20", "-"]
     assert all(settings["model"].startswith("anomalib:")
                for settings in peers.configurations().values()) and peers.configurations()
+
+
+def test_features_kept_between_epochs_are_those_of_each_picture():
+    class Network(torch.nn.Module):
+        looked_at = 0
+
+        def forward(self, batch):
+            self.looked_at += len(batch)
+            return {"layer1": batch.mean(dim=1), "layer2": batch[:, :1] * 2}
+
+    network, pictures = Network(), torch.rand(5, 3, 2, 2)
+    with peers.features_once(Network):
+        for rows in ([0, 1, 2], [4, 1], [3, 4, 0, 2, 1]):
+            kept = network(pictures[rows])
+            assert torch.equal(kept["layer1"], pictures[rows].mean(dim=1))
+            assert torch.equal(kept["layer2"], pictures[rows, :1] * 2)
+    assert network.looked_at == 5
+    network(pictures)
+    assert network.looked_at == 10
 
 
 def test_the_table_of_how_many_pictures_has_a_row_a_part(tmp_path):
