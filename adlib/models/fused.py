@@ -21,6 +21,7 @@ from adlib.models.fast.trim import trim
 from adlib.models.whole_picture import WholePicture
 
 SYNTHETIC = 240  # anomalies that the classifier is trained with
+NOISE = (9 / 12, 1 / 12, 1 / 12, 1 / 12)  # shares of them in images with noise of strength 0 to 3
 VIEWS = 400  # mirrored and turned good images that the memory has patches of, too
 MOST = 500  # good images that are looked at: a sample of more would say the same, and fill memory
 FEW = 10  # good images whose scores' spread says little
@@ -283,14 +284,22 @@ class FeatureDetector(OnBackbone):
                    ) -> tuple[torch.Tensor, ...]:
         """Images that the classifier is trained with, image i made from good image i modulo N,
         their masks, and which good images each is made of; nothing for a detector that has none.
+        Some are put into noisy copies: else noise that no good image has looks like damage.
         """
         if self.config.model not in ("classifier", "fused"):
             return ()
         seed = TRAINING_SEED + self.config.seed
         framed = good if area is None else torch.cat([good, area[:, None].byte() * 255], dim=1)
+        index = torch.arange(max(SYNTHETIC, len(good))) % len(good)
+        framed = framed[index]
+        strengths = np.random.default_rng(seed).choice(len(NOISE), len(index), p=NOISE)
+        for strength in range(1, len(NOISE)):
+            some = torch.from_numpy(strengths == strength)
+            framed[some] = corruptions.apply(framed[some], "noise", strength,
+                                             seed=TRAINING_SEED + seed)
         images, masks, _ = anomalies.insert(framed, SYNTHETIC, seed=seed,
                                             kinds=self.config.kinds.replace(" ", "").split(","))
-        made_of = torch.from_numpy(anomalies.sources(SYNTHETIC, len(good), seed=seed))
+        made_of = index[torch.from_numpy(anomalies.sources(SYNTHETIC, len(index), seed=seed))]
         return images[:, :3], masks, made_of
 
     def _synthetic(self, origins: torch.Tensor | None, *drawn: torch.Tensor) -> Synthetic | None:

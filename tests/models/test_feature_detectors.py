@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from adlib.config import FITTED_IN_SECONDS, STATISTICS
+from adlib.data import corruptions
 from adlib.data.synthetic import anomalies
 from adlib.models import backbone, detectors, fused, registry
 from adlib.models.detector import fit, load_state
@@ -149,12 +150,33 @@ def test_a_closed_form_is_fitted_on_the_grid_of_the_configurations_layers(model)
 def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configuration():
     found = fitted_to("classifier", layers="1", seed=3)
     seed = fused.TRAINING_SEED + 3
-    changed, masks, _ = anomalies.insert(pictures()[KEPT], SYNTHETIC, seed=seed)
+    hosts = torch.arange(SYNTHETIC) % len(KEPT)
+    strengths = np.random.default_rng(seed).choice(4, SYNTHETIC, p=[0.75, *[0.25 / 3] * 3])
+    noisy = pictures()[KEPT][hosts]
+    for strength in (1, 2, 3):
+        some = torch.from_numpy(strengths == strength)
+        noisy[some] = corruptions.apply(noisy[some], "noise", strength,
+                                        seed=2 * fused.TRAINING_SEED + 3)
+    changed, masks, _ = anomalies.insert(noisy, SYNTHETIC, seed=seed)
     good, anomalous = (found.features(some) for some in (pictures()[KEPT], changed))
-    made_of = torch.from_numpy(anomalies.sources(SYNTHETIC, len(KEPT), seed=seed))
+    made_of = hosts[torch.from_numpy(anomalies.sources(SYNTHETIC, SYNTHETIC, seed=seed))]
     reference = detectors.SyntheticAnomalyClassifier(64).fit(
         good, anomalous, masks, made_of, found._views(pictures()[KEPT]), seed=3)
     assert equal_states(found.head, reference)
+
+
+def test_noise_that_no_good_image_has_looks_less_like_damage(monkeypatch):
+    def by_noise():  # how much noise moves a good image's logit, in units of what a spot does
+        detector, good = fitted_to("classifier", seed=3), pictures(4, seed=1)
+        noisy, spot = corruptions.apply(good, "noise", 3), spotted(good.clone(), y=16, x=16)
+        usual, noisy, spot = (maps(detector, some).max(axis=(1, 2)).mean()
+                              for some in (good, noisy, spot))
+        return (noisy - usual) / (spot - usual)
+
+    monkeypatch.setattr(fused, "SYNTHETIC", 48)
+    with_noise = by_noise()
+    monkeypatch.setattr(fused, "NOISE", (1.0, ))
+    assert with_noise < 0.8 * by_noise()
 
 
 def test_the_eight_positions_of_an_image_are_all_that_mirrors_and_quarter_turns_give():
@@ -214,7 +236,8 @@ def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kin
     monkeypatch.setattr(anomalies, "insert", spy)
     fitted_to("classifier", kinds="scratch, perlin", seed=3)
     ((good, n, rest), ) = calls
-    assert torch.equal(good, pictures()[KEPT]) and n == SYNTHETIC
+    as_they_are = (good == pictures()[KEPT][torch.arange(n) % len(KEPT)]).flatten(1).all(dim=1)
+    assert n == len(good) == SYNTHETIC and 0.5 < as_they_are.float().mean() < 0.95  # some have noise
     assert rest == {"seed": fused.TRAINING_SEED + 3, "kinds": ["scratch", "perlin"]}
     for model in ("memory", "to_features"):
         fitted_to(model)
