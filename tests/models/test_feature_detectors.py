@@ -165,20 +165,6 @@ def test_the_classifier_is_trained_with_the_seed_and_the_layers_of_the_configura
     assert equal_states(found.head, reference)
 
 
-def test_noise_that_no_good_image_has_looks_less_like_damage(monkeypatch):
-    def by_noise():  # how much noise moves a good image's logit, in units of what a spot does
-        detector, good = fitted_to("classifier", seed=3), pictures(4, seed=1)
-        noisy, spot = corruptions.apply(good, "noise", 3), spotted(good.clone(), y=16, x=16)
-        usual, noisy, spot = (maps(detector, some).max(axis=(1, 2)).mean()
-                              for some in (good, noisy, spot))
-        return (noisy - usual) / (spot - usual)
-
-    monkeypatch.setattr(fused, "SYNTHETIC", 48)
-    with_noise = by_noise()
-    monkeypatch.setattr(fused, "NOISE", (1.0, ))
-    assert with_noise < 0.8 * by_noise()
-
-
 def test_the_eight_positions_of_an_image_are_all_that_mirrors_and_quarter_turns_give():
     image = pictures(1)[0]
     found = {fused.turned(image, position).numpy().tobytes() for position in range(8)}
