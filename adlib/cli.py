@@ -177,7 +177,7 @@ def predict(args: argparse.Namespace) -> int:
         for latest in predictions.predict(record, coming, stop, ahead=ahead, overlaid=overlaid):
             print(terminal.prediction_line(latest), flush=True)
             printed += 1
-            if record.changed_at is not None and not warned:
+            if record.changed and not warned:
                 print(use_sentences.warning(record), flush=True)
                 warned = True
     if due and not printed and not stop.is_set():

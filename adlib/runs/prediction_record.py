@@ -100,7 +100,7 @@ class Record:
         self.conditions = _test_of(run)
         self._compared: list[Prediction] = []
         self._course: list[float] = []  # log10 of the evidence after each picture
-        self.changed_at: Prediction | None = None  # where the pictures began to differ
+        self.changed: list[Prediction] = []  # from the first that differs to the warning
         self._lock = files.taken(
             out / ".lock", f"another adlib predict writes in {out}; end it, or give another --out",
             "make room or make it writable, or give another --out")
@@ -210,14 +210,14 @@ class Record:
         changed = test.add(values)
         self._course.append(round(math.log10(max(test.evidence, 1e-3)), 3))
         if changed:
-            self.changed_at = self._compared[test.change.since - 1]
+            self.changed = self._compared[test.change.since - 1:]
             self._write_conditions()
 
     def _write_conditions(self) -> None:
         if (test := self.conditions) is None:
             return
         change = test.change and dataclasses.asdict(test.change) | {
-            "path": self.changed_at.path, "time": self.changed_at.time}
+            "path": self.changed[0].path, "time": self.changed[0].time}
         with self._writing():
             files.write_json(self.out / "conditions.json", {
                 "pictures": test.n, "evidence": test.evidence, "needed": ARL,

@@ -107,7 +107,7 @@ def exit_code(record: Record) -> int:
     """1: an anomaly was found; else 4: some picture does not show the part; else 5: the conditions
     have changed; else 3: some picture could not be read; 0: all are good."""
     codes = ((1, record.verdicts["anomalous"]), (4, record.verdicts["foreign"]),
-             (5, record.changed_at), (3, record.unread))
+             (5, record.changed), (3, record.unread))
     return next((code for code, what in codes if what), 0)
 
 

@@ -52,7 +52,7 @@ def build(folder: Path, language: str = "") -> Path:
     conditions = files.read_json(noted) if noted.is_file() else {}
     sections = [("summary", t("use.summary"), [components.paragraph(_summary(rows, said)),
                                                components.paragraph(
-                                                   _changed(conditions, scored["verdict"]))]),
+                                                   _changed(conditions, [*scored["verdict"]]))]),
                 ("days", t("use.days"), [_days(rows)])]
     foreign, others = (scored[is_foreign & (scored["overlay"] != "")] for is_foreign in (
         scored["verdict"] == "foreign", scored["verdict"] != "foreign"))
@@ -86,14 +86,13 @@ def _summary(rows: pd.DataFrame, said: dict[str, typing.Any]) -> Text:
                 ) if before else told
 
 
-def _changed(conditions: dict[str, typing.Any], verdicts: pd.Series) -> Text:
+def _changed(conditions: dict[str, typing.Any], verdicts: list[str]) -> Text:
     if not conditions:
         return t("use.not_compared")
     if not (change := conditions["change"]):
         return t("use.as_before", n=conditions["pictures"], evidence=conditions["evidence"],
                  needed=conditions["needed"])
-    return use_sentences.changed(change, int(verdicts.isin(use_sentences.REFUSED).sum()),
-                                 len(verdicts))
+    return use_sentences.changed(change, verdicts[change["since"] - 1:change["noticed"]])
 
 
 def _days(rows: pd.DataFrame) -> Markup:

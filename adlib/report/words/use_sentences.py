@@ -11,23 +11,24 @@ if typing.TYPE_CHECKING:
     from adlib.runs.prediction_record import Record
 
 REFUSED = ("anomalous", "foreign")
-BORNE = 0.05  # share of bad parts that the test of the conditions is made to bear
 
 
 def warning(record: Record) -> Text:
     """Since when pictures are not taken as the run's own were, how they differ, and what to do;
     nothing where no change was found."""
-    if record.changed_at is None:
+    if not record.changed:
         return Text("")
     return changed(dataclasses.asdict(record.conditions.change) | {
-        "path": record.changed_at.path, "time": record.changed_at.time},
-        sum(record.verdicts[kind] for kind in REFUSED), record.verdicts.total())
+        "path": record.changed[0].path, "time": record.changed[0].time},
+        [one.verdict for one in record.changed])
 
 
-def changed(change: dict[str, typing.Any], refused: int, n: int) -> Text:
-    """change: as conditions.json has it. refused: of the n pictures; more bad parts than the test
-    bears look like a change."""
-    many = refused > BORNE * n
+def changed(change: dict[str, typing.Any], verdicts: typing.Sequence[str]) -> Text:
+    """change: as conditions.json has it. verdicts: of the pictures that brought the warning, since
+    when they differ. It takes that their median does: fewer than half of them, if bad, do not
+    explain it, and those refused after the warning are what it warns of."""
+    n, refused = len(verdicts), sum(verdict in REFUSED for verdict in verdicts)
+    many = 2 * refused >= n
     return join([t("use.changed", since=change["since"], path=picture(change["path"]),
                    time=minute(change["time"]), cause=named("change", change["cause"]),
                    by=change["by"]),

@@ -46,9 +46,10 @@ def test_the_page_says_what_the_tables_say(predicted, capsys):
     change = told["change"]
     assert change["cause"] == "brighter" and len(told["course"]) == told["pictures"]
     assert f"changed since picture {change['since']}" in text and "are brighter" in text
-    refused = sum(row["verdict"] in ("anomalous", "foreign") for row in about["predictions"])
-    seen = sum(not row["problem"] for row in about["predictions"])
-    assert f"{refused} of {seen} pictures were refused: if these parts are bad" in text
+    brought = [row["verdict"] for row in about["predictions"] if not row["problem"]][
+        change["since"] - 1:change["noticed"]]
+    refused = sum(verdict in ("anomalous", "foreign") for verdict in brought)
+    assert f"{refused} of the {len(brought)} pictures from there to this warning" in text
     rows = about["predictions"]
     assert f"{len(rows)} pictures" in text and "1 cannot be read" in text
     assert f"Threshold {about['threshold']:.6g}, for {100 * about['target_fpr']:g}% of" in text
@@ -100,12 +101,20 @@ def test_a_long_number_beside_an_axis_has_room():
     assert left >= 10 + 7 * len("-0.27123")
 
 
-def test_one_bad_part_in_twenty_explains_no_change():
+def test_only_where_half_of_the_pictures_were_refused_bad_parts_explain_a_change():
     change = {"since": 3, "path": "a/b.png", "time": "2026-01-01T00:00", "cause": "blurrier",
               "by": 2.0}
-    few, many = (use_sentences.changed(change, refused, 40) for refused in (2, 3))
-    assert "Verdicts since then cannot be relied on." in few and "bad part in twenty" not in few
-    assert "3 of 40 pictures were refused: if these parts are bad" in many
+    few, many = (use_sentences.changed(change, ["good"] * 6 + kinds) for kinds in (
+        ["anomalous"] * 5, ["anomalous"] * 5 + ["foreign"]))
+    assert "Verdicts since then cannot be relied on." in few and "these parts are bad" not in few
+    assert "6 of the 12 pictures from there to this warning were refused: if these" in many
+
+
+def test_what_is_refused_after_a_warning_does_not_explain_it():
+    change = {"since": 3, "noticed": 14, "path": "a/b.png", "time": "2026-01-01T00:00",
+              "cause": "blurrier", "by": 2.0}
+    told = use_report._changed({"change": change}, ["good"] * 14 + ["anomalous"] * 86)
+    assert "Verdicts since then cannot be relied on." in told and "these parts are bad" not in told
 
 
 def test_of_a_threshold_set_anew_it_says_what_the_one_before_refused(predicted, tmp_path):
