@@ -75,6 +75,9 @@ def test_bad_values_get_one_sentence(values, words):
 def test_did_you_mean():
     assert did_you_mean("zippr", ["zipper", "hazelnut"]) == "; did you mean 'zipper'?"
     assert did_you_mean("x", []) == ""
+    assert did_you_mean("cea", ["pca", "cae"]) == "; did you mean 'cae'?"  # two changed places
+    with pytest.raises(InputError, match=r"known: .*; did you mean 'cae'\?"):
+        Config(model="cea")
 
 
 def test_project_root_is_found_from_the_notebooks_folder(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import adlib
 from adlib.config import Config, InputError
 from adlib.data import files
 from adlib.data.synthetic import drawing
-from adlib.report import overview
+from adlib.report import explore, overview
 from adlib.report.display import render, tables
 from adlib.report.words import i18n
 from adlib.runs import inference, run_folder
@@ -358,3 +358,17 @@ def test_without_a_category_the_first_with_such_a_run_is_looked_at(tmp_path):
     for notebook in ("05_limits", "08_how_many"):
         cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
         assert "existing(Config.from_notebook())" in "".join(cell.source for cell in cells)
+
+
+def test_a_run_that_cannot_be_opened_is_told_of_with_why(course_root, tmp_path):
+    folder = handmade.small_run(course_root, tmp_path, model="mean_grey", name="mean_grey")
+    config = Config(category="nut", name="mean_grey", reports=str(tmp_path))
+    table = folder / "all_results.csv"
+    whole = table.read_text()
+    table.write_text("path,split\n")
+    with pytest.raises(InputError, match=r"all_results.csv has no column 'label'; run its"):
+        explore.RunSelector(config)
+    table.write_text(whole)
+    run_folder.fail(folder, "out of memory")
+    with pytest.raises(InputError, match=r"holds no finished run \(failed: out of memory\); run"):
+        explore.RunSelector(config)

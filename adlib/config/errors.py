@@ -38,10 +38,16 @@ def check_known(words: typing.Iterable[object], known: typing.Collection[str], s
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     """The tail of an error about an unknown word: the nearest known one, or all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
+    if near := nearest(word, known):
         return f"; did you mean {near[0]!r}?"
     return f"; known are: {', '.join(known)}" if known else ""
+
+
+def nearest(word: str, known: typing.Sequence[str]) -> list[str]:
+    """The known word that is meant by a misspelt one: one of the same letters, as where two have
+    changed places, before any other that is like it; [] where none is."""
+    same = [each for each in known if sorted(each) == sorted(word)]
+    return same[:1] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
 
 
 class _Shown(logging.Handler):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import json
 import math
 import os
@@ -16,7 +15,14 @@ import re
 import typing
 from pathlib import Path
 
-from adlib.config.errors import InputError, check_known, did_you_mean, show_log, tell_where
+from adlib.config.errors import (
+    InputError,
+    check_known,
+    did_you_mean,
+    nearest,
+    show_log,
+    tell_where,
+)
 from adlib.config.old_names import upgrade
 from adlib.config.places import is_folder_name, own_file
 
@@ -277,9 +283,8 @@ def _listed(value: object) -> object:
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
         raise InputError(f"{key} is {value!r} (known: {', '.join(known)})"
-                         f"{did_you_mean(value, near)}")
+                         f"{did_you_mean(value, nearest(value, known))}")
 
 
 def _some_of(key: str, value: str, known: tuple[str, ...]) -> None:

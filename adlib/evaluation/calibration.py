@@ -27,7 +27,7 @@ from adlib.evaluation.refusal import (
 )
 from adlib.models import anomaly_maps
 from adlib.models.anomaly_maps import Scale, View
-from adlib.models.detector import OWN, Detector, Images, batches, parted
+from adlib.models.detector import OWN, Detector, Images, batches, check_fitted, parted
 from adlib.models.fast.device import CHUNK
 from adlib.models.foreign import Foreign
 
@@ -117,7 +117,11 @@ def calibrate(detector: Detector, part: Part) -> Decision:
     do without each of them in seconds, else from the held-out ones; from these, too, where they are
     enough and more than a fold. With `vary` it is from these and their disturbed copies together.
     Where nothing is held out, the reference score stays and there is no threshold.
+
+    Raises:
+        InputError: for a detector that is not fitted.
     """
+    check_fitted(detector)
     config, held = part.config, len(part.held_out)
     foreign = None
     if len(part.good) > 1:

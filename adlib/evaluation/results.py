@@ -67,13 +67,15 @@ def evaluate(detector: Detector, decision: Decision, part: Part) -> Results:
     """Score the test images (and the course layout's train/bad), and join their labels.
 
     Raises:
-        InputError: for labels that are missing or cannot be understood (layout.read_labels).
+        InputError: for labels that are missing or cannot be understood (layout.read_labels), and
+            a detector that is not fitted.
     """
     from adlib.data import images
     from adlib.evaluation import foreign_exam, psychometric
     from adlib.evaluation.calibration import score_table, score_with_maps
-    from adlib.models.detector import parted
+    from adlib.models.detector import check_fitted, parted
 
+    check_fitted(detector)
     with _native(part) as (keep, native):
         scores, maps = score_with_maps(detector, decision, part.test, keep=keep)
         located, regions = locate(part, maps, native)

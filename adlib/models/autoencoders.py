@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adlib.config import Config
+from adlib.config import Config, InputError
 from adlib.data import images as pictures
 from adlib.models import anomaly_maps, training, weights
 from adlib.models.detector import Detector
@@ -125,7 +125,11 @@ class Autoencoder(Detector):
                            ) -> dict[int, torch.Tensor]:
         """The mean squared error of the images, of those pixels that count, at every epoch whose
         weights were kept: {epoch: float64 [N]}. Done after training, so that no test image is read
-        before evaluation."""
+        before evaluation. Raises InputError where a file of these weights is gone."""
+        if gone := [path for path in self.snapshots.values() if not path.exists()]:
+            raise InputError(f"{gone[0]} is gone, as it is once a run is saved, and what training "
+                             "did to the scores cannot be seen without; run the cell with `fit` "
+                             "first, then those below it")
         last, scores = {k: v.clone() for k, v in self.network.state_dict().items()}, {}
         for epoch, path in sorted(self.snapshots.items()):
             self.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from adlib.config import Config
+from adlib.config import Config, InputError
 from adlib.data import corruptions
 from adlib.data.part import ImageSet
 from adlib.models.fast.device import CHUNK
@@ -34,6 +34,7 @@ class Detector(nn.Module):
     position_share: float | None = None  # of the features' variance that the position explains
     is_thread_safe = False  # may several threads ask for maps at once? a user's own may not be
     tile: int | None = None  # pixels a side of what it looks at at a time; None = the whole image
+    is_fitted = True  # what `registry.build` makes is not before `fit` has ended
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,11 +131,19 @@ def fit(detector: Config | Detector | object, images: Images, validation: Images
             good = torch.cat([good, corruptions.varied(good, seed=config.seed)])
         good, more["area"] = parted(good)
         held, more["validation_area"] = (None, None) if held is None else parted(held)
-    started = time.perf_counter()
+    started, built.is_fitted = time.perf_counter(), False  # nor is it where this is interrupted
     with torch.random.fork_rng(devices=[]):  # whatever a detector draws, others' numbers stay
         fit_on(built, good, held, run=run, **more)
-    built.seconds = time.perf_counter() - started
+    built.seconds, built.is_fitted = time.perf_counter() - started, True
     return built.eval()
+
+
+def check_fitted(detector: Detector) -> None:
+    """Raises InputError for a detector that has learned nothing, or not to the end, as where cells
+    of a notebook are run in another order: a network's numbers would look like any other's."""
+    if not detector.is_fitted:
+        raise InputError("this detector is not fitted, or its fit was interrupted: run the cell "
+                         "with `fit` first, then those below it")
 
 
 def fit_on(detector: Detector, images: typing.Any, validation: typing.Any,

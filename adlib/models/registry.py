@@ -40,6 +40,7 @@ def build(config: Config) -> Detector:
                          "part.config")
     device.warn_of_bf16(config)
     detector = _tiled(config) if config.fit == "tile" else _of_squares(config)
+    detector.is_fitted = False
     if config.score:
         detector.own_score = _guarded(load_object(config.score, "score"), config.score)
         if detector.own_score.parameters == 2 and not hasattr(detector, "reconstruct"):

@@ -77,7 +77,11 @@ def _why_absent(auroc: typing.Mapping[str, typing.Any]) -> str:
 
 def read_results(folder: Path) -> pd.DataFrame:
     """A finished run's all_results.csv. Raises InputError as `read_csv`."""
-    return read_csv(folder / "all_results.csv")
+    table = read_csv(path := folder / "all_results.csv")
+    if lost := {"path", "split", "label", "score"} - {*table}:
+        raise InputError(f"{path} has no column {min(lost)!r}; run its configuration again with "
+                         "--force")
+    return table
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -88,20 +88,14 @@ class RunSelector:
 
     def __init__(self, config: Config) -> None:
         """config: the run to begin with, its category, name and seed; without a category, of the
-        first that has one. Raises InputError where there is no such run."""
-        reports = run_folder.reports_dir(config.reports)
+        first that has one. Raises InputError where there is none, or why it cannot be opened."""
+        config = inference.existing(config)
         self._data_root, self._tools = config.data_root, []
-        self._runs = {"/".join(folder.parts[-3:]): folder
-                      for folder in run_folder.all_runs(reports)
-                      if run_folder.status(folder).state == "finished"}
-        if not self._runs:
-            raise inference.no_such_run(config, [])
-        wanted = f"{config.category}/{config.name}/seed-{config.seed}".removeprefix("/")
-        keys = [key for key in self._runs if f"/{key}".endswith(f"/{wanted}")]
-        if not keys:
-            raise inference.no_such_run(config, list(self._runs))
-        self.opened = open_run(self._runs[keys[0]], self._data_root)
-        category, _, run = keys[0].partition("/")
+        self.opened = open_run(run_folder.folder(config), self._data_root)
+        self._runs = {"/".join(folder.parts[-3:]): folder  # whose numbers stand, as in `reopen`
+                      for folder in run_folder.all_runs(run_folder.reports_dir(config.reports))
+                      if run_folder.numbers(folder).state == "finished"}
+        category, run = config.category, f"{config.name}/seed-{config.seed}"
         self.category = w.Dropdown(options=sorted({key.split("/")[0] for key in self._runs}),
                                    value=category, description="category")
         self.run = w.Dropdown(options=self._of(category), value=run, description="run")
@@ -162,7 +156,7 @@ def threshold(opened: OpenedRun) -> Markup:
     panel = components.threshold(opened.table, held, opened.run.decision.score) or (
         components.paragraph(t("view.test_split_no_labels_both")))
     return panel if held.is_attainable else panel + components.paragraph(
-        sentences.threshold_rests_on(held))
+        sentences.threshold_rests_on(held, len(opened.part.good)))
 
 
 def every_image(opened: OpenedRun) -> w.Widget:

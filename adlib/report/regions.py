@@ -47,14 +47,15 @@ def draw(part: Part) -> w.Widget:
         except InputError as error:
             said.value = components.paragraph(str(error))
             return
-        said.value = components.paragraph(t("lab.region_kept", file=part.category.key(path)))
         corners.value = ""
+        said.value = components.paragraph(t("lab.region_kept", file=part.category.key(path)))
 
     place.observe(add, "value")
+    corners.observe(lambda _: said.set_trait("value", ""), "value")  # it was about others
     clear.on_click(lambda _: corners.set_trait("value", ""))
     keep.on_click(save)
     box = w.VBox([w.HBox([w.VBox([place, corners]), w.VBox([which, kind]),
-                          w.VBox([name, w.HBox([clear, keep])])]),
+                          w.VBox([name, w.HBox([clear, keep])])], layout={"flex_flow": "row wrap"}),
                   explore.following(lambda path, drawn: preview(part, path, drawn), which, corners),
                   said])
     box.add_class("adlib-place")

@@ -116,7 +116,7 @@ def show_threshold(run: Run, decision: Decision, results: Results) -> None:
     reference_figures.score_distribution(results, decision.score, run.folder)
     said = sentences.operating(
         results.chosen["operating"]) if decision.threshold.is_attainable else (
-        sentences.threshold_rests_on(decision.threshold))
+        sentences.threshold_of(decision))
     said = join([said, *sentences.foreign_first(decision.threshold),
                  *sentences.refused_in_addition(results.metrics)])
     if panel := components.threshold(results.table, decision.threshold, decision.score):
@@ -140,7 +140,7 @@ def show_misses(decision: Decision, results: Results) -> None:
     """What is missed, by kind and size of defect, and how well defects are localized."""
     said = sentences.misses(results.table)
     if not decision.threshold.is_attainable:
-        figures.say(sentences.threshold_rests_on(decision.threshold))
+        figures.say(sentences.threshold_of(decision))
     elif table := components.misses(results):
         figures.show(table, said, "misses-by-defect", "all_results.csv")
     else:

@@ -14,6 +14,7 @@ from adlib.report import comparison
 from adlib.report.display import components
 from adlib.report.pages import site
 from adlib.report.words.i18n import Text, join, named, t
+from adlib.runs import freshness, run_folder
 
 LIST = "suspects.txt"
 MOST, SIDE = 60, 144  # pictures shown; pixels that one is high at the most, and twice as wide
@@ -23,11 +24,13 @@ HEAD = ("# {n} of {of} good training pictures that may not be good, the most sus
 
 def of_part(part: Part) -> pd.DataFrame:
     """suspects.rank of a part's good images; the list is kept beside the data's page."""
-    from adlib.runs import run_folder
-
     ranked = suspects.rank(part.good, part.config)
-    write_list(ranked, run_folder.reports_dir(part.config.reports) / "eda" / part.category.name)
+    write_list(ranked, _home(part))
     return ranked
+
+
+def _home(part: Part) -> Path:
+    return run_folder.reports_dir(part.config.reports) / "eda" / part.category.name
 
 
 def page(category: layout.Category, found: pd.DataFrame, folder: Path, weights: str = "",
@@ -55,8 +58,9 @@ def write_list(found: pd.DataFrame, folder: Path) -> Path:
     return folder / LIST
 
 
-def said(found: pd.DataFrame) -> Text:
-    """How many there are of each kind, and what to do."""
+def said(found: pd.DataFrame, part: Part | None = None) -> Text:
+    """How many there are of each kind, and what to do. part: where somebody is at a notebook, the
+    list is named by its path, which `exclude` takes; on a page it lies beside."""
     if found.empty:
         return t("suspects.too_few", least=suspects.FEWEST)
     counts = _chosen(found)["reason"].value_counts()
@@ -64,7 +68,8 @@ def said(found: pd.DataFrame) -> Text:
         return t("suspects.none", n=len(found))
     kinds = join((t("list.n_of", n=counts[reason], what=named("suspect", reason))
                   for reason in suspects.REASONS if reason in counts), ", ")
-    return t("suspects.some", n=int(counts.sum()), of=len(found), kinds=kinds, list=LIST)
+    listed = _home(part) / LIST if part and freshness.attended() else LIST
+    return t("suspects.some", n=int(counts.sum()), of=len(found), kinds=kinds, list=listed)
 
 
 def left_out(part: Part) -> Text:

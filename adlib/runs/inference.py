@@ -228,6 +228,7 @@ def _detector(folder: Path, config: Config, about: dict[str, typing.Any]) -> Det
                          f"{detector.weights}); give the same ones, or run its configuration "
                          f"again")
     load_state(detector, _current(state, detector))
+    detector.is_fitted = True
     return detector
 
 

@@ -81,12 +81,20 @@ class Run:
         files.write_json(self.folder / "progress.json", state)
 
     def save(self, detector: Detector, decision: Decision, results: Results) -> None:
-        """Write everything the run came to, the metrics last: then it is finished."""
+        """Write everything the run came to, the metrics last: then it is finished.
+
+        Raises InputError as `finish`, and where cells were run out of order.
+        """
         import pandas as pd
 
         from adlib.data import frame
         from adlib.evaluation.results import write_csv
+        from adlib.models.detector import check_fitted
 
+        check_fitted(detector)
+        if not set(results.table["path"]) <= self.contents.keys():
+            raise InputError(f"these results are not of the images of {self.home}: run the "
+                             "notebook's cells again, in their order")
         frame.keep(self.looked_at, self.folder / LOOKED_AT)
         write_csv(results.table, self.folder / "all_results.csv")
         write_csv(results.score_study, self.folder / "score_study.csv")

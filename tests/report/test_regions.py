@@ -93,3 +93,14 @@ def test_what_cannot_be_saved_is_said_and_nothing_is_written(part, corners, name
     assert list(taken.parent.iterdir()) == [taken] and taken.read_bytes() == before
     with pytest.raises(InputError):
         regions.keep_mask(part, "roi", name, corners, (100, 200))
+
+
+def test_what_was_said_of_corners_goes_when_they_change(part):
+    box = regions.draw(part)
+    click(box, "0.100 0.200")
+    control(box, "save").click()
+    assert "enclose nothing" in said(box).text
+    click(box, "0.600 0.700")
+    assert "enclose nothing" not in said(box).text
+    control(box, "save").click()
+    assert "Kept as nut/roi/drawn.png" in said(box).text

@@ -78,3 +78,12 @@ def test_a_name_that_is_not_there_is_an_error(course_root):
     with pytest.raises(InputError, match=r"exclude names 1 images .* \(nosuch.png\)"):
         open_part(Config(exclude="['nosuch.png', '003.png']", data_root=str(course_root),
                          category="nut"))
+
+
+def test_in_jupyterlab_the_list_is_named_by_the_path_that_exclude_takes(
+        course_root, tmp_path, monkeypatch):
+    part = open_part(Config(data_root=str(course_root), category="nut", reports=str(tmp_path)))
+    assert "; `suspects.txt` lists them" in suspects.said(FOUND, part)
+    monkeypatch.setattr(suspects.freshness, "attended", lambda: True)
+    written = suspects.write_list(FOUND, tmp_path / "eda" / "nut")
+    assert f"; `{written}` lists them" in suspects.said(FOUND, part)

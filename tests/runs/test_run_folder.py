@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -6,10 +7,12 @@ from types import SimpleNamespace
 import filelock
 import pytest
 
+from adlib import calibrate, evaluate
 from adlib.config import Config, InputError
-from adlib.data import files, layout
+from adlib.data import files, layout, part
+from adlib.models import registry
 from adlib.runs import freshness, run_folder
-from tests.handmade import small_run
+from tests.handmade import SMALL, small_run, spine
 
 
 def begin(setting, weights="none"):
@@ -303,3 +306,25 @@ def test_what_tells_a_foreign_picture_is_in_the_manifest(course_root, tmp_path):
     about = run_folder.manifest(folder)
     assert about["weights"] == "none"  # the statistic's own; and yet a network looks, too
     assert about["foreign_weights"] == "random:unasked"
+
+
+def test_cells_out_of_order_are_told_and_save_nothing(course_root, tmp_path):
+    """As in JupyterLab: nothing of an unfitted network, of other images, or of a saved run's gone
+    weights is shown or kept as a result."""
+    config = Config(**SMALL | {"data_root": str(course_root), "reports": str(tmp_path)})
+    folder, detector, decision, results = spine(config)
+    opened = part.open_part(config)
+    fresh = registry.build(opened.config)
+    for early in (lambda: calibrate(fresh, opened), lambda: evaluate(fresh, decision, opened)):
+        with pytest.raises(InputError, match="is not fitted, .*run the cell with `fit` first"):
+            early()
+    with pytest.raises(InputError, match=r"epoch.*\.pt is gone.*run the cell with `fit` first"):
+        evaluate(detector, decision, opened)
+    run = run_folder.start(opened, fresh)
+    other = dataclasses.replace(results, table=results.table.assign(path="bolt/test/000.png"))
+    for given, wrong, why in ((fresh, results, "is not fitted"),
+                              (detector, other, "not of the images of .*seed-0")):
+        with pytest.raises(InputError, match=why):
+            run.save(given, decision, wrong)
+    run.save(detector, decision, results)
+    assert run_folder.status(folder).state == "finished"

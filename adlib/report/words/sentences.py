@@ -96,12 +96,12 @@ def decisions(decision: Decision) -> Text:
                       score=score(decision.score), auroc=best["all"], kinds=join(kinds, ", ")))
         if free and decision.undecided:
             said.append(t("run.choice_unsure", n=len(decision.undecided), of=len(ranking) - 1))
-    good, least = sum(map(len, decision.good_scores.values())), min_calibration_size(
-        threshold.target_fpr)
-    said.append(t("run.too_few_good", n=good, rate=threshold.target_fpr, least=least,
-                  more=least - good) if good < least and not threshold.is_attainable else
-                threshold_rests_on(threshold))
-    return join([*said, *foreign_first(threshold)])
+    return join([*said, threshold_of(decision), *foreign_first(threshold)])
+
+
+def threshold_of(decision: Decision) -> Text:
+    """threshold_rests_on of what was just decided, which knows all good images."""
+    return threshold_rests_on(decision.threshold, sum(map(len, decision.good_scores.values())))
 
 
 def foreign_decided(decision: Decision) -> Text:
@@ -114,11 +114,14 @@ def foreign_decided(decision: Decision) -> Text:
     return join([said, t("foreign.set_aside", n=aside)]) if aside else said
 
 
-def threshold_rests_on(threshold: Threshold) -> Text:
-    """The images a threshold is from, or why there is none."""
+def threshold_rests_on(threshold: Threshold, good: int) -> Text:
+    """The images a threshold is from, or why there is none: too few of the `good` images that there
+    are were held out, or there are too few."""
     n, rate = len(threshold.calibration), threshold.target_fpr
+    least = min_calibration_size(rate)
     if not threshold.is_attainable:
-        return t("run.threshold_unattainable", n=n, rate=rate, least=min_calibration_size(rate))
+        return t("run.threshold_unattainable", n=n, rate=rate, least=least) if good >= least else (
+            t("run.too_few_good", n=good, rate=rate, least=least, more=least - good))
     return t("run.threshold", value=threshold.value, n=n, how=named("how", threshold.how),
              rate=f"{100 * rate:.3g}%")
 

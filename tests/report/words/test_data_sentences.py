@@ -105,7 +105,7 @@ def test_what_is_noted_of_masks_and_places_is_a_sentence_with_at_most_five_names
             "(a/0.png, a/1.png, a/2.png, a/3.png, a/4.png, ...)")
         assert "7 " in chinese(sentence) and "a/4.png" in chinese(sentence)
     assert said("kept", ("a.png", "a.png", "b.png")) == (
-        "3 defects are smaller than half a cell of the maps, and count as one cell each "
+        "defects smaller than half a cell of the maps, which count as one cell each: 3 "
         "(a.png, b.png)")
     assert said("unread", ("a\x1b[2J.png", )).endswith("(a\N{REPLACEMENT CHARACTER}[2J.png)")
 

@@ -103,7 +103,10 @@ def test_the_score_that_was_chosen_and_what_decided_it():
             "distinguishes") in text and "AUROC of 0.800 (spot 0.800)" in text
     assert "rests on 19 good images (split)" in text and "fewer than 5% of good ones" in text
     half = conformal.Threshold(np.arange(300.0), 0.005)
-    assert "fewer than 0.5% of good ones" in sentences.threshold_rests_on(half)
+    assert "fewer than 0.5% of good ones" in sentences.threshold_rests_on(half, 300)
+    few = conformal.Threshold(np.arange(5.0), 0.05)  # of 50 more can be held out, of 12 not enough
+    assert "there are 5: no part is called anomalous. Hold" in sentences.threshold_rests_on(few, 50)
+    assert sentences.threshold_rests_on(few, 12).endswith("takes 19 good pictures, 7 more.")
     assert "unsure" not in text  # the exam itself is not kept
 
 
@@ -316,7 +319,7 @@ def test_localisation_with_all_its_figures():
         FOUND | {"without_mask": 3})
     text = sentences.localization(FOUND | {"masks": {"empty": 1, "kept": 4, "contradicted": 2}})
     assert all(part in text for part in (
-        "Masks: 1 anomalous images have a mask that marks nothing", "; 4 defects are smaller",
+        "Masks: 1 anomalous images have a mask that marks nothing", "; defects smaller than half a cell of the maps, which count as one cell each: 4",
         "; 2 good images have a mask that marks a defect"))
 
 
