@@ -159,9 +159,10 @@ def test_what_is_measured_is_its_definition():
     for i, (red, _, blue) in enumerate(rgb):
         grey = rgb[i].mean(axis=0)
         halved = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
-        noise, laplace = (np.abs(signal.convolve2d(some, kernel, "valid")).mean() for some, kernel in (
-            (grey, [[1, -2, 1], [-2, 4, -2], [1, -2, 1]]),
-            (halved, [[0, 1, 0], [1, -4, 1], [0, 1, 0]])))
+        noise, laplace = (
+            np.abs(signal.convolve2d(some, kernel, "valid")).mean() for some, kernel in (
+                (grey, [[1, -2, 1], [-2, 4, -2], [1, -2, 1]]),
+                (halved, [[0, 1, 0], [1, -4, 1], [0, 1, 0]])))
         expected = {
             "brightness": grey.mean(), "contrast": grey.std(ddof=1),
             "colour": (red - blue).mean() / (grey.std(ddof=1) + 0.1),

@@ -202,17 +202,17 @@ def test_the_tails_p_values_say_the_same_as_the_threshold(calibration):
 
 
 def test_the_tail_by_hand():
-    """The upper quarter of nine begins at the seventh, and two are beyond it, by 2 and by 6."""
-    values = np.array([9.0, 1, 2, 3, 4, 5, 6, 13, 7])
+    """The upper quarter of 13 begins at the tenth, and three are beyond it, by 1, 2 and 9."""
+    values = np.array([9.0, 1, 2, 3, 4, 5, 16, 5.5, 6, 6.2, 6.5, 7, 8])
     threshold = TailThreshold(values, 0.001)
     assert threshold.tail == (7, 4)
     assert threshold.value == pytest.approx(7 + 4 * math.log(0.25 / 0.001))
-    # (1 + those that reach it) / 10; but never below the tail, as at 7; beyond all, the tail
-    assert threshold.p_values([6.5, 7, 9, 13, 15]) == pytest.approx(
-        [0.4, 0.4, 0.3, 0.2, 0.25 * math.exp(-8 / 4)])
-    # half of an exponential tail lies within log(2) of its mean: of these, 4 is the middle
-    for excess, is_outlying in ((5.9, True), (6.1, False)):
-        rate = 0.25 * math.exp(-excess / (4 / math.log(2)))
+    # (1 + those that reach it) / 14; the tail beyond all
+    assert threshold.p_values([6.5, 7, 9, 16, 18]) == pytest.approx(
+        [6 / 14, 5 / 14, 3 / 14, 2 / 14, 0.25 * math.exp(-11 / 4)])
+    # half of an exponential tail lies within log(2) of its mean: of these, 2 is the middle
+    for excess, is_outlying in ((8.9, True), (9.1, False)):
+        rate = 0.25 * math.exp(-excess / (2 / math.log(2)))
         assert conformal.outlying(values, rate).tolist() == ((values > 9) & is_outlying).tolist()
     assert not conformal.outlying(np.ones(12), 1e-4).any()
 
