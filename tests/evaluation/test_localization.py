@@ -267,12 +267,15 @@ def test_pixels_that_are_not_looked_at_do_not_count(mvtec_root):
     Image.fromarray(seen).save(mvtec_root / "nut" / "roi.png")
     category = dataclasses.replace(layout.open_category(mvtec_root, "nut"),
                                    roi=(mvtec_root / "nut" / "roi.png", ))
+    outside = np.zeros((32, 32), bool)
+    outside[8:16, 2:8] = True
+    Image.fromarray(outside).save(mvtec_root / "nut" / "ground_truth" / "spot" / "000.png")
     maps = np.zeros((6, 32, 32))
     maps[:, :, :10] = 9
     maps[3:, 8:16, 10:16] = 1
     found, regions = evaluation.locate(of(category), maps)
     assert (found["pixel_auroc"], found["pixel_ap"], found["au_pro_30"]) == (1, 1, 1)
-    assert regions["area"].tolist() == [48] * 3
+    assert regions["area"].tolist() == [48] * 2 and found["images"] == 5
 
 
 def test_no_localisation_without_masks(mvtec_root, course_root):

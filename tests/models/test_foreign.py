@@ -64,7 +64,7 @@ def test_copies_of_a_picture_are_left_out_together(features):
 def test_a_feature_counts_by_its_deviation_and_those_of_the_deeper_layer_for_half():
     shallow, deep = (6 * backbone.CHANNELS[i] for i in (1, 2))
     features = torch.randn(12, 1 + shallow + deep, dtype=torch.float64) * torch.linspace(
-        0, 2, 1 + shallow + deep)
+        0.1, 2, 1 + shallow + deep)
     model, own = Foreign(CONFIG).fit(features), features.numpy().std(axis=0, ddof=1)
     expected = (own + 0.1 * own.mean()) * np.repeat([1, 2], [1 + shallow, deep])
     np.testing.assert_allclose(model.deviation, expected)
