@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import signal
 
 from adlib.data import corruptions
 from adlib.evaluation import conditions
@@ -31,6 +32,13 @@ def test_the_evidence_has_the_expectation_that_bounds_false_warnings():
             bet.add(random.random())
         ends.append(bet.total)
     assert np.mean(ends) == pytest.approx(8, abs=5 * np.std(ends) / 4000**0.5)
+
+
+def test_a_stake_gains_or_loses_with_all_that_is_there():
+    bet = conditions._Bet()
+    for u, total in ((1.0, 1.95), (0.5, 2.95), (0.0, 3.95 * 0.05)):
+        bet.add(u)
+        assert bet.total == pytest.approx(total)
 
 
 def test_p_values_are_uniform_whatever_the_ties():
@@ -137,6 +145,52 @@ def test_what_a_camera_does_is_measured_in_its_direction():
     for name in MEASURED:
         assert again.calibration[name].tolist() == usual.calibration[name].tolist()
         assert again.measure(images)[name].tolist() == usual.measure(images)[name].tolist()
+
+
+def test_what_is_measured_is_its_definition():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (4, 3, 64, 64), np.uint8)
+    usual = Conditions.of(torch.from_numpy(images))
+    rgb = images.astype(float)
+    small = rgb.mean(axis=1).reshape(4, 32, 2, 32, 2).mean(axis=(2, 4))
+    small = (small - small.mean(axis=(1, 2), keepdims=True)) / small.std(
+        axis=(1, 2), keepdims=True, ddof=1)
+    found = usual.measure(torch.from_numpy(images))
+    for i, (red, _, blue) in enumerate(rgb):
+        grey = rgb[i].mean(axis=0)
+        halved = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+        noise, laplace = (
+            np.abs(signal.convolve2d(some, kernel, "valid")).mean() for some, kernel in (
+                (grey, [[1, -2, 1], [-2, 4, -2], [1, -2, 1]]),
+                (halved, [[0, 1, 0], [1, -4, 1], [0, 1, 0]])))
+        expected = {
+            "brightness": grey.mean(), "contrast": grey.std(ddof=1),
+            "colour": (red - blue).mean() / (grey.std(ddof=1) + 0.1),
+            "noise": np.log((noise + 0.1) / (grey.std(ddof=1) + 0.1)),
+            "sharpness": np.log((laplace + 0.1) / (halved.std(ddof=1) + 0.1)),
+            "alignment": np.corrcoef(small[i].ravel(), (small[0] + small[2]).ravel())[0, 1]}
+        assert {name: values[i] for name, values in found.items()} == pytest.approx(
+            expected, rel=2e-3, abs=2e-4)
+    assert usual.calibration["alignment"].tolist() == found["alignment"][1::2].tolist()
+
+
+def test_of_many_pictures_every_so_many_are_measured(monkeypatch):
+    monkeypatch.setattr(conditions, "MOST", 5)
+    images = torch.randint(0, 256, (14, 3, 32, 32), dtype=torch.uint8)
+    for n, measured in ((9, 9), (10, 5), (14, 7)):
+        assert len(Conditions.of(images[:n]).calibration["brightness"]) == measured
+
+
+def test_pictures_are_compared_in_no_order_of_theirs():
+    """Sorted by their light they are none the brighter, though the last ones look so."""
+    random = np.random.default_rng(0)
+    calibration, values = ({name: random.normal(size=n) for name in MEASURED} for n in (60, 200))
+    values["brightness"].sort()
+    assert conditions.compare(calibration, values) is None
+    test = ConditionsTest(calibration)
+    assert any(test.add({name: some[i] for name, some in values.items()}) for i in range(200))
+    brighter = values | {"brightness": values["brightness"] + 3}
+    assert conditions.compare(calibration, brighter).cause == "brighter"
 
 
 def test_a_calibration_picture_is_aligned_with_the_others_as_a_new_one_is():

@@ -35,7 +35,7 @@ def test_p_values_are_their_definition(calibration, images):
     assert conformal.p_values(calibration[::-1], images).tolist() == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(scores, scores, rates)
 def test_exceeded_says_what_the_p_values_say(calibration, images, rate):
     threshold = Threshold(calibration, rate)
@@ -45,16 +45,22 @@ def test_exceeded_says_what_the_p_values_say(calibration, images, rate):
     assert threshold.value in calibration or threshold.value == math.inf
 
 
-# Of numbers whose rate times n + 1 is a whole number the product may come out just below it: the
-# two sides must still round alike.
-@settings(max_examples=300, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**16))
-def test_exceeded_says_so_for_every_rate_that_the_images_can_support(n, k, seed):
-    calibration = np.random.default_rng(seed).normal(size=n)
-    threshold = Threshold(calibration, min(k, n) / (n + 1))
-    images = np.r_[calibration, calibration - 0.1, calibration + 0.1]
-    reached = np.array([(1 + sum(calibration >= score)) <= min(k, n) for score in images])
-    assert (threshold.exceeded(images) == reached).all() and threshold.is_attainable
+# Where the rate times n + 1 is a whole number the product may come out just below it, as 1/49 of 49
+# does: the two sides must still round alike.
+def test_exceeded_says_so_for_every_rate_that_the_images_can_support():
+    for n in range(1, 121):
+        calibration = np.random.default_rng(n).permutation(n) + 0.5  # of 0.5 to n - 0.5
+        for k in range(1, n + 1):
+            threshold = Threshold(calibration, k / (n + 1))
+            # k - 1 of them reach it: with its own it is the k-th
+            assert threshold.rank == k and threshold.value == n - k + 0.5
+            assert threshold.is_attainable
+        p = threshold.p_values(np.arange(n + 1.0))
+        assert p.tolist() == [(1 + n - i) / (n + 1) for i in range(n + 1)]
+        for k in (1, (n + 1) // 2, n):
+            assert (Threshold(calibration, k / (n + 1)).exceeded(np.arange(n + 1.0)) == (
+                p <= k / (n + 1))).all()
+        assert conformal.min_calibration_size(1 / (n + 1)) == n
 
 
 @settings(max_examples=100, deadline=None)
@@ -153,14 +159,15 @@ def test_folds_are_shuffled():
     assert len(set(held)) == 3 and tuple(range(0, 40, 5)) not in held
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(1, 30000))
-def test_the_least_rate_that_is_told_can_be_asked_for_and_hardly_less(n):
-    threshold = Threshold(np.arange(n, dtype=float), 0.05)
-    least = threshold.least_target_fpr
-    assert float(f"{least:g}") == least and threshold.at(least).is_attainable
-    assert math.isfinite(threshold.at(least).value) and not threshold.at(0.99 * least).is_attainable
+def test_the_least_rate_that_is_told_can_be_asked_for_and_hardly_less():
+    for n in (*range(1, 300), 999, 1000, 1249, 1999, 12345, 30000):
+        threshold = Threshold(np.arange(n, dtype=float), 0.05)
+        least = threshold.least_target_fpr
+        assert float(f"{least:g}") == least and threshold.at(least).is_attainable
+        assert math.isfinite(threshold.at(least).value)
+        assert not threshold.at(0.99 * least).is_attainable
     assert Threshold(np.zeros(0), 0.05).least_target_fpr == 1
+    assert Threshold(np.zeros(1999), 0.05).least_target_fpr == 0.0005  # and not 0.000501
 
 
 @settings(max_examples=100, deadline=None)
@@ -192,6 +199,22 @@ def test_the_tails_p_values_say_the_same_as_the_threshold(calibration):
     beyond = threshold.exceeded(values)
     assert (p[beyond] <= 0.001 + 1e-12).all()
     assert (p[values < threshold.value * (1 - 1e-9)] > 0.001).all()
+
+
+def test_the_tail_by_hand():
+    """The upper quarter of 13 begins at the tenth, and three are beyond it, by 1, 2 and 9."""
+    values = np.array([9.0, 1, 2, 3, 4, 5, 16, 5.5, 6, 6.2, 6.5, 7, 8])
+    threshold = TailThreshold(values, 0.001)
+    assert threshold.tail == (7, 4)
+    assert threshold.value == pytest.approx(7 + 4 * math.log(0.25 / 0.001))
+    # (1 + those that reach it) / 14; the tail beyond all
+    assert threshold.p_values([6.5, 7, 9, 16, 18]) == pytest.approx(
+        [6 / 14, 5 / 14, 3 / 14, 2 / 14, 0.25 * math.exp(-11 / 4)])
+    # half of an exponential tail lies within log(2) of its mean: of these, 2 is the middle
+    for excess, is_outlying in ((8.9, True), (9.1, False)):
+        rate = 0.25 * math.exp(-excess / (2 / math.log(2)))
+        assert conformal.outlying(values, rate).tolist() == ((values > 9) & is_outlying).tolist()
+    assert not conformal.outlying(np.ones(12), 1e-4).any()
 
 
 def test_a_good_image_far_out_is_not_foreign_itself_and_one_in_ten_hide_nothing():

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from unittest import mock
 
@@ -11,6 +12,7 @@ from PIL import Image
 from skimage.measure import label
 from sklearn import metrics as sk
 
+from adlib.data import layout
 from adlib.evaluation import localization
 from adlib.evaluation import results as evaluation
 from tests.conftest import picture
@@ -256,6 +258,24 @@ def test_false_alarms_on_good_images_count(mvtec_root):
     maps[0] = 2
     found, _ = evaluation.locate(part, maps)
     assert found["pixel_auroc"] == pytest.approx(1 - 1024 / (6 * 1024 - 3 * 64))
+
+
+def test_pixels_that_are_not_looked_at_do_not_count(mvtec_root):
+    """Neither false alarms there, nor what of a defect lies there."""
+    seen = np.zeros((32, 32), bool)
+    seen[:, 10:] = True  # of each defect, 8:16 by 8:16, three quarters
+    Image.fromarray(seen).save(mvtec_root / "nut" / "roi.png")
+    category = dataclasses.replace(layout.open_category(mvtec_root, "nut"),
+                                   roi=(mvtec_root / "nut" / "roi.png", ))
+    outside = np.zeros((32, 32), bool)
+    outside[8:16, 2:8] = True
+    Image.fromarray(outside).save(mvtec_root / "nut" / "ground_truth" / "spot" / "000.png")
+    maps = np.zeros((6, 32, 32))
+    maps[:, :, :10] = 9
+    maps[3:, 8:16, 10:16] = 1
+    found, regions = evaluation.locate(of(category), maps)
+    assert (found["pixel_auroc"], found["pixel_ap"], found["au_pro_30"]) == (1, 1, 1)
+    assert regions["area"].tolist() == [48] * 2 and found["images"] == 5
 
 
 def test_no_localisation_without_masks(mvtec_root, course_root):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
+from sklearn.metrics import confusion_matrix, f1_score
 
 from adlib.evaluation import operating_point, results
 from adlib.evaluation.conformal import Threshold
@@ -22,9 +22,9 @@ def test_counts_are_scikit_learns(rows, threshold):
                                                              labels=[0, 1]).ravel()
     assert (counted["passed"], counted["false_positives"], counted["missed"],
             counted["found"]) == (passed, false_positives, missed, hits)
-    for mine, its in ((counted["precision"], precision_score), (counted["recall"], recall_score)):
-        assert mine == pytest.approx(its(labels, scores > threshold, zero_division=np.nan),
-                                     nan_ok=True)
+    for name, some, rest in (("precision", hits, false_positives), ("recall", hits, missed),
+                             ("fpr", false_positives, passed)):
+        np.testing.assert_equal(counted[name], some / (some + rest) if some + rest else math.nan)
 
 
 @given(st.lists(st.integers(-20, 20), min_size=1, max_size=30),
@@ -70,3 +70,10 @@ def test_the_cuts_part_the_scores_in_every_way_and_each_in_its_own(rows):
 def test_neighbouring_floats_are_parted():
     scores = np.array([1.0, np.nextafter(1.0, 2), np.nextafter(np.nextafter(1.0, 2), 2)])
     assert [int((scores > cut).sum()) for cut in operating_point.cuts(scores)] == [3, 2, 1, 0]
+    assert operating_point.oracle([0, 1, 1], scores) == 1
+
+
+def test_a_cut_is_midway_and_the_oracle_the_lowest_of_the_best():
+    assert operating_point.cuts([4, 1, 3, 3]).tolist() == [-math.inf, 2, 3.5, math.inf]
+    # F1 is two thirds with one of two found and no false alarm, and with both and two
+    assert operating_point.oracle([1, 0, 0, 1], [1, 2, 3, 4]) == -math.inf

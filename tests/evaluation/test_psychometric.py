@@ -17,13 +17,17 @@ def simulated(truth, n, seed, low=-3.0, high=0.0):
     return x, rng.random(n) < truth(x)
 
 
-def log_posterior(x, detected, x50, slope, fpr, lapse):
-    logs, place = np.log10(x), np.log10(x50)
-    p = fpr + (1 - fpr - lapse) * expit(slope * (logs - place))
+def log_posterior(x, detected, place, slope, fpr, lapse):
+    """By its definition, of log10 x50, slope and lapse of any one shape."""
+    logs = np.log10(x)
+    p = fpr + (1 - fpr - lapse)[..., None] * expit(slope[..., None] * (logs - place[..., None]))
     middle, span = (logs.min() + logs.max()) / 2, np.ptp(logs)
-    return (
-        np.where(detected, np.log(np.maximum(p, 1e-12)), np.log(np.maximum(1 - p, 1e-12))).sum() -
-        ((place - middle) / span)**2 / 2 - (slope * span / 50)**2 / 2)
+    likelihood = np.log(np.maximum(np.where(detected, p, 1 - p), 1e-12)).sum(axis=-1)
+    return likelihood - ((place - middle) / span)**2 / 2 - (slope * span / 50)**2 / 2
+
+
+def parameters(curve):
+    return np.log10(curve.x50), np.array(curve.slope), curve.fpr, np.array(curve.lapse)
 
 
 @pytest.mark.parametrize("truth", [
@@ -46,12 +50,28 @@ def test_recovers_what_the_data_were_drawn_from(truth):
 def test_no_point_of_a_fine_grid_is_likelier(seed):
     x, detected = simulated(Curve(0.03, 4.0, 0.1, 0.03, 0), 60, seed)
     found = psychometric.fit(x, detected, fpr=0.1)
-    best = max(
-        log_posterior(x, detected, 10**m, slope, 0.1, lapse) for m in np.linspace(-3, 0, 40)
-        for slope in np.geomspace(0.3, 40, 30) for lapse in np.linspace(0, 0.1, 6))
+    place, slope, lapse = np.meshgrid(np.linspace(-3, 0, 40), np.geomspace(0.3, 40, 30),
+                                      np.linspace(0, 0.1, 6))
+    best = log_posterior(x, detected, place, slope, 0.1, lapse).max()
     # the grid is no finer
-    assert best - 1e-6 < log_posterior(x, detected, found.x50, found.slope, 0.1,
-                                       found.lapse) < best + 0.3
+    assert best - 1e-6 < log_posterior(x, detected, *parameters(found)) < best + 0.3
+
+
+@pytest.mark.parametrize("n", [5, 9, 25])
+def test_where_data_are_few_it_is_the_summit_of_likelihood_and_prior(n):
+    """Most sizes are small, so that their middle is neither their mean nor their median."""
+    x = 10**(3 * np.linspace(0, 1, n)**3 - 3)
+    found = psychometric.fit(x, np.arange(n) % 4 > 1, fpr=0.05)
+    at, step = parameters(found), 1e-4
+    for one, other in (((at[0] - step, *at[1:]), (at[0] + step, *at[1:])),
+                       ((at[0], at[1] - step, *at[2:]), (at[0], at[1] + step, *at[2:]))):
+        below, above = (log_posterior(x, np.arange(n) % 4 > 1, *here) for here in (one, other))
+        assert abs(above - below) / (2 * step) < 2e-3
+
+
+def test_of_a_false_alarm_rate_no_more_than_half_counts():
+    x, detected = simulated(Curve(0.03, 4.0, 0.5, 0.03, 0), 60, 0)
+    assert psychometric.fit(x, detected, fpr=0.9) == psychometric.fit(x, detected, fpr=0.5)
 
 
 def test_without_guesses_and_lapses_it_is_logistic_regression():
@@ -114,4 +134,5 @@ def test_all_or_nothing_detected_says_so():
     everything, nothing = (psychometric.fit(x, np.full(8, found), fpr=0.05)
                            for found in (True, False))
     assert everything.x50 == 0 and everything.at(0.5) == 0 and (everything(x) == 1).all()
+    assert everything.slope == nothing.slope == math.inf
     assert nothing.x50 == math.inf and math.isnan(nothing.at(0.5)) and (nothing(x) == 0.05).all()

@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 
 from adlib.config import Config, InputError
-from adlib.data import layout
+from adlib.data import images, layout
 from adlib.data.part import Part, open_part
+from adlib.evaluation import psychometric
 from adlib.evaluation import results as evaluation
 from adlib.evaluation.calibration import Decision, calibrate, score_with_maps
 from adlib.evaluation.conditions import Conditions
@@ -292,6 +293,8 @@ def test_four_good_images_follow_nothing(mvtec_root, n, known):
 def test_a_run_is_what_its_tables_say(mvtec_root):
     """evaluate: the table, the maps and the metrics are of one decision and of one set of
     scores."""
+    for i in range(3, 6):  # of fewer than five good ones it is not known what their scores follow
+        picture(mvtec_root / "nut" / "test" / "good" / f"{i:03d}.png", 40 + i)
     part = open_part(Config(category="nut", image_size=32, held_out=0.4, target_fpr=0.4,
                             device="cpu", data_root=str(mvtec_root)))
 
@@ -302,7 +305,7 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
     detector = Maps(brightness)
     decision = calibrate(detector, part)
     results = evaluation.evaluate(detector, decision, part)
-    assert results.maps.shape == (6, 32, 32) and results.maps.dtype == np.float32
+    assert results.maps.shape == (9, 32, 32) and results.maps.dtype == np.float32
     test = results.table[results.table["split"] == "test"]
     scores, maps = score_with_maps(detector, decision, part.test)
     assert test["score"].tolist() == scores[decision.reference].tolist()
@@ -313,7 +316,11 @@ def test_a_run_is_what_its_tables_say(mvtec_root):
     assert results.metrics["operating"] == evaluation.operating_of(results.table)
     assert results.chosen["operating"] == evaluation.operating_of(results.table, "chosen_")
     assert results.metrics["localisation"] == results.localization
-    assert results.metrics["confounders"] == results.confounders
+    assert results.metrics["confounders"] == results.confounders == (
+        evaluation.confounder_correlation(results.table, images.appearance(
+            part.test.tensor, part.good.tensor)))
+    assert None not in results.confounders.values()
+    assert (half := psychometric.half_found(decision)) and results.metrics["half_found"] == half
     assert results.metrics["calibration"] == {
         "images": 2, "how": "split", "foreign": 0,
         "scores": decision.threshold.calibration.tolist()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adlib.config import Config, InputError
-from adlib.models import weights
+from adlib.models import backbone, foreign, weights
 from adlib.models.detector import load_state
 from adlib.models.foreign import RIDGE, Foreign
 
@@ -59,6 +59,44 @@ def test_copies_of_a_picture_are_left_out_together(features):
     np.testing.assert_allclose(same.calibration, alone.calibration)
     one = Foreign(CONFIG).fit(features[:2], torch.zeros(2, dtype=int))  # nothing else is known
     assert one.calibration.isfinite().all()
+
+
+def test_a_feature_counts_by_its_deviation_and_those_of_the_deeper_layer_for_half():
+    shallow, deep = (6 * backbone.CHANNELS[i] for i in (1, 2))
+    features = torch.randn(12, 1 + shallow + deep, dtype=torch.float64) * torch.linspace(
+        0.1, 2, 1 + shallow + deep)
+    model, own = Foreign(CONFIG).fit(features), features.numpy().std(axis=0, ddof=1)
+    expected = (own + 0.1 * own.mean()) * np.repeat([1, 2], [1 + shallow, deep])
+    np.testing.assert_allclose(model.deviation, expected)
+    assert model.least_detail == features[:, 0].min()
+
+
+def test_a_picture_is_its_greys_deviation_and_two_layers_deviations_means_and_quarters(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    first, second, third = (torch.randn(2, 3 * side, side, side, generator=generator)
+                            for side in (8, 4, 2))
+    monkeypatch.setattr(backbone, "stages_of", lambda network, x: [first, second, third])
+    images = torch.rand(2, 3, 64, 64, generator=generator)
+    for i, found in enumerate(foreign.features_of(None, images)):
+        expected = [images[i].numpy().mean(axis=0).std(ddof=1)]
+        for cells in (second[i].numpy(), third[i].numpy()):
+            half = cells.shape[1] // 2
+            expected += [*cells.reshape(len(cells), -1).std(axis=1, ddof=1),
+                         *cells.mean(axis=(1, 2))]
+            for rows, columns in ((0, 0), (0, half), (half, 0), (half, half)):
+                expected += [*cells[:, rows:rows + half, columns:columns + half].mean(axis=(1, 2))]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "looked_at"), [(64, 64), (255, 255), (256, 128), (400, 133)])
+def test_larger_pictures_are_averaged_down(monkeypatch, side, looked_at):
+    seen = []
+    monkeypatch.setattr(backbone, "stages_of", lambda network, x: seen.append(x) or [x, x])
+    images = torch.rand(1, 3, side, side)
+    foreign.features_of(None, images)
+    assert seen[0].shape == (1, 3, looked_at, looked_at)
+    n = side // looked_at
+    torch.testing.assert_close(seen[0][0, 0, 0, 0], images[0, 0, :n, :n].mean())
 
 
 def test_good_pictures_are_near_and_an_empty_one_is_far(pictures):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from adlib import cli
 from adlib.config import InputError
-from adlib.data import files
+from adlib.data import files, frame
 from adlib.evaluation import calibration
 from adlib.report.words import i18n
 from adlib.runs import inference, predictions, recalibration, run_folder
@@ -81,13 +81,21 @@ def test_a_recalibrated_run_predicts_by_its_own_pictures(run, tmp_path, capsys, 
 
 def test_a_picture_without_the_part_is_none_to_calibrate_by(run, tmp_path):
     """Its score, low or high, would be one of the good ones' that the threshold is among."""
+    seen = np.ones((64, 64), bool)
+    run = shutil.copytree(run, tmp_path / "masked")
+    frame.keep(seen, run / run_folder.LOOKED_AT)
     _pictures(tmp_path / "now", range(100, 125))
     good = predictions.sources([tmp_path / "now"])
     Image.new("RGB", (64, 64), (60, 60, 60)).save(tmp_path / "grey.png")
     grey = predictions.sources([tmp_path / "grey.png"])
     new = recalibration.recalibrate(run, [*good, *grey], tmp_path / "out")
     assert len(new.threshold.calibration) == 25
-    assert new.foreign(new.decode(tmp_path / "grey.png").whole[None])[1].tolist() == ["absent"]
+    assert (new.looked_at == seen).all()  # and it looks where the run does
+    other = new.at(0.2)  # of all else it is the same
+    assert other.threshold.value == new.threshold.at(0.2).value < new.threshold.value
+    assert other.detector is new.detector and other.before == new.before
+    assert (other.looked_at == seen).all() and other.decision.foreign is new.decision.foreign
+    assert new.foreign(new.decode(tmp_path / "grey.png").whole[None, :3])[1].tolist() == ["absent"]
 
 
 def test_pictures_that_the_run_has_learned_from_do_not_calibrate(run, tmp_path):

@@ -159,6 +159,13 @@ def test_a_file_that_never_stands_still_is_looked_at(follow, camera):
     assert len(found) > 20 and not any(one.problem for one in found)
 
 
+def test_one_that_stood_still_and_is_written_again_is_waited_for(follow, camera):
+    first, half, whole = (content(i, kind="bmp") for i in range(3))
+    found = follow({0: writes(camera / "a.bmp", first), 10.3: writes(camera / "a.bmp", half),
+                    11.3: writes(camera / "a.bmp", whole)})
+    assert len(found) == 2 and 12 < follow.at[1] < 14
+
+
 def test_content_counts_and_not_the_time_of_writing(follow, camera):
     """Written again within the resolution of a share's clock, or with its time put back
     (samuelcolvin/watchfiles, pull request 388)."""
@@ -172,6 +179,7 @@ def test_content_counts_and_not_the_time_of_writing(follow, camera):
     found = follow({0: writes(path, content(1, kind="bmp")), 5: rewritten})
     assert said(found, camera) == [("a.bmp", "good"), ("a.bmp", "anomalous")]
     assert found[0].modified == found[1].modified
+    assert 5 < follow.at[1] < 9  # and not when it has stood still
 
 
 def test_what_changes_without_a_trace_is_found_by_the_second_look(follow, camera, monkeypatch):
@@ -225,6 +233,14 @@ def test_what_is_gone_before_it_was_read_has_a_row(follow, camera):
     assert found[0].problem == found[2].problem == "it has gone before it could be read"
 
 
+def test_what_was_written_again_and_is_gone_before_it_was_read_has_a_row(follow, camera):
+    one, other = content(1, kind="bmp"), content(2, kind="bmp")
+    assert len(one) == len(other)
+    found = follow({0: writes(camera / "a.bmp", one), 4.5: writes(camera / "a.bmp", other),
+                    5.5: (camera / "a.bmp").unlink})
+    assert said(found, camera) == [("a.bmp", "good"), ("a.bmp", "unreadable")]
+
+
 def test_a_link_to_nothing_has_a_row_and_is_read_when_there_is_something(follow, camera, tmp_path):
     (camera / "link.png").symlink_to(tmp_path / "later.png")
     found = follow({20: writes(tmp_path / "later.png", content(1))})
@@ -235,7 +251,10 @@ def test_a_link_to_nothing_has_a_row_and_is_read_when_there_is_something(follow,
 def test_a_folder_out_of_reach_is_waited_for(follow, camera, tmp_path, caplog):
     away = tmp_path / "away"
     with caplog.at_level(logging.WARNING, logger="adlib"):
-        found = follow({0: writes(camera / "a.png", content(1)), 5: lambda: camera.rename(away),
+        found = follow({0: writes(camera / "a.png", content(1)),
+                        # asked but once meanwhile: nothing to tell
+                        1.5: lambda: camera.rename(away), 2.5: lambda: away.rename(camera),
+                        5: lambda: camera.rename(away),
                         15: lambda: away.rename(camera),
                         16: writes(camera / "b" / "c" / "d.png", content(2))})
     assert said(found, camera) == [("a.png", "good"), ("b/c/d.png", "good")]
