@@ -50,7 +50,7 @@ def features_once(kind: type) -> typing.Iterator[None]:
     compute, kept = kind.forward, {}
 
     def forward(network: torch.nn.Module, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        keys = [hashlib.sha256(picture.numpy().tobytes()).digest() for picture in batch]
+        keys = [hashlib.sha256(picture.cpu().numpy().tobytes()).digest() for picture in batch]
         if new := [i for i, key in enumerate(keys) if key not in kept]:
             layers = compute(network, batch[new])
             kept.update((keys[i], {layer: values[row].clone() for layer, values in layers.items()})

@@ -284,22 +284,26 @@ class FeatureDetector(OnBackbone):
                    ) -> tuple[torch.Tensor, ...]:
         """Images that the classifier is trained with, image i made from good image i modulo N,
         their masks, and which good images each is made of; nothing for a detector that has none.
-        Some are put into noisy copies: else noise that no good image has looks like damage.
+        Some are put into noisy copies: else noise that no good image has looks like damage. (What
+        is pasted may have other noise than the image around it, which is damage like any other.)
         """
         if self.config.model not in ("classifier", "fused"):
             return ()
         seed = TRAINING_SEED + self.config.seed
         framed = good if area is None else torch.cat([good, area[:, None].byte() * 255], dim=1)
         index = torch.arange(max(SYNTHETIC, len(good))) % len(good)
-        framed = framed[index]
-        strengths = np.random.default_rng(seed).choice(len(NOISE), len(index), p=NOISE)
+        hosts = [framed[i] for i in index.tolist()]
+        strengths = np.random.default_rng(seed).choice(len(NOISE), len(hosts), p=NOISE)
         for strength in range(1, len(NOISE)):
-            some = torch.from_numpy(strengths == strength)
-            framed[some] = corruptions.apply(framed[some], "noise", strength,
-                                             seed=TRAINING_SEED + seed)
-        images, masks, _ = anomalies.insert(framed, SYNTHETIC, seed=seed,
+            some = np.flatnonzero(strengths == strength)
+            clean = framed[index[some]]
+            noisy = corruptions.apply(clean, "noise", strength, seed=TRAINING_SEED + seed)
+            noisy = torch.where(clean[:, 3:] == 0, clean, noisy) if area is not None else noisy
+            for i, host in zip(some, noisy, strict=True):
+                hosts[i] = host
+        images, masks, _ = anomalies.insert(hosts, SYNTHETIC, seed=seed,
                                             kinds=self.config.kinds.replace(" ", "").split(","))
-        made_of = index[torch.from_numpy(anomalies.sources(SYNTHETIC, len(index), seed=seed))]
+        made_of = index[torch.from_numpy(anomalies.sources(SYNTHETIC, len(hosts), seed=seed))]
         return images[:, :3], masks, made_of
 
     def _synthetic(self, origins: torch.Tensor | None, *drawn: torch.Tensor) -> Synthetic | None:

@@ -68,7 +68,7 @@ def said(found: pd.DataFrame, part: Part | None = None) -> Text:
         return t("suspects.none", n=len(found))
     kinds = join((t("list.n_of", n=counts[reason], what=named("suspect", reason))
                   for reason in suspects.REASONS if reason in counts), ", ")
-    listed = _home(part) / LIST if part and freshness.attended() else LIST
+    listed = (_home(part) / LIST).resolve() if part and freshness.attended() else LIST
     return t("suspects.some", n=int(counts.sum()), of=len(found), kinds=kinds, list=listed)
 
 

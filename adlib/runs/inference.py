@@ -125,7 +125,7 @@ def existing(config: Config) -> Config:
     if config.category and run_folder.status(run_folder.folder(config)).state != "missing":
         return config  # an unfinished one is told of by `reopen`
     finished = [run.parts[-3:] for run in run_folder.all_runs(
-        run_folder.reports_dir(config.reports)) if run_folder.status(run).state == "finished"]
+        run_folder.reports_dir(config.reports)) if run_folder.numbers(run).state == "finished"]
     for category, *run in finished:
         if run == [config.name, f"seed-{config.seed}"] and not config.category:
             return dataclasses.replace(config, category=category)

@@ -216,7 +216,7 @@ def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kin
     calls, insert = [], anomalies.insert
 
     def spy(good, n, **rest):
-        calls.append((good.clone(), n, rest))
+        calls.append((torch.stack(good), n, rest))
         return insert(good, n, **rest)
 
     monkeypatch.setattr(anomalies, "insert", spy)
@@ -228,6 +228,19 @@ def test_the_classifier_sees_anomalies_in_the_fitted_images_and_of_the_asked_kin
     for model in ("memory", "to_features"):
         fitted_to(model)
     assert len(calls) == 1  # nobody else learns from anomalies
+
+
+def test_noise_is_put_where_pixels_count_and_nowhere_else(monkeypatch):
+    given, insert = [], anomalies.insert
+    monkeypatch.setattr(anomalies, "insert",
+                        lambda hosts, *n, **how: given.extend(hosts) or insert(hosts, *n, **how))
+    good, area = pictures(30), torch.zeros(30, SIZE, SIZE, dtype=torch.bool)
+    area[:, :, 8:] = True
+    images, masks, made_of = registry.build(configured("fused"))._anomalies(good, area)
+    changed = torch.stack(given)[:, :3] != good
+    assert len(images) == len(masks) == len(made_of) == SYNTHETIC and len(given) == 30
+    assert not changed[..., :8].any() and 2 < changed.flatten(1).any(dim=1).sum() < 20
+    assert not (images != good[made_of[:, 0]])[..., :8].any()
 
 
 @pytest.mark.parametrize("name", STATISTICS)

@@ -26,25 +26,26 @@ from adlib.data.lazy import Lazy
 PLACES = 5  # that are drawn
 
 
-def insert(images: torch.Tensor, n: int, *, seed: int, kinds: typing.Sequence[str] = KINDS
-           ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def insert(images: typing.Sequence[torch.Tensor], n: int, *, seed: int,
+           kinds: typing.Sequence[str] = KINDS) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """n anomalous images made from good ones: number i from image i modulo N, of the kind i modulo
     len(kinds); it depends on (seed, i) and the images only.
 
     Args:
-        images: uint8 [N,3,S,S], good ones, or [N,4,S,S], 255 in the fourth channel where a pixel
+        images: uint8 [3,S,S] each, good ones, or [4,S,S], 255 in the fourth channel where a pixel
             counts: the others stay as they are.
 
     Returns:
-        (images [n,...] alike, masks bool [n,S,S], kinds [n]). The mask is where the image was
+        (images uint8 [n,...] alike, masks bool [n,S,S], kinds [n]). The mask is where the image was
         visibly changed (by at least 6 of 255 grey levels in a channel); it is never empty.
 
     Raises:
         ValueError: an unknown kind; no images.
     """
-    changed = Changed(images, n, side=images.shape[-1], seed=seed, kinds=kinds)
-    made = images.new_empty(n, *images.shape[1:])
-    masks = torch.empty(n, *images.shape[2:], dtype=torch.bool)
+    shape = images[0].shape if len(images) else (3, 0, 0)
+    changed = Changed(images, n, side=shape[-1], seed=seed, kinds=kinds)
+    made = torch.empty(n, *shape, dtype=torch.uint8)
+    masks = torch.empty(n, *shape[1:], dtype=torch.bool)
 
     def make(i: int) -> None:
         made[i], masks[i] = changed.with_mask(i)

@@ -25,10 +25,11 @@ def warning(record: Record) -> Text:
 
 def changed(change: dict[str, typing.Any], verdicts: typing.Sequence[str]) -> Text:
     """change: as conditions.json has it. verdicts: of the pictures that brought the warning, since
-    when they differ. It takes that their median does: fewer than half of them, if bad, do not
-    explain it, and those refused after the warning are what it warns of."""
+    when they differ. It takes that their median does, so that bad parts explain it where they are
+    half of these pictures; of bad ones half may be found. Those refused after the warning are what
+    it warns of."""
     n, refused = len(verdicts), sum(verdict in REFUSED for verdict in verdicts)
-    many = 2 * refused >= n
+    many = 4 * refused >= n
     return join([t("use.changed", since=change["since"], path=picture(change["path"]),
                    time=minute(change["time"]), cause=named("change", change["cause"]),
                    by=change["by"]),
