@@ -109,7 +109,7 @@ def test_the_threshold_is_the_component_of_the_page(opened):
     assert "unlabelled" in soup(explore.threshold(opened)).select_one(".side").text
     opened.run.decision.thresholds[opened.run.decision.score] = Threshold(np.zeros(0), 0.05, "none")
     said = soup(explore.threshold(opened)).text
-    assert "no labels of both classes" in said and "there are 0: no part is called" in said
+    assert "no labels of both classes" in said and "none is called anomalous" in said
 
 
 def test_every_image_of_every_split_is_reachable(opened):
