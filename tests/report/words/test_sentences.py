@@ -319,7 +319,7 @@ def test_localisation_with_all_its_figures():
         FOUND | {"without_mask": 3})
     text = sentences.localization(FOUND | {"masks": {"empty": 1, "kept": 4, "contradicted": 2}})
     assert all(part in text for part in (
-        "Masks: 1 anomalous images have a mask that marks nothing", "; defects smaller than half a cell of the maps, which count as one cell each: 4",
+        "Masks: 1 anomalous images have a mask that marks nothing", "count as one cell each: 4",
         "; 2 good images have a mask that marks a defect"))
 
 
